@@ -1,0 +1,44 @@
+"""Built-in models."""
+
+from __future__ import annotations
+
+from xbench.components.specs import ModelSpec
+
+
+def build_report_cnn(num_classes: int):
+    """The 2021 report's own CNN: three convolutions, three max-poolings, three fully connected layers.
+
+    The sides of the feature maps go 224-220-73-69-23-19-6; 10 channels of 6 x 6 are the 360 inputs of the
+    first fully connected layer, the report's widest. 6 channels in the first layer follow from the size of
+    its failed allocation; 16, 120 and 60 are a choice.
+
+    Args:
+        num_classes: number of logits.
+
+    Returns:
+        A module from (N, 3, 224, 224) to (N, num_classes).
+    """
+    from torch import nn
+
+    def block(in_channels: int, out_channels: int) -> list[nn.Module]:
+        # max and ReLU commute, so ReLU after pooling gives the same values on a ninth of the elements.
+        return [nn.Conv2d(in_channels, out_channels, kernel_size=5), nn.MaxPool2d(3), nn.ReLU()]
+
+    return nn.Sequential(
+        *block(3, 6),
+        *block(6, 16),
+        *block(16, 10),
+        nn.Flatten(),
+        nn.Linear(360, 120),
+        nn.ReLU(),
+        nn.Linear(120, 60),
+        nn.ReLU(),
+        nn.Linear(60, num_classes),
+    )
+
+
+REPORT_CNN = ModelSpec(
+    factory=build_report_cnn,
+    summary="the 2021 report's CNN: 3 convolutions, 3 poolings, 3 fully connected layers",
+    input_shape=(3, 224, 224),
+)

@@ -1,0 +1,127 @@
+"""The plugin contract: the frozen object behind an entry point is all that xbench knows of a component.
+
+A factory is a callable, or a string `"module:attribute"` that is imported when the component is used, so
+that listing components never imports torch. Its keyword parameters are the component's settings: their
+names and defaults are read from its signature, and a suite may set any of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What every component declares.
+
+    Attributes:
+        factory: makes the component, or `"module:attribute"` of what does.
+        summary: one line for `xbench list`.
+        reference: paper, documentation or data publication; shown by `xbench info`.
+    """
+
+    factory: Callable[..., Any] | str
+    summary: str = ""
+    reference: str = ""
+
+    def load_factory(self) -> Callable[..., Any]:
+        """The factory itself, imported now if it was given as a string."""
+        if not isinstance(self.factory, str):
+            return self.factory
+        module, _, attribute = self.factory.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSpec(Spec):
+    """An optimizer: `factory(params, **hyperparameters) -> torch.optim.Optimizer`.
+
+    It is always stepped as `optimizer.step(closure)`. The closure returns the batch's loss and leaves its
+    gradient in `.grad`, so an optimizer may call it as often as it likes.
+
+    Attributes:
+        parameters: which parameters it can update: `"any"`, or `"matrices"` (2-D only, as Muon).
+        gradients: which gradients it takes: `"dense"`, `"sparse"` or `"any"`.
+
+    A model that does not offer what an optimizer takes makes the cell `skipped`, with that reason.
+    """
+
+    parameters: Literal["any", "matrices"] = "any"
+    gradients: Literal["dense", "sparse", "any"] = "dense"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(Spec):
+    """A classifier: `factory(num_classes, **settings) -> torch.nn.Module`, from (N, C, H, W) float images in
+    the normalised range to (N, num_classes) logits.
+
+    Attributes:
+        input_shape: the (channels, height, width) that it takes, or None for any.
+        mean, std: per-channel normalisation of pixels in [0, 1]; one value stands for all channels.
+    """
+
+    input_shape: tuple[int, int, int] | None = None
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.25,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec(Spec):
+    """Labelled images: `factory(**settings) -> Dataset`. The factory only lists examples; it reads no image.
+    It raises `xbench.DataNotFound` where the data is not on this machine.
+
+    Attributes:
+        stand_in: what to tell a reader if the data is made up (`"synthetic images"`); empty for real data.
+    """
+
+    stand_in: str = ""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image of a dataset, not yet read.
+
+    Attributes:
+        name: unique within the dataset and stable between machines (a relative path, say).
+        label: index into `Dataset.classes`.
+        split: examples of `"test"` are never trained on; validation is held out of `"train"`.
+        group: examples of one group (one patient, say) never lie on both sides of a split; "" for none.
+        path: the file that it is read from: the file's content then identifies the image.
+        content: identifies the image where there is no file (generator, version, seed, index).
+    """
+
+    name: str
+    label: int
+    split: Literal["train", "test"]
+    group: str = ""
+    path: Path | None = None
+    content: str = ""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a dataset's factory returns.
+
+    Attributes:
+        classes: class names, in the order of labels.
+        positive: the class that recall, precision and AUC are about (two classes).
+        shape: (channels, height, width) of every image.
+        examples: all examples of both splits.
+        read: `read(example)` gives a uint8 array of (height, width, channels); it is called from several
+            threads, once per image content, and what it raises names an unreadable file.
+        notes: facts that a reader of results must know (how a split was made, say).
+    """
+
+    classes: tuple[str, ...]
+    positive: str
+    shape: tuple[int, int, int]
+    examples: tuple[Example, ...]
+    read: Callable[[Example], np.ndarray]
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,25 @@
+"""The error that a user can mend: what is wrong, where, and what to do next."""
+
+from __future__ import annotations
+
+
+class XbenchError(Exception):
+    """A mistake outside of xbench's code: in a suite, a command, a data folder, a plugin.
+
+    Args:
+        message: what is wrong and where, in one line (`FILE:LINE: ...` where there is a file).
+        hint: the next thing to do, often a command.
+    """
+
+    def __init__(self, message: str, hint: str | None = None):
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self):
+        # Errors travel from children to the parent by pickle, which would drop the hint.
+        return type(self), (self.message, self.hint)
+
+
+class DataNotFound(XbenchError):
+    """A dataset is not on this machine: the one failure for which a suite may declare a fallback."""
