@@ -1,0 +1,149 @@
+"""Pediatric chest X-rays, NORMAL against PNEUMONIA, in the folder layout of the Kaggle archive.
+
+Kermany, Zhang, Goldbaum (2018), "Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images for
+Classification", Mendeley Data, doi:10.17632/rscbjbr9sj.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from xbench.components.images import IMAGE_SUFFIXES, read_image
+from xbench.components.specs import Dataset, DatasetSpec, Example
+from xbench.errors import DataNotFound, XbenchError
+from xbench.paths import cache_dir
+
+CLASSES = ("NORMAL", "PNEUMONIA")
+ROOT_VARIABLE = "XBENCH_CHEST_XRAY_ROOT"
+
+# The report tested on 390 PNEUMONIA and 465 NORMAL: Kaggle's test split (390 / 234) and this many of train.
+MOVED_NORMAL = 231
+
+# "person12_bacteria_34.jpeg", "IM-0115-0001.jpeg", "NORMAL2-IM-0115-0001.jpeg": the first number is the
+# patient. Both NORMAL spellings share one numbering as far as anybody can tell, so they are merged.
+_PATIENT = re.compile(r"(?:person|(?:NORMAL2-)?IM-)(\d+)")
+
+
+def build_chest_xray(root: str | None = None, split: str = "report", image_size: int = 224) -> Dataset:
+    """List the images of an unpacked archive.
+
+    Args:
+        root: the folder that holds `train/` and `test/` (or a `chest_xray/` that does); by default what
+            `XBENCH_CHEST_XRAY_ROOT` names, else `chest-xray/` in the cache folder.
+        split: `"kaggle"` as published, or `"report"`: 231 NORMAL images of whole patients move from train
+            to test, chosen by name. Kaggle's 16 `val` images count as train in both.
+        image_size: height and width that images are squashed to, in pixels.
+
+    Returns:
+        A dataset of RGB images; groups are patients, numbered anew in each Kaggle split.
+
+    Raises:
+        DataNotFound: no such folder here.
+        XbenchError: the folder has no images where they belong, or a setting is out of range.
+    """
+    if split not in ("report", "kaggle"):
+        raise XbenchError(f"split '{split}' of chest-xray is neither 'report' nor 'kaggle'")
+    if not 8 <= image_size <= 4096:
+        raise XbenchError(f"image_size {image_size} of chest-xray is not within 8 to 4096")
+    folder = _find_root(root)
+    examples = tuple(example for part in ("train", "val", "test") for example in _list(folder, part))
+    for part in ("train", "test"):
+        for label, name in enumerate(CLASSES):
+            if not any(e.split == part and e.label == label for e in examples):
+                raise XbenchError(
+                    f"{folder / part / name} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})",
+                    hint="unpack the whole archive, or point `root` at another folder",
+                )
+    notes: tuple[str, ...] = ()
+    if split == "report":
+        examples = _report_split(examples)
+        notes = (
+            f"test is Kaggle's test split and {MOVED_NORMAL} NORMAL images of whole patients moved out of "
+            "train, as the report's counts imply; which ones it moved is not known",
+        )
+    return Dataset(
+        classes=CLASSES,
+        positive="PNEUMONIA",
+        shape=(3, image_size, image_size),
+        examples=examples,
+        read=partial(_read, image_size=image_size),
+        notes=notes,
+    )
+
+
+def _find_root(root: str | None) -> Path:
+    wanted = root or os.environ.get(ROOT_VARIABLE)
+    base = Path(wanted).expanduser() if wanted else cache_dir() / "chest-xray"
+    for folder in (base, base / "chest_xray"):
+        if (folder / "train").is_dir() and (folder / "test").is_dir():
+            return folder
+    raise DataNotFound(
+        f"chest-xray: no train/ and test/ in {base}",
+        hint=f"unpack the Kaggle archive there, set {ROOT_VARIABLE}, or give the suite's dataset a `root`",
+    )
+
+
+def _list(folder: Path, part: str) -> list[Example]:
+    examples = []
+    for label, class_name in enumerate(CLASSES):
+        directory = folder / part / class_name
+        if not directory.is_dir():
+            continue
+        for path in sorted(directory.iterdir()):
+            if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
+                continue  # archives made on macOS carry ._ files beside every image
+            split = "test" if part == "test" else "train"
+            examples.append(
+                Example(
+                    name=f"{part}/{class_name}/{path.name}",
+                    label=label,
+                    split=split,
+                    group=f"{split}/{class_name}/{_patient(path)}",
+                    path=path,
+                )
+            )
+    return examples
+
+
+def _patient(path: Path) -> str:
+    match = _PATIENT.match(path.name)
+    return match.group(1).lstrip("0") if match else path.name
+
+
+def _report_split(examples: tuple[Example, ...]) -> tuple[Example, ...]:
+    """Move whole NORMAL patients from train to test, in the order of a hash of their names, until exactly
+    `MOVED_NORMAL` images have moved."""
+    normal = CLASSES.index("NORMAL")
+    patients: dict[str, int] = {}
+    for example in examples:
+        if example.split == "train" and example.label == normal:
+            patients[example.group] = patients.get(example.group, 0) + 1
+    moved: set[str] = set()
+    missing = MOVED_NORMAL
+    for patient in sorted(patients, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        if patients[patient] <= missing:
+            moved.add(patient)
+            missing -= patients[patient]
+    if missing:
+        raise XbenchError(
+            f"chest-xray: the report's split moves {MOVED_NORMAL} NORMAL images of whole patients from train "
+            f"to test, and train has {sum(patients.values())} that make {MOVED_NORMAL - missing}",
+            hint='use split = "kaggle"',
+        )
+    return tuple(replace(e, split="test") if e.group in moved else e for e in examples)
+
+
+def _read(example: Example, image_size: int):
+    return read_image(example.path, image_size, image_size)
+
+
+CHEST_XRAY = DatasetSpec(
+    factory=build_chest_xray,
+    summary="pediatric chest X-rays, NORMAL against PNEUMONIA (Kaggle's folder layout)",
+    reference="Kermany, Zhang, Goldbaum 2018, Mendeley Data, doi:10.17632/rscbjbr9sj, CC BY 4.0",
+)

@@ -1,0 +1,141 @@
+"""Finding components: by entry point, or by `module:attribute` for code that has no package.
+
+Listing reads package metadata only. A component is imported when it is loaded, and what goes wrong then is
+that component's error alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Literal, get_args
+
+from xbench.components.specs import DatasetSpec, ModelSpec, OptimizerSpec, Spec
+from xbench.errors import XbenchError
+
+Kind = Literal["model", "optimizer", "dataset"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+_SPEC_TYPES: dict[Kind, type[Spec]] = {"model": ModelSpec, "optimizer": OptimizerSpec, "dataset": DatasetSpec}
+
+
+@dataclass(frozen=True)
+class Registration:
+    """One name in the registry and every distribution that claims it (more than one is an error)."""
+
+    kind: Kind
+    name: str
+    claims: tuple[EntryPoint, ...]
+
+    @property
+    def distributions(self) -> tuple[str, ...]:
+        """The claiming distributions, as `name version`."""
+        return tuple(_distribution(claim) for claim in self.claims)
+
+    def load(self) -> Spec:
+        """Import the component's spec.
+
+        Raises:
+            XbenchError: two distributions claim the name, the import fails, or it is no spec of its kind.
+        """
+        if len(self.claims) > 1:
+            claimants = " and ".join(self.distributions)
+            raise XbenchError(
+                f"{self.kind} '{self.name}' is claimed by {claimants}",
+                hint="uninstall one of them, or ask its author for another entry point name",
+            )
+        claim = self.claims[0]
+        where = f"{self.kind} '{self.name}' of {self.distributions[0]} ({claim.value})"
+        try:
+            spec = claim.load()
+        except Exception as error:  # a plugin may raise anything, and must not take the rest with it
+            raise XbenchError(f"{where} cannot be imported: {_one_line(error)}") from error
+        return _checked(self.kind, spec, where)
+
+
+@cache
+def registrations(kind: Kind) -> dict[str, Registration]:
+    """All registered names of one kind, sorted; nothing is imported."""
+    claims: dict[str, dict[str, EntryPoint]] = {}
+    for entry_point in entry_points(group=f"xbench.{kind}s"):
+        # One distribution can be seen twice (an editable install beside its sources): that is one claim.
+        claims.setdefault(entry_point.name, {}).setdefault(_distribution(entry_point), entry_point)
+    return {name: Registration(kind, name, tuple(claims[name].values())) for name in sorted(claims)}
+
+
+def load(kind: Kind, reference: str, import_dirs: Sequence[str] = ()) -> Spec:
+    """The spec that a suite means by `reference`: a registered name, or `module:attribute`.
+
+    Args:
+        import_dirs: folders that `module:attribute` may be imported from; with none, it is refused.
+
+    Raises:
+        XbenchError: there is no such component, or it cannot be imported.
+    """
+    if ":" in reference:
+        return _import_reference(kind, reference, import_dirs)
+    known = registrations(kind)
+    if reference not in known:
+        raise XbenchError(unknown_name(kind, reference), hint=listing_hint(kind))
+    return known[reference].load()
+
+
+def unknown_name(kind: Kind, name: str) -> str:
+    """The message for a name that nothing claims, with a guess at what was meant."""
+    return f"unknown {kind} '{name}'.{did_you_mean(name, registrations(kind))}"
+
+
+def listing_hint(kind: Kind) -> str:
+    """Where to see the names that exist."""
+    return f"`xbench list {kind}s` shows all {len(registrations(kind))}"
+
+
+def did_you_mean(name: str, known: Sequence[str] | dict[str, object]) -> str:
+    """` Did you mean 'x'?` if some known name is close, else nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def _import_reference(kind: Kind, reference: str, import_dirs: Sequence[str]) -> Spec:
+    if not import_dirs:
+        raise XbenchError(
+            f"{kind} '{reference}' is code outside of any package, which a suite alone may not import",
+            hint="allow its folder: `xbench run SUITE --allow-import DIR`",
+        )
+    sys.path[:0] = [directory for directory in import_dirs if directory not in sys.path]
+    module_name, _, attribute = reference.partition(":")
+    try:
+        component = getattr(importlib.import_module(module_name), attribute)
+    except Exception as error:  # the user's own module may raise anything
+        searched = ", ".join(import_dirs)
+        raise XbenchError(
+            f"{kind} '{reference}' cannot be imported: {_one_line(error)}",
+            hint=f"`module:attribute` is looked for in {searched}",
+        ) from error
+    if isinstance(component, Spec):
+        return _checked(kind, component, f"{kind} '{reference}'")
+    if not callable(component):
+        raise XbenchError(f"{kind} '{reference}' is a {type(component).__name__}, not a factory or a spec")
+    return _SPEC_TYPES[kind](factory=component, summary=f"imported from {module_name}")
+
+
+def _checked(kind: Kind, spec: object, where: str) -> Spec:
+    expected = _SPEC_TYPES[kind]
+    if not isinstance(spec, expected):
+        raise XbenchError(f"{where} is a {type(spec).__name__}, not an xbench.{expected.__name__}")
+    return spec
+
+
+def _distribution(entry_point: EntryPoint) -> str:
+    # Entry points of a hand-made group (in tests, say) have no distribution.
+    return f"{entry_point.dist.name} {entry_point.dist.version}" if entry_point.dist else "no distribution"
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,77 @@
+"""A component's settings, as its factory's signature declares them, and values checked against it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from xbench.components.registry import did_you_mean
+from xbench.components.specs import DatasetSpec, Spec
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What may be set on a component.
+
+    Attributes:
+        defaults: each setting's default, in the order of the signature.
+        required: settings without a default.
+        is_open: the factory takes any further keyword (`**kwargs`).
+    """
+
+    defaults: Mapping[str, Any]
+    required: tuple[str, ...] = ()
+    is_open: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.required, *self.defaults)
+
+    def takes_list(self, name: str) -> bool:
+        """Whether a list is one value of this setting (its default is a sequence) and not an axis."""
+        return isinstance(self.defaults.get(name), tuple | list)
+
+    def unknown(self, name: str, also_known: tuple[str, ...] = ()) -> str | None:
+        """What is wrong with a setting's name, or None."""
+        if self.is_open or name in self.names:
+            return None
+        guess = did_you_mean(name, (*self.names, *also_known))
+        return f"unknown setting '{name}'.{guess}"
+
+    def wrong_type(self, name: str, value: Any) -> str | None:
+        """What is wrong with a value's type, judged by the default's, or None where that cannot be told."""
+        default = self.defaults.get(name)
+        if isinstance(default, bool):
+            return None if isinstance(value, bool) else f"'{name}' is true or false, not {value!r}"
+        if isinstance(default, int | float):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            return None if is_number else f"'{name}' is a number, not {value!r}"
+        if isinstance(default, str):
+            return None if isinstance(value, str) else f"'{name}' is a string, not {value!r}"
+        return None
+
+
+def settings_of(spec: Spec) -> Settings:
+    """Read the settings off the signature of the spec's factory (its first parameter is xbench's to fill:
+    `params` of an optimizer, `num_classes` of a model; a dataset's factory has none).
+
+    Importing a factory can import torch: call this in a child.
+    """
+    parameters = list(inspect.signature(spec.load_factory()).parameters.values())
+    if not isinstance(spec, DatasetSpec):
+        parameters = parameters[1:]
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return Settings(
+        defaults={p.name: _plain(p.default) for p in named if p.default is not p.empty},
+        required=tuple(p.name for p in named if p.default is p.empty),
+        is_open=any(p.kind is p.VAR_KEYWORD for p in parameters),
+    )
+
+
+def _plain(default: Any) -> Any:
+    """A default that can travel between processes and be printed; anything else as its text."""
+    if isinstance(default, tuple | list):
+        return tuple(_plain(item) for item in default)
+    return default if isinstance(default, bool | int | float | str | None) else repr(default)

@@ -1,0 +1,150 @@
+"""Decoding a dataset once, in parallel, to a flat file in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import numpy as np
+
+from xbench.components.specs import Dataset, Example
+from xbench.data.decoded import DecodedDataset
+from xbench.data.fingerprints import content_hashes
+from xbench.errors import XbenchError
+from xbench.paths import cache_dir
+
+# Part of every key: raise it when the bytes that decoding makes of the same file change.
+LAYOUT_VERSION = 1
+
+OnProgress = Callable[[int, int], None]
+
+
+def decode(dataset: Dataset, name: str, stand_in: str, strict: bool, on_progress: OnProgress) -> DecodedDataset:
+    """Make sure that a dataset's images are in the cache, and describe them.
+
+    Args:
+        dataset: what the factory listed.
+        name, stand_in: from the suite and the spec, for the records.
+        strict: stop at unreadable images instead of leaving them out.
+        on_progress: called with (decoded, total) while images are decoded; never if they were cached.
+
+    Raises:
+        XbenchError: an image is unreadable and `strict` holds, or none is readable.
+    """
+    examples = sorted(dataset.examples, key=lambda example: example.name)
+    hashes, reasons = content_hashes(examples)
+    key = _key(examples, hashes, dataset.shape)
+    folder = cache_dir() / "images" / key
+    pixels = folder / "pixels.u8"
+    image_bytes = int(np.prod(dataset.shape))
+    if not (folder / "index.json").is_file() or pixels.stat().st_size != len(examples) * image_bytes:
+        _build(folder, dataset, examples, hashes, on_progress)
+    index = json.loads((folder / "index.json").read_text())
+    unreadable = sorted({**reasons, **index["unreadable"]}.items())
+    if unreadable and strict:
+        first, reason = unreadable[0]
+        raise XbenchError(
+            f"{name}: {len(unreadable)} of {len(examples)} images are unreadable; {first}: {reason}",
+            hint="mend or remove them, or drop `strict = true` to leave them out",
+        )
+    bad = {name for name, _ in unreadable}
+    kept = [row for row, example in enumerate(examples) if example.name not in bad]
+    if not kept:
+        raise XbenchError(f"{name}: none of its {len(examples)} images is readable; {unreadable[0][1]}")
+    return DecodedDataset(
+        name=name,
+        classes=dataset.classes,
+        positive=dataset.positive,
+        shape=dataset.shape,
+        notes=dataset.notes,
+        stand_in=stand_in,
+        pixels_path=pixels,
+        rows=np.array(kept),
+        labels=np.array([examples[row].label for row in kept]),
+        is_test=np.array([examples[row].split == "test" for row in kept]),
+        groups=tuple(examples[row].group for row in kept),
+        fingerprint=_fingerprint(key, [examples[row] for row in kept]),
+        unreadable=tuple(unreadable),
+    )
+
+
+def _key(examples: list[Example], hashes: list[str | None], shape: tuple[int, int, int]) -> str:
+    digest = hashlib.sha256(f"{LAYOUT_VERSION} {shape}".encode())
+    for example, content in zip(examples, hashes, strict=True):
+        digest.update(f"\0{example.name}\0{content}".encode())
+    return digest.hexdigest()[:24]
+
+
+def _fingerprint(key: str, examples: list[Example]) -> str:
+    digest = hashlib.sha256(key.encode())
+    for example in examples:
+        digest.update(f"\0{example.name}\0{example.label}\0{example.split}\0{example.group}".encode())
+    return digest.hexdigest()[:24]
+
+
+def _build(
+    folder: Path,
+    dataset: Dataset,
+    examples: list[Example],
+    hashes: list[str | None],
+    on_progress: OnProgress,
+) -> None:
+    """Decode into a folder beside the final one and rename it, so that a half-made cache is never seen."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    try:
+        unreadable = _decode_all(aside / "pixels.u8", dataset, examples, hashes, on_progress)
+        (aside / "index.json").write_text(json.dumps({"shape": dataset.shape, "unreadable": unreadable}))
+        shutil.rmtree(folder, ignore_errors=True)  # a damaged one, if any
+        try:
+            aside.rename(folder)
+        except OSError:
+            if not (folder / "index.json").is_file():  # else another run was faster, with the same content
+                raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _decode_all(
+    pixels: Path,
+    dataset: Dataset,
+    examples: list[Example],
+    hashes: list[str | None],
+    on_progress: OnProgress,
+) -> dict[str, str]:
+    """Write every image to its row; an unreadable one leaves a hole, and its reason is returned."""
+    channels, height, width = dataset.shape
+    image_bytes = channels * height * width
+    unreadable: dict[str, str] = {}
+
+    def decode_one(row: int) -> None:
+        try:
+            image = np.ascontiguousarray(dataset.read(examples[row]))
+        except Exception as error:  # Pillow and plugins raise many kinds; all mean this one image
+            unreadable[examples[row].name] = f"{type(error).__name__}: {error}"
+            return
+        if image.shape != (height, width, channels) or image.dtype != np.uint8:
+            raise XbenchError(
+                f"{examples[row].name}: read() gave {image.dtype} {image.shape}, "
+                f"not uint8 {(height, width, channels)}"
+            )
+        os.pwrite(descriptor, image, row * image_bytes)
+
+    todo = [row for row, content in enumerate(hashes) if content is not None]
+    descriptor = os.open(pixels, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        os.truncate(descriptor, len(examples) * image_bytes)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            futures = [pool.submit(decode_one, row) for row in todo]
+            for done, future in enumerate(as_completed(futures), start=1):
+                future.result()
+                on_progress(done, len(todo))
+    finally:
+        os.close(descriptor)
+    return unreadable

@@ -1,0 +1,76 @@
+"""What an image is, independent of where it lies: a hash of its content.
+
+Reading thousands of files to hash them is slow on a cold disk, so hashes are remembered beside size and
+modification time, which only say whether a remembered hash is still good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from xbench.components.specs import Example
+from xbench.paths import cache_dir
+
+
+def content_hashes(examples: Sequence[Example]) -> tuple[list[str | None], dict[str, str]]:
+    """Hash what each example is made of.
+
+    Returns:
+        For each example its hash, or None if its file cannot be read; and the reason for each such name.
+    """
+    files = [example.path for example in examples if example.path is not None]
+    store = _StampStore(files)
+    reasons: dict[str, str] = {}
+
+    def hash_of(example: Example) -> str | None:
+        if example.path is None:
+            return hashlib.sha256(example.content.encode()).hexdigest()
+        try:
+            return store.hash_of(example.path)
+        except OSError as error:
+            reasons[example.name] = f"cannot be read: {error.strerror}"
+            return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        hashes = list(pool.map(hash_of, examples))
+    store.save()
+    return hashes, reasons
+
+
+class _StampStore:
+    """Remembered hashes of the files of one folder: path -> [size, mtime_ns, sha256]."""
+
+    def __init__(self, files: Sequence[Path]):
+        common = os.path.commonpath(files) if files else ""
+        name = hashlib.sha256(os.path.abspath(common).encode()).hexdigest()[:16]
+        self._path = cache_dir() / "stamps" / f"{name}.json" if files else None
+        self._known = self._load()
+        self._seen: dict[str, list] = {}
+
+    def _load(self) -> dict[str, list]:
+        try:
+            return json.loads(self._path.read_text()) if self._path else {}
+        except (OSError, ValueError):
+            return {}  # only a memory of hashes: without it they are computed again
+
+    def hash_of(self, path: Path) -> str:
+        stat = path.stat()
+        key = os.path.abspath(path)
+        stamp = self._known.get(key)
+        if stamp is None or stamp[:2] != [stat.st_size, stat.st_mtime_ns]:
+            stamp = [stat.st_size, stat.st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest()]
+        self._seen[key] = stamp
+        return stamp[2]
+
+    def save(self) -> None:
+        if self._path is None or self._seen == self._known:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self._path.with_suffix(f".{os.getpid()}")
+        aside.write_text(json.dumps(self._seen))
+        aside.replace(self._path)

@@ -1,0 +1,100 @@
+"""What a child does: take its limits, do its job, and say how it went."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from xbench.errors import XbenchError
+from xbench.memory.exhaustion import is_out_of_memory
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a child is held to.
+
+    Attributes:
+        device: torch's name of the device that it computes on.
+        threads: of torch's pool; None for torch's choice.
+        memory_bytes: hard limit, on the device's memory or else the host's; None for none.
+    """
+
+    device: str = "cpu"
+    threads: int | None = None
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception, in words that can travel between processes."""
+
+    summary: str
+    traceback: str
+    out_of_memory: bool
+
+
+def child_main(job: Callable[..., Any], args: tuple, pipe: Connection, stderr_path: str, limits: Limits) -> None:
+    """Entry point of every child. Sends `("message", ...)` any number of times, then one of
+    `("returned", value)`, `("refused", XbenchError)` or `("failed", Failure)`."""
+    _settle(stderr_path)
+
+    def send(message: Any) -> None:
+        pipe.send(("message", message))
+
+    try:
+        _take_limits(limits)
+        pipe.send(("returned", job(send, *args)))
+    except XbenchError as error:
+        pipe.send(("refused", error))
+    except BrokenPipeError:
+        sys.exit(1)  # the parent is gone: nobody is left to tell
+    except BaseException as error:
+        traceback.print_exc()
+        pipe.send(("failed", _describe(error)))
+
+
+def _settle(stderr_path: str) -> None:
+    """Leave the terminal and the parent's streams alone, and do not outlive the parent."""
+    log = os.open(stderr_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _take_limits(limits: Limits) -> None:
+    import torch
+
+    from xbench.memory.limits import limit_device_memory, limit_host_memory
+
+    if limits.threads is not None:
+        torch.set_num_threads(limits.threads)
+    # Start the thread pool before the limit: its stacks are address space, and would count against it.
+    torch.ones(1 << 18).add_(1.0)
+    device = torch.device(limits.device)
+    if limits.memory_bytes is None:
+        return
+    if device.type == "cuda":
+        limit_device_memory(limits.memory_bytes, device)
+    else:
+        limit_host_memory(limits.memory_bytes)
+
+
+def _describe(error: BaseException) -> Failure:
+    text = " ".join(str(error).split())
+    return Failure(
+        summary=f"{type(error).__name__}: {text}" if text else type(error).__name__,
+        traceback=traceback.format_exc(),
+        out_of_memory=is_out_of_memory(error),
+    )

@@ -1,0 +1,138 @@
+"""Running a job in a child and hearing how it ended."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any, Literal
+
+from xbench.errors import XbenchError
+from xbench.isolation.child import Failure, Limits, child_main
+from xbench.isolation.server import server_context
+from xbench.memory.exhaustion import died_of_memory, oom_kill_count
+
+_STDERR_TAIL_CHARACTERS = 2000
+_EXIT_GRACE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a child ended.
+
+    Attributes:
+        outcome: `returned` a value; `refused` with an XbenchError; `failed` with an exception; `died`.
+        value: what the job returned.
+        error: the XbenchError of a refusal.
+        reason: in one line, why it did not return.
+        out_of_memory: whether a failure or a death was for memory.
+        stderr: the end of what it wrote there, tracebacks included.
+    """
+
+    outcome: Literal["returned", "refused", "failed", "died"]
+    value: Any = None
+    error: XbenchError | None = None
+    reason: str = ""
+    out_of_memory: bool = False
+    stderr: str = ""
+
+
+def run_in_child(
+    job: Callable[..., Any],
+    *args: Any,
+    on_message: Callable[[Any], None] = lambda message: None,
+    stderr_path: Path | None = None,
+    limits: Limits | None = None,
+) -> Ending:
+    """Run `job(send, *args)` in a child of the fork server and wait for it.
+
+    Args:
+        job: a module-level function; what it sends reaches `on_message`, in order.
+        stderr_path: file that receives the child's stdout and stderr; a temporary one by default.
+        limits: threads and memory of the child.
+
+    Returns:
+        How it ended. An interrupt of this process ends the child and goes on to the caller.
+    """
+    if stderr_path is None:
+        with tempfile.NamedTemporaryFile(prefix="xbench-", suffix=".stderr") as file:
+            return run_in_child(
+                job, *args, on_message=on_message, stderr_path=Path(file.name), limits=limits
+            )
+    limits = limits or Limits()
+    context = server_context()
+    receiver, sender = context.Pipe(duplex=False)
+    kills_before = oom_kill_count()
+    process = context.Process(target=child_main, args=(job, args, sender, str(stderr_path), limits))
+    process.start()
+    sender.close()
+    try:
+        final = _listen(process, receiver, on_message)
+        process.join(_EXIT_GRACE_S)
+    finally:
+        process.kill()  # interrupted, `on_message` raised, or a thread keeps it from exiting
+        process.join()
+        receiver.close()
+    stderr = _tail(stderr_path)
+    if final is None:
+        exit_code = process.exitcode or 0
+        kills = oom_kill_count() - kills_before
+        starved = died_of_memory(exit_code, stderr, kills, limits.memory_bytes is not None)
+        return Ending("died", reason=_death(exit_code, stderr), out_of_memory=starved, stderr=stderr)
+    outcome, content = final
+    if outcome == "returned":
+        return Ending("returned", value=content, stderr=stderr)
+    if outcome == "refused":
+        return Ending("refused", error=content, reason=content.message, stderr=stderr)
+    failure: Failure = content
+    return Ending("failed", reason=failure.summary, out_of_memory=failure.out_of_memory, stderr=stderr)
+
+
+def call_in_child(job: Callable[..., Any], *args: Any, on_message=lambda message: None) -> Any:
+    """Run a job that is expected to work, and return its value.
+
+    Raises:
+        XbenchError: the job's own, or one that says how the child failed.
+    """
+    ending = run_in_child(job, *args, on_message=on_message)
+    if ending.outcome == "returned":
+        return ending.value
+    if ending.error is not None:
+        raise ending.error
+    detail = f"\n{ending.stderr.strip()}" if ending.stderr.strip() else ""
+    raise XbenchError(f"a worker process failed: {ending.reason}{detail}")
+
+
+def _listen(
+    process: ForkServerProcess, receiver: Connection, on_message: Callable[[Any], None]
+) -> tuple[str, Any] | None:
+    """Pass messages on until the final one; None if the child ended without it."""
+    while True:
+        wait([receiver, process.sentinel])
+        while receiver.poll():
+            try:
+                kind, content = receiver.recv()
+            except (EOFError, OSError):
+                return None  # the pipe broke, within a message perhaps: the child is dead or dying
+            if kind != "message":
+                return kind, content
+            on_message(content)
+        if not process.is_alive():
+            return None
+
+
+def _death(exit_code: int, stderr: str) -> str:
+    if exit_code < 0:
+        how = f"killed by {signal.Signals(-exit_code).name}"
+    else:
+        how = f"exited with code {exit_code} without a result"
+    lines = stderr.strip().splitlines()
+    return f"{how}; its last words: {lines[-1]}" if lines else how
+
+
+def _tail(path: Path) -> str:
+    return path.read_text(errors="replace")[-_STDERR_TAIL_CHARACTERS:]

@@ -1,0 +1,89 @@
+"""What each step takes: wall time and memory peaks, without a synchronisation inside the step.
+
+Readings that would wait for the device (event times) are kept and resolved by `collect`, which the training
+loop calls once in a while, between steps.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from xbench.memory.host import HostPeakMeter, host_peak_meter
+
+
+@dataclass(frozen=True)
+class StepProfile:
+    """One step.
+
+    Attributes:
+        wall_s: seconds from begin to end; on CUDA the device's own time between two events.
+        host_peak_bytes: the process's peak resident size within the step, libraries included.
+        device_peak_bytes, device_reserved_bytes: the CUDA allocator's peaks within the step; None on CPU.
+    """
+
+    wall_s: float
+    host_peak_bytes: int
+    device_peak_bytes: int | None = None
+    device_reserved_bytes: int | None = None
+
+
+class StepProfiler:
+    """Profiles steps on the CPU; `profiler_for` gives the right one for a device."""
+
+    def __init__(self) -> None:
+        self.host: HostPeakMeter = host_peak_meter()
+        self._done: list[StepProfile] = []
+
+    def begin(self) -> None:
+        """Mark the start of a step."""
+        self.host.reset()
+        self._started = time.perf_counter()
+
+    def end(self) -> None:
+        """Mark the end of a step."""
+        wall_s = time.perf_counter() - self._started
+        self._done.append(StepProfile(wall_s, self.host.peak_bytes()))
+
+    def collect(self) -> list[StepProfile]:
+        """The profiles of all steps since the last call, in order."""
+        done, self._done = self._done, []
+        return done
+
+
+class CudaStepProfiler(StepProfiler):
+    """Profiles steps on a CUDA device: events for time, the caching allocator's counters for memory."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self._device = device
+        self._pending: list[tuple[torch.cuda.Event, torch.cuda.Event, int, int, int]] = []
+
+    def begin(self) -> None:
+        self.host.reset()
+        torch.cuda.reset_peak_memory_stats(self._device)
+        self._start_event = torch.cuda.Event(enable_timing=True)
+        self._start_event.record()
+
+    def end(self) -> None:
+        end_event = torch.cuda.Event(enable_timing=True)
+        end_event.record()
+        allocated = torch.cuda.max_memory_allocated(self._device)
+        reserved = torch.cuda.max_memory_reserved(self._device)
+        self._pending.append((self._start_event, end_event, self.host.peak_bytes(), allocated, reserved))
+
+    def collect(self) -> list[StepProfile]:
+        pending, self._pending = self._pending, []
+        if pending:
+            pending[-1][1].synchronize()  # events of one stream end in order
+        return [
+            StepProfile(start.elapsed_time(end) / 1000, host, allocated, reserved)
+            for start, end, host, allocated, reserved in pending
+        ]
+
+
+def profiler_for(device: torch.device) -> StepProfiler:
+    """The profiler of a device."""
+    return CudaStepProfiler(device) if device.type == "cuda" else StepProfiler()

@@ -1,0 +1,194 @@
+"""What is recorded of a run and of each of its cells. Torch-free: reading records must be instant.
+
+Sizes are in bytes, times in seconds unless the name says otherwise; None means "not measured here" (device
+peaks on a CPU, metrics of a cell that failed).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+Status = Literal["done", "oom", "diverged", "timeout", "error", "skipped"]
+FAILED: frozenset[Status] = frozenset(get_args(Status)) - {"done", "skipped"}
+
+
+class Record(BaseModel):
+    """Unknown fields of a newer xbench are kept out of the way, not refused."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Component(Record):
+    """A component as the suite names it, with the settings given there."""
+
+    name: str
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class DataRecord(Record):
+    """Which data a cell saw.
+
+    Attributes:
+        requested: the dataset that the suite asked for; `name` differs where its fallback ran.
+        stand_in: what a reader must be told if the data is made up; empty for real data.
+        fingerprint: hash of all that training can see of it.
+        counts: images by `"SPLIT/CLASS"`, before validation is held out.
+        unreadable: (name, reason) of images left out.
+    """
+
+    requested: str
+    name: str
+    params: dict[str, Any] = Field(default_factory=dict)
+    stand_in: str = ""
+    fingerprint: str = ""
+    counts: dict[str, int] = Field(default_factory=dict)
+    unreadable: list[tuple[str, str]] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+
+
+class Metrics(Record):
+    """Of the selected weights. All but train_accuracy are on the test split.
+
+    Attributes:
+        auc: area under the ROC curve, from scores.
+        balanced_accuracy: mean of the classes' recalls, from hard predictions.
+        recall, precision: of the positive class (two classes), else macro means.
+        test_loss: the training objective (class weights included) on the test split.
+    """
+
+    train_accuracy: float | None = None
+    test_accuracy: float | None = None
+    auc: float | None = None
+    balanced_accuracy: float | None = None
+    recall: float | None = None
+    precision: float | None = None
+    test_loss: float | None = None
+
+
+class Times(Record):
+    """Attributes:
+    training_s: all steps of all epochs, without evaluation.
+    evaluation_s: validation after each epoch, and the final evaluation.
+    prepare_s: building the model, warming up, splitting.
+    step_ms_median: median wall time of a step, in milliseconds.
+    """
+
+    training_s: float | None = None
+    evaluation_s: float | None = None
+    prepare_s: float | None = None
+    step_ms_median: float | None = None
+
+
+class MemoryRecord(Record):
+    """Attributes:
+    limit_bytes: the hard limit the cell ran under.
+    base_host_bytes: resident after a warm-up step on one example.
+    peak_host_bytes: resident peak, libraries included, over training and evaluation.
+    peak_device_bytes: peak of the CUDA allocator.
+    host_peak_method: `clear_refs` (exact) or `sampled`.
+    """
+
+    limit_bytes: int | None = None
+    base_host_bytes: int | None = None
+    peak_host_bytes: int | None = None
+    peak_device_bytes: int | None = None
+    parameters_bytes: int | None = None
+    gradients_bytes: int | None = None
+    optimizer_state_bytes: int | None = None
+    host_peak_method: str | None = None
+
+
+class EpochRecord(Record):
+    """One epoch. Losses are the training objective; train_loss is the mean of its steps' losses."""
+
+    epoch: int
+    train_loss: float
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    test_loss: float | None = None
+
+
+class CellRecord(Record):
+    """One attempt at one cell: a line of `cells.jsonl`.
+
+    Attributes:
+        column: the optimizer's label in tables; axes that differ within it are part of it.
+        requested, ran: train_size, history_size, batch_size, micro_batch as asked for and as run.
+        selected_epoch: the epoch whose weights the metrics are of (from 1).
+        closures: evaluations of loss and gradient over all steps.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    cell_id: str
+    attempt: int = 1
+    experiment: str
+    column: str
+    model: Component
+    dataset: DataRecord
+    optimizer: Component
+    seed: int
+    status: Status
+    reason: str = ""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    requested: dict[str, Any] = Field(default_factory=dict)
+    ran: dict[str, Any] = Field(default_factory=dict)
+    metrics: Metrics = Metrics()
+    time: Times = Times()
+    memory: MemoryRecord = MemoryRecord()
+    epochs: list[EpochRecord] = Field(default_factory=list)
+    selected_epoch: int | None = None
+    closures: int = 0
+    steps: int = 0
+    device: dict[str, Any] = Field(default_factory=dict)
+    started_at: str
+    ended_at: str
+
+
+class ExperimentRecord(Record):
+    """What tables need to know of an experiment.
+
+    Attributes:
+        reference: figures of an earlier work to print beside ours: column -> metric -> value.
+        reference_name, reference_note: what to call them, and what a reader must know of them.
+        selection: how the reported weights were selected.
+    """
+
+    name: str
+    title: str
+    selection: str
+    reference: dict[str, dict[str, float]] = Field(default_factory=dict)
+    reference_name: str = "reference"
+    reference_note: str = ""
+
+
+class PlannedCell(Record):
+    """A cell that the run declared, whether or not it came to be."""
+
+    cell_id: str
+    experiment: str
+    column: str
+    seed: int
+
+
+class RunRecord(Record):
+    """`run.json`: what stands when a run starts.
+
+    Attributes:
+        versions: of xbench, Python, torch and what else results depend on.
+        hardware: of the machine and the device.
+        warnings: what a reader of any table of this run must be told.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    suite: str
+    started_at: str
+    device: str
+    versions: dict[str, str]
+    hardware: dict[str, Any]
+    experiments: list[ExperimentRecord]
+    cells: list[PlannedCell]
+    warnings: list[str] = Field(default_factory=list)

@@ -1,0 +1,50 @@
+"""A cell's trace: one row a step, in a Parquet file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class TraceRow:
+    """One step.
+
+    Attributes:
+        step, epoch: both from 1.
+        loss: the batch's loss at the step's first evaluation, before its update.
+        closures: evaluations of loss and gradient within the step.
+        wall_s, host_peak_bytes, device_peak_bytes, device_reserved_bytes: as in `StepProfile`.
+    """
+
+    step: int
+    epoch: int
+    loss: float
+    wall_s: float
+    closures: int
+    host_peak_bytes: int
+    device_peak_bytes: int | None
+    device_reserved_bytes: int | None
+
+
+def write_trace(path: Path, rows: Sequence[TraceRow]) -> None:
+    """Write a whole trace, renamed into place so that no half of one is ever seen."""
+    import pyarrow
+    import pyarrow.parquet
+
+    schema = pyarrow.schema(
+        [(f.name, pyarrow.float64() if f.type == "float" else pyarrow.int64()) for f in fields(TraceRow)]
+    )
+    columns = {f.name: [getattr(row, f.name) for row in rows] for f in fields(TraceRow)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".partial")
+    pyarrow.parquet.write_table(pyarrow.table(columns, schema=schema), aside)
+    aside.replace(path)
+
+
+def read_trace(path: Path) -> list[TraceRow]:
+    """Read a trace back."""
+    import pyarrow.parquet
+
+    return [TraceRow(**row) for row in pyarrow.parquet.read_table(path).to_pylist()]

@@ -1,0 +1,1 @@
+"""One cell: from its settings to its weights, its trace and its scores."""

@@ -1,0 +1,198 @@
+"""The job of a cell's process: from settings and decoded data to a result."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from xbench.components import registry
+from xbench.components.specs import ModelSpec, OptimizerSpec
+from xbench.data.decoded import DecodedDataset
+from xbench.errors import XbenchError
+from xbench.memory.host import resident_bytes
+from xbench.memory.profiler import profiler_for
+from xbench.records.schema import MemoryRecord, Times
+from xbench.training.closure import AccumulatingClosure
+from xbench.training.events import CellResult, Prepared, Scores
+from xbench.training.footprint import optimizer_state_bytes, storage_bytes
+from xbench.training.loader import ImageLoader
+from xbench.training.loop import Trainer
+from xbench.training.objective import Objective
+from xbench.training.recorder import Diverged, TraceRecorder
+from xbench.training.requirements import unmet_requirement
+from xbench.training.settings import CellSettings
+from xbench.training.splits import split_examples
+
+
+def train_cell(
+    send: Callable[[Any], None],
+    settings: CellSettings,
+    data: DecodedDataset,
+    scratch: str,
+    import_dirs: Sequence[str] = (),
+) -> CellResult:
+    """Train one cell, in this process.
+
+    Args:
+        send: passes `Prepared`, `StepsDone` and `EpochDone` messages to the parent.
+        scratch: folder for the selected weights.
+        import_dirs: folders that `module:attribute` components may be imported from.
+
+    Returns:
+        The result: `done` with scores, `diverged` at a step, or `skipped` because the optimizer cannot
+        train this model.
+
+    Raises:
+        XbenchError: the settings cannot be met; anything else is a fault of a component or of xbench.
+    """
+    started = time.perf_counter()
+    model_spec: ModelSpec = registry.load("model", settings.model.name, import_dirs)
+    optimizer_spec: OptimizerSpec = registry.load("optimizer", settings.optimizer.name, import_dirs)
+    model = build_model(model_spec, settings, data)
+    reason = unmet_requirement(optimizer_spec, settings.optimizer.name, model)
+    if reason is not None:
+        return CellResult(status="skipped", reason=reason)
+
+    trainer = assemble(send, settings, data, model_spec, optimizer_spec, model, Path(scratch))
+    base_host_bytes = _warm_up(trainer)
+    memory = MemoryRecord(
+        base_host_bytes=base_host_bytes,
+        host_peak_method=trainer.profiler.host.method,
+        parameters_bytes=storage_bytes(model.parameters()),
+    )
+    steps = trainer.steps_per_epoch * settings.training.epochs
+    send(Prepared(_ran(trainer), steps, settings.training.epochs, memory))
+    prepare_s = time.perf_counter() - started
+
+    torch.manual_seed(settings.seed)  # for optimizers that draw; the warm-up must not have moved it
+    scores = selected_epoch = None
+    status, reason = "done", ""
+    try:
+        selected_epoch = trainer.run()
+        scores = _score(trainer)
+    except Diverged as error:
+        status, reason = "diverged", str(error)
+    recorder = trainer.recorder
+    return CellResult(
+        status=status,
+        reason=reason,
+        selected_epoch=selected_epoch,
+        scores=scores,
+        time=Times(
+            training_s=trainer.training_s,
+            evaluation_s=trainer.evaluation_s,
+            prepare_s=prepare_s,
+            step_ms_median=1000 * statistics.median(recorder.wall_s),
+        ),
+        memory=memory.model_copy(
+            update={
+                "peak_host_bytes": recorder.host_peak_bytes,
+                "peak_device_bytes": recorder.device_peak_bytes,
+                "gradients_bytes": storage_bytes(p.grad for p in model.parameters() if p.grad is not None),
+                "optimizer_state_bytes": optimizer_state_bytes(trainer.optimizer),
+            }
+        ),
+    )
+
+
+def build_model(spec: ModelSpec, settings: CellSettings, data: DecodedDataset) -> nn.Module:
+    """Build the model with the seed's initial weights, on its device, in training mode.
+
+    Parameters stay contiguous: torch's L-BFGS flattens gradients with `view`, and fails on channels-last
+    ones. Channels-last inputs alone give the speed.
+
+    Raises:
+        XbenchError: the data's images have another shape than the model takes.
+    """
+    if spec.input_shape is not None and spec.input_shape != data.shape:
+        raise XbenchError(
+            f"model '{settings.model.name}' takes images of {spec.input_shape}, {data.name} has {data.shape}",
+            hint="set the dataset's image_size",
+        )
+    torch.manual_seed(settings.seed)
+    model = spec.load_factory()(len(data.classes), **settings.model.params)
+    return model.to(settings.device, getattr(torch, settings.training.dtype)).train()
+
+
+def assemble(
+    send: Callable[[Any], None],
+    settings: CellSettings,
+    data: DecodedDataset,
+    model_spec: ModelSpec,
+    optimizer_spec: OptimizerSpec,
+    model: nn.Module,
+    scratch: Path,
+) -> Trainer:
+    """Put together what the training loop needs.
+
+    Raises:
+        XbenchError: there is not enough data for the settings, or they do not suit the model.
+    """
+    training = settings.training
+    device, dtype = torch.device(settings.device), getattr(torch, training.dtype)
+    split = split_examples(data, training, settings.seed)
+    batch_size = len(split.train) if training.batch_size == "full" else training.batch_size
+    batch_size = min(batch_size, len(split.train))
+    micro_batch = batch_size if training.micro_batch == "full" else min(training.micro_batch, batch_size)
+    loader = ImageLoader(data, model_spec, device, dtype, training.memory_format)
+    objective = Objective(data.labels, data.classes, training.class_weights, device, dtype)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    profiler = profiler_for(device)
+    return Trainer(
+        model=model,
+        optimizer=optimizer_spec.load_factory()(parameters, **settings.optimizer.params),
+        closure=AccumulatingClosure(
+            model, loader, objective, micro_batch if micro_batch < batch_size else None, settings.seed
+        ),
+        loader=loader,
+        objective=objective,
+        profiler=profiler,
+        recorder=TraceRecorder(profiler, send),
+        split=split,
+        settings=training,
+        seed=settings.seed,
+        batch_size=batch_size,
+        micro_batch=micro_batch,
+        weights_path=scratch / "selected.pt",
+        send=send,
+    )
+
+
+def _warm_up(trainer: Trainer) -> int:
+    """Run forward and backward on one example, so that libraries have loaded what they load at first use.
+
+    In evaluation mode, so that no running statistic moves; the gradients are dropped.
+
+    Returns:
+        The process's resident bytes afterwards.
+    """
+    model, example = trainer.model.eval(), trainer.split.train[:1]
+    images, labels = trainer.loader.load(example)
+    trainer.objective.summed(model(images), labels).backward()
+    model.zero_grad()
+    model.train()
+    return resident_bytes()
+
+
+def _ran(trainer: Trainer) -> dict[str, int | str | None]:
+    return {
+        "train_size": len(trainer.split.train),
+        "validation_size": len(trainer.split.validation),
+        "distinct_train_size": len(np.unique(trainer.split.train)),
+        "history_size": trainer.optimizer.defaults.get("history_size"),
+        "batch_size": trainer.batch_size,
+        "micro_batch": trainer.micro_batch,
+    }
+
+
+def _score(trainer: Trainer) -> Scores:
+    test = trainer.evaluate(trainer.split.test)
+    train = trainer.evaluate(np.unique(trainer.split.train))
+    return Scores(test.probabilities, test.labels, test.loss, train.accuracy)

@@ -1,0 +1,83 @@
+"""The closure of one optimizer step: loss and gradient of a batch, accumulated exactly over micro-batches.
+
+The batch's loss is a sum over examples divided by the batch's weight. Each micro-batch contributes its own
+sum divided by the *whole batch's* weight, so loss and gradient are those of the whole batch up to rounding,
+and only one micro-batch's activations are in memory at a time. (Averaging the micro-batches' means instead
+is wrong as soon as classes are weighted or parts differ in size.)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from xbench.errors import XbenchError
+from xbench.training.loader import ImageLoader
+from xbench.training.objective import Objective
+
+
+class AccumulatingClosure:
+    """Passed to every `optimizer.step`; call `start` with the batch of each step first.
+
+    Args:
+        micro_batch: examples in memory at once; None for the whole batch.
+        seed: of dropout masks: they are the same at every evaluation of one step, or a line search would
+            compare values of different functions.
+
+    Raises:
+        XbenchError: `micro_batch` is set and the model normalises over batches, which no accumulation can
+            make exact.
+    """
+
+    def __init__(
+        self, model: nn.Module, loader: ImageLoader, objective: Objective, micro_batch: int | None, seed: int
+    ):
+        if micro_batch is not None and any(isinstance(m, _BatchNorm) for m in model.modules()):
+            raise XbenchError(
+                "the model has batch normalisation, whose statistics depend on the batch that is in memory: "
+                "micro-batches would train a different function",
+                hint='use micro_batch = "full" or a model without batch normalisation',
+            )
+        self._model, self._loader, self._objective = model, loader, objective
+        self._micro_batch = micro_batch
+        self._seed = seed
+        self._has_dropout = any(isinstance(m, _DropoutNd) for m in model.modules())
+        self._resident: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+
+    def start(self, step: int, indices: np.ndarray) -> None:
+        """Begin a step on the examples at `indices`. A batch that is in memory as a whole is loaded once."""
+        self._step, self._indices = step, indices
+        self._total_weight = self._objective.total_weight(indices)
+        self._resident = None  # let go of the last batch before the next one is loaded
+        if self._micro_batch is None or self._micro_batch >= len(indices):
+            self._resident = [self._loader.load(indices)]
+        self.evaluations = 0
+        self.first_loss: torch.Tensor | None = None
+
+    def __call__(self) -> torch.Tensor:
+        """Loss (scalar, float64, detached) of the batch; its gradient is left in the parameters' `.grad`."""
+        with torch.enable_grad():  # torch's optimizers call closures with gradients on; others may not
+            loss = self._accumulate()
+        self.evaluations += 1
+        if self.first_loss is None:
+            self.first_loss = loss
+        return loss
+
+    def _accumulate(self) -> torch.Tensor:
+        self._model.zero_grad()
+        parts = self._resident or self._loader.parts(self._indices, self._micro_batch)
+        total = None
+        for number, (images, labels) in enumerate(parts):
+            if self._has_dropout:
+                torch.manual_seed(self._mask_seed(number))
+            loss = self._objective.summed(self._model(images), labels) / self._total_weight
+            loss.backward()
+            part = loss.detach().double()
+            total = part if total is None else total + part
+        return total
+
+    def _mask_seed(self, part: int) -> int:
+        return int(np.random.SeedSequence([self._seed, self._step, part]).generate_state(1)[0])

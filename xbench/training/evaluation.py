@@ -1,0 +1,50 @@
+"""Loss and scores of a model on held-out examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from xbench.training.loader import ImageLoader
+from xbench.training.objective import Objective
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Attributes:
+    loss: the training objective on these examples.
+    probabilities: (n, classes) float32 softmax outputs.
+    labels: (n,) int64.
+    """
+
+    loss: float
+    probabilities: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def accuracy(self) -> float:
+        return float((self.probabilities.argmax(axis=1) == self.labels).mean())
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, loader: ImageLoader, objective: Objective, indices: np.ndarray, chunk: int
+) -> Evaluation:
+    """Evaluate in chunks no larger than a training micro-batch, so that this is never the memory peak."""
+    model.eval()
+    summed = torch.zeros((), dtype=torch.float64)
+    probabilities, labels = [], []
+    for images, part_labels in loader.parts(indices, chunk):
+        logits = model(images)
+        summed += objective.summed(logits, part_labels).double().cpu()
+        probabilities.append(logits.softmax(dim=1).float().cpu())
+        labels.append(part_labels.cpu())
+    model.train()
+    return Evaluation(
+        loss=float(summed) / objective.total_weight(indices),
+        probabilities=torch.cat(probabilities).numpy(),
+        labels=torch.cat(labels).numpy(),
+    )

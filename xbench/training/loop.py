@@ -1,0 +1,126 @@
+"""The training loop: epochs of steps, validation after each, the selected epoch's weights kept on disk."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from xbench.memory.profiler import StepProfiler
+from xbench.records.schema import EpochRecord
+from xbench.training.closure import AccumulatingClosure
+from xbench.training.evaluation import Evaluation, evaluate
+from xbench.training.events import EpochDone
+from xbench.training.loader import ImageLoader
+from xbench.training.objective import Objective
+from xbench.training.recorder import TraceRecorder
+from xbench.training.settings import TrainingSettings
+from xbench.training.splits import Split, epoch_order
+
+
+@dataclass
+class Trainer:
+    """Everything that one cell's training holds.
+
+    Attributes:
+        batch_size, micro_batch: in examples, resolved to numbers.
+        weights_path: where the selected epoch's weights are kept; on disk, so that they are no memory peak.
+        training_s, evaluation_s: seconds so far.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    closure: AccumulatingClosure
+    loader: ImageLoader
+    objective: Objective
+    profiler: StepProfiler
+    recorder: TraceRecorder
+    split: Split
+    settings: TrainingSettings
+    seed: int
+    batch_size: int
+    micro_batch: int
+    weights_path: Path
+    send: Callable[[Any], None]
+    training_s: float = 0.0
+    evaluation_s: float = 0.0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.split.train) / self.batch_size)
+
+    def run(self) -> int:
+        """Train all epochs, and leave the selected epoch's weights in the model.
+
+        Returns:
+            The selected epoch, from 1.
+
+        Raises:
+            Diverged: a loss is not finite.
+        """
+        least, selected = math.inf, 0
+        for epoch in range(1, self.settings.epochs + 1):
+            record = self._validate(epoch, self._train_epoch(epoch))
+            self.send(EpochDone(record))
+            criterion = self._criterion(record)
+            if criterion < least:  # the earliest epoch wins ties
+                least, selected = criterion, epoch
+                torch.save(self.model.state_dict(), self.weights_path)
+        if selected == 0:
+            return self.settings.epochs  # no criterion: the last weights stand
+        self.model.load_state_dict(torch.load(self.weights_path, weights_only=True))
+        return selected
+
+    def evaluate(self, indices) -> Evaluation:
+        """Evaluate the model as it stands; the time counts as evaluation."""
+        started = time.perf_counter()
+        self.profiler.host.reset()
+        result = evaluate(self.model, self.loader, self.objective, indices, self.micro_batch)
+        self.recorder.host_peak_bytes = max(self.recorder.host_peak_bytes, self.profiler.host.peak_bytes())
+        self.evaluation_s += time.perf_counter() - started
+        return result
+
+    def _train_epoch(self, epoch: int) -> float:
+        """One pass over the training examples.
+
+        Returns:
+            The mean of the steps' losses.
+        """
+        order = epoch_order(self.split.train, self.seed, epoch)
+        started = time.perf_counter()
+        losses = 0.0
+        for number in range(self.steps_per_epoch):
+            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+            step = (epoch - 1) * self.steps_per_epoch + number + 1
+            self.profiler.begin()
+            self.closure.start(step, batch)
+            self.optimizer.step(self.closure)
+            self.profiler.end()
+            losses += self.recorder.add(step, epoch, self.closure.first_loss, self.closure.evaluations)
+        losses += self.recorder.flush()
+        self.training_s += time.perf_counter() - started
+        return losses / self.steps_per_epoch
+
+    def _validate(self, epoch: int, train_loss: float) -> EpochRecord:
+        validation = self.evaluate(self.split.validation) if len(self.split.validation) else None
+        on_test = self.settings.selection == "test_loss"
+        return EpochRecord(
+            epoch=epoch,
+            train_loss=train_loss,
+            validation_loss=validation.loss if validation else None,
+            validation_accuracy=validation.accuracy if validation else None,
+            test_loss=self.evaluate(self.split.test).loss if on_test else None,
+        )
+
+    def _criterion(self, record: EpochRecord) -> float:
+        """What selection minimises; infinite where nothing is to be kept."""
+        if self.settings.selection == "last":
+            return math.inf
+        value = record.test_loss if self.settings.selection == "test_loss" else record.validation_loss
+        return math.inf if value is None or math.isnan(value) else value

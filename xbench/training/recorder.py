@@ -1,0 +1,93 @@
+"""Pairs each step's profile with its loss, and streams the rows to the parent once in a while.
+
+Losses stay on the device until then, so that no step waits for a copy.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from xbench.memory.profiler import StepProfiler
+from xbench.records.traces import TraceRow
+from xbench.training.events import StepsDone
+
+_INTERVAL_S = 0.5
+
+
+class Diverged(Exception):
+    """The loss of a step is not finite."""
+
+    def __init__(self, step: int, loss: float):
+        super().__init__(f"the loss of step {step} is {loss}")
+
+
+class TraceRecorder:
+    """Collects the rows of one cell's trace.
+
+    Args:
+        send: passes a message to the parent.
+    """
+
+    def __init__(self, profiler: StepProfiler, send: Callable[[Any], None]):
+        self._profiler, self._send = profiler, send
+        self._pending: list[tuple[int, int, torch.Tensor, int]] = []
+        self._sent_at = time.perf_counter()
+        self.wall_s: list[float] = []
+        self.host_peak_bytes = 0
+        self.device_peak_bytes: int | None = None
+        self.closures = 0
+
+    def add(self, step: int, epoch: int, loss: torch.Tensor, closures: int) -> float:
+        """Note a step that the profiler has just ended, and flush if the interval is over."""
+        self._pending.append((step, epoch, loss, closures))
+        return self.flush() if time.perf_counter() - self._sent_at >= _INTERVAL_S else 0.0
+
+    def flush(self) -> float:
+        """Send what is pending.
+
+        Returns:
+            The sum of the losses sent.
+
+        Raises:
+            Diverged: one of them is not finite; the rows are sent all the same.
+        """
+        if not self._pending:
+            return 0.0
+        profiles = self._profiler.collect()
+        losses = torch.stack([loss for _, _, loss, _ in self._pending]).tolist()
+        rows = tuple(
+            TraceRow(
+                step=step,
+                epoch=epoch,
+                loss=loss,
+                closures=closures,
+                wall_s=profile.wall_s,
+                host_peak_bytes=profile.host_peak_bytes,
+                device_peak_bytes=profile.device_peak_bytes,
+                device_reserved_bytes=profile.device_reserved_bytes,
+            )
+            for (step, epoch, _, closures), loss, profile in zip(
+                self._pending, losses, profiles, strict=True
+            )
+        )
+        self._pending = []
+        self._send(StepsDone(rows))
+        self._sent_at = time.perf_counter()
+        self._summarise(rows)
+        for row in rows:
+            if not math.isfinite(row.loss):
+                raise Diverged(row.step, row.loss)
+        return math.fsum(losses)
+
+    def _summarise(self, rows: tuple[TraceRow, ...]) -> None:
+        self.wall_s += [row.wall_s for row in rows]
+        self.closures += sum(row.closures for row in rows)
+        self.host_peak_bytes = max(self.host_peak_bytes, *(row.host_peak_bytes for row in rows))
+        device_peaks = [row.device_peak_bytes for row in rows if row.device_peak_bytes is not None]
+        if device_peaks:
+            self.device_peak_bytes = max(self.device_peak_bytes or 0, *device_peaks)

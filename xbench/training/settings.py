@@ -1,0 +1,79 @@
+"""The settings of one cell. Torch-free: the suite reader and the command line import this module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Count = Annotated[int, Field(strict=True, ge=1)]
+CountOrFull = Count | Literal["full"]
+
+
+class TrainingSettings(BaseModel):
+    """How a cell is trained; every field is a key of a suite's experiment or of one of its optimizers.
+
+    Attributes:
+        train_size: examples that the optimizer sees in an epoch, after validation is held out and after
+            balancing; `"all"` is what there is.
+        validation: share of the train split's images held out, whole groups (patients) at a time.
+        selection: which epoch's weights are kept: the first with the least `"validation_loss"`; `"last"`;
+            or the least `"test_loss"`, which makes the test metrics optimistic and is labelled so.
+        balance: `"oversample"` gives every class the same number of examples, repeating the rarer one's
+            as evenly as possible where there are too few.
+        class_weights: weight of each class in the loss; 1 where not named.
+        epochs: passes over the training examples.
+        batch_size: examples of one optimizer step, or `"full"`.
+        micro_batch: examples in memory at once, or `"full"` for the whole batch. A smaller one changes
+            nothing but memory, time and rounding.
+        dtype: of parameters, images and losses.
+        memory_format: of image batches; channels-last is faster for convolutions, contiguous is what a
+            plain PyTorch loop has.
+        threads: of torch's CPU pool; None for torch's choice.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train_size: Count | Literal["all"] = "all"
+    validation: float = Field(default=0.1, ge=0.0, le=0.5)
+    selection: Literal["validation_loss", "test_loss", "last"] = "validation_loss"
+    balance: Literal["none", "oversample"] = "none"
+    class_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    epochs: Count = 1
+    batch_size: CountOrFull = 32
+    micro_batch: CountOrFull = "full"
+    dtype: Literal["float32", "float64"] = "float32"
+    memory_format: Literal["channels_last", "contiguous"] = "channels_last"
+    threads: Count | None = None
+
+    @model_validator(mode="after")
+    def _selection_has_its_data(self) -> Self:
+        if self.selection == "validation_loss" and self.validation == 0:
+            raise ValueError("selection by validation_loss needs validation > 0; or set selection = 'last'")
+        return self
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A component as a suite names it, and the settings given there."""
+
+    name: str
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CellSettings:
+    """All that determines a training run, but for the data.
+
+    Attributes:
+        seed: fixes the initial weights, the validation split and the order of batches, whatever the
+            optimizer.
+        device: torch's name of the device.
+    """
+
+    model: Choice
+    optimizer: Choice
+    training: TrainingSettings
+    seed: int
+    device: str

@@ -1,0 +1,105 @@
+"""Which examples are trained on, validated on and tested on, and in which order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xbench.data.decoded import DecodedDataset
+from xbench.errors import XbenchError
+from xbench.training.settings import TrainingSettings
+
+# Streams of random numbers that a seed stands for; each has its own, so that none moves another.
+_VALIDATION_STREAM, _DRAW_STREAM, _ORDER_STREAM = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices into a dataset's examples (int64 arrays).
+
+    Attributes:
+        train: one entry for each example that an epoch sees; a repeated example is there repeatedly.
+        validation, test: each example once.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def split_examples(data: DecodedDataset, settings: TrainingSettings, seed: int) -> Split:
+    """Hold validation out of the train split by group, then draw the training examples from the rest.
+
+    Raises:
+        XbenchError: the data has fewer examples than the settings ask for.
+    """
+    pool = np.flatnonzero(~data.is_test)
+    validation = _hold_out(data, pool, settings.validation, seed)
+    pool = np.setdiff1d(pool, validation, assume_unique=True)
+    return Split(
+        train=_draw(data.labels, pool, settings, seed),
+        validation=validation,
+        test=np.flatnonzero(data.is_test),
+    )
+
+
+def epoch_order(train: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """The training examples in the order that this epoch sees them, the same for every optimizer."""
+    return np.random.default_rng([_ORDER_STREAM, seed, epoch]).permutation(train)
+
+
+def _hold_out(data: DecodedDataset, pool: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Take whole groups, in random order, until each class has given up its share of images.
+
+    A group that would take a class past its share stays in train, so the share is met from below.
+    """
+    random = np.random.default_rng([_VALIDATION_STREAM, seed])
+    members: dict[str, list[int]] = {}
+    for index in pool:
+        members.setdefault(data.groups[index] or f"alone-{index}", []).append(index)
+    missing = np.round(np.bincount(data.labels[pool], minlength=len(data.classes)) * share).astype(int)
+    held_out: list[int] = []
+    names = sorted(members)
+    for place in random.permutation(len(names)):
+        group = members[names[place]]
+        taken = np.bincount(data.labels[group], minlength=len(data.classes))
+        if (taken <= missing).all():
+            missing -= taken
+            held_out += group
+    return np.array(sorted(held_out), dtype=np.int64)
+
+
+def _draw(labels: np.ndarray, pool: np.ndarray, settings: TrainingSettings, seed: int) -> np.ndarray:
+    random = np.random.default_rng([_DRAW_STREAM, seed])
+    if settings.balance == "oversample":
+        return _draw_balanced(labels, pool, settings.train_size, random)
+    if settings.train_size == "all":
+        return pool
+    if settings.train_size > len(pool):
+        raise XbenchError(
+            f"train_size {settings.train_size} is more than the {len(pool)} examples left after validation",
+            hint='use train_size = "all"',
+        )
+    return np.sort(random.permutation(pool)[: settings.train_size])
+
+
+def _draw_balanced(
+    labels: np.ndarray, pool: np.ndarray, train_size: int | str, random: np.random.Generator
+) -> np.ndarray:
+    """Equally many examples of each class (the first classes get one more if it does not divide)."""
+    classes = [pool[labels[pool] == label] for label in np.unique(labels[pool])]
+    largest = max(len(members) for members in classes)
+    wanted = largest * len(classes) if train_size == "all" else int(train_size)
+    if wanted > largest * len(classes):
+        raise XbenchError(
+            f"train_size {wanted} is more than the {largest * len(classes)} examples that balanced classes have",
+            hint='use train_size = "all"',
+        )
+    drawn = []
+    for place, members in enumerate(classes):
+        count = wanted // len(classes) + (place < wanted % len(classes))
+        passes = -(-count // len(members))
+        repeats = np.concatenate([random.permutation(members) for _ in range(passes)])
+        drawn.append(repeats[:count])
+    return np.sort(np.concatenate(drawn))

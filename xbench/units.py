@@ -1,0 +1,40 @@
+"""Sizes and times as people write and read them."""
+
+from __future__ import annotations
+
+import re
+
+from xbench.errors import XbenchError
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B\s*", re.IGNORECASE)
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+
+
+def parse_bytes(text: str) -> int:
+    """Read a size: `12GB` is 12 * 10**9 bytes, `12GiB` is 12 * 2**30.
+
+    Raises:
+        XbenchError: the text is no size.
+    """
+    match = _SIZE.fullmatch(text)
+    if not match:
+        raise XbenchError(f"'{text}' is not a size", hint="write 12GB (10^9 bytes each) or 12GiB (2^30)")
+    number, prefix, binary = match.groups()
+    return round(float(number) * (1024 if binary else 1000) ** _POWERS[prefix.upper()])
+
+
+def format_bytes(count: float) -> str:
+    """A size in MB or GB (powers of ten), to three digits or so."""
+    if count >= 1e9:
+        return f"{count / 1e9:.2f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.2f} MB"
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration: `4.21 s`, `59.1 s`, `2m 05s`, `1h 02m`."""
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m {rest:02d}s"
+    return f"{minutes // 60}h {minutes % 60:02d}m"
