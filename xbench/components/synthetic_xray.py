@@ -63,7 +63,7 @@ class Anatomy:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Anatomy:
         return cls(
-            body_width=rng.uniform(0.95, 1.1),
+            body_width=rng.uniform(0.95, 1.25),
             lung_width=rng.uniform(0.3, 0.36),
             lung_height=rng.uniform(0.6, 0.72),
             lung_distance=rng.uniform(0.41, 0.46),

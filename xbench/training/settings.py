@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(strict=True, ge=1)]
-CountOrFull = Count | Literal["full"]
 
 
 class TrainingSettings(BaseModel):
@@ -36,13 +35,13 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     train_size: Count | Literal["all"] = "all"
-    validation: float = Field(default=0.1, ge=0.0, le=0.5)
+    validation: float = Field(0.1, ge=0.0, le=0.5)
     selection: Literal["validation_loss", "test_loss", "last"] = "validation_loss"
     balance: Literal["none", "oversample"] = "none"
     class_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     epochs: Count = 1
-    batch_size: CountOrFull = 32
-    micro_batch: CountOrFull = "full"
+    batch_size: Count | Literal["full"] = 32
+    micro_batch: Count | Literal["full"] = "full"
     dtype: Literal["float32", "float64"] = "float32"
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
     threads: Count | None = None

@@ -1,0 +1,25 @@
+"""What makes two cells the same: everything that can change a result, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from xbench.execution.inspection import Machine
+from xbench.training.settings import CellSettings
+
+
+def cell_id(settings: CellSettings, fingerprint: str, machine: Machine) -> str:
+    """Hash of a cell's settings, data, device class, threads and torch's version; not of titles or limits."""
+    identity = {
+        "model": [settings.model.name, settings.model.params],
+        "optimizer": [settings.optimizer.name, settings.optimizer.params],
+        "training": settings.training.model_dump(exclude={"threads"}),
+        "threads": settings.training.threads or machine.threads,
+        "seed": settings.seed,
+        "data": fingerprint,
+        "device": [machine.device_facts["type"], machine.device_facts["name"]],
+        "torch": machine.versions["torch"],
+    }
+    canonical = json.dumps(identity, sort_keys=True, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -1,0 +1,168 @@
+"""What only a child may find out: importing components loads torch, plugins and the user's own code."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from xbench.components import registry
+from xbench.components.registry import Kind
+from xbench.components.settings import Settings, settings_of
+from xbench.components.specs import Dataset, DatasetSpec, ModelSpec, OptimizerSpec
+from xbench.data.decode import decode
+from xbench.data.decoded import DecodedDataset
+from xbench.errors import XbenchError
+from xbench.training.settings import Choice
+
+Send = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What a dataset's factory tells without reading an image.
+
+    Attributes:
+        counts: images by `"SPLIT/CLASS"`.
+        shape: (channels, height, width).
+    """
+
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    counts: dict[str, int]
+    stand_in: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run takes place.
+
+    Attributes:
+        device: torch's name of the device: `"cpu"`, `"cuda:0"`.
+        device_facts: its name and size, for the records.
+        threads: of torch's CPU pool, unless a suite sets another number.
+    """
+
+    device: str
+    device_facts: dict[str, Any]
+    threads: int
+    versions: dict[str, str]
+    hardware: dict[str, Any]
+
+
+def describe_components(
+    send: Send, references: Iterable[tuple[Kind, str]], import_dirs: Sequence[str]
+) -> dict[tuple[Kind, str], Settings | XbenchError]:
+    """The settings of each component, or why it cannot be loaded."""
+    known: dict[tuple[Kind, str], Settings | XbenchError] = {}
+    for kind, name in references:
+        try:
+            known[kind, name] = settings_of(registry.load(kind, name, import_dirs))
+        except XbenchError as error:
+            known[kind, name] = error
+        except Exception as error:  # a factory that is named by a string is imported only here
+            known[kind, name] = XbenchError(f"{kind} '{name}' is broken: {type(error).__name__}: {error}")
+    return known
+
+
+def input_shapes(
+    send: Send, models: Iterable[str], import_dirs: Sequence[str]
+) -> dict[str, tuple[int, int, int] | None]:
+    """The image shape that each model takes, None for any."""
+    specs: dict[str, ModelSpec] = {name: registry.load("model", name, import_dirs) for name in models}
+    return {name: spec.input_shape for name, spec in specs.items()}
+
+
+def try_optimizers(send: Send, choices: Sequence[Choice], import_dirs: Sequence[str]) -> list[str | None]:
+    """Build each optimizer on a small matrix, which is how it checks its hyperparameters.
+
+    Returns:
+        For each what it objects to, or None.
+    """
+    import torch
+
+    complaints: list[str | None] = []
+    for choice in choices:
+        spec: OptimizerSpec = registry.load("optimizer", choice.name, import_dirs)
+        try:
+            spec.load_factory()([torch.nn.Parameter(torch.zeros(2, 2))], **choice.params)
+            complaints.append(None)
+        except Exception as error:  # plugins may object in any way
+            complaints.append(f"optimizer '{choice.name}': {error}")
+    return complaints
+
+
+def describe_dataset(send: Send, choice: Choice, import_dirs: Sequence[str]) -> DatasetFacts:
+    """List a dataset.
+
+    Raises:
+        DataNotFound: it is not on this machine.
+        XbenchError: its settings are wrong.
+    """
+    spec, dataset = _build_dataset(choice, import_dirs)
+    counts = Counter(f"{e.split}/{dataset.classes[e.label]}" for e in dataset.examples)
+    return DatasetFacts(dataset.classes, dataset.shape, dict(sorted(counts.items())), spec.stand_in)
+
+
+def decode_dataset(send: Send, choice: Choice, strict: bool, import_dirs: Sequence[str]) -> DecodedDataset:
+    """Decode a dataset to the cache; sends (decoded, total) while it does."""
+    spec, dataset = _build_dataset(choice, import_dirs)
+    return decode(dataset, choice.name, spec.stand_in, strict, lambda done, total: send((done, total)))
+
+
+def describe_machine(send: Send, wanted: str) -> Machine:
+    """Find the device that a suite asks for.
+
+    Args:
+        wanted: `"auto"` (CUDA where there is one), `"cpu"`, `"cuda"` or `"cuda:N"`.
+
+    Raises:
+        XbenchError: there is no such device here.
+    """
+    import psutil
+    import torch
+
+    has_cuda = torch.cuda.is_available()
+    if wanted == "cpu" or (wanted == "auto" and not has_cuda):
+        device, facts = "cpu", {"type": "cpu", "name": _cpu_name(), "cores": os.cpu_count()}
+    else:
+        index = int(wanted.partition(":")[2] or 0)
+        if not has_cuda or index >= torch.cuda.device_count():
+            raise XbenchError(
+                f"device '{wanted}': torch sees {torch.cuda.device_count()} CUDA devices here",
+                hint="use --device cpu",
+            )
+        properties = torch.cuda.get_device_properties(index)
+        device = f"cuda:{index}"
+        facts = {"type": "cuda", "name": properties.name, "total_bytes": properties.total_memory}
+    packages = ("xbench", "torch", "torchvision", "numpy")
+    return Machine(
+        device=device,
+        device_facts=facts,
+        threads=torch.get_num_threads(),
+        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+        hardware={
+            "system": platform.platform(),
+            "cpu": _cpu_name(),
+            "cores": os.cpu_count(),
+            "memory_bytes": psutil.virtual_memory().total,
+        },
+    )
+
+
+def _build_dataset(choice: Choice, import_dirs: Sequence[str]) -> tuple[DatasetSpec, Dataset]:
+    spec: DatasetSpec = registry.load("dataset", choice.name, import_dirs)
+    return spec, spec.load_factory()(**choice.params)
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+        return names[0]
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()

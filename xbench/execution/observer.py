@@ -1,0 +1,23 @@
+"""What a run tells while it goes on; the command line draws it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from xbench.records.schema import CellRecord, PlannedCell
+
+
+class Observer(Protocol):
+    """Hears of a run, in this order: decoding of each dataset, start, then each cell."""
+
+    def decoding(self, dataset: str, done: int, total: int) -> None: ...
+
+    def run_started(self, folder: Path, cells: list[PlannedCell], warnings: list[str]) -> None: ...
+
+    def cell_started(self, cell: PlannedCell) -> None: ...
+
+    def cell_message(self, message: Any) -> None:
+        """A `Prepared`, `StepsDone` or `EpochDone` of the cell that runs."""
+
+    def cell_ended(self, record: CellRecord) -> None: ...

@@ -1,0 +1,157 @@
+"""From a suite to a plan: every mistake that can be known before compute is found here, and told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xbench.errors import DataNotFound, XbenchError
+from xbench.execution.inspection import (
+    DatasetFacts,
+    Machine,
+    describe_components,
+    describe_dataset,
+    describe_machine,
+    input_shapes,
+    try_optimizers,
+)
+from xbench.isolation.run import call_in_child
+from xbench.suite.grid import Cell, DatasetChoice, expand, references
+from xbench.suite.problems import Problems
+from xbench.suite.reader import SuiteText
+from xbench.training.settings import Choice
+from xbench.units import parse_bytes
+
+
+@dataclass(frozen=True)
+class ResolvedData:
+    """The dataset that a cell will run on.
+
+    Attributes:
+        requested: the name in the suite; `choice` is its fallback where that is what runs.
+        warning: what to tell the user if it is; empty otherwise.
+    """
+
+    requested: str
+    choice: Choice
+    strict: bool
+    facts: DatasetFacts
+    warning: str
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A checked suite on this machine.
+
+    Attributes:
+        data: for each of `cells` the dataset that it will run on.
+        memory_limit_bytes: hard limit of each cell's process; None for none.
+    """
+
+    suite: SuiteText
+    machine: Machine
+    cells: list[Cell]
+    data: list[ResolvedData]
+    memory_limit_bytes: int | None
+    import_dirs: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.suite.file.suite.name
+
+
+def plan_run(suite: SuiteText, import_dirs: Sequence[str] = ()) -> PlannedRun:
+    """Check a suite whole and expand it.
+
+    Args:
+        import_dirs: folders that `module:attribute` components may be imported from.
+
+    Raises:
+        XbenchError: all mistakes of the suite, or the device is not here.
+    """
+    header = suite.file.suite
+    machine = call_in_child(describe_machine, header.device)
+    known = call_in_child(describe_components, references(suite.file), import_dirs)
+    cells = expand(suite, known)
+    problems = suite.problems
+    _check_optimizers(cells, import_dirs, problems)
+    resolved = _resolve_datasets(cells, import_dirs, problems)
+    _check_fit(cells, resolved, import_dirs, problems)
+    problems.raise_if_any()
+    return PlannedRun(
+        suite=suite,
+        machine=machine,
+        cells=cells,
+        data=[resolved[_key(cell.dataset)] for cell in cells],
+        memory_limit_bytes=parse_bytes(header.memory_limit) if header.memory_limit else None,
+        import_dirs=tuple(import_dirs),
+    )
+
+
+def _check_optimizers(cells: list[Cell], import_dirs: Sequence[str], problems: Problems) -> None:
+    distinct = {repr(cell.optimizer): cell for cell in cells}
+    choices = [cell.optimizer for cell in distinct.values()]
+    complaints = call_in_child(try_optimizers, choices, import_dirs)
+    for cell, complaint in zip(distinct.values(), complaints, strict=True):
+        if complaint is not None:
+            problems.add(cell.path, complaint)
+
+
+def _resolve_datasets(
+    cells: list[Cell], import_dirs: Sequence[str], problems: Problems
+) -> dict[str, ResolvedData]:
+    resolved: dict[str, ResolvedData] = {}
+    for cell in cells:
+        key = _key(cell.dataset)
+        if key in resolved:
+            continue
+        try:
+            resolved[key] = _resolve(cell.dataset, import_dirs)
+        except XbenchError as error:
+            problems.add((*cell.path[:2], "dataset"), error.message, error.hint)
+    return resolved
+
+
+def _resolve(dataset: DatasetChoice, import_dirs: Sequence[str]) -> ResolvedData:
+    wanted = dataset.chosen.name
+    try:
+        facts = call_in_child(describe_dataset, dataset.chosen, import_dirs)
+        return ResolvedData(wanted, dataset.chosen, dataset.strict, facts, warning="")
+    except DataNotFound as error:
+        if dataset.fallback is None:
+            raise
+        facts = call_in_child(describe_dataset, dataset.fallback, import_dirs)
+        warning = f"{dataset.fallback.name} stands in for {wanted}"
+        if facts.stand_in:
+            warning += f" ({facts.stand_in})"
+        warning += f", because: {error.message}; to run on {wanted}: {error.hint}"
+        return ResolvedData(wanted, dataset.fallback, dataset.strict, facts, warning)
+
+
+def _check_fit(
+    cells: list[Cell], resolved: dict[str, ResolvedData], import_dirs: Sequence[str], problems: Problems
+) -> None:
+    """What a cell asks of its data must be there: the classes, the shape, enough examples."""
+    shapes = call_in_child(input_shapes, {cell.model.name for cell in cells}, import_dirs)
+    for cell in cells:
+        data = resolved.get(_key(cell.dataset))
+        if data is None:
+            continue
+        facts, experiment = data.facts, cell.path[:2]
+        unknown = sorted(set(cell.training.class_weights) - set(facts.classes))
+        if unknown:
+            problems.add(
+                (*experiment, "class_weights"),
+                f"{data.choice.name} has no class '{unknown[0]}'; it has {', '.join(facts.classes)}",
+            )
+        shape = shapes[cell.model.name]
+        if shape is not None and shape != facts.shape:
+            problems.add(
+                (*experiment, "model"),
+                f"model '{cell.model.name}' takes images of {shape}, {data.choice.name} has {facts.shape}",
+                hint="set the dataset's image_size",
+            )
+
+
+def _key(dataset: DatasetChoice) -> str:
+    return repr(dataset)

@@ -1,0 +1,153 @@
+"""Running a plan: data first, then every cell in order, each recorded as it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from xbench.data.decoded import DecodedDataset
+from xbench.errors import XbenchError
+from xbench.execution.cell import run_cell
+from xbench.execution.identity import cell_id
+from xbench.execution.inspection import decode_dataset
+from xbench.execution.observer import Observer
+from xbench.execution.plan import PlannedRun, ResolvedData
+from xbench.isolation.run import call_in_child
+from xbench.records.schema import CellRecord, ExperimentRecord, PlannedCell, RunRecord
+from xbench.records.store import RunFolder
+from xbench.suite.grid import Cell
+from xbench.training.settings import CellSettings
+from xbench.training.splits import split_examples
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell with all that its process needs, and its place in the records."""
+
+    planned: PlannedCell
+    cell: Cell
+    settings: CellSettings
+    resolved: ResolvedData
+    data: DecodedDataset
+
+
+def run_plan(plan: PlannedRun, results: Path, observer: Observer) -> RunFolder:
+    """Run every cell of a plan. A cell that fails is recorded, and the next one runs.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        XbenchError: data cannot be decoded or does not suffice, or results cannot be written.
+        KeyboardInterrupt: the cell in flight is lost; all that ended before is in the folder.
+    """
+    decoded = _decode_all(plan, observer)
+    jobs = _jobs(plan, decoded)
+    _check_splits(plan, jobs)
+    warnings = _warnings(plan, decoded)
+    run = RunRecord(
+        suite=plan.name,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        device=plan.machine.device,
+        versions=plan.machine.versions,
+        hardware=plan.machine.hardware,
+        experiments=_experiments(plan),
+        cells=[job.planned for job in jobs],
+        warnings=warnings,
+    )
+    folder = RunFolder.create(results, plan.suite.text, run)
+    observer.run_started(folder.path, run.cells, warnings)
+    ended: dict[str, CellRecord] = {}
+    for job in jobs:
+        # Two experiments may declare the same cell: it runs once, and both show it.
+        if job.planned.cell_id not in ended:
+            observer.cell_started(job.planned)
+            ended[job.planned.cell_id] = record = run_cell(job, plan, folder, observer)
+            observer.cell_ended(record)
+    return folder
+
+
+def _decode_all(plan: PlannedRun, observer: Observer) -> dict[str, DecodedDataset]:
+    decoded: dict[str, DecodedDataset] = {}
+    for data in plan.data:
+        if _key(data) not in decoded:
+            decoded[_key(data)] = call_in_child(
+                decode_dataset,
+                data.choice,
+                data.strict,
+                plan.import_dirs,
+                on_message=lambda progress, name=data.choice.name: observer.decoding(name, *progress),
+            )
+    return decoded
+
+
+def _jobs(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[Job]:
+    jobs = []
+    for cell, resolved in zip(plan.cells, plan.data, strict=True):
+        data = decoded[_key(resolved)]
+        settings = CellSettings(cell.model, cell.optimizer, cell.training, cell.seed, plan.machine.device)
+        planned = PlannedCell(
+            cell_id=cell_id(settings, data.fingerprint, plan.machine),
+            experiment=cell.experiment,
+            column=cell.column,
+            seed=cell.seed,
+        )
+        jobs.append(Job(planned, cell, settings, resolved, data))
+    return jobs
+
+
+def _check_splits(plan: PlannedRun, jobs: list[Job]) -> None:
+    """Whether there are enough examples is known for certain only when unreadable ones are left out."""
+    problems = plan.suite.problems
+    for job in jobs:
+        try:
+            split_examples(job.data, job.settings.training, job.settings.seed)
+        except XbenchError as error:
+            problems.add((*job.cell.path[:2], "train_size"), error.message, error.hint)
+    problems.raise_if_any()
+
+
+def _experiments(plan: PlannedRun) -> list[ExperimentRecord]:
+    records = []
+    for experiment in plan.suite.file.experiment:
+        trainings = [cell.training for cell in plan.cells if cell.experiment == experiment.name]
+        if not trainings:
+            continue
+        reference = experiment.reference
+        records.append(
+            ExperimentRecord(
+                name=experiment.name,
+                title=experiment.title or experiment.name,
+                reference=reference.columns if reference else {},
+                reference_name=reference.name if reference else "",
+                reference_note=reference.note if reference else "",
+            )
+        )
+    return records
+
+
+def _warnings(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[str]:
+    warnings = [data.warning for data in plan.data if data.warning]
+    for data in decoded.values():
+        if data.unreadable:
+            total = len(data.unreadable) + len(data.rows)
+            named = "; ".join(f"{name}: {reason}" for name, reason in data.unreadable[:_MOST_NAMED])
+            more = f"; and {len(data.unreadable) - _MOST_NAMED} more" * (len(data.unreadable) > _MOST_NAMED)
+            warnings.append(
+                f"{data.name}: {len(data.unreadable)} of {total} images are unreadable and left out: "
+                f"{named}{more}"
+            )
+    for cell in plan.cells:
+        if cell.training.selection == "test_loss":
+            warnings.append(
+                f"{cell.experiment}: weights are selected on the test set, so its metrics are optimistic"
+            )
+    return list(dict.fromkeys(warnings))
+
+
+_MOST_NAMED = 5
+
+
+def _key(data: ResolvedData) -> str:
+    return repr((data.choice, data.strict))

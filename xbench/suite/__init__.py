@@ -1,0 +1,1 @@
+"""What to run: a TOML file, read with line numbers, checked, and expanded to cells."""

@@ -1,0 +1,88 @@
+"""`--set KEY=VALUE`: changes to a suite's document before it is checked.
+
+KEY is a dotted path: `suite.seeds`, `epochs` (of every experiment), `cnn-1400.epochs` (of one), `adam.lr` (of
+every optimizer with that name or label), `cnn-1400.adam.lr`, `dataset.root` or `cnn-1400.model.NAME`.
+VALUE is a TOML value; what is none is taken as text.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from xbench.errors import XbenchError
+from xbench.suite.lines import Path
+
+
+def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[Path, str]:
+    """Change the document in place.
+
+    Returns:
+        The key paths that were set, with the argument that set each.
+
+    Raises:
+        XbenchError: an argument is no KEY=VALUE, or its key names nothing in the suite.
+    """
+    applied: dict[Path, str] = {}
+    for argument in overrides:
+        key, separator, text = argument.partition("=")
+        if not separator or not all(key.split(".")):
+            raise XbenchError(f"--set {argument}: not KEY=VALUE", hint="for example --set epochs=2")
+        tables = list(_tables(document, key.split(".")[:-1]))
+        if not tables:
+            names = ", ".join(name for name, _ in _experiments(document))
+            raise XbenchError(
+                f"--set {argument}: nothing in the suite is called '{key.rpartition('.')[0]}'",
+                hint=f"start the key with suite, an optimizer, or an experiment ({names})",
+            )
+        for path, table in tables:
+            last = key.rpartition(".")[2]
+            table[last] = _value(text)
+            applied[(*path, last)] = argument
+    return applied
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _tables(document: dict[str, Any], names: list[str]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The tables that a dotted prefix means, with their key paths."""
+    if names == ["suite"]:
+        yield ("suite",), document.setdefault("suite", {})
+        return
+    for name, path in _experiments(document):
+        experiment = document["experiment"][path[1]]
+        if not names:
+            yield path, experiment
+        elif names == [name]:
+            yield path, experiment
+        elif len(names) == 1:
+            yield from _components(path, experiment, names[0])
+        elif len(names) == 2 and names[0] == name:
+            yield from _components(path, experiment, names[1])
+
+
+def _experiments(document: dict[str, Any]) -> list[tuple[str, Path]]:
+    experiments = document.get("experiment")
+    if not isinstance(experiments, list):
+        return []
+    return [(str(e.get("name")), ("experiment", i)) for i, e in enumerate(experiments) if isinstance(e, dict)]
+
+
+def _components(path: Path, experiment: dict[str, Any], name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The model or dataset table, or the optimizers of that name or label; a bare name becomes a table."""
+    if name in ("model", "dataset"):
+        if isinstance(experiment.get(name), str):
+            experiment[name] = {"name": experiment[name]}
+        if isinstance(experiment.get(name), dict):
+            yield (*path, name), experiment[name]
+        return
+    optimizers = experiment.get("optimizer")
+    for place, table in enumerate(optimizers if isinstance(optimizers, list) else []):
+        if isinstance(table, dict) and name in (table.get("name"), table.get("label")):
+            yield (*path, "optimizer", place), table

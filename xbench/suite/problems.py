@@ -1,0 +1,57 @@
+"""Every mistake of a suite, collected to be reported in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from xbench.errors import XbenchError
+from xbench.suite.lines import Path, key_lines, line_of
+
+
+@dataclass
+class Problems:
+    """Mistakes found so far in one suite.
+
+    Attributes:
+        file: the suite's path, as the user gave it.
+        text: its text, for line numbers.
+        overrides: key path -> the `--set` argument that set it, which is then where the mistake is.
+    """
+
+    file: str
+    text: str
+    overrides: Mapping[Path, str] = field(default_factory=dict)
+    _found: dict[tuple[Path, str], str | None] = field(default_factory=dict)
+
+    def add(self, path: Path, message: str, hint: str | None = None) -> None:
+        """Note a mistake at a key path; the same one is noted once."""
+        self._found.setdefault((path, message), hint)
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def raise_if_any(self) -> None:
+        """
+        Raises:
+            XbenchError: all mistakes, in the order of the file, a line each.
+        """
+        if not self._found:
+            return
+        lines = key_lines(self.text)
+        located = [(self._where(lines, path), message) for path, message in self._found]
+        located.sort(key=lambda item: item[0])
+        hints = dict.fromkeys(hint for hint in self._found.values() if hint)
+        raise XbenchError(
+            "\n".join(f"{where}: {message}" for (_, where), message in located),
+            hint="\n".join(hints) or None,
+        )
+
+    def _where(self, lines: dict[Path, int], path: Path) -> tuple[int, str]:
+        around = path
+        while around:
+            if around in self.overrides:
+                return 0, f"--set {self.overrides[around]}"
+            around = around[:-1]
+        line = line_of(lines, path) or 1
+        return line, f"{self.file}:{line}"

@@ -1,0 +1,129 @@
+"""The keys of a suite file. Training settings are checked when the grid is expanded, cell by cell."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from xbench.errors import XbenchError
+from xbench.units import parse_bytes
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _as_table(value: Any) -> Any:
+    """`"report-cnn"` stands for `{ name = "report-cnn" }`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+TableT = TypeVar("TableT")
+NamedTable = Annotated[TableT, BeforeValidator(_as_table)]
+OneOrMore = Annotated[list[NamedTable[TableT]], BeforeValidator(_as_list), Field(min_length=1)]
+
+
+class Table(BaseModel):
+    """A component: its name, and settings of its own as further keys or under `params`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str | Annotated[list[str], Field(min_length=1)]
+    params: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        return self.name if isinstance(self.name, list) else [self.name]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The component's own settings, whichever way they were given."""
+        return {**(self.model_extra or {}), **self.params}
+
+
+class OptimizerTable(Table):
+    """An optimizer of an experiment; keys that are training settings override the experiment's.
+
+    Attributes:
+        label: column title, where the same optimizer stands more than once.
+    """
+
+    label: str | None = Field(None, min_length=1)
+
+
+class DatasetTable(Table):
+    """A dataset.
+
+    Attributes:
+        fallback: the dataset to run on, loudly, where this one is not on the machine.
+        strict: stop at unreadable images instead of leaving them out.
+    """
+
+    fallback: NamedTable[Table] | None = None
+    strict: bool = False
+
+
+class Reference(BaseModel):
+    """Figures of an earlier work, printed beside ours.
+
+    Attributes:
+        name: what to call it in column titles.
+        note: what a reader must know to compare.
+        columns: column -> metric -> value.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    note: str = ""
+    columns: dict[str, dict[str, float]]
+
+
+class Experiment(BaseModel):
+    """One comparison. Further keys are training settings (see `TrainingSettings`)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = Field(pattern=NAME_PATTERN)
+    title: str = ""
+    model: OneOrMore[Table]
+    dataset: OneOrMore[DatasetTable]
+    optimizer: OneOrMore[OptimizerTable]
+    reference: Reference | None = None
+
+
+class Header(BaseModel):
+    """The `[suite]` table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=NAME_PATTERN)
+    seeds: Annotated[int, Field(strict=True, ge=1)] | list[Annotated[int, Field(strict=True, ge=0)]] = 1
+    memory_limit: str | None = None
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+
+    @field_validator("memory_limit")
+    @classmethod
+    def _is_a_size(cls, value: str | None) -> str | None:
+        try:
+            if value is not None:
+                parse_bytes(value)
+        except XbenchError as error:
+            raise ValueError(error.message) from error
+        return value
+
+    @property
+    def seed_list(self) -> list[int]:
+        return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
+
+
+class SuiteFile(BaseModel):
+    """A whole file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    suite: Header
+    experiment: list[Experiment] = Field(min_length=1)
