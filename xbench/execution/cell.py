@@ -6,11 +6,10 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from xbench.data.decoded import DecodedDataset
+from xbench.execution.job import Job
 from xbench.execution.observer import Observer
-from xbench.execution.plan import PlannedRun, ResolvedData
 from xbench.isolation.child import Limits
 from xbench.isolation.run import Ending, run_in_child
 from xbench.records.schema import (
@@ -24,10 +23,149 @@ from xbench.records.schema import (
 )
 from xbench.records.store import RunFolder
 from xbench.records.traces import TraceRow
-from xbench.training.cell import train_cell
-from xbench.training.events import CellResult, EpochDone, Prepared, StepsDone
+from xbench.training.events import CellResult, EpochDone, Prepared, Scores, StepsDone
 from xbench.training.metrics import classification_metrics
-from xbench.training.settings import Choice
 
-if TYPE_CHECKING:
-    from xbench.execution.run import Job
+
+@dataclass
+class _Heard:
+    """What a cell's process has said so far: all that is left of it if it dies."""
+
+    prepared: Prepared | None = None
+    trace: list[TraceRow] = field(default_factory=list)
+    epochs: list[EpochRecord] = field(default_factory=list)
+
+    def note(self, message: Any) -> None:
+        if isinstance(message, Prepared):
+            self.prepared = message
+        elif isinstance(message, StepsDone):
+            self.trace += message.rows
+        elif isinstance(message, EpochDone):
+            self.epochs.append(message.record)
+
+
+def run_cell(job: Job, folder: RunFolder, observer: Observer) -> CellRecord:
+    """Run one cell, and write its trace and its record.
+
+    Returns:
+        The record; a failure of any kind is its status.
+    """
+    started_at = _now()
+    heard = _Heard()
+
+    def hear(message: Any) -> None:
+        heard.note(message)
+        observer.cell_message(message)
+
+    log = folder.log_path(job.planned.cell_id)
+    with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
+        ending = run_in_child(
+            _train,
+            job.settings,
+            job.data,
+            scratch,
+            job.import_dirs,
+            on_message=hear,
+            stderr_path=log,
+            limits=Limits(job.machine.device, job.settings.training.threads, job.memory_limit_bytes),
+        )
+    if log.exists() and log.stat().st_size == 0:
+        log.unlink()
+    record = _record(job, heard, ending, started_at)
+    if heard.trace:
+        folder.write_trace(job.planned.cell_id, heard.trace)
+    folder.append(record)
+    return record
+
+
+def _train(send, *args) -> CellResult:
+    """The child's job. Imported there: this process has no need of torch."""
+    from xbench.training.cell import train_cell
+
+    return train_cell(send, *args)
+
+
+def _record(job: Job, heard: _Heard, ending: Ending, started_at: str) -> CellRecord:
+    result: CellResult = ending.value or CellResult(status="skipped")
+    status, reason = _status(ending)
+    settings, planned = job.settings, job.planned
+    training = settings.training
+    return CellRecord(
+        cell_id=planned.cell_id,
+        experiment=planned.experiment,
+        column=planned.column,
+        model=Component(name=settings.model.name, params=settings.model.params),
+        dataset=_data_record(job),
+        optimizer=Component(name=settings.optimizer.name, params=settings.optimizer.params),
+        seed=settings.seed,
+        status=status,
+        reason=reason,
+        settings=training.model_dump(),
+        requested={
+            "train_size": training.train_size,
+            "history_size": settings.optimizer.params.get("history_size"),
+            "batch_size": training.batch_size,
+            "micro_batch": training.micro_batch,
+        },
+        ran=heard.prepared.ran if heard.prepared else {},
+        metrics=_metrics(job, result.scores),
+        time=result.time,
+        memory=_memory(job, heard, result),
+        epochs=heard.epochs,
+        selected_epoch=result.selected_epoch,
+        closures=sum(row.closures for row in heard.trace),
+        steps=len(heard.trace),
+        device={**job.machine.device_facts, "threads": training.threads or job.machine.threads},
+        started_at=started_at,
+        ended_at=_now(),
+    )
+
+
+def _status(ending: Ending) -> tuple[Status, str]:
+    if ending.outcome == "returned":
+        return ending.value.status, ending.value.reason
+    return ("oom" if ending.out_of_memory else "error"), ending.reason
+
+
+def _data_record(job: Job) -> DataRecord:
+    data = job.data
+    labels = [data.classes[label] for label in data.labels]
+    splits = ["test" if is_test else "train" for is_test in data.is_test]
+    counts = Counter(f"{split}/{label}" for split, label in zip(splits, labels, strict=True))
+    return DataRecord(
+        requested=job.resolved.requested,
+        name=data.name,
+        params=job.resolved.choice.params,
+        stand_in=data.stand_in,
+        fingerprint=data.fingerprint,
+        counts=dict(sorted(counts.items())),
+        unreadable=list(data.unreadable),
+        notes=list(data.notes),
+    )
+
+
+def _metrics(job: Job, scores: Scores | None) -> Metrics:
+    if scores is None:
+        return Metrics()
+    positive = job.data.classes.index(job.data.positive)
+    return classification_metrics(
+        scores.probabilities, scores.labels, positive, scores.train_accuracy, scores.test_loss
+    )
+
+
+def _memory(job: Job, heard: _Heard, result: CellResult) -> MemoryRecord:
+    """What was measured, or for a cell that died what its messages tell."""
+    measured = result.memory
+    if measured.peak_host_bytes is None and heard.prepared is not None:
+        device_peaks = [row.device_peak_bytes for row in heard.trace if row.device_peak_bytes is not None]
+        measured = heard.prepared.memory.model_copy(
+            update={
+                "peak_host_bytes": max((row.host_peak_bytes for row in heard.trace), default=None),
+                "peak_device_bytes": max(device_peaks, default=None),
+            }
+        )
+    return measured.model_copy(update={"limit_bytes": job.memory_limit_bytes})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

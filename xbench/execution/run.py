@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,25 +10,18 @@ from xbench.errors import XbenchError
 from xbench.execution.cell import run_cell
 from xbench.execution.identity import cell_id
 from xbench.execution.inspection import decode_dataset
+from xbench.execution.job import Job
 from xbench.execution.observer import Observer
 from xbench.execution.plan import PlannedRun, ResolvedData
 from xbench.isolation.run import call_in_child
 from xbench.records.schema import CellRecord, ExperimentRecord, PlannedCell, RunRecord
 from xbench.records.store import RunFolder
-from xbench.suite.grid import Cell
 from xbench.training.settings import CellSettings
 from xbench.training.splits import split_examples
 
 
-@dataclass(frozen=True)
-class Job:
-    """A cell with all that its process needs, and its place in the records."""
-
-    planned: PlannedCell
-    cell: Cell
-    settings: CellSettings
-    resolved: ResolvedData
-    data: DecodedDataset
+# A warning names so many unreadable images; the records name all.
+_MOST_NAMED = 5
 
 
 def run_plan(plan: PlannedRun, results: Path, observer: Observer) -> RunFolder:
@@ -63,7 +55,7 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer) -> RunFolder:
         # Two experiments may declare the same cell: it runs once, and both show it.
         if job.planned.cell_id not in ended:
             observer.cell_started(job.planned)
-            ended[job.planned.cell_id] = record = run_cell(job, plan, folder, observer)
+            ended[job.planned.cell_id] = record = run_cell(job, folder, observer)
             observer.cell_ended(record)
     return folder
 
@@ -93,7 +85,18 @@ def _jobs(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[Job]:
             column=cell.column,
             seed=cell.seed,
         )
-        jobs.append(Job(planned, cell, settings, resolved, data))
+        jobs.append(
+            Job(
+                planned=planned,
+                experiment_path=cell.path[:2],
+                settings=settings,
+                resolved=resolved,
+                data=data,
+                machine=plan.machine,
+                memory_limit_bytes=plan.memory_limit_bytes,
+                import_dirs=plan.import_dirs,
+            )
+        )
     return jobs
 
 
@@ -104,15 +107,14 @@ def _check_splits(plan: PlannedRun, jobs: list[Job]) -> None:
         try:
             split_examples(job.data, job.settings.training, job.settings.seed)
         except XbenchError as error:
-            problems.add((*job.cell.path[:2], "train_size"), error.message, error.hint)
+            problems.add((*job.experiment_path, "train_size"), error.message, error.hint)
     problems.raise_if_any()
 
 
 def _experiments(plan: PlannedRun) -> list[ExperimentRecord]:
     records = []
     for experiment in plan.suite.file.experiment:
-        trainings = [cell.training for cell in plan.cells if cell.experiment == experiment.name]
-        if not trainings:
+        if not any(cell.experiment == experiment.name for cell in plan.cells):
             continue
         reference = experiment.reference
         records.append(
@@ -144,9 +146,6 @@ def _warnings(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[str]
                 f"{cell.experiment}: weights are selected on the test set, so its metrics are optimistic"
             )
     return list(dict.fromkeys(warnings))
-
-
-_MOST_NAMED = 5
 
 
 def _key(data: ResolvedData) -> str:

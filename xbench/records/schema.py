@@ -154,12 +154,10 @@ class ExperimentRecord(Record):
     Attributes:
         reference: figures of an earlier work to print beside ours: column -> metric -> value.
         reference_name, reference_note: what to call them, and what a reader must know of them.
-        selection: how the reported weights were selected.
     """
 
     name: str
     title: str
-    selection: str
     reference: dict[str, dict[str, float]] = Field(default_factory=dict)
     reference_name: str = "reference"
     reference_note: str = ""

@@ -1,0 +1,65 @@
+"""`xbench info`: one component and its settings."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from xbench.cli.output import stdout_console
+from xbench.components.registry import KINDS, did_you_mean, registrations
+from xbench.components.settings import settings_of
+from xbench.components.specs import ModelSpec, OptimizerSpec, Spec
+from xbench.errors import XbenchError
+
+EXAMPLES = """
+Examples:
+
+- `xbench info lbfgs`
+- `xbench info chest-xray`
+"""
+
+
+def info(name: Annotated[str, typer.Argument(help="a model, optimizer or dataset", show_default=False)]) -> None:
+    """Show what a component is, what it needs and its settings with their defaults."""
+    found = [known[name] for kind in KINDS if name in (known := registrations(kind))]
+    if not found:
+        names = [registered for kind in KINDS for registered in registrations(kind)]
+        raise XbenchError(f"nothing is called '{name}'.{did_you_mean(name, names)}", hint="try `xbench list`")
+    console = stdout_console()
+    for registration in found:
+        spec = registration.load()
+        console.print(Text(f"{registration.kind} {name}", style="bold"), Text(spec.summary))
+        origin = f"from {registration.distributions[0]}"
+        console.print(Text("; ".join([origin, *_needs(spec), *([spec.reference] if spec.reference else [])])))
+        settings = settings_of(spec)
+        table = Table(title="settings", title_justify="left")
+        table.add_column("name")
+        table.add_column("default")
+        for setting in settings.required:
+            table.add_row(Text(setting), Text("(required)"))
+        for setting, default in settings.defaults.items():
+            table.add_row(Text(setting), Text(_toml(default)))
+        if settings.is_open:
+            table.add_row(Text("..."), Text("any further setting is passed on"))
+        console.print(table)
+
+
+def _needs(spec: Spec) -> list[str]:
+    if isinstance(spec, OptimizerSpec):
+        needs = ["takes 2-D parameters only"] if spec.parameters == "matrices" else []
+        return [*needs, f"takes {spec.gradients} gradients"]
+    if isinstance(spec, ModelSpec) and spec.input_shape is not None:
+        return [f"takes images of {' x '.join(map(str, spec.input_shape))}"]
+    return []
+
+
+def _toml(default: object) -> str:
+    """A default as one would write it in a suite."""
+    if default is None:
+        return "(none)"
+    if isinstance(default, bool):
+        return str(default).lower()
+    return str(list(default)) if isinstance(default, tuple) else str(default)

@@ -1,0 +1,59 @@
+"""Results to stdout, progress to stderr, in the form that was asked for."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+
+from rich.console import Console
+
+from xbench.records.store import RunFolder
+
+# Where nobody watches, tables keep their whole width instead of being squeezed into 80 columns.
+_PIPE_WIDTH = 200
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    MARKDOWN = "markdown"
+
+
+def stdout_console() -> Console:
+    """Rich's console for results."""
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+
+
+def stderr_console() -> Console:
+    """Rich's console for progress and warnings."""
+    return Console(stderr=True, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
+
+
+def print_results(folder: RunFolder, form: Format) -> None:
+    """Print a run from its records alone."""
+    from xbench.report.comparison import comparisons
+    from xbench.report.export import to_csv, to_json, to_markdown
+    from xbench.report.terminal import print_run
+
+    run, records = folder.read()
+    compared = comparisons(run, records)
+    where = _shortest(folder.path)
+    if form is Format.JSON:
+        print(to_json(run, compared, where))
+    elif form is Format.CSV:
+        print(to_csv(records), end="")
+    elif form is Format.MARKDOWN:
+        print(to_markdown(run, compared))
+    else:
+        print_run(stdout_console(), run, compared, where)
+
+
+def _shortest(path: Path) -> str:
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

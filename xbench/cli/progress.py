@@ -1,0 +1,94 @@
+"""A run's progress on stderr: bars where somebody watches, a line a cell everywhere."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from xbench.cli.output import stderr_console
+from xbench.records.schema import CellRecord, PlannedCell
+from xbench.training.events import EpochDone, Prepared, StepsDone
+from xbench.units import format_bytes, format_seconds
+
+
+class ProgressDisplay:
+    """Draws what an `execution.observer.Observer` hears. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self._console = stderr_console()
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}", markup=False),
+            console=self._console,
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._decoding: dict[str, Any] = {}
+        self._cells = self._steps = None
+        self._count = self._total = 0
+        self.folder: Path | None = None
+
+    def __enter__(self) -> ProgressDisplay:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def decoding(self, dataset: str, done: int, total: int) -> None:
+        if dataset not in self._decoding:
+            self._say(f"decoding {total:,} images of {dataset}, once", "dim")
+            self._decoding[dataset] = self._bars.add_task(f"decoding {dataset}", total=total, detail="")
+        self._bars.update(self._decoding[dataset], completed=done, visible=done < total)
+
+    def run_started(self, folder: Path, cells: list[PlannedCell], warnings: list[str]) -> None:
+        for warning in warnings:
+            self._say(f"warning: {warning}", "bold yellow")
+        self.folder = folder
+        self._total = len({cell.cell_id for cell in cells})
+        self._say(f"{self._total} cells; records in {folder}", "dim")
+        self._cells = self._bars.add_task("cells", total=self._total, detail="")
+
+    def cell_started(self, cell: PlannedCell) -> None:
+        self._count += 1
+        self._steps = self._bars.add_task(_name(cell), total=None, detail="starting")
+
+    def cell_message(self, message: Any) -> None:
+        if isinstance(message, Prepared):
+            self._epochs = message.epochs
+            self._bars.update(self._steps, total=message.steps, detail=f"epoch 1/{self._epochs}")
+        elif isinstance(message, StepsDone):
+            last = message.rows[-1]
+            memory = format_bytes(last.device_peak_bytes or last.host_peak_bytes)
+            detail = f"epoch {last.epoch}/{self._epochs}  loss {last.loss:.4f}  {memory}"
+            self._bars.update(self._steps, completed=last.step, detail=detail)
+        elif isinstance(message, EpochDone) and message.record.validation_loss is not None:
+            record = message.record
+            detail = f"epoch {record.epoch}/{self._epochs}  validation loss {record.validation_loss:.4f}"
+            self._bars.update(self._steps, detail=detail)
+
+    def cell_ended(self, record: CellRecord) -> None:
+        self._bars.remove_task(self._steps)
+        self._bars.advance(self._cells)
+        line = f"[{self._count}/{self._total}] {_name(record)}: {record.status}"
+        if record.reason:
+            line += f": {record.reason}"
+        if record.metrics.test_accuracy is not None and record.time.training_s is not None:
+            line += f", test accuracy {record.metrics.test_accuracy:.3f}"
+            line += f", training {format_seconds(record.time.training_s)}"
+            line += f", peak {format_bytes(record.memory.peak_host_bytes or 0)}"
+        self._say(line, "" if record.status == "done" else "yellow")
+
+    def _say(self, text: str, style: str) -> None:
+        self._bars.console.print(Text(text, style=style))
+
+
+def _name(cell: PlannedCell | CellRecord) -> str:
+    return f"{cell.experiment} / {cell.column} / seed {cell.seed}"

@@ -1,0 +1,86 @@
+"""`xbench run`: a suite, from file to tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xbench.cli import EXIT_CELL_FAILED, EXIT_INTERRUPTED
+from xbench.cli.output import Format, print_results, stderr_console
+
+EXAMPLES = """
+Examples:
+
+- `xbench run suites/report.toml`
+- `xbench run suites/report.toml --only table-3 --seeds 3`
+- `xbench run suites/report.toml --set adam.lr=[1e-4,1e-3] --set epochs=2 --dry-run`
+- `xbench run my.toml --allow-import . --format json > result.json`
+"""
+
+
+def run(
+    suite: Annotated[Path, typer.Argument(help="a suite file (TOML)", show_default=False)],
+    only: Annotated[list[str] | None, typer.Option(help="run this experiment alone (repeatable)")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="change a key: epochs=2, suite.device=cpu, adam.lr=[1e-4,1e-3]"
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")] = None,
+    memory_limit: Annotated[
+        str | None, typer.Option(help="hard limit of each cell, such as 12GB or 12GiB")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="number of seeds of every cell")] = None,
+    out: Annotated[Path, typer.Option(help="folder for results")] = Path("results"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="check the suite, print its cells, stop")] = False,
+    allow_import: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            resolve_path=True,
+            help="let the suite use module:attribute components from this folder (repeatable)",
+        ),
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="how results are printed")] = Format.TABLE,
+) -> None:
+    """Run every cell of a suite and print its tables.
+
+    Exit codes: 0 no cell failed; 1 some cell is oom, diverged, timeout or error; 2 the suite or the command
+    is wrong; 130 interrupted.
+    """
+    from xbench.execution.plan import plan_run
+    from xbench.execution.run import run_plan
+    from xbench.isolation.server import start_server
+    from xbench.suite.reader import read_suite
+
+    flags = {"device": device, "memory_limit": memory_limit, "seeds": seeds}
+    overrides = [f"suite.{key}={value}" for key, value in flags.items() if value is not None]
+    start_server()
+    text = read_suite(suite, [*(set_ or []), *overrides], only or [])
+    plan = plan_run(text, [str(directory) for directory in allow_import or []])
+    if dry_run:
+        from xbench.cli.dry_run import print_cells
+
+        print_cells(plan, form)
+        return
+    from xbench.cli.progress import ProgressDisplay
+
+    folder = None
+    with ProgressDisplay() as display:
+        try:
+            folder = run_plan(plan, out, display)
+        except KeyboardInterrupt:
+            where = f"; what has ended is in {display.folder}" if display.folder else ""
+            stderr_console().print(f"interrupted{where}", style="yellow", markup=False)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+    print_results(folder, form)
+    from xbench.records.schema import FAILED
+
+    _, records = folder.read()
+    if any(record.status in FAILED for record in records):
+        raise typer.Exit(EXIT_CELL_FAILED)

@@ -1,0 +1,30 @@
+"""`xbench show`: a run's tables again, from its records alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xbench.cli.output import Format, print_results
+from xbench.records.store import find_run
+
+EXAMPLES = """
+Examples:
+
+- `xbench show` prints the latest run
+- `xbench show report` prints the latest run of the suite `report`
+- `xbench show results/report/20260131-120000 --format markdown`
+"""
+
+
+def show(
+    run: Annotated[
+        str | None, typer.Argument(help="a run's folder or a suite's name; the latest run by default")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="folder of results")] = Path("results"),
+    form: Annotated[Format, typer.Option("--format", help="how results are printed")] = Format.TABLE,
+) -> None:
+    """Print the tables of a run from its records."""
+    print_results(find_run(out, run), form)

@@ -1,0 +1,54 @@
+"""Comparisons as rich tables. Names come from suites and plugins: they are printed as text, never as markup."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from xbench.records.schema import CellRecord, RunRecord
+from xbench.report.comparison import Comparison
+
+
+def print_run(console: Console, run: RunRecord, comparisons: list[Comparison], folder: str) -> None:
+    """Print every table of a run, warnings first."""
+    for warning in run.warnings:
+        console.print(Text(f"warning: {warning}", style="bold yellow"))
+    for comparison in comparisons:
+        console.print()
+        console.print(_table(comparison))
+        for note in comparison.notes:
+            console.print(Text(f"  {note}", style="dim"))
+    console.print()
+    console.print(Text(f"{_device(run)}; torch {run.versions.get('torch')}; records in {folder}", style="dim"))
+
+
+def _table(comparison: Comparison) -> Table:
+    subtitle = _data_line([r for column in comparison.columns for r in column.records])
+    title = Text(comparison.experiment.title, style="bold")
+    if subtitle:
+        title.append(f"\n{subtitle}", style="not bold dim")
+    table = Table(title=title, title_justify="left")
+    for place, name in enumerate(comparison.header):
+        is_reference = bool(comparison.experiment.reference_name) and name.startswith(
+            comparison.experiment.reference_name
+        )
+        table.add_column(
+            Text(name), justify="right" if place else "left", style="dim" if is_reference else None
+        )
+    for row in comparison.rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _data_line(records: list[CellRecord]) -> str:
+    if not records:
+        return ""
+    data, model = records[0].dataset, records[0].model
+    counts = ", ".join(f"{count:,} {name}" for name, count in data.counts.items())
+    stand_in = " [STAND-IN DATA]" if data.stand_in else ""
+    return f"{model.name} on {data.name}{stand_in}: {counts}"
+
+
+def _device(run: RunRecord) -> str:
+    return f"{run.device}: {run.hardware.get('cpu')}, {run.hardware.get('cores')} cores"
