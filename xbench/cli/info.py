@@ -22,7 +22,9 @@ Examples:
 """
 
 
-def info(name: Annotated[str, typer.Argument(help="a model, optimizer or dataset", show_default=False)]) -> None:
+def info(
+    name: Annotated[str, typer.Argument(help="a model, optimizer or dataset", show_default=False)],
+) -> None:
     """Show what a component is, what it needs and its settings with their defaults."""
     found = [known[name] for kind in KINDS if name in (known := registrations(kind))]
     if not found:

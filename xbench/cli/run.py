@@ -35,7 +35,9 @@ def run(
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="number of seeds of every cell")] = None,
     out: Annotated[Path, typer.Option(help="folder for results")] = Path("results"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="check the suite, print its cells, stop")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="check the suite, print its cells, stop")
+    ] = False,
     allow_import: Annotated[
         list[Path] | None,
         typer.Option(

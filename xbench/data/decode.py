@@ -25,7 +25,9 @@ LAYOUT_VERSION = 1
 OnProgress = Callable[[int, int], None]
 
 
-def decode(dataset: Dataset, name: str, stand_in: str, strict: bool, on_progress: OnProgress) -> DecodedDataset:
+def decode(
+    dataset: Dataset, name: str, stand_in: str, strict: bool, on_progress: OnProgress
+) -> DecodedDataset:
     """Make sure that a dataset's images are in the cache, and describe them.
 
     Args:

@@ -19,7 +19,6 @@ from xbench.records.store import RunFolder
 from xbench.training.settings import CellSettings
 from xbench.training.splits import split_examples
 
-
 # A warning names so many unreadable images; the records name all.
 _MOST_NAMED = 5
 

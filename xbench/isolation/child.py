@@ -42,7 +42,9 @@ class Failure:
     out_of_memory: bool
 
 
-def child_main(job: Callable[..., Any], args: tuple, pipe: Connection, stderr_path: str, limits: Limits) -> None:
+def child_main(
+    job: Callable[..., Any], args: tuple, pipe: Connection, stderr_path: str, limits: Limits
+) -> None:
     """Entry point of every child. Sends `("message", ...)` any number of times, then one of
     `("returned", value)`, `("refused", XbenchError)` or `("failed", Failure)`."""
     _settle(stderr_path)

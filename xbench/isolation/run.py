@@ -60,9 +60,7 @@ def run_in_child(
     """
     if stderr_path is None:
         with tempfile.NamedTemporaryFile(prefix="xbench-", suffix=".stderr") as file:
-            return run_in_child(
-                job, *args, on_message=on_message, stderr_path=Path(file.name), limits=limits
-            )
+            return run_in_child(job, *args, on_message=on_message, stderr_path=Path(file.name), limits=limits)
     limits = limits or Limits()
     context = server_context()
     receiver, sender = context.Pipe(duplex=False)

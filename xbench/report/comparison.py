@@ -135,9 +135,7 @@ def _compare(experiment: ExperimentRecord, columns: tuple[Column, ...]) -> Compa
     rows = []
     for row in ROWS:
         figures = [
-            figures.get(row.key)
-            for column, references in shown
-            for figures in (column.figures, *references)
+            figures.get(row.key) for column, references in shown for figures in (column.figures, *references)
         ]
         if any(figure is not None for figure in figures):
             rows.append((row.title, *(_figure(row, figure) for figure in figures)))

@@ -37,7 +37,11 @@ def to_markdown(run: RunRecord, comparisons: list[Comparison]) -> str:
             *(_line(row) for row in comparison.rows),
         ]
         notes = "\n".join(f"- {_escape(note)}" for note in comparison.notes)
-        parts += [f"### {_escape(comparison.experiment.title)}", "\n".join(lines), *([notes] if notes else [])]
+        parts += [
+            f"### {_escape(comparison.experiment.title)}",
+            "\n".join(lines),
+            *([notes] if notes else []),
+        ]
     return "\n\n".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""Comparisons as rich tables. Names come from suites and plugins: they are printed as text, never as markup."""
+"""Comparisons as rich tables. Names come from suites and plugins: they are printed as text, not as markup."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def print_run(console: Console, run: RunRecord, comparisons: list[Comparison], f
         for note in comparison.notes:
             console.print(Text(f"  {note}", style="dim"))
     console.print()
-    console.print(Text(f"{_device(run)}; torch {run.versions.get('torch')}; records in {folder}", style="dim"))
+    console.print(
+        Text(f"{_device(run)}; torch {run.versions.get('torch')}; records in {folder}", style="dim")
+    )
 
 
 def _table(comparison: Comparison) -> Table:

@@ -28,7 +28,7 @@ def explain(error: ValidationError, document: Any) -> list[tuple[Path, str]]:
         if item["type"] == "missing":
             sentences.append((path, f"'{item['loc'][-1]}' is missing"))
         elif item["type"] == "extra_forbidden":
-            table = _CLOSED_TABLES.get(next((key for key in reversed(path[:-1]) if isinstance(key, str)), None))
+            table = _CLOSED_TABLES.get(_last_key(path[:-1]))
             guess = did_you_mean(str(path[-1]), list(table.model_fields)) if table else ""
             sentences.append((path, f"unknown key '{path[-1]}'.{guess}"))
         elif item["type"] == "value_error":
@@ -36,17 +36,24 @@ def explain(error: ValidationError, document: Any) -> list[tuple[Path, str]]:
         else:
             expected.setdefault(path, []).append(item["msg"].removeprefix("Input should be "))
     for path, alternatives in expected.items():
-        key = next((key for key in reversed(path) if isinstance(key, str)), "the suite")
+        key = _last_key(path) or "the suite"
         either = " or ".join(dict.fromkeys(alternatives))
         sentences.append((path, f"'{key}' should be {either}, not {_value_at(document, path)!r}"))
     return sentences
 
 
+def _last_key(path: Path) -> str | None:
+    return next((key for key in reversed(path) if isinstance(key, str)), None)
+
+
 def _existing(location: tuple[str | int, ...], document: Any) -> Path:
     path: list[str | int] = []
     for part in location:
-        known = document if isinstance(document, dict) else range(len(document) if isinstance(document, list) else 0)
-        if part in known:
+        if isinstance(document, dict):
+            known = part in document
+        else:
+            known = isinstance(document, list) and isinstance(part, int) and part < len(document)
+        if known:
             document = document[part]
             path.append(part)
     return tuple(path)

@@ -57,9 +57,7 @@ def _tables(document: dict[str, Any], names: list[str]) -> Iterator[tuple[Path, 
         return
     for name, path in _experiments(document):
         experiment = document["experiment"][path[1]]
-        if not names:
-            yield path, experiment
-        elif names == [name]:
+        if not names or names == [name]:
             yield path, experiment
         elif len(names) == 1:
             yield from _components(path, experiment, names[0])

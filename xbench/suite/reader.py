@@ -48,9 +48,7 @@ def read_suite(path: Path, overrides: Sequence[str] = (), only: Sequence[str] = 
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise XbenchError(
-            f"{path}{_position(error)}: not valid TOML: {_without_position(error)}"
-        ) from error
+        raise XbenchError(f"{path}{_position(error)}: not valid TOML: {_without_position(error)}") from error
     overridden = apply_overrides(document, overrides)
     problems = Problems(str(path), text, overridden)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -58,5 +58,5 @@ class CellResult:
     reason: str = ""
     selected_epoch: int | None = None
     scores: Scores | None = None
-    time: Times = Times()
-    memory: MemoryRecord = MemoryRecord()
+    time: Times = field(default_factory=Times)
+    memory: MemoryRecord = field(default_factory=MemoryRecord)

@@ -71,9 +71,7 @@ class TraceRecorder:
                 device_peak_bytes=profile.device_peak_bytes,
                 device_reserved_bytes=profile.device_reserved_bytes,
             )
-            for (step, epoch, _, closures), loss, profile in zip(
-                self._pending, losses, profiles, strict=True
-            )
+            for (step, epoch, _, closures), loss, profile in zip(self._pending, losses, profiles, strict=True)
         )
         self._pending = []
         self._send(StepsDone(rows))

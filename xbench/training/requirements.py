@@ -14,7 +14,9 @@ def unmet_requirement(spec: OptimizerSpec, name: str, model: nn.Module) -> str |
         others = [(key, tuple(p.shape)) for key, p in trained if p.ndim != 2]
         if others:
             key, shape = others[0]
-            return f"{name} takes 2-D parameters only; {len(others)} of {len(trained)} are not, as {key} {shape}"
+            return (
+                f"{name} takes 2-D parameters only; {len(others)} of {len(trained)} are not, as {key} {shape}"
+            )
     sparse = _sparse_parameters(model)
     if spec.gradients == "sparse" and len(sparse) < len(trained):
         return f"{name} takes sparse gradients only; {len(trained) - len(sparse)} of {len(trained)} are dense"

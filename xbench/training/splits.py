@@ -90,10 +90,11 @@ def _draw_balanced(
     """Equally many examples of each class (the first classes get one more if it does not divide)."""
     classes = [pool[labels[pool] == label] for label in np.unique(labels[pool])]
     largest = max(len(members) for members in classes)
-    wanted = largest * len(classes) if train_size == "all" else int(train_size)
-    if wanted > largest * len(classes):
+    available = largest * len(classes)
+    wanted = available if train_size == "all" else int(train_size)
+    if wanted > available:
         raise XbenchError(
-            f"train_size {wanted} is more than the {largest * len(classes)} examples that balanced classes have",
+            f"train_size {wanted} is more than the {available} examples that balanced classes have",
             hint='use train_size = "all"',
         )
     drawn = []
