@@ -20,7 +20,8 @@ def main() -> None:
     try:
         app()
     except XbenchError as error:
-        print(f"error: {error.message}", file=sys.stderr)
+        for line in error.message.splitlines():
+            print(f"error: {line}", file=sys.stderr)
         for line in (error.hint or "").splitlines():
             print(f"  hint: {line}", file=sys.stderr)
         sys.exit(EXIT_USAGE)

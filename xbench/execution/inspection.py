@@ -156,7 +156,12 @@ def describe_machine(send: Send, wanted: str) -> Machine:
 
 def _build_dataset(choice: Choice, import_dirs: Sequence[str]) -> tuple[DatasetSpec, Dataset]:
     spec: DatasetSpec = registry.load("dataset", choice.name, import_dirs)
-    return spec, spec.load_factory()(**choice.params)
+    try:
+        return spec, spec.load_factory()(**choice.params)
+    except XbenchError:
+        raise
+    except Exception as error:  # plugins may raise anything
+        raise XbenchError(f"dataset '{choice.name}' is broken: {type(error).__name__}: {error}") from error
 
 
 def _cpu_name() -> str:

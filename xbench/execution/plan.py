@@ -16,9 +16,9 @@ from xbench.execution.inspection import (
     try_optimizers,
 )
 from xbench.isolation.run import call_in_child
-from xbench.suite.grid import Cell, DatasetChoice, expand, references
+from xbench.suite.grid import Cell, DatasetChoice, Expansion, expand, references
 from xbench.suite.problems import Problems
-from xbench.suite.reader import SuiteText
+from xbench.suite.reader import Suite
 from xbench.training.settings import Choice
 from xbench.units import parse_bytes
 
@@ -48,7 +48,7 @@ class PlannedRun:
         memory_limit_bytes: hard limit of each cell's process; None for none.
     """
 
-    suite: SuiteText
+    suite: Suite
     machine: Machine
     cells: list[Cell]
     data: list[ResolvedData]
@@ -57,10 +57,10 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        return self.suite.file.suite.name
+        return self.suite.header.name
 
 
-def plan_run(suite: SuiteText, import_dirs: Sequence[str] = ()) -> PlannedRun:
+def plan_run(suite: Suite, import_dirs: Sequence[str] = ()) -> PlannedRun:
     """Check a suite whole and expand it.
 
     Args:
@@ -69,46 +69,43 @@ def plan_run(suite: SuiteText, import_dirs: Sequence[str] = ()) -> PlannedRun:
     Raises:
         XbenchError: all mistakes of the suite, or the device is not here.
     """
-    header = suite.file.suite
+    header = suite.header
     machine = call_in_child(describe_machine, header.device)
-    known = call_in_child(describe_components, references(suite.file), import_dirs)
-    cells = expand(suite, known)
+    known = call_in_child(describe_components, references(suite), import_dirs)
+    expansion = expand(suite, known)
     problems = suite.problems
-    _check_optimizers(cells, import_dirs, problems)
-    resolved = _resolve_datasets(cells, import_dirs, problems)
-    _check_fit(cells, resolved, import_dirs, problems)
+    _check_optimizers(expansion, import_dirs, problems)
+    resolved = _resolve_datasets(expansion, import_dirs, problems)
+    _check_fit(expansion.cells, resolved, import_dirs, problems)
     problems.raise_if_any()
     return PlannedRun(
         suite=suite,
         machine=machine,
-        cells=cells,
-        data=[resolved[_key(cell.dataset)] for cell in cells],
+        cells=expansion.cells,
+        data=[resolved[_key(cell.dataset)] for cell in expansion.cells],
         memory_limit_bytes=parse_bytes(header.memory_limit) if header.memory_limit else None,
         import_dirs=tuple(import_dirs),
     )
 
 
-def _check_optimizers(cells: list[Cell], import_dirs: Sequence[str], problems: Problems) -> None:
-    distinct = {repr(cell.optimizer): cell for cell in cells}
-    choices = [cell.optimizer for cell in distinct.values()]
-    complaints = call_in_child(try_optimizers, choices, import_dirs)
-    for cell, complaint in zip(distinct.values(), complaints, strict=True):
+def _check_optimizers(expansion: Expansion, import_dirs: Sequence[str], problems: Problems) -> None:
+    distinct = {repr(choice): (choice, path) for choice, path in expansion.optimizers}
+    complaints = call_in_child(try_optimizers, [choice for choice, _ in distinct.values()], import_dirs)
+    for (_, path), complaint in zip(distinct.values(), complaints, strict=True):
         if complaint is not None:
-            problems.add(cell.path, complaint)
+            problems.add(path, complaint)
 
 
 def _resolve_datasets(
-    cells: list[Cell], import_dirs: Sequence[str], problems: Problems
+    expansion: Expansion, import_dirs: Sequence[str], problems: Problems
 ) -> dict[str, ResolvedData]:
     resolved: dict[str, ResolvedData] = {}
-    for cell in cells:
-        key = _key(cell.dataset)
-        if key in resolved:
-            continue
-        try:
-            resolved[key] = _resolve(cell.dataset, import_dirs)
-        except XbenchError as error:
-            problems.add((*cell.path[:2], "dataset"), error.message, error.hint)
+    for dataset, path in expansion.datasets:
+        if _key(dataset) not in resolved:
+            try:
+                resolved[_key(dataset)] = _resolve(dataset, import_dirs)
+            except XbenchError as error:
+                problems.add(path, error.message, error.hint)
     return resolved
 
 

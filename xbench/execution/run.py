@@ -112,7 +112,7 @@ def _check_splits(plan: PlannedRun, jobs: list[Job]) -> None:
 
 def _experiments(plan: PlannedRun) -> list[ExperimentRecord]:
     records = []
-    for experiment in plan.suite.file.experiment:
+    for experiment in plan.suite.experiments.values():
         if not any(cell.experiment == experiment.name for cell in plan.cells):
             continue
         reference = experiment.reference

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from xbench.components.registry import did_you_mean
 from xbench.suite.lines import Path
-from xbench.suite.schema import Header, Reference, SuiteFile
-
-# Tables that refuse unknown keys, by the key that holds them.
-_CLOSED_TABLES = {None: SuiteFile, "suite": Header, "reference": Reference}
 
 
-def explain(error: ValidationError, document: Any) -> list[tuple[Path, str]]:
+def explain(error: ValidationError, document: Any, model: type[BaseModel]) -> list[tuple[Path, str]]:
     """What is wrong, by key path.
 
     Args:
         document: what was validated; locations that only pydantic knows (members of a union) are left out
             of the paths.
+        model: what it was validated against, for guesses at misspelt keys.
     """
     expected: dict[Path, list[str]] = {}
     sentences: list[tuple[Path, str]] = []
@@ -28,18 +25,29 @@ def explain(error: ValidationError, document: Any) -> list[tuple[Path, str]]:
         if item["type"] == "missing":
             sentences.append((path, f"'{item['loc'][-1]}' is missing"))
         elif item["type"] == "extra_forbidden":
-            table = _CLOSED_TABLES.get(_last_key(path[:-1]))
-            guess = did_you_mean(str(path[-1]), list(table.model_fields)) if table else ""
+            guess = did_you_mean(str(path[-1]), _known_keys(model, path[:-1]))
             sentences.append((path, f"unknown key '{path[-1]}'.{guess}"))
         elif item["type"] == "value_error":
             sentences.append((path, item["msg"].removeprefix("Value error, ")))
         else:
-            expected.setdefault(path, []).append(item["msg"].removeprefix("Input should be "))
+            expectation = item["msg"].removeprefix("Input should be ")
+            if item["type"] == "string_pattern_mismatch":
+                expectation = f"text that matches {item['ctx']['pattern']}"
+            expected.setdefault(path, []).append(expectation)
     for path, alternatives in expected.items():
         key = _last_key(path) or "the suite"
         either = " or ".join(dict.fromkeys(alternatives))
         sentences.append((path, f"'{key}' should be {either}, not {_value_at(document, path)!r}"))
     return sentences
+
+
+def _known_keys(model: type[BaseModel], path: Path) -> list[str]:
+    """The keys of the table at a path; tables within tables are models, possibly optional ones."""
+    for key in path:
+        field = model.model_fields.get(str(key))
+        inner = [field.annotation, *get_args(field.annotation)] if field else []
+        model = next((t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)), model)
+    return list(model.model_fields)
 
 
 def _last_key(path: Path) -> str | None:

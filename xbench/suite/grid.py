@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,9 +14,8 @@ from xbench.components.settings import Settings
 from xbench.errors import XbenchError
 from xbench.suite.explain import explain
 from xbench.suite.lines import Path
-from xbench.suite.problems import Problems
-from xbench.suite.reader import TRAINING_KEYS, SuiteText
-from xbench.suite.schema import DatasetTable, Experiment, OptimizerTable, SuiteFile, Table
+from xbench.suite.reader import TRAINING_KEYS, Suite
+from xbench.suite.schema import DatasetTable, Experiment, OptimizerTable, Table
 from xbench.training.settings import Choice, TrainingSettings
 
 # What is known of a component that a suite names: its settings, or why it cannot be loaded.
@@ -51,151 +50,178 @@ class Cell:
     path: Path
 
 
-def references(file: SuiteFile) -> set[tuple[Kind, str]]:
+@dataclass
+class Expansion:
+    """What a suite asks for.
+
+    Attributes:
+        cells: every cell, experiment by experiment, and seed-major within each (all optimizers of one seed,
+            then the next), so that a run that is cut short leaves whole comparisons.
+        optimizers, datasets: every choice with the key path of its table, those of cells that cannot be
+            made for other mistakes included.
+    """
+
+    cells: list[Cell] = field(default_factory=list)
+    optimizers: list[tuple[Choice, Path]] = field(default_factory=list)
+    datasets: list[tuple[DatasetChoice, Path]] = field(default_factory=list)
+
+
+def references(suite: Suite) -> set[tuple[Kind, str]]:
     """Every component that a suite names."""
     found: set[tuple[Kind, str]] = set()
-    for experiment in file.experiment:
-        for model in experiment.model:
-            found |= {("model", name) for name in model.names}
-        for optimizer in experiment.optimizer:
-            found |= {("optimizer", name) for name in optimizer.names}
-        for dataset in experiment.dataset:
-            found |= {("dataset", name) for name in dataset.names}
-            if dataset.fallback is not None:
-                found |= {("dataset", name) for name in dataset.fallback.names}
+    for experiment in suite.experiments.values():
+        fallbacks = [dataset.fallback for dataset in experiment.dataset if dataset.fallback is not None]
+        tables = {
+            "model": experiment.model,
+            "optimizer": experiment.optimizer,
+            "dataset": [*experiment.dataset, *fallbacks],
+        }
+        found |= {(kind, name) for kind, of_kind in tables.items() for t in of_kind for name in t.names}
     return found
 
 
-def expand(suite: SuiteText, known: Known) -> list[Cell]:
-    """All cells, experiment by experiment, seed-major within each (all optimizers of one seed, then the
-    next), so that a run that is cut short leaves whole comparisons. Mistakes go to `suite.problems`.
+def expand(suite: Suite, known: Known) -> Expansion:
+    """Make every combination; mistakes go to `suite.problems`.
 
     Args:
-        known: for each of `references(suite.file)` its settings, or why it cannot be loaded.
+        known: for each of `references(suite)` its settings, or why it cannot be loaded.
     """
-    cells: list[Cell] = []
-    for place, experiment in enumerate(suite.file.experiment):
-        if suite.only and experiment.name not in suite.only:
-            continue
-        columns = list(_columns(experiment, ("experiment", place), known, suite.problems))
-        _check_columns(columns, suite.problems)
-        for seed in suite.file.suite.seed_list:
-            cells += [Cell(**column, seed=seed) for column in columns]
-    return cells
+    return _Expander(suite, known).expand()
 
 
-def _columns(
-    experiment: Experiment, path: Path, known: Known, problems: Problems
-) -> Iterator[dict[str, Any]]:
-    """Every combination of model, dataset, optimizer and training settings: a cell but for its seed."""
-    models = list(_choices("model", experiment.model, (*path, "model"), known, problems))
-    datasets = list(_datasets(experiment.dataset, (*path, "dataset"), known, problems))
-    shared = {key: value for key, value in (experiment.model_extra or {}).items() if key in TRAINING_KEYS}
-    for place, table in enumerate(experiment.optimizer):
-        table_path = (*path, "optimizer", place)
-        own = {key: value for key, value in (table.model_extra or {}).items() if key in TRAINING_KEYS}
-        trainings = list(_trainings(shared, own, path, table_path, problems))
-        optimizers = _choices("optimizer", [table], (*path, "optimizer"), known, problems, first=place)
-        for optimizer, model, dataset, training in itertools.product(
-            list(optimizers), models, datasets, trainings
-        ):
-            axes = {**model[1], **dataset[1], **training[1], **optimizer[1]}
-            label = table.label or optimizer[0].name
-            yield {
-                "experiment": experiment.name,
-                "column": " ".join([label, *(f"{key}={value}" for key, value in axes.items())]),
-                "model": model[0],
-                "dataset": dataset[0],
-                "optimizer": optimizer[0],
-                "training": training[0],
-                "path": table_path,
-            }
+# A value, and the axes (key -> value) that tell it from its siblings in column titles.
+Labelled = tuple[Any, dict[str, Any]]
 
 
-def _check_columns(columns: list[dict[str, Any]], problems: Problems) -> None:
-    seen: set[str] = set()
-    for column in columns:
-        if column["column"] in seen:
-            problems.add(
-                column["path"],
-                f"a second column '{column['column']}' in experiment '{column['experiment']}'",
-                hint="give one of the optimizers a `label`",
-            )
-        seen.add(column["column"])
+class _Expander:
+    def __init__(self, suite: Suite, known: Known):
+        self._suite, self._known, self._problems = suite, known, suite.problems
+        self._result = Expansion()
 
+    def expand(self) -> Expansion:
+        for place, experiment in self._suite.experiments.items():
+            columns = list(self._columns(experiment, ("experiment", place)))
+            self._check_titles(columns)
+            for seed in self._suite.header.seed_list:
+                self._result.cells += [replace(column, seed=seed) for column in columns]
+        return self._result
 
-def _choices(
-    kind: Kind, tables: list[Table], path: Path, known: Known, problems: Problems, first: int = 0
-) -> Iterator[tuple[Choice, dict[str, Any]]]:
-    """Every component and combination of its settings, with the axes that tell them apart."""
-    for place, table in enumerate(tables, start=first):
-        # A single table may stand in the file without a list around it.
-        table_path = (*path, place)
+    def _columns(self, experiment: Experiment, path: Path) -> Iterator[Cell]:
+        """Every combination of model, dataset, optimizer and training settings, for one seed."""
+        models = [
+            found
+            for place, table in enumerate(experiment.model)
+            for found in self._choices("model", table, (*path, "model", place), len(experiment.model) > 1)
+        ]
+        datasets = [
+            found
+            for place, table in enumerate(experiment.dataset)
+            for found in self._datasets(table, (*path, "dataset", place), len(experiment.dataset) > 1)
+        ]
+        shared = {key: value for key, value in (experiment.model_extra or {}).items() if key in TRAINING_KEYS}
+        for place, table in enumerate(experiment.optimizer):
+            own_path = (*path, "optimizer", place)
+            own = {key: value for key, value in (table.model_extra or {}).items() if key in TRAINING_KEYS}
+            optimizers = [
+                (choice, {key: value for key, value in axes.items() if key != "optimizer"})
+                for choice, axes in self._choices("optimizer", table, own_path, several=False)
+            ]
+            self._result.optimizers += [(choice, own_path) for choice, _ in optimizers]
+            trainings = list(self._trainings(shared, own, path, own_path))
+            for parts in itertools.product(optimizers, models, datasets, trainings):
+                (optimizer, model, dataset, training), axes = zip(*parts, strict=True)
+                titles = [f"{key}={value}" for part in axes for key, value in part.items()]
+                yield Cell(
+                    experiment=experiment.name,
+                    column=" ".join([table.label or optimizer.name, *titles]),
+                    model=model,
+                    dataset=dataset,
+                    optimizer=optimizer,
+                    training=training,
+                    seed=0,
+                    path=own_path,
+                )
+
+    def _check_titles(self, columns: list[Cell]) -> None:
+        seen: set[str] = set()
+        for column in columns:
+            if column.column in seen:
+                self._problems.add(
+                    column.path,
+                    f"a second column '{column.column}' in experiment '{column.experiment}'",
+                    hint="give one of the optimizers a `label`",
+                )
+            seen.add(column.column)
+
+    def _choices(self, kind: Kind, table: Table, path: Path, several: bool) -> Iterator[Labelled]:
+        """Every component that a table names, with every combination of its settings.
+
+        Args:
+            several: whether its name belongs in titles, because other tables stand beside this one.
+        """
         for name in table.names:
-            settings = known[kind, name]
+            settings = self._known[kind, name]
             if isinstance(settings, XbenchError):
-                problems.add((*table_path, "name"), settings.message, settings.hint)
+                self._problems.add((*path, "name"), settings.message, settings.hint)
                 continue
             values = table.settings
             if isinstance(table, OptimizerTable):
-                values = {key: value for key, value in values.items() if key not in TRAINING_KEYS}
-                values |= table.params
-            _check_settings(kind, name, values, settings, table_path, problems)
-            named = {kind: name} if len(tables) > 1 or len(table.names) > 1 else {}
+                own = {key: value for key, value in values.items() if key not in TRAINING_KEYS}
+                values = own | table.params
+            if not self._settings_are_right(kind, name, values, settings, path):
+                continue
+            named = {kind: name} if several or len(table.names) > 1 else {}
             for combination, axes in _product(values, settings):
-                yield Choice(name, combination), ({} if kind == "optimizer" else named) | axes
+                yield Choice(name, combination), named | axes
 
-
-def _datasets(
-    tables: list[DatasetTable], path: Path, known: Known, problems: Problems
-) -> Iterator[tuple[DatasetChoice, dict[str, Any]]]:
-    for place, table in enumerate(tables):
+    def _datasets(self, table: DatasetTable, path: Path, several: bool) -> Iterator[Labelled]:
         fallback = None
         if table.fallback is not None:
-            found = list(_choices("dataset", [table.fallback], (*path, place, "fallback"), known, problems))
+            fallback_path = (*path, "fallback")
+            found = list(self._choices("dataset", table.fallback, fallback_path, several=False))
             if len(found) > 1:
-                problems.add((*path, place, "fallback"), "a fallback is one dataset: lists are no axis in it")
+                self._problems.add(fallback_path, "a fallback is one dataset: lists are no axis in it")
             fallback = found[0][0] if found else None
-        for choice, axes in _choices("dataset", [table], path, known, problems, first=place):
-            named = {"dataset": choice.name} if len(tables) > 1 else {}
-            yield DatasetChoice(choice, fallback, table.strict), named | axes
+        for choice, axes in self._choices("dataset", table, path, several):
+            dataset = DatasetChoice(choice, fallback, table.strict)
+            self._result.datasets.append((dataset, path))
+            yield dataset, axes
 
+    def _trainings(
+        self, shared: dict[str, Any], own: dict[str, Any], path: Path, own_path: Path
+    ) -> Iterator[Labelled]:
+        """Every combination of training settings; an optimizer's own override the experiment's."""
+        values = {**shared, **own}
+        for key, value in values.items():
+            if value == []:
+                self._problems.add((*(own_path if key in own else path), key), f"'{key}' is an empty list")
+        for combination, axes in _product(values, None):
+            try:
+                yield TrainingSettings.model_validate(combination), axes
+            except ValidationError as error:
+                for inner, message in explain(error, combination, TrainingSettings):
+                    of_own = bool(inner) and inner[0] in own
+                    self._problems.add((*(own_path if of_own else path), *inner), message)
 
-def _trainings(
-    shared: dict[str, Any], own: dict[str, Any], path: Path, own_path: Path, problems: Problems
-) -> Iterator[tuple[TrainingSettings, dict[str, Any]]]:
-    """Every combination of training settings; an optimizer's own override the experiment's."""
-    for key, value in {**shared, **own}.items():
-        if value == []:
-            problems.add((*(own_path if key in own else path), key), f"'{key}' is an empty list")
-    for combination, axes in _product({**shared, **own}, None):
-        try:
-            yield TrainingSettings.model_validate(combination), axes
-        except ValidationError as error:
-            for key_path, message in explain(error, combination):
-                of_own = bool(key_path) and key_path[0] in own
-                problems.add((*(own_path if of_own else path), *key_path), message)
-
-
-def _check_settings(
-    kind: Kind, name: str, values: dict[str, Any], settings: Settings, path: Path, problems: Problems
-) -> None:
-    also_known = TRAINING_KEYS if kind == "optimizer" else ()
-    for key, value in values.items():
-        unknown = settings.unknown(key, also_known)
-        if unknown:
-            hint = f"`xbench info {name}` shows its settings" if ":" not in name else None
-            problems.add((*path, key), f"{kind} '{name}': {unknown}", hint)
-            continue
-        if value == []:
-            problems.add((*path, key), f"{kind} '{name}': '{key}' is an empty list")
-        for item in _axis(value, settings.takes_list(key)):
-            wrong = settings.wrong_type(key, item)
-            if wrong:
-                problems.add((*path, key), f"{kind} '{name}': {wrong}")
-    for key in settings.required:
-        if key not in values:
-            problems.add(path, f"{kind} '{name}' needs a value for '{key}'")
+    def _settings_are_right(
+        self, kind: Kind, name: str, values: dict[str, Any], settings: Settings, path: Path
+    ) -> bool:
+        right = True
+        also_known = TRAINING_KEYS if kind == "optimizer" else ()
+        hint = f"`xbench info {name}` shows its settings" if ":" not in name else None
+        for key, value in values.items():
+            wrong = [settings.unknown(key, also_known)]
+            if wrong == [None]:
+                items = _axis(value, settings.takes_list(key))
+                wrong = [settings.wrong_type(key, item) for item in items] or [f"'{key}' is an empty list"]
+            for message in filter(None, wrong):
+                right = False
+                self._problems.add((*path, key), f"{kind} '{name}': {message}", hint)
+        for key in settings.required:
+            if key not in values:
+                right = False
+                self._problems.add(path, f"{kind} '{name}' needs a value for '{key}'", hint)
+        return right
 
 
 def _product(

@@ -42,10 +42,8 @@ class Problems:
         located = [(self._where(lines, path), message) for path, message in self._found]
         located.sort(key=lambda item: item[0])
         hints = dict.fromkeys(hint for hint in self._found.values() if hint)
-        raise XbenchError(
-            "\n".join(f"{where}: {message}" for (_, where), message in located),
-            hint="\n".join(hints) or None,
-        )
+        sentences = dict.fromkeys(f"{where}: {message}" for (_, where), message in located)
+        raise XbenchError("\n".join(sentences), hint="\n".join(hints) or None)
 
     def _where(self, lines: dict[Path, int], path: Path) -> tuple[int, str]:
         around = path

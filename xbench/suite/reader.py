@@ -6,61 +6,74 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from xbench.components.registry import did_you_mean
 from xbench.errors import XbenchError
 from xbench.suite.explain import explain
+from xbench.suite.lines import Path as KeyPath
 from xbench.suite.overrides import apply_overrides
 from xbench.suite.problems import Problems
-from xbench.suite.schema import Experiment, SuiteFile
+from xbench.suite.schema import Experiment, Header, SuiteFile
 from xbench.training.settings import TrainingSettings
 
 TRAINING_KEYS = tuple(TrainingSettings.model_fields)
+_COMPONENTS = ("model", "dataset", "optimizer")
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class SuiteText:
-    """A parsed suite, and the place to note what else is wrong with it.
+class Suite:
+    """A suite as it was read, and the place to note what else is wrong with it.
 
     Attributes:
-        only: names of the experiments that are to run; all if empty.
+        header: the `[suite]` table; a stand-in for it if it was wrong.
+        experiments: those that are to run, by their place in the file. What was wrong in one is left out of
+            it, so that the rest of it can be checked as well.
     """
 
     text: str
-    file: SuiteFile
-    only: frozenset[str]
+    header: Header
+    experiments: dict[int, Experiment]
     problems: Problems
 
 
-def read_suite(path: Path, overrides: Sequence[str] = (), only: Sequence[str] = ()) -> SuiteText:
-    """Read a suite and check its structure.
+def read_suite(path: Path, overrides: Sequence[str] = (), only: Sequence[str] = ()) -> Suite:
+    """Read a suite and check its structure; mistakes are noted in `problems`, to be told with later ones.
 
     Args:
         overrides: `KEY=VALUE` arguments, as `apply_overrides` takes them.
         only: names of the experiments to keep; all if empty.
 
     Raises:
-        XbenchError: the file cannot be read, is no TOML, or its structure is wrong: all mistakes at once.
+        XbenchError: the file cannot be read or is no TOML, or an argument names nothing in it.
     """
     text = _read_text(path)
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise XbenchError(f"{path}{_position(error)}: not valid TOML: {_without_position(error)}") from error
-    overridden = apply_overrides(document, overrides)
-    problems = Problems(str(path), text, overridden)
-    try:
-        file = SuiteFile.model_validate(document)
-    except ValidationError as error:
-        for key_path, message in explain(error, document):
-            problems.add(key_path, message)
-        problems.raise_if_any()
-        raise
-    _check_names(file, problems)
-    _check_only(file, only, path)
-    return SuiteText(text, file, frozenset(only), problems)
+    problems = Problems(str(path), text, apply_overrides(document, overrides))
+    wrong = _validate(SuiteFile, document, (), problems)
+    header = document["suite"] if "suite" not in wrong else {"name": "unnamed"}
+    _validate(Header, header, ("suite",), problems)
+    tables = document["experiment"] if "experiment" not in wrong else []
+    for place, table in enumerate(tables):
+        _check_keys(table, place, tables, problems)
+    _check_only(tables, only, path)
+    return Suite(
+        text=text,
+        header=_salvage(Header, header, {"name": "unnamed"}),
+        experiments={
+            place: _salvage(Experiment, table, {"name": "unnamed"} | {key: [] for key in _COMPONENTS})
+            for place, table in enumerate(tables)
+            if not only or table.get("name") in only
+        },
+        problems=problems,
+    )
 
 
 def _read_text(path: Path) -> str:
@@ -83,23 +96,49 @@ def _without_position(error: tomllib.TOMLDecodeError) -> str:
     return str(error).partition(" (at ")[0]
 
 
-def _check_names(file: SuiteFile, problems: Problems) -> None:
-    """What the schema cannot say: names are unique, and further keys of an experiment are known."""
-    names = [experiment.name for experiment in file.experiment]
-    for place, experiment in enumerate(file.experiment):
-        if experiment.name in names[:place]:
-            problems.add(("experiment", place, "name"), f"a second experiment '{experiment.name}'")
-        for key in experiment.model_extra or {}:
-            if key not in TRAINING_KEYS:
-                guess = did_you_mean(key, (*TRAINING_KEYS, *Experiment.model_fields))
-                problems.add(("experiment", place, key), f"unknown key '{key}'.{guess}")
+def _check_keys(table: dict[str, Any], place: int, tables: list[dict[str, Any]], problems: Problems) -> None:
+    """An experiment's own keys; its training settings are checked when the grid is expanded."""
+    path = ("experiment", place)
+    _validate(Experiment, table, path, problems)
+    for key in table:
+        if key not in TRAINING_KEYS and key not in Experiment.model_fields:
+            guess = did_you_mean(key, (*TRAINING_KEYS, *Experiment.model_fields))
+            problems.add((*path, key), f"unknown key '{key}'.{guess}")
+    if "name" in table and table["name"] in [earlier.get("name") for earlier in tables[:place]]:
+        problems.add((*path, "name"), f"a second experiment '{table['name']}'")
 
 
-def _check_only(file: SuiteFile, only: Sequence[str], path: Path) -> None:
-    names = [experiment.name for experiment in file.experiment]
+def _check_only(tables: list[dict[str, Any]], only: Sequence[str], path: Path) -> None:
+    names = [str(table.get("name")) for table in tables]
     for wanted in only:
         if wanted not in names:
             raise XbenchError(
                 f"--only {wanted}: {path} has no such experiment.{did_you_mean(wanted, names)}",
                 hint=f"it has {', '.join(names)}",
             )
+
+
+def _validate(model: type[BaseModel], table: Any, path: KeyPath, problems: Problems) -> set[str]:
+    """Note what is wrong with a table.
+
+    Returns:
+        The keys that are wrong or missing.
+    """
+    try:
+        model.model_validate(table)
+    except ValidationError as error:
+        for inner, message in explain(error, table, model):
+            problems.add((*path, *inner), message)
+        return {str(item["loc"][0]) for item in error.errors() if item["loc"]}
+    return set()
+
+
+def _salvage(model: type[ModelT], table: dict[str, Any], stand_ins: dict[str, Any]) -> ModelT:
+    """The table without what is wrong in it. Only for checking on: a suite with problems never runs."""
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        wrong = {str(item["loc"][0]) for item in error.errors()}
+        good = {key: value for key, value in table.items() if key not in wrong}
+        whole = model.model_validate({**dict.fromkeys(stand_ins, "unnamed"), **good})
+        return whole.model_copy(update={key: value for key, value in stand_ins.items() if key in wrong})

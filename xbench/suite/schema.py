@@ -121,9 +121,9 @@ class Header(BaseModel):
 
 
 class SuiteFile(BaseModel):
-    """A whole file."""
+    """A whole file; its tables are validated one by one, as `Header` and `Experiment`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    suite: Header
-    experiment: list[Experiment] = Field(min_length=1)
+    suite: dict[str, Any]
+    experiment: list[dict[str, Any]] = Field(min_length=1)
