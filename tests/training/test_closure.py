@@ -1,0 +1,92 @@
+"""The accumulated closure against the whole batch at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from xbench import ModelSpec, XbenchError
+from xbench.training.closure import AccumulatingClosure
+from xbench.training.loader import ImageLoader
+from xbench.training.objective import Objective
+
+CPU = torch.device("cpu")
+BATCH = np.arange(50)
+
+
+def small_cnn(*extra: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 5), nn.MaxPool2d(3), nn.ReLU(), nn.Flatten(), *extra, nn.Linear(64, 2)
+    )
+
+
+def closure_for(data, model, micro_batch, dtype=torch.float32, seed=0) -> AccumulatingClosure:
+    loader = ImageLoader(data, ModelSpec(factory=small_cnn), CPU, dtype, "channels_last")
+    objective = Objective(data.labels, data.classes, {"dark": 2.0}, CPU, dtype)
+    return AccumulatingClosure(model.to(dtype), loader, objective, micro_batch, seed)
+
+
+def loss_and_gradient(data, micro_batch, dtype) -> tuple[float, torch.Tensor]:
+    model = small_cnn()
+    closure = closure_for(data, model, micro_batch, dtype)
+    closure.start(1, BATCH)
+    loss = closure()
+    return float(loss), torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("micro_batch", [1, 7, 16, 49, 50, 64])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-13)])
+def test_accumulation_is_exact(tiny_data, micro_batch, dtype, tolerance):
+    whole_loss, whole_gradient = loss_and_gradient(tiny_data, None, dtype)
+    loss, gradient = loss_and_gradient(tiny_data, micro_batch, dtype)
+    assert loss == pytest.approx(whole_loss, rel=tolerance)
+    assert (gradient - whole_gradient).norm() / whole_gradient.norm() < tolerance
+
+
+def test_the_loss_is_torchs_weighted_cross_entropy(tiny_data):
+    model = small_cnn()
+    closure = closure_for(tiny_data, model, 16, torch.float64)
+    closure.start(1, BATCH)
+    images, labels = closure._loader.load(BATCH)
+    expected = nn.CrossEntropyLoss(weight=torch.tensor([2.0, 1.0], dtype=torch.float64))(
+        model(images), labels
+    )
+    assert float(closure()) == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_evaluations_are_counted_and_the_first_loss_is_kept(tiny_data):
+    model = small_cnn()
+    closure = closure_for(tiny_data, model, 16)
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=4, line_search_fn="strong_wolfe")
+    closure.start(1, BATCH)
+    returned = optimizer.step(closure)
+    assert closure.evaluations == optimizer.state[next(model.parameters())]["func_evals"] > 4
+    assert float(closure.first_loss) == float(returned)
+    closure.start(2, BATCH)
+    assert closure.evaluations == 0
+    assert closure.first_loss is None
+
+
+def test_batch_normalisation_is_refused_with_micro_batches_only(tiny_data):
+    with pytest.raises(XbenchError, match="batch normalisation"):
+        closure_for(tiny_data, small_cnn(nn.BatchNorm1d(64)), 16)
+    closure_for(tiny_data, small_cnn(nn.BatchNorm1d(64)), None)
+
+
+def test_dropout_masks_stand_still_within_a_step_and_move_between_steps(tiny_data):
+    closure = closure_for(tiny_data, small_cnn(nn.Dropout(0.5)), 16)
+    closure.start(1, BATCH)
+    first, again = float(closure()), float(closure())
+    closure.start(2, BATCH)
+    assert first == again
+    assert float(closure()) != first
+
+
+def test_a_closure_works_where_gradients_are_off(tiny_data):
+    closure = closure_for(tiny_data, small_cnn(), 16)
+    closure.start(1, BATCH)
+    with torch.no_grad():
+        assert torch.isfinite(closure())

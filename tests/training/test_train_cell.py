@@ -1,0 +1,172 @@
+"""Whole cells, trained in this process on small images."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from xbench import ModelSpec, OptimizerSpec, XbenchError
+from xbench.components import registry
+from xbench.training.cell import train_cell
+from xbench.training.events import EpochDone, Prepared, StepsDone
+from xbench.training.settings import CellSettings, Choice, TrainingSettings
+
+
+def small_cnn(num_classes: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 5), nn.MaxPool2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(64, num_classes)
+    )
+
+
+class Exploding(torch.optim.SGD):
+    """Writes infinity into the weights at its third step."""
+
+    def step(self, closure):
+        loss = super().step(closure)
+        self.calls = getattr(self, "calls", 0) + 1
+        if self.calls == 3:
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].fill_(math.inf)
+        return loss
+
+
+@pytest.fixture(autouse=True)
+def small_components(monkeypatch):
+    specs = {
+        "small": ModelSpec(factory=small_cnn),
+        "other-shape": ModelSpec(factory=small_cnn, input_shape=(3, 32, 32)),
+        "exploding": OptimizerSpec(factory=Exploding),
+    }
+    real_load = registry.load
+    monkeypatch.setattr(
+        registry, "load", lambda kind, name, dirs=(): specs.get(name) or real_load(kind, name, dirs)
+    )
+
+
+class Run:
+    """One cell's result and what it sent."""
+
+    def __init__(self, data, tmp_path, optimizer="sgd", params=None, model="small", seed=0, **training):
+        self.messages = []
+        settings = CellSettings(
+            Choice(model, {}),
+            Choice(optimizer, params if params is not None else {"lr": 0.05}),
+            TrainingSettings(**{"epochs": 2, "batch_size": 5, **training}),
+            seed,
+            "cpu",
+        )
+        self.result = train_cell(self.messages.append, settings, data, str(tmp_path))
+        self.rows = [row for message in self.of(StepsDone) for row in message.rows]
+        self.losses = [row.loss for row in self.rows]
+
+    def of(self, kind):
+        return [message for message in self.messages if isinstance(message, kind)]
+
+
+LBFGS = {"history_size": 4, "max_iter": 4, "line_search_fn": "strong_wolfe"}
+
+
+def test_a_cell_learns_and_reports(tiny_data, tmp_path):
+    run = Run(tiny_data, tmp_path, params={"lr": 0.05, "momentum": 0.9}, epochs=4)
+    assert run.result.status == "done"
+    assert (run.result.scores.probabilities.argmax(axis=1) == run.result.scores.labels).mean() > 0.8
+    assert [row.step for row in run.rows] == list(range(1, 17 * 4 + 1))
+    assert [row.epoch for row in run.rows] == [epoch for epoch in (1, 2, 3, 4) for _ in range(17)]
+    assert {row.closures for row in run.rows} == {1}
+    assert run.of(Prepared)[0].steps == len(run.rows)
+    assert [message.record.epoch for message in run.of(EpochDone)] == [1, 2, 3, 4]
+    memory = run.result.memory
+    parameters = 4 * (3 * 4 * 25 + 4 + 64 * 2 + 2)
+    assert memory.parameters_bytes == memory.gradients_bytes == parameters
+    assert memory.optimizer_state_bytes == parameters  # momentum, one vector
+    assert memory.peak_host_bytes >= max(row.host_peak_bytes for row in run.rows)
+
+
+def test_optimizers_of_a_seed_start_alike_and_see_the_same_batches(tiny_data, tmp_path):
+    frozen = {"lr": 0.0}
+    sgd = Run(tiny_data, tmp_path, "sgd", frozen)
+    adam = Run(tiny_data, tmp_path, "adam", frozen)
+    other_seed = Run(tiny_data, tmp_path, "sgd", frozen, seed=1)
+    assert sgd.losses == adam.losses
+    assert sgd.losses != other_seed.losses
+
+
+def test_a_cell_repeats_itself_exactly(tiny_data, tmp_path):
+    assert Run(tiny_data, tmp_path).losses == Run(tiny_data, tmp_path).losses
+
+
+def test_micro_batches_give_the_same_first_closure(tiny_data, tmp_path):
+    whole = Run(tiny_data, tmp_path, "lbfgs", LBFGS, batch_size="full")
+    parts = Run(tiny_data, tmp_path, "lbfgs", LBFGS, batch_size="full", micro_batch=16)
+    assert parts.losses[0] == pytest.approx(whole.losses[0], rel=1e-5)
+    assert parts.of(Prepared)[0].ran["micro_batch"] == 16
+    assert whole.of(Prepared)[0].ran["micro_batch"] == whole.of(Prepared)[0].ran["batch_size"] == 82
+
+
+def test_micro_batches_give_the_same_curve_in_float64(tiny_data, tmp_path):
+    settings = {"batch_size": "full", "dtype": "float64", "epochs": 6}
+    whole = Run(tiny_data, tmp_path, "lbfgs", LBFGS, **settings)
+    parts = Run(tiny_data, tmp_path, "lbfgs", LBFGS, micro_batch=16, **settings)
+    assert len(parts.losses) == 6
+    assert parts.losses == pytest.approx(whole.losses, rel=1e-8)
+    assert parts.losses[-1] < parts.losses[0] / 2  # a curve, not a standstill
+    assert [row.closures for row in parts.rows] == [row.closures for row in whole.rows]
+
+
+def test_the_selected_weights_are_those_of_the_best_validation(tiny_data, tmp_path):
+    """A learning rate that undoes what it learned: the metrics must be of the epoch that was kept."""
+    run = Run(tiny_data, tmp_path, params={"lr": 0.6, "momentum": 0.9}, epochs=6, validation=0.3)
+    losses = [message.record.validation_loss for message in run.of(EpochDone)]
+    assert run.result.selected_epoch == losses.index(min(losses)) + 1
+    assert run.result.selected_epoch < 6, "the test needs a curve that turns"
+    shorter = Run(
+        tiny_data,
+        tmp_path,
+        params={"lr": 0.6, "momentum": 0.9},
+        epochs=run.result.selected_epoch,
+        validation=0.3,
+        selection="last",
+    )
+    assert run.result.scores.test_loss == shorter.result.scores.test_loss
+
+
+def test_selection_of_the_last_epoch_keeps_nothing_on_disk(tiny_data, tmp_path):
+    run = Run(tiny_data, tmp_path, selection="last", validation=0.0)
+    assert run.result.selected_epoch == 2
+    assert not (tmp_path / "selected.pt").exists()
+    assert run.of(EpochDone)[0].record.validation_loss is None
+
+
+def test_selection_on_test_evaluates_it_each_epoch(tiny_data, tmp_path):
+    run = Run(tiny_data, tmp_path, selection="test_loss")
+    losses = [message.record.test_loss for message in run.of(EpochDone)]
+    assert run.result.scores.test_loss == pytest.approx(min(losses))
+
+
+def test_a_loss_that_is_not_finite_ends_the_cell_with_its_step(tiny_data, tmp_path):
+    run = Run(tiny_data, tmp_path, "exploding", {"lr": 0.01})
+    assert run.result.status == "diverged"
+    assert "step 4" in run.result.reason
+    assert run.result.scores is None
+    assert not math.isfinite(run.losses[3])
+
+
+def test_an_optimizer_that_cannot_train_the_model_is_skipped(tiny_data, tmp_path):
+    run = Run(tiny_data, tmp_path, "muon", {})
+    assert run.result.status == "skipped"
+    assert "2-D parameters only" in run.result.reason
+
+
+def test_a_model_for_another_shape_is_refused(tiny_data, tmp_path):
+    with pytest.raises(XbenchError, match=r"takes images of \(3, 32, 32\)"):
+        Run(tiny_data, tmp_path, model="other-shape")
+
+
+def test_layouts_agree(tiny_data, tmp_path):
+    settings = {"dtype": "float64", "epochs": 1}
+    fast = Run(tiny_data, tmp_path, memory_format="channels_last", **settings)
+    plain = Run(tiny_data, tmp_path, memory_format="contiguous", **settings)
+    assert fast.losses == pytest.approx(plain.losses, rel=1e-10)
