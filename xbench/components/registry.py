@@ -53,7 +53,7 @@ class Registration:
         where = f"{self.kind} '{self.name}' of {self.distributions[0]} ({claim.value})"
         try:
             spec = claim.load()
-        except Exception as error:  # a plugin may raise anything, and must not take the rest with it
+        except (Exception, SystemExit) as error:  # a broken plugin must not take the rest with it
             raise XbenchError(f"{where} cannot be imported: {_one_line(error)}") from error
         return _checked(self.kind, spec, where)
 
@@ -85,6 +85,12 @@ def load(kind: Kind, reference: str, import_dirs: Sequence[str] = ()) -> Spec:
     return known[reference].load()
 
 
+def origin(kind: Kind, reference: str) -> str:
+    """The distribution behind a component, as `name version`; "" for code that has no package."""
+    registration = registrations(kind).get(reference)
+    return " and ".join(registration.distributions) if registration else ""
+
+
 def unknown_name(kind: Kind, name: str) -> str:
     """The message for a name that nothing claims, with a guess at what was meant."""
     return f"unknown {kind} '{name}'.{did_you_mean(name, registrations(kind))}"
@@ -111,7 +117,7 @@ def _import_reference(kind: Kind, reference: str, import_dirs: Sequence[str]) ->
     module_name, _, attribute = reference.partition(":")
     try:
         component = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # the user's own module may raise anything
+    except (Exception, SystemExit) as error:  # the user's own module may raise anything
         searched = ", ".join(import_dirs)
         raise XbenchError(
             f"{kind} '{reference}' cannot be imported: {_one_line(error)}",

@@ -1,8 +1,10 @@
 """The plugin contract: the frozen object behind an entry point is all that xbench knows of a component.
 
-A factory is a callable, or a string `"module:attribute"` that is imported when the component is used, so
-that listing components never imports torch. Its keyword parameters are the component's settings: their
-names and defaults are read from its signature, and a suite may set any of them.
+A factory is a callable, or a string `"module:attribute"` that is imported when the component is used. The
+module that holds the *spec* is imported by every listing, so it must not import torch at its top.
+
+A factory's parameters are the component's settings (but the first of an optimizer's or a model's, which
+xbench fills): their names, defaults and types are read from its signature, and a suite may set any of them.
 """
 
 from __future__ import annotations
@@ -43,8 +45,14 @@ class Spec:
 class OptimizerSpec(Spec):
     """An optimizer: `factory(params, **hyperparameters) -> torch.optim.Optimizer`.
 
-    It is always stepped as `optimizer.step(closure)`. The closure returns the batch's loss and leaves its
-    gradient in `.grad`, so an optimizer may call it as often as it likes.
+    It is always stepped as `optimizer.step(closure)`, and may call the closure as often as it likes. A call
+    clears the old gradients (sets them to None), leaves the batch's new ones in `.grad`, and returns the
+    batch's loss: a float64 scalar without a graph. Within a step every call sees the same examples and the
+    same dropout masks, so values can be compared, as a line search does.
+
+    Hyperparameters are checked before a run by building the optimizer on one 2 x 2 parameter: a ValueError
+    there is told to the user with the line of the suite. State counts as optimizer memory if it is kept in
+    `self.state`, as `torch.optim` asks.
 
     Attributes:
         parameters: which parameters it can update: `"any"`, or `"matrices"` (2-D only, as Muon).

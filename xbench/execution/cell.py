@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from xbench.components.registry import Kind, origin
 from xbench.execution.job import Job
 from xbench.execution.observer import Observer
 from xbench.isolation.child import Limits
@@ -25,6 +26,7 @@ from xbench.records.store import RunFolder
 from xbench.records.traces import TraceRow
 from xbench.training.events import CellResult, EpochDone, Prepared, Scores, StepsDone
 from xbench.training.metrics import classification_metrics
+from xbench.training.settings import Choice
 
 
 @dataclass
@@ -94,9 +96,9 @@ def _record(job: Job, heard: _Heard, ending: Ending, started_at: str) -> CellRec
         cell_id=planned.cell_id,
         experiment=planned.experiment,
         column=planned.column,
-        model=Component(name=settings.model.name, params=settings.model.params),
+        model=_component("model", settings.model),
         dataset=_data_record(job),
-        optimizer=Component(name=settings.optimizer.name, params=settings.optimizer.params),
+        optimizer=_component("optimizer", settings.optimizer),
         seed=settings.seed,
         status=status,
         reason=reason,
@@ -121,6 +123,10 @@ def _record(job: Job, heard: _Heard, ending: Ending, started_at: str) -> CellRec
     )
 
 
+def _component(kind: Kind, choice: Choice) -> Component:
+    return Component(name=choice.name, origin=origin(kind, choice.name), params=choice.params)
+
+
 def _status(ending: Ending) -> tuple[Status, str]:
     if ending.outcome == "returned":
         return ending.value.status, ending.value.reason
@@ -135,6 +141,7 @@ def _data_record(job: Job) -> DataRecord:
     return DataRecord(
         requested=job.resolved.requested,
         name=data.name,
+        origin=origin("dataset", data.name),
         params=job.resolved.choice.params,
         stand_in=data.stand_in,
         fingerprint=data.fingerprint,

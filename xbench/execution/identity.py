@@ -5,15 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 
+from xbench.components.registry import origin
 from xbench.execution.inspection import Machine
 from xbench.training.settings import CellSettings
 
 
 def cell_id(settings: CellSettings, fingerprint: str, machine: Machine) -> str:
-    """Hash of a cell's settings, data, device class, threads and torch's version; not of titles or limits."""
+    """Hash of a cell's settings, data, device class, threads, and the versions of torch and of the packages
+    that its model and optimizer come from; not of titles or limits."""
     identity = {
-        "model": [settings.model.name, settings.model.params],
-        "optimizer": [settings.optimizer.name, settings.optimizer.params],
+        "model": [settings.model.name, origin("model", settings.model.name), settings.model.params],
+        "optimizer": [
+            settings.optimizer.name,
+            origin("optimizer", settings.optimizer.name),
+            settings.optimizer.params,
+        ],
         "training": settings.training.model_dump(exclude={"threads"}),
         "threads": settings.training.threads or machine.threads,
         "seed": settings.seed,

@@ -23,9 +23,14 @@ class Record(BaseModel):
 
 
 class Component(Record):
-    """A component as the suite names it, with the settings given there."""
+    """A component as the suite names it, with the settings given there.
+
+    Attributes:
+        origin: the distribution that registers it, as `name version`; "" for code that has no package.
+    """
 
     name: str
+    origin: str = ""
     params: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -42,6 +47,7 @@ class DataRecord(Record):
 
     requested: str
     name: str
+    origin: str = ""
     params: dict[str, Any] = Field(default_factory=dict)
     stand_in: str = ""
     fingerprint: str = ""

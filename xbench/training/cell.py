@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -194,5 +195,7 @@ def _ran(trainer: Trainer) -> dict[str, int | str | None]:
 
 def _score(trainer: Trainer) -> Scores:
     test = trainer.evaluate(trainer.split.test)
+    if not math.isfinite(test.loss):  # the last step's update is seen by no later step
+        raise Diverged(f"the test loss of the selected weights is {test.loss}")
     train = trainer.evaluate(np.unique(trainer.split.train))
     return Scores(test.probabilities, test.labels, test.loss, train.accuracy)

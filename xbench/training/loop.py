@@ -66,7 +66,7 @@ class Trainer:
         """
         least, selected = math.inf, 0
         for epoch in range(1, self.settings.epochs + 1):
-            record = self._validate(epoch, self._train_epoch(epoch))
+            record = self._validate(epoch, self.train_epoch(epoch))
             self.send(EpochDone(record))
             criterion = self._criterion(record)
             if criterion < least:  # the earliest epoch wins ties
@@ -86,7 +86,7 @@ class Trainer:
         self.evaluation_s += time.perf_counter() - started
         return result
 
-    def _train_epoch(self, epoch: int) -> float:
+    def train_epoch(self, epoch: int) -> float:
         """One pass over the training examples.
 
         Returns:

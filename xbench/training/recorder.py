@@ -20,10 +20,7 @@ _INTERVAL_S = 0.5
 
 
 class Diverged(Exception):
-    """The loss of a step is not finite."""
-
-    def __init__(self, step: int, loss: float):
-        super().__init__(f"the loss of step {step} is {loss}")
+    """A loss is not finite; the message says which."""
 
 
 class TraceRecorder:
@@ -79,7 +76,7 @@ class TraceRecorder:
         self._summarise(rows)
         for row in rows:
             if not math.isfinite(row.loss):
-                raise Diverged(row.step, row.loss)
+                raise Diverged(f"the loss of step {row.step} is {row.loss}")
         return math.fsum(losses)
 
     def _summarise(self, rows: tuple[TraceRow, ...]) -> None:

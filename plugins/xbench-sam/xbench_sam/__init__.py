@@ -1,0 +1,30 @@
+"""What xbench needs to know of SAM. Importing this does not import torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xbench import OptimizerSpec
+
+if TYPE_CHECKING:
+    from torch.optim.optimizer import ParamsT
+
+    from xbench_sam.sam import SAM
+
+__all__ = ["SPEC", "build"]
+
+
+def build(
+    params: ParamsT, lr: float = 1e-2, momentum: float = 0.9, weight_decay: float = 0.0, rho: float = 0.05
+) -> SAM:
+    """Make the optimizer. Its keyword parameters are the settings that a suite may set; see `SAM`."""
+    from xbench_sam.sam import SAM
+
+    return SAM(params, lr=lr, momentum=momentum, weight_decay=weight_decay, rho=rho)
+
+
+SPEC = OptimizerSpec(
+    factory=build,
+    summary="SGD with momentum on the gradient at the worst point nearby; two closures a step",
+    reference="https://arxiv.org/abs/2010.01412",
+)
