@@ -64,7 +64,7 @@ OPACITY_PLACE = (-0.6, 0.6)  # of the lung's half width and height: inside of it
 
 
 def build_synthetic_xray(train: int = 4985, test: int = 855, image_size: int = 224, seed: int = 0) -> Dataset:
-    """Lists made-up chest images of NORMAL and PNEUMONIA in the real set's proportions.
+    """List made-up chest images of NORMAL and PNEUMONIA in the real set's proportions.
 
     Args:
         train, test: number of images in each split.
@@ -86,8 +86,13 @@ def build_synthetic_xray(train: int = 4985, test: int = 855, image_size: int = 2
         for label, count in enumerate(_class_counts(split, sizes[split]))
         for index in range(count)
     )
-    read = partial(_read, image_size=image_size, seed=seed)
-    return Dataset(CLASSES, "PNEUMONIA", (3, image_size, image_size), examples, read)
+    return Dataset(
+        classes=CLASSES,
+        positive="PNEUMONIA",
+        shape=(3, image_size, image_size),
+        examples=examples,
+        read=partial(_read, image_size=image_size, seed=seed),
+    )
 
 
 def _check(settings: dict[str, int]) -> None:
