@@ -55,34 +55,32 @@ def run(
     Exit codes: 0 no cell failed; 1 some cell is oom, diverged, timeout or error; 2 the suite or the command
     is wrong; 130 interrupted.
     """
+    # Imported here: the other commands need none of it, and answer at once.
+    from xbench.cli.dry_run import print_cells
+    from xbench.cli.progress import ProgressDisplay
     from xbench.execution.plan import plan_run
     from xbench.execution.run import run_plan
     from xbench.isolation.server import start_server
+    from xbench.records.schema import FAILED
     from xbench.suite.reader import read_suite
 
     flags = {"device": device, "memory_limit": memory_limit, "seeds": seeds}
     overrides = [f"suite.{key}={value}" for key, value in flags.items() if value is not None]
-    start_server()
-    text = read_suite(suite, [*(set_ or []), *overrides], only or [])
-    plan = plan_run(text, [str(directory) for directory in allow_import or []])
-    if dry_run:
-        from xbench.cli.dry_run import print_cells
-
-        print_cells(plan, form)
-        return
-    from xbench.cli.progress import ProgressDisplay
-
-    folder = None
-    with ProgressDisplay() as display:
-        try:
+    display = ProgressDisplay()
+    try:
+        start_server()
+        text = read_suite(suite, [*(set_ or []), *overrides], only or [])
+        plan = plan_run(text, [str(directory) for directory in allow_import or []])
+        if dry_run:
+            print_cells(plan, form)
+            return
+        with display:
             folder = run_plan(plan, out, display)
-        except KeyboardInterrupt:
-            where = f"; what has ended is in {display.folder}" if display.folder else ""
-            stderr_console().print(f"interrupted{where}", style="yellow", markup=False)
-            raise typer.Exit(EXIT_INTERRUPTED) from None
+    except KeyboardInterrupt:
+        where = f"; what had ended is in {display.folder}" if display.folder else ""
+        stderr_console().print(f"interrupted{where}", style="yellow", markup=False)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     print_results(folder, form)
-    from xbench.records.schema import FAILED
-
     _, records = folder.read()
     if any(record.status in FAILED for record in records):
         raise typer.Exit(EXIT_CELL_FAILED)

@@ -15,7 +15,7 @@ from xbench.execution.observer import Observer
 from xbench.execution.plan import PlannedRun, ResolvedData
 from xbench.isolation.run import call_in_child
 from xbench.records.schema import CellRecord, ExperimentRecord, PlannedCell, RunRecord
-from xbench.records.store import RunFolder
+from xbench.records.store import RunFolder, check_writable
 from xbench.training.settings import CellSettings
 from xbench.training.splits import split_examples
 
@@ -33,6 +33,7 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer) -> RunFolder:
         XbenchError: data cannot be decoded or does not suffice, or results cannot be written.
         KeyboardInterrupt: the cell in flight is lost; all that ended before is in the folder.
     """
+    check_writable(results)
     decoded = _decode_all(plan, observer)
     jobs = _jobs(plan, decoded)
     _check_splits(plan, jobs)

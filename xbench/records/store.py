@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -48,9 +49,7 @@ class RunFolder:
             (path / "suite.toml").write_text(suite_text)
             (path / "run.json").write_text(run.model_dump_json(indent=2) + "\n")
         except OSError as error:
-            raise XbenchError(
-                f"cannot write results to {parent}: {error.strerror}", hint="choose another folder with --out"
-            ) from error
+            raise _unwritable(parent, error) from error
         return cls(path)
 
     def append(self, record: CellRecord) -> None:
@@ -96,6 +95,20 @@ class RunFolder:
 _READ_HINT = "name a folder results/SUITE/RUN-ID that `xbench run` made"
 
 
+def check_writable(results: Path) -> None:
+    """Find out before anything is computed whether results can be kept.
+
+    Raises:
+        XbenchError: they cannot.
+    """
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=results):
+            pass
+    except OSError as error:
+        raise _unwritable(results, error) from error
+
+
 def find_run(results: Path, wanted: str | None) -> RunFolder:
     """The run that a user means: a folder, a suite's name (its latest run), or nothing (the latest of all).
 
@@ -104,12 +117,17 @@ def find_run(results: Path, wanted: str | None) -> RunFolder:
     """
     if wanted is not None and (Path(wanted) / "run.json").is_file():
         return RunFolder(Path(wanted))
-    root = results / wanted if wanted else results
-    found = sorted(root.glob("**/run.json"), key=_run_id)
+    found = sorted(results.glob(f"{wanted or '*'}/*/run.json"), key=_run_id)
     if not found:
         what = f"run '{wanted}'" if wanted else "run"
         raise XbenchError(f"no {what} in {results}", hint="`xbench run suites/report.toml` makes one")
     return RunFolder(found[-1].parent)
+
+
+def _unwritable(folder: Path, error: OSError) -> XbenchError:
+    return XbenchError(
+        f"cannot write results to {folder}: {error.strerror}", hint="choose another folder with --out"
+    )
 
 
 def _run_id(run_json: Path) -> str:

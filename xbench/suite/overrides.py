@@ -53,7 +53,9 @@ def _value(text: str) -> Any:
 def _tables(document: dict[str, Any], names: list[str]) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The tables that a dotted prefix means, with their key paths."""
     if names == ["suite"]:
-        yield ("suite",), document.setdefault("suite", {})
+        header = document.setdefault("suite", {})
+        if isinstance(header, dict):
+            yield ("suite",), header
         return
     for name, path in _experiments(document):
         experiment = document["experiment"][path[1]]

@@ -35,6 +35,10 @@ def split_examples(data: DecodedDataset, settings: TrainingSettings, seed: int) 
         XbenchError: the data has fewer examples than the settings ask for.
     """
     pool = np.flatnonzero(~data.is_test)
+    if not len(pool) or not data.is_test.any():
+        raise XbenchError(
+            f"{data.name} has {len(pool)} images of train and {int(data.is_test.sum())} of test"
+        )
     validation = _hold_out(data, pool, settings.validation, seed)
     pool = np.setdiff1d(pool, validation, assume_unique=True)
     return Split(
@@ -67,6 +71,11 @@ def _hold_out(data: DecodedDataset, pool: np.ndarray, share: float, seed: int) -
         if (taken <= missing).all():
             missing -= taken
             held_out += group
+    if share and not held_out:
+        raise XbenchError(
+            f"validation {share} holds nothing out: no group of images is small enough for that share",
+            hint="raise it, or set validation = 0 and selection = 'last'",
+        )
     return np.array(sorted(held_out), dtype=np.int64)
 
 
