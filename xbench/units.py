@@ -6,7 +6,7 @@ import re
 
 from xbench.errors import XbenchError
 
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B\s*", re.IGNORECASE)
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?))?B\s*", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -20,7 +20,7 @@ def parse_bytes(text: str) -> int:
     if not match:
         raise XbenchError(f"'{text}' is not a size", hint="write 12GB (10^9 bytes each) or 12GiB (2^30)")
     number, prefix, binary = match.groups()
-    return round(float(number) * (1024 if binary else 1000) ** _POWERS[prefix.upper()])
+    return round(float(number) * (1024 if binary else 1000) ** _POWERS[(prefix or "").upper()])
 
 
 def format_bytes(count: float) -> str:
@@ -32,8 +32,8 @@ def format_bytes(count: float) -> str:
 
 def format_seconds(seconds: float) -> str:
     """A duration: `4.21 s`, `59.1 s`, `2m 05s`, `1h 02m`."""
-    if seconds < 60:
-        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    if seconds < 59.95:
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
         return f"{minutes}m {rest:02d}s"

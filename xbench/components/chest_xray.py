@@ -48,8 +48,8 @@ def build_chest_xray(root: str | None = None, split: str = "report", image_size:
     """
     if split not in ("report", "kaggle"):
         raise XbenchError(f"split '{split}' of chest-xray is neither 'report' nor 'kaggle'")
-    if not 8 <= image_size <= 4096:
-        raise XbenchError(f"image_size {image_size} of chest-xray is not within 8 to 4096")
+    if not isinstance(image_size, int) or not 8 <= image_size <= 4096:
+        raise XbenchError(f"image_size {image_size} of chest-xray is not a whole number within 8 to 4096")
     folder = _find_root(root)
     examples = tuple(example for part in ("train", "val", "test") for example in _list(folder, part))
     for part in ("train", "test"):
@@ -119,9 +119,11 @@ def _report_split(examples: tuple[Example, ...]) -> tuple[Example, ...]:
     """Move whole NORMAL patients from train to test, in the order of a hash of their names, until exactly
     `MOVED_NORMAL` images have moved."""
     normal = CLASSES.index("NORMAL")
+    # Not all copies have `val`: its patients stay in train, so that the test set is the same without it.
+    of_val = {example.group for example in examples if example.name.startswith("val/")}
     patients: dict[str, int] = {}
     for example in examples:
-        if example.split == "train" and example.label == normal:
+        if example.split == "train" and example.label == normal and example.group not in of_val:
             patients[example.group] = patients.get(example.group, 0) + 1
     moved: set[str] = set()
     missing = MOVED_NORMAL

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Literal, get_args
 
 from xbench.components.specs import DatasetSpec, ModelSpec, OptimizerSpec, Spec
@@ -116,7 +117,10 @@ def _import_reference(kind: Kind, reference: str, import_dirs: Sequence[str]) ->
     sys.path[:0] = [directory for directory in import_dirs if directory not in sys.path]
     module_name, _, attribute = reference.partition(":")
     try:
-        component = getattr(importlib.import_module(module_name), attribute)
+        module = importlib.import_module(module_name)
+        if not any(Path(module.__file__ or "").is_relative_to(directory) for directory in import_dirs):
+            raise ImportError(f"module '{module_name}' lies elsewhere ({module.__file__})")
+        component = getattr(module, attribute)
     except (Exception, SystemExit) as error:  # the user's own module may raise anything
         searched = ", ".join(import_dirs)
         raise XbenchError(

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from xbench.errors import XbenchError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -34,11 +36,18 @@ class Spec:
     reference: str = ""
 
     def load_factory(self) -> Callable[..., Any]:
-        """The factory itself, imported now if it was given as a string."""
+        """The factory itself, imported now if it was given as a string.
+
+        Raises:
+            XbenchError: it cannot be imported.
+        """
         if not isinstance(self.factory, str):
             return self.factory
         module, _, attribute = self.factory.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except Exception as error:  # importing a plugin may raise anything
+            raise XbenchError(f"factory '{self.factory}' cannot be imported: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +72,13 @@ class OptimizerSpec(Spec):
 
     parameters: Literal["any", "matrices"] = "any"
     gradients: Literal["dense", "sparse", "any"] = "dense"
+
+    def __post_init__(self) -> None:
+        # A word that no check knows would switch the check off.
+        if self.parameters not in ("any", "matrices") or self.gradients not in ("dense", "sparse", "any"):
+            raise ValueError(
+                f"parameters={self.parameters!r}, gradients={self.gradients!r}: see OptimizerSpec"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +118,9 @@ class Example:
         split: examples of `"test"` are never trained on; validation is held out of `"train"`.
         group: examples of one group (one patient, say) never lie on both sides of a split; "" for none.
         path: the file that it is read from: the file's content then identifies the image.
-        content: identifies the image where there is no file (generator, version, seed, index).
+        content: identifies the image where there is no file (generator, version, seed, index); with a file,
+            what else the pixels depend on (a crop, say). Images of the same name, file, content and shape
+            share one decoded copy in the cache.
     """
 
     name: str
@@ -125,6 +143,9 @@ class Dataset:
         read: `read(example)` gives a uint8 array of (height, width, channels); it is called from several
             threads, once per image content, and what it raises names an unreadable file.
         notes: facts that a reader of results must know (how a split was made, say).
+
+    Raises:
+        XbenchError: on construction, if these do not fit together.
     """
 
     classes: tuple[str, ...]
@@ -133,3 +154,18 @@ class Dataset:
     examples: tuple[Example, ...]
     read: Callable[[Example], np.ndarray]
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.positive not in self.classes:
+            raise XbenchError(f"the positive class '{self.positive}' is none of {', '.join(self.classes)}")
+        names: set[str] = set()
+        for example in self.examples:
+            if example.label not in range(len(self.classes)):
+                raise XbenchError(f"example '{example.name}' has label {example.label}, which is no class")
+            if example.split not in ("train", "test"):
+                raise XbenchError(
+                    f"example '{example.name}' is of split '{example.split}', not train or test"
+                )
+            if example.name in names:
+                raise XbenchError(f"two examples are called '{example.name}'")
+            names.add(example.name)

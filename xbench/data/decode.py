@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -40,15 +41,15 @@ def decode(
         XbenchError: an image is unreadable and `strict` holds, or none is readable.
     """
     examples = sorted(dataset.examples, key=lambda example: example.name)
+    if not examples:
+        raise XbenchError(f"{name} lists no images")
     hashes, reasons = content_hashes(examples)
     key = _key(examples, hashes, dataset.shape)
     folder = cache_dir() / "images" / key
-    pixels = folder / "pixels.u8"
-    image_bytes = int(np.prod(dataset.shape))
-    if not (folder / "index.json").is_file() or pixels.stat().st_size != len(examples) * image_bytes:
-        _build(folder, dataset, examples, hashes, on_progress)
-    index = json.loads((folder / "index.json").read_text())
-    unreadable = sorted({**reasons, **index["unreadable"]}.items())
+    undecodable = _read_index(folder, len(examples) * math.prod(dataset.shape))
+    if undecodable is None:
+        undecodable = _build(folder, dataset, examples, hashes, on_progress)
+    unreadable = sorted({**reasons, **undecodable}.items())
     if unreadable and strict:
         first, reason = unreadable[0]
         raise XbenchError(
@@ -66,7 +67,7 @@ def decode(
         shape=dataset.shape,
         notes=dataset.notes,
         stand_in=stand_in,
-        pixels_path=pixels,
+        pixels_path=folder / "pixels.u8",
         rows=np.array(kept),
         labels=np.array([examples[row].label for row in kept]),
         is_test=np.array([examples[row].split == "test" for row in kept]),
@@ -90,25 +91,38 @@ def _fingerprint(key: str, examples: list[Example]) -> str:
     return digest.hexdigest()[:24]
 
 
+def _read_index(folder: Path, size: int) -> dict[str, str] | None:
+    """The reason for each undecodable image of a cache; None if there is no cache, or it is damaged."""
+    try:
+        if (folder / "pixels.u8").stat().st_size != size:
+            return None
+        return json.loads((folder / "index.json").read_text())["unreadable"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _build(
     folder: Path,
     dataset: Dataset,
     examples: list[Example],
     hashes: list[str | None],
     on_progress: OnProgress,
-) -> None:
+) -> dict[str, str]:
     """Decode into a folder beside the final one and rename it, so that a half-made cache is never seen."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
         unreadable = _decode_all(aside / "pixels.u8", dataset, examples, hashes, on_progress)
         (aside / "index.json").write_text(json.dumps({"shape": dataset.shape, "unreadable": unreadable}))
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one, if any
-        try:
-            aside.rename(folder)
-        except OSError:
-            if not (folder / "index.json").is_file():  # else another run was faster, with the same content
-                raise
+        size = len(examples) * math.prod(dataset.shape)
+        if _read_index(folder, size) is None:  # else another run was faster, and its cells may read it now
+            shutil.rmtree(folder, ignore_errors=True)  # a damaged one, if any
+            try:
+                aside.rename(folder)
+            except OSError:
+                if _read_index(folder, size) is None:
+                    raise
+        return unreadable
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -128,7 +142,9 @@ def _decode_all(
     def decode_one(row: int) -> None:
         try:
             image = np.ascontiguousarray(dataset.read(examples[row]))
-        except Exception as error:  # Pillow and plugins raise many kinds; all mean this one image
+        except Exception as error:  # Pillow and plugins raise many kinds; most mean this one image
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+                raise  # the system's fault, and gone another time: not to be remembered as the image's
             unreadable[examples[row].name] = f"{type(error).__name__}: {error}"
             return
         if image.shape != (height, width, channels) or image.dtype != np.uint8:

@@ -28,13 +28,15 @@ def content_hashes(examples: Sequence[Example]) -> tuple[list[str | None], dict[
     reasons: dict[str, str] = {}
 
     def hash_of(example: Example) -> str | None:
+        declared = hashlib.sha256(example.content.encode()).hexdigest()
         if example.path is None:
-            return hashlib.sha256(example.content.encode()).hexdigest()
+            return declared
         try:
-            return store.hash_of(example.path)
+            of_file = store.hash_of(example.path)
         except OSError as error:
             reasons[example.name] = f"cannot be read: {error.strerror}"
             return None
+        return f"{of_file} {declared}" if example.content else of_file
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         hashes = list(pool.map(hash_of, examples))
@@ -46,8 +48,8 @@ class _StampStore:
     """Remembered hashes of the files of one folder: path -> [size, mtime_ns, sha256]."""
 
     def __init__(self, files: Sequence[Path]):
-        common = os.path.commonpath(files) if files else ""
-        name = hashlib.sha256(os.path.abspath(common).encode()).hexdigest()[:16]
+        common = os.path.commonpath([os.path.abspath(file) for file in files]) if files else ""
+        name = hashlib.sha256(common.encode()).hexdigest()[:16]
         self._path = cache_dir() / "stamps" / f"{name}.json" if files else None
         self._known = self._load()
         self._seen: dict[str, list] = {}

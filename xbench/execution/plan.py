@@ -89,9 +89,9 @@ def plan_run(suite: Suite, import_dirs: Sequence[str] = ()) -> PlannedRun:
 
 
 def _check_optimizers(expansion: Expansion, import_dirs: Sequence[str], problems: Problems) -> None:
-    distinct = {repr(choice): (choice, path) for choice, path in expansion.optimizers}
-    complaints = call_in_child(try_optimizers, [choice for choice, _ in distinct.values()], import_dirs)
-    for (_, path), complaint in zip(distinct.values(), complaints, strict=True):
+    choices = [choice for choice, _ in expansion.optimizers]
+    complaints = call_in_child(try_optimizers, choices, import_dirs)
+    for (_, path), complaint in zip(expansion.optimizers, complaints, strict=True):
         if complaint is not None:
             problems.add(path, complaint)
 

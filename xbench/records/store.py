@@ -80,7 +80,9 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise XbenchError(f"{self.path} holds no readable run.json", hint=_READ_HINT) from error
         cells_path = self.path / "cells.jsonl"
-        lines = cells_path.read_text().splitlines() if cells_path.exists() else []
+        # Bytes, split at line feeds alone: names may hold characters that `str.splitlines` takes for an end.
+        text = cells_path.read_bytes().rstrip(b"\n") if cells_path.exists() else b""
+        lines = text.split(b"\n") if text else []
         last: dict[str, CellRecord] = {}
         for number, line in enumerate(lines, start=1):
             try:
@@ -92,6 +94,7 @@ class RunFolder:
         return run, sorted(last.values(), key=lambda record: order.get(record.cell_id, len(order)))
 
 
+_STAMP_LENGTH = len("20260131-120000")
 _READ_HINT = "name a folder results/SUITE/RUN-ID that `xbench run` made"
 
 
@@ -115,13 +118,15 @@ def find_run(results: Path, wanted: str | None) -> RunFolder:
     Raises:
         XbenchError: there is none.
     """
-    if wanted is not None and (Path(wanted) / "run.json").is_file():
-        return RunFolder(Path(wanted))
-    found = sorted(results.glob(f"{wanted or '*'}/*/run.json"), key=_run_id)
+    for folder in (Path(wanted), results / wanted) if wanted else ():
+        if (folder / "run.json").is_file():
+            return RunFolder(folder)
+    runs = [path.parent for path in results.glob("*/*/run.json")]
+    found = sorted((run for run in runs if wanted in (None, run.parent.name)), key=_age)
     if not found:
         what = f"run '{wanted}'" if wanted else "run"
         raise XbenchError(f"no {what} in {results}", hint="`xbench run suites/report.toml` makes one")
-    return RunFolder(found[-1].parent)
+    return RunFolder(found[-1])
 
 
 def _unwritable(folder: Path, error: OSError) -> XbenchError:
@@ -130,8 +135,9 @@ def _unwritable(folder: Path, error: OSError) -> XbenchError:
     )
 
 
-def _run_id(run_json: Path) -> str:
-    return run_json.parent.name
+def _age(run: Path) -> tuple[str, int, str]:
+    """Names are a time and, within one second, a number, so a longer name is a later run."""
+    return run.name[:_STAMP_LENGTH], len(run.name), run.name
 
 
 def _make_unique(parent: Path, name: str) -> Path:

@@ -31,10 +31,14 @@ def explain(error: ValidationError, document: Any, model: type[BaseModel]) -> li
             sentences.append((path, item["msg"].removeprefix("Value error, ")))
         else:
             expectation = item["msg"].removeprefix("Input should be ")
+            if item["type"] in ("too_short", "string_too_short"):
+                expectation = "not empty"
             if item["type"] == "string_pattern_mismatch":
                 expectation = f"text that matches {item['ctx']['pattern']}"
             expected.setdefault(path, []).append(expectation)
     for path, alternatives in expected.items():
+        if any(other != path and other[: len(path)] == path for other in expected):
+            continue  # it is a list or a table as it should be, and something in it is wrong
         key = _last_key(path) or "the suite"
         either = " or ".join(dict.fromkeys(alternatives))
         sentences.append((path, f"'{key}' should be {either}, not {_value_at(document, path)!r}"))

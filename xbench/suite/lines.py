@@ -15,7 +15,8 @@ Path = tuple[str | int, ...]
 
 def key_lines(text: str) -> dict[Path, int]:
     """The line (from 1) of every key path of a valid TOML text; array items are numbered from 0."""
-    lines = text.splitlines(keepends=True)
+    # Not splitlines: it also splits at characters that end no line in TOML.
+    lines = [f"{line}\n" for line in text.split("\n")]
     found: dict[Path, int] = {}
     first_unread = 1
     for count in range(1, len(lines) + 1):

@@ -30,6 +30,8 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[
         if not separator or not all(key.split(".")):
             raise XbenchError(f"--set {argument}: not KEY=VALUE", hint="for example --set epochs=2")
         tables = list(_tables(document, key.split(".")[:-1]))
+        if not tables and "." not in key:
+            raise XbenchError(f"--set {argument}: the suite has no [[experiment]]")
         if not tables:
             names = ", ".join(name for name, _ in _experiments(document))
             raise XbenchError(
@@ -75,14 +77,23 @@ def _experiments(document: dict[str, Any]) -> list[tuple[str, Path]]:
 
 
 def _components(path: Path, experiment: dict[str, Any], name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The model or dataset table, or the optimizers of that name or label; a bare name becomes a table."""
+    """The models or datasets, or the optimizers of that name or label; a bare name becomes a table."""
     if name in ("model", "dataset"):
-        if isinstance(experiment.get(name), str):
-            experiment[name] = {"name": experiment[name]}
-        if isinstance(experiment.get(name), dict):
-            yield (*path, name), experiment[name]
+        yield from _tables_of(path, experiment, name)
         return
-    optimizers = experiment.get("optimizer")
-    for place, table in enumerate(optimizers if isinstance(optimizers, list) else []):
-        if isinstance(table, dict) and name in (table.get("name"), table.get("label")):
-            yield (*path, "optimizer", place), table
+    for table_path, table in _tables_of(path, experiment, "optimizer"):
+        if name in (table.get("name"), table.get("label")):
+            yield table_path, table
+
+
+def _tables_of(path: Path, experiment: dict[str, Any], key: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    value = experiment.get(key)
+    if isinstance(value, list):
+        holder, places, around = value, list(range(len(value))), (*path, key)
+    else:
+        holder, places, around = experiment, [key] if key in experiment else [], path
+    for place in places:
+        if isinstance(holder[place], str):
+            holder[place] = {"name": holder[place]}
+        if isinstance(holder[place], dict):
+            yield (*around, place), holder[place]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from xbench.errors import XbenchError
 from xbench.suite.lines import Path, key_lines, line_of
@@ -16,11 +17,13 @@ class Problems:
     Attributes:
         file: the suite's path, as the user gave it.
         text: its text, for line numbers.
+        document: what was parsed from it, overrides included.
         overrides: key path -> the `--set` argument that set it, which is then where the mistake is.
     """
 
     file: str
     text: str
+    document: dict[str, Any] = field(default_factory=dict)
     overrides: Mapping[Path, str] = field(default_factory=dict)
     _found: dict[tuple[Path, str], str | None] = field(default_factory=dict)
 
@@ -46,6 +49,7 @@ class Problems:
         raise XbenchError("\n".join(sentences), hint="\n".join(hints) or None)
 
     def _where(self, lines: dict[Path, int], path: Path) -> tuple[int, str]:
+        path = _as_written(path, self.document)
         around = path
         while around:
             if around in self.overrides:
@@ -53,3 +57,21 @@ class Problems:
             around = around[:-1]
         line = line_of(lines, path) or 1
         return line, f"{self.file}:{line}"
+
+
+def _as_written(path: Path, document: Any) -> Path:
+    """The path as the file has it: a table may stand without a list around it, a setting under `params`."""
+    written: list[str | int] = []
+    for part in path:
+        if isinstance(part, int) and not isinstance(document, list):
+            continue
+        params = document.get("params") if isinstance(document, dict) and part not in document else None
+        if isinstance(params, dict) and part in params:
+            document = params
+            written.append("params")
+        try:
+            document = document[part]
+        except (KeyError, IndexError, TypeError):
+            document = None
+        written.append(part)
+    return tuple(written)

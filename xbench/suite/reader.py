@@ -16,11 +16,11 @@ from xbench.suite.explain import explain
 from xbench.suite.lines import Path as KeyPath
 from xbench.suite.overrides import apply_overrides
 from xbench.suite.problems import Problems
-from xbench.suite.schema import Experiment, Header, SuiteFile
+from xbench.suite.schema import DatasetTable, Experiment, Header, OptimizerTable, SuiteFile, Table, as_list
 from xbench.training.settings import TrainingSettings
 
 TRAINING_KEYS = tuple(TrainingSettings.model_fields)
-_COMPONENTS = ("model", "dataset", "optimizer")
+_COMPONENTS: dict[str, type[Table]] = {"model": Table, "dataset": DatasetTable, "optimizer": OptimizerTable}
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -56,7 +56,8 @@ def read_suite(path: Path, overrides: Sequence[str] = (), only: Sequence[str] = 
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise XbenchError(f"{path}{_position(error)}: not valid TOML: {_without_position(error)}") from error
-    problems = Problems(str(path), text, apply_overrides(document, overrides))
+    overridden = apply_overrides(document, overrides)
+    problems = Problems(str(path), text, document, overridden)
     wrong = _validate(SuiteFile, document, (), problems)
     header = document["suite"] if "suite" not in wrong else {"name": "unnamed"}
     _validate(Header, header, ("suite",), problems)
@@ -68,7 +69,7 @@ def read_suite(path: Path, overrides: Sequence[str] = (), only: Sequence[str] = 
         text=text,
         header=_salvage(Header, header, {"name": "unnamed"}),
         experiments={
-            place: _salvage(Experiment, table, {"name": "unnamed"} | {key: [] for key in _COMPONENTS})
+            place: _salvage(Experiment, table, {"name": "unnamed"} | _salvage_components(table))
             for place, table in enumerate(tables)
             if not only or table.get("name") in only
         },
@@ -78,7 +79,7 @@ def read_suite(path: Path, overrides: Sequence[str] = (), only: Sequence[str] = 
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise XbenchError(f"{path}: no such suite", hint="`xbench list suites` shows those here") from None
     except IsADirectoryError:
@@ -142,3 +143,16 @@ def _salvage(model: type[ModelT], table: dict[str, Any], stand_ins: dict[str, An
         good = {key: value for key, value in table.items() if key not in wrong}
         whole = model.model_validate({**dict.fromkeys(stand_ins, "unnamed"), **good})
         return whole.model_copy(update={key: value for key, value in stand_ins.items() if key in wrong})
+
+
+def _salvage_components(table: dict[str, Any]) -> dict[str, list[Table]]:
+    """The models, datasets and optimizers of an experiment; a wrong one keeps its place and names nothing."""
+    salvaged: dict[str, list[Table]] = {}
+    for key, model in _COMPONENTS.items():
+        value = table.get(key, [])
+        tables = [{"name": item} if isinstance(item, str) else item for item in as_list(value)]
+        salvaged[key] = [
+            _salvage(model, item, {"name": []}) if isinstance(item, dict) else model.model_construct(name=[])
+            for item in tables
+        ]
+    return salvaged

@@ -13,7 +13,8 @@ from xbench.units import parse_bytes
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 
 
-def _as_list(value: Any) -> Any:
+def as_list(value: Any) -> list[Any]:
+    """One thing stands for a list of it."""
     return value if isinstance(value, list) else [value]
 
 
@@ -24,7 +25,7 @@ def _as_table(value: Any) -> Any:
 
 TableT = TypeVar("TableT")
 NamedTable = Annotated[TableT, BeforeValidator(_as_table)]
-OneOrMore = Annotated[list[NamedTable[TableT]], BeforeValidator(_as_list), Field(min_length=1)]
+OneOrMore = Annotated[list[NamedTable[TableT]], BeforeValidator(as_list), Field(min_length=1)]
 
 
 class Table(BaseModel):
@@ -102,9 +103,19 @@ class Header(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=NAME_PATTERN)
-    seeds: Annotated[int, Field(strict=True, ge=1)] | list[Annotated[int, Field(strict=True, ge=0)]] = 1
+    seeds: (
+        Annotated[int, Field(strict=True, ge=1)]
+        | Annotated[list[Annotated[int, Field(strict=True, ge=0)]], Field(min_length=1)]
+    ) = 1
     memory_limit: str | None = None
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_once(cls, value: int | list[int]) -> int | list[int]:
+        if isinstance(value, list) and len(set(value)) < len(value):
+            raise ValueError("a seed stands twice in 'seeds'")
+        return value
 
     @field_validator("memory_limit")
     @classmethod

@@ -35,10 +35,10 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     train_size: Count | Literal["all"] = "all"
-    validation: float = Field(0.1, ge=0.0, le=0.5)
+    validation: float = Field(0.1, strict=True, ge=0.0, le=0.5)
     selection: Literal["validation_loss", "test_loss", "last"] = "validation_loss"
     balance: Literal["none", "oversample"] = "none"
-    class_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    class_weights: dict[str, Annotated[float, Field(strict=True, gt=0)]] = Field(default_factory=dict)
     epochs: Count = 1
     batch_size: Count | Literal["full"] = 32
     micro_batch: Count | Literal["full"] = "full"

@@ -1,0 +1,88 @@
+"""What the built-in optimizers declare that they need is what torch really does with the gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from xbench.components.registry import load, registrations
+
+NAMES = [
+    name
+    for name, registration in registrations("optimizer").items()
+    if any(distribution.startswith("xbench ") for distribution in registration.distributions)
+]
+
+
+def step(spec, parameter: nn.Parameter, loss_of) -> None:
+    """One step with the optimizer's defaults, as a cell steps it: with a closure."""
+    optimizer = spec.load_factory()([parameter])
+
+    def closure():
+        optimizer.zero_grad()
+        loss = loss_of()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+
+
+def step_embedding(spec, sparse: bool) -> nn.Embedding:
+    torch.manual_seed(0)
+    embedding = nn.Embedding(5, 3, sparse=sparse)
+    step(spec, embedding.weight, lambda: embedding(torch.tensor([1, 3])).square().sum())
+    return embedding
+
+
+def step_vector(spec, shape=(6,)) -> nn.Parameter:
+    parameter = nn.Parameter(torch.linspace(1, 2, 6).reshape(shape))
+
+    def loss_of():
+        if spec.gradients == "sparse":
+            return (torch.sparse_coo_tensor([[0, 4]], [1.0, 1.0], (6,)) * parameter).sum()
+        return parameter.square().sum()
+
+    step(spec, parameter, loss_of)
+    return parameter
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+@pytest.mark.parametrize("gradients", ["dense", "sparse"])
+@pytest.mark.parametrize("name", NAMES)
+def test_declared_gradients_are_those_that_it_takes(name, gradients):
+    spec = load("optimizer", name)
+    assert spec.gradients in ("dense", "sparse", "any")
+    if spec.gradients in (gradients, "any"):
+        torch.manual_seed(0)
+        before = nn.Embedding(5, 3).weight.detach()
+        embedding = step_embedding(spec, sparse=gradients == "sparse")
+        assert embedding.weight.grad.is_sparse == (gradients == "sparse")
+        assert torch.isfinite(embedding.weight).all()
+        assert not torch.equal(embedding.weight[[1, 3]], before[[1, 3]])
+    else:
+        with pytest.raises(RuntimeError, match=rf"(?i)not support {gradients} gradients"):
+            step_embedding(spec, sparse=gradients == "sparse")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_declared_parameters_are_those_that_it_takes(name):
+    spec = load("optimizer", name)
+    if spec.parameters == "matrices":
+        for shape in ((6,), (1, 2, 3)):
+            with pytest.raises(ValueError, match="2D"):
+                step_vector(spec, shape)
+    else:
+        assert spec.parameters == "any"
+        assert not torch.equal(step_vector(spec), torch.linspace(1, 2, 6))
+
+
+def test_only_muon_takes_matrices_alone():
+    assert [name for name in NAMES if load("optimizer", name).parameters == "matrices"] == ["muon"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_it_is_can_be_read_up(name):
+    spec = load("optimizer", name)
+    assert spec.reference.startswith("https://docs.pytorch.org/")
+    assert spec.factory.removeprefix("torch.optim:") in spec.reference

@@ -1,0 +1,311 @@
+"""Finding components: the built-in ones, those of other packages (broken ones too), and a user's own code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from xbench.components import registry
+from xbench.components.registry import KINDS, did_you_mean, listing_hint, load, registrations
+from xbench.components.specs import DatasetSpec, ModelSpec, OptimizerSpec
+from xbench.errors import XbenchError
+
+SPEC_TYPES = {"model": ModelSpec, "dataset": DatasetSpec, "optimizer": OptimizerSpec}
+
+GOOD_MODULE = """
+from xbench import DatasetSpec, ModelSpec, OptimizerSpec
+
+def build(params, lr=1e-3):
+    pass
+
+OPTIMIZER = OptimizerSpec(factory=build, summary="fine")
+MODEL = ModelSpec(factory=build)
+NUMBER = 3
+"""
+
+
+class Site:
+    """A folder of installed packages that only this test sees."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def install(self, distribution: str, modules: dict[str, str] | None = None, **claims: str) -> None:
+        """Lay out `DISTRIBUTION-1.0`; each claim is `optimizers="name = module:attribute"` and the like."""
+        info = self.folder / f"{distribution}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        groups = [f"[xbench.{group}]\n{dedent(lines)}\n" for group, lines in claims.items()]
+        (info / "entry_points.txt").write_text("\n".join(groups))
+        for name, source in (modules or {}).items():
+            (self.folder / f"{name}.py").write_text(dedent(source))
+        importlib.invalidate_caches()
+        registrations.cache_clear()
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    before = set(sys.modules)
+    yield Site(folder)
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+    registrations.cache_clear()
+
+
+@pytest.fixture
+def code_dir(tmp_path, monkeypatch):
+    """A folder with a user's own modules; what importing from it does to `sys` is undone."""
+    folder = tmp_path / "code"
+    folder.mkdir()
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    before = set(sys.modules)
+    yield folder
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def of_xbench(kind):
+    """The built-in components: other packages may be installed beside xbench."""
+    return [r for r in registrations(kind).values() if any(d.startswith("xbench ") for d in r.distributions)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_built_in_components_load_with_a_summary(kind):
+    found = of_xbench(kind)
+    assert found
+    for registration in found:
+        spec = registration.load()
+        assert type(spec) is SPEC_TYPES[kind], registration.name
+        assert spec.summary and "\n" not in spec.summary, registration.name
+        assert callable(spec.load_factory()), registration.name
+
+
+def test_built_in_names():
+    assert [r.name for r in of_xbench("model")] == ["report-cnn"]
+    assert [r.name for r in of_xbench("dataset")] == ["chest-xray", "synthetic-xray"]
+
+
+def test_every_optimizer_of_torch_is_registered_under_its_name():
+    import torch
+
+    classes = {
+        value
+        for value in vars(torch.optim).values()
+        if isinstance(value, type) and issubclass(value, torch.optim.Optimizer)
+    } - {torch.optim.Optimizer}
+    factories = {r.name: r.load().load_factory() for r in of_xbench("optimizer")}
+    assert set(factories.values()) == classes
+    assert len(classes) == 15
+    assert all(name == factory.__name__.lower() for name, factory in factories.items())
+
+
+def test_registrations_are_sorted_and_know_their_kind(site):
+    site.install("foo", optimizers="zz = foo_good:OPTIMIZER\naa = foo_good:OPTIMIZER")
+    known = registrations("optimizer")
+    assert list(known) == sorted(known)
+    assert {"aa", "zz", "adam"} <= set(known)
+    assert all((r.kind, r.name) == ("optimizer", name) for name, r in known.items())
+    assert "aa" not in registrations("model")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unknown_name_gets_a_guess_and_a_way_to_see_all(kind):
+    name = of_xbench(kind)[0].name
+    with pytest.raises(XbenchError) as caught:
+        load(kind, name[:-1])
+    assert caught.value.message == f"unknown {kind} '{name[:-1]}'. Did you mean '{name}'?"
+    assert caught.value.hint == listing_hint(kind)
+    assert caught.value.hint == f"`xbench list {kind}s` shows all {len(registrations(kind))}"
+
+
+def test_a_name_like_nothing_gets_no_guess():
+    with pytest.raises(XbenchError) as caught:
+        load("optimizer", "qqqqqqqq")
+    assert caught.value.message == "unknown optimizer 'qqqqqqqq'."
+    assert did_you_mean("lbgfs", ["adam", "lbfgs"]) == " Did you mean 'lbfgs'?"
+    assert did_you_mean("lbgfs", []) == ""
+
+
+def test_names_of_one_kind_are_unknown_to_another():
+    with pytest.raises(XbenchError, match="unknown model 'adam'"):
+        load("model", "adam")
+
+
+def test_a_plugin_is_found_without_being_imported(site):
+    source = "raise RuntimeError('imported while listing')"
+    site.install("foo", {"foo_raises": source}, optimizers="foo-opt = foo_raises:OPTIMIZER")
+    registration = registrations("optimizer")["foo-opt"]
+    assert registration.distributions == ("foo 1.0",)
+    assert "foo_raises" not in sys.modules
+
+
+def test_a_plugin_loads_as_built_ins_do(site):
+    site.install("foo", {"foo_good": GOOD_MODULE}, optimizers="foo-opt = foo_good:OPTIMIZER")
+    assert load("optimizer", "foo-opt").summary == "fine"
+
+
+@pytest.mark.parametrize(
+    ("claim", "complaint"),
+    [
+        ("foo-opt = foo_missing:OPTIMIZER", "ModuleNotFoundError: No module named 'foo_missing'"),
+        ("foo-opt = foo_good:ABSENT", "AttributeError: .*ABSENT"),
+        ("foo-opt = foo_raises:OPTIMIZER", "RuntimeError: two lines of woe$"),
+        ("foo-opt = foo_syntax:OPTIMIZER", "SyntaxError: "),
+        ("foo-opt = no reference", "cannot be imported"),
+        ("foo-opt = foo_good:NUMBER", r"is a int, not an xbench\.OptimizerSpec"),
+        ("foo-opt = foo_good:MODEL", r"is a ModelSpec, not an xbench\.OptimizerSpec"),
+        ("foo-opt = foo_good:build", r"is a function, not an xbench\.OptimizerSpec"),
+    ],
+)
+def test_a_broken_plugin_is_an_error_of_its_own_distribution_alone(site, claim, complaint):
+    modules = {
+        "foo_good": GOOD_MODULE,
+        "foo_raises": "raise RuntimeError('two lines\\n   of woe')",
+        "foo_syntax": "def (:",
+    }
+    site.install("foo", modules, optimizers=f"{claim}\nfoo-fine = foo_good:OPTIMIZER")
+    with pytest.raises(XbenchError, match=complaint) as caught:
+        load("optimizer", "foo-opt")
+    assert caught.value.message.startswith("optimizer 'foo-opt' of foo 1.0 (")
+    assert "\n" not in caught.value.message
+    assert load("optimizer", "foo-fine").summary == "fine"
+    assert load("optimizer", "adam").factory == "torch.optim:Adam"
+
+
+def test_a_plugin_that_exits_on_import_is_broken_too(site):
+    source = "raise SystemExit('no GPU')"
+    site.install("foo", {"foo_exits": source}, optimizers="foo-opt = foo_exits:OPTIMIZER")
+    with pytest.raises(XbenchError, match=r"'foo-opt' of foo 1\.0 .*SystemExit: no GPU"):
+        load("optimizer", "foo-opt")
+
+
+def test_a_name_that_two_distributions_claim_is_an_error_that_names_both(site):
+    modules = {"foo_good": GOOD_MODULE}
+    site.install("foo", modules, optimizers="twice = foo_good:OPTIMIZER\nonce = foo_good:OPTIMIZER")
+    site.install("bar", optimizers="twice = foo_good:OPTIMIZER")
+    with pytest.raises(XbenchError) as caught:
+        load("optimizer", "twice")
+    message = caught.value.message
+    assert message.startswith("optimizer 'twice' is claimed by ")
+    assert "foo 1.0" in message and "bar 1.0" in message
+    assert set(registrations("optimizer")["twice"].distributions) == {"foo 1.0", "bar 1.0"}
+    assert load("optimizer", "once").summary == "fine"
+
+
+def test_a_plugin_cannot_replace_a_built_in(site):
+    site.install("foo", {"foo_good": GOOD_MODULE}, optimizers="adam = foo_good:OPTIMIZER")
+    with pytest.raises(XbenchError, match="'adam' is claimed by") as caught:
+        load("optimizer", "adam")
+    assert "foo 1.0" in caught.value.message and " xbench " in caught.value.message
+
+
+def test_one_name_may_be_of_two_kinds(site):
+    claim = "both = foo_good:{}"
+    site.install(
+        "foo",
+        {"foo_good": GOOD_MODULE},
+        optimizers=claim.format("OPTIMIZER"),
+        models=claim.format("MODEL"),
+    )
+    assert isinstance(load("optimizer", "both"), OptimizerSpec)
+    assert isinstance(load("model", "both"), ModelSpec)
+
+
+def test_a_distribution_that_is_seen_twice_claims_once(site, tmp_path, monkeypatch):
+    site.install("foo", {"foo_good": GOOD_MODULE}, optimizers="foo-opt = foo_good:OPTIMIZER")
+    again = tmp_path / "again"
+    again.mkdir()
+    monkeypatch.syspath_prepend(again)
+    Site(again).install("foo", optimizers="foo-opt = foo_good:OPTIMIZER")
+    assert registrations("optimizer")["foo-opt"].distributions == ("foo 1.0",)
+    assert load("optimizer", "foo-opt").summary == "fine"
+
+
+def test_own_code_is_refused_and_not_imported_without_a_folder(code_dir, monkeypatch):
+    (code_dir / "own_refused.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(code_dir)  # importable, but nobody has allowed it
+    with pytest.raises(XbenchError) as caught:
+        load("optimizer", "own_refused:build")
+    assert "own_refused:build" in caught.value.message
+    assert "--allow-import DIR" in caught.value.hint
+    assert "own_refused" not in sys.modules
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_own_factory_becomes_a_spec_of_the_kind_that_is_asked_for(code_dir, kind):
+    (code_dir / f"own_{kind}.py").write_text("def build(*args, lr=1): return 'made'")
+    spec = load(kind, f"own_{kind}:build", [str(code_dir)])
+    assert type(spec) is SPEC_TYPES[kind]
+    assert spec.load_factory()(None) == "made"
+    assert spec.summary == f"imported from own_{kind}"
+
+
+def test_own_spec_is_taken_as_it_is(code_dir):
+    (code_dir / "own_spec.py").write_text(GOOD_MODULE)
+    assert load("optimizer", "own_spec:OPTIMIZER", [str(code_dir)]).summary == "fine"
+
+
+def test_own_code_is_looked_for_in_every_folder(code_dir, tmp_path):
+    first = tmp_path / "first"
+    first.mkdir()
+    (code_dir / "own_second.py").write_text(GOOD_MODULE)
+    assert load("optimizer", "own_second:OPTIMIZER", [str(first), str(code_dir)]).summary == "fine"
+
+
+@pytest.mark.parametrize(
+    ("reference", "complaint"),
+    [
+        ("own_absent:build", "cannot be imported: ModuleNotFoundError: No module named 'own_absent'"),
+        ("own_broken:build", "cannot be imported: ZeroDivisionError: division by zero"),
+        ("own_fine:absent", "cannot be imported: AttributeError: .*absent"),
+        ("own_fine:NUMBER", "is a int, not a factory or a spec"),
+        ("own_fine:MODEL", r"is a ModelSpec, not an xbench\.OptimizerSpec"),
+        (":build", "cannot be imported"),
+        ("own_fine:", "cannot be imported"),
+    ],
+)
+def test_what_is_wrong_with_own_code_is_named(code_dir, reference, complaint):
+    (code_dir / "own_broken.py").write_text("1 / 0")
+    (code_dir / "own_fine.py").write_text(GOOD_MODULE)
+    with pytest.raises(XbenchError, match=complaint) as caught:
+        load("optimizer", reference, [str(code_dir)])
+    assert caught.value.message.startswith(f"optimizer '{reference}' ")
+
+
+def test_own_code_that_exits_is_named_too(code_dir):
+    (code_dir / "own_exits.py").write_text("raise SystemExit('no GPU')")
+    with pytest.raises(XbenchError, match="'own_exits:build' cannot be imported: SystemExit: no GPU"):
+        load("optimizer", "own_exits:build", [str(code_dir)])
+
+
+def test_where_own_code_was_looked_for_is_told(code_dir):
+    with pytest.raises(XbenchError) as caught:
+        load("model", "own_absent:build", ["elsewhere", str(code_dir)])
+    assert f"elsewhere, {code_dir}" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_spec_cannot_be_changed(kind):
+    spec = of_xbench(kind)[0].load()
+    for attribute in ("factory", "summary", "reference"):
+        with pytest.raises(FrozenInstanceError):
+            setattr(spec, attribute, "other")
+    assert spec is of_xbench(kind)[0].load()
+
+
+def test_a_factory_is_given_itself_or_by_a_string():
+    def build(params):
+        return params
+
+    assert OptimizerSpec(factory=build).load_factory() is build
+    assert OptimizerSpec(factory="xbench.components.registry:load").load_factory() is registry.load

@@ -1,0 +1,149 @@
+"""Settings as factories' signatures declare them, and values checked against their defaults."""
+
+from __future__ import annotations
+
+import pickle
+from functools import partial
+
+import pytest
+
+from xbench.components.registry import load
+from xbench.components.settings import Settings, settings_of
+from xbench.components.specs import DatasetSpec, ModelSpec, OptimizerSpec
+
+DECLARED = Settings({"lr": 1e-3, "size": 4, "act": "relu", "bias": True, "none": None, "pair": (1, 2)})
+
+
+class Odd:
+    def __repr__(self):
+        return "<odd>"
+
+
+ODD = Odd()
+
+
+def factory(first, second, /, needed, rate=0.5, *, also_needed, pair=(1, [2, ODD]), odd=ODD, nothing=None):
+    pass
+
+
+def open_factory(params, lr=1e-3, **anything):
+    pass
+
+
+def test_names_and_defaults_are_those_of_the_signature_but_for_the_first():
+    settings = settings_of(ModelSpec(factory=lambda num_classes, width=8, act="relu", bias=True: None))
+    assert settings.defaults == {"width": 8, "act": "relu", "bias": True}
+    assert list(settings.defaults) == ["width", "act", "bias"]
+    assert settings.required == ()
+    assert settings.names == ("width", "act", "bias")
+    assert not settings.is_open
+
+
+def test_a_datasets_factory_has_no_parameter_of_ours():
+    def build(root, size=3):
+        pass
+
+    settings = settings_of(DatasetSpec(factory=build))
+    assert (settings.required, settings.defaults) == (("root",), {"size": 3})
+    assert settings_of(ModelSpec(factory=build)).required == ()
+
+
+def test_what_has_no_default_is_required_and_what_cannot_be_named_is_no_setting():
+    settings = settings_of(OptimizerSpec(factory=factory))
+    assert settings.required == ("needed", "also_needed")
+    assert settings.names == ("needed", "also_needed", "rate", "pair", "odd", "nothing")
+
+
+def test_defaults_are_plain_so_that_they_can_travel_between_processes():
+    settings = settings_of(OptimizerSpec(factory=factory))
+    assert settings.defaults == {"rate": 0.5, "pair": (1, (2, "<odd>")), "odd": "<odd>", "nothing": None}
+    assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+def test_open_means_any_further_keyword():
+    settings = settings_of(OptimizerSpec(factory=open_factory))
+    assert settings.is_open
+    assert settings.names == ("lr",)
+    assert settings.unknown("whatever") is None
+    assert not settings_of(OptimizerSpec(factory=lambda params, *args: None)).is_open
+
+
+def test_classes_and_partials_are_factories():
+    class Optimizer:
+        def __init__(self, params, lr=1e-3):
+            pass
+
+    assert settings_of(OptimizerSpec(factory=Optimizer)).defaults == {"lr": 1e-3}
+    assert settings_of(OptimizerSpec(factory=partial(open_factory, lr=5.0))).defaults == {"lr": 5.0}
+
+
+def test_a_factory_that_is_named_is_imported():
+    settings = settings_of(load("optimizer", "adam"))
+    assert settings.defaults["lr"] == 1e-3
+    assert settings.defaults["betas"] == (0.9, 0.999)
+    assert "params" not in settings.names
+    assert settings_of(load("optimizer", "lbfgs")).defaults["history_size"] == 100
+
+
+def test_built_in_datasets_and_models():
+    assert settings_of(load("dataset", "chest-xray")).defaults == {
+        "root": None,
+        "split": "report",
+        "image_size": 224,
+    }
+    assert settings_of(load("dataset", "synthetic-xray")).names == ("train", "test", "image_size", "seed")
+    assert settings_of(load("model", "report-cnn")).names == ()
+
+
+def test_a_list_is_a_value_where_the_default_is_a_sequence():
+    settings = Settings({"betas": (0.9, 0.999), "sizes": [1], "lr": 1e-3, "none": None}, ("rho",))
+    assert {name for name in settings.names if settings.takes_list(name)} == {"betas", "sizes"}
+    assert not settings.takes_list("absent")
+
+
+def test_an_unknown_setting_gets_a_guess_among_all_that_could_stand_there():
+    settings = Settings({"momentum": 0.0}, ("needed",))
+    assert settings.unknown("momentum") is None
+    assert settings.unknown("needed") is None
+    assert settings.unknown("momentun") == "unknown setting 'momentun'. Did you mean 'momentum'?"
+    assert settings.unknown("neded") == "unknown setting 'neded'. Did you mean 'needed'?"
+    assert settings.unknown("epohs") == "unknown setting 'epohs'."
+    assert settings.unknown("epohs", ("epochs",)) == "unknown setting 'epohs'. Did you mean 'epochs'?"
+    # What is also known may stand in the same table, but is no setting of this component.
+    assert settings.unknown("epochs", ("epochs",)) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lr", 0.1),
+        ("lr", 1),
+        ("size", 3),
+        ("size", 0.5),
+        ("act", "gelu"),
+        ("act", ""),
+        ("bias", False),
+        ("none", "anything"),
+        ("none", 3),
+        ("pair", [1, 2]),
+        ("absent", object()),
+    ],
+)
+def test_right_types(name, value):
+    assert DECLARED.wrong_type(name, value) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("lr", "1e-3", "'lr' is a number, not '1e-3'"),
+        ("lr", True, "'lr' is a number, not True"),
+        ("size", [1], "'size' is a number, not [1]"),
+        ("act", 3, "'act' is a string, not 3"),
+        ("act", False, "'act' is a string, not False"),
+        ("bias", 1, "'bias' is true or false, not 1"),
+        ("bias", "yes", "'bias' is true or false, not 'yes'"),
+    ],
+)
+def test_wrong_types(name, value, complaint):
+    assert DECLARED.wrong_type(name, value) == complaint
