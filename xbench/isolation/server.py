@@ -13,13 +13,22 @@ from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
+# malloc reads these when a process starts, so they must stand before the server does. One arena: glibc's
+# per-thread arenas make the same run's peak vary by tens of megabytes. The thresholds are those that glibc's
+# own adaptation ends at, fixed from the start, and freed memory is kept: peaks repeat, and steps are not
+# slowed by asking the system for the same pages again and again.
+_MALLOC = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+}
+
 
 @cache
 def server_context() -> ForkServerContext:
     """The multiprocessing context whose server preloads torch."""
-    # One arena: glibc's per-thread arenas make the same run's peak vary by tens of megabytes. malloc reads
-    # this when a process starts, so it must stand before the server does.
-    os.environ.setdefault("MALLOC_ARENA_MAX", "1")
+    for name, value in _MALLOC.items():
+        os.environ.setdefault(name, value)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "torchvision"])
     return context
