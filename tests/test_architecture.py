@@ -28,7 +28,7 @@ ALLOWED = {
     "records": {"errors"},
     "training": {"components", "data", "memory", "records", "errors"},
     "suite": {"components", "training.settings", "errors", "units"},
-    "execution": {"components", "data", "isolation", "records", "suite", "training", "errors", "units"},
+    "execution": {"components", "data", "isolation", "records", "suite", "training", "errors", "paths", "units"},
     "report": {"records", "units"},
     "cli": {
         "components",

@@ -17,8 +17,10 @@ class XbenchError(Exception):
         self.hint = hint
 
     def __reduce__(self):
-        # Errors travel from children to the parent by pickle, which would drop the hint.
-        return type(self), (self.message, self.hint)
+        # Errors travel from children to the parent by pickle, which would drop the hint. A plugin's own
+        # subclass travels as the class of this module that it extends: the parent imports no plugins.
+        known = next(kind for kind in type(self).__mro__ if kind.__module__ == __name__)
+        return known, (self.message, self.hint)
 
 
 class DataNotFound(XbenchError):

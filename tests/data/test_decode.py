@@ -35,11 +35,12 @@ class Images:
             Example(
                 name=f"image-{index}",
                 label=index % 2,
-                split="test" if index % 3 == 2 else "train",
-                group=f"patient-{index // 2}",
+                split=split,
+                group=f"{split}-{index // 2}",
                 path=folder / f"{index}.raw",
             )
             for index in range(count)
+            for split in ["test" if index % 3 == 2 else "train"]
         )
 
     def read(self, example: Example) -> np.ndarray:
@@ -236,7 +237,7 @@ def test_an_image_that_cannot_be_decoded_is_left_out_and_named(images):
         )
         assert data.labels.tolist() == [0, 0, 1, 1]
         assert data.is_test.tolist() == [False, True, False, True]
-        assert data.groups == ("patient-0", "patient-1", "patient-1", "patient-2")
+        assert data.groups == ("train-0", "test-1", "train-1", "test-2")
     images.broken = set()
     assert_pixels_are_those_of_the_files(data, images, {"image-0", "image-2", "image-3", "image-5"})
 
@@ -378,7 +379,7 @@ def test_what_decoding_makes_aside_is_cleared_away(images, cache):
     assert list((cache / "images").iterdir()) == [data.pixels_path.parent]
 
 
-@pytest.mark.parametrize("change", [{"label": 1}, {"split": "test"}, {"group": "patient-9"}])
+@pytest.mark.parametrize("change", [{"label": 1}, {"split": "test", "group": ""}, {"group": "train-9"}])
 def test_the_fingerprint_changes_with_what_training_sees_but_pixels_are_shared(images, change):
     before = decoded(images.dataset())
     first, *others = images.examples

@@ -19,7 +19,7 @@ from xbench.training.cell import train_cell
 from xbench.training.events import StepsDone
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 
-# Asking torch itself would leave this process a CUDA context.
+# The count is asked of the driver: no CUDA context is made in this process.
 pytestmark = pytest.mark.skipif(torch.cuda.device_count() == 0, reason="no CUDA device")
 
 LBFGS = Choice("lbfgs", {"history_size": 4, "max_iter": 4, "line_search_fn": "strong_wolfe"})

@@ -262,8 +262,8 @@ def test_seeds_differ_in_nothing_else(cells, head):
 
 
 def test_a_label_is_the_columns_title(cells, head):
-    found = cells(head + 'optimizer = [{ name = "sgd", label = "plain SGD" }, "sgd"]\n')
-    assert columns(found) == ["plain SGD", "sgd"]
+    found = cells(head + 'optimizer = [{ name = "sgd", label = "plain-SGD" }, "sgd"]\n')
+    assert columns(found) == ["plain-SGD", "sgd"]
     found = cells(head + 'optimizer = { name = "sgd", label = "mine", lr = [1, 2] }\n')
     assert columns(found) == ["mine lr=1", "mine lr=2"]
 

@@ -170,3 +170,11 @@ def test_layouts_agree(tiny_data, tmp_path):
     fast = Run(tiny_data, tmp_path, memory_format="channels_last", **settings)
     plain = Run(tiny_data, tmp_path, memory_format="contiguous", **settings)
     assert fast.losses == pytest.approx(plain.losses, rel=1e-10)
+
+
+def test_a_divergence_of_the_last_update_is_noticed(tiny_data, tmp_path):
+    run = Run(tiny_data, tmp_path, "exploding", {"lr": 0.01}, train_size=15, epochs=1)
+    assert len(run.losses) == 3
+    assert all(math.isfinite(loss) for loss in run.losses)
+    assert run.result.status == "diverged"
+    assert "test loss" in run.result.reason

@@ -25,8 +25,3 @@ def main() -> None:
         for line in (error.hint or "").splitlines():
             print(f"  hint: {line}", file=sys.stderr)
         sys.exit(EXIT_USAGE)
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()  # `xbench show | head`: the reader has enough
-        sys.exit(0)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
@@ -42,14 +45,25 @@ def print_results(folder: RunFolder, form: Format) -> None:
     run, records = folder.read()
     compared = comparisons(run, records)
     where = _shortest(folder.path)
-    if form is Format.JSON:
-        print(to_json(run, compared, where))
-    elif form is Format.CSV:
-        print(to_csv(records), end="")
-    elif form is Format.MARKDOWN:
-        print(to_markdown(run, compared))
-    else:
-        print_run(stdout_console(), run, compared, where)
+    with _reader_may_leave():
+        if form is Format.JSON:
+            print(to_json(run, compared, where))
+        elif form is Format.CSV:
+            print(to_csv(records), end="")
+        elif form is Format.MARKDOWN:
+            print(to_markdown(run, compared))
+        else:
+            print_run(stdout_console(), run, compared, where)
+
+
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """`xbench show | head`: that the reader has enough is no failure, and says nothing about the cells."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _shortest(path: Path) -> str:

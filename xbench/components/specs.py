@@ -57,11 +57,12 @@ class OptimizerSpec(Spec):
     It is always stepped as `optimizer.step(closure)`, and may call the closure as often as it likes. A call
     clears the old gradients (sets them to None), leaves the batch's new ones in `.grad`, and returns the
     batch's loss: a float64 scalar without a graph. Within a step every call sees the same examples and the
-    same dropout masks, so values can be compared, as a line search does.
+    same dropout masks (it reseeds torch's global generator), so that values can be compared, as a line
+    search does.
 
-    Hyperparameters are checked before a run by building the optimizer on one 2 x 2 parameter: a ValueError
-    there is told to the user with the line of the suite. State counts as optimizer memory if it is kept in
-    `self.state`, as `torch.optim` asks.
+    Hyperparameters are checked before a run by building the optimizer on one 2 x 2 parameter and taking one
+    step: an error there is told to the user with the line of the suite. State counts as optimizer memory if
+    it is kept in `self.state`, as `torch.optim` asks.
 
     Attributes:
         parameters: which parameters it can update: `"any"`, or `"matrices"` (2-D only, as Muon).
@@ -158,8 +159,13 @@ class Dataset:
     def __post_init__(self) -> None:
         if self.positive not in self.classes:
             raise XbenchError(f"the positive class '{self.positive}' is none of {', '.join(self.classes)}")
+        if len(self.classes) < 2:
+            raise XbenchError(f"there is nothing to tell apart in {len(self.classes)} classes")
         names: set[str] = set()
+        split_of_group: dict[str, str] = {}
         for example in self.examples:
+            if example.group and split_of_group.setdefault(example.group, example.split) != example.split:
+                raise XbenchError(f"group '{example.group}' lies in both train and test")
             if example.label not in range(len(self.classes)):
                 raise XbenchError(f"example '{example.name}' has label {example.label}, which is no class")
             if example.split not in ("train", "test"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -22,6 +23,8 @@ from xbench.paths import cache_dir
 
 # Part of every key: raise it when the bytes that decoding makes of the same file change.
 LAYOUT_VERSION = 1
+
+_SYSTEM_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 OnProgress = Callable[[int, int], None]
 
@@ -143,8 +146,8 @@ def _decode_all(
         try:
             image = np.ascontiguousarray(dataset.read(examples[row]))
         except Exception as error:  # Pillow and plugins raise many kinds; most mean this one image
-            if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
-                raise  # the system's fault, and gone another time: not to be remembered as the image's
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) in _SYSTEM_ERRORS:
+                raise  # gone another time, so not to be remembered as the image's fault
             unreadable[examples[row].name] = f"{type(error).__name__}: {error}"
             return
         if image.shape != (height, width, channels) or image.dtype != np.uint8:
@@ -152,7 +155,8 @@ def _decode_all(
                 f"{examples[row].name}: read() gave {image.dtype} {image.shape}, "
                 f"not uint8 {(height, width, channels)}"
             )
-        os.pwrite(descriptor, image, row * image_bytes)
+        if os.pwrite(descriptor, image, row * image_bytes) != image_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     todo = [row for row, content in enumerate(hashes) if content is not None]
     descriptor = os.open(pixels, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
@@ -160,9 +164,13 @@ def _decode_all(
         os.truncate(descriptor, len(examples) * image_bytes)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             futures = [pool.submit(decode_one, row) for row in todo]
-            for done, future in enumerate(as_completed(futures), start=1):
-                future.result()
-                on_progress(done, len(todo))
+            try:
+                for done, future in enumerate(as_completed(futures), start=1):
+                    future.result()
+                    on_progress(done, len(todo))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # not thousands more for nothing
+                raise
     finally:
         os.close(descriptor)
     return unreadable

@@ -21,6 +21,7 @@ from xbench.records.schema import (
     MemoryRecord,
     Metrics,
     Status,
+    Times,
 )
 from xbench.records.store import RunFolder
 from xbench.records.traces import TraceRow
@@ -74,9 +75,9 @@ def run_cell(job: Job, folder: RunFolder, observer: Observer) -> CellRecord:
     if log.exists() and log.stat().st_size == 0:
         log.unlink()
     record = _record(job, heard, ending, started_at)
+    folder.append(record)
     if heard.trace:
         folder.write_trace(job.planned.cell_id, heard.trace)
-    folder.append(record)
     return record
 
 
@@ -88,7 +89,7 @@ def _train(send, *args) -> CellResult:
 
 
 def _record(job: Job, heard: _Heard, ending: Ending, started_at: str) -> CellRecord:
-    result: CellResult = ending.value or CellResult(status="skipped")
+    result: CellResult | None = ending.value
     status, reason = _status(ending)
     settings, planned = job.settings, job.planned
     training = settings.training
@@ -110,11 +111,11 @@ def _record(job: Job, heard: _Heard, ending: Ending, started_at: str) -> CellRec
             "micro_batch": training.micro_batch,
         },
         ran=heard.prepared.ran if heard.prepared else {},
-        metrics=_metrics(job, result.scores),
-        time=result.time,
+        metrics=_metrics(job, result.scores if result else None),
+        time=result.time if result else Times(),
         memory=_memory(job, heard, result),
         epochs=heard.epochs,
-        selected_epoch=result.selected_epoch,
+        selected_epoch=result.selected_epoch if result else None,
         closures=sum(row.closures for row in heard.trace),
         steps=len(heard.trace),
         device={**job.machine.device_facts, "threads": training.threads or job.machine.threads},
@@ -160,9 +161,9 @@ def _metrics(job: Job, scores: Scores | None) -> Metrics:
     )
 
 
-def _memory(job: Job, heard: _Heard, result: CellResult) -> MemoryRecord:
+def _memory(job: Job, heard: _Heard, result: CellResult | None) -> MemoryRecord:
     """What was measured, or for a cell that died what its messages tell."""
-    measured = result.memory
+    measured = result.memory if result else MemoryRecord()
     if measured.peak_host_bytes is None and heard.prepared is not None:
         device_peaks = [row.device_peak_bytes for row in heard.trace if row.device_peak_bytes is not None]
         measured = heard.prepared.memory.model_copy(

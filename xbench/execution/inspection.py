@@ -17,6 +17,7 @@ from xbench.components.specs import Dataset, DatasetSpec, ModelSpec, OptimizerSp
 from xbench.data.decode import decode
 from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
+from xbench.paths import cache_dir
 from xbench.training.settings import Choice
 
 Send = Callable[[Any], None]
@@ -78,7 +79,7 @@ def input_shapes(
 
 
 def try_optimizers(send: Send, choices: Sequence[Choice], import_dirs: Sequence[str]) -> list[str | None]:
-    """Build each optimizer on a small matrix, which is how it checks its hyperparameters.
+    """Build each optimizer on a small matrix and take a step: that is when it checks its hyperparameters.
 
     Returns:
         For each what it objects to, or None.
@@ -89,11 +90,30 @@ def try_optimizers(send: Send, choices: Sequence[Choice], import_dirs: Sequence[
     for choice in choices:
         spec: OptimizerSpec = registry.load("optimizer", choice.name, import_dirs)
         try:
-            spec.load_factory()([torch.nn.Parameter(torch.zeros(2, 2))], **choice.params)
+            parameter = torch.nn.Parameter(torch.ones(2, 2))
+            optimizer = spec.load_factory()([parameter], **choice.params)
+            if spec.gradients != "sparse":
+                _take_a_step(optimizer, parameter)
             complaints.append(None)
         except Exception as error:  # plugins may object in any way
             complaints.append(f"optimizer '{choice.name}': {error}")
     return complaints
+
+
+def _take_a_step(optimizer: Any, parameter: Any) -> None:
+    calls = 0
+
+    def closure() -> Any:
+        nonlocal calls
+        calls += 1
+        optimizer.zero_grad()
+        loss = parameter.square().sum()
+        loss.backward()
+        return loss.detach().double()
+
+    optimizer.step(closure)
+    if calls == 0:
+        raise ValueError("its step never calls the closure, so it would train without gradients")
 
 
 def describe_dataset(send: Send, choice: Choice, import_dirs: Sequence[str]) -> DatasetFacts:
@@ -111,7 +131,13 @@ def describe_dataset(send: Send, choice: Choice, import_dirs: Sequence[str]) -> 
 def decode_dataset(send: Send, choice: Choice, strict: bool, import_dirs: Sequence[str]) -> DecodedDataset:
     """Decode a dataset to the cache; sends (decoded, total) while it does."""
     spec, dataset = _build_dataset(choice, import_dirs)
-    return decode(dataset, choice.name, spec.stand_in, strict, lambda done, total: send((done, total)))
+    try:
+        return decode(dataset, choice.name, spec.stand_in, strict, lambda done, total: send((done, total)))
+    except OSError as error:
+        raise XbenchError(
+            f"images cannot be cached in {cache_dir()}: {error.strerror}",
+            hint="XBENCH_CACHE_DIR moves the cache",
+        ) from error
 
 
 def describe_machine(send: Send, wanted: str) -> Machine:
@@ -144,8 +170,14 @@ def describe_machine(send: Send, wanted: str) -> Machine:
         device=device,
         device_facts=facts,
         threads=torch.get_num_threads(),
-        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+        versions={
+            "python": platform.python_version(),
+            **{name: version(name) for name in packages},
+            "cuda": torch.version.cuda if device != "cpu" else "",
+            "cudnn": str(torch.backends.cudnn.version()) if device != "cpu" else "",
+        },
         hardware={
+            "device": facts["name"],
             "system": platform.platform(),
             "cpu": _cpu_name(),
             "cores": os.cpu_count(),

@@ -121,7 +121,9 @@ def _resolve(dataset: DatasetChoice, import_dirs: Sequence[str]) -> ResolvedData
         warning = f"{dataset.fallback.name} stands in for {wanted}"
         if facts.stand_in:
             warning += f" ({facts.stand_in})"
-        warning += f", because: {error.message}; to run on {wanted}: {error.hint}"
+        warning += f", because: {error.message}"
+        if error.hint:
+            warning += f"; to run on {wanted}: {error.hint}"
         return ResolvedData(wanted, dataset.fallback, dataset.strict, facts, warning)
 
 

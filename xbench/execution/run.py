@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from xbench.execution.job import Job
 from xbench.execution.observer import Observer
 from xbench.execution.plan import PlannedRun, ResolvedData
 from xbench.isolation.run import call_in_child
+from xbench.isolation.server import MALLOC_SETTINGS
 from xbench.records.schema import CellRecord, ExperimentRecord, PlannedCell, RunRecord
 from xbench.records.store import RunFolder, check_writable
 from xbench.training.settings import CellSettings
@@ -42,8 +44,10 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer) -> RunFolder:
         suite=plan.name,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         device=plan.machine.device,
+        changes=list(plan.suite.changes),
         versions=plan.machine.versions,
         hardware=plan.machine.hardware,
+        malloc={name: os.environ.get(name, "") for name in MALLOC_SETTINGS},
         experiments=_experiments(plan),
         cells=[job.planned for job in jobs],
         warnings=warnings,
@@ -55,7 +59,13 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer) -> RunFolder:
         # Two experiments may declare the same cell: it runs once, and both show it.
         if job.planned.cell_id not in ended:
             observer.cell_started(job.planned)
-            ended[job.planned.cell_id] = record = run_cell(job, folder, observer)
+            try:
+                ended[job.planned.cell_id] = record = run_cell(job, folder, observer)
+            except OSError as error:
+                raise XbenchError(
+                    f"cannot keep results in {folder.path}: {error.strerror}",
+                    hint="what had ended before is kept; make space and run again",
+                ) from error
             observer.cell_ended(record)
     return folder
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +15,6 @@ from typing import Any
 
 from xbench.errors import XbenchError
 from xbench.memory.exhaustion import is_out_of_memory
-
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Failure:
-    """An exception, in words that can travel between processes."""
+    """An exception, in words that can travel between processes; its traceback is in the child's stderr."""
 
     summary: str
-    traceback: str
     out_of_memory: bool
 
 
@@ -71,8 +69,14 @@ def _settle(stderr_path: str) -> None:
     os.dup2(log, 2)
     os.close(log)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_die_with_parent, name="parent-watcher", daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """PR_SET_PDEATHSIG would not do: this process is the fork server's child, and every child keeps the
+    server's alive pipe open, so that the server outlives the parent for as long as a child runs."""
+    multiprocessing.parent_process().join()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _take_limits(limits: Limits) -> None:
@@ -85,6 +89,8 @@ def _take_limits(limits: Limits) -> None:
     # Start the thread pool before the limit: its stacks are address space, and would count against it.
     torch.ones(1 << 18).add_(1.0)
     device = torch.device(limits.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # events, plugins and libraries use the current device
     if limits.memory_bytes is None:
         return
     if device.type == "cuda":
@@ -97,6 +103,5 @@ def _describe(error: BaseException) -> Failure:
     text = " ".join(str(error).split())
     return Failure(
         summary=f"{type(error).__name__}: {text}" if text else type(error).__name__,
-        traceback=traceback.format_exc(),
         out_of_memory=is_out_of_memory(error),
     )

@@ -16,7 +16,7 @@ from xbench.isolation.child import Failure, Limits, child_main
 from xbench.isolation.server import server_context
 from xbench.memory.exhaustion import died_of_memory, oom_kill_count
 
-_STDERR_TAIL_CHARACTERS = 2000
+_STDERR_TAIL_BYTES = 2000
 _EXIT_GRACE_S = 10.0
 
 
@@ -116,6 +116,9 @@ def _listen(
                 kind, content = receiver.recv()
             except (EOFError, OSError):
                 return None  # the pipe broke, within a message perhaps: the child is dead or dying
+            except Exception as error:  # an object of a plugin's, say, whose module is not here
+                summary = f"what it sent cannot be read: {type(error).__name__}: {error}"
+                return "failed", Failure(summary, out_of_memory=False)
             if kind != "message":
                 return kind, content
             on_message(content)
@@ -125,7 +128,9 @@ def _listen(
 
 def _death(exit_code: int, stderr: str) -> str:
     if exit_code < 0:
-        how = f"killed by {signal.Signals(-exit_code).name}"
+        number = -exit_code
+        named = number in set(signal.Signals)  # real-time signals are not
+        how = f"killed by {signal.Signals(number).name if named else f'signal {number}'}"
     else:
         how = f"exited with code {exit_code} without a result"
     lines = stderr.strip().splitlines()
@@ -133,4 +138,9 @@ def _death(exit_code: int, stderr: str) -> str:
 
 
 def _tail(path: Path) -> str:
-    return path.read_text(errors="replace")[-_STDERR_TAIL_CHARACTERS:]
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _STDERR_TAIL_BYTES))  # a cell may have written gigabytes
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""  # the child died before it opened its log

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 from pathlib import Path
 
@@ -12,6 +13,8 @@ _MESSAGES = (
     "could not create a primitive",
     "could not create a memory object",
     "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
 
@@ -19,6 +22,8 @@ _MESSAGES = (
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out (and not that something else is wrong)."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
     return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
 

@@ -1,4 +1,4 @@
-"""Resident memory of this process: what it is now, and its exact peak since a reset.
+"""Resident memory of this process: what it is now, and its peak since a reset.
 
 Linux keeps the peak (`VmHWM`) and resets it when `5` is written to `/proc/self/clear_refs` (proc(5)). Where
 that is not allowed (macOS, some containers) a thread samples, and the records say so.
@@ -40,7 +40,8 @@ def host_peak_meter() -> HostPeakMeter:
 
 
 class _KernelPeak:
-    """Exact: the kernel's own high-water mark. A reset and a reading take some 30 microseconds."""
+    """The kernel's own high-water mark: no peak is missed, and it is as good as the kernel's count of pages,
+    which it batches (some 100 kB a thread). A reset and a reading take some 30 microseconds."""
 
     method: PeakMethod = "clear_refs"
 

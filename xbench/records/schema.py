@@ -60,6 +60,7 @@ class Metrics(Record):
     """Of the selected weights. All but train_accuracy are on the test split.
 
     Attributes:
+        train_accuracy: on the distinct training examples, not on repeated ones.
         auc: area under the ROC curve, from scores.
         balanced_accuracy: mean of the classes' recalls, from hard predictions.
         recall, precision: of the positive class (two classes), else macro means.
@@ -94,7 +95,7 @@ class MemoryRecord(Record):
     limit_bytes: the hard limit the cell ran under.
     base_host_bytes: resident after a warm-up step on one example.
     peak_host_bytes: resident peak, libraries included, over training and evaluation.
-    peak_device_bytes: peak of the CUDA allocator.
+    peak_device_bytes: peak of the CUDA allocator over training.
     host_peak_method: `clear_refs` (exact) or `sampled`.
     """
 
@@ -182,8 +183,10 @@ class RunRecord(Record):
     """`run.json`: what stands when a run starts.
 
     Attributes:
+        changes: what the command line changed of the suite (`--set` and the like, `--only`).
         versions: of xbench, Python, torch and what else results depend on.
         hardware: of the machine and the device.
+        malloc: the allocator's settings that cells ran under (glibc's environment variables).
         warnings: what a reader of any table of this run must be told.
     """
 
@@ -191,7 +194,9 @@ class RunRecord(Record):
     suite: str
     started_at: str
     device: str
+    changes: list[str] = Field(default_factory=list)
     versions: dict[str, str]
+    malloc: dict[str, str] = Field(default_factory=dict)
     hardware: dict[str, Any]
     experiments: list[ExperimentRecord]
     cells: list[PlannedCell]

@@ -46,15 +46,15 @@ class RunFolder:
             path = _make_unique(parent, stamp)
             (path / "traces").mkdir()
             (path / "logs").mkdir()
-            (path / "suite.toml").write_text(suite_text)
-            (path / "run.json").write_text(run.model_dump_json(indent=2) + "\n")
+            (path / "suite.toml").write_text(suite_text, encoding="utf-8")
+            (path / "run.json").write_text(run.model_dump_json(indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise _unwritable(parent, error) from error
         return cls(path)
 
     def append(self, record: CellRecord) -> None:
         """Add one line to `cells.jsonl` and see it to the disk."""
-        with (self.path / "cells.jsonl").open("a") as file:
+        with (self.path / "cells.jsonl").open("a", encoding="utf-8") as file:
             file.write(record.model_dump_json() + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -76,13 +76,13 @@ class RunFolder:
             XbenchError: a file is missing or damaged; a damaged line is named.
         """
         try:
-            run = RunRecord.model_validate_json((self.path / "run.json").read_text())
+            run = RunRecord.model_validate_json((self.path / "run.json").read_bytes())
         except (OSError, ValueError) as error:
             raise XbenchError(f"{self.path} holds no readable run.json", hint=_READ_HINT) from error
         cells_path = self.path / "cells.jsonl"
         # Bytes, split at line feeds alone: names may hold characters that `str.splitlines` takes for an end.
-        text = cells_path.read_bytes().rstrip(b"\n") if cells_path.exists() else b""
-        lines = text.split(b"\n") if text else []
+        # Behind the last line feed there is nothing, or a line that a crash cut short.
+        lines = cells_path.read_bytes().split(b"\n")[:-1] if cells_path.exists() else []
         last: dict[str, CellRecord] = {}
         for number, line in enumerate(lines, start=1):
             try:

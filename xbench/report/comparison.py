@@ -78,11 +78,13 @@ class Column:
     """One optimizer of a comparison, over its seeds.
 
     Attributes:
+        planned: seeds that the run declared.
         records: of each seed that has ended, failed ones included.
         figures: row key -> mean and interval over the seeds that are done.
     """
 
     name: str
+    planned: int
     records: tuple[CellRecord, ...]
     figures: dict[str, Interval]
 
@@ -109,25 +111,26 @@ def comparisons(run: RunRecord, records: list[CellRecord]) -> list[Comparison]:
     by_id = {record.cell_id: record for record in records}
     result = []
     for experiment in run.experiments:
-        ended: dict[str, list[CellRecord]] = {}
+        declared: dict[str, list[str]] = {}
         for cell in run.cells:
             if cell.experiment == experiment.name:
-                found = ended.setdefault(cell.column, [])
-                if cell.cell_id in by_id:
-                    found.append(by_id[cell.cell_id])
-        columns = tuple(_column(name, found) for name, found in ended.items())
+                declared.setdefault(cell.column, []).append(cell.cell_id)
+        columns = tuple(
+            _column(name, len(ids), [by_id[cell_id] for cell_id in ids if cell_id in by_id])
+            for name, ids in declared.items()
+        )
         result.append(_compare(experiment, columns))
     return result
 
 
-def _column(name: str, records: list[CellRecord]) -> Column:
+def _column(name: str, planned: int, records: list[CellRecord]) -> Column:
     done = [record for record in records if record.status == "done"]
     figures = {}
     for row in ROWS:
         values = [value for record in done if (value := row.value(record)) is not None]
         if values:
             figures[row.key] = interval(values)
-    return Column(name, tuple(records), figures)
+    return Column(name, planned, tuple(records), figures)
 
 
 def _compare(experiment: ExperimentRecord, columns: tuple[Column, ...]) -> Comparison:
@@ -135,29 +138,35 @@ def _compare(experiment: ExperimentRecord, columns: tuple[Column, ...]) -> Compa
     rows = []
     for row in ROWS:
         figures = [
-            figures.get(row.key) for column, references in shown for figures in (column.figures, *references)
+            figures.get(row.key)
+            for column, references in shown
+            for figures in (column.figures, *references.values())
         ]
         if any(figure is not None for figure in figures):
             rows.append((row.title, *(_figure(row, figure) for figure in figures)))
     header = [""]
     for column, references in shown:
         header.append(column.name)
-        header += [f"{experiment.reference_name} {column.name.split()[0]}" for _ in references]
+        header += [f"{experiment.reference_name} {name}" for name in references]
     return Comparison(experiment, columns, tuple(header), tuple(rows), _notes(experiment, columns))
 
 
 def _with_references(
     experiment: ExperimentRecord, columns: tuple[Column, ...]
-) -> list[tuple[Column, list[dict[str, Interval]]]]:
-    """Each column, and behind the last one of an optimizer's label the reference figures for it."""
-    shown = []
+) -> list[tuple[Column, dict[str, dict[str, Interval]]]]:
+    """Each column, and the reference figures that stand behind it: those of that very column, and behind
+    the last column of an optimizer's label those of the label."""
+    known, shown = experiment.reference, []
     for place, column in enumerate(columns):
         label = column.name.split()[0]
         is_last = all(later.name.split()[0] != label for later in columns[place + 1 :])
-        reference = experiment.reference.get(column.name) or experiment.reference.get(label)
-        figures = {key: Interval(value, None, (value,)) for key, value in (reference or {}).items()}
-        shown.append((column, [figures] if reference and is_last else []))
+        names = dict.fromkeys([column.name, *([label] if is_last else [])])
+        shown.append((column, {name: _as_intervals(known[name]) for name in names if name in known}))
     return shown
+
+
+def _as_intervals(figures: dict[str, float]) -> dict[str, Interval]:
+    return {key: Interval(value, None, (value,)) for key, value in figures.items()}
 
 
 def _figure(row: Row, figure: Interval | None) -> str:
@@ -182,12 +191,14 @@ def _notes(experiment: ExperimentRecord, columns: tuple[Column, ...]) -> tuple[s
         for record in column.records:
             if record.status != "done":
                 notes.append(f"{column.name}, seed {record.seed}: {record.status}: {record.reason}")
-        if not column.records:
-            notes.append(f"{column.name}: not run")
+        if len(column.records) < column.planned:
+            notes.append(f"{column.name}: {len(column.records)} of {column.planned} seeds were run")
     counts = {len([r for r in column.records if r.status == "done"]) for column in columns} - {0}
     if counts and max(counts) > 1:
-        seeds = "/".join(str(count) for count in sorted(counts))
+        seeds = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
         notes.append(f"mean ± half width of the {CONFIDENCE:.0%} t interval over {seeds} seeds")
+    if len(counts) > 1:
+        notes.append("columns are means over different seeds: compare them with care")
     devices = dict.fromkeys(f"{r.device.get('name')} ({r.device.get('threads')} threads)" for r in records)
     if len(devices) > 1:
         notes.append(f"times were taken on different devices and cannot be compared: {', '.join(devices)}")

@@ -24,7 +24,7 @@ def to_csv(records: list[CellRecord]) -> str:
     import pandas
 
     frame = pandas.json_normalize([record.model_dump(exclude={"epochs"}) for record in records])
-    return frame.to_csv(index=False)
+    return frame.convert_dtypes().to_csv(index=False)  # else whole numbers beside a gap become floats
 
 
 def to_markdown(run: RunRecord, comparisons: list[Comparison]) -> str:

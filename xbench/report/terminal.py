@@ -53,4 +53,5 @@ def _data_line(records: list[CellRecord]) -> str:
 
 
 def _device(run: RunRecord) -> str:
-    return f"{run.device}: {run.hardware.get('cpu')}, {run.hardware.get('cores')} cores"
+    name = run.hardware.get("device") or run.hardware.get("cpu")
+    return f"{run.device}: {name}, {run.hardware.get('cores')} cores"

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from xbench.components.registry import Kind
+from xbench.components.registry import Kind, did_you_mean
 from xbench.components.settings import Settings
 from xbench.errors import XbenchError
 from xbench.suite.explain import explain
@@ -102,6 +102,7 @@ class _Expander:
         for place, experiment in self._suite.experiments.items():
             columns = list(self._columns(experiment, ("experiment", place)))
             self._check_titles(columns)
+            self._check_reference(experiment, columns, ("experiment", place))
             for seed in self._suite.header.seed_list:
                 self._result.cells += [replace(column, seed=seed) for column in columns]
         return self._result
@@ -152,6 +153,14 @@ class _Expander:
                     hint="give one of the optimizers a `label`",
                 )
             seen.add(column.column)
+
+    def _check_reference(self, experiment: Experiment, columns: list[Cell], path: Path) -> None:
+        titles = {title for c in columns for title in (c.column, c.column.split()[0])}
+        for name in experiment.reference.columns if experiment.reference and titles else ():
+            if name not in titles:
+                guess = did_you_mean(name, sorted(titles))
+                message = f"a reference for '{name}', which is no column of this experiment.{guess}"
+                self._problems.add((*path, "reference", "columns", name), message)
 
     def _choices(self, kind: Kind, table: Table, path: Path, several: bool) -> Iterator[Labelled]:
         """Every component that a table names, with every combination of its settings.

@@ -30,12 +30,14 @@ class Suite:
     """A suite as it was read, and the place to note what else is wrong with it.
 
     Attributes:
+        changes: what the command line changed: `KEY=VALUE` and `--only NAME`.
         header: the `[suite]` table; a stand-in for it if it was wrong.
         experiments: those that are to run, by their place in the file. What was wrong in one is left out of
             it, so that the rest of it can be checked as well.
     """
 
     text: str
+    changes: tuple[str, ...]
     header: Header
     experiments: dict[int, Experiment]
     problems: Problems
@@ -67,6 +69,7 @@ def read_suite(path: Path, overrides: Sequence[str] = (), only: Sequence[str] = 
     _check_only(tables, only, path)
     return Suite(
         text=text,
+        changes=(*overrides, *(f"--only {name}" for name in only)),
         header=_salvage(Header, header, {"name": "unnamed"}),
         experiments={
             place: _salvage(Experiment, table, {"name": "unnamed"} | _salvage_components(table))

@@ -53,7 +53,7 @@ class OptimizerTable(Table):
         label: column title, where the same optimizer stands more than once.
     """
 
-    label: str | None = Field(None, min_length=1)
+    label: str | None = Field(None, pattern=r"^\S+$")
 
 
 class DatasetTable(Table):

@@ -54,6 +54,7 @@ def train_cell(
         XbenchError: the settings cannot be met; anything else is a fault of a component or of xbench.
     """
     started = time.perf_counter()
+    torch.backends.cudnn.allow_tf32 = False  # "float32" means float32, in convolutions as elsewhere
     model_spec: ModelSpec = registry.load("model", settings.model.name, import_dirs)
     optimizer_spec: OptimizerSpec = registry.load("optimizer", settings.optimizer.name, import_dirs)
     model = build_model(model_spec, settings, data)

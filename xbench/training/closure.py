@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from xbench.errors import XbenchError
 from xbench.training.loader import ImageLoader
@@ -24,8 +23,9 @@ class AccumulatingClosure:
 
     Args:
         micro_batch: examples in memory at once; None for the whole batch.
-        seed: of dropout masks: they are the same at every evaluation of one step, or a line search would
-            compare values of different functions.
+        seed: of what the model draws (dropout masks): it is the same at every evaluation of one step, or a
+            line search would compare values of different functions. Each part draws its own, so with
+            another `micro_batch` such a model sees other masks.
 
     Raises:
         XbenchError: `micro_batch` is set and the model normalises over batches, which no accumulation can
@@ -44,7 +44,6 @@ class AccumulatingClosure:
         self._model, self._loader, self._objective = model, loader, objective
         self._micro_batch = micro_batch
         self._seed = seed
-        self._has_dropout = any(isinstance(m, _DropoutNd) for m in model.modules())
         self._resident: list[tuple[torch.Tensor, torch.Tensor]] | None = None
 
     def start(self, step: int, indices: np.ndarray) -> None:
@@ -71,13 +70,12 @@ class AccumulatingClosure:
         parts = self._resident or self._loader.parts(self._indices, self._micro_batch)
         total = None
         for number, (images, labels) in enumerate(parts):
-            if self._has_dropout:
-                torch.manual_seed(self._mask_seed(number))
+            torch.manual_seed(self._draw_seed(number))  # always: no list of modules that draw is complete
             loss = self._objective.summed(self._model(images), labels) / self._total_weight
             loss.backward()
             part = loss.detach().double()
             total = part if total is None else total + part
         return total
 
-    def _mask_seed(self, part: int) -> int:
+    def _draw_seed(self, part: int) -> int:
         return int(np.random.SeedSequence([self._seed, self._step, part]).generate_state(1)[0])

@@ -10,7 +10,8 @@ import torch
 
 def storage_bytes(tensors: Iterable[torch.Tensor]) -> int:
     """Bytes of all distinct storages: tensors that share one count once."""
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    dense = [part for t in tensors for part in ((t._indices(), t._values()) if t.is_sparse else (t,))]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in dense}
     return sum(storages.values())
 
 

@@ -36,7 +36,7 @@ class ImageLoader:
         self._shape = data.shape
         self._device, self._dtype = device, dtype
         self._contiguous = memory_format == "contiguous"
-        self._labels = torch.from_numpy(data.labels).to(device)
+        self._labels = torch.from_numpy(data.labels)
         # One line of pixels has its channels side by side: as vectors of a whole line, scale and shift are
         # applied at the speed of one long array instead of `channels` values at a time.
         mean = torch.tensor(spec.mean, dtype=dtype).expand(channels).repeat(width)
@@ -59,11 +59,18 @@ class ImageLoader:
         for start in range(0, len(indices), _BLOCK):
             pixels = torch.from_numpy(self._reader.read(self._rows[indices[start : start + _BLOCK]]))
             # Moved as bytes: `copy_` alone would convert on the host, and move four times as much.
-            images[start : start + _BLOCK].copy_(pixels.to(self._device))
+            images[start : start + _BLOCK].copy_(self._moved(pixels))
         lines.mul_(self._scale).add_(self._shift)
         images = images.permute(0, 3, 1, 2)  # channels-last by its strides, without a copy
-        labels = self._labels[torch.from_numpy(indices)]
+        labels = self._moved(self._labels[torch.from_numpy(indices)])
         return (images.contiguous() if self._contiguous else images), labels
+
+    def _moved(self, host: torch.Tensor) -> torch.Tensor:
+        """The tensor on the device, without waiting for it: pinned memory is sent while the host goes on, and
+        torch reuses it only once it is sent."""
+        if self._device.type != "cuda":
+            return host
+        return host.pin_memory().to(self._device, non_blocking=True)
 
     def parts(self, indices: np.ndarray, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Load a batch in parts of at most `size`, one at a time, in order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,16 +96,22 @@ class Trainer:
         order = epoch_order(self.split.train, self.seed, epoch)
         started = time.perf_counter()
         losses = 0.0
-        for number in range(self.steps_per_epoch):
-            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
-            step = (epoch - 1) * self.steps_per_epoch + number + 1
-            self.profiler.begin()
-            self.closure.start(step, batch)
-            self.optimizer.step(self.closure)
-            self.profiler.end()
-            losses += self.recorder.add(step, epoch, self.closure.first_loss, self.closure.evaluations)
-        losses += self.recorder.flush()
-        self.training_s += time.perf_counter() - started
+        try:
+            for number in range(self.steps_per_epoch):
+                batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+                step = (epoch - 1) * self.steps_per_epoch + number + 1
+                self.profiler.begin()
+                self.closure.start(step, batch)
+                self.optimizer.step(self.closure)
+                self.profiler.end()
+                losses += self.recorder.add(step, epoch, self.closure.first_loss, self.closure.evaluations)
+            losses += self.recorder.flush()
+        except BaseException:
+            with suppress(Exception):  # the steps before the failure; the failure itself tells more
+                self.recorder.flush()
+            raise
+        finally:
+            self.training_s += time.perf_counter() - started
         return losses / self.steps_per_epoch
 
     def _validate(self, epoch: int, train_loss: float) -> EpochRecord:

@@ -37,7 +37,6 @@ class TraceRecorder:
         self.wall_s: list[float] = []
         self.host_peak_bytes = 0
         self.device_peak_bytes: int | None = None
-        self.closures = 0
 
     def add(self, step: int, epoch: int, loss: torch.Tensor, closures: int) -> float:
         """Note a step that the profiler has just ended, and flush if the interval is over."""
@@ -81,7 +80,6 @@ class TraceRecorder:
 
     def _summarise(self, rows: tuple[TraceRow, ...]) -> None:
         self.wall_s += [row.wall_s for row in rows]
-        self.closures += sum(row.closures for row in rows)
         self.host_peak_bytes = max(self.host_peak_bytes, *(row.host_peak_bytes for row in rows))
         device_peaks = [row.device_peak_bytes for row in rows if row.device_peak_bytes is not None]
         if device_peaks:

@@ -25,7 +25,7 @@ class TrainingSettings(BaseModel):
         epochs: passes over the training examples.
         batch_size: examples of one optimizer step, or `"full"`.
         micro_batch: examples in memory at once, or `"full"` for the whole batch. A smaller one changes
-            nothing but memory, time and rounding.
+            nothing but memory, time and rounding (and, in a model with dropout, which masks are drawn).
         dtype: of parameters, images and losses.
         memory_format: of image batches; channels-last is faster for convolutions, contiguous is what a
             plain PyTorch loop has.

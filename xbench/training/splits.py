@@ -106,6 +106,8 @@ def _draw_balanced(
             f"train_size {wanted} is more than the {available} examples that balanced classes have",
             hint='use train_size = "all"',
         )
+    if wanted < len(classes):
+        raise XbenchError(f"train_size {wanted} is less than the {len(classes)} classes to balance")
     drawn = []
     for place, members in enumerate(classes):
         count = wanted // len(classes) + (place < wanted % len(classes))
