@@ -28,7 +28,17 @@ ALLOWED = {
     "records": {"errors"},
     "training": {"components", "data", "memory", "records", "errors"},
     "suite": {"components", "training.settings", "errors", "units"},
-    "execution": {"components", "data", "isolation", "records", "suite", "training", "errors", "paths", "units"},
+    "execution": {
+        "components",
+        "data",
+        "isolation",
+        "records",
+        "suite",
+        "training",
+        "errors",
+        "paths",
+        "units",
+    },
     "report": {"records", "units"},
     "cli": {
         "components",

@@ -11,12 +11,14 @@ from rich.text import Text
 
 from xbench.cli.output import Format, stderr_console, stdout_console
 from xbench.execution.plan import PlannedRun
+from xbench.report.export import markdown_line
+from xbench.report.terminal import print_line
 
 
 def print_cells(plan: PlannedRun, form: Format) -> None:
     """Print what would run, in order; warnings go to stderr."""
     for warning in dict.fromkeys(data.warning for data in plan.data if data.warning):
-        stderr_console().print(Text(f"warning: {warning}", style="bold yellow"))
+        print_line(stderr_console(), f"warning: {warning}", "bold yellow")
     rows = _rows(plan)
     if form is Format.JSON:
         print(json.dumps({"suite": plan.name, "device": plan.machine.device, "cells": rows}, indent=2))
@@ -26,7 +28,7 @@ def print_cells(plan: PlannedRun, form: Format) -> None:
         writer.writerows(rows)
     elif form is Format.MARKDOWN:
         for cells in (list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)):
-            print(f"| {' | '.join(str(cell) for cell in cells)} |")
+            print(markdown_line(tuple(str(cell) for cell in cells)))
     else:
         table = Table(title=Text(f"{plan.name}: {len(rows)} cells on {plan.machine.device}"))
         for name in rows[0]:

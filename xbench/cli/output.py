@@ -26,9 +26,14 @@ class Format(StrEnum):
     MARKDOWN = "markdown"
 
 
+class _ResultsConsole(Console):
+    def on_broken_pipe(self) -> None:
+        _close_stdout()
+
+
 def stdout_console() -> Console:
     """Rich's console for results."""
-    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    return _ResultsConsole(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
 def stderr_console() -> Console:
@@ -56,6 +61,11 @@ def print_results(folder: RunFolder, form: Format) -> None:
             print_run(stdout_console(), run, compared, where)
 
 
+def _close_stdout() -> None:
+    """Let what is still to be written go nowhere, quietly."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 @contextmanager
 def _reader_may_leave() -> Iterator[None]:
     """`xbench show | head`: that the reader has enough is no failure, and says nothing about the cells."""
@@ -63,7 +73,7 @@ def _reader_may_leave() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_stdout()
 
 
 def _shortest(path: Path) -> str:

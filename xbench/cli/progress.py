@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from xbench.cli.output import stderr_console
 from xbench.records.schema import CellRecord, PlannedCell
+from xbench.report.terminal import print_line
 from xbench.training.events import EpochDone, Prepared, StepsDone
 from xbench.units import format_bytes, format_seconds
 
@@ -87,7 +87,7 @@ class ProgressDisplay:
         self._say(line, "" if record.status == "done" else "yellow")
 
     def _say(self, text: str, style: str) -> None:
-        self._bars.console.print(Text(text, style=style))
+        print_line(self._bars.console, text, style)
 
 
 def _name(cell: PlannedCell | CellRecord) -> str:

@@ -15,7 +15,7 @@ Examples:
 
 - `xbench run suites/report.toml`
 - `xbench run suites/report.toml --only table-3 --seeds 3`
-- `xbench run suites/report.toml --set adam.lr=[1e-4,1e-3] --set epochs=2 --dry-run`
+- `xbench run suites/report.toml --set 'adam.lr=[1e-4,1e-3]' --set epochs=2 --dry-run`
 - `xbench run my.toml --allow-import . --format json > result.json`
 """
 
@@ -68,8 +68,8 @@ def run(
     overrides = [f"suite.{key}={value}" for key, value in flags.items() if value is not None]
     display = ProgressDisplay()
     try:
-        start_server()
         text = read_suite(suite, [*(set_ or []), *overrides], only or [])
+        start_server()
         plan = plan_run(text, [str(directory) for directory in allow_import or []])
         if dry_run:
             print_cells(plan, form)

@@ -61,19 +61,21 @@ def run_cell(job: Job, folder: RunFolder, observer: Observer) -> CellRecord:
         observer.cell_message(message)
 
     log = folder.log_path(job.planned.cell_id)
-    with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
-        ending = run_in_child(
-            _train,
-            job.settings,
-            job.data,
-            scratch,
-            job.import_dirs,
-            on_message=hear,
-            stderr_path=log,
-            limits=Limits(job.machine.device, job.settings.training.threads, job.memory_limit_bytes),
-        )
-    if log.exists() and log.stat().st_size == 0:
-        log.unlink()
+    try:
+        with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
+            ending = run_in_child(
+                _train,
+                job.settings,
+                job.data,
+                scratch,
+                job.import_dirs,
+                on_message=hear,
+                stderr_path=log,
+                limits=Limits(job.machine.device, job.settings.training.threads, job.memory_limit_bytes),
+            )
+    finally:  # an interrupt comes this way, too
+        if log.exists() and log.stat().st_size == 0:
+            log.unlink()
     record = _record(job, heard, ending, started_at)
     folder.append(record)
     if heard.trace:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -55,8 +54,6 @@ def child_main(
         pipe.send(("returned", job(send, *args)))
     except XbenchError as error:
         pipe.send(("refused", error))
-    except BrokenPipeError:
-        sys.exit(1)  # the parent is gone: nobody is left to tell
     except BaseException as error:
         traceback.print_exc()
         pipe.send(("failed", _describe(error)))

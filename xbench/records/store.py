@@ -46,7 +46,7 @@ class RunFolder:
             path = _make_unique(parent, stamp)
             (path / "traces").mkdir()
             (path / "logs").mkdir()
-            (path / "suite.toml").write_text(suite_text, encoding="utf-8")
+            (path / "suite.toml").write_bytes(suite_text.encode())
             (path / "run.json").write_text(run.model_dump_json(indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise _unwritable(parent, error) from error

@@ -32,9 +32,9 @@ def to_markdown(run: RunRecord, comparisons: list[Comparison]) -> str:
     parts = [f"**Warning:** {_escape(warning)}" for warning in run.warnings]
     for comparison in comparisons:
         lines = [
-            _line(comparison.header),
-            _line(("---", *("---:" for _ in comparison.header[1:]))),
-            *(_line(row) for row in comparison.rows),
+            markdown_line(comparison.header),
+            markdown_line(("---", *("---:" for _ in comparison.header[1:]))),
+            *(markdown_line(row) for row in comparison.rows),
         ]
         notes = "\n".join(f"- {_escape(note)}" for note in comparison.notes)
         parts += [
@@ -64,7 +64,8 @@ def _experiment(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _line(cells: tuple[str, ...]) -> str:
+def markdown_line(cells: tuple[str, ...]) -> str:
+    """One row of a Markdown table."""
     return f"| {' | '.join(_escape(cell) for cell in cells)} |"
 
 

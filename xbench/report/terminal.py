@@ -13,16 +13,21 @@ from xbench.report.comparison import Comparison
 def print_run(console: Console, run: RunRecord, comparisons: list[Comparison], folder: str) -> None:
     """Print every table of a run, warnings first."""
     for warning in run.warnings:
-        console.print(Text(f"warning: {warning}", style="bold yellow"))
+        print_line(console, f"warning: {warning}", "bold yellow")
     for comparison in comparisons:
         console.print()
         console.print(_table(comparison))
         for note in comparison.notes:
-            console.print(Text(f"  {note}", style="dim"))
+            print_line(console, f"  {note}", "dim")
     console.print()
     console.print(
         Text(f"{_device(run)}; torch {run.versions.get('torch')}; records in {folder}", style="dim")
     )
+
+
+def print_line(console: Console, text: str, style: str) -> None:
+    """Print a sentence; where nobody watches it stays on one line, for other programs to find."""
+    console.print(Text(text, style=style), soft_wrap=not console.is_terminal)
 
 
 def _table(comparison: Comparison) -> Table:

@@ -56,7 +56,9 @@ class Problems:
                 return 0, f"--set {self.overrides[around]}"
             around = around[:-1]
         line = line_of(lines, path) or 1
-        return line, f"{self.file}:{line}"
+        inside = [argument for key, argument in self.overrides.items() if key[: len(path)] == path]
+        changed = f" (with {' '.join(f'--set {argument}' for argument in inside)})" if inside and path else ""
+        return line, f"{self.file}:{line}{changed}"
 
 
 def _as_written(path: Path, document: Any) -> Path:

@@ -82,7 +82,7 @@ def read_suite(path: Path, overrides: Sequence[str] = (), only: Sequence[str] = 
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise XbenchError(f"{path}: no such suite", hint="`xbench list suites` shows those here") from None
     except IsADirectoryError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from xbench.training.evaluation import Evaluation, evaluate
 from xbench.training.events import EpochDone
 from xbench.training.loader import ImageLoader
 from xbench.training.objective import Objective
-from xbench.training.recorder import TraceRecorder
+from xbench.training.recorder import Diverged, TraceRecorder
 from xbench.training.settings import TrainingSettings
 from xbench.training.splits import Split, epoch_order
 
@@ -106,13 +105,25 @@ class Trainer:
                 self.profiler.end()
                 losses += self.recorder.add(step, epoch, self.closure.first_loss, self.closure.evaluations)
             losses += self.recorder.flush()
-        except BaseException:
-            with suppress(Exception):  # the steps before the failure; the failure itself tells more
-                self.recorder.flush()
+        except Exception as error:
+            self._flush_before(error)
             raise
         finally:
             self.training_s += time.perf_counter() - started
         return losses / self.steps_per_epoch
+
+    def _flush_before(self, error: Exception) -> None:
+        """Send the steps before a failure.
+
+        Raises:
+            Diverged: one of their losses was not finite, which then came first.
+        """
+        try:
+            self.recorder.flush()
+        except Diverged:
+            raise
+        except Exception as second:  # the device is gone, perhaps: the first failure tells more
+            error.add_note(f"the last steps are not in the trace: {second}")
 
     def _validate(self, epoch: int, train_loss: float) -> EpochRecord:
         validation = self.evaluate(self.split.validation) if len(self.split.validation) else None

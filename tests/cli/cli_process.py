@@ -1,0 +1,89 @@
+"""`xbench` as a user starts it: a process of its own, in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+# What would change widths, colours, places and data, if the one who runs the tests has set it.
+UNWANTED = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "XBENCH_CHEST_XRAY_ROOT")
+
+
+class Cli:
+    """Starts `python -m xbench`."""
+
+    def __init__(self, cache: Path):
+        kept = {key: value for key, value in os.environ.items() if key not in UNWANTED}
+        # One thread, as threads that wait for each other are slow where tests share the processor.
+        self.environment = {**kept, "XBENCH_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"}
+
+    def __call__(self, folder: Path, *args: str, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+        """Run a command to its end.
+
+        Args:
+            python: options of the interpreter.
+        """
+        # Into files: a pipe would end only with the fork server, which a command may leave behind importing.
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            done = subprocess.run(
+                [sys.executable, *python, "-m", "xbench", *args],
+                cwd=folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                timeout=220,
+            )
+            for stream in (out, err):
+                stream.seek(0)
+            return subprocess.CompletedProcess(done.args, done.returncode, out.read(), err.read())
+
+    def into_closed_pipe(self, folder: Path, *args: str) -> subprocess.CompletedProcess:
+        """Run a command whose output nobody reads, as behind `| true`."""
+        reader, writer = os.pipe()
+        os.close(reader)
+        try:
+            return subprocess.run(
+                [sys.executable, "-m", "xbench", *args],
+                cwd=folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=writer,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=220,
+            )
+        finally:
+            os.close(writer)
+
+    def start(self, folder: Path, *args: str) -> subprocess.Popen:
+        """Start a command, at the head of a process group, as a shell would."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "xbench", *args],
+            cwd=folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            # Tests that run in the background of a shell ignore interrupts, and would pass that on.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+
+def records_of(folder: Path) -> list[dict[str, Any]]:
+    """The lines of the one run below a folder, as they were written."""
+    (path,) = folder.glob("results/*/*/cells.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def one_line(text: str) -> str:
+    """Text as it was before it was broken into lines."""
+    return " ".join(text.split())

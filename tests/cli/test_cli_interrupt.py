@@ -1,0 +1,141 @@
+"""Ctrl-C in the middle of a cell."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from cli_process import one_line, records_of
+
+SUITE = """
+[suite]
+name = "interrupted"
+
+[[experiment]]
+name = "small"
+model = "tiny_parts:build_model"
+dataset = "tiny_parts:build_dataset"
+train_size = 20
+batch_size = 5
+optimizer = [
+  { label = "first", name = "sgd" },
+  { label = "second", name = "tiny_parts:Waiting", at = 2 },
+  { label = "third", name = "adam" },
+]
+"""
+
+
+def wait_for(condition, what: str) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def is_gone(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def is_importing_torch(process: psutil.Process) -> bool:
+    """Whether torch's first libraries are there: the import then takes seconds yet."""
+    try:
+        return any("libtorch" in area.path for area in process.memory_maps())
+    except psutil.Error:
+        return False
+
+
+@dataclass
+class Interrupted:
+    """A run that was interrupted.
+
+    Attributes:
+        family: the processes that it had started.
+        libraries: files that the command itself had mapped.
+    """
+
+    place: Path
+    exit_code: int
+    out: str
+    err: str
+    family: list[psutil.Process]
+    libraries: set[str]
+
+
+@pytest.fixture(scope="module")
+def interrupted(xbench, tmp_path_factory, allow_user_code) -> Interrupted:
+    """Interrupted while its second cell trains."""
+    place = tmp_path_factory.mktemp("interrupted")
+    (place / "suite.toml").write_text(SUITE)
+    with xbench.start(place, "run", "suite.toml", *allow_user_code) as process:
+        try:
+            wait_for(
+                lambda: (place / "waiting").exists() or process.poll() is not None, "the second cell waits"
+            )
+            assert process.poll() is None, process.communicate()
+            command = psutil.Process(process.pid)
+            family = command.children(recursive=True)
+            libraries = {Path(area.path).name for area in command.memory_maps()}
+            os.killpg(process.pid, signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    return Interrupted(place, process.returncode, out, err, family, libraries)
+
+
+def test_exit_code(interrupted):
+    assert interrupted.exit_code == 130
+    assert interrupted.out == ""
+    assert "interrupted" in interrupted.err
+    assert "results/interrupted/" in one_line(interrupted.err)
+    assert "Traceback" not in interrupted.err
+
+
+def test_cells_that_had_ended_are_recorded(interrupted):
+    (record,) = records_of(interrupted.place)
+    assert (record["column"], record["status"]) == ("first", "done")
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the log of the cell in flight stays, empty")
+def test_no_empty_logs(interrupted):
+    (folder,) = interrupted.place.glob("results/interrupted/*")
+    assert list((folder / "logs").iterdir()) == []
+
+
+def test_no_process_is_left(interrupted):
+    assert int((interrupted.place / "waiting").read_text()) in {process.pid for process in interrupted.family}
+    wait_for(lambda: all(map(is_gone, interrupted.family)), "all processes are gone")
+
+
+def test_the_command_itself_never_loads_torch(interrupted):
+    assert any(name.startswith("libc") for name in interrupted.libraries)
+    assert not any(name.startswith("libtorch") for name in interrupted.libraries)
+
+
+def test_show_tells_what_did_not_run(interrupted, xbench):
+    shown = xbench(interrupted.place, "show")
+    assert shown.returncode == 0
+    assert "second: 0 of 1 seeds were run" in shown.stdout
+    assert "third: 0 of 1 seeds were run" in shown.stdout
+    assert "first: " not in shown.stdout
+
+
+def test_while_torch_is_imported(xbench, tmp_path, allow_user_code):
+    (tmp_path / "suite.toml").write_text(SUITE)
+    with xbench.start(tmp_path, "run", "suite.toml", *allow_user_code) as process:
+        try:
+            command = psutil.Process(process.pid)
+            wait_for(lambda: any(map(is_importing_torch, command.children())), "the server imports torch")
+            os.killpg(process.pid, signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, out) == (130, "")
+    assert "Traceback" not in err

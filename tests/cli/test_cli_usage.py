@@ -1,0 +1,196 @@
+"""Commands that train nothing: help, lists, checks of a suite, and mistakes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from cli_process import one_line
+
+SUITE = """[suite]
+name = "usage"
+
+[[experiment]]
+name = "first"
+model = "report-cnn"
+dataset = { name = "synthetic-xray", train = 40, test = 10 }
+optimizer = ["sgd", "adam"]
+
+[[experiment]]
+name = "second"
+model = "report-cnn"
+dataset = { name = "synthetic-xray", train = 40, test = 10 }
+epochs = 4
+optimizer = [{ name = "adam", lr = 1e-3 }, { name = "sgd", label = "plain" }]
+"""
+
+MISTAKES = """[suite]
+name = "mistakes"
+sedes = 3
+
+[[experiment]]
+name = "first"
+model = "report-cn"
+dataset = "synthetic-xray"
+epochs = 0
+batchsize = 5
+
+  [[experiment.optimizer]]
+  name = "adm"
+
+  [[experiment.optimizer]]
+  name = "sgd"
+  lr = "fast"
+
+[[experiment]]
+name = "second"
+model = "report-cnn"
+dataset = { name = "synthetic-xray", image_size = 4 }
+optimizer = { name = "adam", momentun = 0.9 }
+
+[[experiment]]
+name = "third"
+model = "tiny_parts:build_model"
+dataset = { name = "synthetic-xray", train = 40, test = 10 }
+optimizer = { name = "adam", lr = -1.0 }
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "suite.toml").write_text(SUITE)
+    return tmp_path
+
+
+def refused(done, place) -> str:
+    """What a command says that is wrong in itself: on stderr only, without a trace of code or results."""
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert not (place / "results").exists()
+    return done.stderr
+
+
+class TestHelp:
+    def test_of_all(self, xbench, tmp_path):
+        done = xbench(tmp_path, "--help")
+        assert done.returncode == 0
+        for command in ("run", "show", "list", "info", "plugins"):
+            assert f" {command} " in done.stdout
+
+    def test_of_run(self, xbench, tmp_path):
+        done = xbench(tmp_path, "run", "--help")
+        assert done.returncode == 0
+        for option in (
+            "--only",
+            "--set",
+            "--dry-run",
+            "--allow-import",
+            "--memory-limit",
+            "--format",
+            "--out",
+        ):
+            assert option in done.stdout
+        assert "Exit codes: 0" in one_line(done.stdout)
+
+
+class TestList:
+    def test_all_without_torch(self, xbench, place):
+        (place / "suites").mkdir()
+        (place / "suites" / "mine.toml").write_text(SUITE)
+        done = xbench(place, "list", python=("-X", "importtime"))
+        assert done.returncode == 0
+        for name in ("report-cnn", "chest-xray", "synthetic-xray", "adam", "lbfgs", "suites/mine.toml"):
+            assert name in done.stdout
+        assert "broken" not in done.stdout
+        imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+        assert "xbench.components.registry" in imported
+        assert not imported & {"torch", "torchvision", "numpy"}
+
+    def test_one_kind(self, xbench, place):
+        done = xbench(place, "list", "models")
+        assert "report-cnn" in done.stdout
+        assert "lbfgs" not in done.stdout
+
+
+class TestWrongCommands:
+    @pytest.mark.parametrize(
+        ("command", "said"),
+        [
+            (["bogus"], "bogus"),
+            (["run"], "suite"),
+            (["run", "suite.toml", "--nope"], "--nope"),
+            (["run", "suite.toml", "--format", "xml"], "xml"),
+            (["run", "suite.toml", "--allow-import", "nowhere"], "nowhere"),
+            (["run", "nowhere.toml"], "nowhere.toml"),
+            (["show", "nothing"], "nothing"),
+        ],
+        ids=lambda value: value if isinstance(value, str) else None,
+    )
+    def test_are_refused(self, xbench, place, command, said):
+        assert said in refused(xbench(place, *command), place)
+
+    @pytest.mark.parametrize(
+        ("flags", "said"),
+        [
+            (["--only", "secnd"], "Did you mean 'second'?"),
+            (["--set", "epochs"], "not KEY=VALUE"),
+            (["--set", "adan.lr=1"], "nothing in the suite is called 'adan'"),
+        ],
+        ids=lambda value: value if isinstance(value, str) else None,
+    )
+    def test_flags_that_do_not_suit_the_suite(self, xbench, place, flags, said):
+        text = refused(xbench(place, "run", "suite.toml", *flags), place)
+        assert said in text
+        assert " ".join(flags) in text
+        assert "hint: " in text
+
+
+class TestWrongSuites:
+    def test_all_mistakes_in_one_go_in_the_order_of_the_file(self, xbench, tmp_path):
+        (tmp_path / "wrong.toml").write_text(MISTAKES)
+        text = refused(xbench(tmp_path, "run", "wrong.toml"), tmp_path)
+        errors = [line for line in text.splitlines() if line.startswith("error: ")]
+        lines = MISTAKES.splitlines()
+        expected = [
+            ("sedes = 3", "Did you mean 'seeds'?"),
+            ('model = "report-cn"', "Did you mean 'report-cnn'?"),
+            ("epochs = 0", "epochs"),
+            ("batchsize = 5", "Did you mean 'batch_size'?"),
+            ('  name = "adm"', "Did you mean 'adam'?"),
+            ('  lr = "fast"', "'fast'"),
+            ('dataset = { name = "synthetic-xray", image_size = 4 }', "image_size"),
+            ('optimizer = { name = "adam", momentun = 0.9 }', "momentun"),
+            ('model = "tiny_parts:build_model"', "code outside of any package"),
+            ('optimizer = { name = "adam", lr = -1.0 }', "Invalid learning rate: -1.0"),
+        ]
+        assert len(errors) == len(expected)
+        for error, (line, said) in zip(errors, expected, strict=True):
+            assert error.startswith(f"error: wrong.toml:{lines.index(line) + 1}: ")
+            assert said in error
+        assert "hint: " in text
+        assert "--allow-import" in text
+
+    def test_no_toml(self, xbench, tmp_path):
+        (tmp_path / "wrong.toml").write_text("[suite]\nname = tiny\n")
+        text = refused(xbench(tmp_path, "run", "wrong.toml"), tmp_path)
+        assert "wrong.toml:2: not valid TOML" in text
+
+
+class TestDryRun:
+    def test_prints_the_cells_and_makes_nothing(self, xbench, place):
+        done = xbench(place, "run", "suite.toml", "--dry-run")
+        assert done.returncode == 0, done.stderr
+        for expected in ("usage: 4 cells on ", "first", "second", "plain", "report-cnn", "synthetic-xray"):
+            assert expected in done.stdout
+        assert not (place / "results").exists()
+
+    def test_only_set_and_seeds(self, xbench, place):
+        flags = ["--only", "second", "--set", "epochs=2", "--set", "adam.lr=[1e-4,1e-3]", "--seeds", "2"]
+        done = xbench(place, "run", "suite.toml", "--dry-run", "--format", "json", "--device", "cpu", *flags)
+        document = json.loads(done.stdout)
+        assert (document["suite"], document["device"]) == ("usage", "cpu")
+        columns = ["adam lr=0.0001", "adam lr=0.001", "plain"]
+        assert [
+            (cell["experiment"], cell["cell"], cell["seed"], cell["epochs"]) for cell in document["cells"]
+        ] == [("second", column, seed, 2) for seed in (0, 1) for column in columns]

@@ -1,0 +1,173 @@
+"""Jobs for child processes. Imports next to nothing, so that a child shows what its server gave it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+import time
+
+WORDS = "these are my last words"
+
+
+def echo(send, value):
+    return value
+
+
+def count_to(send, count):
+    for number in range(count):
+        send(number)
+    return "counted"
+
+
+def refuse(send, error_type, message, hint):
+    raise error_type(message, hint)
+
+
+def refuse_in_own_words(send, name, count):
+    from xbench.errors import DataNotFound
+
+    class NoSuchImage(DataNotFound):
+        def __init__(self, name, count):
+            super().__init__(f"{name} is missing {count} times", hint="fetch it")
+
+    # As if it stood in a plugin's module.
+    globals()["NoSuchImage"] = NoSuchImage
+    NoSuchImage.__qualname__ = "NoSuchImage"
+    raise NoSuchImage(name, count)
+
+
+def divide(send, numerator, denominator):
+    return numerator / denominator
+
+
+def break_own_pipe(send):
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.write(writer, b"to nobody")
+
+
+def fail_over_lines(send):
+    raise ValueError("first\n   second")
+
+
+def die(send, way):
+    """Send some messages, write some words, die."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for number in range(50):
+        send(number)
+    os.write(2, f"{WORDS}\n".encode())
+    send(f"about to die by {way}")
+    if way == "SIGKILL":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif way == "SIGSEGV":
+        ctypes.string_at(0)
+    elif way == "SIGABRT":
+        os.abort()
+    else:
+        os._exit(3)
+
+
+def say_much_and_die(send, count):
+    send(os.getpid())
+    for number in range(count):
+        send(number)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_unnamed(send):
+    os.kill(os.getpid(), signal.SIGRTMIN + 1)  # a signal that has a number only
+
+
+def send_pid_and_much(send, size):
+    send(os.getpid())
+    send(b"x" * size)
+
+
+def sleep_forever(send):
+    send(os.getpid())
+    while True:
+        time.sleep(60)
+
+
+def return_unpicklable(send):
+    return lambda: None
+
+
+def send_unpicklable(send):
+    send(lambda: None)
+
+
+class Unreadable:
+    """Can be pickled, and cannot be unpickled: as an object of a module that the parent does not have."""
+
+    def __reduce__(self):
+        return _not_here, ()
+
+
+def _not_here():
+    raise ModuleNotFoundError("No module named 'elsewhere'")
+
+
+def return_unreadable(send):
+    return Unreadable()
+
+
+def send_unreadable(send):
+    send(Unreadable())
+    return "sent"
+
+
+def write_much(send, count):
+    print("from the job's stdout", flush=True)
+    os.write(1, b"from the job's descriptor 1\n")
+    os.write(2, b"x" * count + b"the end")
+    return "written"
+
+
+def resident(send):
+    from xbench.memory.host import resident_bytes
+
+    return resident_bytes()
+
+
+def allocate_until_it_fails(send, block_bytes):
+    """Touch block by block; sends the resident size after each."""
+    import torch
+
+    from xbench.memory.host import resident_bytes
+
+    kept = []
+    while True:
+        kept.append(torch.ones(block_bytes // 4))
+        send(resident_bytes())
+
+
+def parallel_sum(send, count):
+    import torch
+
+    values = torch.ones(count)
+    products = torch.ones(256, 256) @ torch.ones(256, 256)
+    return torch.get_num_threads(), float((values * 2).sum()), float(products[0, 0])
+
+
+def interrupt_itself(send):
+    os.kill(os.getpid(), signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
+    return "still here"
+
+
+def inheritance(send):
+    """What a child finds before it has done anything of its own."""
+    modules = sorted(sys.modules)
+    import torch
+
+    return {
+        "pid": os.getpid(),
+        "server": os.getppid(),
+        "modules": modules,
+        "cuda": torch.cuda.is_initialized(),
+        "server_threads": len(os.listdir(f"/proc/{os.getppid()}/task")),
+    }

@@ -1,0 +1,102 @@
+"""Jobs that measure and limit a process of their own, where nothing else allocates."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+
+from xbench.memory import host
+from xbench.memory.limits import limit_host_memory
+from xbench.memory.profiler import StepProfiler
+
+MB = 1_000_000
+
+
+def touched(megabytes: int) -> np.ndarray:
+    """An array whose every page is resident."""
+    return np.ones(megabytes * MB, dtype=np.uint8)
+
+
+def peak_of_an_allocation(send, megabytes):
+    """Readings around an array that is freed before the second."""
+    touched(1)  # what numpy does at first use is no part of the allocation
+    meter = host.host_peak_meter()
+    meter.reset()
+    before = meter.peak_bytes()
+    array = touched(megabytes)
+    del array
+    after = meter.peak_bytes()
+    meter.reset()
+    return meter.method, after - before, meter.peak_bytes() - before
+
+
+def sampled_peak_of_an_allocation(send, megabytes, hold_s):
+    """The same where the system forbids resetting its own count; the array is there for a while."""
+    _forbid_clear_refs()
+    touched(1)
+    meter = host.host_peak_meter()
+    meter.reset()
+    before = meter.peak_bytes()
+    array = touched(megabytes)
+    time.sleep(hold_s)
+    del array
+    after = meter.peak_bytes()
+    meter.reset()
+    return meter.method, after - before, meter.peak_bytes() - before
+
+
+def _forbid_clear_refs():
+    real_open = os.open
+
+    def open_(path, *args, **kwargs):
+        if path == "/proc/self/clear_refs":
+            raise PermissionError(13, "Permission denied")
+        return real_open(path, *args, **kwargs)
+
+    os.open = open_
+
+
+def resident_around(send, megabytes):
+    touched(1)
+    before = host.resident_bytes()
+    array = touched(megabytes)
+    return array.size, host.resident_bytes() - before
+
+
+def profile_steps(send, sizes):
+    """One step for each size, which allocates and frees that many megabytes.
+
+    More than 32 where memory is to be given back: less may be kept for the next allocation.
+    """
+    profiler = StepProfiler()
+    touched(1)
+    profiler.begin()
+    profiler.end()
+    base = profiler.collect()[0].host_peak_bytes
+    for megabytes in sizes:
+        profiler.begin()
+        touched(megabytes)
+        profiler.end()
+    profiles = profiler.collect()
+    peaks = [profile.host_peak_bytes - base for profile in profiles]
+    return peaks, [profile.wall_s for profile in profiles], profiler.collect()
+
+
+def limit_to(send, limit_bytes):
+    """Try a limit, and then to allocate."""
+    try:
+        limit_host_memory(limit_bytes)
+    except MemoryError as error:
+        return str(error), touched(100).size
+    return "limited", None
+
+
+def allocate_under(send, headroom, megabytes):
+    """Whether an array can be made that many bytes below a limit."""
+    limit_host_memory(host.resident_bytes() + headroom)
+    try:
+        return touched(megabytes).size
+    except MemoryError:
+        return None

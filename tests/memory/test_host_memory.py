@@ -1,0 +1,77 @@
+"""The process's own memory: what is measured is what was allocated."""
+
+from __future__ import annotations
+
+import os
+
+import memory_jobs as jobs
+import pytest
+
+from xbench.isolation.run import call_in_child
+from xbench.memory.host import status_bytes
+
+MB = jobs.MB
+
+STATUS = b"""Name:\tpython
+VmPeak:\t  700000 kB
+VmHWM:\t  123456 kB
+VmRSS:\t      10 kB
+RssAnon:\t       7 kB
+Threads:\t4
+"""
+
+
+class TestPeak:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def measured(cls):
+        return call_in_child(jobs.peak_of_an_allocation, 100)
+
+    @pytest.fixture(autouse=True)
+    def resettable(self):
+        if not os.access("/proc/self/clear_refs", os.W_OK):
+            pytest.skip("this system does not let a process reset its peak")
+
+    def test_is_exact(self, measured):
+        method, rise, _ = measured
+        assert method == "clear_refs"
+        assert rise == pytest.approx(100 * MB, abs=3 * MB)
+
+    def test_is_reset(self, measured):
+        assert measured[2] == pytest.approx(0, abs=3 * MB)
+
+
+class TestSampledPeak:
+    """Where the system keeps no count that can be reset."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def measured(cls):
+        return call_in_child(jobs.sampled_peak_of_an_allocation, 100, 1.0)
+
+    def test_sees_what_lasts(self, measured):
+        method, rise, _ = measured
+        assert method == "sampled"
+        assert rise == pytest.approx(100 * MB, abs=3 * MB)
+
+    def test_is_reset(self, measured):
+        assert measured[2] == pytest.approx(0, abs=3 * MB)
+
+
+def test_resident_bytes_rise_with_what_is_touched():
+    size, rise = call_in_child(jobs.resident_around, 80)
+    assert size == 80 * MB
+    assert rise == pytest.approx(80 * MB, abs=3 * MB)
+
+
+class TestStatus:
+    @pytest.mark.parametrize(
+        ("field", "kilobytes"), [("VmHWM", 123456), ("VmRSS", 10), ("RssAnon", 7), ("VmPeak", 700000)]
+    )
+    def test_is_in_bytes(self, field, kilobytes):
+        assert status_bytes(field, STATUS) == kilobytes * 1024
+
+    @pytest.mark.parametrize("field", ["VmSwap", "Vm", "Rss", "Threads", "Anon"])
+    def test_missing_field(self, field):
+        with pytest.raises(OSError, match=field):
+            status_bytes(field, STATUS)

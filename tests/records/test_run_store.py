@@ -1,0 +1,215 @@
+"""A run's folder: what is written can be read, whatever happened in between."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from record_samples import cell, run
+
+from xbench.errors import XbenchError
+from xbench.records.schema import EpochRecord, MemoryRecord, Metrics, Times
+from xbench.records.store import RunFolder, find_run
+
+
+@pytest.fixture
+def folder(tmp_path) -> RunFolder:
+    return RunFolder.create(tmp_path, "[suite]\n", run("a", "b", "c"))
+
+
+def edit_last_line(folder: RunFolder, edit) -> None:
+    """Rewrite the last record as other software would have written it."""
+    path = folder.path / "cells.jsonl"
+    *before, last = path.read_text().splitlines()
+    document = json.loads(last)
+    edit(document)
+    path.write_text("\n".join([*before, json.dumps(document)]) + "\n")
+
+
+class TestCreate:
+    def test_layout(self, tmp_path):
+        text = "# a suite\n[suite]\nname = 'größer'\n"
+        folder = RunFolder.create(tmp_path / "results", text, run("a", suite="my-suite"))
+        assert folder.path.parent == tmp_path / "results" / "my-suite"
+        assert (folder.path / "suite.toml").read_text(encoding="utf-8") == text
+        assert json.loads((folder.path / "run.json").read_text())["suite"] == "my-suite"
+        assert folder.trace_path("a").parent.is_dir()
+        assert folder.log_path("a").parent.is_dir()
+
+    def test_runs_of_one_second_have_folders_of_their_own(self, tmp_path):
+        folders = [RunFolder.create(tmp_path, f"# {i}\n", run(f"cell-{i}")) for i in range(5)]
+        assert len({folder.path for folder in folders}) == 5
+        for number, folder in enumerate(folders):
+            assert (folder.path / "suite.toml").read_text() == f"# {number}\n"
+            assert folder.read()[0].cells[0].cell_id == f"cell-{number}"
+
+    def test_results_that_cannot_be_written(self, tmp_path):
+        (tmp_path / "taken").write_text("a file")
+        with pytest.raises(XbenchError, match="cannot write results") as caught:
+            RunFolder.create(tmp_path / "taken", "", run("a"))
+        assert "--out" in caught.value.hint
+
+
+class TestRead:
+    def test_round_trip(self, folder):
+        record = cell(
+            "a",
+            status="diverged",
+            reason='a "quoted" reason, with ünïcode\nand a line break',
+            settings={"train_size": "all", "class_weights": {"NORMAL": 2.0}, "threads": None},
+            ran={"batch_size": 5, "history_size": None},
+            metrics=Metrics(auc=0.5, precision=None),
+            time=Times(training_s=1 / 3),
+            memory=MemoryRecord(peak_host_bytes=2**40 + 1),
+            epochs=[EpochRecord(epoch=1, train_loss=0.1)],
+            device={"name": "cpu", "threads": 2},
+        )
+        folder.append(record)
+        read_run, records = folder.read()
+        assert read_run == run("a", "b", "c")
+        assert records == [record]
+
+    def test_a_line_a_record(self, folder):
+        folder.append(cell("a", reason="one\ntwo"))
+        folder.append(cell("b"))
+        lines = (folder.path / "cells.jsonl").read_text().splitlines()
+        assert [json.loads(line)["cell_id"] for line in lines] == ["a", "b"]
+
+    @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
+    def test_separators_that_json_leaves_alone(self, folder, separator):
+        record = cell("a", reason=f"one{separator}two")
+        folder.append(record)
+        assert folder.read()[1] == [record]
+
+    def test_last_line_of_a_cell_wins(self, folder):
+        folder.append(cell("a", status="error", reason="first try"))
+        folder.append(cell("b"))
+        folder.append(cell("a", attempt=2))
+        records = folder.read()[1]
+        assert [(record.cell_id, record.status, record.attempt) for record in records] == [
+            ("a", "done", 2),
+            ("b", "done", 1),
+        ]
+
+    def test_order_is_the_plans(self, folder):
+        for cell_id in ("c", "unplanned", "a", "b"):
+            folder.append(cell(cell_id))
+        assert [record.cell_id for record in folder.read()[1]] == ["a", "b", "c", "unplanned"]
+
+    def test_before_any_cell_has_ended(self, folder):
+        assert folder.read() == (run("a", "b", "c"), [])
+
+    @pytest.mark.parametrize("damage", ['{"cell_id": "b", "sta', '{"cell_id": "b"}', "null", "{}"])
+    def test_damaged_line_is_named(self, folder, damage):
+        folder.append(cell("a"))
+        with (folder.path / "cells.jsonl").open("a") as file:
+            file.write(f"{damage}\n")
+        with pytest.raises(XbenchError) as caught:
+            folder.read()
+        assert f"{folder.path / 'cells.jsonl'}:2" in caught.value.message
+
+    def test_line_that_a_crash_cut_short_is_left_out(self, folder):
+        folder.append(cell("a"))
+        with (folder.path / "cells.jsonl").open("a") as file:
+            file.write(cell("b").model_dump_json()[:-20])
+        assert folder.read()[1] == [cell("a")]
+
+    def test_line_that_is_no_text_is_named(self, folder):
+        (folder.path / "cells.jsonl").write_bytes(b"\xff\xfe\n")
+        with pytest.raises(XbenchError, match=r"cells\.jsonl:1"):
+            folder.read()
+
+    @pytest.mark.parametrize("damage", [None, "", '{"suite": ', "{}", "[]"])
+    def test_run_json_missing_or_damaged(self, folder, damage):
+        (folder.path / "run.json").unlink()
+        if damage is not None:
+            (folder.path / "run.json").write_text(damage)
+        with pytest.raises(XbenchError, match=r"no readable run\.json") as caught:
+            folder.read()
+        assert str(folder.path) in caught.value.message
+        assert caught.value.hint
+
+    def test_fields_of_a_newer_xbench_are_left_alone(self, folder):
+        folder.append(cell("a"))
+
+        def add_fields(document):
+            document["energy_joules"] = 12.5
+            document["metrics"]["brier"] = 0.1
+            document["memory"]["swap"] = {"peak": 1}
+
+        edit_last_line(folder, add_fields)
+        run_json = json.loads((folder.path / "run.json").read_text())
+        (folder.path / "run.json").write_text(json.dumps({**run_json, "cluster": "abc"}))
+        assert folder.read() == (run("a", "b", "c"), [cell("a")])
+
+    def test_fields_of_a_newer_xbench_may_be_missing_here(self, folder):
+        folder.append(cell("a"))
+        edit_last_line(folder, lambda document: document.pop("memory"))
+        assert folder.read()[1] == [cell("a")]
+
+    def test_unknown_status_is_refused(self, folder):
+        folder.append(cell("a"))
+        edit_last_line(folder, lambda document: document.update(status="fine"))
+        with pytest.raises(XbenchError, match=r"cells\.jsonl:1"):
+            folder.read()
+
+
+class TestFind:
+    @pytest.fixture
+    def results(self, tmp_path):
+        """Two suites; the older one has the latest run but one."""
+        for name in ("old/20260101-120000", "old/20260301-120000", "new/20260201-120000"):
+            path = tmp_path / name
+            path.mkdir(parents=True)
+            (path / "run.json").write_text(run("a", suite=path.parent.name).model_dump_json())
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        ("wanted", "found"),
+        [
+            (None, "old/20260301-120000"),
+            ("old", "old/20260301-120000"),
+            ("new", "new/20260201-120000"),
+            ("old/20260101-120000", "old/20260101-120000"),
+        ],
+    )
+    def test_latest_of_all_or_of_a_suite_or_by_name(self, results, wanted, found):
+        assert find_run(results, wanted).path == results / found
+
+    def test_by_folder(self, results, monkeypatch):
+        folder = results / "old/20260101-120000"
+        assert find_run(results / "elsewhere", str(folder)).path == folder
+        monkeypatch.chdir(results)
+        assert find_run(results / "elsewhere", "new/20260201-120000").path.resolve() == (
+            results / "new/20260201-120000"
+        )
+
+    def test_a_run_of_the_same_second_is_later(self, results):
+        RunFolder.create(results, "", run("a", suite="new"))
+        first = find_run(results, "new").path
+        for number in ("2", "3"):
+            path = first.parent / f"{first.name}-{number}"
+            path.mkdir()
+            (path / "run.json").write_text("{}")
+            assert find_run(results, "new").path == path
+
+    def test_many_runs_of_the_same_second(self, results):
+        for number in range(2, 12):
+            path = results / "new" / f"20260201-120000-{number}"
+            path.mkdir()
+            (path / "run.json").write_text("{}")
+        assert find_run(results, "new").path.name == "20260201-120000-11"
+
+    @pytest.mark.parametrize("wanted", ["ol", "nothing", "old/20260102-120000", "new/20260201-120000/traces"])
+    def test_none_of_that_name(self, results, wanted):
+        with pytest.raises(XbenchError, match=wanted) as caught:
+            find_run(results, wanted)
+        assert "xbench run" in caught.value.hint
+
+    def test_folder_that_is_not_there(self, results):
+        with pytest.raises(XbenchError, match="nowhere"):
+            find_run(results, str(results / "nowhere"))
+
+    def test_none_at_all(self, tmp_path):
+        with pytest.raises(XbenchError, match="no run in"):
+            find_run(tmp_path / "results", None)

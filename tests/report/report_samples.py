@@ -1,0 +1,103 @@
+"""A run and its records, made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from xbench.records.schema import (
+    CellRecord,
+    Component,
+    DataRecord,
+    ExperimentRecord,
+    MemoryRecord,
+    Metrics,
+    PlannedCell,
+    RunRecord,
+    Times,
+)
+
+REAL = DataRecord(
+    requested="chest-xray", name="chest-xray", counts={"test/NORMAL": 465, "train/NORMAL": 1110}
+)
+STAND_IN = DataRecord(requested="chest-xray", name="synthetic-xray", stand_in="synthetic images")
+MARKUP = "[red]x[/] :warning:"
+
+
+def cell(column: str, seed: int = 0, accuracy: float | None = None, **fields: Any) -> CellRecord:
+    """A cell that is done, unless fields say otherwise; its id is made of experiment, column and seed."""
+    values: dict[str, Any] = {
+        "experiment": "first",
+        "model": Component(name="report-cnn"),
+        "dataset": REAL,
+        "optimizer": Component(name=column.split()[0]),
+        "status": "done",
+        "ran": {"train_size": 1400, "batch_size": 5, "micro_batch": 5},
+        "metrics": Metrics(test_accuracy=accuracy),
+        "device": {"name": "some processor", "threads": 2},
+        "started_at": "2026-01-31T12:00:00.000+00:00",
+        "ended_at": "2026-01-31T12:01:00.000+00:00",
+        **fields,
+    }
+    return CellRecord(cell_id=f"{values['experiment']}/{column}/{seed}", column=column, seed=seed, **values)
+
+
+def failed(column: str, status: str, reason: str, seed: int = 0, **fields: Any) -> CellRecord:
+    return cell(column, seed, status=status, reason=reason, ran={}, **fields)
+
+
+def measured(column: str) -> CellRecord:
+    """A cell with every figure that a table shows."""
+    return cell(
+        column,
+        metrics=Metrics(
+            train_accuracy=0.9,
+            test_accuracy=0.8,
+            auc=0.85,
+            balanced_accuracy=0.75,
+            recall=0.7,
+            precision=0.65,
+            test_loss=0.456789,
+        ),
+        time=Times(training_s=125.4, evaluation_s=3.0, prepare_s=0.5, step_ms_median=12.34),
+        memory=MemoryRecord(
+            base_host_bytes=400_000_000,
+            peak_host_bytes=1_500_000_000,
+            peak_device_bytes=20_000_000,
+            optimizer_state_bytes=460_000,
+        ),
+        steps=1120,
+        closures=4480,
+    )
+
+
+def run(
+    records: Iterable[CellRecord],
+    *experiments: ExperimentRecord,
+    missing: Iterable[tuple[str, str]] = (),
+    **fields,
+) -> RunRecord:
+    """The run of these records.
+
+    Args:
+        experiments: one called "first" by default.
+        missing: (experiment, column) of cells that were declared and did not come to be.
+    """
+    planned = [
+        PlannedCell(cell_id=r.cell_id, experiment=r.experiment, column=r.column, seed=r.seed) for r in records
+    ]
+    planned += [
+        PlannedCell(cell_id=f"{experiment}/{column}/missing", experiment=experiment, column=column, seed=0)
+        for experiment, column in missing
+    ]
+    values: dict[str, Any] = {
+        "suite": "tiny",
+        "started_at": "2026-01-31T12:00:00+00:00",
+        "device": "cpu",
+        "versions": {"torch": "2.15.0"},
+        "hardware": {"cpu": "some processor", "cores": 2},
+        "experiments": list(experiments) or [ExperimentRecord(name="first", title="First")],
+        "cells": planned,
+        **fields,
+    }
+    return RunRecord(**values)

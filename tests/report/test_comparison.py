@@ -1,0 +1,226 @@
+"""Tables as data: which columns and rows there are, what stands in them, what is noted below."""
+
+from __future__ import annotations
+
+import pytest
+from report_samples import REAL, STAND_IN, cell, failed, measured, run
+
+from xbench.records.schema import ExperimentRecord, MemoryRecord, Metrics
+from xbench.report.comparison import Comparison, comparisons
+
+
+def compare(*records, reference=None, reference_note="", missing=()) -> Comparison:
+    """The one comparison of a run with one experiment."""
+    experiment = ExperimentRecord(
+        name="first",
+        title="First",
+        reference=reference or {},
+        reference_name="2021 report",
+        reference_note=reference_note,
+    )
+    planned = run(records, experiment, missing=[("first", column) for column in missing])
+    (comparison,) = comparisons(planned, list(records))
+    return comparison
+
+
+def row(comparison: Comparison, title: str) -> list[str]:
+    """The figures of one row."""
+    (found,) = [cells for cells in comparison.rows if cells[0] == title]
+    return list(found[1:])
+
+
+def titles(comparison: Comparison) -> list[str]:
+    return [cells[0] for cells in comparison.rows]
+
+
+class TestFigures:
+    def test_every_row(self):
+        assert dict(compare(measured("adam")).rows) == {
+            "train accuracy": "0.900",
+            "test accuracy": "0.800",
+            "AUC (from scores)": "0.850",
+            "balanced accuracy": "0.750",
+            "recall": "0.700",
+            "precision": "0.650",
+            "test loss": "0.457",
+            "examples an epoch": "1,400",
+            "batch": "5",
+            "micro-batch": "5",
+            "steps": "1,120",
+            "closures": "4,480",
+            "training time": "2m 05s",
+            "step, median": "12.3 ms",
+            "peak host memory": "1.50 GB",
+            "  above base": "1.10 GB",
+            "peak device memory": "20 MB",
+            "optimizer state": "0.46 MB",
+        }
+
+    def test_columns_in_the_order_of_the_plan(self):
+        comparison = compare(
+            cell("sgd", accuracy=0.7), cell("adam", accuracy=0.8), cell("lbfgs", accuracy=0.9)
+        )
+        assert comparison.header == ("", "sgd", "adam", "lbfgs")
+        assert row(comparison, "test accuracy") == ["0.700", "0.800", "0.900"]
+
+    def test_every_row_is_as_wide_as_the_header(self):
+        comparison = compare(measured("sgd"), cell("adam"), reference={"sgd": {"auc": 0.5}})
+        assert {len(cells) for cells in comparison.rows} == {len(comparison.header)}
+
+    def test_missing_figure_is_a_dash(self):
+        comparison = compare(
+            cell("sgd", metrics=Metrics(precision=None)), cell("adam", metrics=Metrics(precision=1))
+        )
+        assert row(comparison, "precision") == ["-", "1.000"]
+
+    def test_row_that_nobody_has_is_left_out(self):
+        assert "peak device memory" not in titles(compare(cell("sgd"), cell("adam")))
+
+    def test_zero_is_a_figure(self):
+        comparison = compare(cell("sgd", 0, 0.0, memory=MemoryRecord(optimizer_state_bytes=0)))
+        assert row(comparison, "test accuracy") == ["0.000"]
+        assert row(comparison, "optimizer state") == ["0.00 MB"]
+
+
+class TestSeeds:
+    def test_mean_and_spread(self):
+        comparison = compare(cell("sgd", 0, 0.8), cell("sgd", 1, 0.9), cell("sgd", 2, 0.7))
+        # t(0.975, 2) = 4.30265, times a standard deviation of 0.1, over the root of 3
+        assert row(comparison, "test accuracy") == ["0.800 ± 0.248"]
+        assert any("95%" in note and "3 seeds" in note for note in comparison.notes)
+
+    def test_one_seed_has_no_spread(self):
+        comparison = compare(cell("sgd", 0, 0.8))
+        assert row(comparison, "test accuracy") == ["0.800"]
+        assert not any("seeds" in note for note in comparison.notes)
+
+    def test_only_seeds_that_are_done_count(self):
+        comparison = compare(
+            cell("sgd", 0, 0.8),
+            cell("sgd", 1, 0.6),
+            failed("sgd", "diverged", "the loss of step 3 is nan", seed=2),
+            failed("adam", "oom", "too much", seed=0),
+            cell("adam", 1, 0.5),
+        )
+        assert row(comparison, "test accuracy")[0].startswith("0.700 ±")
+        assert row(comparison, "test accuracy")[1] == "0.500"
+        assert any("1 to 2 seeds" in note for note in comparison.notes)
+        assert any("different seeds" in note for note in comparison.notes)
+
+    def test_sizes_take_no_spread(self):
+        memories = (MemoryRecord(peak_host_bytes=400_000_000), MemoryRecord(peak_host_bytes=600_000_000))
+        comparison = compare(*(cell("sgd", seed, memory=memory) for seed, memory in enumerate(memories)))
+        assert row(comparison, "peak host memory") == ["500 MB"]
+
+
+class TestReference:
+    def test_stands_beside_ours(self):
+        comparison = compare(
+            cell("sgd", accuracy=0.8),
+            cell("adam", accuracy=0.9),
+            reference={
+                "adam": {"test_accuracy": 0.903, "training_s": 577.27},
+                "sgd": {"test_accuracy": 0.855, "auc": 0.865},
+            },
+        )
+        assert comparison.header == ("", "sgd", "2021 report sgd", "adam", "2021 report adam")
+        assert row(comparison, "test accuracy") == ["0.800", "0.855", "0.900", "0.903"]
+        assert row(comparison, "training time") == ["-", "-", "-", "9m 37s"]
+
+    def test_brings_a_row_that_we_have_not(self):
+        comparison = compare(cell("sgd"), reference={"sgd": {"auc": 0.5}})
+        assert row(comparison, "AUC (from scores)") == ["-", "0.500"]
+
+    def test_none_for_an_optimizer_that_it_does_not_have(self):
+        comparison = compare(cell("sgd"), cell("adam"), reference={"sgd": {"auc": 0.5}})
+        assert comparison.header == ("", "sgd", "2021 report sgd", "adam")
+
+    def test_stands_once_behind_all_columns_of_an_optimizer(self):
+        comparison = compare(
+            cell("sgd lr=0.1"), cell("sgd lr=0.2"), cell("adam"), reference={"sgd": {"auc": 0.5}}
+        )
+        assert comparison.header == ("", "sgd lr=0.1", "sgd lr=0.2", "2021 report sgd", "adam")
+
+    def test_of_one_column_stands_behind_that_column(self):
+        comparison = compare(
+            cell("sgd lr=0.1"),
+            cell("sgd lr=0.2"),
+            reference={"sgd lr=0.1": {"auc": 0.5}, "sgd lr=0.2": {"auc": 0.6}},
+        )
+        assert row(comparison, "AUC (from scores)") == ["-", "0.500", "-", "0.600"]
+
+    def test_note_is_shown(self):
+        comparison = compare(cell("sgd"), reference={"sgd": {"auc": 0.5}}, reference_note="It ran on a GPU.")
+        assert "It ran on a GPU." in comparison.notes
+
+    def test_is_no_measurement_of_ours(self):
+        comparison = compare(cell("sgd"), reference={"sgd": {"auc": 0.5}})
+        assert "auc" not in comparison.columns[0].figures
+
+
+class TestNotes:
+    @pytest.mark.parametrize("status", ["oom", "diverged", "timeout", "error", "skipped"])
+    def test_cells_without_figures(self, status):
+        comparison = compare(
+            cell("sgd", accuracy=0.8), failed("muon", status, "takes 2-D parameters", seed=3)
+        )
+        assert f"muon, seed 3: {status}: takes 2-D parameters" in comparison.notes
+        assert row(comparison, "test accuracy") == ["0.800", "-"]
+        assert not any("sgd" in note for note in comparison.notes)
+
+    def test_cells_that_did_not_come_to_be(self):
+        comparison = compare(cell("sgd", accuracy=0.8), missing=["adam"])
+        assert comparison.header == ("", "sgd", "adam")
+        assert row(comparison, "test accuracy") == ["0.800", "-"]
+        assert "adam: 0 of 1 seeds were run" in comparison.notes
+
+    def test_seeds_that_did_not_come_to_be(self):
+        comparison = compare(cell("sgd", 0, 0.8), cell("adam", 0, 0.8), missing=["adam"])
+        assert [note for note in comparison.notes if "were run" in note] == ["adam: 1 of 2 seeds were run"]
+
+    def test_stand_in(self):
+        comparison = compare(cell("sgd", dataset=STAND_IN), cell("adam", dataset=STAND_IN))
+        (note,) = comparison.notes
+        assert "synthetic-xray" in note
+        assert "synthetic images" in note
+        assert "say nothing about chest-xray" in note
+
+    def test_another_real_dataset(self):
+        comparison = compare(cell("sgd", dataset=REAL.model_copy(update={"name": "other"})))
+        assert comparison.notes == ("other ran in place of chest-xray.",)
+
+    def test_nothing_to_note(self):
+        assert compare(cell("sgd"), cell("adam")).notes == ()
+
+    def test_different_devices(self):
+        comparison = compare(
+            cell("sgd", device={"name": "a GPU", "threads": 2}),
+            cell("adam", device={"name": "a CPU", "threads": 4}),
+        )
+        (note,) = comparison.notes
+        assert "a GPU (2 threads)" in note
+        assert "a CPU (4 threads)" in note
+
+
+class TestExperiments:
+    def test_each_is_a_table_of_its_own_cells(self):
+        records = [cell("sgd", accuracy=0.7), cell("sgd", accuracy=0.9, experiment="second")]
+        planned = run(
+            records,
+            ExperimentRecord(name="first", title="First"),
+            ExperimentRecord(name="second", title="Second"),
+        )
+        first, second = comparisons(planned, records)
+        assert (first.experiment.title, second.experiment.title) == ("First", "Second")
+        assert row(first, "test accuracy") == ["0.700"]
+        assert row(second, "test accuracy") == ["0.900"]
+
+    def test_two_may_share_a_cell(self):
+        shared = cell("sgd", accuracy=0.7)
+        planned = run(
+            [shared, shared.model_copy(update={"experiment": "second"})],
+            ExperimentRecord(name="first", title="First"),
+            ExperimentRecord(name="second", title="Second"),
+        )
+        for comparison in comparisons(planned, [shared]):
+            assert row(comparison, "test accuracy") == ["0.700"]

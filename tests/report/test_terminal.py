@@ -1,0 +1,64 @@
+"""Tables as they are printed."""
+
+from __future__ import annotations
+
+import io
+
+from report_samples import MARKUP, STAND_IN, cell, failed, run
+from rich.console import Console
+
+from xbench.records.schema import Component, ExperimentRecord
+from xbench.report.comparison import comparisons
+from xbench.report.terminal import print_run
+
+
+def printed(records, experiment=None, folder="results/tiny/1", missing=(), **fields) -> str:
+    planned = run(records, *([experiment] if experiment else []), missing=missing, **fields)
+    output = io.StringIO()
+    print_run(Console(file=output, width=200), planned, comparisons(planned, list(records)), folder)
+    return output.getvalue()
+
+
+def test_everything_that_a_reader_needs():
+    text = printed(
+        [
+            cell("sgd", accuracy=0.8125, dataset=STAND_IN),
+            failed("adam", "oom", "out of it", dataset=STAND_IN),
+        ],
+        warnings=["synthetic-xray stands in for chest-xray"],
+    )
+    lines = text.splitlines()
+    assert lines[0] == "warning: synthetic-xray stands in for chest-xray"
+    for expected in ("First", "STAND-IN", "sgd", "test accuracy", "0.812", "adam, seed 0: oom: out of it"):
+        assert expected in text
+    for expected in ("cpu", "some processor", "2 cores", "torch 2.15.0", "results/tiny/1"):
+        assert expected in lines[-1]
+
+
+def test_markup_is_only_text():
+    experiment = ExperimentRecord(
+        name="first",
+        title=f"title {MARKUP}",
+        reference={"sgd": {"auc": 0.5}},
+        reference_name=f"reference {MARKUP}",
+        reference_note=f"note {MARKUP}",
+    )
+    records = [
+        cell("sgd", model=Component(name=f"model {MARKUP}")),
+        failed(f"column {MARKUP}", "error", f"reason {MARKUP}"),
+    ]
+    text = printed(records, experiment, f"folder {MARKUP}", warnings=[f"warning {MARKUP}"])
+    for what in ("title", "reference", "note", "model", "column", "reason", "folder", "warning"):
+        assert f"{what} {MARKUP}" in text
+
+
+def test_real_data_is_not_called_a_stand_in():
+    text = printed([cell("sgd", accuracy=0.8)])
+    assert "STAND-IN" not in text
+    assert "465 test/NORMAL, 1,110 train/NORMAL" in " ".join(text.split())
+
+
+def test_a_run_without_a_cell_that_has_ended():
+    text = printed([], missing=[("first", "sgd")])
+    assert "First" in text
+    assert "sgd: 0 of 1 seeds were run" in text
