@@ -103,7 +103,6 @@ def test_cells_that_had_ended_are_recorded(interrupted):
     assert (record["column"], record["status"]) == ("first", "done")
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="the log of the cell in flight stays, empty")
 def test_no_empty_logs(interrupted):
     (folder,) = interrupted.place.glob("results/interrupted/*")
     assert list((folder / "logs").iterdir()) == []

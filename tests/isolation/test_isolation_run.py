@@ -83,7 +83,6 @@ class TestFailures:
     def test_reason_is_one_line(self):
         assert run_in_child(jobs.fail_over_lines).reason == "ValueError: first second"
 
-    @pytest.mark.xfail(strict=True, raises=AssertionError, reason="it is taken for the loss of the parent")
     def test_a_broken_pipe_of_the_jobs_own(self):
         ending = run_in_child(jobs.break_own_pipe)
         assert ending.outcome == "failed"
