@@ -14,11 +14,15 @@ from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
-# malloc reads this when a process starts, so it must stand before the server does. One arena: the arenas of
-# each thread make the same run's peak vary by tens of megabytes, and one is as fast. Its thresholds are left
-# alone, as a user's own script would have them: fixed low they make peaks exact and small steps 1.4 times
-# slower; fixed high they make steps faster and let the heap grow to twice the need by fragmentation.
-MALLOC_SETTINGS = {"MALLOC_ARENA_MAX": "1"}
+# malloc reads these when a process starts, so they must stand before the server does. One arena: the arenas
+# of each thread make the same run's peak vary by tens of megabytes. Thresholds fixed where glibc's own
+# adaptation may end, and above: no step is slowed by asking the system for the same pages again. The heap
+# pays for that in fragments, which `memory.host.release_free_memory` gives back between steps.
+MALLOC_SETTINGS = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+}
 
 
 @cache

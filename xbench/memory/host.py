@@ -6,6 +6,7 @@ that is not allowed (macOS, some containers) a thread samples, and the records s
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import threading
@@ -29,6 +30,16 @@ class HostPeakMeter(Protocol):
 def resident_bytes() -> int:
     """Resident bytes of this process now."""
     return psutil.Process().memory_info().rss
+
+
+def release_free_memory() -> None:
+    """Give the system back what malloc keeps of freed blocks, where it can (glibc's malloc_trim(3)).
+
+    A long run's heap gathers free fragments; left resident, they would look like the optimizer's memory.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def host_peak_meter() -> HostPeakMeter:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -77,7 +78,7 @@ class Trainer:
         self.model.load_state_dict(torch.load(self.weights_path, weights_only=True))
         return selected
 
-    def evaluate(self, indices) -> Evaluation:
+    def evaluate(self, indices: np.ndarray) -> Evaluation:
         """Evaluate the model as it stands; the time counts as evaluation."""
         started = time.perf_counter()
         self.profiler.host.reset()
@@ -98,12 +99,7 @@ class Trainer:
         try:
             for number in range(self.steps_per_epoch):
                 batch = order[number * self.batch_size : (number + 1) * self.batch_size]
-                step = (epoch - 1) * self.steps_per_epoch + number + 1
-                self.profiler.begin()
-                self.closure.start(step, batch)
-                self.optimizer.step(self.closure)
-                self.profiler.end()
-                losses += self.recorder.add(step, epoch, self.closure.first_loss, self.closure.evaluations)
+                losses += self.train_step((epoch - 1) * self.steps_per_epoch + number + 1, epoch, batch)
             losses += self.recorder.flush()
         except Exception as error:
             self._flush_before(error)
@@ -111,6 +107,18 @@ class Trainer:
         finally:
             self.training_s += time.perf_counter() - started
         return losses / self.steps_per_epoch
+
+    def train_step(self, step: int, epoch: int, batch: np.ndarray) -> float:
+        """One profiled step on the examples at `batch`.
+
+        Returns:
+            The sum of the losses that were sent to the parent, of this and earlier steps; mostly 0.
+        """
+        self.profiler.begin()
+        self.closure.start(step, batch)
+        self.optimizer.step(self.closure)
+        self.profiler.end()
+        return self.recorder.add(step, epoch, self.closure.first_loss, self.closure.evaluations)
 
     def _flush_before(self, error: Exception) -> None:
         """Send the steps before a failure.

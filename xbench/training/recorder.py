@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
+from xbench.memory.host import release_free_memory
 from xbench.memory.profiler import StepProfiler
 from xbench.records.traces import TraceRow
 from xbench.training.events import StepsDone
 
-_INTERVAL_S = 0.5
+_INTERVAL_S = 1.0
 
 
 class Diverged(Exception):
@@ -71,6 +72,7 @@ class TraceRecorder:
         )
         self._pending = []
         self._send(StepsDone(rows))
+        release_free_memory()
         self._sent_at = time.perf_counter()
         self._summarise(rows)
         for row in rows:
