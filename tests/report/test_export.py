@@ -121,7 +121,7 @@ class TestMarkdown:
     def test_title_notes_and_warnings(self, text):
         assert text.startswith(r"**Warning:** beware \| of the dog" + "\n\n")
         assert "\n### First " in text
-        assert "\n- synthetic-xray: synthetic images" in text
+        assert "\n- synthetic-xray ran in place of chest-xray: synthetic images" in text
         assert r'- adam, seed 0: error: a, "b" \| c d ünd é' in text
 
     def test_table_stands_between_empty_lines(self, text):

@@ -183,10 +183,14 @@ def _notes(experiment: ExperimentRecord, columns: tuple[Column, ...]) -> tuple[s
     notes: list[str] = []
     for record in records:
         data = record.dataset
-        if data.stand_in:
-            notes.append(f"{data.name}: {data.stand_in}. These figures say nothing about {data.requested}.")
-        elif data.name != data.requested:
-            notes.append(f"{data.name} ran in place of {data.requested}.")
+        if data.name != data.requested:
+            made_up = f": {data.stand_in}" if data.stand_in else ""
+            notes.append(
+                f"{data.name} ran in place of {data.requested}{made_up}. "
+                f"These figures say nothing about {data.requested}."
+            )
+        elif data.stand_in:
+            notes.append(f"{data.name}: {data.stand_in}")
     for column in columns:
         for record in column.records:
             if record.status != "done":

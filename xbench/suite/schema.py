@@ -124,7 +124,7 @@ class Header(BaseModel):
             if value is not None:
                 parse_bytes(value)
         except XbenchError as error:
-            raise ValueError(error.message) from error
+            raise ValueError(f"{error.message}: {error.hint}") from error
         return value
 
     @property
