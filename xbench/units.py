@@ -8,6 +8,7 @@ from xbench.errors import XbenchError
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?))?B\s*", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+_SHARE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 
 
 def parse_bytes(text: str) -> int:
@@ -21,6 +22,27 @@ def parse_bytes(text: str) -> int:
         raise XbenchError(f"'{text}' is not a size", hint="write 12GB (10^9 bytes each) or 12GiB (2^30)")
     number, prefix, binary = match.groups()
     return round(float(number) * (1024 if binary else 1000) ** _POWERS[(prefix or "").upper()])
+
+
+def parse_limit(text: str, whole_bytes: int) -> int:
+    """Read a limit: a size as `parse_bytes` takes it, or a share of a whole, `50%`.
+
+    Args:
+        whole_bytes: what `100%` is.
+
+    Raises:
+        XbenchError: the text is neither, or the share is 0 % or above 100 %.
+    """
+    share = _SHARE.fullmatch(text)
+    if share and 0 < float(share[1]) <= 100:
+        return round(whole_bytes * float(share[1]) / 100)
+    try:
+        return parse_bytes(text)
+    except XbenchError as error:
+        raise XbenchError(
+            f"'{text}' is not a size or share",
+            hint="write 12GB (10^9 bytes each), 12GiB (2^30) or 50% (of what the machine can give)",
+        ) from error
 
 
 def format_bytes(count: float) -> str:

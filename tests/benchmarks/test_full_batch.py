@@ -21,6 +21,7 @@ from xbench.isolation.run import call_in_child, run_in_child
 from xbench.memory.host import host_peak_meter, resident_bytes
 from xbench.training.cell import assemble, build_model
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
+from xbench.training.splits import split_examples
 
 SIZE = 1400
 
@@ -40,7 +41,8 @@ def first_closure(send, data, micro_batch, scratch):
     )
     settings = CellSettings(Choice("report-cnn", {}), Choice("lbfgs", {}), training, 0, "cpu")
     model = build_model(REPORT_CNN, settings, data)
-    trainer = assemble(send, settings, data, REPORT_CNN, LBFGS, model, Path(scratch))
+    split = split_examples(data, training, 0)
+    trainer = assemble(send, settings, data, REPORT_CNN, LBFGS, model, split, Path(scratch))
     trainer.closure.start(1, trainer.split.train[:1])
     trainer.closure()  # libraries load what they load
     base, meter = resident_bytes(), host_peak_meter()

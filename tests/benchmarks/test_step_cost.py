@@ -73,7 +73,8 @@ def trainer_for(data, tmp_path, profiler: StepProfiler | None = None) -> Trainer
         "cpu",
     )
     model = build_model(REPORT_CNN, settings, data)
-    trainer = assemble(lambda message: None, settings, data, REPORT_CNN, SGD, model, tmp_path)
+    split = split_examples(data, settings.training, settings.seed)
+    trainer = assemble(lambda message: None, settings, data, REPORT_CNN, SGD, model, split, tmp_path)
     if profiler is not None:
         trainer.profiler = profiler
         trainer.recorder = TraceRecorder(profiler, lambda message: None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import psutil
 import pytest
 from cli_process import records_of
 
@@ -79,3 +80,21 @@ def test_override_reaches_the_training(document):
 
 def test_document_holds_the_records(document, place):
     assert document["experiments"][0]["cells"] == records_of(place)
+
+
+def test_more_than_there_is(xbench, place, allow_user_code):
+    """A machine's own bound is kept, and told."""
+    folder = place / "more"
+    folder.mkdir()
+    (folder / "suite.toml").write_text(SUITE)
+    flags = ["--only", "limited", "--set", "epochs=1", "--memory-limit", "1000TB", *allow_user_code]
+    done = xbench(folder, "run", "suite.toml", *flags)
+    assert "warning: memory_limit 1000TB is more than there is: cells are held to " in done.stderr
+    limits = {record["memory"]["limit_bytes"] for record in records_of(folder)}
+    assert len(limits) == 1
+    assert 0 < limits.pop() <= psutil.virtual_memory().total
+
+
+def test_a_share(xbench, place, allow_user_code):
+    flags = ["--only", "limited", "--memory-limit", "50%", "--dry-run", *allow_user_code]
+    assert xbench(place, "run", "suite.toml", *flags).returncode == 0

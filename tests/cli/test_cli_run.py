@@ -248,7 +248,7 @@ class TestRecords:
         parameters = by_name["sgd", 0]["memory"]["parameters_bytes"]
         for (name, _), record in by_name.items():
             memory = record["memory"]
-            assert memory["limit_bytes"] is None
+            assert memory["limit_bytes"] > 1e8  # the machine's own
             assert memory["peak_device_bytes"] is None
             if name != "muon":
                 assert memory["host_peak_method"] in ("clear_refs", "sampled")

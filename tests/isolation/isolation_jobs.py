@@ -153,6 +153,14 @@ def parallel_sum(send, count):
     return torch.get_num_threads(), float((values * 2).sum()), float(products[0, 0])
 
 
+def start_threads(send, count):
+    """Ask for more threads of torch's than there were, each with a stack of its own."""
+    import torch
+
+    torch.set_num_threads(count)
+    torch.ones(1 << 20).add_(1.0)
+
+
 def interrupt_itself(send):
     os.kill(os.getpid(), signal.SIGINT)
     signal.raise_signal(signal.SIGINT)

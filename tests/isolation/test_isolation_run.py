@@ -13,6 +13,7 @@ import pytest
 from process_watch import wait_until_gone
 
 from xbench.errors import DataNotFound, XbenchError
+from xbench.isolation import run
 from xbench.isolation.child import Limits
 from xbench.isolation.run import call_in_child, run_in_child
 
@@ -22,7 +23,8 @@ class TestWhatReturns:
         ending = run_in_child(jobs.echo, {"a": [1, 2.5, None]})
         assert ending.outcome == "returned"
         assert ending.value == {"a": [1, 2.5, None]}
-        assert (ending.error, ending.reason, ending.out_of_memory) == (None, "", False)
+        assert (ending.error, ending.reason, ending.exhaustion) == (None, "", None)
+        assert not ending.out_of_memory
 
     def test_messages_in_order(self):
         heard = []
@@ -132,6 +134,19 @@ class TestDeaths:
         assert heard == [*range(50), f"about to die by {way}"]
         assert not ending.out_of_memory
 
+    @pytest.mark.parametrize(("kills", "exhaustion"), [([3, 4], "oom killer"), ([3, 3], None)])
+    def test_by_the_oom_killer(self, monkeypatch, kills, exhaustion):
+        counted = iter(kills)
+        monkeypatch.setattr(run, "oom_kill_count", lambda: next(counted))
+        assert run_in_child(jobs.die, "SIGKILL").exhaustion == exhaustion
+
+    def test_for_want_of_a_threads_stack(self):
+        limit = call_in_child(jobs.resident) + 50_000_000
+        ending = run_in_child(jobs.start_threads, 64, limits=Limits(threads=1, memory_bytes=limit))
+        assert ending.outcome == "died"
+        assert ending.exhaustion == "native"
+        assert "Thread creation failed" in ending.reason
+
     def test_signal_without_a_name(self):
         ending = run_in_child(jobs.die_unnamed)
         assert ending.outcome == "died"
@@ -206,6 +221,7 @@ class TestMemoryLimit:
         _, _, ending = exhausted
         assert ending.outcome == "failed"
         assert ending.out_of_memory
+        assert ending.exhaustion == "host allocator"
         assert "tried to allocate 5000000 bytes" in ending.reason
 
     def test_holds_where_it_says(self, exhausted):
@@ -216,7 +232,7 @@ class TestMemoryLimit:
     def test_below_what_a_process_needs(self):
         ending = run_in_child(jobs.echo, 1, limits=Limits(memory_bytes=1_000_000))
         assert ending.outcome == "failed"
-        assert ending.out_of_memory
+        assert ending.exhaustion == "python"
         assert "1000000 bytes" in ending.reason
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 
 import numpy as np
 
 from xbench.memory import host
 from xbench.memory.limits import limit_host_memory
+from xbench.memory.machine import binding, host_bounds
 from xbench.memory.profiler import StepProfiler
 
 MB = 1_000_000
@@ -100,3 +102,52 @@ def allocate_under(send, headroom, megabytes):
         return touched(megabytes).size
     except MemoryError:
         return None
+
+
+def fill_under(send, headroom, block_bytes):
+    """The resident sizes at which a limit was set, and after the last block that could be had."""
+    limit = host.resident_bytes() + headroom
+    limit_host_memory(limit)
+    return limit, _largest_resident(block_bytes)
+
+
+def fill_under_rlimit(send, headroom, block_bytes):
+    """The same with a limit on address space that somebody else has set; what is read of it comes first."""
+    _limit_data(_data_bytes() + headroom)
+    return binding(host_bounds()), _largest_resident(block_bytes)
+
+
+def limit_within(send, soft_headroom, hard_headroom, headroom):
+    """Take a limit where others stand, which are given by how much above what there is now (None for none).
+
+    Returns:
+        The soft limit above what was there, and the hard limit as before.
+    """
+    data = _data_bytes()
+    soft, hard = (
+        resource.RLIM_INFINITY if above is None else data + above for above in (soft_headroom, hard_headroom)
+    )
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+    limit_host_memory(host.resident_bytes() + headroom)
+    soft_now, hard_now = resource.getrlimit(resource.RLIMIT_DATA)
+    return soft_now - data, hard_now == hard
+
+
+def _limit_data(soft):
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _data_bytes():
+    with open("/proc/self/status", "rb") as file:
+        return host.status_bytes("VmData", file.read())
+
+
+def _largest_resident(block_bytes):
+    kept = []
+    try:
+        while len(kept) < 1000:
+            kept.append(np.ones(block_bytes, dtype=np.uint8))
+    except MemoryError:
+        pass
+    return host.resident_bytes()

@@ -1,102 +1,137 @@
-"""What counts as out of memory, and what does not."""
+"""How memory ran out, and what only looks like it."""
 
 from __future__ import annotations
 
 import errno
 import signal
-from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from xbench.memory.exhaustion import died_of_memory, is_out_of_memory, oom_kill_count
+from xbench.memory.exhaustion import Evidence, evidence_of, exhaustion, failed_allocation_bytes
+
+HOST_WORDS = (
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
+    "you tried to allocate 5811484800 bytes. Error code 12 (Cannot allocate memory)"
+)
+DEVICE_WORDS = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.10 GiB"
+
+
+class OwnMemoryError(MemoryError):
+    """As numpy has one."""
 
 
 class TestExceptions:
     @pytest.mark.parametrize(
-        "error",
+        ("error", "how"),
         [
-            MemoryError(),
-            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-            RuntimeError(
-                "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: ..."
+            (RuntimeError(HOST_WORDS), "host allocator"),
+            (
+                RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 12 bytes."),
+                "host allocator",
             ),
-            RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 12 bytes."),
-            OSError(errno.ENOMEM, "Cannot allocate memory"),
-            RuntimeError("could not create a primitive"),
-            RuntimeError("could not create a memory object"),
-            RuntimeError("CUDA error: out of memory"),
-            RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
-            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+            (RuntimeError("could not create a primitive"), "host allocator"),
+            (RuntimeError("could not create a memory object"), "host allocator"),
+            (torch.OutOfMemoryError(DEVICE_WORDS), "device allocator"),
+            (RuntimeError(DEVICE_WORDS), "device allocator"),
+            (RuntimeError("CUDA error: out of memory"), "device allocator"),
+            (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "device allocator"),
+            (
+                RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+                "device allocator",
+            ),
+            (MemoryError(), "python"),
+            (OwnMemoryError("Unable to allocate 7 GiB"), "python"),
+            (OSError(errno.ENOMEM, "Cannot allocate memory"), "python"),
+            (RuntimeError("std::bad_alloc"), "native"),
         ],
     )
-    def test_that_are(self, error):
-        assert is_out_of_memory(error)
+    def test_of_memory(self, error, how):
+        assert exhaustion(evidence_of(error)) == how
 
     @pytest.mark.parametrize(
         "error",
         [
             RuntimeError("mat1 and mat2 shapes cannot be multiplied (5x360 and 36x120)"),
             RuntimeError("memory format option is only supported by strided tensors"),
-            ValueError("CUDA out of memory"),
+            RuntimeError("could not create a primitive descriptor for a convolution forward propagation"),
+            RuntimeError(),
+            ValueError(DEVICE_WORDS),
             OSError(errno.ENOSPC, "No space left on device"),
             KeyboardInterrupt(),
         ],
     )
-    def test_that_are_not(self, error):
-        assert not is_out_of_memory(error)
+    def test_of_something_else(self, error):
+        assert exhaustion(evidence_of(error)) is None
 
     def test_this_torchs_own_words(self):
         with pytest.raises(RuntimeError) as caught:
             torch.empty(1 << 58, dtype=torch.uint8)
-        assert is_out_of_memory(caught.value)
+        evidence = evidence_of(caught.value)
+        assert exhaustion(evidence) == "host allocator"
+        assert failed_allocation_bytes(evidence.message) == 1 << 58
+
+    def test_this_numpys_own_words(self):
+        with pytest.raises(MemoryError) as caught:
+            np.empty(1 << 58, dtype=np.uint8)
+        evidence = evidence_of(caught.value)
+        assert exhaustion(evidence) == "python"
+        assert failed_allocation_bytes(evidence.message) == 1 << 58
 
 
 KILLED, ABORTED, CRASHED = -signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV
 BAD_ALLOC = "terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc\n"
+THROWN = "terminate called after throwing an instance of 'c10::Error'\n  what():  "
 NO_THREAD = "libgomp: Thread creation failed: Resource temporarily unavailable\n"
+LAST_TRACEBACK = 'Traceback (most recent call last):\n  File "a.py", line 1, in b\nMemoryError\n'
 
 
 class TestDeaths:
     @pytest.mark.parametrize(
-        ("exit_code", "stderr", "oom_kills", "under_limit", "verdict"),
+        ("exit_code", "stderr", "oom_kills", "under_limit", "how"),
         [
-            (KILLED, "", 1, False, True),
-            (KILLED, "", 0, False, False),
-            (KILLED, "", 0, True, False),
-            (KILLED, NO_THREAD, 0, True, False),
-            (ABORTED, BAD_ALLOC, 0, False, True),
-            (ABORTED, BAD_ALLOC, 0, True, True),
-            (ABORTED, "double free or corruption (out)\n", 0, True, False),
-            (ABORTED, "", 1, True, False),
-            (CRASHED, BAD_ALLOC, 0, True, False),
-            (1, NO_THREAD, 0, True, True),
-            (1, NO_THREAD, 0, False, False),
-            (1, "", 0, True, False),
-            (0, NO_THREAD, 0, True, False),
+            (KILLED, "", 1, False, "oom killer"),
+            (KILLED, "", 2, True, "oom killer"),
+            (KILLED, "", 0, False, None),
+            (KILLED, "", 0, True, None),
+            (KILLED, NO_THREAD, 0, True, None),
+            (KILLED, LAST_TRACEBACK, 0, True, None),
+            (ABORTED, BAD_ALLOC, 0, False, "native"),
+            (ABORTED, BAD_ALLOC, 0, True, "native"),
+            (ABORTED, THROWN + HOST_WORDS, 0, True, "host allocator"),
+            (ABORTED, THROWN + DEVICE_WORDS, 0, True, "device allocator"),
+            (ABORTED, THROWN + "mat1 and mat2", 0, True, None),
+            (ABORTED, "double free or corruption (out)\n", 0, True, None),
+            (ABORTED, "", 1, True, None),
+            (CRASHED, BAD_ALLOC, 0, True, None),
+            (1, NO_THREAD, 0, True, "native"),
+            (1, NO_THREAD, 0, False, None),
+            (1, LAST_TRACEBACK, 0, False, "python"),
+            (1, LAST_TRACEBACK + "and so I went on\n", 0, False, None),
+            (1, "", 0, True, None),
+            (0, NO_THREAD, 0, True, None),
+            (0, LAST_TRACEBACK, 0, True, None),
         ],
     )
-    def test_verdict(self, exit_code, stderr, oom_kills, under_limit, verdict):
-        assert died_of_memory(exit_code, stderr, oom_kills, under_limit) is verdict
+    def test_verdict(self, exit_code, stderr, oom_kills, under_limit, how):
+        evidence = Evidence(exit_code=exit_code, stderr=stderr, oom_kills=oom_kills, under_limit=under_limit)
+        assert exhaustion(evidence) == how
 
 
-class TestKillCount:
-    @pytest.fixture
-    def events(self, tmp_path) -> Path:
-        """This process's `memory.events` below a root of ours."""
-        try:
-            own = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2]
-        except OSError:
-            pytest.skip("this system has no cgroups")
-        file = tmp_path / own.lstrip("/") / "memory.events"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return file
-
-    def test_is_read(self, events, tmp_path):
-        events.write_text("low 0\nhigh 3\nmax 9\noom 8\noom_kill 7\noom_group_kill 1\n")
-        assert oom_kill_count(tmp_path) == 7
-
-    def test_is_zero_where_the_system_does_not_tell(self, events, tmp_path):
-        assert oom_kill_count(tmp_path) == 0
-        events.write_text("low 0\nhigh 0\n")
-        assert oom_kill_count(tmp_path) == 0
+@pytest.mark.parametrize(
+    ("message", "size"),
+    [
+        (HOST_WORDS, 5811484800),
+        (DEVICE_WORDS, 5 << 29),
+        ("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0", 20 << 20),
+        ("CUDA out of memory. Tried to allocate 512 bytes.", 512),
+        ("you tried to allocate 288230376151711743 bytes", 288230376151711743),
+        ("Unable to allocate 1.5 KiB for an array with shape (1536,)", 1536),
+        ("Unable to allocate 256. PiB for an array", 1 << 58),
+        ("could not create a primitive", None),
+        ("tried to allocate much", None),
+    ],
+)
+def test_size_of_the_allocation_that_failed(message, size):
+    assert failed_allocation_bytes(message) == size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 
 import memory_jobs as jobs
@@ -24,13 +25,56 @@ class TestHostLimit:
     def test_lets_pass_what_fits(self, megabytes, allocated):
         assert call_in_child(jobs.allocate_under, 200 * MB, megabytes) == allocated
 
+    def test_holds_within_a_few_megabytes(self):
+        limit, largest = call_in_child(jobs.fill_under, 150 * MB, 2 * MB)
+        assert largest == pytest.approx(limit, abs=8 * MB)
+
+    @pytest.mark.parametrize(
+        ("soft", "hard", "taken"),
+        [
+            (None, None, 300),
+            (100, None, 100),
+            (100, 100, 100),
+            (100, 200, 100),
+            (500, None, 300),
+            (500, 600, 300),
+        ],
+    )
+    def test_never_raises_a_limit_that_stands(self, soft, hard, taken):
+        above = [None if megabytes is None else megabytes * MB for megabytes in (soft, hard)]
+        rise, hard_stands = call_in_child(jobs.limit_within, *above, 300 * MB)
+        assert rise == pytest.approx(taken * MB, abs=3 * MB)
+        assert hard_stands
+
 
 class TestDeviceLimit:
-    @pytest.mark.parametrize(("limit", "fraction"), [(20 * MB, 0.25), (80 * MB, 1.0), (200 * MB, 1.0)])
-    def test_is_a_share_of_the_device(self, monkeypatch, limit, fraction):
-        device, taken = torch.device("cuda:1"), []
-        properties = {device: SimpleNamespace(total_memory=80 * MB)}
-        monkeypatch.setattr(torch.cuda, "get_device_properties", properties.__getitem__)
+    """With a CUDA device that is made up: 80 MB, of which others and a context use 30."""
+
+    DEVICE = torch.device("cuda:1")
+
+    @pytest.fixture(autouse=True)
+    def taken(self, monkeypatch):
+        taken = []
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (48 * MB, 80 * MB))
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 2 * MB)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="1-2"))
         monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *args: taken.append(args))
-        limit_device_memory(limit, device)
-        assert taken == [(fraction, device)]
+        return taken
+
+    @pytest.mark.parametrize(("limit", "fraction"), [(30, 0.25), (90, 1.0), (200, 1.0)])
+    def test_leaves_out_the_context(self, nvml, taken, limit, fraction):
+        nvml(processes={os.getpid(): 12 * MB, os.getppid(): 18 * MB})
+        limit_device_memory(limit * MB, self.DEVICE)
+        assert taken == [(fraction, self.DEVICE)]
+
+    @pytest.mark.parametrize("known", [{"fails": True}, {"processes": {os.getppid(): 18 * MB}}])
+    def test_whose_size_nobody_tells(self, nvml, taken, known):
+        nvml(**known)
+        limit_device_memory(50 * MB, self.DEVICE)
+        assert taken == [(0.25, self.DEVICE)]
+
+    def test_below_the_context(self, nvml, taken):
+        nvml(processes={os.getpid(): 12 * MB})
+        with pytest.raises(MemoryError, match="10000000 bytes of a CUDA context"):
+            limit_device_memory(10 * MB, self.DEVICE)
+        assert taken == []

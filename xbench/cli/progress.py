@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from xbench.capacity.search import Trial
 from xbench.cli.output import stderr_console
 from xbench.records.schema import CellRecord, PlannedCell
 from xbench.report.terminal import print_line
@@ -48,6 +49,15 @@ class ProgressDisplay:
             self._decoding[dataset] = self._bars.add_task(f"decoding {dataset}", total=total, detail="")
         self._bars.update(self._decoding[dataset], completed=done, visible=done < total)
 
+    def fitting(self, cell: PlannedCell, setting: str, trial: Trial | None = None) -> None:
+        if trial is None:
+            self._say(f"fitting {setting} of {cell.experiment} / {cell.column} to memory", "dim")
+        else:
+            self._say(f"  {trial_line(setting, trial)}", "dim")
+
+    def cell_adapted(self, record: CellRecord, changes: str) -> None:
+        self._say(f"{_name(record)}: {record.status}: {record.reason}; again with {changes}", "yellow")
+
     def run_started(self, folder: Path, cells: list[PlannedCell], warnings: list[str]) -> None:
         for warning in warnings:
             self._say(f"warning: {warning}", "bold yellow")
@@ -84,10 +94,18 @@ class ProgressDisplay:
             line += f", test accuracy {record.metrics.test_accuracy:.3f}"
             line += f", training {format_seconds(record.time.training_s)}"
             line += f", peak {format_bytes(record.memory.peak_host_bytes or 0)}"
-        self._say(line, "" if record.status == "done" else "yellow")
+        if record.expect and not record.is_failure:
+            line += " (as expected)"
+        self._say(line, "yellow" if record.is_failure or record.status == "skipped" else "")
 
     def _say(self, text: str, style: str) -> None:
         print_line(self._bars.console, text, style)
+
+
+def trial_line(setting: str, trial: Trial) -> str:
+    """A trial of a probe, in a line."""
+    outcome = f"fits, peak {format_bytes(trial.peak_bytes)}" if trial.peak_bytes else "does not fit"
+    return f"{setting} {trial.value:,}: {outcome} ({format_seconds(trial.seconds)})"
 
 
 def _name(cell: PlannedCell | CellRecord) -> str:

@@ -31,7 +31,7 @@ def run(
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")] = None,
     memory_limit: Annotated[
-        str | None, typer.Option(help="hard limit of each cell, such as 12GB or 12GiB")
+        str | None, typer.Option(help="hard limit of each cell, such as 12GB, 12GiB or 50%")
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="number of seeds of every cell")] = None,
     out: Annotated[Path, typer.Option(help="folder for results")] = Path("results"),
@@ -61,7 +61,6 @@ def run(
     from xbench.execution.plan import plan_run
     from xbench.execution.run import run_plan
     from xbench.isolation.server import start_server
-    from xbench.records.schema import FAILED
     from xbench.suite.reader import read_suite
 
     flags = {"device": device, "memory_limit": memory_limit, "seeds": seeds}
@@ -82,5 +81,5 @@ def run(
         raise typer.Exit(EXIT_INTERRUPTED) from None
     print_results(folder, form)
     _, records = folder.read()
-    if any(record.status in FAILED for record in records):
+    if any(record.is_failure for record in records):
         raise typer.Exit(EXIT_CELL_FAILED)

@@ -10,7 +10,7 @@ xbench fills): their names, defaults and types are read from its signature, and 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -41,13 +41,17 @@ class Spec:
         Raises:
             XbenchError: it cannot be imported.
         """
-        if not isinstance(self.factory, str):
-            return self.factory
-        module, _, attribute = self.factory.partition(":")
-        try:
-            return getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # importing a plugin may raise anything
-            raise XbenchError(f"factory '{self.factory}' cannot be imported: {error}") from error
+        return _imported("factory", self.factory)
+
+
+def _imported(role: str, named: Callable[..., Any] | str) -> Callable[..., Any]:
+    if not isinstance(named, str):
+        return named
+    module, _, attribute = named.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # importing a plugin may raise anything
+        raise XbenchError(f"{role} '{named}' cannot be imported: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +71,21 @@ class OptimizerSpec(Spec):
     Attributes:
         parameters: which parameters it can update: `"any"`, or `"matrices"` (2-D only, as Muon).
         gradients: which gradients it takes: `"dense"`, `"sparse"` or `"any"`.
+        full_batch: whether it is meant for the whole training set as one batch; capacity is then probed so.
+        state_vectors: what theory says of its state between steps, in vectors of the trained parameters, from
+            its hyperparameters (defaults included); it may give None where that depends on more than these.
+        fill_state: `fill_state(optimizer)`, or `"module:attribute"` of it: puts a fresh optimizer into the
+            state in which its next step takes the most memory, and may shorten that step. For an optimizer
+            whose state goes on growing after its second step; capacity is probed in that state.
 
     A model that does not offer what an optimizer takes makes the cell `skipped`, with that reason.
     """
 
     parameters: Literal["any", "matrices"] = "any"
     gradients: Literal["dense", "sparse", "any"] = "dense"
+    full_batch: bool = False
+    state_vectors: Callable[[Mapping[str, Any]], float | None] = lambda hyperparameters: None
+    fill_state: Callable[[Any], None] | str | None = None
 
     def __post_init__(self) -> None:
         # A word that no check knows would switch the check off.
@@ -80,6 +93,14 @@ class OptimizerSpec(Spec):
             raise ValueError(
                 f"parameters={self.parameters!r}, gradients={self.gradients!r}: see OptimizerSpec"
             )
+
+    def load_fill_state(self) -> Callable[[Any], None] | None:
+        """The hook that fills its state, imported now if it was given as a string; None if it has none.
+
+        Raises:
+            XbenchError: it cannot be imported.
+        """
+        return None if self.fill_state is None else _imported("fill_state", self.fill_state)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from xbench.execution.job import Job
 from xbench.execution.observer import Observer
 from xbench.isolation.child import Limits
 from xbench.isolation.run import Ending, run_in_child
+from xbench.memory.exhaustion import failed_allocation_bytes
 from xbench.records.schema import (
     CellRecord,
     Component,
@@ -20,6 +21,7 @@ from xbench.records.schema import (
     EpochRecord,
     MemoryRecord,
     Metrics,
+    PlannedCell,
     Status,
     Times,
 )
@@ -47,8 +49,10 @@ class _Heard:
             self.epochs.append(message.record)
 
 
-def run_cell(job: Job, folder: RunFolder, observer: Observer) -> CellRecord:
-    """Run one cell, and write its trace and its record.
+def run_cell(
+    job: Job, planned: PlannedCell, attempt: int, folder: RunFolder, observer: Observer
+) -> CellRecord:
+    """Run one attempt at a cell, and write its trace and its record.
 
     Returns:
         The record; a failure of any kind is its status.
@@ -60,7 +64,10 @@ def run_cell(job: Job, folder: RunFolder, observer: Observer) -> CellRecord:
         heard.note(message)
         observer.cell_message(message)
 
-    log = folder.log_path(job.planned.cell_id)
+    log = folder.log_path(planned.cell_id)
+    # What was fitted fills its limit: freed blocks that are kept would not fit beside it.
+    malloc = "exact" if job.fitted else "fast"
+    threads = job.settings.training.threads
     try:
         with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
             ending = run_in_child(
@@ -71,15 +78,23 @@ def run_cell(job: Job, folder: RunFolder, observer: Observer) -> CellRecord:
                 job.import_dirs,
                 on_message=hear,
                 stderr_path=log,
-                limits=Limits(job.machine.device, job.settings.training.threads, job.memory_limit_bytes),
+                limits=Limits(job.machine.device, threads, job.memory_limit_bytes, malloc),
             )
     finally:  # an interrupt comes this way, too
         if log.exists() and log.stat().st_size == 0:
             log.unlink()
-    record = _record(job, heard, ending, started_at)
+    record = _record(job, planned, heard, ending, started_at).model_copy(update={"attempt": attempt})
     folder.append(record)
     if heard.trace:
-        folder.write_trace(job.planned.cell_id, heard.trace)
+        folder.write_trace(planned.cell_id, heard.trace)
+    return record
+
+
+def pass_over(job: Job, planned: PlannedCell, status: Status, reason: str, folder: RunFolder) -> CellRecord:
+    """Write down a cell that is not run."""
+    ending = Ending("returned", value=CellResult("skipped", reason))
+    record = _record(job, planned, _Heard(), ending, _now()).model_copy(update={"status": status})
+    folder.append(record)
     return record
 
 
@@ -90,11 +105,10 @@ def _train(send, *args) -> CellResult:
     return train_cell(send, *args)
 
 
-def _record(job: Job, heard: _Heard, ending: Ending, started_at: str) -> CellRecord:
+def _record(job: Job, planned: PlannedCell, heard: _Heard, ending: Ending, started_at: str) -> CellRecord:
     result: CellResult | None = ending.value
     status, reason = _status(ending)
-    settings, planned = job.settings, job.planned
-    training = settings.training
+    settings, training = job.settings, job.settings.training
     return CellRecord(
         cell_id=planned.cell_id,
         experiment=planned.experiment,
@@ -105,17 +119,14 @@ def _record(job: Job, heard: _Heard, ending: Ending, started_at: str) -> CellRec
         seed=settings.seed,
         status=status,
         reason=reason,
+        expect=job.cell.expect,
         settings=training.model_dump(),
-        requested={
-            "train_size": training.train_size,
-            "history_size": settings.optimizer.params.get("history_size"),
-            "batch_size": training.batch_size,
-            "micro_batch": training.micro_batch,
-        },
+        requested=job.requested,
         ran=heard.prepared.ran if heard.prepared else {},
+        fitted=job.fitted,
         metrics=_metrics(job, result.scores if result else None),
         time=result.time if result else Times(),
-        memory=_memory(job, heard, result),
+        memory=_memory(job, heard, result, ending),
         epochs=heard.epochs,
         selected_epoch=result.selected_epoch if result else None,
         closures=sum(row.closures for row in heard.trace),
@@ -163,7 +174,7 @@ def _metrics(job: Job, scores: Scores | None) -> Metrics:
     )
 
 
-def _memory(job: Job, heard: _Heard, result: CellResult | None) -> MemoryRecord:
+def _memory(job: Job, heard: _Heard, result: CellResult | None, ending: Ending) -> MemoryRecord:
     """What was measured, or for a cell that died what its messages tell."""
     measured = result.memory if result else MemoryRecord()
     if measured.peak_host_bytes is None and heard.prepared is not None:
@@ -174,7 +185,13 @@ def _memory(job: Job, heard: _Heard, result: CellResult | None) -> MemoryRecord:
                 "peak_device_bytes": max(device_peaks, default=None),
             }
         )
-    return measured.model_copy(update={"limit_bytes": job.memory_limit_bytes})
+    return measured.model_copy(
+        update={
+            "limit_bytes": job.memory_limit_bytes,
+            "exhausted": ending.exhaustion,
+            "failed_allocation_bytes": failed_allocation_bytes(ending.reason) if ending.exhaustion else None,
+        }
+    )
 
 
 def _now() -> str:

@@ -22,6 +22,7 @@ def cell_id(settings: CellSettings, fingerprint: str, machine: Machine) -> str:
         ],
         "training": settings.training.model_dump(exclude={"threads"}),
         "threads": settings.training.threads or machine.threads,
+        "storage": settings.storage,
         "seed": settings.seed,
         "data": fingerprint,
         "device": [machine.device_facts["type"], machine.device_facts["name"]],

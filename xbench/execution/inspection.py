@@ -17,6 +17,7 @@ from xbench.components.specs import Dataset, DatasetSpec, ModelSpec, OptimizerSp
 from xbench.data.decode import decode
 from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
+from xbench.memory.machine import Bound, device_bounds, host_bounds
 from xbench.paths import cache_dir
 from xbench.training.settings import Choice
 
@@ -46,6 +47,7 @@ class Machine:
         device: torch's name of the device: `"cpu"`, `"cuda:0"`.
         device_facts: its name and size, for the records.
         threads: of torch's CPU pool, unless a suite sets another number.
+        memory_bounds: what limits one worker there: on CUDA its device's memory, else the host's.
     """
 
     device: str
@@ -53,6 +55,7 @@ class Machine:
     threads: int
     versions: dict[str, str]
     hardware: dict[str, Any]
+    memory_bounds: tuple[Bound, ...]
 
 
 def describe_components(
@@ -183,7 +186,18 @@ def describe_machine(send: Send, wanted: str) -> Machine:
             "cores": os.cpu_count(),
             "memory_bytes": psutil.virtual_memory().total,
         },
+        memory_bounds=_memory_bounds(device),
     )
+
+
+def _memory_bounds(device: str) -> tuple[Bound, ...]:
+    import torch
+
+    if device != "cpu":
+        return tuple(device_bounds(device))
+    # As a worker does before its limit: threads' stacks are address space.
+    torch.ones(1 << 18).add_(1.0)
+    return tuple(host_bounds())
 
 
 def _build_dataset(choice: Choice, import_dirs: Sequence[str]) -> tuple[DatasetSpec, Dataset]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from xbench.capacity.axes import Axis, resolve_sizes, size_of
 from xbench.data.decoded import DecodedDataset
+from xbench.execution.identity import cell_id
 from xbench.execution.inspection import Machine
 from xbench.execution.plan import ResolvedData
 from xbench.records.schema import PlannedCell
+from xbench.suite.grid import Cell
 from xbench.training.settings import CellSettings
 
 
@@ -16,16 +20,59 @@ class Job:
     """One cell, ready to run.
 
     Attributes:
-        planned: its place in the records.
-        experiment_path: key path of its experiment in the suite, for messages.
+        cell: as the suite declares it.
+        settings: as it will run; sizes that were fitted are numbers.
+        available: the training examples that there are for it.
         memory_limit_bytes: hard limit of its process; None for none.
+        fitted: why a setting does not run as it was asked for, by its name.
+        unfit: why it cannot run at all; empty if it can.
     """
 
-    planned: PlannedCell
-    experiment_path: tuple[str | int, ...]
+    cell: Cell
     settings: CellSettings
     resolved: ResolvedData
     data: DecodedDataset
+    available: int
     machine: Machine
     memory_limit_bytes: int | None
     import_dirs: tuple[str, ...]
+    fitted: dict[str, str] = field(default_factory=dict)
+    unfit: str = ""
+
+    @property
+    def planned(self) -> PlannedCell:
+        """Its place in the records."""
+        return PlannedCell(
+            cell_id=cell_id(self.settings, self.data.fingerprint, self.machine),
+            experiment=self.cell.experiment,
+            column=self.cell.column,
+            seed=self.cell.seed,
+        )
+
+    @property
+    def requested(self) -> dict[str, Any]:
+        """The sizes that the suite asks for."""
+        asked = replace(self.settings, optimizer=self.cell.optimizer, training=self.cell.training)
+        return {axis.setting: size_of(asked, axis) for axis in Axis}
+
+    @property
+    def sized(self) -> CellSettings:
+        """The settings with numbers for all sizes."""
+        return resolve_sizes(self.settings, self.available)
+
+    @property
+    def sizes(self) -> dict[str, int | None]:
+        """The numbers for them, by name."""
+        return {axis.setting: size_of(self.sized, axis) for axis in Axis}
+
+    @property
+    def adapt_order(self) -> tuple[Axis, ...]:
+        """What may give way."""
+        return tuple(Axis(name.replace("_", "-")) for name in self.cell.adapt)
+
+    def with_settings(self, settings: CellSettings, why: str) -> Job:
+        """The job with other sizes, each noted with a reason."""
+        before, after = self.sizes, replace(self, settings=settings).sizes
+        words = {key for key, value in self.requested.items() if value in ("auto", "largest")}
+        changed = {key: why for key in after if after[key] != before[key] or key in words - set(self.fitted)}
+        return replace(self, settings=settings, fitted=self.fitted | changed)

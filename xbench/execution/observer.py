@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
+from xbench.capacity.search import Trial
 from xbench.records.schema import CellRecord, PlannedCell
 
 
 class Observer(Protocol):
-    """Hears of a run, in this order: decoding of each dataset, start, then each cell."""
+    """Hears of a run, in this order: decoding of each dataset, fitting of cells, start, then each cell."""
 
     def decoding(self, dataset: str, done: int, total: int) -> None: ...
+
+    def fitting(self, cell: PlannedCell, setting: str, trial: Trial | None = None) -> None:
+        """A setting of a cell is being fitted, and a size was tried."""
 
     def run_started(self, folder: Path, cells: list[PlannedCell], warnings: list[str]) -> None: ...
 
@@ -19,5 +23,8 @@ class Observer(Protocol):
 
     def cell_message(self, message: Any) -> None:
         """A `Prepared`, `StepsDone` or `EpochDone` of the cell that runs."""
+
+    def cell_adapted(self, record: CellRecord, changes: str) -> None:
+        """An attempt ran out of memory; the next one is smaller."""
 
     def cell_ended(self, record: CellRecord) -> None: ...

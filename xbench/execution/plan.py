@@ -16,11 +16,15 @@ from xbench.execution.inspection import (
     try_optimizers,
 )
 from xbench.isolation.run import call_in_child
+from xbench.memory.limits import can_limit_host_memory
+from xbench.memory.machine import Bound, binding, with_memory_limit
 from xbench.suite.grid import Cell, DatasetChoice, Expansion, expand, references
 from xbench.suite.problems import Problems
 from xbench.suite.reader import Suite
 from xbench.training.settings import Choice
-from xbench.units import parse_bytes
+
+
+_GRAIN_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -45,19 +49,32 @@ class PlannedRun:
 
     Attributes:
         data: for each of `cells` the dataset that it will run on.
-        memory_limit_bytes: hard limit of each cell's process; None for none.
+        memory_bound: what limits the memory of each cell's process: the suite's `memory_limit`, or the
+            machine where that has less.
     """
 
     suite: Suite
     machine: Machine
     cells: list[Cell]
     data: list[ResolvedData]
-    memory_limit_bytes: int | None
+    memory_bound: Bound
     import_dirs: tuple[str, ...]
 
     @property
     def name(self) -> str:
         return self.suite.header.name
+
+    def limit_of(self, cell: Cell) -> int | None:
+        """The limit that a cell's process is held to: resident bytes, or on CUDA bytes of the device. None where
+        nobody asked for one and the system has no means to hold a process to it (macOS)."""
+        asked = self.suite.header.memory_limit or cell.memory_limit
+        if self.machine.device == "cpu" and not can_limit_host_memory() and not asked:
+            return None
+        bound = binding(with_memory_limit([self.memory_bound], cell.memory_limit))
+        if bound.source == "memory_limit":
+            return bound.limit_bytes
+        # What a machine has to give drifts by the minute; coarser, it is the same from run to run.
+        return bound.limit_bytes // _GRAIN_BYTES * _GRAIN_BYTES or bound.limit_bytes
 
 
 def plan_run(suite: Suite, import_dirs: Sequence[str] = ()) -> PlannedRun:
@@ -83,7 +100,7 @@ def plan_run(suite: Suite, import_dirs: Sequence[str] = ()) -> PlannedRun:
         machine=machine,
         cells=expansion.cells,
         data=[resolved[_key(cell.dataset)] for cell in expansion.cells],
-        memory_limit_bytes=parse_bytes(header.memory_limit) if header.memory_limit else None,
+        memory_bound=binding(with_memory_limit(machine.memory_bounds, header.memory_limit)),
         import_dirs=tuple(import_dirs),
     )
 

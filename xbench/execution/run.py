@@ -8,18 +8,19 @@ from pathlib import Path
 
 from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
-from xbench.execution.cell import run_cell
-from xbench.execution.identity import cell_id
+from xbench.execution.attempts import run_job
+from xbench.execution.fitting import fit_jobs
 from xbench.execution.inspection import decode_dataset
 from xbench.execution.job import Job
 from xbench.execution.observer import Observer
 from xbench.execution.plan import PlannedRun, ResolvedData
 from xbench.isolation.run import call_in_child
 from xbench.isolation.server import MALLOC_SETTINGS
-from xbench.records.schema import CellRecord, ExperimentRecord, PlannedCell, RunRecord
+from xbench.records.schema import ExperimentRecord, RunRecord
 from xbench.records.store import RunFolder, check_writable
 from xbench.training.settings import CellSettings
 from xbench.training.splits import split_examples
+from xbench.units import format_bytes
 
 # A warning names so many unreadable images; the records name all.
 _MOST_NAMED = 5
@@ -37,8 +38,7 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer) -> RunFolder:
     """
     check_writable(results)
     decoded = _decode_all(plan, observer)
-    jobs = _jobs(plan, decoded)
-    _check_splits(plan, jobs)
+    jobs = fit_jobs(_jobs(plan, decoded), observer)
     warnings = _warnings(plan, decoded)
     run = RunRecord(
         suite=plan.name,
@@ -54,19 +54,19 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer) -> RunFolder:
     )
     folder = RunFolder.create(results, plan.suite.text, run)
     observer.run_started(folder.path, run.cells, warnings)
-    ended: dict[str, CellRecord] = {}
+    ended: set[str] = set()
+    failures: list[Job] = []
     for job in jobs:
         # Two experiments may declare the same cell: it runs once, and both show it.
         if job.planned.cell_id not in ended:
-            observer.cell_started(job.planned)
             try:
-                ended[job.planned.cell_id] = record = run_cell(job, folder, observer)
+                run_job(job, failures, folder, observer)
             except OSError as error:
                 raise XbenchError(
                     f"cannot keep results in {folder.path}: {error.strerror}",
                     hint="what had ended before is kept; make space and run again",
                 ) from error
-            observer.cell_ended(record)
+            ended.add(job.planned.cell_id)
     return folder
 
 
@@ -85,40 +85,35 @@ def _decode_all(plan: PlannedRun, observer: Observer) -> dict[str, DecodedDatase
 
 
 def _jobs(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[Job]:
-    jobs = []
+    """
+    Raises:
+        XbenchError: there are not enough examples, which is certain only when unreadable ones are left out.
+    """
+    problems, jobs = plan.suite.problems, []
     for cell, resolved in zip(plan.cells, plan.data, strict=True):
         data = decoded[_key(resolved)]
-        settings = CellSettings(cell.model, cell.optimizer, cell.training, cell.seed, plan.machine.device)
-        planned = PlannedCell(
-            cell_id=cell_id(settings, data.fingerprint, plan.machine),
-            experiment=cell.experiment,
-            column=cell.column,
-            seed=cell.seed,
+        settings = CellSettings(
+            cell.model, cell.optimizer, cell.training, cell.seed, plan.machine.device, cell.dataset.storage
         )
+        try:
+            available = len(split_examples(data, cell.training, cell.seed).train)
+        except XbenchError as error:
+            problems.add((*cell.path[:2], "train_size"), error.message, error.hint)
+            continue
         jobs.append(
             Job(
-                planned=planned,
-                experiment_path=cell.path[:2],
+                cell=cell,
                 settings=settings,
                 resolved=resolved,
                 data=data,
+                available=available,
                 machine=plan.machine,
-                memory_limit_bytes=plan.memory_limit_bytes,
+                memory_limit_bytes=plan.limit_of(cell),
                 import_dirs=plan.import_dirs,
             )
         )
-    return jobs
-
-
-def _check_splits(plan: PlannedRun, jobs: list[Job]) -> None:
-    """Whether there are enough examples is known for certain only when unreadable ones are left out."""
-    problems = plan.suite.problems
-    for job in jobs:
-        try:
-            split_examples(job.data, job.settings.training, job.settings.seed)
-        except XbenchError as error:
-            problems.add((*job.experiment_path, "train_size"), error.message, error.hint)
     problems.raise_if_any()
+    return jobs
 
 
 def _experiments(plan: PlannedRun) -> list[ExperimentRecord]:
@@ -141,6 +136,12 @@ def _experiments(plan: PlannedRun) -> list[ExperimentRecord]:
 
 def _warnings(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[str]:
     warnings = [data.warning for data in plan.data if data.warning]
+    asked, bound = plan.suite.header.memory_limit, plan.memory_bound
+    if asked is not None and bound.source != "memory_limit":
+        warnings.append(
+            f"memory_limit {asked} is more than there is: cells are held to "
+            f"{format_bytes(bound.limit_bytes)} ({bound.source}; {bound.detail})"
+        )
     for data in decoded.values():
         if data.unreadable:
             total = len(data.unreadable) + len(data.rows)

@@ -13,7 +13,8 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from xbench.errors import XbenchError
-from xbench.memory.exhaustion import is_out_of_memory
+from xbench.memory.exhaustion import Exhaustion, evidence_of, exhaustion
+from xbench.memory.malloc import MallocProfile, keep_nothing_freed
 
 
 @dataclass(frozen=True)
@@ -24,19 +25,26 @@ class Limits:
         device: torch's name of the device that it computes on.
         threads: of torch's pool; None for torch's choice.
         memory_bytes: hard limit, on the device's memory or else the host's; None for none.
+        malloc: `exact` where its peak must be what is in use; see `memory.malloc`.
     """
 
     device: str = "cpu"
     threads: int | None = None
     memory_bytes: int | None = None
+    malloc: MallocProfile = "fast"
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An exception, in words that can travel between processes; its traceback is in the child's stderr."""
+    """An exception, in words that can travel between processes; its traceback is in the child's stderr.
+
+    Attributes:
+        summary: its type and message, in one line.
+        exhaustion: how memory ran out, if that is what happened.
+    """
 
     summary: str
-    out_of_memory: bool
+    exhaustion: Exhaustion | None = None
 
 
 def child_main(
@@ -81,6 +89,8 @@ def _take_limits(limits: Limits) -> None:
 
     from xbench.memory.limits import limit_device_memory, limit_host_memory
 
+    if limits.malloc == "exact":
+        keep_nothing_freed()
     if limits.threads is not None:
         torch.set_num_threads(limits.threads)
     # Start the thread pool before the limit: its stacks are address space, and would count against it.
@@ -100,5 +110,5 @@ def _describe(error: BaseException) -> Failure:
     text = " ".join(str(error).split())
     return Failure(
         summary=f"{type(error).__name__}: {text}" if text else type(error).__name__,
-        out_of_memory=is_out_of_memory(error),
+        exhaustion=exhaustion(evidence_of(error)),
     )

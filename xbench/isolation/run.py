@@ -14,7 +14,8 @@ from typing import Any, Literal
 from xbench.errors import XbenchError
 from xbench.isolation.child import Failure, Limits, child_main
 from xbench.isolation.server import server_context
-from xbench.memory.exhaustion import died_of_memory, oom_kill_count
+from xbench.memory.cgroups import oom_kill_count
+from xbench.memory.exhaustion import Evidence, Exhaustion, exhaustion
 
 _STDERR_TAIL_BYTES = 2000
 _EXIT_GRACE_S = 10.0
@@ -29,7 +30,7 @@ class Ending:
         value: what the job returned.
         error: the XbenchError of a refusal.
         reason: in one line, why it did not return.
-        out_of_memory: whether a failure or a death was for memory.
+        exhaustion: how memory ran out, if a failure or a death was for memory.
         stderr: the end of what it wrote there, tracebacks included.
     """
 
@@ -37,8 +38,12 @@ class Ending:
     value: Any = None
     error: XbenchError | None = None
     reason: str = ""
-    out_of_memory: bool = False
+    exhaustion: Exhaustion | None = None
     stderr: str = ""
+
+    @property
+    def out_of_memory(self) -> bool:
+        return self.exhaustion is not None
 
 
 def run_in_child(
@@ -78,16 +83,22 @@ def run_in_child(
     stderr = _tail(stderr_path)
     if final is None:
         exit_code = process.exitcode or 0
-        kills = oom_kill_count() - kills_before
-        starved = died_of_memory(exit_code, stderr, kills, limits.memory_bytes is not None)
-        return Ending("died", reason=_death(exit_code, stderr), out_of_memory=starved, stderr=stderr)
+        evidence = Evidence(
+            exit_code=exit_code,
+            stderr=stderr,
+            oom_kills=oom_kill_count() - kills_before,
+            under_limit=limits.memory_bytes is not None,
+        )
+        return Ending(
+            "died", reason=_death(exit_code, stderr), exhaustion=exhaustion(evidence), stderr=stderr
+        )
     outcome, content = final
     if outcome == "returned":
         return Ending("returned", value=content, stderr=stderr)
     if outcome == "refused":
         return Ending("refused", error=content, reason=content.message, stderr=stderr)
     failure: Failure = content
-    return Ending("failed", reason=failure.summary, out_of_memory=failure.out_of_memory, stderr=stderr)
+    return Ending("failed", reason=failure.summary, exhaustion=failure.exhaustion, stderr=stderr)
 
 
 def call_in_child(job: Callable[..., Any], *args: Any, on_message=lambda message: None) -> Any:
@@ -118,7 +129,7 @@ def _listen(
                 return None  # the pipe broke, within a message perhaps: the child is dead or dying
             except Exception as error:  # an object of a plugin's, say, whose module is not here
                 summary = f"what it sent cannot be read: {type(error).__name__}: {error}"
-                return "failed", Failure(summary, out_of_memory=False)
+                return "failed", Failure(summary)
             if kind != "message":
                 return kind, content
             on_message(content)

@@ -1,55 +1,108 @@
-"""What counts as out of memory: one pure function for exceptions, one for dead processes."""
+"""How memory ran out, if that is what happened: one pure function for exceptions and dead processes."""
 
 from __future__ import annotations
 
 import errno
+import re
 import signal
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Literal
 
-# What torch's CPU allocator, oneDNN and OpenMP say; none of them has an exception type of its own.
-_MESSAGES = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "not enough memory: you tried to allocate",
-    "could not create a primitive",
-    "could not create a memory object",
-    "CUDA out of memory",
-    "CUDA error: out of memory",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_ALLOC_FAILED",
+# What gave out: torch's allocator on the host, or on the device; Python, or the system under it (ENOMEM);
+# a native library, such as the one that starts threads; everything, until the system's OOM killer came.
+Exhaustion = Literal["host allocator", "device allocator", "python", "native", "oom killer"]
+
+# None of these has an exception type of its own. oneDNN says no more when it gets no memory for a primitive;
+# of a primitive *descriptor* it says almost the same when it does not support what it was asked for.
+_HOST = re.compile(
+    r"DefaultCPUAllocator: can't allocate memory|not enough memory: you tried to allocate"
+    r"|could not create a primitive(?! descriptor)|could not create a memory object"
 )
+_DEVICE = re.compile(
+    r"CUDA out of memory|CUDA error: out of memory|CUDNN_STATUS_ALLOC_FAILED|CUBLAS_STATUS_ALLOC_FAILED"
+)
+_BAD_ALLOC = "std::bad_alloc"
+_NO_THREAD = "Thread creation failed"  # libgomp: there is no address space for its stack
+_LAST_WORD = re.compile(r"^MemoryError\b.*\Z", re.MULTILINE)
+
+_ALLOCATION = re.compile(
+    r"(?:tried|unable) to allocate (\d+(?:\.\d*)?) (bytes|KiB|MiB|GiB|TiB|PiB|EiB)", re.IGNORECASE
+)
+_UNITS = ("bytes", "kib", "mib", "gib", "tib", "pib", "eib")
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out (and not that something else is wrong)."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
-        return True
-    return isinstance(error, RuntimeError) and any(message in str(error) for message in _MESSAGES)
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of an exception, or of a process that died without one.
 
-
-def died_of_memory(exit_code: int, stderr: str, oom_kills: int, under_limit: bool) -> bool:
-    """Whether a process that ended without a word ran out of memory.
-
-    Args:
-        exit_code: as `multiprocessing` gives it, negative for a signal.
-        stderr: what the process wrote there.
+    Attributes:
+        error_types: names of the exception's class and of its bases; empty for a death.
+        message: the exception's.
+        errno: of an OSError.
+        exit_code: of a dead process, as `multiprocessing` gives it: negative for a signal.
+        stderr: what a dead process wrote there last.
         oom_kills: by how much the system's count of OOM kills rose while it ran.
-        under_limit: whether the process had a hard limit (libgomp then fails to start threads).
+        under_limit: whether the process had a hard limit.
     """
+
+    error_types: tuple[str, ...] = ()
+    message: str = ""
+    errno: int | None = None
+    exit_code: int | None = None
+    stderr: str = ""
+    oom_kills: int = 0
+    under_limit: bool = False
+
+
+def evidence_of(error: BaseException) -> Evidence:
+    """What an exception tells."""
+    return Evidence(
+        error_types=tuple(base.__name__ for base in type(error).__mro__),
+        message=str(error),
+        errno=error.errno if isinstance(error, OSError) else None,
+    )
+
+
+def exhaustion(evidence: Evidence) -> Exhaustion | None:
+    """How memory ran out; None if it is not known that it did, and something else may be wrong."""
+    if evidence.exit_code is not None:
+        return _of_death(evidence, evidence.exit_code)
+    if "MemoryError" in evidence.error_types or evidence.errno == errno.ENOMEM:
+        return "python"
+    if "OutOfMemoryError" in evidence.error_types:
+        return "device allocator"
+    if "RuntimeError" not in evidence.error_types:
+        return None
+    return _of_words(evidence.message)
+
+
+def failed_allocation_bytes(message: str) -> int | None:
+    """How much was asked for when there was no more, in bytes; None if the message does not tell."""
+    match = _ALLOCATION.search(message)
+    if not match:
+        return None
+    number, unit = match.groups()
+    factor = 1024 ** _UNITS.index(unit.lower())
+    # A float would round a large whole number.
+    return round(float(number) * factor) if "." in number else int(number) * factor
+
+
+def _of_words(text: str) -> Exhaustion | None:
+    if _HOST.search(text):
+        return "host allocator"
+    if _DEVICE.search(text):
+        return "device allocator"
+    return "native" if _BAD_ALLOC in text else None
+
+
+def _of_death(evidence: Evidence, exit_code: int) -> Exhaustion | None:
     if exit_code == -signal.SIGKILL:
-        return oom_kills > 0  # SIGKILL alone may have come from anybody
-    if exit_code == -signal.SIGABRT and "std::bad_alloc" in stderr:
-        return True
-    return exit_code != 0 and under_limit and "Thread creation failed" in stderr
-
-
-def oom_kill_count(cgroup_root: Path = Path("/sys/fs/cgroup")) -> int:
-    """How many processes of this cgroup (v2) the system has killed for memory; 0 where it does not tell."""
-    try:
-        own = Path("/proc/self/cgroup").read_text().strip().rpartition("::")[2]
-        events = (cgroup_root / own.lstrip("/") / "memory.events").read_text()
-    except OSError:
-        return 0
-    counts = dict(line.split() for line in events.splitlines())
-    return int(counts.get("oom_kill", 0))
+        return "oom killer" if evidence.oom_kills > 0 else None  # SIGKILL alone may have come from anybody
+    if exit_code == -signal.SIGABRT:
+        return _of_words(evidence.stderr)  # an exception in a native thread, that nobody caught
+    if exit_code <= 0:
+        return None
+    if evidence.under_limit and _NO_THREAD in evidence.stderr:
+        return "native"
+    # A process that had no memory left to send its exception.
+    return "python" if _LAST_WORD.search(evidence.stderr.rstrip()) else None

@@ -6,7 +6,6 @@ that is not allowed (macOS, some containers) a thread samples, and the records s
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import threading
@@ -26,20 +25,12 @@ class HostPeakMeter(Protocol):
 
     def peak_bytes(self) -> int: ...
 
+    def now_bytes(self) -> int: ...
+
 
 def resident_bytes() -> int:
     """Resident bytes of this process now."""
     return psutil.Process().memory_info().rss
-
-
-def release_free_memory() -> None:
-    """Give the system back what malloc keeps of freed blocks, where it can (glibc's malloc_trim(3)).
-
-    A long run's heap gathers free fragments; left resident, they would look like the optimizer's memory.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def host_peak_meter() -> HostPeakMeter:
@@ -67,6 +58,9 @@ class _KernelPeak:
     def peak_bytes(self) -> int:
         return status_bytes("VmHWM", os.pread(self._status_file, 4096, 0))
 
+    def now_bytes(self) -> int:
+        return status_bytes("VmRSS", os.pread(self._status_file, 4096, 0))
+
 
 class _SampledPeak:
     """Approximate: the largest of a thread's readings. Peaks shorter than its interval can be missed."""
@@ -89,8 +83,11 @@ class _SampledPeak:
         self._peak = self._process.memory_info().rss
 
     def peak_bytes(self) -> int:
-        self._peak = max(self._peak, self._process.memory_info().rss)
+        self._peak = max(self._peak, self.now_bytes())
         return self._peak
+
+    def now_bytes(self) -> int:
+        return self._process.memory_info().rss
 
 
 def status_bytes(field: str, status: bytes) -> int:

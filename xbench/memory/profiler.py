@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 
 from xbench.memory.host import HostPeakMeter, host_peak_meter
+from xbench.memory.peaks import CudaAllocated, PeakMeter
+from xbench.memory.phases import StepPhases
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,25 @@ class StepProfiler:
         self.host: HostPeakMeter = host_peak_meter()
         self._done: list[StepProfile] = []
 
+    @property
+    def trained_on(self) -> PeakMeter:
+        """The meter of the memory that training takes: the process's, or the device's."""
+        return self.host
+
     def begin(self) -> None:
         """Mark the start of a step."""
         self.host.reset()
         self._started = time.perf_counter()
 
-    def end(self) -> None:
-        """Mark the end of a step."""
+    def end(self, phases: StepPhases | None = None) -> None:
+        """Mark the end of a step.
+
+        Args:
+            phases: if the step was bracketed; the meter then tells its last phase alone.
+        """
         wall_s = time.perf_counter() - self._started
-        self._done.append(StepProfile(wall_s, self.host.peak_bytes()))
+        peak_bytes = phases.peak_bytes if phases else self.host.peak_bytes()
+        self._done.append(StepProfile(wall_s, peak_bytes))
 
     def collect(self) -> list[StepProfile]:
         """The profiles of all steps since the last call, in order."""
@@ -61,18 +73,22 @@ class CudaStepProfiler(StepProfiler):
         self._device = device
         self._pending: list[tuple[torch.cuda.Event, torch.cuda.Event, int, int, int]] = []
 
+    @property
+    def trained_on(self) -> PeakMeter:
+        return CudaAllocated(self._device)
+
     def begin(self) -> None:
         self.host.reset()
         torch.cuda.reset_peak_memory_stats(self._device)
         self._start_event = torch.cuda.Event(enable_timing=True)
         self._start_event.record()
 
-    def end(self) -> None:
+    def end(self, phases: StepPhases | None = None) -> None:
         end_event = torch.cuda.Event(enable_timing=True)
         end_event.record()
         # One reading of the counters; `max_memory_allocated` and its like each flatten and sort all of them.
         counters = torch.cuda.memory.memory_stats_as_nested_dict(self._device)
-        allocated = counters["allocated_bytes"]["all"]["peak"]
+        allocated = phases.peak_bytes if phases else counters["allocated_bytes"]["all"]["peak"]
         reserved = counters["reserved_bytes"]["all"]["peak"]
         self._pending.append((self._start_event, end_event, self.host.peak_bytes(), allocated, reserved))
 

@@ -97,6 +97,22 @@ class MemoryRecord(Record):
     peak_host_bytes: resident peak, libraries included, over training and evaluation.
     peak_device_bytes: peak of the CUDA allocator over training.
     host_peak_method: `clear_refs` (exact) or `sampled`.
+    malloc: `fast` or `exact`, how the process's malloc kept freed blocks (see `memory.malloc`).
+    exhausted: what said that memory ran out, and failed_allocation_bytes how much it could not give; of cells that
+        did.
+
+    The parts of the peak, on the device that trains. Activations and optimizer work are of the bracketed step with
+    the highest peak, which was in a `closure` or in the optimizer's `update` (peak_phase); in an update the
+    activations are free already.
+
+    process_bytes: the process before it holds anything below, libraries included (on CUDA, what the allocator
+        holds then).
+    parameters_bytes: of the model, buffers included.
+    data_bytes: examples in memory: those of a batch or micro-batch, or the whole set where it is kept as floats.
+    optimizer_state_bytes: between steps; state_vectors is that in vectors of the trained parameters, and
+        expected_state_vectors what theory says.
+    optimizer_work_bytes: what the optimizer held at the peak beyond its state between steps.
+    activations_bytes: what forward and backward take beyond gradients and examples.
     """
 
     limit_bytes: int | None = None
@@ -106,7 +122,17 @@ class MemoryRecord(Record):
     parameters_bytes: int | None = None
     gradients_bytes: int | None = None
     optimizer_state_bytes: int | None = None
+    state_vectors: float | None = None
+    expected_state_vectors: float | None = None
+    process_bytes: int | None = None
+    data_bytes: int | None = None
+    activations_bytes: int | None = None
+    optimizer_work_bytes: int | None = None
+    peak_phase: Literal["closure", "update"] | None = None
     host_peak_method: str | None = None
+    malloc: Literal["fast", "exact"] | None = None
+    exhausted: str | None = None
+    failed_allocation_bytes: int | None = None
 
 
 class EpochRecord(Record):
@@ -124,7 +150,9 @@ class CellRecord(Record):
 
     Attributes:
         column: the optimizer's label in tables; axes that differ within it are part of it.
+        expect: `"oom"` for a cell that is meant to run out of memory.
         requested, ran: train_size, history_size, batch_size, micro_batch as asked for and as run.
+        fitted: why one of them did not run as asked for, by its name.
         selected_epoch: the epoch whose weights the metrics are of (from 1).
         closures: evaluations of loss and gradient over all steps.
     """
@@ -140,9 +168,11 @@ class CellRecord(Record):
     seed: int
     status: Status
     reason: str = ""
+    expect: Literal["oom"] | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     requested: dict[str, Any] = Field(default_factory=dict)
     ran: dict[str, Any] = Field(default_factory=dict)
+    fitted: dict[str, str] = Field(default_factory=dict)
     metrics: Metrics = Metrics()
     time: Times = Times()
     memory: MemoryRecord = MemoryRecord()
@@ -153,6 +183,11 @@ class CellRecord(Record):
     device: dict[str, Any] = Field(default_factory=dict)
     started_at: str
     ended_at: str
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether it did not end as it should; a cell that is meant to run out of memory must."""
+        return self.status != self.expect if self.expect else self.status in FAILED
 
 
 class ExperimentRecord(Record):

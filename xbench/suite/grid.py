@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -15,8 +15,8 @@ from xbench.errors import XbenchError
 from xbench.suite.explain import explain
 from xbench.suite.lines import Path
 from xbench.suite.reader import TRAINING_KEYS, Suite
-from xbench.suite.schema import DatasetTable, Experiment, OptimizerTable, Table
-from xbench.training.settings import Choice, TrainingSettings
+from xbench.suite.schema import Adaptable, DatasetTable, Experiment, OptimizerTable, Table
+from xbench.training.settings import Choice, Storage, TrainingSettings
 
 # What is known of a component that a suite names: its settings, or why it cannot be loaded.
 Known = Mapping[tuple[Kind, str], Settings | XbenchError]
@@ -24,11 +24,13 @@ Known = Mapping[tuple[Kind, str], Settings | XbenchError]
 
 @dataclass(frozen=True)
 class DatasetChoice:
-    """The dataset of a cell, what may stand in for it, and whether unreadable images stop the run."""
+    """The dataset of a cell, what may stand in for it, whether unreadable images stop the run, and how images are
+    kept in memory."""
 
     chosen: Choice
     fallback: Choice | None
     strict: bool
+    storage: Storage = "uint8"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class Cell:
     Attributes:
         column: the optimizer's label and the axes that vary, as a column's title.
         path: key path of the optimizer's table, to say where a cell comes from.
+        adapt: what may give way, in this order, where it does not fit into memory.
+        expect: `"oom"` if it is meant to run out of memory.
+        memory_limit: the experiment's own, as written.
     """
 
     experiment: str
@@ -48,6 +53,9 @@ class Cell:
     training: TrainingSettings
     seed: int
     path: Path
+    adapt: tuple[Adaptable, ...] = ()
+    expect: Literal["oom"] | None = None
+    memory_limit: str | None = None
 
 
 @dataclass
@@ -141,6 +149,9 @@ class _Expander:
                     training=training,
                     seed=0,
                     path=own_path,
+                    adapt=tuple(experiment.adapt if table.adapt is None else table.adapt),
+                    expect=table.expect or experiment.expect,
+                    memory_limit=experiment.memory_limit,
                 )
 
     def _check_titles(self, columns: list[Cell]) -> None:
@@ -192,7 +203,7 @@ class _Expander:
                 self._problems.add(fallback_path, "a fallback is one dataset: lists are no axis in it")
             fallback = found[0][0] if found else None
         for choice, axes in self._choices("dataset", table, path, several):
-            dataset = DatasetChoice(choice, fallback, table.strict)
+            dataset = DatasetChoice(choice, fallback, table.strict, table.storage)
             self._result.datasets.append((dataset, path))
             yield dataset, axes
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from xbench.errors import XbenchError
-from xbench.units import parse_bytes
+from xbench.training.settings import Storage
+from xbench.units import parse_limit
 
 # No dots: they separate the parts of a `--set` key.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
@@ -26,6 +27,29 @@ def _as_table(value: Any) -> Any:
 TableT = TypeVar("TableT")
 NamedTable = Annotated[TableT, BeforeValidator(_as_table)]
 OneOrMore = Annotated[list[NamedTable[TableT]], BeforeValidator(as_list), Field(min_length=1)]
+
+
+def _is_a_limit(value: str) -> str:
+    try:
+        parse_limit(value, 0)
+    except XbenchError as error:
+        raise ValueError(f"{error.message}: {error.hint}") from error
+    return value
+
+
+MemoryLimit = Annotated[str, AfterValidator(_is_a_limit)]
+
+# What may give way where a cell does not fit.
+Adaptable = Literal["micro_batch", "history_size", "train_size"]
+
+
+def _names_each_once(value: list[str]) -> list[str]:
+    if len(set(value)) < len(value):
+        raise ValueError(f"{', '.join(value)}: one of them stands twice in 'adapt'")
+    return value
+
+
+Adapt = Annotated[list[Adaptable], AfterValidator(_names_each_once)]
 
 
 class Table(BaseModel):
@@ -51,9 +75,12 @@ class OptimizerTable(Table):
 
     Attributes:
         label: column title, where the same optimizer stands more than once.
+        adapt, expect: in place of the experiment's.
     """
 
     label: str | None = Field(None, pattern=r"^\S+$")
+    adapt: Adapt | None = None
+    expect: Literal["oom"] | None = None
 
 
 class DatasetTable(Table):
@@ -62,10 +89,13 @@ class DatasetTable(Table):
     Attributes:
         fallback: the dataset to run on, loudly, where this one is not on the machine.
         strict: stop at unreadable images instead of leaving them out.
+        storage: `"uint8"` reads images as they are needed; `"float32"` keeps all of them in memory as floats
+            (of the training's dtype), as a notebook would.
     """
 
     fallback: NamedTable[Table] | None = None
     strict: bool = False
+    storage: Storage = "uint8"
 
 
 class Reference(BaseModel):
@@ -85,7 +115,13 @@ class Reference(BaseModel):
 
 
 class Experiment(BaseModel):
-    """One comparison. Further keys are training settings (see `TrainingSettings`)."""
+    """One comparison. Further keys are training settings (see `TrainingSettings`).
+
+    Attributes:
+        adapt: what may give way, and in which order, where a cell does not fit into memory.
+        expect: `"oom"` for cells that are meant to run out of memory: only then they are as they should be.
+        memory_limit: of these cells; the suite's holds as well.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -95,6 +131,9 @@ class Experiment(BaseModel):
     dataset: OneOrMore[DatasetTable]
     optimizer: OneOrMore[OptimizerTable]
     reference: Reference | None = None
+    adapt: Adapt = Field(default_factory=list)
+    expect: Literal["oom"] | None = None
+    memory_limit: MemoryLimit | None = None
 
 
 class Header(BaseModel):
@@ -107,7 +146,7 @@ class Header(BaseModel):
         Annotated[int, Field(strict=True, ge=1)]
         | Annotated[list[Annotated[int, Field(strict=True, ge=0)]], Field(min_length=1)]
     ) = 1
-    memory_limit: str | None = None
+    memory_limit: MemoryLimit | None = None
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
     @field_validator("seeds")
@@ -115,16 +154,6 @@ class Header(BaseModel):
     def _each_once(cls, value: int | list[int]) -> int | list[int]:
         if isinstance(value, list) and len(set(value)) < len(value):
             raise ValueError("a seed stands twice in 'seeds'")
-        return value
-
-    @field_validator("memory_limit")
-    @classmethod
-    def _is_a_size(cls, value: str | None) -> str | None:
-        try:
-            if value is not None:
-                parse_bytes(value)
-        except XbenchError as error:
-            raise ValueError(f"{error.message}: {error.hint}") from error
         return value
 
     @property

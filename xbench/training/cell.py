@@ -18,18 +18,20 @@ from xbench.components.specs import ModelSpec, OptimizerSpec
 from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
 from xbench.memory.host import resident_bytes
+from xbench.memory.limits import calibrate_host_limit_again
+from xbench.memory.malloc import malloc_profile, release_free_memory
 from xbench.memory.profiler import profiler_for
 from xbench.records.schema import MemoryRecord, Times
 from xbench.training.closure import AccumulatingClosure
 from xbench.training.events import CellResult, Prepared, Scores
-from xbench.training.footprint import optimizer_state_bytes, storage_bytes
-from xbench.training.loader import ImageLoader
+from xbench.training.footprint import gradients_bytes, model_bytes, optimizer_state_bytes, trained_bytes
+from xbench.training.loader import ImageLoader, ResidentImageLoader
 from xbench.training.loop import Trainer
 from xbench.training.objective import Objective
 from xbench.training.recorder import Diverged, TraceRecorder
 from xbench.training.requirements import unmet_requirement
 from xbench.training.settings import CellSettings
-from xbench.training.splits import split_examples
+from xbench.training.splits import Split, split_examples
 
 
 def train_cell(
@@ -62,13 +64,10 @@ def train_cell(
     if reason is not None:
         return CellResult(status="skipped", reason=reason)
 
-    trainer = assemble(send, settings, data, model_spec, optimizer_spec, model, Path(scratch))
-    base_host_bytes = _warm_up(trainer)
-    memory = MemoryRecord(
-        base_host_bytes=base_host_bytes,
-        host_peak_method=trainer.profiler.host.method,
-        parameters_bytes=storage_bytes(model.parameters()),
-    )
+    split = split_examples(data, settings.training, settings.seed)
+    trainer = assemble(send, settings, data, model_spec, optimizer_spec, model, split, Path(scratch))
+    warm_up(trainer)
+    memory = _memory_before(trainer, optimizer_spec)
     steps = trainer.steps_per_epoch * settings.training.epochs
     send(Prepared(_ran(trainer), steps, settings.training.epochs, memory))
     prepare_s = time.perf_counter() - started
@@ -93,14 +92,7 @@ def train_cell(
             prepare_s=prepare_s,
             step_ms_median=1000 * statistics.median(recorder.wall_s),
         ),
-        memory=memory.model_copy(
-            update={
-                "peak_host_bytes": recorder.host_peak_bytes,
-                "peak_device_bytes": recorder.device_peak_bytes,
-                "gradients_bytes": storage_bytes(p.grad for p in model.parameters() if p.grad is not None),
-                "optimizer_state_bytes": optimizer_state_bytes(trainer.optimizer),
-            }
-        ),
+        memory=_memory_after(trainer, memory),
     )
 
 
@@ -130,20 +122,21 @@ def assemble(
     model_spec: ModelSpec,
     optimizer_spec: OptimizerSpec,
     model: nn.Module,
+    split: Split,
     scratch: Path,
 ) -> Trainer:
     """Put together what the training loop needs.
 
     Raises:
-        XbenchError: there is not enough data for the settings, or they do not suit the model.
+        XbenchError: the settings do not suit the model.
     """
     training = settings.training
     device, dtype = torch.device(settings.device), getattr(torch, training.dtype)
-    split = split_examples(data, training, settings.seed)
     batch_size = len(split.train) if training.batch_size == "full" else training.batch_size
     batch_size = min(batch_size, len(split.train))
     micro_batch = batch_size if training.micro_batch == "full" else min(training.micro_batch, batch_size)
-    loader = ImageLoader(data, model_spec, device, dtype, training.memory_format)
+    loader_type = ResidentImageLoader if settings.storage == "float32" else ImageLoader
+    loader = loader_type(data, model_spec, device, dtype, training.memory_format)
     objective = Objective(data.labels, data.classes, training.class_weights, device, dtype)
     parameters = [p for p in model.parameters() if p.requires_grad]
     profiler = profiler_for(device)
@@ -167,20 +160,51 @@ def assemble(
     )
 
 
-def _warm_up(trainer: Trainer) -> int:
+def warm_up(trainer: Trainer) -> None:
     """Run forward and backward on one example, so that libraries have loaded what they load at first use.
 
-    In evaluation mode, so that no running statistic moves; the gradients are dropped.
-
-    Returns:
-        The process's resident bytes afterwards.
+    In evaluation mode, so that no running statistic moves; the gradients are dropped. A limit on this process's
+    memory is calibrated again afterwards.
     """
     model, example = trainer.model.eval(), trainer.split.train[:1]
     images, labels = trainer.loader.load(example)
     trainer.objective.summed(model(images), labels).backward()
     model.zero_grad()
     model.train()
-    return resident_bytes()
+    release_free_memory()
+    calibrate_host_limit_again()
+
+
+def _memory_before(trainer: Trainer, spec: OptimizerSpec) -> MemoryRecord:
+    """What stands before the first step."""
+    parameters_bytes = model_bytes(trainer.model)
+    held_bytes = trainer.profiler.trained_on.now_bytes()
+    return MemoryRecord(
+        base_host_bytes=resident_bytes(),
+        host_peak_method=trainer.profiler.host.method,
+        malloc=malloc_profile(),
+        parameters_bytes=parameters_bytes,
+        process_bytes=max(0, held_bytes - parameters_bytes - trainer.loader.resident_bytes),
+        expected_state_vectors=spec.state_vectors(trainer.optimizer.defaults),
+    )
+
+
+def _memory_after(trainer: Trainer, before: MemoryRecord) -> MemoryRecord:
+    recorder, phases = trainer.recorder, trainer.breakdown.phases
+    state_bytes = optimizer_state_bytes(trainer.optimizer)
+    return before.model_copy(
+        update={
+            "peak_host_bytes": recorder.host_peak_bytes,
+            "peak_device_bytes": recorder.device_peak_bytes,
+            "gradients_bytes": gradients_bytes(trainer.model),
+            "optimizer_state_bytes": state_bytes,
+            "state_vectors": state_bytes / trained_bytes(trainer.model),
+            "data_bytes": trainer.loader.resident_bytes + trainer.breakdown.batch_bytes,
+            "activations_bytes": phases.activations_bytes if phases else None,
+            "optimizer_work_bytes": phases.optimizer_work_bytes if phases else None,
+            "peak_phase": phases.peak_phase if phases else None,
+        }
+    )
 
 
 def _ran(trainer: Trainer) -> dict[str, int | str | None]:

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from xbench.errors import XbenchError
+from xbench.memory.phases import PhaseMeter
 from xbench.training.loader import ImageLoader
 from xbench.training.objective import Objective
 
@@ -46,11 +47,25 @@ class AccumulatingClosure:
         self._seed = seed
         self._resident: list[tuple[torch.Tensor, torch.Tensor]] | None = None
 
-    def start(self, step: int, indices: np.ndarray) -> None:
-        """Begin a step on the examples at `indices`. A batch that is in memory as a whole is loaded once."""
+    @property
+    def batch_bytes(self) -> int:
+        """Of the step's examples, if they are in memory as a whole throughout the step; else 0."""
+        return sum(tensor.nbytes for part in self._resident or () for tensor in part)
+
+    def release(self) -> None:
+        """Let go of the last step's batch, before memory is measured or the next one is loaded."""
+        self._resident = None
+
+    def start(self, step: int, indices: np.ndarray, phases: PhaseMeter | None = None) -> None:
+        """Begin a step on the examples at `indices`. A batch that is in memory as a whole is loaded once.
+
+        Args:
+            phases: hears of each closure of this step.
+        """
+        self._phases = phases
         self._step, self._indices = step, indices
         self._total_weight = self._objective.total_weight(indices)
-        self._resident = None  # let go of the last batch before the next one is loaded
+        self.release()
         if self._micro_batch is None or self._micro_batch >= len(indices):
             self._resident = [self._loader.load(indices)]
         self.evaluations = 0
@@ -58,15 +73,19 @@ class AccumulatingClosure:
 
     def __call__(self) -> torch.Tensor:
         """Loss (scalar, float64, detached) of the batch; its gradient is left in the parameters' `.grad`."""
+        self._model.zero_grad()
+        if self._phases is not None:
+            self._phases.closure_begins()
         with torch.enable_grad():  # torch's optimizers call closures with gradients on; others may not
             loss = self._accumulate()
+        if self._phases is not None:
+            self._phases.closure_ends()
         self.evaluations += 1
         if self.first_loss is None:
             self.first_loss = loss
         return loss
 
     def _accumulate(self) -> torch.Tensor:
-        self._model.zero_grad()
         parts = self._resident or self._loader.parts(self._indices, self._micro_batch)
         total = None
         for number, (images, labels) in enumerate(parts):

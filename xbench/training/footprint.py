@@ -1,11 +1,15 @@
-"""Bytes that a model and an optimizer hold, by the storages behind their tensors."""
+"""What a cell's memory is made of: what models and optimizers hold, by the storages behind their tensors, and
+what steps take, by the phases of those that were bracketed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from xbench.memory.phases import StepPhases
 
 
 def storage_bytes(tensors: Iterable[torch.Tensor]) -> int:
@@ -30,3 +34,35 @@ def tensors_within(value: Any) -> Iterator[torch.Tensor]:
 def optimizer_state_bytes(optimizer: torch.optim.Optimizer) -> int:
     """Bytes of an optimizer's state, parameters and gradients not included."""
     return storage_bytes(tensors_within(list(optimizer.state.values())))
+
+
+def model_bytes(model: torch.nn.Module) -> int:
+    """Bytes of parameters and buffers."""
+    return storage_bytes([*model.parameters(), *model.buffers()])
+
+
+def trained_bytes(model: torch.nn.Module) -> int:
+    """Bytes of the parameters that are trained: one vector of an optimizer's state."""
+    return storage_bytes(p for p in model.parameters() if p.requires_grad)
+
+
+def gradients_bytes(model: torch.nn.Module) -> int:
+    """Bytes of the gradients that stand now."""
+    return storage_bytes(p.grad for p in model.parameters() if p.grad is not None)
+
+
+@dataclass
+class Breakdown:
+    """The bracketed step with the highest peak.
+
+    Attributes:
+        phases: None before the first one.
+        batch_bytes: of the examples in memory at once in that step.
+    """
+
+    phases: StepPhases | None = None
+    batch_bytes: int = 0
+
+    def add(self, phases: StepPhases, batch_bytes: int) -> None:
+        if self.phases is None or phases.peak_bytes > self.phases.peak_bytes:
+            self.phases, self.batch_bytes = phases, batch_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -65,6 +66,15 @@ class ImageLoader:
         labels = self._moved(self._labels[torch.from_numpy(indices)])
         return (images.contiguous() if self._contiguous else images), labels
 
+    @property
+    def resident_bytes(self) -> int:
+        """Of the examples that are held from batch to batch."""
+        return 0
+
+    def batch_bytes(self, size: int) -> int:
+        """Of the images and labels of a batch."""
+        return size * (math.prod(self._shape) * self._dtype.itemsize + self._labels.itemsize)
+
     def _moved(self, host: torch.Tensor) -> torch.Tensor:
         """The tensor on the device, without waiting for it: pinned memory is sent while the host goes on, and
         torch reuses it only once it is sent."""
@@ -76,3 +86,25 @@ class ImageLoader:
         """Load a batch in parts of at most `size`, one at a time, in order."""
         for start in range(0, len(indices), size):
             yield self.load(indices[start : start + size])
+
+
+class ResidentImageLoader(ImageLoader):
+    """Keeps every image of the dataset in memory, normalised, as a notebook would. Batches are copies."""
+
+    def __init__(self, data: DecodedDataset, *args, **kwargs):
+        super().__init__(data, *args, **kwargs)
+        everything = np.arange(len(data.labels))
+        first, _ = super().load(everything[:1])
+        # Filled part by part: a second copy of it all would be the peak.
+        self._images = torch.empty_like(first.expand(len(everything), -1, -1, -1))
+        for start in range(0, len(everything), _BLOCK):
+            self._images[start : start + _BLOCK], _ = super().load(everything[start : start + _BLOCK])
+        self._all_labels = self._moved(self._labels)
+
+    @property
+    def resident_bytes(self) -> int:
+        return self._images.nbytes + self._all_labels.nbytes
+
+    def load(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen = torch.from_numpy(indices).to(self._device)
+        return self._images[chosen], self._all_labels[chosen]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from xbench.memory.malloc import release_free_memory
+from xbench.memory.phases import PhaseMeter, StepPhases
 from xbench.memory.profiler import StepProfiler
 from xbench.records.schema import EpochRecord
 from xbench.training.closure import AccumulatingClosure
 from xbench.training.evaluation import Evaluation, evaluate
 from xbench.training.events import EpochDone
+from xbench.training.footprint import Breakdown, gradients_bytes
 from xbench.training.loader import ImageLoader
 from xbench.training.objective import Objective
 from xbench.training.recorder import Diverged, TraceRecorder
@@ -32,6 +35,7 @@ class Trainer:
     Attributes:
         batch_size, micro_batch: in examples, resolved to numbers.
         weights_path: where the selected epoch's weights are kept; on disk, so that they are no memory peak.
+        breakdown: of the memory of the steps that were bracketed so far.
         training_s, evaluation_s: seconds so far.
     """
 
@@ -49,6 +53,7 @@ class Trainer:
     micro_batch: int
     weights_path: Path
     send: Callable[[Any], None]
+    breakdown: Breakdown = field(default_factory=Breakdown)
     training_s: float = 0.0
     evaluation_s: float = 0.0
 
@@ -114,11 +119,27 @@ class Trainer:
         Returns:
             The sum of the losses that were sent to the parent, of this and earlier steps; mostly 0.
         """
+        phases = self._bracket() if self.recorder.bracket_next else None
         self.profiler.begin()
-        self.closure.start(step, batch)
+        self.closure.start(step, batch, phases)
         self.optimizer.step(self.closure)
-        self.profiler.end()
+        self.profiler.end(self._account(phases))
         return self.recorder.add(step, epoch, self.closure.first_loss, self.closure.evaluations)
+
+    def _bracket(self) -> PhaseMeter:
+        """A step whose memory is to be broken down starts from what is held, not from what was."""
+        self.closure.release()
+        release_free_memory()
+        return PhaseMeter(self.profiler.trained_on, gradients_bytes(self.model))
+
+    def _account(self, phases: PhaseMeter | None) -> StepPhases | None:
+        if phases is None:
+            return None
+        batch_bytes = self.closure.batch_bytes
+        loaded_bytes = 0 if batch_bytes else self.loader.batch_bytes(self.micro_batch)
+        profile = phases.end(gradients_bytes(self.model), batch_bytes, loaded_bytes)
+        self.breakdown.add(profile, batch_bytes or loaded_bytes)
+        return profile
 
     def _flush_before(self, error: Exception) -> None:
         """Send the steps before a failure.

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+Storage = Literal["uint8", "float32"]
 Count = Annotated[int, Field(strict=True, ge=1)]
 
 
@@ -15,7 +16,8 @@ class TrainingSettings(BaseModel):
 
     Attributes:
         train_size: examples that the optimizer sees in an epoch, after validation is held out and after
-            balancing; `"all"` is what there is.
+            balancing; `"all"` is what there is, and `"largest"` the most that every optimizer of the
+            experiment can run under its memory limit.
         validation: share of the train split's images held out, whole groups (patients) at a time.
         selection: which epoch's weights are kept: the first with the least `"validation_loss"`; `"last"`;
             or the least `"test_loss"`, which makes the test metrics optimistic and is labelled so.
@@ -24,8 +26,9 @@ class TrainingSettings(BaseModel):
         class_weights: weight of each class in the loss; 1 where not named.
         epochs: passes over the training examples.
         batch_size: examples of one optimizer step, or `"full"`.
-        micro_batch: examples in memory at once, or `"full"` for the whole batch. A smaller one changes
-            nothing but memory, time and rounding (and, in a model with dropout, which masks are drawn).
+        micro_batch: examples in memory at once, or `"full"` for the whole batch, or `"auto"` for the fastest
+            that fits, measured. A smaller one changes nothing but memory, time and rounding (and, in a model
+            with dropout, which masks are drawn).
         dtype: of parameters, images and losses.
         memory_format: of image batches; channels-last is faster for convolutions, contiguous is what a
             plain PyTorch loop has.
@@ -34,14 +37,14 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    train_size: Count | Literal["all"] = "all"
+    train_size: Count | Literal["all", "largest"] = "all"
     validation: float = Field(0.1, strict=True, ge=0.0, le=0.5)
     selection: Literal["validation_loss", "test_loss", "last"] = "validation_loss"
     balance: Literal["none", "oversample"] = "none"
     class_weights: dict[str, Annotated[float, Field(strict=True, gt=0)]] = Field(default_factory=dict)
     epochs: Count = 1
     batch_size: Count | Literal["full"] = 32
-    micro_batch: Count | Literal["full"] = "full"
+    micro_batch: Count | Literal["full", "auto"] = "full"
     dtype: Literal["float32", "float64"] = "float32"
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
     threads: Count | None = None
@@ -69,6 +72,8 @@ class CellSettings:
         seed: fixes the initial weights, the validation split and the order of batches, whatever the
             optimizer.
         device: torch's name of the device.
+        storage: `"uint8"` reads examples as they are needed; `"float32"` keeps the whole dataset in memory as
+            normalised floats.
     """
 
     model: Choice
@@ -76,3 +81,4 @@ class CellSettings:
     training: TrainingSettings
     seed: int
     device: str
+    storage: Storage = "uint8"

@@ -29,7 +29,8 @@ class Split:
 
 
 def split_examples(data: DecodedDataset, settings: TrainingSettings, seed: int) -> Split:
-    """Hold validation out of the train split by group, then draw the training examples from the rest.
+    """Hold validation out of the train split by group, then draw the training examples from the rest: all of them
+    for a `train_size` in words.
 
     Raises:
         XbenchError: the data has fewer examples than the settings ask for.
@@ -83,7 +84,7 @@ def _draw(labels: np.ndarray, pool: np.ndarray, settings: TrainingSettings, seed
     random = np.random.default_rng([_DRAW_STREAM, seed])
     if settings.balance == "oversample":
         return _draw_balanced(labels, pool, settings.train_size, random)
-    if settings.train_size == "all":
+    if isinstance(settings.train_size, str):
         return pool
     if settings.train_size > len(pool):
         raise XbenchError(
@@ -100,7 +101,7 @@ def _draw_balanced(
     classes = [pool[labels[pool] == label] for label in np.unique(labels[pool])]
     largest = max(len(members) for members in classes)
     available = largest * len(classes)
-    wanted = available if train_size == "all" else int(train_size)
+    wanted = available if isinstance(train_size, str) else train_size
     if wanted > available:
         raise XbenchError(
             f"train_size {wanted} is more than the {available} examples that balanced classes have",

@@ -1,0 +1,186 @@
+"""Finding a capacity: trials in children under the hard limit, led by `search`, each told as it happens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from xbench.capacity.search import Bounds, Trial, first_failure, largest_fit, next_size, next_slope_size
+from xbench.errors import XbenchError
+from xbench.isolation.child import Limits
+from xbench.isolation.run import Ending, run_in_child
+
+# The end of an axis that has none of its own.
+_UNBOUNDED = 1 << 30
+
+
+class Workload(Protocol):
+    """What is probed. It travels to the children, so it must pickle."""
+
+    def prepare(self) -> Callable[[int], None]:
+        """Called once in each child.
+
+        Returns:
+            A function that does all the work whose peak counts (whole optimizer steps) at a size. What it
+            allocated must be free when it returns. An exception that says that memory ran out makes the size
+            one that does not fit; any other ends the probe.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """The largest value of one axis that fits.
+
+    Attributes:
+        found: the largest size that ran; None if not even the smallest did.
+        fails: the smallest size above it that ran out of memory; None if none did, up to the end of the axis.
+        limit_bytes: the hard limit of each trial's process.
+        peak_bytes: of `found`.
+        trials: in the order in which they ran.
+        seconds: wall time of all of it.
+    """
+
+    axis: str
+    found: int | None
+    fails: int | None
+    limit_bytes: int
+    peak_bytes: int | None
+    trials: tuple[Trial, ...]
+    seconds: float
+
+
+@dataclass
+class _Trials:
+    """Trials so far, and the size that is being tried."""
+
+    on_trial: Callable[[Trial], None]
+    done: list[Trial] = field(default_factory=list)
+
+    def run(self, limits: Limits, workload: Workload, bounds: Bounds, size: int | None) -> list[Trial]:
+        """Run one size in a fresh child, or (None) ascending sizes in one.
+
+        Raises:
+            XbenchError: it failed for another reason than memory.
+        """
+        before = len(self.done)
+        trying, started = bounds.lowest if size is None else size, time.perf_counter()
+
+        def hear(message: int | Trial) -> None:
+            nonlocal trying, started
+            if isinstance(message, int):
+                trying = message
+                return
+            self._add(replace(message, seconds=time.perf_counter() - started))
+            started = time.perf_counter()
+
+        limits = replace(limits, malloc="exact")
+        ending = run_in_child(_measure, workload, bounds, limits.device, size, on_message=hear, limits=limits)
+        if ending.outcome != "returned":
+            if not ending.out_of_memory:
+                raise _other_failure(trying, ending)
+            seconds = time.perf_counter() - started
+            self._add(Trial(trying, "oom", seconds=seconds, reason=ending.reason))
+        return self.done[before:]
+
+    def _add(self, trial: Trial) -> None:
+        self.done.append(trial)
+        self.on_trial(trial)
+
+
+def find_capacity(
+    workload: Workload,
+    limits: Limits,
+    *,
+    axis: str = "batch-size",
+    tolerance: float = 0.01,
+    lowest: int = 1,
+    highest: int | None = None,
+    enough: int | None = None,
+    start: tuple[int, int | None] | None = None,
+    on_trial: Callable[[Trial], None] = lambda trial: None,
+) -> Capacity:
+    """Find the largest size whose peak fits the limit of `limits.memory_bytes`.
+
+    Small sizes give a slope, in one child; the size that it predicts, and what follows from that, are run each
+    in a fresh child, until a size that fits and one that fails are within the tolerance.
+
+    Args:
+        axis: what the size is, for the result.
+        tolerance: of the bracket, as a share of the size; 0 for an exact answer.
+        highest: the end of the axis; by default it has none.
+        enough: the largest size that is of use in itself; see `search.Bounds`. By default `highest`.
+        start: (found, fails) of an earlier probe, to be tried first.
+        on_trial: hears of each trial as it ends.
+
+    Raises:
+        XbenchError: a trial failed for another reason than memory.
+    """
+    started = time.perf_counter()
+    end = highest or _UNBOUNDED
+    bounds = Bounds(limits.memory_bytes, lowest, end, min(enough or end, end), tolerance)
+    trials = _Trials(on_trial)
+    if start is None or not _stands(trials, limits, workload, bounds, start):
+        trials.run(limits, workload, bounds, None)
+    while (size := next_size(trials.done, bounds)) is not None:
+        trials.run(limits, workload, bounds, size)
+    best, failure = largest_fit(trials.done), first_failure(trials.done)
+    return Capacity(
+        axis=axis,
+        found=best.value if best else None,
+        fails=failure.value if failure else None,
+        limit_bytes=bounds.limit_bytes,
+        peak_bytes=best.peak_bytes if best else None,
+        trials=tuple(trials.done),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _stands(
+    trials: _Trials, limits: Limits, workload: Workload, bounds: Bounds, start: tuple[int, int | None]
+) -> bool:
+    """Whether an earlier bracket is still right: both of its ends are run again."""
+    found, fails = start
+    if trials.run(limits, workload, bounds, found)[-1].outcome == "oom":
+        return False
+    return fails is None or trials.run(limits, workload, bounds, fails)[-1].outcome == "oom"
+
+
+def _other_failure(size: int, ending: Ending) -> XbenchError:
+    if ending.error is not None:
+        return ending.error
+    detail = f"\n{ending.stderr.strip()}" if ending.stderr.strip() else ""
+    return XbenchError(f"size {size} failed, and not for memory: {ending.reason}{detail}")
+
+
+def _measure(
+    send: Callable[[Any], None], workload: Workload, bounds: Bounds, device: str, size: int | None
+) -> None:
+    """The job of a trial's child: one size, or ascending ones while their rise tells too little.
+
+    Sends each size before it is tried, then its trial.
+    """
+    from xbench.memory.limits import calibrate_host_limit_again, charged_peak_bytes
+    from xbench.memory.peaks import peak_meter, release_all
+
+    step = workload.prepare()
+    step(bounds.lowest)  # libraries load what they load at first use
+    release_all(device)
+    calibrate_host_limit_again()
+    meter = peak_meter(device)
+    ascending: list[Trial] = []
+    value = size if size is not None else next_slope_size(ascending, bounds)
+    while value is not None:
+        send(value)
+        meter.reset()
+        step(value)
+        peak_bytes = meter.peak_bytes()
+        charged_bytes = charged_peak_bytes() if device == "cpu" else None
+        ascending.append(Trial(value, "fits", peak_bytes, charged_bytes or peak_bytes))
+        send(ascending[-1])
+        if size is not None:
+            return
+        release_all(device)
+        value = next_slope_size(ascending, bounds)

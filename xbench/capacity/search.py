@@ -1,0 +1,171 @@
+"""Which size to try next, from the trials so far. Pure: nothing runs here.
+
+Peak memory against size is the largest of several straight lines (forward and backward, optimizer step), so it is
+convex, and the line through two sizes that fit meets the limit at or above the capacity: a good guess, and never
+an answer. A capacity is certified by a size that ran and a larger one that ran out of memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+# A rise of this share of the way to the limit is enough of a slope to lead on, and of that share to predict by.
+# Until then sizes grow by a factor that cannot lead to more than half of the way.
+_VISIBLE_SHARE = 1 / 512
+_CLEAR_SHARE = 1 / 64
+_BLIND_FACTOR = 32
+# Where the slope is taken: far enough out to be good to a percent, near enough to be cheap and to fit surely.
+_SLOPE_SHARE = 0.25
+# What has used less of the way to the limit when all there is has run is not limited by memory.
+_UNLIMITED_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A size that was run.
+
+    Attributes:
+        peak_bytes: the process's resident peak (on CUDA the allocator's reserved peak); None if it ran out.
+        charged_bytes: what the limit counted at the peak, which may be more: memory that is allocated and not
+            filled.
+        seconds: wall time, the start of the process included.
+        reason: what failed, if it ran out of memory.
+    """
+
+    value: int
+    outcome: Literal["fits", "oom"]
+    peak_bytes: int | None = None
+    charged_bytes: int | None = None
+    seconds: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What a search moves in.
+
+    Attributes:
+        limit_bytes: what may be charged.
+        lowest, highest: sizes to consider.
+        enough: the largest size of any use in itself (all the examples there are, say): beyond it a search goes
+            on only if the peak has risen by a tenth of the way to the limit.
+        tolerance: how far the size that fails may be above the one that fits, as a share of it; two whole
+            numbers next to each other always suffice.
+    """
+
+    limit_bytes: int
+    lowest: int
+    highest: int
+    enough: int
+    tolerance: float
+
+    def gap(self, fits: int) -> int:
+        """The largest difference to a failing size that certifies `fits`."""
+        return max(1, int(fits * self.tolerance))
+
+
+def largest_fit(trials: Sequence[Trial]) -> Trial | None:
+    """The largest size that ran."""
+    return max((t for t in trials if t.outcome == "fits"), key=lambda t: t.value, default=None)
+
+
+def first_failure(trials: Sequence[Trial]) -> Trial | None:
+    """The smallest size above the largest that ran at which memory ran out."""
+    best = largest_fit(trials)
+    failures = [t for t in trials if t.outcome == "oom" and (best is None or t.value > best.value)]
+    return min(failures, key=lambda t: t.value, default=None)
+
+
+def next_slope_size(trials: Sequence[Trial], bounds: Bounds) -> int | None:
+    """The next size for the child that measures ascending sizes; None once a slope can be taken (or none is there
+    to be taken)."""
+    if not trials:
+        return bounds.lowest
+    first, last = trials[0], trials[-1]
+    if last.outcome == "oom" or last.value >= bounds.highest:
+        return None
+    rise, headroom = last.charged_bytes - first.charged_bytes, bounds.limit_bytes - first.charged_bytes
+    # Not the whole share: the line that was to lead there is rough.
+    if rise >= 0.6 * _SLOPE_SHARE * headroom:
+        return None
+    blind = last.value * _BLIND_FACTOR
+    if last.value < bounds.enough:
+        blind = min(blind, bounds.enough)
+    elif rise < _UNLIMITED_SHARE * headroom:
+        return None
+    if rise >= _VISIBLE_SHARE * headroom:
+        aim = first.value + (last.value - first.value) * _SLOPE_SHARE * headroom / rise
+        blind = min(blind, int(aim))
+    return min(max(blind, last.value + 1), bounds.highest)
+
+
+def next_size(trials: Sequence[Trial], bounds: Bounds) -> int | None:
+    """The next size to run in a child of its own; None once the capacity is certified, or nothing is left."""
+    best, failure = largest_fit(trials), first_failure(trials)
+    if best is None:
+        return bounds.lowest if failure is None or failure.value > bounds.lowest else None
+    if failure is None:
+        if best.value >= bounds.highest or _is_unlimited(trials, best, bounds):
+            return None
+        return min(_beyond(best.value, trials, bounds), bounds.highest)
+    gap = bounds.gap(best.value)
+    if failure.value - best.value <= gap:
+        return None
+    within = _within(best.value, failure.value, trials, bounds)
+    return min(max(within, best.value + 1), failure.value - 1)
+
+
+def _is_unlimited(trials: Sequence[Trial], best: Trial, bounds: Bounds) -> bool:
+    least = min(t.charged_bytes for t in trials if t.outcome == "fits")
+    rise, headroom = best.charged_bytes - least, bounds.limit_bytes - least
+    return best.value >= bounds.enough and rise < _UNLIMITED_SHARE * headroom
+
+
+def _beyond(best: int, trials: Sequence[Trial], bounds: Bounds) -> int:
+    """Nothing has failed yet: just below the predicted capacity, or just above what has been shown to fit."""
+    predicted = _predicted(trials, bounds)
+    if predicted is None:
+        return best * _BLIND_FACTOR
+    candidate = max(_just_below(predicted, bounds), best + bounds.gap(best))
+    # What there is may be all that is wanted: it is tried before what only repeats it.
+    return bounds.enough if best < bounds.enough < candidate else candidate
+
+
+def _within(best: int, failure: int, trials: Sequence[Trial], bounds: Bounds) -> int:
+    """Something has failed: the prediction while it has not been tried, then ever larger steps back from the
+    failure, until halving the bracket is the larger step."""
+    predicted = _predicted(trials, bounds)
+    if predicted is not None and best < (candidate := _just_below(predicted, bounds)) < failure:
+        # Just above what fits, a failure would certify it.
+        return max(candidate, best + bounds.gap(best))
+    if predicted is None:
+        return math.isqrt(best * failure)
+    failures_in_a_row = 0
+    for trial in reversed(trials):
+        if trial.outcome == "fits":
+            break
+        failures_in_a_row += 1
+    step = bounds.gap(int(failure / (1 + bounds.tolerance))) * 2 ** max(0, failures_in_a_row - 1)
+    return max(failure - step, (best + failure) // 2)
+
+
+def _just_below(predicted: float, bounds: Bounds) -> int:
+    return int(predicted * (1 - bounds.tolerance / 4))
+
+
+def _predicted(trials: Sequence[Trial], bounds: Bounds) -> float | None:
+    """Where the line through two sizes that fit meets the limit; None where it does not rise."""
+    fits = sorted((t for t in trials if t.outcome == "fits"), key=lambda t: t.value)
+    upper = fits[-1]
+    # Nearer to each other, noise would tilt the line.
+    lower = next((t for t in reversed(fits) if t.value <= upper.value * 0.8), None)
+    if lower is None:
+        return None
+    rise, headroom = upper.charged_bytes - lower.charged_bytes, bounds.limit_bytes - lower.charged_bytes
+    if rise < _CLEAR_SHARE * headroom:
+        return None
+    slope = (upper.charged_bytes - lower.charged_bytes) / (upper.value - lower.value)
+    return upper.value + (bounds.limit_bytes - upper.charged_bytes) / slope

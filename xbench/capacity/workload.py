@@ -1,0 +1,103 @@
+"""A training run at one size, as a workload of a probe."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xbench.capacity.axes import Axis, trial_settings
+from xbench.data.decoded import DecodedDataset
+from xbench.errors import XbenchError
+from xbench.training.settings import CellSettings
+
+if TYPE_CHECKING:
+    from xbench.components.specs import OptimizerSpec
+    from xbench.training.loop import Trainer
+
+
+@dataclass(frozen=True)
+class TrainingWorkload:
+    """What a cell takes at most, at a size on one axis: an optimizer's step with all of its state, evaluation, and
+    keeping the best weights.
+
+    Attributes:
+        settings: of the cell; what the axis varies is replaced.
+        import_dirs: folders that `module:attribute` components may be imported from.
+    """
+
+    settings: CellSettings
+    data: DecodedDataset
+    axis: Axis
+    import_dirs: tuple[str, ...] = ()
+
+    def prepare(self) -> Callable[[int], None]:
+        """See `probe.Workload`. Examples are drawn again beyond the dataset's size.
+
+        Raises:
+            XbenchError: the optimizer cannot train this model, or the settings cannot be met.
+        """
+        from xbench.components import registry
+        from xbench.training.cell import build_model
+        from xbench.training.requirements import unmet_requirement
+
+        optimizer = self.settings.optimizer.name
+        spec = registry.load("optimizer", optimizer, self.import_dirs)
+        model_spec = registry.load("model", self.settings.model.name, self.import_dirs)
+        reason = unmet_requirement(spec, optimizer, build_model(model_spec, self.settings, self.data))
+        if reason is not None:
+            raise XbenchError(reason)
+
+        def run(value: int) -> None:
+            with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
+                trainer = _trainer(
+                    trial_settings(self.settings, self.axis, value), self.data, self.import_dirs, scratch
+                )
+                _train(trainer, spec)
+
+        return run
+
+    def closure(self, value: int) -> tuple[Callable[[], object], int]:
+        """A closure of a step at a size, to be timed, and the number of examples it sees. Called in a child."""
+        with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
+            settings = trial_settings(self.settings, self.axis, value)
+            trainer = _trainer(settings, self.data, self.import_dirs, scratch)
+        trainer.closure.start(1, trainer.split.train[: trainer.batch_size])
+        return trainer.closure, trainer.batch_size
+
+
+def _trainer(
+    settings: CellSettings, data: DecodedDataset, import_dirs: tuple[str, ...], scratch: str
+) -> Trainer:
+    import numpy as np
+
+    from xbench.components import registry
+    from xbench.training.cell import assemble, build_model
+    from xbench.training.splits import Split, split_examples
+
+    model_spec = registry.load("model", settings.model.name, import_dirs)
+    optimizer_spec = registry.load("optimizer", settings.optimizer.name, import_dirs)
+    everything = settings.training.model_copy(update={"train_size": "all"})
+    split = split_examples(data, everything, settings.seed)
+    size = settings.training.train_size
+    train = split.train if isinstance(size, str) else np.resize(split.train, size)
+    model = build_model(model_spec, settings, data)
+    drawn = Split(train, split.validation, split.test)
+    send = lambda message: None  # noqa: E731 - nobody listens to a trial's steps
+    return assemble(send, settings, data, model_spec, optimizer_spec, model, drawn, Path(scratch))
+
+
+def _train(trainer: Trainer, spec: OptimizerSpec) -> None:
+    import torch
+
+    fill_state = spec.load_fill_state()
+    if fill_state is not None:
+        fill_state(trainer.optimizer)
+    # Without a hook, all state is there from the second step on.
+    for step in range(1, 2 if fill_state is not None else 3):
+        trainer.train_step(step, 1, trainer.split.train[: trainer.batch_size])
+    held_out = trainer.split.validation if len(trainer.split.validation) else trainer.split.test
+    trainer.evaluate(held_out[: trainer.micro_batch])
+    torch.save(trainer.model.state_dict(), trainer.weights_path)

@@ -1,0 +1,155 @@
+"""`xbench doctor`: what limits a worker's memory on this machine, and what can be measured."""
+
+from __future__ import annotations
+
+import json
+import re
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from xbench.cli.output import stdout_console
+from xbench.errors import XbenchError
+from xbench.paths import cache_dir
+from xbench.units import format_bytes, parse_limit
+
+if TYPE_CHECKING:
+    from xbench.execution.checkup import Checkup
+    from xbench.memory.machine import Bound
+
+EXAMPLES = """
+Examples:
+
+- `xbench doctor`
+- `xbench doctor --device cuda:1 --memory-limit 50%`
+- `xbench doctor --format json | jq .memory.limit_bytes`
+"""
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+class DoctorFormat(StrEnum):
+    """How findings are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+def doctor(
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    memory_limit: Annotated[
+        str | None, typer.Option(help="a limit to compare, such as 12GB, 12GiB or 50%")
+    ] = None,
+    form: Annotated[DoctorFormat, typer.Option("--format", help="how findings are printed")] = (
+        DoctorFormat.TABLE
+    ),
+) -> None:
+    """Show what limits the memory of a worker here, and how memory is measured."""
+    # Imported here: the other commands need none of it, and answer at once.
+    from xbench.execution.checkup import check_up
+    from xbench.isolation.run import call_in_child
+    from xbench.isolation.server import start_server
+    from xbench.memory.machine import binding, with_memory_limit
+
+    if not _DEVICE.fullmatch(device):
+        raise XbenchError(f"'{device}' is not a device", hint="write auto, cpu, cuda or cuda:N")
+    if memory_limit is not None:
+        parse_limit(memory_limit, 0)  # a mistake is told before anything is started
+    start_server()
+    checkup: Checkup = call_in_child(check_up, device)
+    bounds = with_memory_limit(checkup.machine.memory_bounds, memory_limit)
+    if form is DoctorFormat.JSON:
+        print(json.dumps(_document(checkup, bounds, binding(bounds)), indent=2))
+    else:
+        console = stdout_console()
+        console.print(_bounds_table(checkup, bounds, binding(bounds)))
+        console.print(_facts_table(checkup))
+
+
+def _document(checkup: Checkup, bounds: list[Bound], binds: Bound) -> dict[str, Any]:
+    machine = checkup.machine
+    return {
+        "device": machine.device,
+        "memory": {
+            "limit_bytes": binds.limit_bytes,
+            "bound": binds.source,
+            "hard": _is_hard(checkup),
+            "bounds": [
+                {
+                    "source": bound.source,
+                    "limit_bytes": bound.limit_bytes,
+                    "detail": bound.detail,
+                    "binds": bound is binds,
+                }
+                for bound in bounds
+            ],
+        },
+        "host_peaks": checkup.peak_method,
+        "oom_kills_file": checkup.oom_kills_file,
+        "malloc": checkup.malloc,
+        "threads": machine.threads,
+        "versions": machine.versions,
+        "hardware": machine.hardware,
+        "devices": checkup.devices,
+        "cache": str(cache_dir()),
+    }
+
+
+def _bounds_table(checkup: Checkup, bounds: list[Bound], binds: Bound) -> Table:
+    title = f"memory of one worker on {checkup.machine.device}: {format_bytes(binds.limit_bytes)}"
+    table = Table(title=Text(title), title_justify="left")
+    for name in ("", "bound", "limit", "where it comes from"):
+        table.add_column(name)
+    for bound in bounds:
+        style = "bold" if bound is binds else ""
+        cells = (
+            "binds" if bound is binds else "",
+            bound.source,
+            format_bytes(bound.limit_bytes),
+            bound.detail,
+        )
+        table.add_row(*(Text(cell) for cell in cells), style=style)
+    return table
+
+
+def _facts_table(checkup: Checkup) -> Table:
+    machine = checkup.machine
+    table = Table(title="what is here", title_justify="left", show_header=False)
+    facts = {
+        "limit": (
+            "hard: what goes above it fails in its own cell"
+            if _is_hard(checkup)
+            else "not hard: this system cannot hold a process to a resident size"
+        ),
+        "host peaks": (
+            "exact: the kernel's own high-water mark, reset through clear_refs"
+            if checkup.peak_method == "clear_refs"
+            else "sampled by a thread: peaks of a few milliseconds can be missed"
+        ),
+        "OOM killer": (
+            f"its kills are counted in {checkup.oom_kills_file}"
+            if checkup.oom_kills_file
+            else "its kills are not counted here, and show as errors instead of `oom`"
+        ),
+        "malloc": ", ".join(f"{name}={value}" for name, value in checkup.malloc.items()),
+        "versions": ", ".join(f"{name} {value}" for name, value in machine.versions.items() if value),
+        "threads": f"{machine.threads} of torch's pool, {machine.hardware['cores']} cores",
+        "cpu": f"{machine.hardware['cpu']}, {format_bytes(machine.hardware['memory_bytes'])}",
+        **{device["device"]: _device(device) for device in checkup.devices},
+        "cache": str(cache_dir()),
+    }
+    for name, fact in facts.items():
+        table.add_row(Text(name), Text(fact))
+    return table
+
+
+def _device(device: dict[str, Any]) -> str:
+    slice_of = f" (slice {device['mig']})" if device["mig"] else ""
+    return f"{device['name']}{slice_of}, {format_bytes(device['total_bytes'])}"
+
+
+def _is_hard(checkup: Checkup) -> bool:
+    return checkup.machine.device != "cpu" or checkup.has_hard_limit

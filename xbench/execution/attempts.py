@@ -1,0 +1,74 @@
+"""A job until it ends: passed over, run, or run again with less where memory ran out."""
+
+from __future__ import annotations
+
+from xbench.capacity.adaptation import after_failure, dominates
+from xbench.execution.cell import pass_over, run_cell
+from xbench.execution.fitting import forget_what_was_found
+from xbench.execution.job import Job
+from xbench.execution.observer import Observer
+from xbench.records.schema import CellRecord
+from xbench.records.store import RunFolder
+
+MOST_ATTEMPTS = 4
+
+
+def run_job(job: Job, failures: list[Job], folder: RunFolder, observer: Observer) -> CellRecord:
+    """Run a cell, and write down every attempt at it.
+
+    Args:
+        failures: jobs that ran out of memory; cells that need at least as much are skipped. This one is added if
+            it does.
+
+    Returns:
+        The record of the last attempt.
+    """
+    planned = job.planned
+    observer.cell_started(planned)
+    record = _pass_over(job, failures, folder)
+    attempt = 1
+    while record is None:
+        record = run_cell(job, planned, attempt, folder, observer)
+        if record.status == "oom":
+            failures.append(job)
+            if (smaller := _smaller(job)) is not None and attempt < MOST_ATTEMPTS:
+                observer.cell_adapted(record, _difference(job, smaller))
+                job, record, attempt = smaller, None, attempt + 1
+    observer.cell_ended(record)
+    return record
+
+
+def _pass_over(job: Job, failures: list[Job], folder: RunFolder) -> CellRecord | None:
+    if job.unfit:
+        return pass_over(job, job.planned, "oom", job.unfit, folder)
+    if job.cell.expect == "oom":
+        return None  # to see it fail is what it is there for
+    for failed in failures:
+        if _needs_at_least(job, failed):
+            cell = failed.planned
+            reason = f"needs at least the memory that {cell.experiment} / {cell.column} ran out of"
+            return pass_over(job, job.planned, "skipped", f"{reason}, at seed {cell.seed}", folder)
+    return None
+
+
+def _needs_at_least(job: Job, failed: Job) -> bool:
+    return (
+        job.memory_limit_bytes == failed.memory_limit_bytes
+        and job.data.fingerprint == failed.data.fingerprint
+        and not job.cell.adapt
+        and dominates(failed.sized, job.sized)
+    )
+
+
+def _smaller(job: Job) -> Job | None:
+    if job.cell.expect == "oom":
+        return None
+    if job.fitted:
+        forget_what_was_found(job)
+    settings = after_failure(job.sized, job.adapt_order)
+    return job.with_settings(settings, "adapted after it ran out of memory") if settings else None
+
+
+def _difference(job: Job, smaller: Job) -> str:
+    changed = {key: size for key, size in job.sizes.items() if smaller.sizes[key] != size}
+    return ", ".join(f"{key} {size} -> {smaller.sizes[key]}" for key, size in changed.items())

@@ -1,0 +1,156 @@
+"""What limits the memory of one worker process on this machine.
+
+Nothing here loads torch unless a CUDA device is asked for, so that light modules may import it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from xbench.memory.cgroups import memory_groups
+from xbench.memory.host import status_bytes
+from xbench.units import format_bytes, parse_limit
+
+# This share of the available memory stays with the machine's other programs, but no more than so much.
+AVAILABLE_RESERVE_SHARE = 0.05
+AVAILABLE_RESERVE_MOST_BYTES = 512 << 20
+
+# Resource limit -> its line in /proc/self/limits, and the size in /proc/self/status that counts against it.
+_ADDRESS_SPACE_LIMITS = {
+    "RLIMIT_DATA": ("Max data size", "VmData"),
+    "RLIMIT_AS": ("Max address space", "VmSize"),
+}
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One reason why a worker cannot grow without end.
+
+    Attributes:
+        source: `"cgroup v2"`, `"cgroup v1"`, `"RLIMIT_DATA"`, `"RLIMIT_AS"`, `"available memory"`,
+            `"memory_limit"` (the user's) or `"device memory"`.
+        limit_bytes: the resident size that one worker may reach under this bound; on a CUDA device the bytes
+            that it may hold there, its context included.
+        detail: in words: where it was read, the limit as it stands there, what was taken off.
+    """
+
+    source: str
+    limit_bytes: int
+    detail: str
+
+
+def host_bounds(root: Path = Path("/")) -> list[Bound]:
+    """What limits the resident size of one worker here: control groups, resource limits, available memory.
+
+    Call it in a process like the worker, with torch loaded and its threads started: a resource limit counts
+    address space, and what of that never becomes resident is read from this process.
+
+    Args:
+        root: folder that `proc` and `sys` are read below.
+
+    Returns:
+        At least one bound.
+    """
+    return [*_cgroup_bounds(root), *_rlimit_bounds(root), _available_bound(root)]
+
+
+def device_bounds(device: str) -> list[Bound]:
+    """What limits the bytes of one worker on a CUDA device: what is free there, and what this process has.
+
+    In a MIG slice it is the slice's memory. Creates a CUDA context in this process.
+
+    Args:
+        device: torch's name of the device: `"cuda:0"`.
+
+    Returns:
+        One bound; none for a device that is not CUDA.
+    """
+    if not device.startswith("cuda"):
+        return []
+    from xbench.memory.devices import device_memory
+
+    memory = device_memory(device)
+    where = f"the slice {memory.mig}" if memory.mig else device
+    detail = (
+        f"{where}: {format_bytes(memory.total_bytes)}, of which {format_bytes(memory.free_bytes)} are free, "
+        f"{format_bytes(memory.reserved_bytes)} are reserved and {format_bytes(memory.context_bytes)} taken "
+        f"for its context by this process; others use {format_bytes(memory.others_bytes)}"
+    )
+    own = memory.reserved_bytes + memory.context_bytes
+    return [Bound("device memory", memory.free_bytes + own, detail)]
+
+
+def binding(bounds: Iterable[Bound]) -> Bound:
+    """The bound that a worker meets first: the smallest, the first among equals.
+
+    Raises:
+        ValueError: there is none.
+    """
+    return min(bounds, key=lambda bound: bound.limit_bytes)
+
+
+def with_memory_limit(bounds: Iterable[Bound], memory_limit: str | None) -> list[Bound]:
+    """A machine's bounds, and before them the user's own limit.
+
+    Args:
+        memory_limit: a size such as `12GB`, or a share of the machine's binding bound such as `50%`; None
+            for no limit of the user's.
+
+    Raises:
+        XbenchError: the text is neither.
+    """
+    bounds = list(bounds)
+    if memory_limit is None:
+        return bounds
+    machine = binding(bounds)
+    limit = parse_limit(memory_limit, machine.limit_bytes)
+    detail = f"asked for: {memory_limit}"
+    if memory_limit.strip().endswith("%"):
+        detail += f" of {format_bytes(machine.limit_bytes)} ({machine.source})"
+    return [Bound("memory_limit", limit, detail), *bounds]
+
+
+def _cgroup_bounds(root: Path) -> Iterator[Bound]:
+    for group in memory_groups(root):
+        limit = group.limit_bytes()
+        if limit is not None:
+            held = group.held_bytes()
+            detail = (
+                f"{group.limit_file}: {format_bytes(limit)}, less {format_bytes(held)} that the group holds "
+                "and the system cannot reclaim (its usage less inactive_file)"
+            )
+            yield Bound(f"cgroup v{group.version}", max(0, limit - held), detail)
+
+
+def _rlimit_bounds(root: Path) -> Iterator[Bound]:
+    file = root / "proc/self/limits"
+    try:
+        limits, status = file.read_text(), (root / "proc/self/status").read_bytes()
+    except OSError:  # no Linux: nothing tells how address space and resident size go together
+        return
+    for source, (line, field) in _ADDRESS_SPACE_LIMITS.items():
+        soft = re.search(rf"^{line}\s+(\d+)\s", limits, re.MULTILINE)
+        if soft:
+            limit = int(soft[1])
+            beyond = status_bytes(field, status) - status_bytes("VmRSS", status)
+            detail = (
+                f"{file}: soft limit of {format_bytes(limit)} of address space, less {format_bytes(beyond)} "
+                f"that a worker maps beyond what is resident ({field} less VmRSS)"
+            )
+            yield Bound(source, max(0, limit - beyond), detail)
+
+
+def _available_bound(root: Path) -> Bound:
+    file = root / "proc/meminfo"
+    try:
+        available, where = status_bytes("MemAvailable", file.read_bytes()), f"{file}: MemAvailable is"
+    except OSError:
+        available, where = psutil.virtual_memory().available, "psutil: available are"
+    reserve = min(round(AVAILABLE_RESERVE_SHARE * available), AVAILABLE_RESERVE_MOST_BYTES)
+    detail = f"{where} {format_bytes(available)}, less {format_bytes(reserve)} for other programs"
+    return Bound("available memory", available - reserve, detail)

@@ -1,0 +1,68 @@
+"""The peak that a limit is about: of the process on the CPU, of the caching allocator on CUDA."""
+
+from __future__ import annotations
+
+import gc
+from typing import Protocol
+
+import torch
+
+from xbench.memory.host import host_peak_meter
+from xbench.memory.malloc import release_free_memory
+
+
+class PeakMeter(Protocol):
+    """A peak since the last reset, in bytes."""
+
+    def reset(self) -> None: ...
+
+    def peak_bytes(self) -> int: ...
+
+    def now_bytes(self) -> int:
+        """What is held now."""
+
+
+class _CudaPeak:
+    """What the allocator has reserved: a limit is on that, used or not."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+
+    def reset(self) -> None:
+        torch.cuda.reset_peak_memory_stats(self._device)
+
+    def peak_bytes(self) -> int:
+        return torch.cuda.max_memory_reserved(self._device)
+
+    def now_bytes(self) -> int:
+        return torch.cuda.memory_reserved(self._device)
+
+
+class CudaAllocated:
+    """What tensors hold, by the caching allocator's count."""
+
+    def __init__(self, device: torch.device):
+        self._device = device
+
+    def reset(self) -> None:
+        torch.cuda.reset_peak_memory_stats(self._device)
+
+    def peak_bytes(self) -> int:
+        return torch.cuda.max_memory_allocated(self._device)
+
+    def now_bytes(self) -> int:
+        return torch.cuda.memory_allocated(self._device)
+
+
+def peak_meter(device: str | torch.device) -> PeakMeter:
+    """The meter of what a memory limit on a device is about."""
+    device = torch.device(device)
+    return _CudaPeak(device) if device.type == "cuda" else host_peak_meter()
+
+
+def release_all(device: str | torch.device) -> None:
+    """Give back all that nobody holds, so that what is measured next starts from what is held."""
+    gc.collect()
+    release_free_memory()
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()
