@@ -32,9 +32,9 @@ from xbench.capacity.probe import find_capacity
 from xbench.errors import XbenchError
 from xbench.isolation.child import Limits
 from xbench.isolation.run import Ending, call_in_child, run_in_child
-from xbench.isolation.server import MALLOC_SETTINGS, start_server
 from xbench.memory.host import resident_bytes
 from xbench.memory.limits import limit_host_memory
+from xbench.memory.malloc import FAST_SETTINGS, start_server
 from xbench.units import format_bytes, format_seconds, parse_bytes
 
 EDGE_REPEATS = 3
@@ -322,7 +322,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     arguments = parser.parse_args()
     if arguments.system_malloc:
-        MALLOC_SETTINGS.clear()
+        FAST_SETTINGS.clear()
     start_server()
     results = []
     for workload in WORKLOADS:

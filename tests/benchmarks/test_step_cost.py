@@ -22,7 +22,7 @@ from xbench.training.cell import assemble, build_model
 from xbench.training.loop import Trainer
 from xbench.training.recorder import TraceRecorder
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
-from xbench.training.splits import epoch_order
+from xbench.training.splits import epoch_order, split_examples
 
 BATCH, STEPS = 5, 60
 

@@ -150,7 +150,7 @@ def test_the_last_of_two_wins(cells):
 )
 def test_a_value_is_toml_or_else_text(text, value):
     document = {"suite": {"name": "x"}}
-    assert apply_overrides(document, [f"suite.key={text}"]) == {("suite", "key"): f"suite.key={text}"}
+    assert apply_overrides(document, [f"suite.key={text}"]) == {("suite", "key"): f"--set suite.key={text}"}
     assert document == {"suite": {"name": "x", "key": value}}
 
 

@@ -39,7 +39,8 @@ def adapt(
 
 
 def after_failure(settings: CellSettings, order: Sequence[Axis]) -> CellSettings | None:
-    """A step down for a cell that ran out of memory although it should have fit; None if nothing is left to give.
+    """A step down for a cell that ran out of memory although it should have fit; None if nothing is left to
+    give.
 
     Args:
         settings: with resolved sizes.
@@ -53,8 +54,8 @@ def after_failure(settings: CellSettings, order: Sequence[Axis]) -> CellSettings
 
 
 def dominates(failed: CellSettings, other: CellSettings) -> bool:
-    """Whether a cell needs at least what one that ran out of memory needed: nothing else differs, and no size is
-    smaller.
+    """Whether a cell needs at least what one that ran out of memory needed: nothing else differs, and no size
+    is smaller.
 
     Args:
         failed, other: with resolved sizes.
@@ -66,7 +67,8 @@ def dominates(failed: CellSettings, other: CellSettings) -> bool:
 
 
 def _rounded(axis: Axis, found: int) -> int:
-    """A micro-batch is rounded down to a power of two, so that noise in what was found does not move results."""
+    """A micro-batch is rounded down to a power of two, so that noise in what was found does not move
+    results."""
     return 1 << (found.bit_length() - 1) if axis is Axis.MICRO_BATCH else found
 
 

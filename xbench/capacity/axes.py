@@ -38,8 +38,8 @@ def resolve_sizes(settings: CellSettings, available: int) -> CellSettings:
 
 
 def size_of(settings: CellSettings, axis: Axis) -> Any:
-    """The size of settings on an axis: a number if it is resolved, or a word; None for the history of an optimizer
-    that has none set."""
+    """The size of settings on an axis: a number if it is resolved, or a word; None for the history of an
+    optimizer that has none set."""
     if axis is Axis.HISTORY_SIZE:
         return settings.optimizer.params.get("history_size")
     return getattr(settings.training, axis.setting)
@@ -54,11 +54,12 @@ def with_size(settings: CellSettings, axis: Axis, value: int) -> CellSettings:
 
 
 def trial_settings(settings: CellSettings, axis: Axis, value: int) -> CellSettings:
-    """The settings of a trial: a run with that size, whose step sees no more examples than its peak depends on.
+    """The settings of a trial: a run with that size, whose step sees no more examples than its peak depends
+    on.
 
     Args:
-        settings: what the run would be, in words or numbers; words follow the size (a `"full"` batch is all of
-            the examples of the trial).
+        settings: what the run would be, in words or numbers; words follow the size (a `"full"` batch is all
+            of the examples of the trial).
     """
     settings, training = with_size(settings, axis, value), settings.training
     if axis is Axis.TRAIN_SIZE:

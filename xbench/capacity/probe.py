@@ -104,8 +104,8 @@ def find_capacity(
 ) -> Capacity:
     """Find the largest size whose peak fits the limit of `limits.memory_bytes`.
 
-    Small sizes give a slope, in one child; the size that it predicts, and what follows from that, are run each
-    in a fresh child, until a size that fits and one that fails are within the tolerance.
+    Small sizes give a slope, in one child; the size that it predicts, and what follows from that, are run
+    each in a fresh child, until a size that fits and one that fails are within the tolerance.
 
     Args:
         axis: what the size is, for the result.

@@ -1,8 +1,8 @@
 """Which size to try next, from the trials so far. Pure: nothing runs here.
 
-Peak memory against size is the largest of several straight lines (forward and backward, optimizer step), so it is
-convex, and the line through two sizes that fit meets the limit at or above the capacity: a good guess, and never
-an answer. A capacity is certified by a size that ran and a larger one that ran out of memory.
+Peak memory against size is the largest of several straight lines (forward and backward, optimizer step), so
+it is convex, and the line through two sizes that fit meets the limit at or above the capacity: a good guess,
+and never an answer. A capacity is certified by a size that ran and a larger one that ran out of memory.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-# A rise of this share of the way to the limit is enough of a slope to lead on, and of that share to predict by.
-# Until then sizes grow by a factor that cannot lead to more than half of the way.
+# A rise of this share of the way to the limit is enough of a slope to lead on, and of that share to predict
+# by. Until then sizes grow by a factor that cannot lead to more than half of the way.
 _VISIBLE_SHARE = 1 / 512
 _CLEAR_SHARE = 1 / 64
 _BLIND_FACTOR = 32
@@ -50,8 +50,8 @@ class Bounds:
     Attributes:
         limit_bytes: what may be charged.
         lowest, highest: sizes to consider.
-        enough: the largest size of any use in itself (all the examples there are, say): beyond it a search goes
-            on only if the peak has risen by a tenth of the way to the limit.
+        enough: the largest size of any use in itself (all the examples there are, say): beyond it a search
+            goes on only if the peak has risen by a tenth of the way to the limit.
         tolerance: how far the size that fails may be above the one that fits, as a share of it; two whole
             numbers next to each other always suffice.
     """
@@ -80,8 +80,8 @@ def first_failure(trials: Sequence[Trial]) -> Trial | None:
 
 
 def next_slope_size(trials: Sequence[Trial], bounds: Bounds) -> int | None:
-    """The next size for the child that measures ascending sizes; None once a slope can be taken (or none is there
-    to be taken)."""
+    """The next size for the child that measures ascending sizes; None once a slope can be taken (or none is
+    there to be taken)."""
     if not trials:
         return bounds.lowest
     first, last = trials[0], trials[-1]
@@ -135,21 +135,17 @@ def _beyond(best: int, trials: Sequence[Trial], bounds: Bounds) -> int:
 
 
 def _within(best: int, failure: int, trials: Sequence[Trial], bounds: Bounds) -> int:
-    """Something has failed: the prediction while it has not been tried, then ever larger steps back from the
-    failure, until halving the bracket is the larger step."""
+    """Something has failed: the prediction while it has not been tried, then just below the failure, where
+    only noise was against the prediction, then the middle, since it was more than noise."""
     predicted = _predicted(trials, bounds)
-    if predicted is not None and best < (candidate := _just_below(predicted, bounds)) < failure:
-        # Just above what fits, a failure would certify it.
-        return max(candidate, best + bounds.gap(best))
     if predicted is None:
         return math.isqrt(best * failure)
-    failures_in_a_row = 0
-    for trial in reversed(trials):
-        if trial.outcome == "fits":
-            break
-        failures_in_a_row += 1
-    step = bounds.gap(int(failure / (1 + bounds.tolerance))) * 2 ** max(0, failures_in_a_row - 1)
-    return max(failure - step, (best + failure) // 2)
+    if best < (candidate := _just_below(predicted, bounds)) < failure:
+        # Just above what fits, a failure would certify it.
+        return max(candidate, best + bounds.gap(best))
+    if len(trials) > 1 and trials[-2].outcome == "oom":
+        return (best + failure) // 2
+    return failure - bounds.gap(int(failure / (1 + bounds.tolerance)))
 
 
 def _just_below(predicted: float, bounds: Bounds) -> int:

@@ -15,8 +15,8 @@ from xbench.isolation.run import run_in_child
 _LARGEST = 512
 _ROUNDS = 3
 _ROUND_S = 0.1
-# So much slower than the best, twice in a row, and larger ones are not tried; so much slower at most, and a smaller
-# one is preferred: it takes less memory.
+# So much slower than the best, twice in a row, and larger ones are not tried; so much slower at most, and a
+# smaller one is preferred: it takes less memory.
 _WORSE, _AS_GOOD = 1.1, 1.03
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingWorkload:
-    """What a cell takes at most, at a size on one axis: an optimizer's step with all of its state, evaluation, and
-    keeping the best weights.
+    """What a cell takes at most, at a size on one axis: an optimizer's step with all of its state,
+    evaluation, and keeping the best weights.
 
     Attributes:
         settings: of the cell; what the axis varies is replaced.
@@ -60,7 +60,8 @@ class TrainingWorkload:
         return run
 
     def closure(self, value: int) -> tuple[Callable[[], object], int]:
-        """A closure of a step at a size, to be timed, and the number of examples it sees. Called in a child."""
+        """A closure of a step at a size, to be timed, and the number of examples it sees. Called in a
+        child."""
         with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
             settings = trial_settings(self.settings, self.axis, value)
             trainer = _trainer(settings, self.data, self.import_dirs, scratch)
@@ -90,14 +91,20 @@ def _trainer(
 
 
 def _train(trainer: Trainer, spec: OptimizerSpec) -> None:
+    """Without the trainer's own profiler: it would reset the peak that is being measured."""
     import torch
+
+    from xbench.training.evaluation import evaluate
 
     fill_state = spec.load_fill_state()
     if fill_state is not None:
         fill_state(trainer.optimizer)
+    batch = trainer.split.train[: trainer.batch_size]
     # Without a hook, all state is there from the second step on.
     for step in range(1, 2 if fill_state is not None else 3):
-        trainer.train_step(step, 1, trainer.split.train[: trainer.batch_size])
+        trainer.closure.start(step, batch)
+        trainer.optimizer.step(trainer.closure)
     held_out = trainer.split.validation if len(trainer.split.validation) else trainer.split.test
-    trainer.evaluate(held_out[: trainer.micro_batch])
+    chunk = trainer.micro_batch
+    evaluate(trainer.model, trainer.loader, trainer.objective, held_out[:chunk], chunk)
     torch.save(trainer.model.state_dict(), trainer.weights_path)

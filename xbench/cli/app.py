@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from xbench.cli import doctor, info, listing, plugins, run, show
+from xbench.cli import doctor, info, listing, plugins, probe_capacity, run, show
 
 app = typer.Typer(
     help="Which optimizer, on your model, data and hardware: how good, how fast, how much memory.",
@@ -14,6 +14,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command("run", epilog=run.EXAMPLES)(run.run)
+app.command("probe-capacity", epilog=probe_capacity.EXAMPLES)(probe_capacity.probe_capacity)
 app.command("show", epilog=show.EXAMPLES)(show.show)
 app.command("list", epilog=listing.EXAMPLES)(listing.list_components)
 app.command("info", epilog=info.EXAMPLES)(info.info)

@@ -41,16 +41,21 @@ def stderr_console() -> Console:
     return Console(stderr=True, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
 
 
-def print_results(folder: RunFolder, form: Format) -> None:
-    """Print a run from its records alone."""
+def print_results(folder: RunFolder, form: Format, memory: bool = False) -> None:
+    """Print a run from its records alone.
+
+    Args:
+        memory: the parts of each cell's memory instead of its results.
+    """
+    from xbench.report.breakdown import MEMORY_ROWS, NOTE
     from xbench.report.comparison import comparisons
     from xbench.report.export import to_csv, to_json, to_markdown
     from xbench.report.terminal import print_run
 
     run, records = folder.read()
-    compared = comparisons(run, records)
+    compared = comparisons(run, records, MEMORY_ROWS, NOTE) if memory else comparisons(run, records)
     where = _shortest(folder.path)
-    with _reader_may_leave():
+    with reader_may_leave():
         if form is Format.JSON:
             print(to_json(run, compared, where))
         elif form is Format.CSV:
@@ -67,7 +72,7 @@ def _close_stdout() -> None:
 
 
 @contextmanager
-def _reader_may_leave() -> Iterator[None]:
+def reader_may_leave() -> Iterator[None]:
     """`xbench show | head`: that the reader has enough is no failure, and says nothing about the cells."""
     try:
         yield

@@ -61,10 +61,11 @@ def run(
     from xbench.execution.plan import plan_run
     from xbench.execution.run import run_plan
     from xbench.isolation.server import start_server
+    from xbench.suite.overrides import SuiteOption
     from xbench.suite.reader import read_suite
 
-    flags = {"device": device, "memory_limit": memory_limit, "seeds": seeds}
-    overrides = [f"suite.{key}={value}" for key, value in flags.items() if value is not None]
+    flags = {"device": device, "memory-limit": memory_limit, "seeds": seeds}
+    overrides = [SuiteOption(name, str(value)) for name, value in flags.items() if value is not None]
     display = ProgressDisplay()
     try:
         text = read_suite(suite, [*(set_ or []), *overrides], only or [])

@@ -15,6 +15,7 @@ Examples:
 
 - `xbench show` prints the latest run
 - `xbench show report` prints the latest run of the suite `report`
+- `xbench show --memory` prints what each peak is made of
 - `xbench show results/report/20260131-120000 --format markdown`
 """
 
@@ -24,7 +25,10 @@ def show(
         str | None, typer.Argument(help="a run's folder or a suite's name; the latest run by default")
     ] = None,
     out: Annotated[Path, typer.Option(help="folder of results")] = Path("results"),
+    memory: Annotated[
+        bool, typer.Option("--memory", help="where the memory went, instead of the results")
+    ] = False,
     form: Annotated[Format, typer.Option("--format", help="how results are printed")] = Format.TABLE,
 ) -> None:
     """Print the tables of a run from its records."""
-    print_results(find_run(out, run), form)
+    print_results(find_run(out, run), form, memory)

@@ -12,7 +12,8 @@ def fill_history(optimizer: torch.optim.LBFGS) -> None:
     """Give a fresh L-BFGS all the pairs of its history, as if it had iterated before.
 
     Iterating may stop long before the history is full, and then a probe would find a size that fails later.
-    The next step takes two iterations, each with a line search of a few evaluations: further ones take no more
+    The next step takes two iterations, each with a line search of a few evaluations: further ones take no
+        more
     memory than these. The pairs are all alike, so that the direction stays one of descent.
 
     Args:

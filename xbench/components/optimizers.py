@@ -38,8 +38,8 @@ def _sgd_vectors(given: Mapping[str, Any]) -> float:
 
 
 def _lbfgs_vectors(given: Mapping[str, Any]) -> float:
-    """A pair for each step remembered, the direction and the previous gradient (within a step up to eight more,
-    with a strong Wolfe line search; torch's documentation gives half of the pairs)."""
+    """A pair for each step remembered, the direction and the previous gradient (within a step up to eight
+    more, with a strong Wolfe line search; torch's documentation gives half of the pairs)."""
     return 2 * given["history_size"] + 2
 
 

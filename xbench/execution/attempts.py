@@ -17,8 +17,8 @@ def run_job(job: Job, failures: list[Job], folder: RunFolder, observer: Observer
     """Run a cell, and write down every attempt at it.
 
     Args:
-        failures: jobs that ran out of memory; cells that need at least as much are skipped. This one is added if
-            it does.
+        failures: jobs that ran out of memory; cells that need at least as much are skipped. This one is added
+            if it does.
 
     Returns:
         The record of the last attempt.

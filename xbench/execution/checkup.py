@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from xbench.execution.inspection import Machine, describe_machine
-from xbench.isolation.server import MALLOC_SETTINGS
 from xbench.memory.cgroups import oom_kill_group
 from xbench.memory.devices import device_memory
 from xbench.memory.host import PeakMethod, host_peak_meter
 from xbench.memory.limits import can_limit_host_memory
+from xbench.memory.malloc import FAST_SETTINGS
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def check_up(send: Callable[[Any], None], wanted: str) -> Checkup:
         peak_method=host_peak_meter().method,
         oom_kills_file=str(group.kills_file) if group else None,
         has_hard_limit=can_limit_host_memory(),
-        malloc={name: os.environ.get(name, "") for name in MALLOC_SETTINGS},
+        malloc={name: os.environ.get(name, "") for name in FAST_SETTINGS},
     )
 
 

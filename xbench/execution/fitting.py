@@ -1,4 +1,5 @@
-"""Before cells are declared: what only this machine can tell of their sizes is found out, once for all seeds."""
+"""Before cells are declared: what only this machine can tell of their sizes is found out, once for all
+seeds."""
 
 from __future__ import annotations
 

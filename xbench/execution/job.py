@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from xbench.capacity.axes import Axis, resolve_sizes, size_of
+from xbench.capacity.axes import Axis, resolve_sizes, size_of, with_size
 from xbench.data.decoded import DecodedDataset
 from xbench.execution.identity import cell_id
 from xbench.execution.inspection import Machine
@@ -71,8 +71,11 @@ class Job:
         return tuple(Axis(name.replace("_", "-")) for name in self.cell.adapt)
 
     def with_settings(self, settings: CellSettings, why: str) -> Job:
-        """The job with other sizes, each noted with a reason."""
-        before, after = self.sizes, replace(self, settings=settings).sizes
-        words = {key for key, value in self.requested.items() if value in ("auto", "largest")}
-        changed = {key: why for key in after if after[key] != before[key] or key in words - set(self.fitted)}
-        return replace(self, settings=settings, fitted=self.fitted | changed)
+        """The job with the sizes of other settings, each that differs noted with a reason."""
+        fitted, changed = dict(self.fitted), self.settings
+        for axis in Axis:
+            size, before = size_of(settings, axis), size_of(self.settings, axis)
+            if size != before and (size != size_of(self.sized, axis) or before in ("auto", "largest")):
+                changed = with_size(changed, axis, size)
+                fitted[axis.setting] = why
+        return replace(self, settings=changed, fitted=fitted)

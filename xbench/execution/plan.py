@@ -23,7 +23,6 @@ from xbench.suite.problems import Problems
 from xbench.suite.reader import Suite
 from xbench.training.settings import Choice
 
-
 _GRAIN_BYTES = 256 << 20
 
 
@@ -65,8 +64,8 @@ class PlannedRun:
         return self.suite.header.name
 
     def limit_of(self, cell: Cell) -> int | None:
-        """The limit that a cell's process is held to: resident bytes, or on CUDA bytes of the device. None where
-        nobody asked for one and the system has no means to hold a process to it (macOS)."""
+        """The limit that a cell's process is held to: resident bytes, or on CUDA bytes of the device. None
+        where nobody asked for one and the system has no means to hold a process to it (macOS)."""
         asked = self.suite.header.memory_limit or cell.memory_limit
         if self.machine.device == "cpu" and not can_limit_host_memory() and not asked:
             return None

@@ -10,16 +10,13 @@ from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
 from xbench.execution.attempts import run_job
 from xbench.execution.fitting import fit_jobs
-from xbench.execution.inspection import decode_dataset
 from xbench.execution.job import Job
 from xbench.execution.observer import Observer
-from xbench.execution.plan import PlannedRun, ResolvedData
-from xbench.isolation.run import call_in_child
-from xbench.isolation.server import MALLOC_SETTINGS
+from xbench.execution.plan import PlannedRun
+from xbench.execution.prepare import decode_all, make_jobs
+from xbench.memory.malloc import FAST_SETTINGS
 from xbench.records.schema import ExperimentRecord, RunRecord
 from xbench.records.store import RunFolder, check_writable
-from xbench.training.settings import CellSettings
-from xbench.training.splits import split_examples
 from xbench.units import format_bytes
 
 # A warning names so many unreadable images; the records name all.
@@ -37,8 +34,8 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer) -> RunFolder:
         KeyboardInterrupt: the cell in flight is lost; all that ended before is in the folder.
     """
     check_writable(results)
-    decoded = _decode_all(plan, observer)
-    jobs = fit_jobs(_jobs(plan, decoded), observer)
+    decoded = decode_all(plan, observer)
+    jobs = fit_jobs(make_jobs(plan, decoded), observer)
     warnings = _warnings(plan, decoded)
     run = RunRecord(
         suite=plan.name,
@@ -47,7 +44,7 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer) -> RunFolder:
         changes=list(plan.suite.changes),
         versions=plan.machine.versions,
         hardware=plan.machine.hardware,
-        malloc={name: os.environ.get(name, "") for name in MALLOC_SETTINGS},
+        malloc={name: os.environ.get(name, "") for name in FAST_SETTINGS},
         experiments=_experiments(plan),
         cells=[job.planned for job in jobs],
         warnings=warnings,
@@ -68,52 +65,6 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer) -> RunFolder:
                 ) from error
             ended.add(job.planned.cell_id)
     return folder
-
-
-def _decode_all(plan: PlannedRun, observer: Observer) -> dict[str, DecodedDataset]:
-    decoded: dict[str, DecodedDataset] = {}
-    for data in plan.data:
-        if _key(data) not in decoded:
-            decoded[_key(data)] = call_in_child(
-                decode_dataset,
-                data.choice,
-                data.strict,
-                plan.import_dirs,
-                on_message=lambda progress, name=data.choice.name: observer.decoding(name, *progress),
-            )
-    return decoded
-
-
-def _jobs(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[Job]:
-    """
-    Raises:
-        XbenchError: there are not enough examples, which is certain only when unreadable ones are left out.
-    """
-    problems, jobs = plan.suite.problems, []
-    for cell, resolved in zip(plan.cells, plan.data, strict=True):
-        data = decoded[_key(resolved)]
-        settings = CellSettings(
-            cell.model, cell.optimizer, cell.training, cell.seed, plan.machine.device, cell.dataset.storage
-        )
-        try:
-            available = len(split_examples(data, cell.training, cell.seed).train)
-        except XbenchError as error:
-            problems.add((*cell.path[:2], "train_size"), error.message, error.hint)
-            continue
-        jobs.append(
-            Job(
-                cell=cell,
-                settings=settings,
-                resolved=resolved,
-                data=data,
-                available=available,
-                machine=plan.machine,
-                memory_limit_bytes=plan.limit_of(cell),
-                import_dirs=plan.import_dirs,
-            )
-        )
-    problems.raise_if_any()
-    return jobs
 
 
 def _experiments(plan: PlannedRun) -> list[ExperimentRecord]:
@@ -157,7 +108,3 @@ def _warnings(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[str]
                 f"{cell.experiment}: weights are selected on the test set, so its metrics are optimistic"
             )
     return list(dict.fromkeys(warnings))
-
-
-def _key(data: ResolvedData) -> str:
-    return repr((data.choice, data.strict))

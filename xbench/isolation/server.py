@@ -14,21 +14,14 @@ from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
-# malloc reads these when a process starts, so they must stand before the server does. One arena: the arenas
-# of each thread make the same run's peak vary by tens of megabytes. Thresholds fixed where glibc's own
-# adaptation may end, and above: no step is slowed by asking the system for the same pages again. The heap
-# pays for that in fragments, which `memory.host.release_free_memory` gives back between steps.
-MALLOC_SETTINGS = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-}
+from xbench.memory.malloc import FAST_SETTINGS
 
 
 @cache
 def server_context() -> ForkServerContext:
     """The multiprocessing context whose server preloads torch."""
-    for name, value in MALLOC_SETTINGS.items():
+    # They must stand before the server does.
+    for name, value in FAST_SETTINGS.items():
         os.environ.setdefault(name, value)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "torchvision"])

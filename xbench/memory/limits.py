@@ -18,7 +18,8 @@ _STATUS = Path("/proc/self/status")
 
 @dataclass(frozen=True)
 class _Calibration:
-    """The limit of this process, with its sizes when it was taken. One for all: a limit is the process's, too."""
+    """The limit of this process, with its sizes when it was taken. One for all: a limit is the process's,
+    too."""
 
     limit_bytes: int
     resident_bytes: int
@@ -62,8 +63,8 @@ def limit_host_memory(limit_bytes: int) -> None:
 
 
 def calibrate_host_limit_again() -> None:
-    """Once libraries have loaded what they load at first use: their files are resident now, which `RLIMIT_DATA`
-    does not count, and by tens of megabytes would let the process pass its limit.
+    """Once libraries have loaded what they load at first use: their files are resident now, which
+    `RLIMIT_DATA` does not count, and by tens of megabytes would let the process pass its limit.
 
     Raises:
         MemoryError: the process is larger than its limit already.
@@ -73,8 +74,8 @@ def calibrate_host_limit_again() -> None:
 
 
 def charged_peak_bytes() -> int | None:
-    """The most that the host limit has counted so far: the resident size when it was taken, and all address space
-    since, touched or not (a layer may allocate more than it fills). What goes above the limit fails.
+    """The most that the host limit has counted so far: the resident size when it was taken, and all address
+    space since, touched or not (a layer may allocate more than it fills). What goes above the limit fails.
 
     Returns:
         None if this process has no limit.

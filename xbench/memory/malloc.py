@@ -1,17 +1,29 @@
 """How this process's malloc keeps freed blocks: fast for small batches, or exact for measuring.
 
-Blocks below its threshold come from glibc's heap, which keeps fragments of what was freed: steps of small batches
-are faster, and the resident peak can be twice what is in use. With the exact settings blocks of 64 KiB and more
-are mapped and given back one by one, so that the peak is what was in use, to a fraction of a percent; small
-batches are up to 1.7 times slower. See mallopt(3).
+Blocks below its threshold come from glibc's heap, which keeps fragments of what was freed: steps of small
+batches are faster, and the resident peak can be twice what is in use. With the exact settings blocks of 64
+KiB and more are mapped and given back one by one, so that the peak is what was in use, to a fraction of a
+percent; small batches are up to 1.7 times slower. See mallopt(3).
 """
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 MallocProfile = Literal["fast", "exact"]
+
+# The fast settings, as environment variables: malloc reads them when a process starts. One arena: the arenas
+# of each thread make the same run's peak vary by tens of megabytes. Thresholds fixed where glibc's own
+# adaptation may end, and above: no step is slowed by asking the system for the same pages again. The heap
+# pays for that in fragments, which `release_free_memory` gives back between steps.
+FAST_SETTINGS = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+}
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _EXACT_BYTES = 64 << 10
@@ -25,11 +37,34 @@ def malloc_profile() -> MallocProfile:
 
 
 def keep_nothing_freed() -> None:
-    """Use the exact settings in this process from now on, where this system's malloc has them (glibc's has)."""
+    """Use the exact settings in this process from now on, where this system's malloc has them (glibc's
+    has)."""
     global _profile
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None and all(mallopt(key, _EXACT_BYTES) for key in (_MMAP_THRESHOLD, _TRIM_THRESHOLD)):
+    if _set_thresholds(_EXACT_BYTES, _EXACT_BYTES):
         _profile = "exact"
+
+
+@contextmanager
+def exact_for_a_while() -> Iterator[None]:
+    """Start from what is in use, and use the exact settings within the block."""
+    release_free_memory()
+    if _profile == "exact":
+        yield
+        return
+    _set_thresholds(_EXACT_BYTES, _EXACT_BYTES)
+    try:
+        yield
+    finally:
+        _set_thresholds(
+            *(int(FAST_SETTINGS[name]) for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"))
+        )
+
+
+def _set_thresholds(mmap_bytes: int, trim_bytes: int) -> bool:
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return bool(mallopt(_MMAP_THRESHOLD, mmap_bytes) and mallopt(_TRIM_THRESHOLD, trim_bytes))
 
 
 def release_free_memory() -> None:

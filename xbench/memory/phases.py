@@ -1,6 +1,6 @@
 """Where within a step memory goes: what a closure adds, and what the optimizer holds beside it.
 
-Only some steps are bracketed so (the first two, then about one a second): each takes a few readings a closure.
+Only some steps are bracketed so: it takes a few readings a closure.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ class StepPhases:
     Attributes:
         peak_bytes: of the step.
         peak_phase: whether that was within a closure or in the optimizer's update.
-        activations_bytes: by how much the closure with the highest peak rose above where it began, without the
-            gradients that it leaves and the examples that it loads: activations and what layers need to compute.
+        activations_bytes: by how much the closure with the highest peak rose above where it began, without
+            the gradients that it leaves and the examples that it loads: activations and what layers need to
+                compute.
         optimizer_work_bytes: what the optimizer held at the peak beyond what it held before the step.
     """
 

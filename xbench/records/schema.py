@@ -98,17 +98,18 @@ class MemoryRecord(Record):
     peak_device_bytes: peak of the CUDA allocator over training.
     host_peak_method: `clear_refs` (exact) or `sampled`.
     malloc: `fast` or `exact`, how the process's malloc kept freed blocks (see `memory.malloc`).
-    exhausted: what said that memory ran out, and failed_allocation_bytes how much it could not give; of cells that
-        did.
+    exhausted: what said that memory ran out, and failed_allocation_bytes how much it could not give; of cells
+        that did.
 
-    The parts of the peak, on the device that trains. Activations and optimizer work are of the bracketed step with
-    the highest peak, which was in a `closure` or in the optimizer's `update` (peak_phase); in an update the
-    activations are free already.
+    The parts of the peak, on the device that trains. Activations and optimizer work are of the bracketed step
+    with the highest peak, which was in a `closure` or in the optimizer's `update` (peak_phase); in an update
+    the activations are free already.
 
     process_bytes: the process before it holds anything below, libraries included (on CUDA, what the allocator
         holds then).
     parameters_bytes: of the model, buffers included.
-    data_bytes: examples in memory: those of a batch or micro-batch, or the whole set where it is kept as floats.
+    data_bytes: examples in memory: those of a batch or micro-batch, or the whole set where it is kept as
+        floats.
     optimizer_state_bytes: between steps; state_vectors is that in vectors of the trained parameters, and
         expected_state_vectors what theory says.
     optimizer_work_bytes: what the optimizer held at the peak beyond its state between steps.

@@ -2,75 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xbench.records.aggregate import CONFIDENCE, Interval, interval
 from xbench.records.schema import CellRecord, ExperimentRecord, RunRecord
-from xbench.units import format_bytes, format_seconds
+from xbench.report.rows import ROWS, Row
 
 _ABSENT = "-"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a comparison.
-
-    Attributes:
-        key: name in exports and in a suite's reference columns.
-        value: reads it from a cell's record; None where the cell does not have it.
-        show: formats it.
-        spread: formats the half width of an interval; None for a figure that takes none.
-    """
-
-    key: str
-    title: str
-    value: Callable[[CellRecord], float | None]
-    show: Callable[[float], str]
-    spread: Callable[[float], str] | None = None
-
-
-def _metric(key: str, title: str) -> Row:
-    return Row(key, title, lambda r: getattr(r.metrics, key), "{:.3f}".format, "{:.3f}".format)
-
-
-def _seconds(key: str, title: str) -> Row:
-    return Row(key, title, lambda r: getattr(r.time, key), format_seconds, format_seconds)
-
-
-def _size(key: str, title: str) -> Row:
-    return Row(key, title, lambda r: getattr(r.memory, key), format_bytes)
-
-
-def _above_base(record: CellRecord) -> float | None:
-    peak, base = record.memory.peak_host_bytes, record.memory.base_host_bytes
-    return None if peak is None or base is None else peak - base
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-ROWS = (
-    _metric("train_accuracy", "train accuracy"),
-    _metric("test_accuracy", "test accuracy"),
-    _metric("auc", "AUC (from scores)"),
-    _metric("balanced_accuracy", "balanced accuracy"),
-    _metric("recall", "recall"),
-    _metric("precision", "precision"),
-    _metric("test_loss", "test loss"),
-    Row("train_size", "examples an epoch", lambda r: r.ran.get("train_size"), _count),
-    Row("batch_size", "batch", lambda r: r.ran.get("batch_size"), _count),
-    Row("micro_batch", "micro-batch", lambda r: r.ran.get("micro_batch"), _count),
-    Row("steps", "steps", lambda r: r.steps, _count),
-    Row("closures", "closures", lambda r: r.closures, _count),
-    _seconds("training_s", "training time"),
-    Row("step_ms_median", "step, median", lambda r: r.time.step_ms_median, "{:,.1f} ms".format),
-    _size("peak_host_bytes", "peak host memory"),
-    Row("above_base_bytes", "  above base", _above_base, format_bytes),
-    _size("peak_device_bytes", "peak device memory"),
-    _size("optimizer_state_bytes", "optimizer state"),
-)
 
 
 @dataclass(frozen=True)
@@ -106,8 +45,15 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-def comparisons(run: RunRecord, records: list[CellRecord]) -> list[Comparison]:
-    """Every experiment of a run."""
+def comparisons(
+    run: RunRecord, records: list[CellRecord], rows: Sequence[Row] = ROWS, note: str = ""
+) -> list[Comparison]:
+    """Every experiment of a run.
+
+    Args:
+        rows: what is compared.
+        note: how to read that; told last.
+    """
     by_id = {record.cell_id: record for record in records}
     result = []
     for experiment in run.experiments:
@@ -116,27 +62,29 @@ def comparisons(run: RunRecord, records: list[CellRecord]) -> list[Comparison]:
             if cell.experiment == experiment.name:
                 declared.setdefault(cell.column, []).append(cell.cell_id)
         columns = tuple(
-            _column(name, len(ids), [by_id[cell_id] for cell_id in ids if cell_id in by_id])
+            _column(name, len(ids), [by_id[cell_id] for cell_id in ids if cell_id in by_id], rows)
             for name, ids in declared.items()
         )
-        result.append(_compare(experiment, columns))
+        result.append(_compare(experiment, columns, rows, note))
     return result
 
 
-def _column(name: str, planned: int, records: list[CellRecord]) -> Column:
+def _column(name: str, planned: int, records: list[CellRecord], rows: Sequence[Row]) -> Column:
     done = [record for record in records if record.status == "done"]
     figures = {}
-    for row in ROWS:
+    for row in rows:
         values = [value for record in done if (value := row.value(record)) is not None]
         if values:
             figures[row.key] = interval(values)
     return Column(name, planned, tuple(records), figures)
 
 
-def _compare(experiment: ExperimentRecord, columns: tuple[Column, ...]) -> Comparison:
+def _compare(
+    experiment: ExperimentRecord, columns: tuple[Column, ...], compared: Sequence[Row], note: str
+) -> Comparison:
     shown = _with_references(experiment, columns)
     rows = []
-    for row in ROWS:
+    for row in compared:
         figures = [
             figures.get(row.key)
             for column, references in shown
@@ -148,7 +96,8 @@ def _compare(experiment: ExperimentRecord, columns: tuple[Column, ...]) -> Compa
     for column, references in shown:
         header.append(column.name)
         header += [f"{experiment.reference_name} {name}" for name in references]
-    return Comparison(experiment, columns, tuple(header), tuple(rows), _notes(experiment, columns))
+    notes = _notes(experiment, columns) + ((note,) if note else ())
+    return Comparison(experiment, columns, tuple(header), tuple(rows), notes)
 
 
 def _with_references(
@@ -178,6 +127,22 @@ def _figure(row: Row, figure: Interval | None) -> str:
     return f"{text} ± {row.spread(figure.half_width)}"
 
 
+def _outcome(column: str, record: CellRecord) -> list[str]:
+    """How a cell ended, if there is something to tell, and which of its sizes are not those asked for."""
+    cell, notes = f"{column}, seed {record.seed}", []
+    if record.expect and record.is_failure:
+        notes.append(f"{cell}: was meant to run out of memory, and ended as {record.status}: {record.reason}")
+    elif record.status != "done":
+        expected = " (as expected)" if record.expect else ""
+        notes.append(f"{cell}: {record.status}{expected}: {record.reason}")
+    for key, why in record.fitted.items():
+        ran = record.ran.get(key, record.settings.get(key))
+        notes.append(f"{column}: {key} {record.requested.get(key)} ran as {ran}: {why}")
+    if record.attempt > 1:
+        notes.append(f"{cell}: attempt {record.attempt}; the ones before ran out of memory")
+    return notes
+
+
 def _notes(experiment: ExperimentRecord, columns: tuple[Column, ...]) -> tuple[str, ...]:
     records = [record for column in columns for record in column.records]
     notes: list[str] = []
@@ -193,8 +158,7 @@ def _notes(experiment: ExperimentRecord, columns: tuple[Column, ...]) -> tuple[s
             notes.append(f"{data.name}: {data.stand_in}")
     for column in columns:
         for record in column.records:
-            if record.status != "done":
-                notes.append(f"{column.name}, seed {record.seed}: {record.status}: {record.reason}")
+            notes += _outcome(column.name, record)
         if len(column.records) < column.planned:
             notes.append(f"{column.name}: {len(column.records)} of {column.planned} seeds were run")
     counts = {len([r for r in column.records if r.status == "done"]) for column in columns} - {0}

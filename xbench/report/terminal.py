@@ -16,7 +16,7 @@ def print_run(console: Console, run: RunRecord, comparisons: list[Comparison], f
         print_line(console, f"warning: {warning}", "bold yellow")
     for comparison in comparisons:
         console.print()
-        console.print(_table(comparison))
+        console.print(_table(comparison) if comparison.rows else _title(comparison))
         for note in comparison.notes:
             print_line(console, f"  {note}", "dim")
     console.print()
@@ -31,11 +31,7 @@ def print_line(console: Console, text: str, style: str) -> None:
 
 
 def _table(comparison: Comparison) -> Table:
-    subtitle = _data_line([r for column in comparison.columns for r in column.records])
-    title = Text(comparison.experiment.title, style="bold")
-    if subtitle:
-        title.append(f"\n{subtitle}", style="not bold dim")
-    table = Table(title=title, title_justify="left")
+    table = Table(title=_title(comparison), title_justify="left")
     for place, name in enumerate(comparison.header):
         is_reference = bool(comparison.experiment.reference_name) and name.startswith(
             comparison.experiment.reference_name
@@ -46,6 +42,14 @@ def _table(comparison: Comparison) -> Table:
     for row in comparison.rows:
         table.add_row(*(Text(cell) for cell in row))
     return table
+
+
+def _title(comparison: Comparison) -> Text:
+    subtitle = _data_line([r for column in comparison.columns for r in column.records])
+    title = Text(comparison.experiment.title, style="bold")
+    if subtitle:
+        title.append(f"\n{subtitle}", style="not bold dim")
+    return title
 
 
 def _data_line(records: list[CellRecord]) -> str:

@@ -24,8 +24,8 @@ Known = Mapping[tuple[Kind, str], Settings | XbenchError]
 
 @dataclass(frozen=True)
 class DatasetChoice:
-    """The dataset of a cell, what may stand in for it, whether unreadable images stop the run, and how images are
-    kept in memory."""
+    """The dataset of a cell, what may stand in for it, whether unreadable images stop the run, and how images
+    are kept in memory."""
 
     chosen: Choice
     fallback: Choice | None

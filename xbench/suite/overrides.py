@@ -9,23 +9,45 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from xbench.errors import XbenchError
 from xbench.suite.lines import Path
 
 
-def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[Path, str]:
+@dataclass(frozen=True)
+class SuiteOption:
+    """An option that sets a key of the `[suite]` table: `--memory-limit 12GB` sets `memory_limit`."""
+
+    name: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"--{self.name} {self.text}"
+
+
+def apply_overrides(document: dict[str, Any], overrides: Sequence[str | SuiteOption]) -> dict[Path, str]:
     """Change the document in place.
 
+    Args:
+        overrides: arguments of `--set`, and options of their own.
+
     Returns:
-        The key paths that were set, with the argument that set each.
+        The key paths that were set, with the option and argument that set each.
 
     Raises:
         XbenchError: an argument is no KEY=VALUE, or its key names nothing in the suite.
     """
     applied: dict[Path, str] = {}
-    for argument in overrides:
+    for override in overrides:
+        if isinstance(override, SuiteOption):
+            key = override.name.replace("-", "_")
+            for path, table in _tables(document, ["suite"]):
+                table[key] = _value(override.text)
+                applied[(*path, key)] = str(override)
+            continue
+        argument = override
         key, separator, text = argument.partition("=")
         if not separator or not all(key.split(".")):
             raise XbenchError(f"--set {argument}: not KEY=VALUE", hint="for example --set epochs=2")
@@ -41,7 +63,7 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[
         for path, table in tables:
             last = key.rpartition(".")[2]
             table[last] = _value(text)
-            applied[(*path, last)] = argument
+            applied[(*path, last)] = f"--set {argument}"
     return applied
 
 

@@ -18,7 +18,7 @@ class Problems:
         file: the suite's path, as the user gave it.
         text: its text, for line numbers.
         document: what was parsed from it, overrides included.
-        overrides: key path -> the `--set` argument that set it, which is then where the mistake is.
+        overrides: key path -> the option that set it, which is then where the mistake is.
     """
 
     file: str
@@ -53,11 +53,11 @@ class Problems:
         around = path
         while around:
             if around in self.overrides:
-                return 0, f"--set {self.overrides[around]}"
+                return 0, self.overrides[around]
             around = around[:-1]
         line = line_of(lines, path) or 1
         inside = [argument for key, argument in self.overrides.items() if key[: len(path)] == path]
-        changed = f" (with {' '.join(f'--set {argument}' for argument in inside)})" if inside and path else ""
+        changed = f" (with {' '.join(inside)})" if inside and path else ""
         return line, f"{self.file}:{line}{changed}"
 
 

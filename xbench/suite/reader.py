@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from xbench.components.registry import did_you_mean
 from xbench.errors import XbenchError
 from xbench.suite.explain import explain
 from xbench.suite.lines import Path as KeyPath
-from xbench.suite.overrides import apply_overrides
+from xbench.suite.overrides import SuiteOption, apply_overrides
 from xbench.suite.problems import Problems
 from xbench.suite.schema import DatasetTable, Experiment, Header, OptimizerTable, SuiteFile, Table, as_list
 from xbench.training.settings import TrainingSettings
@@ -43,33 +43,48 @@ class Suite:
     problems: Problems
 
 
-def read_suite(path: Path, overrides: Sequence[str] = (), only: Sequence[str] = ()) -> Suite:
+def read_suite(path: Path, overrides: Sequence[str | SuiteOption] = (), only: Sequence[str] = ()) -> Suite:
     """Read a suite and check its structure; mistakes are noted in `problems`, to be told with later ones.
 
     Args:
-        overrides: `KEY=VALUE` arguments, as `apply_overrides` takes them.
+        overrides: changes of the command line, as `apply_overrides` takes them.
         only: names of the experiments to keep; all if empty.
 
     Raises:
         XbenchError: the file cannot be read or is no TOML, or an argument names nothing in it.
     """
-    text = _read_text(path)
+    return parse_suite(_read_text(path), str(path), overrides, only)
+
+
+def parse_suite(
+    text: str,
+    file: str,
+    overrides: Sequence[str | SuiteOption] = (),
+    only: Sequence[str] = (),
+    origins: Mapping[KeyPath, str] | None = None,
+) -> Suite:
+    """What `read_suite` does, with a suite's text.
+
+    Args:
+        file: what to call it in messages.
+        origins: key paths that do not stem from a file, with what to call them instead.
+    """
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise XbenchError(f"{path}{_position(error)}: not valid TOML: {_without_position(error)}") from error
-    overridden = apply_overrides(document, overrides)
-    problems = Problems(str(path), text, document, overridden)
+        raise XbenchError(f"{file}{_position(error)}: not valid TOML: {_without_position(error)}") from error
+    overridden = (origins or {}) | apply_overrides(document, overrides)
+    problems = Problems(file, text, document, overridden)
     wrong = _validate(SuiteFile, document, (), problems)
     header = document["suite"] if "suite" not in wrong else {"name": "unnamed"}
     _validate(Header, header, ("suite",), problems)
     tables = document["experiment"] if "experiment" not in wrong else []
     for place, table in enumerate(tables):
         _check_keys(table, place, tables, problems)
-    _check_only(tables, only, path)
+    _check_only(tables, only, file)
     return Suite(
         text=text,
-        changes=(*overrides, *(f"--only {name}" for name in only)),
+        changes=(*map(str, overrides), *(f"--only {name}" for name in only)),
         header=_salvage(Header, header, {"name": "unnamed"}),
         experiments={
             place: _salvage(Experiment, table, {"name": "unnamed"} | _salvage_components(table))
@@ -112,12 +127,12 @@ def _check_keys(table: dict[str, Any], place: int, tables: list[dict[str, Any]],
         problems.add((*path, "name"), f"a second experiment '{table['name']}'")
 
 
-def _check_only(tables: list[dict[str, Any]], only: Sequence[str], path: Path) -> None:
+def _check_only(tables: list[dict[str, Any]], only: Sequence[str], file: str) -> None:
     names = [str(table.get("name")) for table in tables]
     for wanted in only:
         if wanted not in names:
             raise XbenchError(
-                f"--only {wanted}: {path} has no such experiment.{did_you_mean(wanted, names)}",
+                f"--only {wanted}: {file} has no such experiment.{did_you_mean(wanted, names)}",
                 hint=f"it has {', '.join(names)}",
             )
 

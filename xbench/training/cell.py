@@ -163,8 +163,8 @@ def assemble(
 def warm_up(trainer: Trainer) -> None:
     """Run forward and backward on one example, so that libraries have loaded what they load at first use.
 
-    In evaluation mode, so that no running statistic moves; the gradients are dropped. A limit on this process's
-    memory is calibrated again afterwards.
+    In evaluation mode, so that no running statistic moves; the gradients are dropped. A limit on this
+    process's memory is calibrated again afterwards.
     """
     model, example = trainer.model.eval(), trainer.split.train[:1]
     images, labels = trainer.loader.load(example)

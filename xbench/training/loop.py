@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from xbench.memory.malloc import release_free_memory
-from xbench.memory.phases import PhaseMeter, StepPhases
+from xbench.memory.malloc import exact_for_a_while
+from xbench.memory.phases import PhaseMeter
 from xbench.memory.profiler import StepProfiler
 from xbench.records.schema import EpochRecord
 from xbench.training.closure import AccumulatingClosure
@@ -119,27 +119,28 @@ class Trainer:
         Returns:
             The sum of the losses that were sent to the parent, of this and earlier steps; mostly 0.
         """
-        phases = self._bracket() if self.recorder.bracket_next else None
-        self.profiler.begin()
-        self.closure.start(step, batch, phases)
-        self.optimizer.step(self.closure)
-        self.profiler.end(self._account(phases))
+        if step & (step - 1) == 0:  # a power of two: while state may be growing, and seldom later
+            self._bracketed_step(step, batch)
+        else:
+            self.profiler.begin()
+            self.closure.start(step, batch)
+            self.optimizer.step(self.closure)
+            self.profiler.end()
         return self.recorder.add(step, epoch, self.closure.first_loss, self.closure.evaluations)
 
-    def _bracket(self) -> PhaseMeter:
-        """A step whose memory is to be broken down starts from what is held, not from what was."""
+    def _bracketed_step(self, step: int, batch: np.ndarray) -> None:
+        """A step whose memory is broken down by phase. It starts from what is held, not from what was."""
         self.closure.release()
-        release_free_memory()
-        return PhaseMeter(self.profiler.trained_on, gradients_bytes(self.model))
-
-    def _account(self, phases: PhaseMeter | None) -> StepPhases | None:
-        if phases is None:
-            return None
-        batch_bytes = self.closure.batch_bytes
-        loaded_bytes = 0 if batch_bytes else self.loader.batch_bytes(self.micro_batch)
-        profile = phases.end(gradients_bytes(self.model), batch_bytes, loaded_bytes)
+        with exact_for_a_while():
+            phases = PhaseMeter(self.profiler.trained_on, gradients_bytes(self.model))
+            self.profiler.begin()
+            self.closure.start(step, batch, phases)
+            self.optimizer.step(self.closure)
+            batch_bytes = self.closure.batch_bytes
+            loaded_bytes = 0 if batch_bytes else self.loader.batch_bytes(self.micro_batch)
+            profile = phases.end(gradients_bytes(self.model), batch_bytes, loaded_bytes)
+            self.profiler.end(profile)
         self.breakdown.add(profile, batch_bytes or loaded_bytes)
-        return profile
 
     def _flush_before(self, error: Exception) -> None:
         """Send the steps before a failure.

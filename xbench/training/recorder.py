@@ -29,19 +29,12 @@ class TraceRecorder:
 
     Args:
         send: passes a message to the parent.
-
-    Attributes:
-        bracket_next: whether the next step's memory is to be broken down by phase.
     """
-
-    # The second step is the first with all of an optimizer's state.
-    _FIRST_BRACKETED = 2
 
     def __init__(self, profiler: StepProfiler, send: Callable[[Any], None]):
         self._profiler, self._send = profiler, send
         self._pending: list[tuple[int, int, torch.Tensor, int]] = []
         self._sent_at = time.perf_counter()
-        self.bracket_next = True
         self.wall_s: list[float] = []
         self.host_peak_bytes = 0
         self.device_peak_bytes: int | None = None
@@ -49,7 +42,6 @@ class TraceRecorder:
     def add(self, step: int, epoch: int, loss: torch.Tensor, closures: int) -> float:
         """Note a step that the profiler has just ended, and flush if the interval is over."""
         self._pending.append((step, epoch, loss, closures))
-        self.bracket_next = step < self._FIRST_BRACKETED
         return self.flush() if time.perf_counter() - self._sent_at >= _INTERVAL_S else 0.0
 
     def flush(self) -> float:
@@ -81,7 +73,6 @@ class TraceRecorder:
         self._pending = []
         self._send(StepsDone(rows))
         release_free_memory()
-        self.bracket_next = True
         self._sent_at = time.perf_counter()
         self._summarise(rows)
         for row in rows:

@@ -29,8 +29,8 @@ class Split:
 
 
 def split_examples(data: DecodedDataset, settings: TrainingSettings, seed: int) -> Split:
-    """Hold validation out of the train split by group, then draw the training examples from the rest: all of them
-    for a `train_size` in words.
+    """Hold validation out of the train split by group, then draw the training examples from the rest: all of
+    them for a `train_size` in words.
 
     Raises:
         XbenchError: the data has fewer examples than the settings ask for.

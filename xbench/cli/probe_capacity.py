@@ -1,0 +1,93 @@
+"""`xbench probe-capacity`: the largest training set, history, batch or micro-batch that fits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xbench.capacity.axes import Axis
+from xbench.cli import EXIT_INTERRUPTED
+from xbench.cli.output import Format, reader_may_leave, stderr_console, stdout_console
+
+EXAMPLES = """
+Examples:
+
+- `xbench probe-capacity --optimizer lbfgs --memory-limit 12GB`
+- `xbench probe-capacity --optimizer lbfgs --axis history-size --memory-limit 1GB`
+- `xbench probe-capacity --optimizer adam --axis batch-size --set lr=1e-4 --format json`
+"""
+
+
+def probe_capacity(
+    optimizer: Annotated[str, typer.Option(help="what is probed", show_default=False)],
+    model: Annotated[str, typer.Option(help="the model that it trains")] = "report-cnn",
+    dataset: Annotated[str, typer.Option(help="the data; synthetic-xray stands in")] = "chest-xray",
+    axis: Annotated[
+        list[Axis] | None,
+        typer.Option(help="which size (repeatable); train-size if it takes full batches, else batch-size"),
+    ] = None,
+    memory_limit: Annotated[
+        str | None, typer.Option(help="12GB, 12GiB or 50% of what there is; by default what there is")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="micro_batch=16, probe.OPTIMIZER.lr=1e-3"),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="do not start from what an earlier probe found")
+    ] = False,
+    allow_import: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            resolve_path=True,
+            help="allow module:attribute components from this folder (repeatable)",
+        ),
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="how results are printed")] = Format.TABLE,
+) -> None:
+    """Find the largest size that fits into memory, by running it.
+
+    Each trial is a whole optimizer step with all of the optimizer's state, evaluation, and keeping the
+    weights, in a process of its own under a hard limit. What is printed did run, and the next size did not.
+    """
+    # Imported here: the other commands need none of it, and answer at once.
+    from xbench.cli.progress import ProgressDisplay
+    from xbench.execution.probing import default_axis, plan_probe, probe
+    from xbench.isolation.server import start_server
+    from xbench.suite.overrides import SuiteOption
+
+    given = {"device": device, "memory-limit": memory_limit}
+    options = [SuiteOption(name, value) for name, value in given.items() if value is not None]
+    import_dirs = [str(directory) for directory in allow_import or []]
+    try:
+        start_server()
+        axes = dict.fromkeys(axis or [default_axis(optimizer)])
+        plans = {
+            one: plan_probe(optimizer, model, dataset, one, set_ or [], options, import_dirs) for one in axes
+        }
+        with ProgressDisplay() as display:
+            report = probe(plans, fresh, display)
+    except KeyboardInterrupt:
+        stderr_console().print("interrupted", style="yellow")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    _print(report, form)
+
+
+def _print(report, form: Format) -> None:
+    from xbench.report.capacity import print_capacity, to_capacity_csv, to_capacity_markdown
+
+    with reader_may_leave():
+        if form is Format.JSON:
+            print(report.model_dump_json(indent=2))
+        elif form is Format.CSV:
+            print(to_capacity_csv(report), end="")
+        elif form is Format.MARKDOWN:
+            print(to_capacity_markdown(report))
+        else:
+            print_capacity(stdout_console(), report)

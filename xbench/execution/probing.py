@@ -1,0 +1,193 @@
+"""`probe-capacity`: one training run, without a suite, whose sizes are probed one by one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from xbench.capacity.axes import Axis
+from xbench.capacity.ceilings import remember, remembered
+from xbench.capacity.probe import Capacity
+from xbench.capacity.search import Trial
+from xbench.components.registry import origin, registrations
+from xbench.errors import XbenchError
+from xbench.execution.fitting import capacity_of, ceiling_key
+from xbench.execution.job import Job
+from xbench.execution.observer import Observer
+from xbench.execution.plan import PlannedRun, plan_run
+from xbench.execution.prepare import decode_all, make_jobs
+from xbench.records.capacity import CapacityRecord, CapacityReport, TrialRecord
+from xbench.records.schema import Component
+from xbench.suite.overrides import SuiteOption
+from xbench.suite.reader import Suite, parse_suite
+
+_FALLBACKS = {"chest-xray": "synthetic-xray"}
+_EXPERIMENT = "probe"
+
+# What a probe of one axis takes for the others, where nobody says: the whole batch at once, so that the size
+# is in memory; for a history, a micro-batch that is no part of the answer.
+_DEFAULTS = {axis: {"batch_size": "full", "micro_batch": "full"} for axis in Axis}
+_DEFAULTS[Axis.HISTORY_SIZE] = {"batch_size": "full", "micro_batch": 16}
+
+
+def default_axis(optimizer: str) -> Axis:
+    """What a probe of an optimizer is about: the training set where all of it is one batch, else the
+    batch."""
+    registration = registrations("optimizer").get(optimizer)
+    try:
+        full_batch = registration is not None and registration.load().full_batch
+    except XbenchError:
+        full_batch = False  # checking the run tells what is wrong with it
+    return Axis.TRAIN_SIZE if full_batch else Axis.BATCH_SIZE
+
+
+def plan_probe(
+    optimizer: str,
+    model: str,
+    dataset: str,
+    axis: Axis,
+    overrides: Sequence[str],
+    options: Sequence[SuiteOption],
+    import_dirs: Sequence[str],
+) -> PlannedRun:
+    """Check what is to be probed, as a suite of one cell.
+
+    Raises:
+        XbenchError: all that is wrong with the arguments.
+    """
+    suite = _suite(optimizer, model, dataset, axis, overrides, options)
+    plan = plan_run(suite, import_dirs)
+    if len(plan.cells) != 1:
+        raise XbenchError(f"a probe is of one run, not of {len(plan.cells)}", hint="give no lists to --set")
+    return plan
+
+
+def probe(plans: dict[Axis, PlannedRun], fresh: bool, observer: Observer) -> CapacityReport:
+    """Probe one axis after the other.
+
+    Args:
+        fresh: not to start from what was found before.
+
+    Raises:
+        XbenchError: a trial failed for another reason than memory.
+    """
+    results, warnings = [], []
+    for axis, plan in plans.items():
+        job = make_jobs(plan, decode_all(plan, observer))[0]
+        warnings += [data.warning for data in plan.data if data.warning]
+        results.append(_probe_axis(job, axis, fresh, observer))
+    settings = job.settings
+    choices = {"model": settings.model, "dataset": job.resolved.choice, "optimizer": settings.optimizer}
+    return CapacityReport(
+        limit_bytes=_limit(job),
+        bound=f"{plan.memory_bound.source}: {plan.memory_bound.detail}",
+        device=job.machine.device,
+        device_name=job.machine.device_facts["name"],
+        **{kind: choice.name for kind, choice in choices.items()},
+        stand_in=job.data.stand_in,
+        components={
+            kind: Component(name=choice.name, origin=origin(kind, choice.name), params=choice.params)
+            for kind, choice in choices.items()
+        },
+        settings=settings.training.model_dump(),
+        versions=job.machine.versions,
+        warnings=list(dict.fromkeys(warnings)),
+        results=results,
+    )
+
+
+def _probe_axis(job: Job, axis: Axis, fresh: bool, observer: Observer) -> CapacityRecord:
+    key = "probe " + ceiling_key(job, job.settings, axis)
+    known = None if fresh else remembered(key)
+    observer.fitting(job.planned, axis.setting)
+    capacity = capacity_of(
+        job,
+        job.settings,
+        axis,
+        highest=job.sized.training.batch_size if axis is Axis.MICRO_BATCH else None,
+        enough=job.available if axis in (Axis.TRAIN_SIZE, Axis.BATCH_SIZE) else None,
+        start=(known["found"], known["fails"]) if known else None,
+        on_trial=lambda trial: observer.fitting(job.planned, axis.setting, trial),
+    )
+    if capacity.found is not None:
+        remember(key, {"found": capacity.found, "fails": capacity.fails})
+    return CapacityRecord(
+        axis=axis.value,
+        found=capacity.found,
+        fails=capacity.fails,
+        peak_bytes=capacity.peak_bytes,
+        seconds=capacity.seconds,
+        trials=[_trial_record(trial) for trial in capacity.trials],
+        notes=_notes(job, axis, capacity, known is not None),
+    )
+
+
+def _notes(job: Job, axis: Axis, capacity: Capacity, started_from_known: bool) -> list[str]:
+    notes = []
+    if capacity.found is None:
+        notes.append("not even the smallest size fits")
+    elif capacity.fails is None:
+        notes.append(f"memory does not limit {axis.value} up to {capacity.found:,}: nothing failed")
+    sizes = [trial.value for trial in capacity.trials]
+    if axis in (Axis.TRAIN_SIZE, Axis.BATCH_SIZE) and max(sizes) > job.available:
+        notes.append(f"beyond the {job.available:,} examples that there are, they were drawn again")
+    if started_from_known:
+        notes.append("started from what an earlier probe found here, and ran it again (--fresh does not)")
+    return notes
+
+
+def _trial_record(trial: Trial) -> TrialRecord:
+    return TrialRecord(
+        value=trial.value,
+        outcome=trial.outcome,
+        peak_bytes=trial.peak_bytes,
+        charged_bytes=trial.charged_bytes,
+        seconds=trial.seconds,
+        reason=trial.reason,
+    )
+
+
+def _limit(job: Job) -> int:
+    if job.memory_limit_bytes is None:
+        raise XbenchError("this system has no hard limits", hint="give a --memory-limit")
+    return job.memory_limit_bytes
+
+
+def _suite(
+    optimizer: str,
+    model: str,
+    dataset: str,
+    axis: Axis,
+    overrides: Sequence[str],
+    options: Sequence[SuiteOption],
+) -> Suite:
+    """A suite of one cell; what is wrong with it is told by the option that it stems from."""
+    path = ("experiment", 0)
+    data = {"name": dataset}
+    if dataset in _FALLBACKS:
+        data["fallback"] = _FALLBACKS[dataset]
+    tables = {"optimizer": {"name": optimizer}, "model": {"name": model}, "dataset": data}
+    origins = {
+        (*path, "optimizer", 0): f"--optimizer {optimizer}",
+        (*path, "model"): f"--model {model}",
+        (*path, "dataset"): f"--dataset {dataset}",
+        path: f"--optimizer {optimizer} --model {model} --dataset {dataset}",
+    }
+    if axis is Axis.HISTORY_SIZE:
+        tables["optimizer"]["history_size"] = 1
+        origins[(*path, "optimizer", 0, "history_size")] = f"--axis {axis.value}"
+    text = "\n".join(
+        [
+            f'suite = {{ name = "{_EXPERIMENT}" }}',
+            "[[experiment]]",
+            f'name = "{_EXPERIMENT}"',
+            *(f"{key} = {json.dumps(value)}" for key, value in _DEFAULTS[axis].items()),
+            *(f"{kind} = {_toml(table)}" for kind, table in tables.items() if kind != "optimizer"),
+            f"optimizer = [{_toml(tables['optimizer'])}]",
+        ]
+    )
+    return parse_suite(text, "probe-capacity", [*overrides, *options], origins=origins)
+
+
+def _toml(table: dict[str, str | int]) -> str:
+    return "{ " + ", ".join(f"{key} = {json.dumps(value)}" for key, value in table.items()) + " }"

@@ -1,0 +1,73 @@
+"""What a probe of capacity found. Torch-free, as all records. Sizes are in bytes, times in seconds."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from xbench.records.schema import Component, Record
+
+
+class TrialRecord(Record):
+    """One size that was tried.
+
+    Attributes:
+        peak_bytes: resident peak of the process (on CUDA reserved peak of the allocator); None if it ran out.
+        charged_bytes: what the limit counted, memory that was allocated and not filled included.
+        reason: what failed.
+    """
+
+    value: int
+    outcome: Literal["fits", "oom"]
+    peak_bytes: int | None = None
+    charged_bytes: int | None = None
+    seconds: float
+    reason: str = ""
+
+
+class CapacityRecord(Record):
+    """The capacity of one axis.
+
+    Attributes:
+        found: the largest size that ran; None if not even the smallest did.
+        fails: the smallest size above it that ran out of memory; None if none did.
+        peak_bytes: of `found`.
+        seconds: wall time of all trials.
+        notes: what a reader must know.
+    """
+
+    axis: str
+    found: int | None
+    fails: int | None
+    peak_bytes: int | None
+    seconds: float
+    trials: list[TrialRecord]
+    notes: list[str] = Field(default_factory=list)
+
+
+class CapacityReport(Record):
+    """A probe of one optimizer, model and dataset under one limit.
+
+    Attributes:
+        limit_bytes: the hard limit of every trial's process, and bound where it comes from.
+        stand_in: what must be told of the data if it is made up.
+        malloc: how the trials' malloc kept freed blocks (see `memory.malloc`).
+        components: model, dataset and optimizer with their settings and where they come from.
+        settings: of training, as far as no axis varies them.
+    """
+
+    limit_bytes: int
+    bound: str
+    device: str
+    device_name: str
+    model: str
+    dataset: str
+    optimizer: str
+    stand_in: str = ""
+    components: dict[str, Component]
+    settings: dict[str, Any]
+    malloc: Literal["fast", "exact"] = "exact"
+    versions: dict[str, str]
+    warnings: list[str] = Field(default_factory=list)
+    results: list[CapacityRecord]

@@ -1,0 +1,93 @@
+"""What a probe found: a table, a picture of peak against size, and the forms for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from xbench.records.capacity import CapacityRecord, CapacityReport
+from xbench.report.export import markdown_line
+from xbench.report.terminal import print_line
+from xbench.units import format_bytes, format_seconds
+
+_BAR = 40
+HEADER = ("axis", "found", "first that fails", "limit", "peak", "trials", "time")
+
+
+def capacity_rows(report: CapacityReport) -> list[tuple[str, ...]]:
+    """A line an axis, formatted, in the order of `HEADER`."""
+    return [
+        (
+            result.axis,
+            _count(result.found),
+            _count(result.fails),
+            format_bytes(report.limit_bytes),
+            "-" if result.peak_bytes is None else format_bytes(result.peak_bytes),
+            str(len(result.trials)),
+            format_seconds(result.seconds),
+        )
+        for result in report.results
+    ]
+
+
+def print_capacity(console: Console, report: CapacityReport) -> None:
+    """Print the table, and a picture for each axis."""
+    for warning in report.warnings:
+        print_line(console, f"warning: {warning}", "bold yellow")
+    data = f"{report.dataset} [{report.stand_in}]" if report.stand_in else report.dataset
+    title = Text(f"{report.optimizer}, {report.model} on {data}", style="bold")
+    table = Table(title=title, title_justify="left")
+    for place, name in enumerate(HEADER):
+        table.add_column(name, justify="right" if place else "left")
+    for row in capacity_rows(report):
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+    for result in report.results:
+        console.print(Text(f"peak against {result.axis}, up to the limit"))
+        for line in _picture(result, report.limit_bytes):
+            console.print(Text(line), soft_wrap=True)
+        for note in result.notes:
+            print_line(console, f"  {result.axis}: {note}", "dim")
+    print_line(console, f"limit: {report.bound}", "dim")
+    print_line(console, f"{report.device}: {report.device_name}; torch {report.versions.get('torch')}", "dim")
+
+
+def to_capacity_csv(report: CapacityReport) -> str:
+    """A line a trial."""
+    import pandas
+
+    rows = [
+        {"axis": result.axis, "found": result.found, "fails": result.fails, "limit_bytes": report.limit_bytes}
+        | trial.model_dump()
+        for result in report.results
+        for trial in result.trials
+    ]
+    return pandas.DataFrame(rows).convert_dtypes().to_csv(index=False)
+
+
+def to_capacity_markdown(report: CapacityReport) -> str:
+    """The table, and what a reader must know."""
+    lines = [markdown_line(HEADER), markdown_line(("---", *("---:" for _ in HEADER[1:])))]
+    lines += [markdown_line(row) for row in capacity_rows(report)]
+    notes = [f"{result.axis}: {note}" for result in report.results for note in result.notes]
+    stand_in = [f"{report.dataset}: {report.stand_in}"] if report.stand_in else []
+    return "\n".join([*lines, "", *(f"- {note}" for note in [*report.warnings, *stand_in, *notes])]).rstrip()
+
+
+def _picture(result: CapacityRecord, limit_bytes: int) -> Iterator[str]:
+    """A bar a size, in order; the bar's whole width is the limit."""
+    widest = max(len(f"{trial.value:,}") for trial in result.trials)
+    for trial in sorted(result.trials, key=lambda trial: trial.value):
+        if trial.peak_bytes is None:
+            bar, text = "x".rjust(_BAR), "out of memory"
+        else:
+            bar = "█" * max(1, round(_BAR * min(1.0, trial.peak_bytes / limit_bytes)))
+            text = format_bytes(trial.peak_bytes)
+        yield f"  {trial.value:>{widest},} {bar:<{_BAR}} {text}"
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"

@@ -1,0 +1,70 @@
+"""What tables compare: the figures of a cell, by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from xbench.records.schema import CellRecord
+from xbench.units import format_bytes, format_seconds
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a comparison.
+
+    Attributes:
+        key: name in exports and in a suite's reference columns.
+        value: reads it from a cell's record; None where the cell does not have it.
+        show: formats it.
+        spread: formats the half width of an interval; None for a figure that takes none.
+    """
+
+    key: str
+    title: str
+    value: Callable[[CellRecord], float | None]
+    show: Callable[[float], str]
+    spread: Callable[[float], str] | None = None
+
+
+def _metric(key: str, title: str) -> Row:
+    return Row(key, title, lambda r: getattr(r.metrics, key), "{:.3f}".format, "{:.3f}".format)
+
+
+def _seconds(key: str, title: str) -> Row:
+    return Row(key, title, lambda r: getattr(r.time, key), format_seconds, format_seconds)
+
+
+def _size(key: str, title: str) -> Row:
+    return Row(key, title, lambda r: getattr(r.memory, key), format_bytes)
+
+
+def _above_base(record: CellRecord) -> float | None:
+    peak, base = record.memory.peak_host_bytes, record.memory.base_host_bytes
+    return None if peak is None or base is None else peak - base
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+ROWS = (
+    _metric("train_accuracy", "train accuracy"),
+    _metric("test_accuracy", "test accuracy"),
+    _metric("auc", "AUC (from scores)"),
+    _metric("balanced_accuracy", "balanced accuracy"),
+    _metric("recall", "recall"),
+    _metric("precision", "precision"),
+    _metric("test_loss", "test loss"),
+    Row("train_size", "examples an epoch", lambda r: r.ran.get("train_size"), _count),
+    Row("batch_size", "batch", lambda r: r.ran.get("batch_size"), _count),
+    Row("micro_batch", "micro-batch", lambda r: r.ran.get("micro_batch"), _count),
+    Row("steps", "steps", lambda r: r.steps, _count),
+    Row("closures", "closures", lambda r: r.closures, _count),
+    _seconds("training_s", "training time"),
+    Row("step_ms_median", "step, median", lambda r: r.time.step_ms_median, "{:,.1f} ms".format),
+    _size("peak_host_bytes", "peak host memory"),
+    Row("above_base_bytes", "  above base", _above_base, format_bytes),
+    _size("peak_device_bytes", "peak device memory"),
+    _size("optimizer_state_bytes", "optimizer state"),
+)
