@@ -1,11 +1,11 @@
-"""Limits as people write them."""
+"""Limits as people write them, and sizes as they are shown."""
 
 from __future__ import annotations
 
 import pytest
 
 from xbench.errors import XbenchError
-from xbench.units import parse_limit
+from xbench.units import format_bytes, parse_limit
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,13 @@ def test_what_is_no_limit(text):
         parse_limit(text, 1000)
     for form in ("12GB", "12GiB", "50%"):
         assert form in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(0, "0.00 MB"), (9_990_000, "9.99 MB"), (28_500_000, "28 MB"), (1.5e9, "1.50 GB")],
+)
+def test_sizes_are_shown_alike_on_both_sides_of_zero(count, shown):
+    assert format_bytes(count) == shown
+    if count:
+        assert format_bytes(-count) == f"-{shown}"

@@ -25,3 +25,7 @@ class XbenchError(Exception):
 
 class DataNotFound(XbenchError):
     """A dataset is not on this machine: the one failure for which a suite may declare a fallback."""
+
+
+class Unsupported(XbenchError):
+    """An optimizer cannot train a model: its cells are skipped, and nothing is wrong."""

@@ -47,9 +47,9 @@ def parse_limit(text: str, whole_bytes: int) -> int:
 
 def format_bytes(count: float) -> str:
     """A size in MB or GB (powers of ten), to three digits or so."""
-    if count >= 1e9:
+    if abs(count) >= 1e9:
         return f"{count / 1e9:.2f} GB"
-    return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.2f} MB"
+    return f"{count / 1e6:.0f} MB" if abs(count) >= 1e7 else f"{count / 1e6:.2f} MB"
 
 
 def format_seconds(seconds: float) -> str:

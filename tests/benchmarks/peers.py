@@ -4,15 +4,12 @@
     python tests/benchmarks/peers.py [--only cnn] [--headroom 1GiB] [--json FILE]
 
 The truth is an exhaustive bisection in which every trial is a fresh process. All searches run in children of
-one fork server, with the same settings of malloc, and with the same room: a hard limit of the headroom above
+one fork server, with the same settings of malloc (freed blocks go back to the system, so that what a search
+tried before does not weigh on what it tries next), and with the same room: a hard limit of the headroom above
 what stands after the model was built and stepped once with one example. A peer searches within one child,
 which has imported it and stepped once before its limit is set and its clock starts, so that neither the time
 nor the memory of its libraries counts against it. Run it alone: other processes slow some rows and not
 others.
-
-xbench's settings of malloc keep freed blocks of less than 32 MiB in the heap, where a search that stays in
-one process drags those of its small sizes along. `--system-malloc` runs every row with the system's own
-settings, which are what a peer's user has.
 """
 
 from __future__ import annotations
@@ -31,10 +28,11 @@ from workloads import WORKLOADS, Workload
 from xbench.capacity.probe import find_capacity
 from xbench.errors import XbenchError
 from xbench.isolation.child import Limits
-from xbench.isolation.run import Ending, call_in_child, run_in_child
+from xbench.isolation.run import Ending, run_in_child
+from xbench.isolation.server import start_server
 from xbench.memory.host import resident_bytes
-from xbench.memory.limits import limit_host_memory
-from xbench.memory.malloc import FAST_SETTINGS, start_server
+from xbench.memory.limits import calibrate_host_limit_again, limit_host_memory
+from xbench.memory.peaks import release_all
 from xbench.units import format_bytes, format_seconds, parse_bytes
 
 EDGE_REPEATS = 3
@@ -65,12 +63,18 @@ class Search:
 
 
 def stepped_bytes(send, workload: Workload) -> int:
-    workload.prepare()(1)
+    run = workload.prepare()
+    run(1)
+    release_all("cpu")
     return resident_bytes()
 
 
 def run_size(send, workload: Workload, size: int) -> None:
-    workload.prepare()(size)
+    run = workload.prepare()
+    run(1)
+    release_all("cpu")
+    calibrate_host_limit_again()
+    run(size)
 
 
 def search_as_peer(send, module: str, search: Callable, workload: Workload, headroom: int, *options) -> int:
@@ -81,6 +85,7 @@ def search_as_peer(send, module: str, search: Callable, workload: Workload, head
     started = time.perf_counter()
     run = workload.prepare()
     run(1)
+    release_all("cpu")
     limit_host_memory(resident_bytes() + headroom)  # while the model stands: the base counts it
     del run
     send(("ready", time.perf_counter() - started))
@@ -192,7 +197,14 @@ def peer(method: str, module: str, search: Callable, workload: Workload, headroo
 
     started = time.perf_counter()
     ending: Ending = run_in_child(
-        search_as_peer, module, search, workload, headroom, *options, on_message=on_message
+        search_as_peer,
+        module,
+        search,
+        workload,
+        headroom,
+        *options,
+        on_message=on_message,
+        limits=Limits(malloc="exact"),
     )
     seconds = time.perf_counter() - started - sum(set_up)
     if ending.outcome != "returned":
@@ -246,8 +258,8 @@ def all_searches(workload: Workload, headroom: int, limits: Limits) -> Iterator[
 
 def compare(workload: Workload, headroom: int) -> dict:
     """All searches on one workload, as JSON has them."""
-    base = max(call_in_child(stepped_bytes, workload) for _ in range(EDGE_REPEATS))
-    limits = Limits(memory_bytes=base + headroom)
+    base = max(_stepped(workload) for _ in range(EDGE_REPEATS))
+    limits = Limits(memory_bytes=base + headroom, malloc="exact")
     searches: list[Search] = []
     for search in all_searches(workload, headroom, limits):
         print(
@@ -268,6 +280,13 @@ def compare(workload: Workload, headroom: int) -> dict:
         "edge": edge,
         "searches": rows,
     }
+
+
+def _stepped(workload: Workload) -> int:
+    ending = run_in_child(stepped_bytes, workload, limits=Limits(malloc="exact"))
+    if ending.outcome != "returned":
+        raise SystemExit(f"{workload.name}: {ending.reason}\n{ending.stderr}")
+    return ending.value
 
 
 def judged(search: Search, truth: Search, workload: Workload, limits: Limits) -> dict:
@@ -316,13 +335,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", choices=[workload.name for workload in WORKLOADS])
     parser.add_argument("--headroom", type=parse_bytes, default="1GiB", help="above the base (default: 1GiB)")
-    parser.add_argument(
-        "--system-malloc", action="store_true", help="leave malloc as it is without xbench, for every row"
-    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     arguments = parser.parse_args()
-    if arguments.system_malloc:
-        FAST_SETTINGS.clear()
     start_server()
     results = []
     for workload in WORKLOADS:

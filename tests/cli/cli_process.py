@@ -87,3 +87,28 @@ def records_of(folder: Path) -> list[dict[str, Any]]:
 def one_line(text: str) -> str:
     """Text as it was before it was broken into lines."""
     return " ".join(text.split())
+
+
+class Ran:
+    """A run that has ended, and the folder in which it was given.
+
+    Attributes:
+        lines: of `cells.jsonl`: every attempt.
+    """
+
+    def __init__(self, done: subprocess.CompletedProcess, folder: Path):
+        self.done, self.folder = done, folder
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return records_of(self.folder)
+
+    def cells(self, experiment: str, column: str | None = None) -> list[dict[str, Any]]:
+        """The last line of each cell, in their order."""
+        last = {line["cell_id"]: line for line in self.lines if line["experiment"] == experiment}
+        return [line for line in last.values() if column in (None, line["column"])]
+
+    @property
+    def fitting(self) -> list[str]:
+        """The lines on stderr that tell of sizes being fitted."""
+        return [line for line in self.done.stderr.splitlines() if line.startswith("fitting ")]

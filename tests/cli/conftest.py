@@ -5,9 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cli_process import Cli
+from cli_process import Cli, Ran
 
 USER_CODE = Path(__file__).parent / "user_code"
+
+SMALL = """
+suite.name = "small"
+[[experiment]]
+name = "small"
+model = "tiny_parts:build_model"
+dataset = "tiny_parts:build_dataset"
+optimizer = "sgd"
+"""
 
 
 @pytest.fixture(scope="session")
@@ -17,5 +26,26 @@ def xbench(tmp_path_factory) -> Cli:
 
 @pytest.fixture(scope="session")
 def allow_user_code() -> tuple[str, str]:
-    """The flag that lets suites use `tiny_parts`."""
+    """The flag that lets suites use `tiny_parts` and `sized_parts`."""
     return "--allow-import", str(USER_CODE)
+
+
+@pytest.fixture(scope="session")
+def run_suite(xbench, allow_user_code, tmp_path_factory):
+    """`run_suite(text, *flags)`: a run of a suite of that text, in a folder of its own."""
+
+    def run(text: str, *flags: str) -> Ran:
+        folder = tmp_path_factory.mktemp("suite")
+        (folder / "suite.toml").write_text(text, encoding="utf-8")
+        return Ran(xbench(folder, "run", "suite.toml", *flags, *allow_user_code), folder)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def above_base(run_suite):
+    """`above_base(megabytes)`: a limit of that much more than a cell's process holds in any case (which
+    differs from one build of torch to another)."""
+    (cell,) = run_suite(SMALL).cells("small")
+    base_bytes = cell["memory"]["base_host_bytes"]
+    return lambda megabytes: f"{base_bytes + megabytes * 10**6}B"

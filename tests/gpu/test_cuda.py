@@ -10,9 +10,12 @@ import torch
 from torch import nn
 
 from xbench import XbenchError
+from xbench.capacity.axes import Axis
+from xbench.capacity.probe import find_capacity
+from xbench.capacity.workload import TrainingWorkload
 from xbench.components import registry
 from xbench.components.specs import ModelSpec
-from xbench.execution.inspection import describe_machine
+from xbench.execution.inspection import decode_dataset, describe_machine
 from xbench.isolation.child import Limits
 from xbench.isolation.run import call_in_child, run_in_child
 from xbench.training.cell import train_cell
@@ -23,6 +26,7 @@ from xbench.training.settings import CellSettings, Choice, TrainingSettings
 pytestmark = pytest.mark.skipif(torch.cuda.device_count() == 0, reason="no CUDA device")
 
 LBFGS = Choice("lbfgs", {"history_size": 4, "max_iter": 4, "line_search_fn": "strong_wolfe"})
+FULL_BATCH = TrainingSettings(batch_size="full")
 
 
 def small_cnn(num_classes: int) -> nn.Module:
@@ -85,3 +89,38 @@ def test_the_machine_is_described():
     assert machine.device_facts["total_bytes"] > 0
     with pytest.raises(XbenchError, match="cuda:99"):
         call_in_child(describe_machine, "cuda:99")
+
+
+def test_a_probe_ends_with_a_size_that_ran_and_one_that_did_not(tiny_data):
+    workload = TrainingWorkload(
+        CellSettings(Choice("report-cnn", {}), Choice("adam", {}), FULL_BATCH, 0, "cuda:0"),
+        call_in_child(decode_dataset, Choice("synthetic-xray", {"train": 64, "test": 8}), False, ()),
+        Axis.BATCH_SIZE,
+    )
+    capacity = find_capacity(workload, Limits("cuda:0", memory_bytes=2 << 30))
+    assert capacity.fails - capacity.found <= max(1, capacity.found // 100)
+    assert capacity.peak_bytes <= 2 << 30
+    assert {trial.outcome for trial in capacity.trials} == {"fits", "oom"}
+
+
+def test_the_parts_of_a_device_peak_add_up(tiny_data, tmp_path):
+    ending, _ = run(Choice("adam", {}), tiny_data, tmp_path)
+    memory = ending.value.memory
+    parts = (
+        memory.process_bytes,
+        memory.data_bytes,
+        memory.parameters_bytes,
+        memory.gradients_bytes,
+        memory.optimizer_state_bytes,
+        memory.optimizer_work_bytes,
+        memory.activations_bytes,
+    )
+    assert memory.state_vectors == pytest.approx(2, rel=0.05)
+    assert abs(memory.peak_device_bytes - sum(parts)) < 0.25 * memory.peak_device_bytes
+
+
+def test_what_limits_memory_is_the_device():
+    machine = call_in_child(describe_machine, "cuda")
+    total = machine.device_facts["total_bytes"]
+    assert {bound.source for bound in machine.memory_bounds} == {"device memory"}
+    assert all(0 < bound.limit_bytes <= total for bound in machine.memory_bounds)

@@ -101,7 +101,7 @@ def test_right_headers(read, head, line):
         ("seeds = true", "'seeds' should be .*not True"),
         ("seeds = 1.5", "'seeds' should be .*not 1.5"),
         ('memory_limit = "12 apples"', "'12 apples' is not a size"),
-        ("memory_limit = 12", "'memory_limit' should be a valid string, not 12"),
+        ("memory_limit = 12", "'12' is not a size or share"),
         ('device = "gpu"', "'device' should be .*, not 'gpu'"),
         ('device = "cuda:"', "'device' should be .*, not 'cuda:'"),
         ("seed = 3", "unknown key 'seed'. Did you mean 'seeds'?"),

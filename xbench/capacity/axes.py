@@ -70,9 +70,8 @@ def trial_settings(settings: CellSettings, axis: Axis, value: int) -> CellSettin
     if isinstance(micro_batch, str):
         return settings
     # From the second micro-batch on, there are gradients to be added to.
-    batch_size = 2 * micro_batch
-    if isinstance(training.batch_size, int):
-        batch_size = min(batch_size, training.batch_size)
+    bounds = [size for size in (training.batch_size, training.train_size) if isinstance(size, int)]
+    batch_size = min([2 * micro_batch, *bounds])
     return _with_training(settings, train_size=batch_size, batch_size=batch_size)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -31,13 +32,15 @@ def forget(key: str) -> None:
 
 def _write(known: dict[str, Any]) -> None:
     path = _path()
-    try:
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            json.dump(known, file, indent=1)
-        os.replace(file.name, path)  # whole, or not at all
-    except OSError:
-        return
+        descriptor, written = tempfile.mkstemp(dir=path.parent)
+        try:
+            with open(descriptor, "w", encoding="utf-8") as file:
+                json.dump(known, file, indent=1)
+            os.replace(written, path)  # whole, or not at all
+        except OSError:
+            os.unlink(written)
 
 
 def _path() -> Path:

@@ -177,8 +177,8 @@ def _measure(
         meter.reset()
         step(value)
         peak_bytes = meter.peak_bytes()
-        charged_bytes = charged_peak_bytes() if device == "cpu" else None
-        ascending.append(Trial(value, "fits", peak_bytes, charged_bytes or peak_bytes))
+        charged_bytes = charged_peak_bytes(device) or peak_bytes
+        ascending.append(Trial(value, "fits", peak_bytes, charged_bytes))
         send(ascending[-1])
         if size is not None:
             return

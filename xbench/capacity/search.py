@@ -135,17 +135,23 @@ def _beyond(best: int, trials: Sequence[Trial], bounds: Bounds) -> int:
 
 
 def _within(best: int, failure: int, trials: Sequence[Trial], bounds: Bounds) -> int:
-    """Something has failed: the prediction while it has not been tried, then just below the failure, where
-    only noise was against the prediction, then the middle, since it was more than noise."""
+    """Something has failed: the prediction, or just above what fits where that is the prediction. Where the
+    prediction itself has failed, perhaps for noise alone, just below it. Else it was wrong: the middle."""
     predicted = _predicted(trials, bounds)
     if predicted is None:
         return math.isqrt(best * failure)
-    if best < (candidate := _just_below(predicted, bounds)) < failure:
+    candidate = _just_below(predicted, bounds)
+    if best < candidate < failure or (candidate <= best and not _crept(best, trials, bounds)):
         # Just above what fits, a failure would certify it.
         return max(candidate, best + bounds.gap(best))
-    if len(trials) > 1 and trials[-2].outcome == "oom":
-        return (best + failure) // 2
-    return failure - bounds.gap(int(failure / (1 + bounds.tolerance)))
+    if candidate == failure:
+        return failure - bounds.gap(int(failure / (1 + bounds.tolerance)))
+    return (best + failure) // 2
+
+
+def _crept(best: int, trials: Sequence[Trial], bounds: Bounds) -> bool:
+    """Whether what fits has already been raised by the least step that could have certified it."""
+    return any(t.outcome == "fits" and t.value < best <= t.value + bounds.gap(t.value) for t in trials)
 
 
 def _just_below(predicted: float, bounds: Bounds) -> int:
@@ -161,7 +167,7 @@ def _predicted(trials: Sequence[Trial], bounds: Bounds) -> float | None:
     if lower is None:
         return None
     rise, headroom = upper.charged_bytes - lower.charged_bytes, bounds.limit_bytes - lower.charged_bytes
-    if rise < _CLEAR_SHARE * headroom:
+    if rise <= 0 or rise < _CLEAR_SHARE * headroom:
         return None
-    slope = (upper.charged_bytes - lower.charged_bytes) / (upper.value - lower.value)
+    slope = rise / (upper.value - lower.value)
     return upper.value + (bounds.limit_bytes - upper.charged_bytes) / slope

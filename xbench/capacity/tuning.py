@@ -28,12 +28,20 @@ class TimedMicroBatch:
     seconds_per_example: float
 
 
+@dataclass(frozen=True)
+class Tuned:
+    """What was picked, and whether memory ran out before larger ones were clearly slower."""
+
+    micro_batch: int
+    ran_out: bool
+
+
 def tune_micro_batch(
     workload: TrainingWorkload,
     limits: Limits,
     highest: int,
     on_timed: Callable[[TimedMicroBatch], None] = lambda timed: None,
-) -> int:
+) -> Tuned:
     """Time micro-batches of 1, 2, 4, ... in one child under the limit, until they get slower or do not fit.
 
     Args:
@@ -41,7 +49,8 @@ def tune_micro_batch(
         highest: the batch's size.
 
     Returns:
-        The smallest that is within 3 % of the fastest.
+        The smallest that is within 3 % of the fastest. Closures alone are run: an optimizer's state may not
+        fit beside it.
 
     Raises:
         XbenchError: not even one example fits, or a closure failed for another reason than memory.
@@ -56,8 +65,8 @@ def tune_micro_batch(
     if ending.outcome != "returned" and not ending.out_of_memory:
         raise ending.error or XbenchError(f"no micro-batch could be timed: {ending.reason}")
     if not timed:
-        raise XbenchError(f"not even a micro-batch of one example fits: {ending.reason}")
-    return best_micro_batch(timed)
+        raise XbenchError(f"no micro-batch fits: {ending.reason}")
+    return Tuned(best_micro_batch(timed), ran_out=ending.out_of_memory)
 
 
 def best_micro_batch(timed: list[TimedMicroBatch]) -> int:

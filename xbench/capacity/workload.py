@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from xbench.capacity.axes import Axis, trial_settings
 from xbench.data.decoded import DecodedDataset
-from xbench.errors import XbenchError
+from xbench.errors import Unsupported
 from xbench.training.settings import CellSettings
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ class TrainingWorkload:
         """See `probe.Workload`. Examples are drawn again beyond the dataset's size.
 
         Raises:
-            XbenchError: the optimizer cannot train this model, or the settings cannot be met.
+            Unsupported: the optimizer cannot train this model.
+            XbenchError: the settings cannot be met.
         """
         from xbench.components import registry
         from xbench.training.cell import build_model
@@ -48,7 +49,7 @@ class TrainingWorkload:
         model_spec = registry.load("model", self.settings.model.name, self.import_dirs)
         reason = unmet_requirement(spec, optimizer, build_model(model_spec, self.settings, self.data))
         if reason is not None:
-            raise XbenchError(reason)
+            raise Unsupported(reason)
 
         def run(value: int) -> None:
             with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
@@ -104,7 +105,9 @@ def _train(trainer: Trainer, spec: OptimizerSpec) -> None:
     for step in range(1, 2 if fill_state is not None else 3):
         trainer.closure.start(step, batch)
         trainer.optimizer.step(trainer.closure)
-    held_out = trainer.split.validation if len(trainer.split.validation) else trainer.split.test
+    # As the trainer does before it evaluates, at most as many examples at once as it trains on.
+    trainer.model.zero_grad()
+    trainer.closure.release()
     chunk = trainer.micro_batch
-    evaluate(trainer.model, trainer.loader, trainer.objective, held_out[:chunk], chunk)
+    evaluate(trainer.model, trainer.loader, trainer.objective, trainer.split.train[:chunk], chunk)
     torch.save(trainer.model.state_dict(), trainer.weights_path)

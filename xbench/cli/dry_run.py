@@ -13,6 +13,7 @@ from xbench.cli.output import Format, stderr_console, stdout_console
 from xbench.execution.plan import PlannedRun
 from xbench.report.export import markdown_line
 from xbench.report.terminal import print_line
+from xbench.units import format_bytes
 
 
 def print_cells(plan: PlannedRun, form: Format) -> None:
@@ -38,6 +39,10 @@ def print_cells(plan: PlannedRun, form: Format) -> None:
         stdout_console().print(table)
 
 
+def _limit(limit_bytes: int | None) -> str:
+    return "none" if limit_bytes is None else format_bytes(limit_bytes)
+
+
 def _rows(plan: PlannedRun) -> list[dict[str, str | int]]:
     return [
         {
@@ -50,6 +55,8 @@ def _rows(plan: PlannedRun) -> list[dict[str, str | int]]:
             "epochs": cell.training.epochs,
             "batch_size": cell.training.batch_size,
             "micro_batch": cell.training.micro_batch,
+            "memory_limit": _limit(plan.limit_of(cell)),
+            "adapt": ", ".join(cell.adapt),
         }
         for cell, data in zip(plan.cells, plan.data, strict=True)
     ]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from xbench.capacity.axes import Axis
-from xbench.cli import EXIT_INTERRUPTED
+from xbench.cli import EXIT_CELL_FAILED, EXIT_INTERRUPTED
 from xbench.cli.output import Format, reader_may_leave, stderr_console, stdout_console
 
 EXAMPLES = """
@@ -16,7 +16,7 @@ Examples:
 
 - `xbench probe-capacity --optimizer lbfgs --memory-limit 12GB`
 - `xbench probe-capacity --optimizer lbfgs --axis history-size --memory-limit 1GB`
-- `xbench probe-capacity --optimizer adam --axis batch-size --set lr=1e-4 --format json`
+- `xbench probe-capacity --optimizer adam --axis batch-size --set adam.lr=1e-4 --format json`
 """
 
 
@@ -77,6 +77,8 @@ def probe_capacity(
         stderr_console().print("interrupted", style="yellow")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     _print(report, form)
+    if any(result.found is None for result in report.results):
+        raise typer.Exit(EXIT_CELL_FAILED)
 
 
 def _print(report, form: Format) -> None:

@@ -94,8 +94,8 @@ class ProgressDisplay:
             line += f", test accuracy {record.metrics.test_accuracy:.3f}"
             line += f", training {format_seconds(record.time.training_s)}"
             line += f", peak {format_bytes(record.memory.peak_host_bytes or 0)}"
-        if record.expect and not record.is_failure:
-            line += " (as expected)"
+        if record.expect:
+            line += " (was meant to run out of memory)" if record.is_failure else " (as expected)"
         self._say(line, "yellow" if record.is_failure or record.status == "skipped" else "")
 
     def _say(self, text: str, style: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from xbench.capacity.adaptation import after_failure, dominates
 from xbench.execution.cell import pass_over, run_cell
 from xbench.execution.fitting import forget_what_was_found
@@ -17,8 +19,8 @@ def run_job(job: Job, failures: list[Job], folder: RunFolder, observer: Observer
     """Run a cell, and write down every attempt at it.
 
     Args:
-        failures: jobs that ran out of memory; cells that need at least as much are skipped. This one is added
-            if it does.
+        failures: jobs that ran out of memory although freed blocks were given back; cells that need at least
+            as much are skipped. This one is added if it does.
 
     Returns:
         The record of the last attempt.
@@ -29,18 +31,20 @@ def run_job(job: Job, failures: list[Job], folder: RunFolder, observer: Observer
     attempt = 1
     while record is None:
         record = run_cell(job, planned, attempt, folder, observer)
-        if record.status == "oom":
-            failures.append(job)
-            if (smaller := _smaller(job)) is not None and attempt < MOST_ATTEMPTS:
-                observer.cell_adapted(record, _difference(job, smaller))
-                job, record, attempt = smaller, None, attempt + 1
+        if record.status == "oom" and job.cell.expect != "oom":
+            if job.gives_back:
+                failures.append(job)
+            again = _again(job)
+            if again is not None and attempt < MOST_ATTEMPTS:
+                observer.cell_adapted(record, _difference(job, again))
+                job, record, attempt = again, None, attempt + 1
     observer.cell_ended(record)
     return record
 
 
 def _pass_over(job: Job, failures: list[Job], folder: RunFolder) -> CellRecord | None:
-    if job.unfit:
-        return pass_over(job, job.planned, "oom", job.unfit, folder)
+    if job.unfit is not None:
+        return pass_over(job, job.planned, *job.unfit, folder)
     if job.cell.expect == "oom":
         return None  # to see it fail is what it is there for
     for failed in failures:
@@ -60,15 +64,19 @@ def _needs_at_least(job: Job, failed: Job) -> bool:
     )
 
 
-def _smaller(job: Job) -> Job | None:
-    if job.cell.expect == "oom":
-        return None
+def _again(job: Job) -> Job | None:
+    """What to try after a job ran out of memory: the same without the freed blocks that malloc keeps, which
+    may be what did not fit, and then less; None if there is nothing left to give."""
+    if not job.gives_back:
+        return replace(job, gives_back=True)
     if job.fitted:
         forget_what_was_found(job)
     settings = after_failure(job.sized, job.adapt_order)
     return job.with_settings(settings, "adapted after it ran out of memory") if settings else None
 
 
-def _difference(job: Job, smaller: Job) -> str:
-    changed = {key: size for key, size in job.sizes.items() if smaller.sizes[key] != size}
-    return ", ".join(f"{key} {size} -> {smaller.sizes[key]}" for key, size in changed.items())
+def _difference(job: Job, again: Job) -> str:
+    changed = {key: size for key, size in job.sizes.items() if again.sizes[key] != size}
+    if not changed:
+        return "freed memory given back at once"
+    return ", ".join(f"{key} {size} -> {again.sizes[key]}" for key, size in changed.items())

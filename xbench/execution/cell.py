@@ -65,8 +65,7 @@ def run_cell(
         observer.cell_message(message)
 
     log = folder.log_path(planned.cell_id)
-    # What was fitted fills its limit: freed blocks that are kept would not fit beside it.
-    malloc = "exact" if job.fitted else "fast"
+    malloc = "exact" if job.gives_back else "fast"
     threads = job.settings.training.threads
     try:
         with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:

@@ -10,15 +10,17 @@ from dataclasses import replace
 
 from xbench.capacity.adaptation import adapt
 from xbench.capacity.axes import Axis, resolve_sizes, size_of, with_size
-from xbench.capacity.ceilings import remember, remembered
+from xbench.capacity.ceilings import forget, remember, remembered
 from xbench.capacity.probe import Capacity, find_capacity
 from xbench.capacity.search import Trial
 from xbench.capacity.tuning import tune_micro_batch
 from xbench.capacity.workload import TrainingWorkload
+from xbench.errors import Unsupported, XbenchError
 from xbench.execution.identity import cell_id
 from xbench.execution.job import Job
 from xbench.execution.observer import Observer
 from xbench.isolation.child import Limits
+from xbench.records.schema import Status
 from xbench.training.settings import CellSettings
 from xbench.units import format_bytes
 
@@ -40,8 +42,6 @@ def fit_jobs(jobs: list[Job], observer: Observer) -> list[Job]:
 
 def forget_what_was_found(job: Job) -> None:
     """A job that was fitted ran out of memory all the same."""
-    from xbench.capacity.ceilings import forget
-
     for axis in Axis:
         forget(ceiling_key(job, job.sized, axis))
 
@@ -84,53 +84,92 @@ def _tuned(job: Job, observer: Observer) -> Job:
     if job.settings.training.micro_batch != "auto":
         return job
     whole = resolve_sizes(job.settings, job.available)
-    key = "tuned " + ceiling_key(job, whole, Axis.MICRO_BATCH)
-    found = remembered(key)
-    if found is None:
-        observer.fitting(job.planned, "micro_batch")
-        picked = tune_micro_batch(
-            TrainingWorkload(whole, job.data, Axis.MICRO_BATCH, job.import_dirs),
-            _limits(job, RESERVE, malloc="fast"),
-            highest=whole.training.batch_size,
-        )
-        found = {"micro_batch": picked}
-        remember(key, found)
-    picked = found["micro_batch"]
-    return job.with_settings(with_size(job.settings, Axis.MICRO_BATCH, picked), "the fastest that fits")
+    try:
+        picked = _fastest(job, whole, observer)
+        if job.memory_limit_bytes is not None:  # closures were timed without the optimizer's state
+            picked = _largest(job, whole, Axis.MICRO_BATCH, picked, observer)
+    except XbenchError as error:
+        return replace(job, unfit=_ending(error))
+    if picked is None:
+        return replace(job, unfit=("oom", f"not even a micro-batch of one example fits {_limit_text(job)}"))
+    settings = with_size(job.settings, Axis.MICRO_BATCH, picked)
+    return job.with_settings(settings, "the fastest that fits", gives_back=False)
+
+
+def _fastest(job: Job, whole: CellSettings, observer: Observer) -> int:
+    """The best micro-batch by time; what was found under one limit is right under any that allows as much."""
+    key = "fastest " + ceiling_key(replace(job, memory_limit_bytes=None), whole, Axis.MICRO_BATCH)
+    known = remembered(key)
+    if known is not None and known["enough_bytes"] >= (job.memory_limit_bytes or 0):
+        return known["micro_batch"]
+    observer.fitting(job.planned, Axis.MICRO_BATCH.setting)
+    workload = TrainingWorkload(whole, job.data, Axis.MICRO_BATCH, job.import_dirs)
+    tuned = tune_micro_batch(workload, _limits(job, RESERVE, malloc="fast"), whole.training.batch_size)
+    # Where a larger one did not fit, more memory might have made it the fastest.
+    enough_bytes = (job.memory_limit_bytes or 0) if tuned.ran_out else 1 << 62
+    remember(key, {"micro_batch": tuned.micro_batch, "enough_bytes": enough_bytes})
+    return tuned.micro_batch
 
 
 def _with_largest(jobs: list[Job], experiment: str, observer: Observer) -> list[Job]:
-    mine = [job for job in jobs if job.cell.experiment == experiment and _wants_largest(job)]
-    if not mine:
-        return jobs
-    sizes = {}
-    for job in mine:
-        sizes.setdefault(_group(job), _largest(job, job.settings, Axis.TRAIN_SIZE, job.available, observer))
-    if None in sizes.values():
-        reason = f"not every optimizer of '{experiment}' can run a single example within the memory limit"
-        return [replace(job, unfit=reason) if job in mine else job for job in jobs]
-    size = min(sizes.values())
-    why = "the largest that every optimizer of the experiment can run"
-    return [
-        job.with_settings(with_size(job.settings, Axis.TRAIN_SIZE, size), why) if job in mine else job
-        for job in jobs
-    ]
+    """Every optimizer of an experiment gets the size that all of them can run; those that cannot train the
+    model at all have no say."""
+    fitted: dict[int, Job] = {}
+    found: dict[str, int | None] = {}
+    mine = {place: job for place, job in enumerate(jobs) if _wants_largest(job, experiment)}
+    # Seeds hold out other groups, and so have other numbers of examples.
+    available = min((job.available for job in mine.values()), default=0)
+    for place, job in mine.items():
+        group = ceiling_key(job, job.settings, Axis.TRAIN_SIZE)
+        try:
+            if group not in found:
+                found[group] = _largest(job, job.settings, Axis.TRAIN_SIZE, available, observer)
+            fitted[place] = job
+        except XbenchError as error:
+            fitted[place] = replace(job, unfit=_ending(error))
+    sizes = list(found.values())
+    for place, job in fitted.items():
+        if job.unfit is None and None in sizes:
+            reason = f"not every optimizer of '{experiment}' can run a single example in {_limit_text(job)}"
+            fitted[place] = replace(job, unfit=("oom", reason))
+        elif job.unfit is None:
+            settings = with_size(job.settings, Axis.TRAIN_SIZE, min(sizes))
+            why = "the largest that every optimizer of the experiment can run"
+            fitted[place] = job.with_settings(settings, why)
+    return [fitted.get(place, job) for place, job in enumerate(jobs)]
+
+
+def _wants_largest(job: Job, experiment: str) -> bool:
+    wanted = job.settings.training.train_size == "largest"
+    return wanted and job.cell.experiment == experiment and job.unfit is None
 
 
 def _adapted(job: Job, observer: Observer) -> Job:
     if not job.cell.adapt or job.unfit or job.memory_limit_bytes is None:
         return job
+    if job.cell.expect == "oom":
+        return job  # to see it fail is what it is there for
 
     def largest(settings: CellSettings, axis: Axis) -> int | None:
         return _largest(job, settings, axis, size_of(settings, axis), observer)
 
     sized = job.sized
-    adapted = adapt(sized, job.adapt_order, largest)
-    limit = format_bytes(job.memory_limit_bytes)
+    try:
+        adapted = adapt(sized, job.adapt_order, largest)
+    except XbenchError:
+        return job  # something else is wrong with it, which running it tells
     if adapted is None:
         given = ", ".join(job.cell.adapt)
-        return replace(job, unfit=f"it does not fit {limit}, even with the least {given}")
-    return job if adapted == sized else job.with_settings(adapted, f"adapted to fit {limit}")
+        return replace(job, unfit=("oom", f"it does not fit {_limit_text(job)}, even with the least {given}"))
+    return job if adapted == sized else job.with_settings(adapted, f"adapted to fit {_limit_text(job)}")
+
+
+def _ending(error: XbenchError) -> tuple[Status, str]:
+    return ("skipped" if isinstance(error, Unsupported) else "error"), error.message
+
+
+def _limit_text(job: Job) -> str:
+    return format_bytes(job.memory_limit_bytes or 0)
 
 
 def _largest(job: Job, settings: CellSettings, axis: Axis, wanted: int, observer: Observer) -> int | None:
@@ -156,12 +195,3 @@ def _largest(job: Job, settings: CellSettings, axis: Axis, wanted: int, observer
 def _limits(job: Job, reserve: float, malloc: str = "exact") -> Limits:
     limit_bytes = int((job.memory_limit_bytes or 0) * (1 - reserve)) or None
     return Limits(job.machine.device, job.settings.training.threads, limit_bytes, malloc)
-
-
-def _wants_largest(job: Job) -> bool:
-    return job.settings.training.train_size == "largest"
-
-
-def _group(job: Job) -> str:
-    """Jobs that differ in nothing but the seed need the same memory."""
-    return ceiling_key(job, job.settings, Axis.TRAIN_SIZE)

@@ -10,7 +10,7 @@ from xbench.data.decoded import DecodedDataset
 from xbench.execution.identity import cell_id
 from xbench.execution.inspection import Machine
 from xbench.execution.plan import ResolvedData
-from xbench.records.schema import PlannedCell
+from xbench.records.schema import PlannedCell, Status
 from xbench.suite.grid import Cell
 from xbench.training.settings import CellSettings
 
@@ -25,7 +25,9 @@ class Job:
         available: the training examples that there are for it.
         memory_limit_bytes: hard limit of its process; None for none.
         fitted: why a setting does not run as it was asked for, by its name.
-        unfit: why it cannot run at all; empty if it can.
+        gives_back: whether its malloc gives freed blocks back at once: a job that was fitted to its limit has
+            no room for them.
+        unfit: how and why it ends without being run; None if it is to run.
     """
 
     cell: Cell
@@ -37,13 +39,16 @@ class Job:
     memory_limit_bytes: int | None
     import_dirs: tuple[str, ...]
     fitted: dict[str, str] = field(default_factory=dict)
-    unfit: str = ""
+    gives_back: bool = False
+    unfit: tuple[Status, str] | None = None
 
     @property
     def planned(self) -> PlannedCell:
         """Its place in the records."""
+        # The same settings may fit one experiment's limit and not another's, or be what was meant to fail.
+        conditions = (self.cell.memory_limit, self.cell.expect, sorted(self.fitted))
         return PlannedCell(
-            cell_id=cell_id(self.settings, self.data.fingerprint, self.machine),
+            cell_id=cell_id(self.settings, self.data.fingerprint, self.machine, conditions),
             experiment=self.cell.experiment,
             column=self.cell.column,
             seed=self.cell.seed,
@@ -70,7 +75,7 @@ class Job:
         """What may give way."""
         return tuple(Axis(name.replace("_", "-")) for name in self.cell.adapt)
 
-    def with_settings(self, settings: CellSettings, why: str) -> Job:
+    def with_settings(self, settings: CellSettings, why: str, gives_back: bool = True) -> Job:
         """The job with the sizes of other settings, each that differs noted with a reason."""
         fitted, changed = dict(self.fitted), self.settings
         for axis in Axis:
@@ -78,4 +83,4 @@ class Job:
             if size != before and (size != size_of(self.sized, axis) or before in ("auto", "largest")):
                 changed = with_size(changed, axis, size)
                 fitted[axis.setting] = why
-        return replace(self, settings=changed, fitted=fitted)
+        return replace(self, settings=changed, fitted=fitted, gives_back=self.gives_back or gives_back)

@@ -45,6 +45,7 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer) -> RunFolder:
         versions=plan.machine.versions,
         hardware=plan.machine.hardware,
         malloc={name: os.environ.get(name, "") for name in FAST_SETTINGS},
+        memory_bound=f"{plan.memory_bound.source}: {plan.memory_bound.detail}",
         experiments=_experiments(plan),
         cells=[job.planned for job in jobs],
         warnings=warnings,

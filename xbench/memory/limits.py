@@ -73,13 +73,18 @@ def calibrate_host_limit_again() -> None:
         limit_host_memory(_calibration.limit_bytes)
 
 
-def charged_peak_bytes() -> int | None:
-    """The most that the host limit has counted so far: the resident size when it was taken, and all address
-    space since, touched or not (a layer may allocate more than it fills). What goes above the limit fails.
+def charged_peak_bytes(device: str) -> int | None:
+    """The most that this process's limit has counted so far; what would go above it fails.
 
     Returns:
-        None if this process has no limit.
+        On the CPU the resident size when the limit was taken, and all address space since, touched or not (a
+        layer may allocate more than it fills); None if there is no limit. On CUDA what the allocator has
+        reserved since its peak was reset last, and the context.
     """
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.max_memory_reserved(device) + device_memory(device).context_bytes
     if _calibration is None:
         return None
     address_space_peak = status_bytes("VmPeak", _STATUS.read_bytes())

@@ -223,6 +223,7 @@ class RunRecord(Record):
         versions: of xbench, Python, torch and what else results depend on.
         hardware: of the machine and the device.
         malloc: the allocator's settings that cells ran under (glibc's environment variables).
+        memory_bound: what limits the memory of a cell's process on this machine, in words.
         warnings: what a reader of any table of this run must be told.
     """
 
@@ -233,6 +234,7 @@ class RunRecord(Record):
     changes: list[str] = Field(default_factory=list)
     versions: dict[str, str]
     malloc: dict[str, str] = Field(default_factory=dict)
+    memory_bound: str = ""
     hardware: dict[str, Any]
     experiments: list[ExperimentRecord]
     cells: list[PlannedCell]

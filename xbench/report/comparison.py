@@ -131,7 +131,8 @@ def _outcome(column: str, record: CellRecord) -> list[str]:
     """How a cell ended, if there is something to tell, and which of its sizes are not those asked for."""
     cell, notes = f"{column}, seed {record.seed}", []
     if record.expect and record.is_failure:
-        notes.append(f"{cell}: was meant to run out of memory, and ended as {record.status}: {record.reason}")
+        how = f"{record.status}: {record.reason}" if record.reason else record.status
+        notes.append(f"{cell}: was meant to run out of memory, and ended as {how}")
     elif record.status != "done":
         expected = " (as expected)" if record.expect else ""
         notes.append(f"{cell}: {record.status}{expected}: {record.reason}")
@@ -170,6 +171,12 @@ def _notes(experiment: ExperimentRecord, columns: tuple[Column, ...]) -> tuple[s
     devices = dict.fromkeys(f"{r.device.get('name')} ({r.device.get('threads')} threads)" for r in records)
     if len(devices) > 1:
         notes.append(f"times were taken on different devices and cannot be compared: {', '.join(devices)}")
+    if len({r.memory.malloc for r in records if r.status == "done" and r.memory.malloc}) > 1:
+        exact = [c.name for c in columns if any(r.memory.malloc == "exact" for r in c.records)]
+        notes.append(
+            f"{', '.join(exact)}: filled the limit, and so gave freed memory back at once, which slows small "
+            "batches: compare times with care"
+        )
     if experiment.reference_note:
         notes.append(experiment.reference_note)
     return tuple(dict.fromkeys(notes))

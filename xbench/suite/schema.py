@@ -29,6 +29,11 @@ NamedTable = Annotated[TableT, BeforeValidator(_as_table)]
 OneOrMore = Annotated[list[NamedTable[TableT]], BeforeValidator(as_list), Field(min_length=1)]
 
 
+def _as_text(value: Any) -> Any:
+    """A bare number is told as a size without its unit."""
+    return str(value) if type(value) in (int, float) else value
+
+
 def _is_a_limit(value: str) -> str:
     try:
         parse_limit(value, 0)
@@ -37,7 +42,7 @@ def _is_a_limit(value: str) -> str:
     return value
 
 
-MemoryLimit = Annotated[str, AfterValidator(_is_a_limit)]
+MemoryLimit = Annotated[str, BeforeValidator(_as_text), AfterValidator(_is_a_limit)]
 
 # What may give way where a cell does not fit.
 Adaptable = Literal["micro_batch", "history_size", "train_size"]

@@ -24,7 +24,7 @@ from xbench.memory.profiler import profiler_for
 from xbench.records.schema import MemoryRecord, Times
 from xbench.training.closure import AccumulatingClosure
 from xbench.training.events import CellResult, Prepared, Scores
-from xbench.training.footprint import gradients_bytes, model_bytes, optimizer_state_bytes, trained_bytes
+from xbench.training.footprint import model_bytes, optimizer_state_bytes, trained_bytes
 from xbench.training.loader import ImageLoader, ResidentImageLoader
 from xbench.training.loop import Trainer
 from xbench.training.objective import Objective
@@ -196,7 +196,7 @@ def _memory_after(trainer: Trainer, before: MemoryRecord) -> MemoryRecord:
         update={
             "peak_host_bytes": recorder.host_peak_bytes,
             "peak_device_bytes": recorder.device_peak_bytes,
-            "gradients_bytes": gradients_bytes(trainer.model),
+            "gradients_bytes": trainer.breakdown.gradients_bytes,
             "optimizer_state_bytes": state_bytes,
             "state_vectors": state_bytes / trained_bytes(trainer.model),
             "data_bytes": trainer.loader.resident_bytes + trainer.breakdown.batch_bytes,

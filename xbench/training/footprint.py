@@ -58,11 +58,13 @@ class Breakdown:
     Attributes:
         phases: None before the first one.
         batch_bytes: of the examples in memory at once in that step.
+        gradients_bytes: of the gradients that it left.
     """
 
     phases: StepPhases | None = None
     batch_bytes: int = 0
+    gradients_bytes: int = 0
 
-    def add(self, phases: StepPhases, batch_bytes: int) -> None:
+    def add(self, phases: StepPhases, batch_bytes: int, gradients_bytes: int) -> None:
         if self.phases is None or phases.peak_bytes > self.phases.peak_bytes:
-            self.phases, self.batch_bytes = phases, batch_bytes
+            self.phases, self.batch_bytes, self.gradients_bytes = phases, batch_bytes, gradients_bytes

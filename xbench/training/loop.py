@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from xbench.records.schema import EpochRecord
 from xbench.training.closure import AccumulatingClosure
 from xbench.training.evaluation import Evaluation, evaluate
 from xbench.training.events import EpochDone
-from xbench.training.footprint import Breakdown, gradients_bytes
+from xbench.training.footprint import Breakdown, gradients_bytes, optimizer_state_bytes
 from xbench.training.loader import ImageLoader
 from xbench.training.objective import Objective
 from xbench.training.recorder import Diverged, TraceRecorder
@@ -84,8 +84,14 @@ class Trainer:
         return selected
 
     def evaluate(self, indices: np.ndarray) -> Evaluation:
-        """Evaluate the model as it stands; the time counts as evaluation."""
+        """Evaluate the model as it stands; the time counts as evaluation.
+
+        The last step's gradients and batch are dropped first, as the next one would: beside them, as many
+        examples as in a training step would be the memory peak.
+        """
         started = time.perf_counter()
+        self.model.zero_grad()
+        self.closure.release()
         self.profiler.host.reset()
         result = evaluate(self.model, self.loader, self.objective, indices, self.micro_batch)
         self.recorder.host_peak_bytes = max(self.recorder.host_peak_bytes, self.profiler.host.peak_bytes())
@@ -131,6 +137,7 @@ class Trainer:
     def _bracketed_step(self, step: int, batch: np.ndarray) -> None:
         """A step whose memory is broken down by phase. It starts from what is held, not from what was."""
         self.closure.release()
+        state_bytes = optimizer_state_bytes(self.optimizer)
         with exact_for_a_while():
             phases = PhaseMeter(self.profiler.trained_on, gradients_bytes(self.model))
             self.profiler.begin()
@@ -138,9 +145,14 @@ class Trainer:
             self.optimizer.step(self.closure)
             batch_bytes = self.closure.batch_bytes
             loaded_bytes = 0 if batch_bytes else self.loader.batch_bytes(self.micro_batch)
-            profile = phases.end(gradients_bytes(self.model), batch_bytes, loaded_bytes)
+            left_bytes = gradients_bytes(self.model)
+            profile = phases.end(left_bytes, batch_bytes, loaded_bytes)
             self.profiler.end(profile)
-        self.breakdown.add(profile, batch_bytes or loaded_bytes)
+        # State that this step added stays, and counts as such.
+        added_bytes = max(0, optimizer_state_bytes(self.optimizer) - state_bytes)
+        work_bytes = max(0, profile.optimizer_work_bytes - added_bytes)
+        profile = replace(profile, optimizer_work_bytes=work_bytes)
+        self.breakdown.add(profile, batch_bytes or loaded_bytes, left_bytes)
 
     def _flush_before(self, error: Exception) -> None:
         """Send the steps before a failure.

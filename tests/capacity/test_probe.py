@@ -1,0 +1,173 @@
+"""Probes of real processes, whose memory is known by arithmetic."""
+
+from __future__ import annotations
+
+import pytest
+from capacity_workloads import MB, Allocating, Unpreparable, held_bytes
+
+from xbench.capacity.probe import find_capacity
+from xbench.errors import XbenchError
+from xbench.isolation.child import Limits
+from xbench.isolation.run import run_in_child
+
+HEADROOM = 150 * MB
+PER_SIZE = 200_000
+LARGEST = HEADROOM // PER_SIZE
+WORKLOAD = Allocating(PER_SIZE)
+
+
+@pytest.fixture(scope="module")
+def held() -> int:
+    """What a trial's child holds without its size."""
+    return run_in_child(held_bytes, WORKLOAD, limits=Limits(malloc="exact")).value
+
+
+@pytest.fixture(scope="module")
+def limits(held) -> Limits:
+    return Limits(memory_bytes=held + HEADROOM)
+
+
+class TestCapacity:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def heard(cls):
+        return []
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def capacity(cls, limits, heard):
+        return find_capacity(WORKLOAD, limits, axis="batch-size", on_trial=heard.append)
+
+    def test_is_what_arithmetic_says(self, capacity):
+        """To a percent for the bracket, and one for what a process holds more or less than another."""
+        assert capacity.found == pytest.approx(LARGEST, rel=0.02)
+        assert capacity.fails == pytest.approx(LARGEST, rel=0.02)
+
+    def test_is_certified_to_a_percent(self, capacity):
+        assert 0 < capacity.fails - capacity.found <= 0.01 * capacity.found
+
+    def test_takes_few_trials(self, capacity):
+        assert len(capacity.trials) <= 8
+
+    def test_peak_is_of_the_size_found(self, capacity, held):
+        assert capacity.peak_bytes == pytest.approx(held + capacity.found * PER_SIZE, abs=4 * MB)
+
+    def test_peak_of_each_trial_is_its_own(self, capacity, held):
+        fits = [trial for trial in capacity.trials if trial.outcome == "fits"]
+        assert len(fits) >= 3
+        for trial in fits:
+            assert trial.peak_bytes == pytest.approx(held + trial.value * PER_SIZE, abs=4 * MB)
+            assert trial.peak_bytes - 4 * MB <= trial.charged_bytes <= capacity.limit_bytes
+
+    def test_says_what_failed(self, capacity):
+        failed = [trial for trial in capacity.trials if trial.outcome == "oom"]
+        assert failed
+        for trial in failed:
+            assert "allocate" in trial.reason
+            assert trial.peak_bytes is None
+
+    def test_says_what_it_was_about(self, capacity, limits):
+        assert capacity.axis == "batch-size"
+        assert capacity.limit_bytes == limits.memory_bytes
+
+    def test_each_trial_is_told_in_order(self, capacity, heard):
+        assert tuple(heard) == capacity.trials
+
+    def test_time_is_that_of_its_trials(self, capacity):
+        assert all(trial.seconds > 0 for trial in capacity.trials)
+        assert sum(trial.seconds for trial in capacity.trials) <= capacity.seconds
+
+
+class TestEnds:
+    def test_nothing_fits(self, limits):
+        capacity = find_capacity(Allocating(2 * HEADROOM), limits)
+        assert (capacity.found, capacity.fails, capacity.peak_bytes) == (None, 1, None)
+        assert [(trial.value, trial.outcome) for trial in capacity.trials] == [(1, "oom")]
+
+    def test_the_process_alone_is_too_large(self):
+        capacity = find_capacity(WORKLOAD, Limits(memory_bytes=5 * MB))
+        assert (capacity.found, capacity.fails) == (None, 1)
+        assert "below what the process holds" in capacity.trials[0].reason
+
+    def test_all_fits(self, limits):
+        capacity = find_capacity(WORKLOAD, limits, highest=100)
+        assert (capacity.found, capacity.fails) == (100, None)
+
+    def test_an_exact_answer(self, limits):
+        """Each size is a fifteenth of the headroom, so no noise hides which is the last that fits."""
+        capacity = find_capacity(Allocating(HEADROOM // 15 - MB), limits, tolerance=0.0)
+        assert (capacity.found, capacity.fails) == (16, 17)
+
+    def test_enough(self, limits):
+        """What is unlimited stops at what is of use."""
+        capacity = find_capacity(Allocating(1000), limits, enough=300)
+        assert (capacity.found, capacity.fails) == (300, None)
+
+
+class TestOtherFailures:
+    @pytest.mark.parametrize("breaks_at", [2, 300])
+    def test_are_told_with_their_size(self, limits, breaks_at):
+        trials = []
+        with pytest.raises(XbenchError) as caught:
+            find_capacity(Allocating(PER_SIZE, breaks_at), limits, on_trial=trials.append)
+        assert "ArithmeticError: the code is wrong" in caught.value.message
+        assert "not for memory" in caught.value.message
+        size = int(caught.value.message.split()[1])
+        assert size >= breaks_at
+        assert size > max(trial.value for trial in trials)
+        assert {trial.outcome for trial in trials} == {"fits"}
+
+    def test_of_the_first_size(self, limits):
+        with pytest.raises(XbenchError, match="size 1 failed, and not for memory: ArithmeticError"):
+            find_capacity(Allocating(PER_SIZE, breaks_at=1), limits)
+
+    def test_before_any_size(self, limits):
+        with pytest.raises(XbenchError, match="no size would help"):
+            find_capacity(Unpreparable(), limits)
+
+    def test_a_death_is_not_taken_for_memory(self, limits):
+        trials = []
+        with pytest.raises(XbenchError, match=r"size \d+ failed, and not for memory: killed by SIGKILL"):
+            find_capacity(Allocating(PER_SIZE, 300, "SIGKILL"), limits, on_trial=trials.append)
+        assert max(trial.value for trial in trials) < 300
+
+    def test_a_refusal_is_passed_on(self, limits):
+        with pytest.raises(XbenchError, match="these settings cannot be met") as caught:
+            find_capacity(Allocating(PER_SIZE, 1, "refuse"), limits)
+        assert caught.value.hint == "change them"
+
+
+class TestStart:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def bracket(cls):
+        """Two percent to both sides: no noise moves its ends."""
+        return int(LARGEST * 0.975), int(LARGEST * 1.025)
+
+    def test_of_a_bracket_that_stands(self, limits, bracket):
+        """Both ends are run again, and nothing else where they are near enough to each other."""
+        capacity = find_capacity(WORKLOAD, limits, tolerance=0.06, start=bracket)
+        assert (capacity.found, capacity.fails) == bracket
+        assert [(trial.value, trial.outcome) for trial in capacity.trials] == [
+            (bracket[0], "fits"),
+            (bracket[1], "oom"),
+        ]
+
+    def test_of_a_bracket_that_is_too_wide(self, limits, bracket):
+        capacity = find_capacity(WORKLOAD, limits, start=bracket)
+        assert [trial.value for trial in capacity.trials[:2]] == list(bracket)
+        assert capacity.found == pytest.approx(LARGEST, rel=0.02)
+        assert 0 < capacity.fails - capacity.found <= 0.01 * capacity.found
+
+    @pytest.mark.parametrize("wrong", [(2 * LARGEST, 2 * LARGEST + 5), (100, 101)])
+    def test_of_a_bracket_that_is_wrong(self, limits, wrong):
+        """It is found all the same."""
+        capacity = find_capacity(WORKLOAD, limits, start=wrong)
+        assert capacity.trials[0].value == wrong[0]
+        assert capacity.found == pytest.approx(LARGEST, rel=0.02)
+        assert 0 < capacity.fails - capacity.found <= 0.01 * capacity.found
+
+    def test_where_nothing_had_failed(self, limits):
+        capacity = find_capacity(WORKLOAD, limits, highest=100, start=(100, None))
+        assert [trial.value for trial in capacity.trials] == [100]
+        assert (capacity.found, capacity.fails) == (100, None)

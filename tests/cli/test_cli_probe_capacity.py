@@ -1,0 +1,248 @@
+"""`xbench probe-capacity`, on made-up images and a model whose memory is known."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+from cli_process import Cli, one_line
+
+LIMIT = 1_000_000_000
+DATA = (
+    *("--dataset", "synthetic-xray", "--set", "dataset.train=40", "--set", "dataset.test=10"),
+    *("--set", "dataset.image_size=16"),
+)
+# Of 40 images, 36 are left after validation: they fit at once, so that nothing limits a micro-batch.
+EXAMPLES = 36
+PROBE = (
+    *(
+        "probe-capacity",
+        "--optimizer",
+        "sgd",
+        "--set",
+        "sgd.lr=1e-3",
+        "--model",
+        "probed_parts:build_wide",
+        *DATA,
+    ),
+    *("--memory-limit", "1GB", "--axis", "batch-size", "--axis", "micro-batch", "--device", "cpu"),
+)
+
+
+@pytest.fixture(scope="module")
+def own_xbench(tmp_path_factory) -> Cli:
+    """With a cache of its own: what is remembered is of these tests alone."""
+    return Cli(tmp_path_factory.mktemp("probe cache"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("probe")
+
+
+@pytest.fixture(scope="module")
+def first(own_xbench, folder, allow_user_code):
+    return own_xbench(folder, *PROBE, "--format", "json", *allow_user_code)
+
+
+@pytest.fixture(scope="module")
+def second(first, own_xbench, folder, allow_user_code):
+    return own_xbench(folder, *PROBE, "--format", "json", *allow_user_code)
+
+
+@pytest.fixture(scope="module")
+def fresh(second, own_xbench, folder, allow_user_code):
+    return own_xbench(folder, *PROBE, "--format", "json", "--fresh", *allow_user_code)
+
+
+@pytest.fixture(scope="module")
+def document(first):
+    return json.loads(first.stdout)  # so there is nothing else on stdout
+
+
+@pytest.fixture(scope="module")
+def batch_size(document):
+    return document["results"][0]
+
+
+def results(done) -> list[dict]:
+    return json.loads(done.stdout)["results"]
+
+
+def values(result: dict) -> list[int]:
+    return [trial["value"] for trial in result["trials"]]
+
+
+class TestDocument:
+    def test_exit_code(self, first):
+        assert first.returncode == 0, first.stderr
+
+    def test_says_what_was_probed(self, document):
+        assert document["limit_bytes"] == LIMIT
+        assert document["device"] == "cpu"
+        assert document["model"] == "probed_parts:build_wide"
+        assert (document["dataset"], document["optimizer"]) == ("synthetic-xray", "sgd")
+        assert document["components"]["optimizer"]["params"] == {"lr": 1e-3}
+        assert [result["axis"] for result in document["results"]] == ["batch-size", "micro-batch"]
+
+    def test_stand_in_data_is_told(self, document):
+        assert "synthetic" in document["stand_in"]
+
+    def test_each_axis_has_what_is_promised(self, document):
+        for result in document["results"]:
+            assert {"axis", "found", "fails", "peak_bytes", "seconds", "trials"} <= result.keys()
+            assert result["seconds"] >= sum(trial["seconds"] for trial in result["trials"]) > 0
+            for trial in result["trials"]:
+                assert {"value", "outcome", "peak_bytes", "seconds"} <= trial.keys()
+                assert trial["outcome"] in ("fits", "oom")
+                assert (trial["peak_bytes"] is None) == (trial["outcome"] == "oom")
+
+    def test_what_is_found_ran_and_the_next_did_not(self, batch_size):
+        outcomes = {trial["value"]: trial["outcome"] for trial in batch_size["trials"]}
+        assert outcomes[batch_size["found"]] == "fits"
+        assert outcomes[batch_size["fails"]] == "oom"
+        assert batch_size["fails"] == batch_size["found"] + 1
+
+    def test_is_what_arithmetic_says(self, batch_size):
+        """Each example takes 10 MB, and what is found leaves no room for two more."""
+        peaks = {trial["value"]: trial["peak_bytes"] for trial in batch_size["trials"] if trial["peak_bytes"]}
+        found = batch_size["found"]
+        assert (peaks[found] - peaks[1]) / (found - 1) == pytest.approx(10_000_000, rel=0.1)
+        assert batch_size["peak_bytes"] == peaks[found] <= LIMIT
+        assert peaks[found] + 20_000_000 > LIMIT
+
+    def test_nothing_limits_a_micro_batch(self, document):
+        micro_batch = document["results"][1]
+        assert (micro_batch["found"], micro_batch["fails"]) == (EXAMPLES, None)
+        assert f"memory does not limit micro-batch up to {EXAMPLES}" in " ".join(micro_batch["notes"])
+
+    def test_says_that_it_goes_beyond_the_data(self, batch_size):
+        assert batch_size["found"] > EXAMPLES
+        assert f"beyond the {EXAMPLES} examples that there are" in " ".join(batch_size["notes"])
+
+
+class TestProgress:
+    def test_each_trial_is_told_on_stderr_in_order(self, first, document):
+        told = [
+            line.strip() for line in first.stderr.splitlines() if ": fits" in line or "does not fit" in line
+        ]
+        expected = [
+            f"{result['axis'].replace('-', '_')} {trial['value']:,}: "
+            + ("fits, peak " if trial["outcome"] == "fits" else "does not fit")
+            for result in document["results"]
+            for trial in result["trials"]
+        ]
+        assert len(told) == len(expected)
+        for line, start in zip(told, expected, strict=True):
+            assert line.startswith(start)
+
+    def test_as_they_happen(self, first, own_xbench, folder, allow_user_code):
+        """Interrupted when the first was told, a probe has told of some, and printed nothing."""
+        process = own_xbench.start(folder, *PROBE, "--fresh", *allow_user_code)
+        try:
+            for line in process.stderr:
+                if "batch_size 1: fits" in line:
+                    break
+            os.kill(process.pid, signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        assert process.returncode == 130
+        assert out == ""
+        assert "interrupted" in err
+        assert "Traceback" not in err
+
+
+class TestMemoryOfProbes:
+    def test_second_run_starts_from_what_was_found(self, first, second):
+        assert second.returncode == 0
+        for before, after in zip(results(first), results(second), strict=True):
+            assert values(after)[0] == before["found"]
+            assert "started from what an earlier probe found" in " ".join(after["notes"])
+
+    def test_second_run_takes_fewer_trials(self, first, second):
+        """Of the axis that nothing limits, where no noise can move what is found."""
+        assert len(values(results(first)[1])) == 3
+        assert values(results(second)[1]) == [EXAMPLES]
+
+    def test_second_run_finds_the_same(self, first, second):
+        """But for noise of less than one example."""
+        for before, after in zip(results(first), results(second), strict=True):
+            assert after["found"] == pytest.approx(before["found"], abs=1)
+
+    def test_fresh_run_starts_anew(self, first, fresh):
+        assert fresh.returncode == 0
+        for before, anew in zip(results(first), results(fresh), strict=True):
+            assert values(anew)[:2] == values(before)[:2]
+            assert "earlier probe" not in " ".join(anew["notes"])
+        assert values(results(fresh)[1]) == values(results(first)[1])
+
+
+class TestTable:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def done(cls, own_xbench, folder, allow_user_code):
+        """Where the real data is absent, and nothing fits."""
+        model = ["--model", "probed_parts:build_wide", *allow_user_code, "--memory-limit", "5MB"]
+        data = ["--set", "dataset.root=nowhere", "--set", "dataset.image_size=16", "--axis", "micro-batch"]
+        return own_xbench(folder, "probe-capacity", "--optimizer", "sgd", *model, *data)
+
+    def test_says_what_limits(self, done):
+        assert done.returncode == 0, done.stderr
+        assert "limit: memory_limit: asked for: 5MB" in one_line(done.stdout)
+
+    def test_says_that_nothing_fits(self, done):
+        assert "micro-batch: not even the smallest size fits" in one_line(done.stdout)
+
+    def test_says_what_stands_in_for_what(self, done):
+        said = one_line(done.stdout)
+        assert "warning: synthetic-xray stands in for chest-xray" in said
+        assert "synthetic images, not X-rays of patients" in said
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        "mistakes",
+        [
+            {
+                "--optimizer sgdd": "Did you mean 'sgd'?",
+                "--model report-cn": "Did you mean 'report-cnn'?",
+                "--memory-limit lots": "not a size or share",
+            },
+            {"--axis history-size": "history_size"},
+            {"--set sgd.lr=fast": "'fast'", "--set epochs=0": "epochs"},
+            {"--set lr": "not KEY=VALUE"},
+            {"--set epochs=[1,2]": "a probe is of one run, not of 2"},
+        ],
+        ids=lambda mistakes: " ".join(mistakes),
+    )
+    def test_are_told_in_a_line_each(self, own_xbench, tmp_path, mistakes):
+        flags = [word for option in mistakes for word in option.split(maxsplit=1)]
+        optimizer = [] if "--optimizer" in flags else ["--optimizer", "sgd"]
+        done = own_xbench(tmp_path, "probe-capacity", "--dataset", "synthetic-xray", *flags, *optimizer)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert "Traceback" not in done.stderr
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert len(errors) == len(mistakes)
+        for option, said in mistakes.items():
+            (error,) = (line for line in errors if said in line)
+            assert option in error or "a probe is of one run" in error
+
+    @pytest.mark.parametrize("flags", [[], ["--optimizer", "sgd", "--axis", "nope"]], ids=["none", "axis"])
+    def test_of_usage(self, own_xbench, tmp_path, flags):
+        done = own_xbench(tmp_path, "probe-capacity", *flags)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert ("--axis" if flags else "--optimizer") in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_an_optimizer_that_cannot_train_the_model(self, own_xbench, tmp_path, allow_user_code):
+        model = ["--model", "probed_parts:build_wide", *allow_user_code]
+        done = own_xbench(tmp_path, "probe-capacity", "--optimizer", "muon", *model, *DATA)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert "2-D parameters only" in done.stderr
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,153 @@
+"""Where within a step memory goes: by readings that are made up, and in a real process."""
+
+from __future__ import annotations
+
+import phase_jobs as jobs
+import pytest
+
+from xbench.isolation.child import Limits
+from xbench.isolation.run import run_in_child
+from xbench.memory.phases import PhaseMeter, StepPhases
+
+MB = jobs.MB
+
+
+class Memory:
+    """A meter of a memory in which only this test allocates."""
+
+    def __init__(self, held: int):
+        self.held = self.peak = held
+
+    def take(self, amount: int) -> None:
+        self.held += amount
+        self.peak = max(self.peak, self.held)
+
+    def give(self, amount: int) -> None:
+        self.held -= amount
+
+    def reset(self) -> None:
+        self.peak = self.held
+
+    def peak_bytes(self) -> int:
+        return self.peak
+
+    def now_bytes(self) -> int:
+        return self.held
+
+
+GRADIENTS, OTHERS = 10, 90
+
+
+class Step:
+    """One bracketed step: a process of 90, of which gradients of 10 stand beside."""
+
+    def __init__(self, gradients: int = GRADIENTS):
+        self.memory = Memory(OTHERS + gradients)
+        self.gradients = gradients
+        self.phases = PhaseMeter(self.memory, gradients)
+
+    def closure(self, activations: int, loaded: int = 0) -> None:
+        self.memory.give(self.gradients)
+        self.phases.closure_begins()
+        self.memory.take(loaded + activations + GRADIENTS)
+        self.memory.give(loaded + activations)
+        self.phases.closure_ends()
+        self.gradients = GRADIENTS
+
+    def end(self, batch: int = 0, loaded: int = 0) -> StepPhases:
+        return self.phases.end(GRADIENTS, batch, loaded)
+
+
+class TestScripted:
+    @pytest.mark.parametrize("standing", [0, GRADIENTS])
+    def test_closure_has_the_peak(self, standing):
+        """At the first step there are no gradients yet."""
+        step = Step(standing)
+        step.closure(activations=50, loaded=5)
+        step.memory.take(20)
+        step.memory.give(20)
+        assert step.end(loaded=5) == StepPhases(OTHERS + 65, "closure", 50, 0)
+
+    @pytest.mark.parametrize("standing", [0, GRADIENTS])
+    def test_update_has_the_peak(self, standing):
+        step = Step(standing)
+        step.closure(activations=50, loaded=5)
+        step.memory.take(100)
+        step.memory.give(100)
+        assert step.end(loaded=5) == StepPhases(OTHERS + GRADIENTS + 100, "update", 50, 100)
+
+    def test_parts_add_up_to_the_peak(self):
+        """Whichever phase it is of."""
+        for update in (0, 40, 60, 200):
+            step = Step()
+            step.closure(activations=50)
+            step.memory.take(update)
+            profile = step.end()
+            activations = profile.activations_bytes if profile.peak_phase == "closure" else 0
+            assert profile.peak_bytes == OTHERS + GRADIENTS + activations + profile.optimizer_work_bytes
+
+    def test_what_an_optimizer_keeps_between_closures_is_its_own(self):
+        """As a line search does: directions are held while the closure runs again."""
+        step = Step()
+        step.closure(activations=50)
+        step.memory.take(40)
+        step.closure(activations=50)
+        step.memory.give(40)
+        assert step.end() == StepPhases(OTHERS + 40 + 60, "closure", 50, 40)
+
+    def test_peak_between_closures(self):
+        step = Step()
+        step.closure(activations=50)
+        step.memory.take(300)
+        step.memory.give(300)
+        step.closure(activations=50)
+        assert step.end() == StepPhases(OTHERS + GRADIENTS + 300, "update", 50, 300)
+
+    def test_highest_closure_counts(self):
+        step = Step()
+        for activations in (20, 70, 30):
+            step.closure(activations)
+        assert step.end() == StepPhases(OTHERS + 80, "closure", 70, 0)
+
+    def test_batch_that_is_held_throughout_is_not_the_optimizers(self):
+        """It is loaded once, before the first closure."""
+        step = Step()
+        step.memory.take(25)
+        step.closure(activations=50)
+        step.memory.take(30)
+        step.memory.give(30)
+        assert step.end(batch=25) == StepPhases(OTHERS + 25 + 60, "closure", 50, 0)
+
+    def test_batch_and_update(self):
+        step = Step()
+        step.memory.take(25)
+        step.closure(activations=5)
+        step.memory.take(80)
+        assert step.end(batch=25) == StepPhases(OTHERS + 25 + GRADIENTS + 80, "update", 5, 80)
+
+    def test_never_negative(self):
+        """Readings are batched by the kernel, and may be a little less than the tensors' sizes."""
+        step = Step()
+        step.closure(activations=0)
+        profile = step.phases.end(GRADIENTS + 3, 3, 3)
+        assert (profile.activations_bytes, profile.optimizer_work_bytes) == (0, 0)
+
+
+class TestRealProcess:
+    @pytest.mark.parametrize(
+        ("amounts", "phase", "activations", "work", "rise"),
+        [
+            ({"activations": 80, "held_between": 0, "update": 30}, "closure", 80, 0, 80),
+            ({"activations": 40, "held_between": 0, "update": 90}, "update", 40, 90, 90),
+            ({"activations": 60, "held_between": 25, "update": 0, "closures": 3}, "closure", 60, 50, 110),
+            ({"activations": 10, "held_between": 20, "update": 50, "closures": 2}, "update", 10, 90, 90),
+        ],
+        ids=["closure", "update", "between", "both"],
+    )
+    def test_is_broken_down(self, amounts, phase, activations, work, rise):
+        limits = Limits(malloc="exact", threads=1)
+        profile = run_in_child(jobs.bracketed_step, 20, *amounts.values(), limits=limits).value
+        assert profile.peak_phase == phase
+        assert profile.activations_bytes == pytest.approx(activations * MB, abs=2 * MB)
+        assert profile.optimizer_work_bytes == pytest.approx(work * MB, abs=2 * MB)
+        assert profile.peak_bytes > (20 + rise) * MB
