@@ -31,18 +31,21 @@ def parse_limit(text: str, whole_bytes: int) -> int:
         whole_bytes: what `100%` is.
 
     Raises:
-        XbenchError: the text is neither, or the share is 0 % or above 100 %.
+        XbenchError: the text is neither, or it is nothing, or a share above 100 %.
     """
     share = _SHARE.fullmatch(text)
     if share and 0 < float(share[1]) <= 100:
         return round(whole_bytes * float(share[1]) / 100)
     try:
-        return parse_bytes(text)
-    except XbenchError as error:
+        size = parse_bytes(text)
+    except XbenchError:
+        size = 0
+    if size == 0:
         raise XbenchError(
             f"'{text}' is not a size or share",
             hint="write 12GB (10^9 bytes each), 12GiB (2^30) or 50% (of what the machine can give)",
-        ) from error
+        )
+    return size
 
 
 def format_bytes(count: float) -> str:

@@ -75,7 +75,10 @@ class TestAdaptedCells:
 
     def test_only_what_may_give_way_does(self):
         assert adapt(full(10, 1000, 100), (MICRO,), Machine(100).largest) is None
-        assert adapt(full(10, 1000, 100), (), Machine(1000).largest) is None
+        settings = full(10, 1000, 100)
+        assert (
+            adapt(settings, (), Machine(1000).largest) is settings
+        )  # what does not fit is for the run to tell
 
     @pytest.mark.parametrize("order", list(itertools.permutations(AXES, 3)))
     def test_fits_or_nothing_would(self, order):
@@ -89,6 +92,12 @@ class TestAdaptedCells:
 
     def test_nothing_fits(self):
         assert adapt(full(10, 1000, 100), AXES, Machine(10).largest) is None
+
+    def test_an_optimizer_that_has_nothing_to_give_is_left_as_it_is(self):
+        settings = settings_of("sgd", train_size=100, batch_size=100, micro_batch=100)
+        machine = Machine(1000)
+        assert adapt(settings, (HISTORY,), machine.largest) is settings
+        assert machine.asked == []
 
     def test_what_an_optimizer_does_not_have_gives_nothing(self):
         settings = settings_of("sgd", train_size=100, batch_size=100, micro_batch=100)
@@ -129,7 +138,11 @@ class TestAfterAFailure:
         assert after_failure(full(10, 1000, 100), ()) is None
         assert after_failure(settings_of("sgd", micro_batch=1), (HISTORY, MICRO)) is None
 
-    @pytest.mark.parametrize("order", list(itertools.permutations(AXES)))
+    def test_fewer_examples_in_batches_of_the_same_size_are_no_help(self):
+        settings = settings_of("sgd", train_size=1000, batch_size=100, micro_batch=1)
+        assert after_failure(settings, (TRAIN,)) is None
+
+    @pytest.mark.parametrize("order", list(itertools.permutations((TRAIN, HISTORY, MICRO))))
     def test_ends(self, order):
         """Each step takes something away, down to one of everything."""
         settings, steps = full(100, 5000, 512), 0
@@ -139,7 +152,7 @@ class TestAfterAFailure:
             assert all(1 <= after[axis] <= before[axis] for axis in AXES)
             settings, steps = less, steps + 1
             assert steps < 200
-        assert set(sizes(settings).values()) == {1}
+        assert {size_of(settings, axis) for axis in order} == {1}
 
 
 class TestDominance:
@@ -182,3 +195,9 @@ class TestDominance:
         )
         assert dominates(small, large)
         assert not dominates(large, small)
+
+    def test_a_history_that_is_not_known_says_nothing(self):
+        sizes = {"train_size": 100, "batch_size": 100, "micro_batch": 100}
+        assert not dominates(
+            settings_of("lbfgs", **sizes), settings_of("lbfgs", {"history_size": 4}, **sizes)
+        )

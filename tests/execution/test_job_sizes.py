@@ -40,6 +40,7 @@ def job_of(tiny_data):
             resolved=ResolvedData("bright-and-dark", data, False, facts, ""),
             data=tiny_data,
             available=AVAILABLE,
+            default_history=None,
             machine=MACHINE,
             memory_limit_bytes=10**9,
             import_dirs=(),
@@ -69,6 +70,22 @@ class TestSizes:
         assert job.requested == asked
         fitted = job.with_settings(with_size(job.sized, Axis.HISTORY_SIZE, 2), "why")
         assert fitted.requested == asked
+
+
+class TestDefaultHistory:
+    """An optimizer's own, where a suite sets none."""
+
+    def test_is_its_size(self, job_of):
+        job = replace(job_of(), default_history=100)
+        assert job.sizes["history_size"] == 100
+        assert job.requested["history_size"] is None
+
+    def test_stays_unwritten_until_it_changes(self, job_of):
+        job = replace(job_of(), default_history=100)
+        assert job.with_settings(job.sized, "why").settings.optimizer.params == {}
+        smaller = job.with_settings(with_size(job.sized, Axis.HISTORY_SIZE, 7), "adapted")
+        assert smaller.settings.optimizer.params == {"history_size": 7}
+        assert smaller.fitted == {"history_size": "adapted"}
 
 
 class TestWithSettings:
@@ -131,13 +148,15 @@ class TestPlace:
         assert fitted.settings == asked.settings
         assert fitted.planned.cell_id != asked.planned.cell_id
 
-    @pytest.mark.parametrize("fields", [{"memory_limit": "1GB"}, {"expect": "oom"}])
+    @pytest.mark.parametrize(
+        "fields", [{"memory_limit": "1GB"}, {"expect": "oom"}, {"adapt": ("micro_batch",)}]
+    )
     def test_conditions_of_an_experiment_make_another_cell(self, job_of, fields):
         assert job_of(fields).planned.cell_id != job_of().planned.cell_id
 
     def test_limits_of_the_whole_run_and_titles_do_not(self, job_of):
         job = job_of()
-        other = replace(job_of({"adapt": ("micro_batch",)}), memory_limit_bytes=2 * 10**9)
+        other = replace(job_of(), memory_limit_bytes=2 * 10**9)
         renamed = replace(other, cell=replace(other.cell, experiment="renamed", column="other"))
         assert renamed.planned.cell_id == job.planned.cell_id
         assert (renamed.planned.experiment, renamed.planned.column) == ("renamed", "other")

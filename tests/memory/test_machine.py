@@ -49,22 +49,23 @@ def write(tmp_path) -> Callable[[str, object], None]:
 
 @pytest.fixture
 def v2_group(write):
-    def group(path: str, limit: object, current: int = 0, inactive_file: int = 0) -> None:
+    def group(path: str, limit: object, current: int = 0, inactive: int = 0, active: int = 0) -> None:
         folder = f"sys/fs/cgroup{path}"
         write(f"{folder}/memory.max", limit)
         write(f"{folder}/memory.current", current)
-        write(f"{folder}/memory.stat", f"anon 5\ninactive_file {inactive_file}\nactive_file 7")
+        write(f"{folder}/memory.stat", f"anon 5\ninactive_file {inactive}\nactive_file {active}")
 
     return group
 
 
 @pytest.fixture
 def v1_group(write):
-    def group(path: str, limit: int, usage: int = 0, inactive_file: int = 0) -> None:
+    def group(path: str, limit: int, usage: int = 0, inactive: int = 0, active: int = 0) -> None:
         folder = f"sys/fs/cgroup/memory{path}"
         write(f"{folder}/memory.limit_in_bytes", limit)
         write(f"{folder}/memory.usage_in_bytes", usage)
-        write(f"{folder}/memory.stat", f"inactive_file 1\ntotal_inactive_file {inactive_file}")
+        totals = f"total_inactive_file {inactive}\ntotal_active_file {active}"
+        write(f"{folder}/memory.stat", f"inactive_file 1\nactive_file 1\n{totals}")
 
     return group
 
@@ -81,7 +82,7 @@ class TestVersion2:
 
     def test_all_ancestors_count_and_the_smallest_binds(self, v2_group, tmp_path):
         v2_group("/jobs/mine", 6 * GIB)
-        v2_group("/jobs", 2 * GIB, current=500 * MB, inactive_file=200 * MB)
+        v2_group("/jobs", 2 * GIB, current=600 * MB, inactive=200 * MB, active=100 * MB)
         bounds = host_bounds(tmp_path)
         assert of_groups(bounds) == [("cgroup v2", 6 * GIB), ("cgroup v2", 2 * GIB - 300 * MB)]
         bound = binding(bounds)
@@ -124,7 +125,7 @@ class TestVersion1:
         write("proc/self/mountinfo", V1_CPU_MOUNT + V1_MOUNT.format(top="/"))
 
     def test_all_ancestors_count(self, v1_group, tmp_path):
-        v1_group("/box/a b", 3 * GIB, usage=900 * MB, inactive_file=100 * MB)
+        v1_group("/box/a b", 3 * GIB, usage=900 * MB, inactive=60 * MB, active=40 * MB)
         v1_group("/box", V1_NO_LIMIT, usage=GIB)
         v1_group("", 5 * GIB, usage=2 * GIB)
         expected = [("cgroup v1", 3 * GIB - 800 * MB), ("cgroup v1", 3 * GIB)]

@@ -68,6 +68,18 @@ class TestScripted:
         step.memory.give(20)
         assert step.end(loaded=5) == StepPhases(OTHERS + 65, "closure", 50, 0)
 
+    def test_a_peak_of_the_forward_pass_has_no_gradients_yet(self):
+        step = Step()
+        step.memory.give(GRADIENTS)
+        step.phases.closure_begins()
+        step.memory.take(50)
+        step.phases.forward_ends()
+        step.memory.give(45)
+        step.memory.take(GRADIENTS)
+        step.memory.give(5)
+        step.phases.closure_ends()
+        assert step.end().activations_bytes == 50
+
     @pytest.mark.parametrize("standing", [0, GRADIENTS])
     def test_update_has_the_peak(self, standing):
         step = Step(standing)

@@ -14,21 +14,22 @@ _SIZES = (Axis.TRAIN_SIZE, Axis.HISTORY_SIZE, Axis.BATCH_SIZE, Axis.MICRO_BATCH)
 def adapt(
     settings: CellSettings, order: Sequence[Axis], largest: Callable[[CellSettings, Axis], int | None]
 ) -> CellSettings | None:
-    """Make a cell fit by reducing its sizes in the order given, each as little as will do.
-
-    What comes first gives all it has before the next one gives anything.
+    """Make a cell fit by reducing its sizes in the order given, as little as will do (a micro-batch to a
+    power of two). What comes first gives all it has before the next one gives anything.
 
     Args:
         settings: with resolved sizes.
         largest: the largest size up to the settings' own that fits on an axis; None if none does.
 
     Returns:
-        Settings that fit (the same ones where they do); None if nothing in the order makes them fit.
+        Settings that fit, or the same ones where they do or where nothing in the order is theirs to give;
+        None if all that they can give does not make them fit.
     """
+    order = [axis for axis in order if size_of(settings, axis) is not None]
+    if not order:
+        return settings
     for axis in order:
         wanted = size_of(settings, axis)
-        if wanted is None:
-            continue
         found = largest(settings, axis)
         if found == wanted:
             return settings
@@ -47,7 +48,9 @@ def after_failure(settings: CellSettings, order: Sequence[Axis]) -> CellSettings
     """
     for axis in order:
         size = size_of(settings, axis)
-        if size is not None and size > 1:
+        # Fewer examples in batches of the same size take as much memory as before.
+        helps = axis is not Axis.TRAIN_SIZE or settings.training.batch_size >= size
+        if size is not None and size > 1 and helps:
             less = size * 9 // 10 if axis is Axis.TRAIN_SIZE else size // 2
             return with_size(settings, axis, less)
     return None
@@ -63,7 +66,7 @@ def dominates(failed: CellSettings, other: CellSettings) -> bool:
     if _without_sizes(failed) != _without_sizes(other):
         return False
     pairs = [(size_of(failed, axis), size_of(other, axis)) for axis in _SIZES]
-    return all(theirs == ours or (theirs or 0) <= (ours or 0) for theirs, ours in pairs)
+    return all(theirs == ours or (None not in (theirs, ours) and theirs <= ours) for theirs, ours in pairs)
 
 
 def _rounded(axis: Axis, found: int) -> int:

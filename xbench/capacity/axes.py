@@ -23,17 +23,20 @@ class Axis(StrEnum):
         return self.value.replace("-", "_")
 
 
-def resolve_sizes(settings: CellSettings, available: int) -> CellSettings:
-    """The settings with numbers in place of words.
+def resolve_sizes(settings: CellSettings, available: int, default_history: int | None = None) -> CellSettings:
+    """The settings with numbers in place of words, and of what they leave to a default.
 
     Args:
         available: the training examples that there are; `"all"` and `"largest"` stand for it.
+        default_history: the optimizer's own `history_size`; None if it has none.
     """
     training = settings.training
     train_size = available if isinstance(training.train_size, str) else training.train_size
     batch_size = train_size if training.batch_size == "full" else min(training.batch_size, train_size)
     micro_batch = training.micro_batch
     micro_batch = batch_size if isinstance(micro_batch, str) else min(micro_batch, batch_size)
+    if default_history is not None and size_of(settings, Axis.HISTORY_SIZE) is None:
+        settings = with_size(settings, Axis.HISTORY_SIZE, default_history)
     return _with_training(settings, train_size=train_size, batch_size=batch_size, micro_batch=micro_batch)
 
 

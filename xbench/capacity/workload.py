@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from xbench.capacity.axes import Axis, trial_settings
 from xbench.data.decoded import DecodedDataset
-from xbench.errors import Unsupported
+from xbench.errors import Unsupported, XbenchError
 from xbench.training.settings import CellSettings
 
 if TYPE_CHECKING:
@@ -50,6 +50,11 @@ class TrainingWorkload:
         reason = unmet_requirement(spec, optimizer, build_model(model_spec, self.settings, self.data))
         if reason is not None:
             raise Unsupported(reason)
+        if self.axis is Axis.HISTORY_SIZE and spec.fill_state is None:
+            raise XbenchError(
+                f"optimizer '{optimizer}' has no `fill_state`: a history that is not filled takes no memory",
+                hint="its OptimizerSpec can name one",
+            )
 
         def run(value: int) -> None:
             with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
@@ -61,13 +66,17 @@ class TrainingWorkload:
         return run
 
     def closure(self, value: int) -> tuple[Callable[[], object], int]:
-        """A closure of a step at a size, to be timed, and the number of examples it sees. Called in a
-        child."""
+        """A closure of a step at a size, with the loading of its examples, to be timed, and the number of
+        examples it sees. Called in a child."""
         with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
             settings = trial_settings(self.settings, self.axis, value)
             trainer = _trainer(settings, self.data, self.import_dirs, scratch)
-        trainer.closure.start(1, trainer.split.train[: trainer.batch_size])
-        return trainer.closure, trainer.batch_size
+
+        def closure() -> object:
+            trainer.closure.start(1, trainer.split.train[: trainer.batch_size])
+            return trainer.closure()
+
+        return closure, trainer.batch_size
 
 
 def _trainer(

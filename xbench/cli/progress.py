@@ -51,7 +51,7 @@ class ProgressDisplay:
 
     def fitting(self, cell: PlannedCell, setting: str, trial: Trial | None = None) -> None:
         if trial is None:
-            self._say(f"fitting {setting} of {cell.experiment} / {cell.column} to memory", "dim")
+            self._say(f"fitting {setting} of {cell.experiment} / {cell.column}", "dim")
         else:
             self._say(f"  {trial_line(setting, trial)}", "dim")
 

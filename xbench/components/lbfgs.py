@@ -13,8 +13,7 @@ def fill_history(optimizer: torch.optim.LBFGS) -> None:
 
     Iterating may stop long before the history is full, and then a probe would find a size that fails later.
     The next step takes two iterations, each with a line search of a few evaluations: further ones take no
-        more
-    memory than these. The pairs are all alike, so that the direction stays one of descent.
+    more memory than these. The pairs are all alike, so that the direction stays one of descent.
 
     Args:
         optimizer: an L-BFGS that has not stepped yet; its hyperparameters are changed.

@@ -85,7 +85,7 @@ def run_cell(
     record = _record(job, planned, heard, ending, started_at).model_copy(update={"attempt": attempt})
     folder.append(record)
     if heard.trace:
-        folder.write_trace(planned.cell_id, heard.trace)
+        folder.write_trace(planned.cell_id, heard.trace, attempt)
     return record
 
 

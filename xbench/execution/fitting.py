@@ -15,17 +15,20 @@ from xbench.capacity.probe import Capacity, find_capacity
 from xbench.capacity.search import Trial
 from xbench.capacity.tuning import tune_micro_batch
 from xbench.capacity.workload import TrainingWorkload
+from xbench.components.registry import code_stamp
 from xbench.errors import Unsupported, XbenchError
 from xbench.execution.identity import cell_id
 from xbench.execution.job import Job
 from xbench.execution.observer import Observer
 from xbench.isolation.child import Limits
 from xbench.records.schema import Status
-from xbench.training.settings import CellSettings
+from xbench.training.settings import CellSettings, Choice
 from xbench.units import format_bytes
 
 # A long run's heap may need a little more than the trials did.
 RESERVE = 0.01
+
+_NO_LIMIT = 1 << 62
 
 
 def fit_jobs(jobs: list[Job], observer: Observer) -> list[Job]:
@@ -42,8 +45,8 @@ def fit_jobs(jobs: list[Job], observer: Observer) -> list[Job]:
 
 def forget_what_was_found(job: Job) -> None:
     """A job that was fitted ran out of memory all the same."""
-    for axis in Axis:
-        forget(ceiling_key(job, job.sized, axis))
+    for key in job.ceilings:
+        forget(key)
 
 
 def capacity_of(
@@ -74,9 +77,17 @@ def capacity_of(
 
 
 def ceiling_key(job: Job, settings: CellSettings, axis: Axis) -> str:
-    """Under which what was found on an axis is remembered: all that it depends on."""
+    """Under which what was found on an axis is remembered: all that it depends on, the user's own code
+    included."""
     neutral = replace(with_size(settings, axis, 1), seed=0)
-    parts = [axis.value, job.memory_limit_bytes, cell_id(neutral, job.data.fingerprint, job.machine)]
+    choices = (settings.model, settings.optimizer, job.resolved.choice)
+    parts = [
+        axis.value,
+        job.memory_limit_bytes,
+        cell_id(neutral, job.data.fingerprint, job.machine),
+        job.machine.versions["xbench"],
+        [code_stamp(choice.name, job.import_dirs) for choice in choices],
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -84,29 +95,36 @@ def _tuned(job: Job, observer: Observer) -> Job:
     if job.settings.training.micro_batch != "auto":
         return job
     whole = resolve_sizes(job.settings, job.available)
+    keys: list[str] = []
     try:
         picked = _fastest(job, whole, observer)
         if job.memory_limit_bytes is not None:  # closures were timed without the optimizer's state
-            picked = _largest(job, whole, Axis.MICRO_BATCH, picked, observer)
+            fits = _largest(job, whole, Axis.MICRO_BATCH, picked, observer, keys)
+            # Powers of two were timed.
+            picked = fits if fits in (None, picked) else 1 << (fits.bit_length() - 1)
     except XbenchError as error:
         return replace(job, unfit=_ending(error))
     if picked is None:
         return replace(job, unfit=("oom", f"not even a micro-batch of one example fits {_limit_text(job)}"))
     settings = with_size(job.settings, Axis.MICRO_BATCH, picked)
-    return job.with_settings(settings, "the fastest that fits", gives_back=False)
+    tuned = job.with_settings(settings, "the fastest that fits", gives_back=False)
+    return replace(tuned, ceilings=(*job.ceilings, *keys))
 
 
 def _fastest(job: Job, whole: CellSettings, observer: Observer) -> int:
-    """The best micro-batch by time; what was found under one limit is right under any that allows as much."""
-    key = "fastest " + ceiling_key(replace(job, memory_limit_bytes=None), whole, Axis.MICRO_BATCH)
+    """The best micro-batch by time, the same for every optimizer; what was found under one limit is right
+    under any that allows as much."""
+    anyone = replace(whole, optimizer=Choice("", {}))
+    key = "fastest " + ceiling_key(replace(job, memory_limit_bytes=None), anyone, Axis.MICRO_BATCH)
+    limit_bytes = _NO_LIMIT if job.memory_limit_bytes is None else job.memory_limit_bytes
     known = remembered(key)
-    if known is not None and known["enough_bytes"] >= (job.memory_limit_bytes or 0):
+    if known is not None and known["enough_bytes"] >= limit_bytes:
         return known["micro_batch"]
-    observer.fitting(job.planned, Axis.MICRO_BATCH.setting)
+    observer.fitting(job.planned, "the speed of micro_batch")
     workload = TrainingWorkload(whole, job.data, Axis.MICRO_BATCH, job.import_dirs)
     tuned = tune_micro_batch(workload, _limits(job, RESERVE, malloc="fast"), whole.training.batch_size)
     # Where a larger one did not fit, more memory might have made it the fastest.
-    enough_bytes = (job.memory_limit_bytes or 0) if tuned.ran_out else 1 << 62
+    enough_bytes = limit_bytes if tuned.ran_out else _NO_LIMIT
     remember(key, {"micro_batch": tuned.micro_batch, "enough_bytes": enough_bytes})
     return tuned.micro_batch
 
@@ -116,14 +134,19 @@ def _with_largest(jobs: list[Job], experiment: str, observer: Observer) -> list[
     model at all have no say."""
     fitted: dict[int, Job] = {}
     found: dict[str, int | None] = {}
+    keys: list[str] = []
     mine = {place: job for place, job in enumerate(jobs) if _wants_largest(job, experiment)}
     # Seeds hold out other groups, and so have other numbers of examples.
     available = min((job.available for job in mine.values()), default=0)
     for place, job in mine.items():
         group = ceiling_key(job, job.settings, Axis.TRAIN_SIZE)
+        if job.memory_limit_bytes is None:
+            reason = "train_size = 'largest' needs a memory limit, which this system does not have of its own"
+            fitted[place] = replace(job, unfit=("error", reason))
+            continue
         try:
             if group not in found:
-                found[group] = _largest(job, job.settings, Axis.TRAIN_SIZE, available, observer)
+                found[group] = _largest(job, job.settings, Axis.TRAIN_SIZE, available, observer, keys)
             fitted[place] = job
         except XbenchError as error:
             fitted[place] = replace(job, unfit=_ending(error))
@@ -135,7 +158,7 @@ def _with_largest(jobs: list[Job], experiment: str, observer: Observer) -> list[
         elif job.unfit is None:
             settings = with_size(job.settings, Axis.TRAIN_SIZE, min(sizes))
             why = "the largest that every optimizer of the experiment can run"
-            fitted[place] = job.with_settings(settings, why)
+            fitted[place] = replace(job.with_settings(settings, why), ceilings=(*job.ceilings, *keys))
     return [fitted.get(place, job) for place, job in enumerate(jobs)]
 
 
@@ -150,18 +173,29 @@ def _adapted(job: Job, observer: Observer) -> Job:
     if job.cell.expect == "oom":
         return job  # to see it fail is what it is there for
 
+    keys: list[str] = []
+    fixed: list[Axis] = []
+
     def largest(settings: CellSettings, axis: Axis) -> int | None:
-        return _largest(job, settings, axis, size_of(settings, axis), observer)
+        wanted = size_of(settings, axis)
+        try:
+            return _largest(job, settings, axis, wanted, observer, keys)
+        except XbenchError:  # batch normalisation, for example, which no micro-batch suits
+            fixed.append(axis)
+            return None
 
     sized = job.sized
-    try:
+    adapted = adapt(sized, job.adapt_order, largest)
+    while fixed and set(fixed) - set(job.fixed):
+        job = replace(job, fixed=tuple(fixed))
         adapted = adapt(sized, job.adapt_order, largest)
-    except XbenchError:
-        return job  # something else is wrong with it, which running it tells
     if adapted is None:
         given = ", ".join(job.cell.adapt)
         return replace(job, unfit=("oom", f"it does not fit {_limit_text(job)}, even with the least {given}"))
-    return job if adapted == sized else job.with_settings(adapted, f"adapted to fit {_limit_text(job)}")
+    if adapted == sized:
+        return job
+    fitted = job.with_settings(adapted, f"adapted to fit {_limit_text(job)}")
+    return replace(fitted, ceilings=(*job.ceilings, *keys))
 
 
 def _ending(error: XbenchError) -> tuple[Status, str]:
@@ -172,9 +206,13 @@ def _limit_text(job: Job) -> str:
     return format_bytes(job.memory_limit_bytes or 0)
 
 
-def _largest(job: Job, settings: CellSettings, axis: Axis, wanted: int, observer: Observer) -> int | None:
-    """The largest size up to what is wanted; what was found before need not be found again."""
+def _largest(
+    job: Job, settings: CellSettings, axis: Axis, wanted: int, observer: Observer, keys: list[str]
+) -> int | None:
+    """The largest size up to what is wanted; what was found before need not be found again. The key under
+    which it is remembered is added to `keys`."""
     key = ceiling_key(job, settings, axis)
+    keys.append(key)
     known = remembered(key)
     if known is not None and (known["found"] >= wanted or known["fails"] is not None):
         return min(known["found"], wanted)
@@ -193,5 +231,7 @@ def _largest(job: Job, settings: CellSettings, axis: Axis, wanted: int, observer
 
 
 def _limits(job: Job, reserve: float, malloc: str = "exact") -> Limits:
-    limit_bytes = int((job.memory_limit_bytes or 0) * (1 - reserve)) or None
+    limit_bytes = job.memory_limit_bytes
+    if limit_bytes is not None:
+        limit_bytes = int(limit_bytes * (1 - reserve))
     return Limits(job.machine.device, job.settings.training.threads, limit_bytes, malloc)

@@ -23,10 +23,13 @@ class Job:
         cell: as the suite declares it.
         settings: as it will run; sizes that were fitted are numbers.
         available: the training examples that there are for it.
+        default_history: the optimizer's own `history_size`; None if it has none.
         memory_limit_bytes: hard limit of its process; None for none.
         fitted: why a setting does not run as it was asked for, by its name.
         gives_back: whether its malloc gives freed blocks back at once: a job that was fitted to its limit has
             no room for them.
+        ceilings: under which keys it is remembered what it was fitted by.
+        fixed: axes of `adapt` on which the model does not allow other sizes.
         unfit: how and why it ends without being run; None if it is to run.
     """
 
@@ -35,18 +38,21 @@ class Job:
     resolved: ResolvedData
     data: DecodedDataset
     available: int
+    default_history: int | None
     machine: Machine
     memory_limit_bytes: int | None
     import_dirs: tuple[str, ...]
     fitted: dict[str, str] = field(default_factory=dict)
     gives_back: bool = False
+    ceilings: tuple[str, ...] = ()
+    fixed: tuple[Axis, ...] = ()
     unfit: tuple[Status, str] | None = None
 
     @property
     def planned(self) -> PlannedCell:
         """Its place in the records."""
         # The same settings may fit one experiment's limit and not another's, or be what was meant to fail.
-        conditions = (self.cell.memory_limit, self.cell.expect, sorted(self.fitted))
+        conditions = (self.cell.memory_limit, self.cell.expect, self.cell.adapt, sorted(self.fitted))
         return PlannedCell(
             cell_id=cell_id(self.settings, self.data.fingerprint, self.machine, conditions),
             experiment=self.cell.experiment,
@@ -63,7 +69,7 @@ class Job:
     @property
     def sized(self) -> CellSettings:
         """The settings with numbers for all sizes."""
-        return resolve_sizes(self.settings, self.available)
+        return resolve_sizes(self.settings, self.available, self.default_history)
 
     @property
     def sizes(self) -> dict[str, int | None]:
@@ -73,7 +79,8 @@ class Job:
     @property
     def adapt_order(self) -> tuple[Axis, ...]:
         """What may give way."""
-        return tuple(Axis(name.replace("_", "-")) for name in self.cell.adapt)
+        named = (Axis(name.replace("_", "-")) for name in self.cell.adapt)
+        return tuple(axis for axis in named if axis not in self.fixed)
 
     def with_settings(self, settings: CellSettings, why: str, gives_back: bool = True) -> Job:
         """The job with the sizes of other settings, each that differs noted with a reason."""

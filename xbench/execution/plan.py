@@ -50,6 +50,7 @@ class PlannedRun:
         data: for each of `cells` the dataset that it will run on.
         memory_bound: what limits the memory of each cell's process: the suite's `memory_limit`, or the
             machine where that has less.
+        default_histories: `history_size` of the optimizers that have one, by name.
     """
 
     suite: Suite
@@ -57,6 +58,7 @@ class PlannedRun:
     cells: list[Cell]
     data: list[ResolvedData]
     memory_bound: Bound
+    default_histories: dict[str, int]
     import_dirs: tuple[str, ...]
 
     @property
@@ -70,7 +72,7 @@ class PlannedRun:
         if self.machine.device == "cpu" and not can_limit_host_memory() and not asked:
             return None
         bound = binding(with_memory_limit([self.memory_bound], cell.memory_limit))
-        if bound.source == "memory_limit":
+        if bound.source == "memory_limit" and not str(asked).endswith("%"):
             return bound.limit_bytes
         # What a machine has to give drifts by the minute; coarser, it is the same from run to run.
         return bound.limit_bytes // _GRAIN_BYTES * _GRAIN_BYTES or bound.limit_bytes
@@ -100,6 +102,11 @@ def plan_run(suite: Suite, import_dirs: Sequence[str] = ()) -> PlannedRun:
         cells=expansion.cells,
         data=[resolved[_key(cell.dataset)] for cell in expansion.cells],
         memory_bound=binding(with_memory_limit(machine.memory_bounds, header.memory_limit)),
+        default_histories={
+            name: settings.defaults["history_size"]
+            for (kind, name), settings in known.items()
+            if kind == "optimizer" and "history_size" in getattr(settings, "defaults", {})
+        },
         import_dirs=tuple(import_dirs),
     )
 

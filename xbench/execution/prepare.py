@@ -56,6 +56,7 @@ def make_jobs(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[Job]
                 resolved=resolved,
                 data=data,
                 available=available,
+                default_history=plan.default_histories.get(cell.optimizer.name),
                 machine=plan.machine,
                 memory_limit_bytes=plan.limit_of(cell),
                 import_dirs=plan.import_dirs,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from xbench.capacity.axes import Axis
 from xbench.capacity.ceilings import remember, remembered
@@ -59,6 +60,14 @@ def plan_probe(
     plan = plan_run(suite, import_dirs)
     if len(plan.cells) != 1:
         raise XbenchError(f"a probe is of one run, not of {len(plan.cells)}", hint="give no lists to --set")
+    training = plan.cells[0].training
+    if training.micro_batch == "auto" or training.train_size == "largest":
+        raise XbenchError(
+            "micro_batch = 'auto' and train_size = 'largest' are found by probes, which take numbers",
+            hint="give a number to --set, or 'full' or 'all'",
+        )
+    if plan.limit_of(plan.cells[0]) is None:
+        raise XbenchError("this system has no hard limits of its own", hint="give a --memory-limit")
     return plan
 
 
@@ -77,9 +86,13 @@ def probe(plans: dict[Axis, PlannedRun], fresh: bool, observer: Observer) -> Cap
         warnings += [data.warning for data in plan.data if data.warning]
         results.append(_probe_axis(job, axis, fresh, observer))
     settings = job.settings
-    choices = {"model": settings.model, "dataset": job.resolved.choice, "optimizer": settings.optimizer}
+    params = {key: value for key, value in settings.optimizer.params.items() if key != "history_size"}
+    if Axis.HISTORY_SIZE not in plans:
+        params = settings.optimizer.params
+    optimizer = replace(settings.optimizer, params=params)
+    choices = {"model": settings.model, "dataset": job.resolved.choice, "optimizer": optimizer}
     return CapacityReport(
-        limit_bytes=_limit(job),
+        limit_bytes=job.memory_limit_bytes,
         bound=f"{plan.memory_bound.source}: {plan.memory_bound.detail}",
         device=job.machine.device,
         device_name=job.machine.device_facts["name"],
@@ -89,7 +102,6 @@ def probe(plans: dict[Axis, PlannedRun], fresh: bool, observer: Observer) -> Cap
             kind: Component(name=choice.name, origin=origin(kind, choice.name), params=choice.params)
             for kind, choice in choices.items()
         },
-        settings=settings.training.model_dump(),
         versions=job.machine.versions,
         warnings=list(dict.fromkeys(warnings)),
         results=results,
@@ -111,8 +123,11 @@ def _probe_axis(job: Job, axis: Axis, fresh: bool, observer: Observer) -> Capaci
     )
     if capacity.found is not None:
         remember(key, {"found": capacity.found, "fails": capacity.fails})
+    varied = {axis.setting, *(("train_size",) if axis is Axis.BATCH_SIZE else ())}
     return CapacityRecord(
         axis=axis.value,
+        limit_bytes=job.memory_limit_bytes,
+        settings=job.settings.training.model_dump(exclude=varied),
         found=capacity.found,
         fails=capacity.fails,
         peak_bytes=capacity.peak_bytes,
@@ -130,9 +145,9 @@ def _notes(job: Job, axis: Axis, capacity: Capacity, started_from_known: bool) -
         notes.append(f"memory does not limit {axis.value} up to {capacity.found:,}: nothing failed")
     sizes = [trial.value for trial in capacity.trials]
     if axis in (Axis.TRAIN_SIZE, Axis.BATCH_SIZE) and max(sizes) > job.available:
-        notes.append(f"beyond the {job.available:,} examples that there are, they were drawn again")
+        notes.append(f"beyond the {job.available:,} examples of the run, they were drawn again")
     if started_from_known:
-        notes.append("started from what an earlier probe found here, and ran it again (--fresh does not)")
+        notes.append("started from what an earlier probe found here, and ran that again; --fresh starts anew")
     return notes
 
 
@@ -145,12 +160,6 @@ def _trial_record(trial: Trial) -> TrialRecord:
         seconds=trial.seconds,
         reason=trial.reason,
     )
-
-
-def _limit(job: Job) -> int:
-    if job.memory_limit_bytes is None:
-        raise XbenchError("this system has no hard limits", hint="give a --memory-limit")
-    return job.memory_limit_bytes
 
 
 def _suite(

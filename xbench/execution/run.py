@@ -14,10 +14,11 @@ from xbench.execution.job import Job
 from xbench.execution.observer import Observer
 from xbench.execution.plan import PlannedRun
 from xbench.execution.prepare import decode_all, make_jobs
+from xbench.memory.machine import binding
 from xbench.memory.malloc import FAST_SETTINGS
 from xbench.records.schema import ExperimentRecord, RunRecord
 from xbench.records.store import RunFolder, check_writable
-from xbench.units import format_bytes
+from xbench.units import format_bytes, parse_limit
 
 # A warning names so many unreadable images; the records name all.
 _MOST_NAMED = 5
@@ -88,12 +89,13 @@ def _experiments(plan: PlannedRun) -> list[ExperimentRecord]:
 
 def _warnings(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[str]:
     warnings = [data.warning for data in plan.data if data.warning]
-    asked, bound = plan.suite.header.memory_limit, plan.memory_bound
-    if asked is not None and bound.source != "memory_limit":
-        warnings.append(
-            f"memory_limit {asked} is more than there is: cells are held to "
-            f"{format_bytes(bound.limit_bytes)} ({bound.source}; {bound.detail})"
-        )
+    machine = binding(plan.machine.memory_bounds)
+    for asked in dict.fromkeys([plan.suite.header.memory_limit, *(cell.memory_limit for cell in plan.cells)]):
+        if asked is not None and parse_limit(asked, machine.limit_bytes) > machine.limit_bytes:
+            warnings.append(
+                f"memory_limit {asked} is more than there is: cells are held to "
+                f"{format_bytes(machine.limit_bytes)} ({machine.source}; {machine.detail})"
+            )
     for data in decoded.values():
         if data.unreadable:
             total = len(data.unreadable) + len(data.rows)

@@ -42,10 +42,11 @@ class MemoryGroup:
         return limit if limit is not None and limit < _NO_LIMIT_BYTES else None
 
     def held_bytes(self) -> int:
-        """What counts against the limit and cannot be reclaimed: all but inactive file pages."""
+        """What counts against the limit and cannot be reclaimed: all but file pages, dirty ones aside."""
         usage = _number(self.folder / ("memory.current" if self.version == 2 else "memory.usage_in_bytes"))
-        reclaimable = "inactive_file" if self.version == 2 else "total_inactive_file"
-        return max(0, (usage or 0) - _counts(self.folder / "memory.stat").get(reclaimable, 0))
+        counts, prefix = _counts(self.folder / "memory.stat"), "" if self.version == 2 else "total_"
+        file_pages = sum(counts.get(f"{prefix}{kind}_file", 0) for kind in ("inactive", "active"))
+        return max(0, (usage or 0) - file_pages)
 
     def oom_kills(self) -> int | None:
         """How many of its processes the system has killed for memory; None where that is not told."""

@@ -122,7 +122,7 @@ def _cgroup_bounds(root: Path) -> Iterator[Bound]:
             held = group.held_bytes()
             detail = (
                 f"{group.limit_file}: {format_bytes(limit)}, less {format_bytes(held)} that the group holds "
-                "and the system cannot reclaim (its usage less inactive_file)"
+                "and the system cannot reclaim (its usage less file pages)"
             )
             yield Bound(f"cgroup v{group.version}", max(0, limit - held), detail)
 

@@ -9,6 +9,7 @@ percent; small batches are up to 1.7 times slower. See mallopt(3).
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -55,9 +56,8 @@ def exact_for_a_while() -> Iterator[None]:
     try:
         yield
     finally:
-        _set_thresholds(
-            *(int(FAST_SETTINGS[name]) for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"))
-        )
+        names = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+        _set_thresholds(*(int(os.environ.get(name, FAST_SETTINGS[name])) for name in names))
 
 
 def _set_thresholds(mmap_bytes: int, trim_bytes: int) -> bool:

@@ -18,9 +18,9 @@ class StepPhases:
     Attributes:
         peak_bytes: of the step.
         peak_phase: whether that was within a closure or in the optimizer's update.
-        activations_bytes: by how much the closure with the highest peak rose above where it began, without
-            the gradients that it leaves and the examples that it loads: activations and what layers need to
-                compute.
+        activations_bytes: by how much closures rose above where they began, without the examples that they
+            load and, in a backward pass, the gradients that they leave: activations, and what layers need to
+            compute.
         optimizer_work_bytes: what the optimizer held at the peak beyond what it held before the step.
     """
 
@@ -43,7 +43,7 @@ class PhaseMeter:
         # The closure drops the old gradients first.
         self._without_gradients = meter.now_bytes() - gradients_bytes
         self._outside_peak = 0
-        self._closure_peak = self._held = self._rise = 0
+        self._closure_peak = self._held = self._rise = self._forward_rise = 0
         meter.reset()
 
     def closure_begins(self) -> None:
@@ -51,6 +51,10 @@ class PhaseMeter:
         self._outside_peak = max(self._outside_peak, self._meter.peak_bytes())
         self._began = self._meter.now_bytes()
         self._meter.reset()
+
+    def forward_ends(self) -> None:
+        """The first forward pass of this closure is done: no gradient of it stands yet."""
+        self._forward_rise = max(self._forward_rise, self._meter.peak_bytes() - self._began)
 
     def closure_ends(self) -> None:
         """The new gradients stand; all else of the closure is freed."""
@@ -70,11 +74,13 @@ class PhaseMeter:
             loaded_bytes: of the examples that a closure loaded at a time.
         """
         outside = max(self._outside_peak, self._meter.peak_bytes())
+        # At the peak of a backward pass, gradients stand: all of them, at the most.
+        without_gradients = self._rise - gradients_bytes
         in_closure = self._closure_peak >= outside
         update = outside - self._without_gradients - gradients_bytes
         return StepPhases(
             peak_bytes=max(self._closure_peak, outside),
             peak_phase="closure" if in_closure else "update",
-            activations_bytes=max(0, self._rise - gradients_bytes - loaded_bytes),
+            activations_bytes=max(0, self._forward_rise - loaded_bytes, without_gradients - loaded_bytes),
             optimizer_work_bytes=max(0, (self._held if in_closure else update) - batch_bytes),
         )

@@ -30,6 +30,8 @@ class CapacityRecord(Record):
     """The capacity of one axis.
 
     Attributes:
+        limit_bytes: the hard limit of each trial.
+        settings: of training, but for what the axis varies.
         found: the largest size that ran; None if not even the smallest did.
         fails: the smallest size above it that ran out of memory; None if none did.
         peak_bytes: of `found`.
@@ -38,6 +40,8 @@ class CapacityRecord(Record):
     """
 
     axis: str
+    limit_bytes: int
+    settings: dict[str, Any]
     found: int | None
     fails: int | None
     peak_bytes: int | None
@@ -54,7 +58,6 @@ class CapacityReport(Record):
         stand_in: what must be told of the data if it is made up.
         malloc: how the trials' malloc kept freed blocks (see `memory.malloc`).
         components: model, dataset and optimizer with their settings and where they come from.
-        settings: of training, as far as no axis varies them.
     """
 
     limit_bytes: int
@@ -66,7 +69,6 @@ class CapacityReport(Record):
     optimizer: str
     stand_in: str = ""
     components: dict[str, Component]
-    settings: dict[str, Any]
     malloc: Literal["fast", "exact"] = "exact"
     versions: dict[str, str]
     warnings: list[str] = Field(default_factory=list)

@@ -5,7 +5,7 @@ results/<suite>/<run-id>/
   suite.toml     the suite's text, as it was run
   run.json       versions, hardware, experiments, declared cells (RunRecord)
   cells.jsonl    a line for each cell that ended (CellRecord); the last line of a cell wins
-  traces/        <cell_id>.parquet, a row a step
+  traces/        <cell_id>.parquet, a row a step (<cell_id>.2.parquet of a second attempt)
   logs/          <cell_id>.stderr, what the cell's process wrote, if anything
 ```
 """
@@ -59,12 +59,13 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
 
-    def write_trace(self, cell_id: str, rows: Sequence[TraceRow]) -> None:
+    def write_trace(self, cell_id: str, rows: Sequence[TraceRow], attempt: int = 1) -> None:
         """Write a cell's trace, also of a cell that failed on the way."""
-        write_trace(self.trace_path(cell_id), rows)
+        write_trace(self.trace_path(cell_id, attempt), rows)
 
-    def trace_path(self, cell_id: str) -> Path:
-        return self.path / "traces" / f"{cell_id}.parquet"
+    def trace_path(self, cell_id: str, attempt: int = 1) -> Path:
+        """Where the trace of an attempt lies; of later attempts beside the first."""
+        return self.path / "traces" / f"{cell_id}{f'.{attempt}' if attempt > 1 else ''}.parquet"
 
     def log_path(self, cell_id: str) -> Path:
         return self.path / "logs" / f"{cell_id}.stderr"

@@ -17,11 +17,10 @@ PARTS = {
 }
 
 NOTE = (
-    "Activations and what the optimizer holds within a step are of the measured step with the highest "
-    "peak. The "
-    "remainder is what makes up the cell's whole peak: freed blocks that malloc keeps, evaluation; it is "
-    "negative "
-    "where parts were not there at the same time. P: the parameters that are trained."
+    "Activations and what the optimizer holds within a step are measured in the first two steps. The "
+    "remainder is "
+    "what makes up the cell's whole peak: freed blocks that malloc keeps, evaluation, later growth; it is "
+    "negative where parts were not there at the same time. P: the parameters that are trained."
 )
 
 

@@ -137,8 +137,8 @@ def _outcome(column: str, record: CellRecord) -> list[str]:
         expected = " (as expected)" if record.expect else ""
         notes.append(f"{cell}: {record.status}{expected}: {record.reason}")
     for key, why in record.fitted.items():
-        ran = record.ran.get(key, record.settings.get(key))
-        notes.append(f"{column}: {key} {record.requested.get(key)} ran as {ran}: {why}")
+        if key in record.ran:  # not where it never came to run
+            notes.append(f"{column}: {key} {record.requested.get(key)} ran as {record.ran[key]}: {why}")
     if record.attempt > 1:
         notes.append(f"{cell}: attempt {record.attempt}; the ones before ran out of memory")
     return notes

@@ -178,7 +178,8 @@ def warm_up(trainer: Trainer) -> None:
 def _memory_before(trainer: Trainer, spec: OptimizerSpec) -> MemoryRecord:
     """What stands before the first step."""
     parameters_bytes = model_bytes(trainer.model)
-    held_bytes = trainer.profiler.trained_on.now_bytes()
+    # Some optimizers allocate their state when they are made.
+    held_bytes = trainer.profiler.trained_on.now_bytes() - optimizer_state_bytes(trainer.optimizer)
     return MemoryRecord(
         base_host_bytes=resident_bytes(),
         host_peak_method=trainer.profiler.host.method,

@@ -91,6 +91,8 @@ class AccumulatingClosure:
         for number, (images, labels) in enumerate(parts):
             torch.manual_seed(self._draw_seed(number))  # always: no list of modules that draw is complete
             loss = self._objective.summed(self._model(images), labels) / self._total_weight
+            if self._phases is not None and number == 0:
+                self._phases.forward_ends()
             loss.backward()
             part = loss.detach().double()
             total = part if total is None else total + part

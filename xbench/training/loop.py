@@ -27,6 +27,10 @@ from xbench.training.recorder import Diverged, TraceRecorder
 from xbench.training.settings import TrainingSettings
 from xbench.training.splits import Split, epoch_order
 
+# So many steps are broken down by phase, which slows those of small batches: the second is the first that has
+# all of an optimizer's state from its beginning, but for that of a history.
+_BRACKETED_STEPS = 2
+
 
 @dataclass
 class Trainer:
@@ -125,7 +129,7 @@ class Trainer:
         Returns:
             The sum of the losses that were sent to the parent, of this and earlier steps; mostly 0.
         """
-        if step & (step - 1) == 0:  # a power of two: while state may be growing, and seldom later
+        if step <= _BRACKETED_STEPS:
             self._bracketed_step(step, batch)
         else:
             self.profiler.begin()
