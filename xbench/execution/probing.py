@@ -140,7 +140,7 @@ def _probe_axis(job: Job, axis: Axis, fresh: bool, observer: Observer) -> Capaci
 def _notes(job: Job, axis: Axis, capacity: Capacity, started_from_known: bool) -> list[str]:
     notes = []
     if capacity.found is None:
-        notes.append("not even the smallest size fits")
+        notes.append(f"not even the smallest size fits: {capacity.trials[-1].reason}")
     elif capacity.fails is None:
         notes.append(f"memory does not limit {axis.value} up to {capacity.found:,}: nothing failed")
     sizes = [trial.value for trial in capacity.trials]

@@ -54,7 +54,10 @@ def limit_host_memory(limit_bytes: int) -> None:
     resident_bytes = status_bytes("VmRSS", status)
     headroom = limit_bytes - resident_bytes
     if headroom <= 0:
-        raise MemoryError(f"the limit of {limit_bytes} bytes is below what the process holds before training")
+        raise MemoryError(
+            f"the limit of {limit_bytes} bytes is below what the process holds before training, "
+            f"{resident_bytes} bytes"
+        )
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     standing = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
     calibrated = status_bytes("VmData", status) + headroom
