@@ -81,6 +81,17 @@ def test_nothing_may_give_way(run_suite, suite):
     assert "Traceback" not in ran.done.stderr
 
 
+def test_what_a_model_does_not_allow_is_passed_over(run_suite, suite):
+    """Batch normalisation takes no micro-batches; it is the next in the order that gives way."""
+    more = 'adapt = ["micro_batch", "train_size"]\noptimizer = "sgd"'
+    text = suite(normed=more).replace("sized_parts:build_wide", "sized_parts:build_normed")
+    ran = run_suite(text)
+    (cell,) = ran.cells("normed")
+    assert (ran.done.returncode, cell["status"]) == (0, "done"), ran.done.stderr
+    assert list(cell["fitted"]) == ["train_size"]
+    assert cell["ran"]["train_size"] == cell["ran"]["micro_batch"] < 90
+
+
 def test_not_even_the_least_fits(run_suite, suite):
     more = 'adapt = ["micro_batch"]\noptimizer = "sgd"'
     ran = run_suite(suite(hopeless=more), "--set", "hopeless.model.copies=200000")

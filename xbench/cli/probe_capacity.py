@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from xbench.capacity.axes import Axis
 from xbench.cli import EXIT_CELL_FAILED, EXIT_INTERRUPTED
+from xbench.cli.options import AllowImport, Device
 from xbench.cli.output import Format, reader_may_leave, stderr_console, stdout_console
 
 EXAMPLES = """
@@ -31,7 +31,7 @@ def probe_capacity(
     memory_limit: Annotated[
         str | None, typer.Option(help="12GB, 12GiB or 50% of what there is; by default what there is")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")] = None,
+    device: Device = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="micro_batch=16, probe.OPTIMIZER.lr=1e-3"),
@@ -39,16 +39,7 @@ def probe_capacity(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="do not start from what an earlier probe found")
     ] = False,
-    allow_import: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="DIR",
-            exists=True,
-            file_okay=False,
-            resolve_path=True,
-            help="allow module:attribute components from this folder (repeatable)",
-        ),
-    ] = None,
+    allow_import: AllowImport = None,
     form: Annotated[Format, typer.Option("--format", help="how results are printed")] = Format.TABLE,
 ) -> None:
     """Find the largest size that fits into memory, by running it.

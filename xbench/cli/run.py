@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from xbench.cli import EXIT_CELL_FAILED, EXIT_INTERRUPTED
+from xbench.cli.options import AllowImport, Device
 from xbench.cli.output import Format, print_results, stderr_console
 
 EXAMPLES = """
@@ -29,7 +30,7 @@ def run(
             "--set", metavar="KEY=VALUE", help="change a key: epochs=2, suite.device=cpu, adam.lr=[1e-4,1e-3]"
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")] = None,
+    device: Device = None,
     memory_limit: Annotated[
         str | None, typer.Option(help="hard limit of each cell, such as 12GB, 12GiB or 50%")
     ] = None,
@@ -38,16 +39,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="check the suite, print its cells, stop")
     ] = False,
-    allow_import: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="DIR",
-            exists=True,
-            file_okay=False,
-            resolve_path=True,
-            help="let the suite use module:attribute components from this folder (repeatable)",
-        ),
-    ] = None,
+    allow_import: AllowImport = None,
     form: Annotated[Format, typer.Option("--format", help="how results are printed")] = Format.TABLE,
 ) -> None:
     """Run every cell of a suite and print its tables.

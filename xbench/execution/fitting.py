@@ -174,21 +174,20 @@ def _adapted(job: Job, observer: Observer) -> Job:
         return job  # to see it fail is what it is there for
 
     keys: list[str] = []
-    fixed: list[Axis] = []
 
     def largest(settings: CellSettings, axis: Axis) -> int | None:
-        wanted = size_of(settings, axis)
         try:
-            return _largest(job, settings, axis, wanted, observer, keys)
-        except XbenchError:  # batch normalisation, for example, which no micro-batch suits
-            fixed.append(axis)
-            return None
+            return _largest(job, settings, axis, size_of(settings, axis), observer, keys)
+        except XbenchError as error:
+            raise _FixedAxis(axis) from error
 
     sized = job.sized
-    adapted = adapt(sized, job.adapt_order, largest)
-    while fixed and set(fixed) - set(job.fixed):
-        job = replace(job, fixed=tuple(fixed))
-        adapted = adapt(sized, job.adapt_order, largest)
+    while True:
+        try:
+            adapted = adapt(sized, job.adapt_order, largest)
+            break
+        except _FixedAxis as error:  # the other axes are tried without it, from the start
+            job = replace(job, fixed=(*job.fixed, error.axis))
     if adapted is None:
         given = ", ".join(job.cell.adapt)
         return replace(job, unfit=("oom", f"it does not fit {_limit_text(job)}, even with the least {given}"))
@@ -196,6 +195,13 @@ def _adapted(job: Job, observer: Observer) -> Job:
         return job
     fitted = job.with_settings(adapted, f"adapted to fit {_limit_text(job)}")
     return replace(fitted, ceilings=(*job.ceilings, *keys))
+
+
+class _FixedAxis(Exception):
+    """A model does not allow another size on an axis: batch normalisation, for example, no micro-batch."""
+
+    def __init__(self, axis: Axis):
+        self.axis = axis
 
 
 def _ending(error: XbenchError) -> tuple[Status, str]:

@@ -55,6 +55,11 @@ def build_wide(
     return Wide(3 * side * side, num_classes, copies, late_copies, late_from, ballast)
 
 
+def build_normed(num_classes: int, side: int = SIDE, copies: int = 1000) -> nn.Module:
+    """With a layer for which no part of a batch stands for the batch."""
+    return nn.Sequential(nn.BatchNorm2d(3), Wide(3 * side * side, num_classes, copies, None, 0, 0))
+
+
 def build_mlp(num_classes: int, side: int = SIDE, hidden: int = 25_000) -> nn.Module:
     """One hidden layer; 25,000 units have 19.5 MB of parameters on the smallest images."""
     return nn.Sequential(
