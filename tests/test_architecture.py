@@ -19,14 +19,15 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Room -> the rooms that it may import, or single modules of them.
 ALLOWED = {
     "errors": set(),
-    "paths": {"errors"},
+    "paths": {"errors", "units"},
     "units": {"errors"},
-    "components": {"errors", "paths"},
-    "data": {"components", "errors", "paths"},
+    "downloads": {"errors", "paths", "units"},
+    "components": {"downloads", "errors", "paths"},
+    "data": {"components", "downloads", "errors", "paths", "units"},
     "memory": {"errors", "units"},
     "isolation": {"memory", "errors"},
     "records": {"errors"},
-    "training": {"components", "data", "memory", "records", "errors"},
+    "training": {"components", "data", "memory", "records", "errors", "paths"},
     "suite": {"components", "training.settings", "errors", "units"},
     "capacity": {"components", "data", "errors", "isolation", "memory", "paths", "training"},
     "execution": {
@@ -73,6 +74,7 @@ LIGHT_ROOMS = {
     "cli",
     "components",
     "data",
+    "downloads",
     "errors",
     "execution",
     "paths",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from xbench.errors import XbenchError
-from xbench.units import format_bytes, parse_limit
+from xbench.units import format_bytes, parse_duration, parse_limit
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,52 @@ def test_sizes_are_shown_alike_on_both_sides_of_zero(count, shown):
     assert format_bytes(count) == shown
     if count:
         assert format_bytes(-count) == f"-{shown}"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90s", 90),
+        ("15m", 900),
+        ("1h", 3600),
+        ("1h30m", 5400),
+        ("1h 30m", 5400),
+        ("2h05s", 7205),
+        ("1h1m1s", 3661),
+        (" 1.5h ", 5400),
+        ("0.5s", 0.5),
+        ("0h10m", 600),
+        ("90m", 5400),
+        ("100s", 100),
+    ],
+)
+def test_duration(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "lots",
+        "90",
+        "15 minutes",
+        "m",
+        "-5m",
+        "0s",
+        "0h0m",
+        "30m1h",
+        "1m1m",
+        "1h,5m",
+        "5%",
+        "1e3s",
+        ".5s",
+    ],
+)
+def test_what_is_no_duration(text):
+    with pytest.raises(XbenchError, match="is not a duration") as caught:
+        parse_duration(text)
+    assert repr(text) in caught.value.message
+    for form in ("90s", "15m", "1h30m"):
+        assert form in caught.value.hint

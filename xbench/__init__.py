@@ -3,15 +3,26 @@
 The names here are what a plugin needs; everything else is reached through the `xbench` command.
 """
 
-from xbench.components.specs import Dataset, DatasetSpec, Example, ModelSpec, OptimizerSpec
-from xbench.errors import DataNotFound, XbenchError
+from xbench.components.specs import (
+    Dataset,
+    DatasetSpec,
+    Example,
+    Family,
+    ModelSpec,
+    OptimizerSpec,
+    Source,
+)
+from xbench.errors import DataNotFound, WeightsNotFound, XbenchError
 
 __all__ = [
     "DataNotFound",
     "Dataset",
     "DatasetSpec",
     "Example",
+    "Family",
     "ModelSpec",
     "OptimizerSpec",
+    "Source",
+    "WeightsNotFound",
     "XbenchError",
 ]

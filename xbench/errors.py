@@ -27,5 +27,13 @@ class DataNotFound(XbenchError):
     """A dataset is not on this machine: the one failure for which a suite may declare a fallback."""
 
 
+class WeightsNotFound(XbenchError):
+    """A model's trained weights are not on this machine and cannot be fetched: its cells are skipped."""
+
+
+class DownloadFailed(XbenchError):
+    """A server cannot be reached, or does not give what it should."""
+
+
 class Unsupported(XbenchError):
     """An optimizer cannot train a model: its cells are skipped, and nothing is wrong."""

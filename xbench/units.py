@@ -8,6 +8,8 @@ from xbench.errors import XbenchError
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?))?B\s*", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+_DURATION = re.compile(r"\s*(?:(\d+(?:\.\d+)?)h)?\s*(?:(\d+(?:\.\d+)?)m)?\s*(?:(\d+(?:\.\d+)?)s)?\s*")
+_UNITS_S = (3600, 60, 1)
 _SHARE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 
 
@@ -46,6 +48,20 @@ def parse_limit(text: str, whole_bytes: int) -> int:
             hint="write 12GB (10^9 bytes each), 12GiB (2^30) or 50% (of what the machine can give)",
         )
     return size
+
+
+def parse_duration(text: str) -> float:
+    """Read a duration in seconds: `90s`, `15m`, `1h30m`.
+
+    Raises:
+        XbenchError: the text is none, or it is nothing.
+    """
+    match = _DURATION.fullmatch(text)
+    parts = match.groups(default="0") if match else ()
+    seconds = sum(float(part) * unit_s for part, unit_s in zip(parts, _UNITS_S, strict=False))
+    if not seconds:
+        raise XbenchError(f"'{text}' is not a duration", hint="write 90s, 15m or 1h30m")
+    return seconds
 
 
 def format_bytes(count: float) -> str:

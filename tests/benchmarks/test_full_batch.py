@@ -21,7 +21,8 @@ from xbench.execution.inspection import decode_dataset
 from xbench.isolation.child import Limits
 from xbench.isolation.run import call_in_child, run_in_child
 from xbench.memory.host import host_peak_meter, resident_bytes
-from xbench.training.cell import assemble, build_model
+from xbench.training.cell import assemble
+from xbench.training.model import build_model
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.splits import split_examples
 

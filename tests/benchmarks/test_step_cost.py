@@ -18,8 +18,9 @@ from xbench.components.models import REPORT_CNN
 from xbench.components.optimizers import SGD
 from xbench.data.decode import decode
 from xbench.memory.profiler import StepProfile, StepProfiler
-from xbench.training.cell import assemble, build_model
+from xbench.training.cell import assemble
 from xbench.training.loop import Trainer
+from xbench.training.model import build_model
 from xbench.training.recorder import TraceRecorder
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.splits import epoch_order, split_examples

@@ -8,7 +8,15 @@ import random
 import pytest
 from simulated import BASE, MB, PATIENCE, Machine, bounds_of, kinked, linear, play
 
-from xbench.capacity.search import Bounds, Trial, first_failure, largest_fit, next_size, next_slope_size
+from xbench.capacity.search import (
+    Bounds,
+    Trial,
+    first_failure,
+    largest_fit,
+    next_size,
+    next_slope_size,
+    predicted_peak,
+)
 
 LARGEST = (1, 2, 3, 5, 6, 7, 13, 20, 31, 32, 50, 77, 101, 200, 333, 709, 1092, 5000, 37_604, 10**6, 10**7)
 HEADROOMS = (50 * MB, 700 * MB, 12_000 * MB, 80_000 * MB)
@@ -242,3 +250,50 @@ class TestBracket:
 
     def test_failure_ends_the_ascending_sizes(self):
         assert next_slope_size([Trial(1, "fits", 1, 1), Trial(32, "oom")], Bounds(9, 1, 99, 99, 0.01)) is None
+
+
+class TestPredictedPeak:
+    @pytest.mark.parametrize("size", [1, 10, 100, 709, 10**6])
+    def test_lies_on_the_line(self, size):
+        machine = linear(709, 700 * MB)
+        trials = [machine.run(1), machine.run(32)]
+        assert predicted_peak(trials, size) == pytest.approx(machine.peak(size), abs=size)
+
+    def test_is_of_the_largest_two_that_fit(self):
+        """Of two slopes the second: smaller sizes tell nothing of it, in whatever order they ran."""
+        machine = kinked(709, 700 * MB, kink=0.3, slopes=5)
+        trials = [machine.run(size) for size in (600, 1, 400, 32)]
+        assert predicted_peak(trials, 700) == pytest.approx(machine.peak(700), abs=10)
+        assert predicted_peak(trials[1::2], 700) < 0.9 * machine.peak(700)
+
+    def test_is_not_of_two_that_are_near_each_other(self):
+        """Noise would tilt the line."""
+        trials = [Trial(1, "fits", 1000, 1000), Trial(81, "fits", 7, 7), Trial(100, "fits", 100_000, 100_000)]
+        assert predicted_peak(trials, 199) == 199_000
+
+    def test_is_not_of_what_was_charged(self):
+        """That is what a limit counts, which may be more than what is resident."""
+        trials = [Trial(1, "fits", 100, 500), Trial(2, "fits", 200, 9000)]
+        assert predicted_peak(trials, 5) == 500
+
+    def test_failures_say_nothing(self):
+        trials = [Trial(1, "fits", 100, 100), Trial(9, "oom"), Trial(2, "fits", 200, 200), Trial(5, "oom")]
+        assert predicted_peak(trials, 3) == 300
+
+    def test_may_be_flat(self):
+        assert predicted_peak([Trial(1, "fits", 100, 100), Trial(50, "fits", 100, 100)], 70) == 100
+
+    @pytest.mark.parametrize(
+        "trials",
+        [
+            [],
+            [Trial(1, "oom")],
+            [Trial(1, "oom"), Trial(2, "oom")],
+            [Trial(1, "fits", 100, 100)],
+            [Trial(1, "fits", 100, 100), Trial(9, "oom")],
+            [Trial(10, "fits", 100, 100), Trial(9, "fits", 90, 90)],
+            [Trial(5, "fits", 100, 100), Trial(5, "fits", 101, 101)],
+        ],
+    )
+    def test_there_is_none_without_two_that_lie_apart(self, trials):
+        assert predicted_peak(trials, 20) is None

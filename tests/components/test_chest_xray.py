@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xbench.components.chest_xray import CHEST_XRAY, ROOT_VARIABLE, build_chest_xray
+from xbench.components.chest_xray import CHEST_XRAY, CLASSES, ROOT_VARIABLE, build_chest_xray
 from xbench.components.images import read_image
 from xbench.errors import DataNotFound, XbenchError
 
@@ -371,6 +371,32 @@ def test_a_damaged_file_raises(tmp_path, content):
 def test_it_is_no_stand_in_and_names_its_source():
     assert CHEST_XRAY.stand_in == ""
     assert "rscbjbr9sj" in CHEST_XRAY.reference
+
+
+def test_its_source_is_the_published_archive():
+    source = CHEST_XRAY.source
+    assert sum(source.counts.values()) == 5856
+    assert set(source.counts) == {f"{part}/{name}" for part in ("train", "test") for name in CLASSES}
+    assert len(bytes.fromhex(source.sha256)) == 32
+    assert "rscbjbr9sj" in source.url and source.url.startswith("https://")
+    assert "10.17632/rscbjbr9sj.2" in source.citation and "CC BY 4.0" in source.licence
+
+
+def test_its_root_is_found_where_the_loader_looks(tmp_path, monkeypatch):
+    with pytest.raises(DataNotFound, match="chest-xray") as caught:
+        CHEST_XRAY.find_root()
+    assert "xbench data fetch chest-xray" in caught.value.hint
+    in_cache = make_archive(tmp_path / "cache" / CHEST_XRAY.source.folder, SMALL)
+    assert CHEST_XRAY.find_root() == in_cache
+    monkeypatch.setenv(ROOT_VARIABLE, str(make_archive(tmp_path / "mine" / "chest_xray", SMALL).parent))
+    assert CHEST_XRAY.find_root() == tmp_path / "mine" / "chest_xray"
+    assert build_chest_xray(split="kaggle").examples[0].path.is_relative_to(CHEST_XRAY.find_root())
+
+
+def test_its_root_is_found_with_half_of_it_missing(tmp_path, monkeypatch):
+    half = make_archive(tmp_path / "half", {"train/NORMAL": SMALL["train/NORMAL"]})
+    monkeypatch.setenv(ROOT_VARIABLE, str(half))
+    assert CHEST_XRAY.find_root() == half
 
 
 class TestRealImages:

@@ -13,7 +13,6 @@ import pytest
 
 from xbench.components.specs import Dataset, Example
 from xbench.data.decode import decode
-from xbench.data.decoded import PixelReader
 from xbench.errors import XbenchError
 
 HEIGHT, WIDTH, CHANNELS = 4, 5, 3
@@ -85,7 +84,7 @@ def decoded(dataset, strict=False, on_progress=lambda done, total: None):
 
 
 def pixels_of(data) -> np.ndarray:
-    with PixelReader(data, len(data.rows)) as reader:
+    with data.reader(len(data.rows)) as reader:
         return reader.read(data.rows).copy()
 
 
@@ -102,7 +101,7 @@ def test_pixels_are_what_reading_gives(images):
 
 def test_what_is_known_of_the_images_goes_with_their_pixels(images):
     data = decoded(images.dataset(*reversed(images.examples)))
-    with PixelReader(data, 1) as reader:
+    with data.reader(1) as reader:
         for place, row in enumerate(data.rows):
             pixels = reader.read([row])[0]
             (example,) = [e for e in images.examples if np.array_equal(images.read(e), pixels)]
@@ -132,7 +131,7 @@ def test_an_array_that_is_not_contiguous_is_written_as_it_looks(images):
 
 def test_rows_are_read_in_any_order_and_again(images):
     data = decoded(images.dataset())
-    with PixelReader(data, 4) as reader:
+    with data.reader(4) as reader:
         pixels = reader.read([5, 0, 5, 3])
         for place, index in enumerate([5, 0, 5, 3]):
             assert np.array_equal(pixels[place], images.read(images.examples[index]))
@@ -142,7 +141,7 @@ def test_rows_are_read_in_any_order_and_again(images):
 
 def test_a_reader_has_one_buffer(images):
     data = decoded(images.dataset())
-    with PixelReader(data, 3) as reader:
+    with data.reader(3) as reader:
         first = reader.read([0, 1])
         second = reader.read([2, 3, 4])
         assert np.shares_memory(first, second)
@@ -152,7 +151,7 @@ def test_a_reader_has_one_buffer(images):
 def test_a_reader_of_a_file_that_ends_early_says_so(images):
     data = decoded(images.dataset())
     os.truncate(data.pixels_path, 3 * IMAGE_BYTES - 1)
-    with PixelReader(data, 1) as reader:
+    with data.reader(1) as reader:
         reader.read([1])
         with pytest.raises(OSError, match=r"pixels\.u8 ends within row 2"):
             reader.read([2])
@@ -160,7 +159,7 @@ def test_a_reader_of_a_file_that_ends_early_says_so(images):
 
 def test_a_closed_reader_gives_its_file_back(images):
     data = decoded(images.dataset())
-    with PixelReader(data, 1) as reader:
+    with data.reader(1) as reader:
         pass
     with pytest.raises(OSError):
         reader.read([0])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from xbench.capacity.axes import Axis, with_size
-from xbench.execution.inspection import DatasetFacts, Machine
+from xbench.execution.inspection import DatasetFacts, Machine, ModelFacts
 from xbench.execution.job import Job
 from xbench.execution.plan import ResolvedData
 from xbench.suite.grid import Cell, DatasetChoice
@@ -39,6 +39,7 @@ def job_of(tiny_data):
             settings=CellSettings(cell.model, cell.optimizer, cell.training, cell.seed, "cpu"),
             resolved=ResolvedData("bright-and-dark", data, False, facts, ""),
             data=tiny_data,
+            model=ModelFacts(None, ""),
             available=AVAILABLE,
             default_history=None,
             machine=MACHINE,

@@ -429,12 +429,14 @@ def test_axes_of_the_same_name_are_told_apart(cells):
     assert len(set(columns(found))) == len(found) == 4
 
 
-def test_the_reports_suite_is_two_tables_of_built_in_components():
+def test_the_reports_suite_is_its_three_tables_of_built_in_components():
     suite = read_suite(Path(__file__).parents[2] / "suites" / "report.toml")
     known = {(kind, name): settings_of(load(kind, name)) for kind, name in references(suite)}
     found = expand(suite, known).cells
     suite.problems.raise_if_any()
     assert [(c.experiment, c.column) for c in found] == [
+        ("table-1", "sgd"),
+        ("table-1", "adam"),
         ("table-2", "sgd"),
         ("table-2", "adam"),
         ("table-3", "sgd"),
@@ -442,8 +444,8 @@ def test_the_reports_suite_is_two_tables_of_built_in_components():
         ("table-3", "lbfgs"),
     ]
     assert {c.dataset.fallback.name for c in found} == {"synthetic-xray"}
-    assert [c.training.batch_size for c in found] == [5, 5, 5, 5, "full"]
-    assert [c.training.train_size for c in found] == ["all", "all", 1400, 1400, 1400]
+    assert [c.training.batch_size for c in found] == [5, 5, 5, 5, 5, 5, "full"]
+    assert [c.training.train_size for c in found] == ["all", "all", "all", "all", 1400, 1400, 1400]
     # The reference's columns are those of the table that it stands beside.
     for experiment in suite.experiments.values():
         titles = {c.column for c in found if c.experiment == experiment.name}

@@ -381,4 +381,4 @@ def test_lines_are_those_of_the_file_whatever_is_left_out(complaints):
 def test_the_reports_suite_has_nothing_wrong():
     suite = read_suite(Path(__file__).parents[2] / "suites" / "report.toml")
     suite.problems.raise_if_any()
-    assert [e.name for e in suite.experiments.values()] == ["table-2", "table-3"]
+    assert [e.name for e in suite.experiments.values()] == ["table-1", "table-2", "table-3"]

@@ -7,7 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from xbench.capacity.search import Bounds, Trial, first_failure, largest_fit, next_size, next_slope_size
+from xbench.capacity.search import (
+    Bounds,
+    Trial,
+    first_failure,
+    largest_fit,
+    next_size,
+    next_slope_size,
+    predicted_peak,
+)
 from xbench.errors import XbenchError
 from xbench.isolation.child import Limits
 from xbench.isolation.run import Ending, run_in_child
@@ -66,6 +74,7 @@ class _Trials:
             XbenchError: it failed for another reason than memory.
         """
         before = len(self.done)
+        predicted = None if size is None else predicted_peak(self.done, size)
         trying, started = bounds.lowest if size is None else size, time.perf_counter()
 
         def hear(message: int | Trial) -> None:
@@ -73,7 +82,8 @@ class _Trials:
             if isinstance(message, int):
                 trying = message
                 return
-            self._add(replace(message, seconds=time.perf_counter() - started))
+            seconds = time.perf_counter() - started
+            self._add(replace(message, predicted_bytes=predicted, seconds=seconds))
             started = time.perf_counter()
 
         limits = replace(limits, malloc="exact")
@@ -82,7 +92,7 @@ class _Trials:
             if not ending.out_of_memory:
                 raise _other_failure(trying, ending)
             seconds = time.perf_counter() - started
-            self._add(Trial(trying, "oom", seconds=seconds, reason=ending.reason))
+            self._add(Trial(trying, "oom", predicted_bytes=predicted, seconds=seconds, reason=ending.reason))
         return self.done[before:]
 
     def _add(self, trial: Trial) -> None:

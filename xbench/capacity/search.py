@@ -31,6 +31,7 @@ class Trial:
         peak_bytes: the process's resident peak (on CUDA the allocator's reserved peak); None if it ran out.
         charged_bytes: what the limit counted at the peak, which may be more: memory that is allocated and not
             filled.
+        predicted_bytes: what earlier trials said that the peak would be; None if they said nothing.
         seconds: wall time, the start of the process included.
         reason: what failed, if it ran out of memory.
     """
@@ -39,6 +40,7 @@ class Trial:
     outcome: Literal["fits", "oom"]
     peak_bytes: int | None = None
     charged_bytes: int | None = None
+    predicted_bytes: int | None = None
     seconds: float = 0.0
     reason: str = ""
 
@@ -158,14 +160,29 @@ def _just_below(predicted: float, bounds: Bounds) -> int:
     return int(predicted * (1 - bounds.tolerance / 4))
 
 
+def predicted_peak(trials: Sequence[Trial], value: int) -> int | None:
+    """The peak of a size by the line through two sizes that fit; None where there is no such line."""
+    pair = _apart(trials)
+    if pair is None:
+        return None
+    lower, upper = pair
+    slope = (upper.peak_bytes - lower.peak_bytes) / (upper.value - lower.value)
+    return round(upper.peak_bytes + slope * (value - upper.value))
+
+
+def _apart(trials: Sequence[Trial]) -> tuple[Trial, Trial] | None:
+    """The largest size that fits and the largest that is well below it: nearer, noise would tilt the line."""
+    fits = sorted((t for t in trials if t.outcome == "fits"), key=lambda t: t.value)
+    lower = [t for t in fits if t.value <= fits[-1].value * 0.8]
+    return (lower[-1], fits[-1]) if lower else None
+
+
 def _predicted(trials: Sequence[Trial], bounds: Bounds) -> float | None:
     """Where the line through two sizes that fit meets the limit; None where it does not rise."""
-    fits = sorted((t for t in trials if t.outcome == "fits"), key=lambda t: t.value)
-    upper = fits[-1]
-    # Nearer to each other, noise would tilt the line.
-    lower = next((t for t in reversed(fits) if t.value <= upper.value * 0.8), None)
-    if lower is None:
+    pair = _apart(trials)
+    if pair is None:
         return None
+    lower, upper = pair
     rise, headroom = upper.charged_bytes - lower.charged_bytes, bounds.limit_bytes - lower.charged_bytes
     if rise <= 0 or rise < _CLEAR_SHARE * headroom:
         return None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from xbench.capacity.axes import Axis, trial_settings
 from xbench.data.decoded import DecodedDataset
+from xbench.data.features import FeatureFile
 from xbench.errors import Unsupported, XbenchError
 from xbench.training.settings import CellSettings
 
@@ -26,12 +27,14 @@ class TrainingWorkload:
     Attributes:
         settings: of the cell; what the axis varies is replaced.
         import_dirs: folders that `module:attribute` components may be imported from.
+        features: outputs of the model's frozen part for some of the images: trials use these alone.
     """
 
     settings: CellSettings
     data: DecodedDataset
     axis: Axis
     import_dirs: tuple[str, ...] = ()
+    features: FeatureFile | None = None
 
     def prepare(self) -> Callable[[int], None]:
         """See `probe.Workload`. Examples are drawn again beyond the dataset's size.
@@ -41,13 +44,15 @@ class TrainingWorkload:
             XbenchError: the settings cannot be met.
         """
         from xbench.components import registry
-        from xbench.training.cell import build_model
+        from xbench.training.model import model_to_train
         from xbench.training.requirements import unmet_requirement
 
         optimizer = self.settings.optimizer.name
         spec = registry.load("optimizer", optimizer, self.import_dirs)
         model_spec = registry.load("model", self.settings.model.name, self.import_dirs)
-        reason = unmet_requirement(spec, optimizer, build_model(model_spec, self.settings, self.data))
+        model = model_to_train(model_spec, self.settings, self.data, self.features)
+        reason = unmet_requirement(spec, optimizer, model)
+        del model  # each trial makes its own
         if reason is not None:
             raise Unsupported(reason)
         if self.axis is Axis.HISTORY_SIZE and spec.fill_state is None:
@@ -58,10 +63,7 @@ class TrainingWorkload:
 
         def run(value: int) -> None:
             with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
-                trainer = _trainer(
-                    trial_settings(self.settings, self.axis, value), self.data, self.import_dirs, scratch
-                )
-                _train(trainer, spec)
+                _train(self.trainer(value, scratch), spec)
 
         return run
 
@@ -69,8 +71,7 @@ class TrainingWorkload:
         """A closure of a step at a size, with the loading of its examples, to be timed, and the number of
         examples it sees. Called in a child."""
         with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
-            settings = trial_settings(self.settings, self.axis, value)
-            trainer = _trainer(settings, self.data, self.import_dirs, scratch)
+            trainer = self.trainer(value, scratch)
 
         def closure() -> object:
             trainer.closure.start(1, trainer.split.train[: trainer.batch_size])
@@ -78,26 +79,35 @@ class TrainingWorkload:
 
         return closure, trainer.batch_size
 
+    def trainer(self, value: int, scratch: str) -> Trainer:
+        """What trains at a size. Called in a child.
 
-def _trainer(
-    settings: CellSettings, data: DecodedDataset, import_dirs: tuple[str, ...], scratch: str
-) -> Trainer:
-    import numpy as np
+        Args:
+            scratch: folder for the selected weights.
+        """
+        import numpy as np
 
-    from xbench.components import registry
-    from xbench.training.cell import assemble, build_model
-    from xbench.training.splits import Split, split_examples
+        from xbench.components import registry
+        from xbench.training.cell import assemble
+        from xbench.training.model import model_to_train
+        from xbench.training.splits import Split, split_examples
 
-    model_spec = registry.load("model", settings.model.name, import_dirs)
-    optimizer_spec = registry.load("optimizer", settings.optimizer.name, import_dirs)
-    everything = settings.training.model_copy(update={"train_size": "all"})
-    split = split_examples(data, everything, settings.seed)
-    size = settings.training.train_size
-    train = split.train if isinstance(size, str) else np.resize(split.train, size)
-    model = build_model(model_spec, settings, data)
-    drawn = Split(train, split.validation, split.test)
-    send = lambda message: None  # noqa: E731 - nobody listens to a trial's steps
-    return assemble(send, settings, data, model_spec, optimizer_spec, model, drawn, Path(scratch))
+        settings, data = trial_settings(self.settings, self.axis, value), self.data
+        model_spec = registry.load("model", settings.model.name, self.import_dirs)
+        optimizer_spec = registry.load("optimizer", settings.optimizer.name, self.import_dirs)
+        everything = settings.training.model_copy(update={"train_size": "all"})
+        split = split_examples(data, everything, settings.seed)
+        train, size = split.train, settings.training.train_size
+        if self.features is not None:
+            train = train[self.features.present()[data.rows[train]]]
+        drawn = Split(
+            train if isinstance(size, str) else np.resize(train, size), split.validation, split.test
+        )
+        model = model_to_train(model_spec, settings, data, self.features)
+        send = lambda message: None  # noqa: E731 - nobody listens to a trial's steps
+        return assemble(
+            send, settings, data, model_spec, optimizer_spec, model, drawn, Path(scratch), self.features
+        )
 
 
 def _train(trainer: Trainer, spec: OptimizerSpec) -> None:

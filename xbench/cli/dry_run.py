@@ -10,19 +10,27 @@ from rich.table import Table
 from rich.text import Text
 
 from xbench.cli.output import Format, stderr_console, stdout_console
+from xbench.execution.job import Job
 from xbench.execution.plan import PlannedRun
+from xbench.execution.schedule import estimate_s, features_s
 from xbench.report.export import markdown_line
 from xbench.report.terminal import print_line
-from xbench.units import format_bytes
+from xbench.units import format_bytes, format_seconds
 
 
-def print_cells(plan: PlannedRun, form: Format) -> None:
-    """Print what would run, in order; warnings go to stderr."""
+def print_cells(plan: PlannedRun, jobs: list[Job], form: Format) -> None:
+    """Print what would run, in order, and how long it would take; warnings go to stderr."""
     for warning in dict.fromkeys(data.warning for data in plan.data if data.warning):
         print_line(stderr_console(), f"warning: {warning}", "bold yellow")
-    rows = _rows(plan)
+    for missing in dict.fromkeys(job.model.missing for job in jobs if job.model.missing and not job.unfit):
+        print_line(stderr_console(), f"to be downloaded: {missing}", "yellow")
+    for reason in dict.fromkeys(job.unfit[1] for job in jobs if job.unfit):
+        print_line(stderr_console(), f"skipped: {reason}", "yellow")
+    rows = [_row(plan, job) for job in jobs]
     if form is Format.JSON:
-        print(json.dumps({"suite": plan.name, "device": plan.machine.device, "cells": rows}, indent=2))
+        times = {"estimated_s": estimate_s(jobs), "time_limit": plan.suite.header.time_limit}
+        document = {"suite": plan.name, "device": plan.machine.device, **times, "cells": rows}
+        print(json.dumps(document, indent=2))
     elif form is Format.CSV:
         writer = csv.DictWriter(sys.stdout, rows[0])
         writer.writeheader()
@@ -36,27 +44,45 @@ def print_cells(plan: PlannedRun, form: Format) -> None:
             table.add_column(name.replace("_", " "))
         for row in rows:
             table.add_row(*(Text(str(cell)) for cell in row.values()))
-        stdout_console().print(table)
+        console = stdout_console()
+        console.print(table)
+        print_line(console, _time_line(plan, jobs), "dim")
+
+
+def _time_line(plan: PlannedRun, jobs: list[Job]) -> str:
+    line = f"estimated time: {format_seconds(estimate_s(jobs))}"
+    of_features_s = sum(features_s(jobs).values())
+    if of_features_s:
+        line += f", of which computing features: {format_seconds(of_features_s)}"
+    line += "; decoding and fitting not included"
+    limit = plan.suite.header.time_limit
+    return f"{line}; time limit: {limit}" if limit else line
+
+
+def _estimate(job: Job) -> str:
+    if job.unfit is not None:
+        return "skipped"
+    return "unknown" if job.estimated_s is None else format_seconds(job.estimated_s)
 
 
 def _limit(limit_bytes: int | None) -> str:
     return "none" if limit_bytes is None else format_bytes(limit_bytes)
 
 
-def _rows(plan: PlannedRun) -> list[dict[str, str | int]]:
-    return [
-        {
-            "experiment": cell.experiment,
-            "cell": cell.column,
-            "seed": cell.seed,
-            "model": cell.model.name,
-            "dataset": data.choice.name,
-            "train_size": cell.training.train_size,
-            "epochs": cell.training.epochs,
-            "batch_size": cell.training.batch_size,
-            "micro_batch": cell.training.micro_batch,
-            "memory_limit": _limit(plan.limit_of(cell)),
-            "adapt": ", ".join(cell.adapt),
-        }
-        for cell, data in zip(plan.cells, plan.data, strict=True)
-    ]
+def _row(plan: PlannedRun, job: Job) -> dict[str, str | int]:
+    cell, training = job.cell, job.cell.training
+    stand_in = f" ({job.model.stand_in})" if job.model.stand_in else ""
+    return {
+        "experiment": cell.experiment,
+        "cell": cell.column,
+        "seed": cell.seed,
+        "model": cell.model.name + stand_in,
+        "dataset": job.resolved.choice.name,
+        "train_size": training.train_size,
+        "epochs": training.epochs,
+        "batch_size": training.batch_size,
+        "micro_batch": training.micro_batch,
+        "memory_limit": _limit(plan.limit_of(cell)),
+        "adapt": ", ".join(cell.adapt),
+        "estimate": _estimate(job),
+    }

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from xbench.cli.output import stdout_console
-from xbench.components.registry import KINDS, did_you_mean, registrations
+from xbench.components.registry import KINDS, did_you_mean, find, registrations
 from xbench.components.settings import settings_of
-from xbench.components.specs import ModelSpec, OptimizerSpec, Spec
+from xbench.components.specs import Family, ModelSpec, OptimizerSpec, Spec
 from xbench.errors import XbenchError
 
 EXAMPLES = """
@@ -19,34 +19,56 @@ Examples:
 
 - `xbench info lbfgs`
 - `xbench info chest-xray`
+- `xbench info torchvision/resnet18`
 """
 
 
 def info(
-    name: Annotated[str, typer.Argument(help="a model, optimizer or dataset", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="a model, optimizer or dataset, or a family of them", show_default=False)
+    ],
 ) -> None:
     """Show what a component is, what it needs and its settings with their defaults."""
-    found = [known[name] for kind in KINDS if name in (known := registrations(kind))]
+    found = [registration for kind in KINDS if (registration := find(kind, name))]
     if not found:
         names = [registered for kind in KINDS for registered in registrations(kind)]
-        raise XbenchError(f"nothing is called '{name}'.{did_you_mean(name, names)}", hint="try `xbench list`")
+        guess = did_you_mean(name.partition("/")[0], names)
+        raise XbenchError(f"nothing is called '{name}'.{guess}", hint="try `xbench list`")
     console = stdout_console()
     for registration in found:
-        spec = registration.load()
-        console.print(Text(f"{registration.kind} {name}", style="bold"), Text(spec.summary))
+        component = registration.load()
+        if not isinstance(component, Family) or name != registration.name:
+            component = registration.load_spec(name)
+        console.print(Text(f"{registration.kind} {name}", style="bold"), Text(component.summary))
         origin = f"from {registration.distributions[0]}"
-        console.print(Text("; ".join([origin, *_needs(spec), *([spec.reference] if spec.reference else [])])))
-        settings = settings_of(spec)
-        table = Table(title="settings", title_justify="left")
-        table.add_column("name")
-        table.add_column("default")
-        for setting in settings.required:
-            table.add_row(Text(setting), Text("(required)"))
-        for setting, default in settings.defaults.items():
-            table.add_row(Text(setting), Text(_toml(default)))
-        if settings.is_open:
-            table.add_row(Text("..."), Text("any further setting is passed on"))
-        console.print(table)
+        reference = [component.reference] if component.reference else []
+        if isinstance(component, Family):
+            console.print(Text("; ".join([origin, *reference])))
+            console.print(Text(_members(name, component)))
+        else:
+            console.print(Text("; ".join([origin, *_needs(component), *reference])))
+            console.print(_settings_table(component))
+
+
+def _members(name: str, family: Family) -> str:
+    if family.members is None:
+        return f"a family: `xbench info {name}/NAME` shows one of it"
+    members = [f"{name}/{member}" for member in family.members()]
+    return "\n".join([f"a family of {len(members)}:", *members])
+
+
+def _settings_table(spec: Spec) -> Table:
+    settings = settings_of(spec)
+    table = Table(title="settings", title_justify="left")
+    table.add_column("name")
+    table.add_column("default")
+    for setting in settings.required:
+        table.add_row(Text(setting), Text("(required)"))
+    for setting, default in settings.defaults.items():
+        table.add_row(Text(setting), Text(_toml(default)))
+    if settings.is_open:
+        table.add_row(Text("..."), Text("any further setting is passed on"))
+    return table
 
 
 def _needs(spec: Spec) -> list[str]:
@@ -62,6 +84,8 @@ def _toml(default: object) -> str:
     """A default as one would write it in a suite."""
     if default is None:
         return "(none)"
+    if default == "":
+        return '""'
     if isinstance(default, bool):
         return str(default).lower()
     return str(list(default)) if isinstance(default, tuple) else str(default)

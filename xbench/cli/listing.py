@@ -12,6 +12,7 @@ from rich.text import Text
 
 from xbench.cli.output import stdout_console
 from xbench.components.registry import Kind, Registration, registrations
+from xbench.components.specs import Family
 from xbench.errors import XbenchError
 
 EXAMPLES = """
@@ -57,8 +58,12 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _row(registration: Registration) -> tuple[Text, Text, Text]:
+    name = registration.name
     try:
-        what = Text(registration.load().summary)
+        component = registration.load()
+        what = Text(component.summary)
+        if isinstance(component, Family):
+            name += "/..."
     except XbenchError as error:
         what = Text(f"broken: {error.message}", style="red")
-    return Text(registration.name), Text(" and ".join(registration.distributions)), what
+    return Text(name), Text(" and ".join(registration.distributions)), what

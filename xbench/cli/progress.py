@@ -31,7 +31,8 @@ class ProgressDisplay:
             transient=True,
             disable=not sys.stderr.isatty(),
         )
-        self._decoding: dict[str, Any] = {}
+        self._once: dict[str, Any] = {}
+        self._estimates = False
         self._cells = self._steps = None
         self._count = self._total = 0
         self.folder: Path | None = None
@@ -44,10 +45,27 @@ class ProgressDisplay:
         self._bars.stop()
 
     def decoding(self, dataset: str, done: int, total: int) -> None:
-        if dataset not in self._decoding:
-            self._say(f"decoding {total:,} images of {dataset}, once", "dim")
-            self._decoding[dataset] = self._bars.add_task(f"decoding {dataset}", total=total, detail="")
-        self._bars.update(self._decoding[dataset], completed=done, visible=done < total)
+        said = f"decoding {total:,} images of {dataset}, once"
+        self._advance(said, f"decoding {dataset}", done, total)
+
+    def fetching(self, name: str, done_bytes: int, total_bytes: int) -> None:
+        self._advance(f"downloading {name}", f"downloading {name}", done_bytes, total_bytes)
+
+    def computing_features(self, cell: PlannedCell, done: int, total: int) -> None:
+        said = f"computing features of {total:,} images for {_name(cell)}, once"
+        self._advance(said, "features", done, total)
+
+    def estimating(self, cell: PlannedCell) -> None:
+        if not self._estimates:
+            self._say("estimating times", "dim")
+        self._estimates = True
+
+    def _advance(self, said: str, title: str, done: int, total: int) -> None:
+        """A bar of work that is done once, and a line when it begins."""
+        if said not in self._once:
+            self._say(said, "dim")
+            self._once[said] = self._bars.add_task(title, total=total, detail="")
+        self._bars.update(self._once[said], completed=done, visible=done < total)
 
     def fitting(self, cell: PlannedCell, setting: str, trial: Trial | None = None) -> None:
         if trial is None:

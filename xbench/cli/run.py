@@ -34,10 +34,13 @@ def run(
     memory_limit: Annotated[
         str | None, typer.Option(help="hard limit of each cell, such as 12GB, 12GiB or 50%")
     ] = None,
+    time_limit: Annotated[
+        str | None, typer.Option(help="of the whole run, such as 15m: what cannot end within it is skipped")
+    ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="number of seeds of every cell")] = None,
     out: Annotated[Path, typer.Option(help="folder for results")] = Path("results"),
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="check the suite, print its cells, stop")
+        bool, typer.Option("--dry-run", help="check the suite, print its cells with time estimates, stop")
     ] = False,
     allow_import: AllowImport = None,
     form: Annotated[Format, typer.Option("--format", help="how results are printed")] = Format.TABLE,
@@ -51,12 +54,12 @@ def run(
     from xbench.cli.dry_run import print_cells
     from xbench.cli.progress import ProgressDisplay
     from xbench.execution.plan import plan_run
-    from xbench.execution.run import run_plan
+    from xbench.execution.run import preview, run_plan
     from xbench.isolation.server import start_server
     from xbench.suite.overrides import SuiteOption
     from xbench.suite.reader import read_suite
 
-    flags = {"device": device, "memory-limit": memory_limit, "seeds": seeds}
+    flags = {"device": device, "memory-limit": memory_limit, "time-limit": time_limit, "seeds": seeds}
     overrides = [SuiteOption(name, str(value)) for name, value in flags.items() if value is not None]
     display = ProgressDisplay()
     try:
@@ -64,7 +67,9 @@ def run(
         start_server()
         plan = plan_run(text, [str(directory) for directory in allow_import or []])
         if dry_run:
-            print_cells(plan, form)
+            with display:
+                jobs = preview(plan, display)
+            print_cells(plan, jobs, form)
             return
         with display:
             folder = run_plan(plan, out, display)

@@ -13,13 +13,29 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from xbench.components.images import IMAGE_SUFFIXES, read_image
-from xbench.components.specs import Dataset, DatasetSpec, Example
+from xbench.components.images import IMAGE_SUFFIXES, check_image_size, list_images, read_square
+from xbench.components.specs import Dataset, DatasetSpec, Example, Source
 from xbench.errors import DataNotFound, XbenchError
 from xbench.paths import cache_dir
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 ROOT_VARIABLE = "XBENCH_CHEST_XRAY_ROOT"
+
+# Size and hash are those that others have recorded of the archive; the counts are of the data's own page.
+CHEST_XRAY_SOURCE = Source(
+    url="https://data.mendeley.com/public-files/datasets/rscbjbr9sj/files/"
+    "f12eaf6d-6023-432f-acc9-80c9d7393433/file_downloaded",
+    sha256="13efc055629733dbab07877f8b3c9f81097840dbcdaa326a8542322c2281ce36",
+    size_bytes=1_235_512_464,
+    unpacked_bytes=1_300_000_000,  # about: JPEG files hardly shrink in a zip
+    counts={"train/NORMAL": 1349, "train/PNEUMONIA": 3883, "test/NORMAL": 234, "test/PNEUMONIA": 390},
+    folder="chest-xray",
+    page="https://data.mendeley.com/datasets/rscbjbr9sj/2",
+    licence="Creative Commons Attribution 4.0 International (CC BY 4.0), "
+    "https://creativecommons.org/licenses/by/4.0/",
+    citation="Kermany, Daniel; Zhang, Kang; Goldbaum, Michael (2018), Labeled Optical Coherence Tomography "
+    "(OCT) and Chest X-Ray Images for Classification, Mendeley Data, V2, doi:10.17632/rscbjbr9sj.2",
+)
 
 # The report tested on 390 PNEUMONIA and 465 NORMAL: Kaggle's test split (390 / 234) and this many of train.
 MOVED_NORMAL = 231
@@ -48,9 +64,8 @@ def build_chest_xray(root: str | None = None, split: str = "report", image_size:
     """
     if split not in ("report", "kaggle"):
         raise XbenchError(f"split '{split}' of chest-xray is neither 'report' nor 'kaggle'")
-    if not isinstance(image_size, int) or not 8 <= image_size <= 4096:
-        raise XbenchError(f"image_size {image_size} of chest-xray is not a whole number within 8 to 4096")
-    folder = _find_root(root)
+    check_image_size(image_size, "chest-xray")
+    folder = _find_root(root, whole=True)
     examples = tuple(example for part in ("train", "val", "test") for example in _list(folder, part))
     for part in ("train", "test"):
         for label, name in enumerate(CLASSES):
@@ -71,48 +86,53 @@ def build_chest_xray(root: str | None = None, split: str = "report", image_size:
         positive="PNEUMONIA",
         shape=(3, image_size, image_size),
         examples=examples,
-        read=partial(_read, image_size=image_size),
+        read=partial(read_square, image_size=image_size),
         notes=notes,
     )
 
 
-def _find_root(root: str | None) -> Path:
+def find_chest_xray() -> Path:
+    """The folder that holds the archive, or some of it, where a suite names no `root`.
+
+    Raises:
+        DataNotFound: there is none.
+    """
+    return _find_root(None, whole=False)
+
+
+def _find_root(root: str | None, whole: bool) -> Path:
     wanted = root or os.environ.get(ROOT_VARIABLE)
-    base = Path(wanted).expanduser() if wanted else cache_dir() / "chest-xray"
+    base = Path(wanted).expanduser() if wanted else cache_dir() / CHEST_XRAY_SOURCE.folder
     for folder in (base, base / "chest_xray"):
-        if (folder / "train").is_dir() and (folder / "test").is_dir():
+        present = [(folder / part).is_dir() for part in ("train", "test")]
+        if all(present) or (any(present) and not whole):
             return folder
     raise DataNotFound(
         f"chest-xray: no train/ and test/ in {base}",
-        hint=f"unpack the Kaggle archive there, set {ROOT_VARIABLE}, or give the suite's dataset a `root`",
+        hint="get it with `xbench data fetch chest-xray`; or, if you have the Kaggle archive, unpack it "
+        f"there, set {ROOT_VARIABLE}, or give the suite's dataset a `root`",
     )
 
 
 def _list(folder: Path, part: str) -> list[Example]:
-    examples = []
-    for label, class_name in enumerate(CLASSES):
-        directory = folder / part / class_name
-        if not directory.is_dir():
-            continue
-        for path in sorted(directory.iterdir()):
-            if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
-                continue  # archives made on macOS carry ._ files beside every image
-            split = "test" if part == "test" else "train"
-            examples.append(
-                Example(
-                    name=f"{part}/{class_name}/{path.name}",
-                    label=label,
-                    split=split,
-                    group=f"{split}/{class_name}/{_patient(path)}",
-                    path=path,
-                )
-            )
-    return examples
+    split = "test" if part == "test" else "train"
+    return [
+        Example(
+            name=f"{part}/{class_name}/{relative}",
+            label=label,
+            split=split,
+            group=f"{split}/{class_name}/{_patient(relative.name)}",
+            path=folder / part / class_name / relative,
+        )
+        for label, class_name in enumerate(CLASSES)
+        if (folder / part / class_name).is_dir()
+        for relative in list_images(folder / part / class_name)
+    ]
 
 
-def _patient(path: Path) -> str:
-    match = _PATIENT.match(path.name)
-    return match.group(1).lstrip("0") if match else path.name
+def _patient(name: str) -> str:
+    match = _PATIENT.match(name)
+    return match.group(1).lstrip("0") if match else name
 
 
 def _report_split(examples: tuple[Example, ...]) -> tuple[Example, ...]:
@@ -140,12 +160,10 @@ def _report_split(examples: tuple[Example, ...]) -> tuple[Example, ...]:
     return tuple(replace(e, split="test") if e.group in moved else e for e in examples)
 
 
-def _read(example: Example, image_size: int):
-    return read_image(example.path, image_size, image_size)
-
-
 CHEST_XRAY = DatasetSpec(
     factory=build_chest_xray,
+    source=CHEST_XRAY_SOURCE,
+    find_root=find_chest_xray,
     summary="pediatric chest X-rays, NORMAL against PNEUMONIA (Kaggle's folder layout)",
     reference="Kermany, Zhang, Goldbaum 2018, Mendeley Data, doi:10.17632/rscbjbr9sj, CC BY 4.0",
 )

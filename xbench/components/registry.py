@@ -17,7 +17,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Literal, get_args
 
-from xbench.components.specs import DatasetSpec, ModelSpec, OptimizerSpec, Spec
+from xbench.components.specs import DatasetSpec, Family, ModelSpec, OptimizerSpec, Spec
 from xbench.errors import XbenchError
 
 Kind = Literal["model", "optimizer", "dataset"]
@@ -39,11 +39,12 @@ class Registration:
         """The claiming distributions, as `name version`."""
         return tuple(_distribution(claim) for claim in self.claims)
 
-    def load(self) -> Spec:
-        """Import the component's spec.
+    def load(self) -> Spec | Family:
+        """Import the component's spec, or the family that the name stands for.
 
         Raises:
-            XbenchError: two distributions claim the name, the import fails, or it is no spec of its kind.
+            XbenchError: two distributions claim the name, the import fails, or it is neither a spec of its
+                kind nor a family.
         """
         if len(self.claims) > 1:
             claimants = " and ".join(self.distributions)
@@ -54,9 +55,40 @@ class Registration:
         claim = self.claims[0]
         where = f"{self.kind} '{self.name}' of {self.distributions[0]} ({claim.value})"
         try:
-            spec = claim.load()
+            component = claim.load()
         except (Exception, SystemExit) as error:  # a broken plugin must not take the rest with it
             raise XbenchError(f"{where} cannot be imported: {_one_line(error)}") from error
+        return component if isinstance(component, Family) else _checked(self.kind, component, where)
+
+    def load_spec(self, reference: str) -> Spec:
+        """The spec that is meant by this name, or by `NAME/MEMBER` if it is that of a family.
+
+        Raises:
+            XbenchError: as `load`; or a family's member is not named, is none, or is broken.
+        """
+        component = self.load()
+        if isinstance(component, Family):
+            return self._load_member(component, reference.removeprefix(self.name).removeprefix("/"))
+        if reference != self.name:
+            raise XbenchError(
+                f"{self.kind} '{self.name}' is no family: there is no '{reference}'",
+                hint=f"`xbench info {self.name}` tells what it is",
+            )
+        return component
+
+    def _load_member(self, family: Family, member: str) -> Spec:
+        if not member:
+            raise XbenchError(
+                f"'{self.name}' is a family of {self.kind}s: name one of them, `{self.name}/NAME`",
+                hint=f"`xbench info {self.name}` tells more",
+            )
+        where = f"{self.kind} '{self.name}/{member}' of {self.distributions[0]}"
+        try:
+            spec = family.load_member(member)
+        except XbenchError:
+            raise
+        except (Exception, SystemExit) as error:  # a plugin's function may raise anything
+            raise XbenchError(f"{where} is broken: {_one_line(error)}") from error
         return _checked(self.kind, spec, where)
 
 
@@ -71,7 +103,7 @@ def registrations(kind: Kind) -> dict[str, Registration]:
 
 
 def load(kind: Kind, reference: str, import_dirs: Sequence[str] = ()) -> Spec:
-    """The spec that a suite means by `reference`: a registered name, or `module:attribute`.
+    """The spec that a suite means by `reference`: a registered name, `family/member`, or `module:attribute`.
 
     Args:
         import_dirs: folders that `module:attribute` may be imported from; with none, it is refused.
@@ -81,15 +113,21 @@ def load(kind: Kind, reference: str, import_dirs: Sequence[str] = ()) -> Spec:
     """
     if ":" in reference:
         return _import_reference(kind, reference, import_dirs)
-    known = registrations(kind)
-    if reference not in known:
+    registration = find(kind, reference)
+    if registration is None:
         raise XbenchError(unknown_name(kind, reference), hint=listing_hint(kind))
-    return known[reference].load()
+    return registration.load_spec(reference)
+
+
+def find(kind: Kind, reference: str) -> Registration | None:
+    """The registration of a name, or of the family in front of its first "/"; nothing is imported."""
+    known = registrations(kind)
+    return known.get(reference) or known.get(reference.partition("/")[0])
 
 
 def origin(kind: Kind, reference: str) -> str:
     """The distribution behind a component, as `name version`; "" for code that has no package."""
-    registration = registrations(kind).get(reference)
+    registration = None if ":" in reference else find(kind, reference)
     return " and ".join(registration.distributions) if registration else ""
 
 
@@ -105,7 +143,7 @@ def code_stamp(reference: str, import_dirs: Sequence[str] = ()) -> str:
 
 def unknown_name(kind: Kind, name: str) -> str:
     """The message for a name that nothing claims, with a guess at what was meant."""
-    return f"unknown {kind} '{name}'.{did_you_mean(name, registrations(kind))}"
+    return f"unknown {kind} '{name}'.{did_you_mean(name.partition('/')[0], registrations(kind))}"
 
 
 def listing_hint(kind: Kind) -> str:

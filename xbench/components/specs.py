@@ -10,7 +10,7 @@ xbench fills): their names, defaults and types are read from its signature, and 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -108,14 +108,89 @@ class ModelSpec(Spec):
     """A classifier: `factory(num_classes, **settings) -> torch.nn.Module`, from (N, C, H, W) float images in
     the normalised range to (N, num_classes) logits.
 
+    A parameter that is not to be trained has `requires_grad` off. If all that are trained lie in one
+    submodule that comes last, what is in front of it is computed once per image (see `training.frozen`).
+
     Attributes:
         input_shape: the (channels, height, width) that it takes, or None for any.
         mean, std: per-channel normalisation of pixels in [0, 1]; one value stands for all channels.
+        obtain: `obtain(settings, may_download, on_progress) -> str`, or `"module:attribute"` of it: makes
+            sure that the files which the factory reads with these settings (defaults included) are on this
+            machine, and returns what identifies their content, "" for none. It is called in a process of
+            its own before the factory is, and tells `on_progress(name, done_bytes, total_bytes)` of a
+            download. It raises `xbench.WeightsNotFound` where they cannot be had.
+        untrained: from settings (defaults included) to those of the same network that need no files, to see
+            how long it takes before they are fetched; None if there are none.
+        stand_in: what to tell a reader of a model with these settings (defaults included) if its weights are
+            not what its name promises (`"random weights"`); empty otherwise.
     """
 
     input_shape: tuple[int, int, int] | None = None
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
+    obtain: Callable[[Mapping[str, Any], bool, Callable[[str, int, int], None]], str] | str | None = None
+    untrained: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    stand_in: Callable[[Mapping[str, Any]], str] = lambda settings: ""
+
+    def load_obtain(self) -> Callable[[Mapping[str, Any], bool, Callable[[str, int, int], None]], str] | None:
+        """The hook that gets its files, imported now if it was given as a string; None if it has none.
+
+        Raises:
+            XbenchError: it cannot be imported.
+        """
+        return None if self.obtain is None else _imported("obtain", self.obtain)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Many components behind one entry point: `NAME/MEMBER` is the spec that `member(MEMBER)` returns.
+
+    Attributes:
+        member: makes a member's spec, or `"module:attribute"` of what does; raises `xbench.XbenchError` for
+            a name that is none. It may import what it likes: it is not called by listings.
+        members: gives the names of all, for `xbench info`; None if they are not to be counted.
+        summary: one line for `xbench list`.
+        reference: paper, documentation or publication.
+    """
+
+    member: Callable[[str], Spec] | str
+    members: Callable[[], Sequence[str]] | None = None
+    summary: str = ""
+    reference: str = ""
+
+    def load_member(self, name: str) -> Spec:
+        """The spec of one member.
+
+        Raises:
+            XbenchError: there is none of that name, or it cannot be imported.
+        """
+        return _imported("member", self.member)(name)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a dataset is published, as one zip archive.
+
+    Attributes:
+        url: of the archive.
+        sha256: of the archive, in hex; empty if it is not known.
+        size_bytes: of the archive.
+        unpacked_bytes: of the files in it.
+        counts: images by folder within the dataset's root (`"train/NORMAL"`): all of them.
+        folder: name of the dataset's folder in the cache.
+        page: where a person reads about it.
+        licence, citation: what a user of the data must keep.
+    """
+
+    url: str
+    sha256: str
+    size_bytes: int
+    unpacked_bytes: int
+    counts: Mapping[str, int]
+    folder: str
+    page: str
+    licence: str
+    citation: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,9 +200,14 @@ class DatasetSpec(Spec):
 
     Attributes:
         stand_in: what to tell a reader if the data is made up (`"synthetic images"`); empty for real data.
+        source: where it can be fetched; None if it is made up or the user's own.
+        find_root: `find_root()` gives the folder that holds it on this machine, whatever is missing in it;
+            raises `xbench.DataNotFound` if there is none. For data that has a source.
     """
 
     stand_in: str = ""
+    source: Source | None = None
+    find_root: Callable[[], Path] | None = None
 
 
 @dataclass(frozen=True)

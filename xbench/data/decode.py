@@ -19,10 +19,10 @@ from xbench.components.specs import Dataset, Example
 from xbench.data.decoded import DecodedDataset
 from xbench.data.fingerprints import content_hashes
 from xbench.errors import XbenchError
-from xbench.paths import cache_dir
+from xbench.paths import cache_dir, require_space
 
 # Part of every key: raise it when the bytes that decoding makes of the same file change.
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 
 _SYSTEM_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
@@ -43,12 +43,12 @@ def decode(
     Raises:
         XbenchError: an image is unreadable and `strict` holds, or none is readable.
     """
-    examples = sorted(dataset.examples, key=lambda example: example.name)
+    examples = _in_order(dataset)
     if not examples:
         raise XbenchError(f"{name} lists no images")
     hashes, reasons = content_hashes(examples)
     key = _key(examples, hashes, dataset.shape)
-    folder = cache_dir() / "images" / key
+    folder = _folder(key)
     undecodable = _read_index(folder, len(examples) * math.prod(dataset.shape))
     if undecodable is None:
         undecodable = _build(folder, dataset, examples, hashes, on_progress)
@@ -78,6 +78,23 @@ def decode(
         fingerprint=_fingerprint(key, [examples[row] for row in kept]),
         unreadable=tuple(unreadable),
     )
+
+
+def is_decoded(dataset: Dataset) -> bool:
+    """Whether all of a dataset's images are in the cache."""
+    examples = _in_order(dataset)
+    hashes, _ = content_hashes(examples)
+    folder = _folder(_key(examples, hashes, dataset.shape))
+    return _read_index(folder, len(examples) * math.prod(dataset.shape)) is not None
+
+
+def _in_order(dataset: Dataset) -> list[Example]:
+    """The examples in the order of their rows."""
+    return sorted(dataset.examples, key=lambda example: example.name)
+
+
+def _folder(key: str) -> Path:
+    return cache_dir() / "images" / key
 
 
 def _key(examples: list[Example], hashes: list[str | None], shape: tuple[int, int, int]) -> str:
@@ -112,12 +129,13 @@ def _build(
     on_progress: OnProgress,
 ) -> dict[str, str]:
     """Decode into a folder beside the final one and rename it, so that a half-made cache is never seen."""
+    size = len(examples) * math.prod(dataset.shape)
+    require_space(folder.parent, size, f"decoding {len(examples):,} images")
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
         unreadable = _decode_all(aside / "pixels.u8", dataset, examples, hashes, on_progress)
         (aside / "index.json").write_text(json.dumps({"shape": dataset.shape, "unreadable": unreadable}))
-        size = len(examples) * math.prod(dataset.shape)
         if _read_index(folder, size) is None:  # else another run was faster, and its cells may read it now
             shutil.rmtree(folder, ignore_errors=True)  # a damaged one, if any
             try:

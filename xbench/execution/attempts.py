@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from xbench.capacity.adaptation import after_failure, dominates
-from xbench.execution.cell import pass_over, run_cell
+from xbench.execution.cell import kept_log, pass_over, run_cell
+from xbench.execution.estimates import remember_time
+from xbench.execution.features import FeatureKeeper
 from xbench.execution.fitting import forget_what_was_found
 from xbench.execution.job import Job
 from xbench.execution.observer import Observer
@@ -15,7 +17,9 @@ from xbench.records.store import RunFolder
 MOST_ATTEMPTS = 4
 
 
-def run_job(job: Job, failures: list[Job], folder: RunFolder, observer: Observer) -> CellRecord:
+def run_job(
+    job: Job, failures: list[Job], features: FeatureKeeper, folder: RunFolder, observer: Observer
+) -> CellRecord:
     """Run a cell, and write down every attempt at it.
 
     Args:
@@ -29,6 +33,10 @@ def run_job(job: Job, failures: list[Job], folder: RunFolder, observer: Observer
     observer.cell_started(planned)
     record = _pass_over(job, failures, folder)
     attempt = 1
+    if record is None:
+        with kept_log(folder, job.planned) as log:
+            job = features.for_training(job, log)
+        record = _pass_over(job, [], folder)
     while record is None:
         record = run_cell(job, planned, attempt, folder, observer)
         if record.status == "oom" and job.cell.expect != "oom":
@@ -39,6 +47,7 @@ def run_job(job: Job, failures: list[Job], folder: RunFolder, observer: Observer
             if again is not None and attempt < MOST_ATTEMPTS:
                 observer.cell_adapted(record, _difference(job, again))
                 job, record, attempt = again, None, attempt + 1
+    remember_time(job, record)
     observer.cell_ended(record)
     return record
 

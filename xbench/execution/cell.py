@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from xbench.components.registry import Kind, origin
+from xbench.errors import WeightsNotFound
 from xbench.execution.job import Job
 from xbench.execution.observer import Observer
-from xbench.isolation.child import Limits
 from xbench.isolation.run import Ending, run_in_child
 from xbench.memory.exhaustion import failed_allocation_bytes
 from xbench.records.schema import (
@@ -19,6 +22,7 @@ from xbench.records.schema import (
     Component,
     DataRecord,
     EpochRecord,
+    FeaturesRecord,
     MemoryRecord,
     Metrics,
     PlannedCell,
@@ -64,29 +68,34 @@ def run_cell(
         heard.note(message)
         observer.cell_message(message)
 
-    log = folder.log_path(planned.cell_id)
-    malloc = "exact" if job.gives_back else "fast"
-    threads = job.settings.training.threads
-    try:
-        with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
-            ending = run_in_child(
-                _train,
-                job.settings,
-                job.data,
-                scratch,
-                job.import_dirs,
-                on_message=hear,
-                stderr_path=log,
-                limits=Limits(job.machine.device, threads, job.memory_limit_bytes, malloc),
-            )
-    finally:  # an interrupt comes this way, too
-        if log.exists() and log.stat().st_size == 0:
-            log.unlink()
+    with kept_log(folder, planned) as log, tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
+        ending = run_in_child(
+            _train,
+            job.settings,
+            job.data,
+            scratch,
+            job.import_dirs,
+            job.features,
+            on_message=hear,
+            stderr_path=log,
+            limits=job.limits,
+        )
     record = _record(job, planned, heard, ending, started_at).model_copy(update={"attempt": attempt})
     folder.append(record)
     if heard.trace:
         folder.write_trace(planned.cell_id, heard.trace, attempt)
     return record
+
+
+@contextmanager
+def kept_log(folder: RunFolder, planned: PlannedCell) -> Iterator[Path]:
+    """Where a cell's processes write; nothing is left of it if they write nothing."""
+    log = folder.log_path(planned.cell_id)
+    try:
+        yield log
+    finally:  # an interrupt comes this way, too
+        if log.exists() and log.stat().st_size == 0:
+            log.unlink()
 
 
 def pass_over(job: Job, planned: PlannedCell, status: Status, reason: str, folder: RunFolder) -> CellRecord:
@@ -112,7 +121,9 @@ def _record(job: Job, planned: PlannedCell, heard: _Heard, ending: Ending, start
         cell_id=planned.cell_id,
         experiment=planned.experiment,
         column=planned.column,
-        model=_component("model", settings.model),
+        model=_component("model", settings.model).model_copy(
+            update={"stand_in": job.model.stand_in, "weights": job.model.weights}
+        ),
         dataset=_data_record(job),
         optimizer=_component("optimizer", settings.optimizer),
         seed=settings.seed,
@@ -124,7 +135,10 @@ def _record(job: Job, planned: PlannedCell, heard: _Heard, ending: Ending, start
         ran=heard.prepared.ran if heard.prepared else {},
         fitted=job.fitted,
         metrics=_metrics(job, result.scores if result else None),
-        time=result.time if result else Times(),
+        features=_features(job),
+        time=(result.time if result else Times()).model_copy(
+            update={"features_s": job.features_s or None, "estimated_s": job.estimated_s}
+        ),
         memory=_memory(job, heard, result, ending),
         epochs=heard.epochs,
         selected_epoch=result.selected_epoch if result else None,
@@ -143,6 +157,8 @@ def _component(kind: Kind, choice: Choice) -> Component:
 def _status(ending: Ending) -> tuple[Status, str]:
     if ending.outcome == "returned":
         return ending.value.status, ending.value.reason
+    if isinstance(ending.error, WeightsNotFound):  # they were there when the run began
+        return "skipped", ending.reason
     return ("oom" if ending.out_of_memory else "error"), ending.reason
 
 
@@ -162,6 +178,12 @@ def _data_record(job: Job) -> DataRecord:
         unreadable=list(data.unreadable),
         notes=list(data.notes),
     )
+
+
+def _features(job: Job) -> FeaturesRecord:
+    if job.features is None:
+        return FeaturesRecord(note=job.features_note)
+    return FeaturesRecord(precision=job.features.precision, shape=list(job.features.shape))
 
 
 def _metrics(job: Job, scores: Scores | None) -> Metrics:

@@ -17,6 +17,7 @@ from xbench.capacity.tuning import tune_micro_batch
 from xbench.capacity.workload import TrainingWorkload
 from xbench.components.registry import code_stamp
 from xbench.errors import Unsupported, XbenchError
+from xbench.execution.features import FeatureKeeper
 from xbench.execution.identity import cell_id
 from xbench.execution.job import Job
 from xbench.execution.observer import Observer
@@ -31,16 +32,23 @@ RESERVE = 0.01
 _NO_LIMIT = 1 << 62
 
 
-def fit_jobs(jobs: list[Job], observer: Observer) -> list[Job]:
+def fit_jobs(jobs: list[Job], features: FeatureKeeper, observer: Observer) -> list[Job]:
     """Settle `micro_batch = "auto"`, `train_size = "largest"` and what must give way for cells to fit.
 
     Returns:
         The jobs in the same order. One that cannot run at all says so in `unfit`.
     """
+    jobs = [features.for_trials(job) if _is_to_be_fitted(job) else job for job in jobs]
     jobs = [_tuned(job, observer) for job in jobs]
     for experiment in dict.fromkeys(job.cell.experiment for job in jobs):
         jobs = _with_largest(jobs, experiment, observer)
     return [_adapted(job, observer) for job in jobs]
+
+
+def _is_to_be_fitted(job: Job) -> bool:
+    training = job.settings.training
+    words = training.micro_batch == "auto" or training.train_size == "largest"
+    return words or bool(job.cell.adapt)
 
 
 def forget_what_was_found(job: Job) -> None:
@@ -65,7 +73,7 @@ def capacity_of(
     if axis is Axis.HISTORY_SIZE:
         tolerance = 0.0
     return find_capacity(
-        TrainingWorkload(settings, job.data, axis, job.import_dirs),
+        TrainingWorkload(settings, job.data, axis, job.import_dirs, job.features),
         _limits(job, reserve),
         axis=axis.value,
         tolerance=tolerance,
@@ -92,7 +100,7 @@ def ceiling_key(job: Job, settings: CellSettings, axis: Axis) -> str:
 
 
 def _tuned(job: Job, observer: Observer) -> Job:
-    if job.settings.training.micro_batch != "auto":
+    if job.settings.training.micro_batch != "auto" or job.unfit:
         return job
     whole = resolve_sizes(job.settings, job.available)
     keys: list[str] = []
@@ -121,7 +129,7 @@ def _fastest(job: Job, whole: CellSettings, observer: Observer) -> int:
     if known is not None and known["enough_bytes"] >= limit_bytes:
         return known["micro_batch"]
     observer.fitting(job.planned, "the speed of micro_batch")
-    workload = TrainingWorkload(whole, job.data, Axis.MICRO_BATCH, job.import_dirs)
+    workload = TrainingWorkload(whole, job.data, Axis.MICRO_BATCH, job.import_dirs, job.features)
     tuned = tune_micro_batch(workload, _limits(job, RESERVE, malloc="fast"), whole.training.batch_size)
     # Where a larger one did not fit, more memory might have made it the fastest.
     enough_bytes = limit_bytes if tuned.ran_out else _NO_LIMIT

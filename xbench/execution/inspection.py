@@ -14,9 +14,10 @@ from xbench.components import registry
 from xbench.components.registry import Kind
 from xbench.components.settings import Settings, settings_of
 from xbench.components.specs import Dataset, DatasetSpec, ModelSpec, OptimizerSpec
-from xbench.data.decode import decode
+from xbench.data.decode import decode, is_decoded
 from xbench.data.decoded import DecodedDataset
-from xbench.errors import XbenchError
+from xbench.data.sample import sampled
+from xbench.errors import WeightsNotFound, XbenchError
 from xbench.memory.machine import Bound, device_bounds, host_bounds
 from xbench.paths import cache_dir
 from xbench.training.settings import Choice
@@ -37,6 +38,25 @@ class DatasetFacts:
     shape: tuple[int, int, int]
     counts: dict[str, int]
     stand_in: str
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a model is with the settings of a suite.
+
+    Attributes:
+        input_shape: (channels, height, width) of the images that it takes; None for any.
+        stand_in: what to tell a reader if its weights are not what its name promises.
+        weights: what identifies the files that it reads; "" for none.
+        missing: what to do, where these are not on this machine.
+        untrained: settings of the same network that need no files; None if there are none.
+    """
+
+    input_shape: tuple[int, int, int] | None
+    stand_in: str
+    weights: str = ""
+    missing: str = ""
+    untrained: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,12 +93,38 @@ def describe_components(
     return known
 
 
-def input_shapes(
-    send: Send, models: Iterable[str], import_dirs: Sequence[str]
-) -> dict[str, tuple[int, int, int] | None]:
-    """The image shape that each model takes, None for any."""
-    specs: dict[str, ModelSpec] = {name: registry.load("model", name, import_dirs) for name in models}
-    return {name: spec.input_shape for name, spec in specs.items()}
+def describe_models(
+    send: Send, choices: Sequence[Choice], import_dirs: Sequence[str]
+) -> list[ModelFacts | XbenchError]:
+    """What each model needs, or what is wrong with its settings. Nothing is downloaded, no model is built."""
+    described: list[ModelFacts | XbenchError] = []
+    for choice in choices:
+        try:
+            described.append(_model_facts(send, choice, False, import_dirs))
+        except XbenchError as error:
+            described.append(error)
+        except Exception as error:  # a plugin's hooks may raise anything
+            reason = f"model '{choice.name}' is broken: {type(error).__name__}: {error}"
+            described.append(XbenchError(reason))
+    return described
+
+
+def fetch_weights(send: Send, choice: Choice, import_dirs: Sequence[str]) -> ModelFacts:
+    """Download what a model reads; sends (name, done bytes, total bytes)."""
+    return _model_facts(send, choice, True, import_dirs)
+
+
+def _model_facts(send: Send, choice: Choice, may_download: bool, import_dirs: Sequence[str]) -> ModelFacts:
+    spec: ModelSpec = registry.load("model", choice.name, import_dirs)
+    settings = {**settings_of(spec).defaults, **choice.params}
+    obtain, weights, missing = spec.load_obtain(), "", ""
+    if obtain is not None:
+        try:
+            weights = obtain(settings, may_download, lambda *progress: send(progress))
+        except WeightsNotFound as error:
+            missing = f"{error.message}; {error.hint}" if error.hint else error.message
+    untrained = None if spec.untrained is None else dict(spec.untrained(settings))
+    return ModelFacts(spec.input_shape, spec.stand_in(settings), weights, missing, untrained)
 
 
 def try_optimizers(send: Send, choices: Sequence[Choice], import_dirs: Sequence[str]) -> list[str | None]:
@@ -141,6 +187,14 @@ def decode_dataset(send: Send, choice: Choice, strict: bool, import_dirs: Sequen
             f"images cannot be cached in {cache_dir()}: {error.strerror}",
             hint="XBENCH_CACHE_DIR moves the cache",
         ) from error
+
+
+def decode_sample(send: Send, choice: Choice, import_dirs: Sequence[str]) -> DecodedDataset:
+    """The dataset, if it was decoded before; else listed whole, with a few images that stand for all."""
+    spec, dataset = _build_dataset(choice, import_dirs)
+    if is_decoded(dataset):
+        return decode(dataset, choice.name, spec.stand_in, False, lambda done, total: None)
+    return sampled(dataset, choice.name, spec.stand_in)
 
 
 def describe_machine(send: Send, wanted: str) -> Machine:

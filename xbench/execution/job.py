@@ -7,9 +7,11 @@ from typing import Any
 
 from xbench.capacity.axes import Axis, resolve_sizes, size_of, with_size
 from xbench.data.decoded import DecodedDataset
+from xbench.data.features import FeatureFile
 from xbench.execution.identity import cell_id
-from xbench.execution.inspection import Machine
+from xbench.execution.inspection import Machine, ModelFacts
 from xbench.execution.plan import ResolvedData
+from xbench.isolation.child import Limits
 from xbench.records.schema import PlannedCell, Status
 from xbench.suite.grid import Cell
 from xbench.training.settings import CellSettings
@@ -30,6 +32,11 @@ class Job:
             no room for them.
         ceilings: under which keys it is remembered what it was fitted by.
         fixed: axes of `adapt` on which the model does not allow other sizes.
+        features: outputs of its model's frozen part, to train on in its place.
+        features_note: why there are none, where a part of the model is frozen.
+        features_s: seconds that went into those of them that were not there before.
+        estimated_s: the time that its process takes, as far as can be told before; None if nothing can.
+        features_need: which features it needs, and the seconds that those which are missing take.
         unfit: how and why it ends without being run; None if it is to run.
     """
 
@@ -37,6 +44,7 @@ class Job:
     settings: CellSettings
     resolved: ResolvedData
     data: DecodedDataset
+    model: ModelFacts
     available: int
     default_history: int | None
     machine: Machine
@@ -46,13 +54,26 @@ class Job:
     gives_back: bool = False
     ceilings: tuple[str, ...] = ()
     fixed: tuple[Axis, ...] = ()
+    features: FeatureFile | None = None
+    features_note: str = ""
+    features_s: float = 0.0
+    estimated_s: float | None = None
+    features_need: tuple[str, float] = ("", 0.0)
     unfit: tuple[Status, str] | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """What its process is held to."""
+        malloc = "exact" if self.gives_back else "fast"
+        threads = self.settings.training.threads
+        return Limits(self.machine.device, threads, self.memory_limit_bytes, malloc)
 
     @property
     def planned(self) -> PlannedCell:
         """Its place in the records."""
         # The same settings may fit one experiment's limit and not another's, or be what was meant to fail.
-        conditions = (self.cell.memory_limit, self.cell.expect, self.cell.adapt, sorted(self.fitted))
+        cell = self.cell
+        conditions = (cell.memory_limit, cell.expect, cell.adapt, sorted(self.fitted), self.model.weights)
         return PlannedCell(
             cell_id=cell_id(self.settings, self.data.fingerprint, self.machine, conditions),
             experiment=self.cell.experiment,

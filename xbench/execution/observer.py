@@ -10,9 +10,16 @@ from xbench.records.schema import CellRecord, PlannedCell
 
 
 class Observer(Protocol):
-    """Hears of a run, in this order: decoding of each dataset, fitting of cells, start, then each cell."""
+    """Hears of a run, in this order: decoding of each dataset, weights being fetched, fitting of cells, their
+    times being estimated, start, then each cell; of features whenever they are computed."""
 
     def decoding(self, dataset: str, done: int, total: int) -> None: ...
+
+    def fetching(self, name: str, done_bytes: int, total_bytes: int) -> None: ...
+
+    def computing_features(self, cell: PlannedCell, done: int, total: int) -> None: ...
+
+    def estimating(self, cell: PlannedCell) -> None: ...
 
     def fitting(self, cell: PlannedCell, setting: str, trial: Trial | None = None) -> None:
         """A setting of a cell is being fitted, and a size was tried."""

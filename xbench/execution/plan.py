@@ -9,10 +9,11 @@ from xbench.errors import DataNotFound, XbenchError
 from xbench.execution.inspection import (
     DatasetFacts,
     Machine,
+    ModelFacts,
     describe_components,
     describe_dataset,
     describe_machine,
-    input_shapes,
+    describe_models,
     try_optimizers,
 )
 from xbench.isolation.run import call_in_child
@@ -48,6 +49,7 @@ class PlannedRun:
 
     Attributes:
         data: for each of `cells` the dataset that it will run on.
+        models: for each of `cells` what its model is.
         memory_bound: what limits the memory of each cell's process: the suite's `memory_limit`, or the
             machine where that has less.
         default_histories: `history_size` of the optimizers that have one, by name.
@@ -57,6 +59,7 @@ class PlannedRun:
     machine: Machine
     cells: list[Cell]
     data: list[ResolvedData]
+    models: list[ModelFacts]
     memory_bound: Bound
     default_histories: dict[str, int]
     import_dirs: tuple[str, ...]
@@ -94,13 +97,15 @@ def plan_run(suite: Suite, import_dirs: Sequence[str] = ()) -> PlannedRun:
     problems = suite.problems
     _check_optimizers(expansion, import_dirs, problems)
     resolved = _resolve_datasets(expansion, import_dirs, problems)
-    _check_fit(expansion.cells, resolved, import_dirs, problems)
+    models = _describe_models(expansion, import_dirs, problems)
+    _check_fit(expansion.cells, resolved, models, problems)
     problems.raise_if_any()
     return PlannedRun(
         suite=suite,
         machine=machine,
         cells=expansion.cells,
         data=[resolved[_key(cell.dataset)] for cell in expansion.cells],
+        models=[models[repr(cell.model)] for cell in expansion.cells],
         memory_bound=binding(with_memory_limit(machine.memory_bounds, header.memory_limit)),
         default_histories={
             name: settings.defaults["history_size"]
@@ -150,11 +155,27 @@ def _resolve(dataset: DatasetChoice, import_dirs: Sequence[str]) -> ResolvedData
         return ResolvedData(wanted, dataset.fallback, dataset.strict, facts, warning)
 
 
+def _describe_models(
+    expansion: Expansion, import_dirs: Sequence[str], problems: Problems
+) -> dict[str, ModelFacts]:
+    choices = [choice for choice, _ in expansion.models]
+    models: dict[str, ModelFacts] = {}
+    described = call_in_child(describe_models, choices, import_dirs)
+    for (choice, path), facts in zip(expansion.models, described, strict=True):
+        if isinstance(facts, XbenchError):
+            problems.add(path, facts.message, facts.hint)
+        else:
+            models[repr(choice)] = facts
+    return models
+
+
 def _check_fit(
-    cells: list[Cell], resolved: dict[str, ResolvedData], import_dirs: Sequence[str], problems: Problems
+    cells: list[Cell],
+    resolved: dict[str, ResolvedData],
+    models: dict[str, ModelFacts],
+    problems: Problems,
 ) -> None:
     """What a cell asks of its data must be there: the classes, the shape, enough examples."""
-    shapes = call_in_child(input_shapes, {cell.model.name for cell in cells}, import_dirs)
     for cell in cells:
         data = resolved.get(_key(cell.dataset))
         if data is None:
@@ -166,7 +187,8 @@ def _check_fit(
                 (*experiment, "class_weights"),
                 f"{data.choice.name} has no class '{unknown[0]}'; it has {', '.join(facts.classes)}",
             )
-        shape = shapes[cell.model.name]
+        model = models.get(repr(cell.model))
+        shape = None if model is None else model.input_shape
         if shape is not None and shape != facts.shape:
             problems.add(
                 (*experiment, "model"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
-from xbench.execution.inspection import decode_dataset
+from xbench.execution.inspection import ModelFacts, decode_dataset, decode_sample, fetch_weights
 from xbench.execution.job import Job
 from xbench.execution.observer import Observer
 from xbench.execution.plan import PlannedRun, ResolvedData
@@ -32,14 +34,29 @@ def decode_all(plan: PlannedRun, observer: Observer) -> dict[str, DecodedDataset
     return decoded
 
 
+def decode_samples(plan: PlannedRun) -> dict[str, DecodedDataset]:
+    """List every dataset of a plan whole, with a few of its images, which stand for the others.
+
+    Raises:
+        XbenchError: one cannot be decoded.
+    """
+    return {
+        _key(data): call_in_child(decode_sample, data.choice, plan.import_dirs)
+        for data in {_key(data): data for data in plan.data}.values()
+    }
+
+
 def make_jobs(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[Job]:
     """A job for every cell of a plan.
+
+    Args:
+        decoded: what `decode_all` or `decode_samples` gave.
 
     Raises:
         XbenchError: there are not enough examples, which is certain only when unreadable ones are left out.
     """
     problems, jobs = plan.suite.problems, []
-    for cell, resolved in zip(plan.cells, plan.data, strict=True):
+    for cell, resolved, model in zip(plan.cells, plan.data, plan.models, strict=True):
         data = decoded[_key(resolved)]
         settings = CellSettings(
             cell.model, cell.optimizer, cell.training, cell.seed, plan.machine.device, cell.dataset.storage
@@ -55,6 +72,7 @@ def make_jobs(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[Job]
                 settings=settings,
                 resolved=resolved,
                 data=data,
+                model=model,
                 available=available,
                 default_history=plan.default_histories.get(cell.optimizer.name),
                 machine=plan.machine,
@@ -64,6 +82,30 @@ def make_jobs(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[Job]
         )
     problems.raise_if_any()
     return jobs
+
+
+def with_weights(jobs: list[Job], observer: Observer) -> list[Job]:
+    """Download the weights that are not on this machine.
+
+    Returns:
+        The jobs in the same order; one whose weights cannot be had says so in `unfit`.
+    """
+    fetched: dict[str, ModelFacts] = {}
+    ready = []
+    for job in jobs:
+        choice = job.settings.model
+        if job.model.missing and job.unfit is None and repr(choice) not in fetched:
+            fetched[repr(choice)] = call_in_child(
+                fetch_weights,
+                choice,
+                job.import_dirs,
+                on_message=lambda progress: observer.fetching(*progress),
+            )
+        job = replace(job, model=fetched.get(repr(choice), job.model))
+        if job.model.missing and job.unfit is None:
+            job = replace(job, unfit=("skipped", job.model.missing))
+        ready.append(job)
+    return ready
 
 
 def _key(data: ResolvedData) -> str:

@@ -10,13 +10,14 @@ from xbench.capacity.axes import Axis
 from xbench.capacity.ceilings import remember, remembered
 from xbench.capacity.probe import Capacity
 from xbench.capacity.search import Trial
-from xbench.components.registry import origin, registrations
+from xbench.components.registry import find, origin
 from xbench.errors import XbenchError
+from xbench.execution.features import FeatureKeeper
 from xbench.execution.fitting import capacity_of, ceiling_key
 from xbench.execution.job import Job
 from xbench.execution.observer import Observer
 from xbench.execution.plan import PlannedRun, plan_run
-from xbench.execution.prepare import decode_all, make_jobs
+from xbench.execution.prepare import decode_all, make_jobs, with_weights
 from xbench.records.capacity import CapacityRecord, CapacityReport, TrialRecord
 from xbench.records.schema import Component
 from xbench.suite.overrides import SuiteOption
@@ -34,9 +35,9 @@ _DEFAULTS[Axis.HISTORY_SIZE] = {"batch_size": "full", "micro_batch": 16}
 def default_axis(optimizer: str) -> Axis:
     """What a probe of an optimizer is about: the training set where all of it is one batch, else the
     batch."""
-    registration = registrations("optimizer").get(optimizer)
+    registration = find("optimizer", optimizer)
     try:
-        full_batch = registration is not None and registration.load().full_batch
+        full_batch = registration is not None and registration.load_spec(optimizer).full_batch
     except XbenchError:
         full_batch = False  # checking the run tells what is wrong with it
     return Axis.TRAIN_SIZE if full_batch else Axis.BATCH_SIZE
@@ -80,9 +81,9 @@ def probe(plans: dict[Axis, PlannedRun], fresh: bool, observer: Observer) -> Cap
     Raises:
         XbenchError: a trial failed for another reason than memory.
     """
-    results, warnings = [], []
+    results, warnings, features = [], [], FeatureKeeper(observer)
     for axis, plan in plans.items():
-        job = make_jobs(plan, decode_all(plan, observer))[0]
+        job = _ready(make_jobs(plan, decode_all(plan, observer)), features, observer)
         warnings += [data.warning for data in plan.data if data.warning]
         results.append(_probe_axis(job, axis, fresh, observer))
     settings = job.settings
@@ -91,6 +92,12 @@ def probe(plans: dict[Axis, PlannedRun], fresh: bool, observer: Observer) -> Cap
         params = settings.optimizer.params
     optimizer = replace(settings.optimizer, params=params)
     choices = {"model": settings.model, "dataset": job.resolved.choice, "optimizer": optimizer}
+    components = {
+        kind: Component(name=choice.name, origin=origin(kind, choice.name), params=choice.params)
+        for kind, choice in choices.items()
+    }
+    facts = {"stand_in": job.model.stand_in, "weights": job.model.weights}
+    components["model"] = components["model"].model_copy(update=facts)
     return CapacityReport(
         limit_bytes=job.memory_limit_bytes,
         bound=f"{plan.memory_bound.source}: {plan.memory_bound.detail}",
@@ -98,14 +105,24 @@ def probe(plans: dict[Axis, PlannedRun], fresh: bool, observer: Observer) -> Cap
         device_name=job.machine.device_facts["name"],
         **{kind: choice.name for kind, choice in choices.items()},
         stand_in=job.data.stand_in,
-        components={
-            kind: Component(name=choice.name, origin=origin(kind, choice.name), params=choice.params)
-            for kind, choice in choices.items()
-        },
+        components=components,
         versions=job.machine.versions,
         warnings=list(dict.fromkeys(warnings)),
         results=results,
     )
+
+
+def _ready(jobs: list[Job], features: FeatureKeeper, observer: Observer) -> Job:
+    """The probed run with its weights and with the features that trials need.
+
+    Raises:
+        XbenchError: they cannot be had.
+    """
+    (job,) = with_weights(jobs, observer)
+    job = features.for_trials(job)
+    if job.unfit is not None:
+        raise XbenchError(job.unfit[1])
+    return job
 
 
 def _probe_axis(job: Job, axis: Axis, fresh: bool, observer: Observer) -> CapacityRecord:
@@ -157,6 +174,7 @@ def _trial_record(trial: Trial) -> TrialRecord:
         outcome=trial.outcome,
         peak_bytes=trial.peak_bytes,
         charged_bytes=trial.charged_bytes,
+        predicted_bytes=trial.predicted_bytes,
         seconds=trial.seconds,
         reason=trial.reason,
     )

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
 from xbench.execution.attempts import run_job
+from xbench.execution.estimates import estimated
+from xbench.execution.features import FeatureKeeper
 from xbench.execution.fitting import fit_jobs
 from xbench.execution.job import Job
 from xbench.execution.observer import Observer
 from xbench.execution.plan import PlannedRun
-from xbench.execution.prepare import decode_all, make_jobs
+from xbench.execution.prepare import decode_all, decode_samples, make_jobs, with_weights
+from xbench.execution.schedule import blocks, estimate_s, features_s, within, without_hopeless
 from xbench.memory.machine import binding
 from xbench.memory.malloc import FAST_SETTINGS
 from xbench.records.schema import ExperimentRecord, RunRecord
 from xbench.records.store import RunFolder, check_writable
-from xbench.units import format_bytes, parse_limit
+from xbench.units import format_bytes, parse_duration, parse_limit
 
 # A warning names so many unreadable images; the records name all.
 _MOST_NAMED = 5
@@ -34,9 +38,16 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer) -> RunFolder:
         XbenchError: data cannot be decoded or does not suffice, or results cannot be written.
         KeyboardInterrupt: the cell in flight is lost; all that ended before is in the folder.
     """
+    started = time.monotonic()
     check_writable(results)
     decoded = decode_all(plan, observer)
-    jobs = fit_jobs(make_jobs(plan, decoded), observer)
+    features = FeatureKeeper(observer)
+    jobs, limit = make_jobs(plan, decoded), plan.suite.header.time_limit
+    if limit is not None:
+        jobs = estimated(jobs, features, observer)
+        # Before weights are fetched and sizes fitted for nothing.
+        jobs = without_hopeless(jobs, parse_duration(limit) - (time.monotonic() - started), limit)
+    jobs = fit_jobs(with_weights(jobs, observer), features, observer)
     warnings = _warnings(plan, decoded)
     run = RunRecord(
         suite=plan.name,
@@ -54,12 +65,17 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer) -> RunFolder:
     folder = RunFolder.create(results, plan.suite.text, run)
     observer.run_started(folder.path, run.cells, warnings)
     ended: set[str] = set()
+    made_s: dict[str, float] = {}
     failures: list[Job] = []
-    for job in jobs:
+    for block in blocks(jobs, by_time=limit is not None):
         # Two experiments may declare the same cell: it runs once, and both show it.
-        if job.planned.cell_id not in ended:
+        block = [job for job in block if job.planned.cell_id not in ended]
+        if limit is not None and block:
+            block = within(block, parse_duration(limit) - (time.monotonic() - started), limit, made_s)
+            made_s |= features_s(block)
+        for job in block:
             try:
-                run_job(job, failures, folder, observer)
+                run_job(job, failures, features, folder, observer)
             except OSError as error:
                 raise XbenchError(
                     f"cannot keep results in {folder.path}: {error.strerror}",
@@ -67,6 +83,23 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer) -> RunFolder:
                 ) from error
             ended.add(job.planned.cell_id)
     return folder
+
+
+def preview(plan: PlannedRun, observer: Observer) -> list[Job]:
+    """What a run would do, in its order, as far as can be told without decoding or fitting: each job has an
+    estimate of its time, and one that would be skipped says so in `unfit`.
+
+    Raises:
+        XbenchError: no image of a dataset can be read, or there are not enough.
+    """
+    jobs = estimated(make_jobs(plan, decode_samples(plan)), FeatureKeeper(observer), observer)
+    limit, previewed = plan.suite.header.time_limit, []
+    for block in blocks(jobs, by_time=limit is not None):
+        if limit is not None:
+            left_s = parse_duration(limit) - estimate_s(previewed)
+            block = within(block, left_s, limit, features_s(previewed))
+        previewed += block
+    return previewed
 
 
 def _experiments(plan: PlannedRun) -> list[ExperimentRecord]:

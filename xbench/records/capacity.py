@@ -15,6 +15,7 @@ class TrialRecord(Record):
     Attributes:
         peak_bytes: resident peak of the process (on CUDA reserved peak of the allocator); None if it ran out.
         charged_bytes: what the limit counted, memory that was allocated and not filled included.
+        predicted_bytes: what earlier trials said that the peak would be.
         reason: what failed.
     """
 
@@ -22,6 +23,7 @@ class TrialRecord(Record):
     outcome: Literal["fits", "oom"]
     peak_bytes: int | None = None
     charged_bytes: int | None = None
+    predicted_bytes: int | None = None
     seconds: float
     reason: str = ""
 
@@ -48,6 +50,12 @@ class CapacityRecord(Record):
     seconds: float
     trials: list[TrialRecord]
     notes: list[str] = Field(default_factory=list)
+
+    @property
+    def predicted_bytes(self) -> int | None:
+        """What the trials before that of `found` said that its peak would be."""
+        predictions = [t.predicted_bytes for t in self.trials if t.value == self.found]
+        return predictions[0] if predictions else None
 
 
 class CapacityReport(Record):

@@ -27,11 +27,20 @@ class Component(Record):
 
     Attributes:
         origin: the distribution that registers it, as `name version`; "" for code that has no package.
+        stand_in: what a reader must be told of a model whose weights are not what its name promises.
+        weights: what identifies the files of weights that a model reads; "" for none.
     """
 
     name: str
     origin: str = ""
     params: dict[str, Any] = Field(default_factory=dict)
+    stand_in: str = ""
+    weights: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its name as tables show it."""
+        return f"{self.name} ({self.stand_in})" if self.stand_in else self.name
 
 
 class DataRecord(Record):
@@ -81,12 +90,16 @@ class Times(Record):
     training_s: all steps of all epochs, without evaluation.
     evaluation_s: validation after each epoch, and the final evaluation.
     prepare_s: building the model, warming up, splitting.
+    features_s: computing the features that no earlier cell had left, before this one.
+    estimated_s: of the cell's whole process, as was thought before; None where nobody asked.
     step_ms_median: median wall time of a step, in milliseconds.
     """
 
     training_s: float | None = None
     evaluation_s: float | None = None
     prepare_s: float | None = None
+    features_s: float | None = None
+    estimated_s: float | None = None
     step_ms_median: float | None = None
 
 
@@ -136,6 +149,20 @@ class MemoryRecord(Record):
     failed_allocation_bytes: int | None = None
 
 
+class FeaturesRecord(Record):
+    """Outputs of a model's frozen part that were trained on in its place.
+
+    Attributes:
+        precision: in which they are kept; None if there are none.
+        shape: of one image's.
+        note: why there are none, where a part of the model is frozen.
+    """
+
+    precision: str | None = None
+    shape: list[int] = Field(default_factory=list)
+    note: str = ""
+
+
 class EpochRecord(Record):
     """One epoch. Losses are the training objective; train_loss is the mean of its steps' losses."""
 
@@ -177,6 +204,7 @@ class CellRecord(Record):
     metrics: Metrics = Metrics()
     time: Times = Times()
     memory: MemoryRecord = MemoryRecord()
+    features: FeaturesRecord = FeaturesRecord()
     epochs: list[EpochRecord] = Field(default_factory=list)
     selected_epoch: int | None = None
     closures: int = 0

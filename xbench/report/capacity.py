@@ -14,7 +14,7 @@ from xbench.report.terminal import print_line
 from xbench.units import format_bytes, format_seconds
 
 _BAR = 40
-HEADER = ("axis", "found", "first that fails", "limit", "peak", "trials", "time")
+HEADER = ("axis", "found", "first that fails", "limit", "peak", "predicted", "trials", "time")
 
 
 def capacity_rows(report: CapacityReport) -> list[tuple[str, ...]]:
@@ -25,7 +25,8 @@ def capacity_rows(report: CapacityReport) -> list[tuple[str, ...]]:
             _count(result.found),
             _count(result.fails),
             format_bytes(report.limit_bytes),
-            "-" if result.peak_bytes is None else format_bytes(result.peak_bytes),
+            _size(result.peak_bytes),
+            _size(result.predicted_bytes),
             str(len(result.trials)),
             format_seconds(result.seconds),
         )
@@ -38,7 +39,7 @@ def print_capacity(console: Console, report: CapacityReport) -> None:
     for warning in report.warnings:
         print_line(console, f"warning: {warning}", "bold yellow")
     data = f"{report.dataset} [{report.stand_in}]" if report.stand_in else report.dataset
-    title = Text(f"{report.optimizer}, {report.model} on {data}", style="bold")
+    title = Text(f"{report.optimizer}, {report.components['model'].title} on {data}", style="bold")
     table = Table(title=title, title_justify="left")
     for place, name in enumerate(HEADER):
         table.add_column(name, justify="right" if place else "left")
@@ -74,6 +75,8 @@ def to_capacity_markdown(report: CapacityReport) -> str:
     lines += [markdown_line(row) for row in capacity_rows(report)]
     notes = [f"{result.axis}: {note}" for result in report.results for note in result.notes]
     stand_in = [f"{report.dataset}: {report.stand_in}"] if report.stand_in else []
+    model = report.components["model"]
+    stand_in += [f"{model.name} has {model.stand_in}"] if model.stand_in else []
     return "\n".join([*lines, "", *(f"- {note}" for note in [*report.warnings, *stand_in, *notes])]).rstrip()
 
 
@@ -87,6 +90,10 @@ def _picture(result: CapacityRecord, limit_bytes: int) -> Iterator[str]:
             bar = "█" * max(1, round(_BAR * min(1.0, trial.peak_bytes / limit_bytes)))
             text = format_bytes(trial.peak_bytes)
         yield f"  {trial.value:>{widest},} {bar:<{_BAR}} {text}"
+
+
+def _size(size_bytes: int | None) -> str:
+    return "-" if size_bytes is None else format_bytes(size_bytes)
 
 
 def _count(value: int | None) -> str:

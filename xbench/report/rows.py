@@ -62,6 +62,7 @@ ROWS = (
     Row("steps", "steps", lambda r: r.steps, _count),
     Row("closures", "closures", lambda r: r.closures, _count),
     _seconds("training_s", "training time"),
+    _seconds("features_s", "computing features"),
     Row("step_ms_median", "step, median", lambda r: r.time.step_ms_median, "{:,.1f} ms".format),
     _size("peak_host_bytes", "peak host memory"),
     Row("above_base_bytes", "  above base", _above_base, format_bytes),

@@ -58,7 +58,7 @@ def _data_line(records: list[CellRecord]) -> str:
     data, model = records[0].dataset, records[0].model
     counts = ", ".join(f"{count:,} {name}" for name, count in data.counts.items())
     stand_in = " [STAND-IN DATA]" if data.name != data.requested else ""
-    return f"{model.name} on {data.name}{stand_in}: {counts}"
+    return f"{model.title} on {data.name}{stand_in}: {counts}"
 
 
 def _device(run: RunRecord) -> str:

@@ -65,11 +65,12 @@ class Expansion:
     Attributes:
         cells: every cell, experiment by experiment, and seed-major within each (all optimizers of one seed,
             then the next), so that a run that is cut short leaves whole comparisons.
-        optimizers, datasets: every choice with the key path of its table, those of cells that cannot be
-            made for other mistakes included.
+        models, optimizers, datasets: every choice with the key path of its table, those of cells that cannot
+            be made for other mistakes included.
     """
 
     cells: list[Cell] = field(default_factory=list)
+    models: list[tuple[Choice, Path]] = field(default_factory=list)
     optimizers: list[tuple[Choice, Path]] = field(default_factory=list)
     datasets: list[tuple[DatasetChoice, Path]] = field(default_factory=list)
 
@@ -117,11 +118,12 @@ class _Expander:
 
     def _columns(self, experiment: Experiment, path: Path) -> Iterator[Cell]:
         """Every combination of model, dataset, optimizer and training settings, for one seed."""
-        models = [
-            found
-            for place, table in enumerate(experiment.model)
-            for found in self._choices("model", table, (*path, "model", place), len(experiment.model) > 1)
-        ]
+        models = []
+        for place, table in enumerate(experiment.model):
+            model_path = (*path, "model", place)
+            found = list(self._choices("model", table, model_path, len(experiment.model) > 1))
+            self._result.models += [(choice, model_path) for choice, _ in found]
+            models += found
         datasets = [
             found
             for place, table in enumerate(experiment.dataset)

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from xbench.errors import XbenchError
 from xbench.training.settings import Storage
-from xbench.units import parse_limit
+from xbench.units import parse_duration, parse_limit
 
 # No dots: they separate the parts of a `--set` key.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
@@ -43,6 +43,17 @@ def _is_a_limit(value: str) -> str:
 
 
 MemoryLimit = Annotated[str, BeforeValidator(_as_text), AfterValidator(_is_a_limit)]
+
+
+def _is_a_duration(value: str) -> str:
+    try:
+        parse_duration(value)
+    except XbenchError as error:
+        raise ValueError(f"{error.message}: {error.hint}") from error
+    return value
+
+
+TimeLimit = Annotated[str, BeforeValidator(_as_text), AfterValidator(_is_a_duration)]
 
 # What may give way where a cell does not fit.
 Adaptable = Literal["micro_batch", "history_size", "train_size"]
@@ -142,7 +153,11 @@ class Experiment(BaseModel):
 
 
 class Header(BaseModel):
-    """The `[suite]` table."""
+    """The `[suite]` table.
+
+    Attributes:
+        time_limit: of a whole run. What cannot end within it by its estimate is not begun.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -152,6 +167,7 @@ class Header(BaseModel):
         | Annotated[list[Annotated[int, Field(strict=True, ge=0)]], Field(min_length=1)]
     ) = 1
     memory_limit: MemoryLimit | None = None
+    time_limit: TimeLimit | None = None
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
     @field_validator("seeds")

@@ -16,7 +16,7 @@ from torch import nn
 from xbench.components import registry
 from xbench.components.specs import ModelSpec, OptimizerSpec
 from xbench.data.decoded import DecodedDataset
-from xbench.errors import XbenchError
+from xbench.data.features import FeatureFile
 from xbench.memory.host import resident_bytes
 from xbench.memory.limits import calibrate_host_limit_again
 from xbench.memory.malloc import malloc_profile, release_free_memory
@@ -25,8 +25,10 @@ from xbench.records.schema import MemoryRecord, Times
 from xbench.training.closure import AccumulatingClosure
 from xbench.training.events import CellResult, Prepared, Scores
 from xbench.training.footprint import model_bytes, optimizer_state_bytes, trained_bytes
-from xbench.training.loader import ImageLoader, ResidentImageLoader
+from xbench.training.frozen import set_training
+from xbench.training.loader import FeatureLoader, ImageLoader, Loader, ResidentImageLoader
 from xbench.training.loop import Trainer
+from xbench.training.model import model_to_train
 from xbench.training.objective import Objective
 from xbench.training.recorder import Diverged, TraceRecorder
 from xbench.training.requirements import unmet_requirement
@@ -40,6 +42,7 @@ def train_cell(
     data: DecodedDataset,
     scratch: str,
     import_dirs: Sequence[str] = (),
+    features: FeatureFile | None = None,
 ) -> CellResult:
     """Train one cell, in this process.
 
@@ -47,6 +50,7 @@ def train_cell(
         send: passes `Prepared`, `StepsDone` and `EpochDone` messages to the parent.
         scratch: folder for the selected weights.
         import_dirs: folders that `module:attribute` components may be imported from.
+        features: outputs of the model's frozen part for all images that are used, to train on in its place.
 
     Returns:
         The result: `done` with scores, `diverged` at a step, or `skipped` because the optimizer cannot
@@ -59,13 +63,15 @@ def train_cell(
     torch.backends.cudnn.allow_tf32 = False  # "float32" means float32, in convolutions as elsewhere
     model_spec: ModelSpec = registry.load("model", settings.model.name, import_dirs)
     optimizer_spec: OptimizerSpec = registry.load("optimizer", settings.optimizer.name, import_dirs)
-    model = build_model(model_spec, settings, data)
+    model = model_to_train(model_spec, settings, data, features)
     reason = unmet_requirement(optimizer_spec, settings.optimizer.name, model)
     if reason is not None:
         return CellResult(status="skipped", reason=reason)
 
     split = split_examples(data, settings.training, settings.seed)
-    trainer = assemble(send, settings, data, model_spec, optimizer_spec, model, split, Path(scratch))
+    trainer = assemble(
+        send, settings, data, model_spec, optimizer_spec, model, split, Path(scratch), features
+    )
     warm_up(trainer)
     memory = _memory_before(trainer, optimizer_spec)
     steps = trainer.steps_per_epoch * settings.training.epochs
@@ -96,25 +102,6 @@ def train_cell(
     )
 
 
-def build_model(spec: ModelSpec, settings: CellSettings, data: DecodedDataset) -> nn.Module:
-    """Build the model with the seed's initial weights, on its device, in training mode.
-
-    Parameters stay contiguous: torch's L-BFGS flattens gradients with `view`, and fails on channels-last
-    ones. Channels-last inputs alone give the speed.
-
-    Raises:
-        XbenchError: the data's images have another shape than the model takes.
-    """
-    if spec.input_shape is not None and spec.input_shape != data.shape:
-        raise XbenchError(
-            f"model '{settings.model.name}' takes images of {spec.input_shape}, {data.name} has {data.shape}",
-            hint="set the dataset's image_size",
-        )
-    torch.manual_seed(settings.seed)
-    model = spec.load_factory()(len(data.classes), **settings.model.params)
-    return model.to(settings.device, getattr(torch, settings.training.dtype)).train()
-
-
 def assemble(
     send: Callable[[Any], None],
     settings: CellSettings,
@@ -124,6 +111,7 @@ def assemble(
     model: nn.Module,
     split: Split,
     scratch: Path,
+    features: FeatureFile | None = None,
 ) -> Trainer:
     """Put together what the training loop needs.
 
@@ -135,8 +123,7 @@ def assemble(
     batch_size = len(split.train) if training.batch_size == "full" else training.batch_size
     batch_size = min(batch_size, len(split.train))
     micro_batch = batch_size if training.micro_batch == "full" else min(training.micro_batch, batch_size)
-    loader_type = ResidentImageLoader if settings.storage == "float32" else ImageLoader
-    loader = loader_type(data, model_spec, device, dtype, training.memory_format)
+    loader = _loader(settings, data, model_spec, features)
     objective = Objective(data.labels, data.classes, training.class_weights, device, dtype)
     parameters = [p for p in model.parameters() if p.requires_grad]
     profiler = profiler_for(device)
@@ -160,6 +147,18 @@ def assemble(
     )
 
 
+def _loader(
+    settings: CellSettings, data: DecodedDataset, spec: ModelSpec, features: FeatureFile | None
+) -> Loader:
+    """What loads a cell's batches: features where there are some, else images."""
+    device, dtype = torch.device(settings.device), getattr(torch, settings.training.dtype)
+    memory_format = settings.training.memory_format
+    if features is not None:
+        return FeatureLoader(data, features, device, dtype, memory_format)
+    loader_type = ResidentImageLoader if settings.storage == "float32" else ImageLoader
+    return loader_type(data, spec, device, dtype, memory_format)
+
+
 def warm_up(trainer: Trainer) -> None:
     """Run forward and backward on one example, so that libraries have loaded what they load at first use.
 
@@ -170,7 +169,7 @@ def warm_up(trainer: Trainer) -> None:
     images, labels = trainer.loader.load(example)
     trainer.objective.summed(model(images), labels).backward()
     model.zero_grad()
-    model.train()
+    set_training(model)
     release_free_memory()
     calibrate_host_limit_again()
 

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from xbench.errors import XbenchError
 from xbench.memory.phases import PhaseMeter
-from xbench.training.loader import ImageLoader
+from xbench.training.loader import Loader
 from xbench.training.objective import Objective
 
 
@@ -34,9 +34,10 @@ class AccumulatingClosure:
     """
 
     def __init__(
-        self, model: nn.Module, loader: ImageLoader, objective: Objective, micro_batch: int | None, seed: int
+        self, model: nn.Module, loader: Loader, objective: Objective, micro_batch: int | None, seed: int
     ):
-        if micro_batch is not None and any(isinstance(m, _BatchNorm) for m in model.modules()):
+        normalises = any(isinstance(m, _BatchNorm) and m.training for m in model.modules())
+        if micro_batch is not None and normalises:
             raise XbenchError(
                 "the model has batch normalisation, whose statistics depend on the batch that is in memory: "
                 "micro-batches would train a different function",

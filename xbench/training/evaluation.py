@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from xbench.training.loader import ImageLoader
+from xbench.training.frozen import set_training
+from xbench.training.loader import Loader
 from xbench.training.objective import Objective
 
 
@@ -31,7 +32,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, loader: ImageLoader, objective: Objective, indices: np.ndarray, chunk: int
+    model: nn.Module, loader: Loader, objective: Objective, indices: np.ndarray, chunk: int
 ) -> Evaluation:
     """Evaluate in chunks no larger than a training micro-batch, so that this is never the memory peak."""
     model.eval()
@@ -42,7 +43,7 @@ def evaluate(
         summed += objective.summed(logits, part_labels).double().cpu()
         probabilities.append(logits.softmax(dim=1).float().cpu())
         labels.append(part_labels.cpu())
-    model.train()
+    set_training(model)
     return Evaluation(
         loss=float(summed) / objective.total_weight(indices),
         probabilities=torch.cat(probabilities).numpy(),

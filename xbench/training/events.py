@@ -1,4 +1,4 @@
-"""What a cell's process says while it trains, and what it returns."""
+"""What the processes of cells say while they work, and what they return."""
 
 from __future__ import annotations
 
@@ -7,8 +7,29 @@ from typing import Literal
 
 import numpy as np
 
+from xbench.data.features import FeatureFile
 from xbench.records.schema import EpochRecord, MemoryRecord, Times
 from xbench.records.traces import TraceRow
+
+
+@dataclass(frozen=True)
+class FeatureReport:
+    """What came of asking for the features of a model's frozen part.
+
+    Attributes:
+        is_frozen: whether any part of the model is.
+        file: where they are; None if there are none to be had.
+        note: why not, where a part of the model is frozen.
+        computed: images that were not there yet, and `missing` those that still are not.
+        seconds: that those which were computed took.
+    """
+
+    is_frozen: bool = True
+    file: FeatureFile | None = None
+    note: str = ""
+    computed: int = 0
+    missing: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

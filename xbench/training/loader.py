@@ -1,4 +1,8 @@
-"""From positions in the decoded file to normalised image batches on the training device."""
+"""From positions in files to batches on the training device.
+
+Files are read as batches are needed, and the system is told of the next ones early, so that a set may be
+larger than memory and a step does not wait for the disk.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,93 @@ import numpy as np
 import torch
 
 from xbench.components.specs import ModelSpec
-from xbench.data.decoded import DecodedDataset, PixelReader
+from xbench.data.decoded import DecodedDataset
+from xbench.data.features import FeatureFile
+from xbench.data.rows import RowReader
 
-# Images read at once: large enough to keep the copies efficient, small enough not to count as memory.
+# Rows read at once: large enough to keep the copies efficient, small enough not to count as memory.
 _BLOCK = 64
 
 
-class ImageLoader:
-    """Loads batches of one dataset for one model.
+class Loader:
+    """Loads batches of one dataset: what the model takes, and labels.
+
+    Args:
+        reader: of the rows of the examples.
+        shape: of one example, as the model takes it.
+        dtype: of the batches.
+        memory_format: of batches of images or maps, `"channels_last"` or `"contiguous"`.
+    """
+
+    def __init__(
+        self,
+        data: DecodedDataset,
+        reader: RowReader,
+        shape: tuple[int, ...],
+        device: torch.device,
+        dtype: torch.dtype,
+        memory_format: str,
+    ):
+        self._rows, self._reader, self._shape = data.rows, reader, shape
+        self._device, self._dtype = device, dtype
+        self._contiguous = memory_format == "contiguous"
+        self._labels = torch.from_numpy(data.labels)
+
+    def load(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Load a batch.
+
+        Args:
+            indices: (n,) positions in the dataset.
+
+        Returns:
+            Examples (n, *shape) and labels (n,) int64, on the device.
+        """
+        return self._examples(indices), self._moved(self._labels[torch.from_numpy(indices)])
+
+    def parts(self, indices: np.ndarray, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Load a batch in parts of at most `size`, one at a time, in order."""
+        for start in range(0, len(indices), size):
+            following = indices[start + size : start + 2 * size]
+            # After the last part the first is the next: of another evaluation of the same batch.
+            self.announce(following if len(following) else indices[:size])
+            yield self.load(indices[start : start + size])
+
+    def announce(self, indices: np.ndarray) -> None:
+        """Say which examples are needed soon."""
+        self._reader.announce(self._rows[indices])
+
+    @property
+    def resident_bytes(self) -> int:
+        """Of the examples that are held from batch to batch."""
+        return 0
+
+    def batch_bytes(self, size: int) -> int:
+        """Of the examples and labels of a batch."""
+        return size * (math.prod(self._shape) * self._dtype.itemsize + self._labels.itemsize)
+
+    def _examples(self, indices: np.ndarray) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _blocks(self, indices: np.ndarray) -> Iterator[tuple[slice, torch.Tensor]]:
+        """The rows as they lie in the file, on the device, block by block, and their places in the batch."""
+        for start in range(0, len(indices), _BLOCK):
+            stored = torch.from_numpy(self._reader.read(self._rows[indices[start : start + _BLOCK]]))
+            # Moved as they are: `copy_` alone would convert on the host, and move four times as much.
+            yield slice(start, start + _BLOCK), self._moved(stored)
+
+    def _moved(self, host: torch.Tensor) -> torch.Tensor:
+        """The tensor on the device, without waiting for it: pinned memory is sent while the host goes on, and
+        torch reuses it only once it is sent."""
+        if self._device.type != "cuda":
+            return host
+        return host.pin_memory().to(self._device, non_blocking=True)
+
+
+class ImageLoader(Loader):
+    """Loads images, normalised for a model.
 
     Args:
         spec: gives the normalisation.
-        memory_format: of the batches, `"channels_last"` or `"contiguous"`.
     """
 
     def __init__(
@@ -31,13 +110,8 @@ class ImageLoader:
         dtype: torch.dtype,
         memory_format: str,
     ):
+        super().__init__(data, data.reader(_BLOCK), data.shape, device, dtype, memory_format)
         channels, _, width = data.shape
-        self._rows = data.rows
-        self._reader = PixelReader(data, capacity=_BLOCK)
-        self._shape = data.shape
-        self._device, self._dtype = device, dtype
-        self._contiguous = memory_format == "contiguous"
-        self._labels = torch.from_numpy(data.labels)
         # One line of pixels has its channels side by side: as vectors of a whole line, scale and shift are
         # applied at the speed of one long array instead of `channels` values at a time.
         mean = torch.tensor(spec.mean, dtype=dtype).expand(channels).repeat(width)
@@ -45,47 +119,37 @@ class ImageLoader:
         self._scale = (1 / (255 * std)).to(device)
         self._shift = (-mean / std).to(device)
 
-    def load(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Load a batch.
-
-        Args:
-            indices: (n,) positions in the dataset.
-
-        Returns:
-            Normalised images (n, channels, height, width) and labels (n,) int64, on the device.
-        """
+    def _examples(self, indices: np.ndarray) -> torch.Tensor:
         channels, height, width = self._shape
         images = torch.empty((len(indices), height, width, channels), dtype=self._dtype, device=self._device)
-        lines = images.view(-1, width * channels)
-        for start in range(0, len(indices), _BLOCK):
-            pixels = torch.from_numpy(self._reader.read(self._rows[indices[start : start + _BLOCK]]))
-            # Moved as bytes: `copy_` alone would convert on the host, and move four times as much.
-            images[start : start + _BLOCK].copy_(self._moved(pixels))
-        lines.mul_(self._scale).add_(self._shift)
+        for places, pixels in self._blocks(indices):
+            images[places].copy_(pixels)
+        images.view(-1, width * channels).mul_(self._scale).add_(self._shift)
         images = images.permute(0, 3, 1, 2)  # channels-last by its strides, without a copy
-        labels = self._moved(self._labels[torch.from_numpy(indices)])
-        return (images.contiguous() if self._contiguous else images), labels
+        return images.contiguous() if self._contiguous else images
 
-    @property
-    def resident_bytes(self) -> int:
-        """Of the examples that are held from batch to batch."""
-        return 0
 
-    def batch_bytes(self, size: int) -> int:
-        """Of the images and labels of a batch."""
-        return size * (math.prod(self._shape) * self._dtype.itemsize + self._labels.itemsize)
+class FeatureLoader(Loader):
+    """Loads the outputs of a model's frozen part, for what is trained behind it."""
 
-    def _moved(self, host: torch.Tensor) -> torch.Tensor:
-        """The tensor on the device, without waiting for it: pinned memory is sent while the host goes on, and
-        torch reuses it only once it is sent."""
-        if self._device.type != "cuda":
-            return host
-        return host.pin_memory().to(self._device, non_blocking=True)
+    def __init__(
+        self,
+        data: DecodedDataset,
+        features: FeatureFile,
+        device: torch.device,
+        dtype: torch.dtype,
+        memory_format: str,
+    ):
+        super().__init__(data, features.reader(_BLOCK), features.shape, device, dtype, memory_format)
+        self._precision = getattr(torch, features.precision)
 
-    def parts(self, indices: np.ndarray, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Load a batch in parts of at most `size`, one at a time, in order."""
-        for start in range(0, len(indices), size):
-            yield self.load(indices[start : start + size])
+    def _examples(self, indices: np.ndarray) -> torch.Tensor:
+        features = torch.empty((len(indices), *self._shape), dtype=self._dtype, device=self._device)
+        for places, stored in self._blocks(indices):
+            features[places].copy_(stored.view(self._precision))
+        if features.ndim == 4 and not self._contiguous:
+            return features.contiguous(memory_format=torch.channels_last)
+        return features
 
 
 class ResidentImageLoader(ImageLoader):
@@ -108,3 +172,6 @@ class ResidentImageLoader(ImageLoader):
     def load(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         chosen = torch.from_numpy(indices).to(self._device)
         return self._images[chosen], self._all_labels[chosen]
+
+    def announce(self, indices: np.ndarray) -> None:
+        """They are in memory."""

@@ -21,7 +21,7 @@ from xbench.training.closure import AccumulatingClosure
 from xbench.training.evaluation import Evaluation, evaluate
 from xbench.training.events import EpochDone
 from xbench.training.footprint import Breakdown, gradients_bytes, optimizer_state_bytes
-from xbench.training.loader import ImageLoader
+from xbench.training.loader import Loader
 from xbench.training.objective import Objective
 from xbench.training.recorder import Diverged, TraceRecorder
 from xbench.training.settings import TrainingSettings
@@ -30,6 +30,9 @@ from xbench.training.splits import Split, epoch_order
 # So many steps are broken down by phase, which slows those of small batches: the second is the first that has
 # all of an optimizer's state from its beginning, but for that of a history.
 _BRACKETED_STEPS = 2
+
+# Examples that the system is told of before they are needed: some tenths of a second at the speed of a step.
+_AHEAD = 64
 
 
 @dataclass
@@ -46,7 +49,7 @@ class Trainer:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     closure: AccumulatingClosure
-    loader: ImageLoader
+    loader: Loader
     objective: Objective
     profiler: StepProfiler
     recorder: TraceRecorder
@@ -114,6 +117,7 @@ class Trainer:
         try:
             for number in range(self.steps_per_epoch):
                 batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+                self._announce(order, number)
                 losses += self.train_step((epoch - 1) * self.steps_per_epoch + number + 1, epoch, batch)
             losses += self.recorder.flush()
         except Exception as error:
@@ -122,6 +126,11 @@ class Trainer:
         finally:
             self.training_s += time.perf_counter() - started
         return losses / self.steps_per_epoch
+
+    def _announce(self, order: np.ndarray, number: int) -> None:
+        """Tell of the examples that follow those told of before a step."""
+        first, ahead = number * self.batch_size, max(_AHEAD, self.batch_size)
+        self.loader.announce(order[first + ahead if number else 0 : first + ahead + self.batch_size])
 
     def train_step(self, step: int, epoch: int, batch: np.ndarray) -> float:
         """One profiled step on the examples at `batch`.

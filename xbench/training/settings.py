@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Storage = Literal["uint8", "float32"]
+Features = Literal["auto", "float32", "bfloat16", "off"]
 Count = Annotated[int, Field(strict=True, ge=1)]
 
 
@@ -30,6 +31,9 @@ class TrainingSettings(BaseModel):
             that fits, measured. A smaller one changes nothing but memory, time and rounding (and, in a model
             with dropout, which masks are drawn).
         dtype: of parameters, images and losses.
+        features: precision in which the outputs of a frozen part are computed once per image and kept on
+            disk; `"auto"` is that of `dtype`, and trains without where they cannot be kept; `"off"` computes
+            them in every step.
         memory_format: of image batches; channels-last is faster for convolutions, contiguous is what a
             plain PyTorch loop has.
         threads: of torch's CPU pool; None for torch's choice.
@@ -46,6 +50,7 @@ class TrainingSettings(BaseModel):
     batch_size: Count | Literal["full"] = 32
     micro_batch: Count | Literal["full", "auto"] = "full"
     dtype: Literal["float32", "float64"] = "float32"
+    features: Features = "auto"
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
     threads: Count | None = None
 
@@ -54,6 +59,11 @@ class TrainingSettings(BaseModel):
         if self.selection == "validation_loss" and self.validation == 0:
             raise ValueError("selection by validation_loss needs validation > 0; or set selection = 'last'")
         return self
+
+    @property
+    def feature_precision(self) -> str:
+        """Of features that are kept."""
+        return self.dtype if self.features == "auto" else self.features
 
 
 @dataclass(frozen=True)

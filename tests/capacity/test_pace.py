@@ -1,0 +1,123 @@
+"""The pace of a training run, from a few of its steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from capacity_settings import lbfgs, settings_of
+from torch import nn
+
+from xbench import ModelSpec
+from xbench.capacity.pace import Pace, measure_pace, shortened
+from xbench.components import registry
+
+
+def sizes(settings):
+    training = settings.training
+    return training.train_size, training.batch_size, training.micro_batch, training.epochs
+
+
+class TestRun:
+    """The time of a whole run, which is arithmetic."""
+
+    def test_is_made_of_start_examples_steps_and_evaluations(self):
+        pace = Pace(start_s=1000.0, closure_s=1.0, update_s=0.01, closures=1.0, evaluation_s=0.0001)
+        settings = settings_of(train_size=100, batch_size=10, micro_batch=10, epochs=3)
+        assert pace.run_s(settings, evaluated=20) == pytest.approx(1000 + 3 * (100 + 10 * 0.01) + 20 * 0.0001)
+
+    def test_the_last_batch_may_be_smaller(self):
+        pace = Pace(start_s=0.0, closure_s=1.0, update_s=100.0, closures=1.0, evaluation_s=0.0)
+        settings = settings_of(train_size=101, batch_size=10, micro_batch=10)
+        assert pace.run_s(settings, evaluated=0) == 101 + 11 * 100
+
+    def test_a_closure_sees_the_whole_batch(self):
+        pace = Pace(start_s=0.0, closure_s=0.5, update_s=0.0, closures=4.5, evaluation_s=0.0)
+        settings = settings_of(train_size=100, batch_size=100, micro_batch=16, epochs=2)
+        assert pace.run_s(settings, evaluated=0) == 2 * 100 * 4.5 * 0.5
+
+
+class TestShortened:
+    @pytest.mark.parametrize(
+        ("train_size", "batch_size", "micro_batch", "expected"),
+        [
+            (1000, 1000, 64, (32, 32, 16, 1)),
+            (1000, 1000, 4, (8, 8, 4, 1)),
+            (1000, 5, 5, (5, 5, 5, 1)),
+            (1000, 1, 1, (1, 1, 1, 1)),
+            (20, 20, 16, (20, 20, 16, 1)),
+        ],
+    )
+    def test_is_two_small_parts_of_a_batch(self, train_size, batch_size, micro_batch, expected):
+        settings = settings_of(
+            train_size=train_size, batch_size=batch_size, micro_batch=micro_batch, epochs=100
+        )
+        assert sizes(shortened(settings)) == expected
+
+    def test_nothing_else_changes(self):
+        settings = lbfgs(train_size=100, batch_size=100, micro_batch=50, epochs=9, validation=0.2, seed=3)
+        short = shortened(settings)
+        changed = {"train_size": 100, "batch_size": 100, "micro_batch": 50, "epochs": 9}
+        again = replace(short, training=short.training.model_copy(update=changed))
+        assert again == settings
+
+
+def small(num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, num_classes))
+
+
+def normed(num_classes: int) -> nn.Module:
+    """For which no part of a batch stands for the batch."""
+    return nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3 * 16 * 16, num_classes))
+
+
+class TestMeasured:
+    @pytest.fixture(autouse=True)
+    def specs(self, monkeypatch, tmp_path):
+        """Models by name; and little patience."""
+        specs = {"small": ModelSpec(factory=small), "normed": ModelSpec(factory=normed)}
+        real_load = registry.load
+        monkeypatch.setattr(
+            registry, "load", lambda kind, name, dirs=(): specs.get(name) or real_load(kind, name, dirs)
+        )
+        monkeypatch.setattr("xbench.capacity.pace._TIMED_S", 0.0)
+
+    def pace(self, data, settings) -> Pace:
+        sent = []
+        pace = measure_pace(sent.append, shortened(settings), data, (), None)
+        assert sent == []
+        return pace
+
+    def test_all_parts_are_positive(self, tiny_data):
+        pace = self.pace(tiny_data, settings_of(model="small", train_size=60, batch_size=10, micro_batch=10))
+        assert min(pace.start_s, pace.closure_s, pace.update_s, pace.evaluation_s) > 0
+        assert pace.closures == 1
+
+    def test_closures_are_those_of_a_step(self, tiny_data):
+        settings = settings_of(
+            "lbfgs",
+            {"max_iter": 3, "max_eval": 3, "tolerance_grad": 0.0, "tolerance_change": 0.0},
+            "small",
+            train_size=60,
+            batch_size=60,
+            micro_batch=16,
+        )
+        assert self.pace(tiny_data, settings).closures == 3
+
+    def test_of_a_batch_that_must_be_whole(self, tiny_data):
+        """Batch normalisation takes no micro-batches, and this training has none."""
+        settings = settings_of(model="normed", train_size=80, batch_size=40, micro_batch=40)
+        assert self.pace(tiny_data, settings).closure_s > 0
+
+    def test_of_more_examples_than_there_are(self, tiny_data):
+        few = replace(
+            tiny_data,
+            rows=tiny_data.rows[[0, 1, 2, 3, 4, 5, 90, 91]],
+            labels=tiny_data.labels[[0, 1, 2, 3, 4, 5, 90, 91]],
+            is_test=tiny_data.is_test[[0, 1, 2, 3, 4, 5, 90, 91]],
+            groups=("",) * 8,
+        )
+        settings = settings_of(
+            model="small", train_size=32, batch_size=32, micro_batch=32, validation=0.0, selection="last"
+        )
+        assert self.pace(few, settings).closure_s > 0

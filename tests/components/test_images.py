@@ -1,0 +1,247 @@
+"""Reading image files: every kind of JPEG and PNG, and large JPEGs at reduced resolution."""
+
+from __future__ import annotations
+
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xbench.components.images import list_images, read_image
+
+SIDE = 16
+
+
+def full_decode(path: Path, side: int) -> np.ndarray:
+    """What `read_image` did before it decoded at reduced resolution."""
+    with Image.open(path) as image:
+        rgb = image.convert("RGB")
+    return np.asarray(rgb.resize((side, side), Image.Resampling.BILINEAR)).astype(int)
+
+
+def halves(left, right, mode: str) -> Image.Image:
+    """An image of 64 x 64, of one value on the left, of another on the right."""
+    image = Image.new(mode, (64, 64), left)
+    image.paste(right, (32, 0, 64, 64))
+    return image
+
+
+def assert_halves(path: Path, left: tuple[int, ...], right: tuple[int, ...], within: int = 0) -> None:
+    """Both as it is, and made smaller."""
+    for side in (64, SIDE):
+        pixels = read_image(path, side, side)
+        assert (pixels.dtype, pixels.shape) == (np.uint8, (side, side, 3))
+        middle = side // 2
+        for part, expected in ((pixels[:, : middle - 2], left), (pixels[:, middle + 2 :], right)):
+            assert abs(part.astype(int) - expected).max() <= within
+
+
+RED, TEAL = (200, 30, 10), (0, 130, 140)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpeg"])
+class TestKindsOfBoth:
+    within: dict[str, int] = {"png": 0, "jpeg": 3}  # noqa: RUF012
+
+    def test_grey(self, tmp_path, suffix):
+        path = tmp_path / f"image.{suffix}"
+        halves(40, 220, "L").save(path)
+        assert_halves(path, (40,) * 3, (220,) * 3, self.within[suffix])
+
+    def test_rgb(self, tmp_path, suffix):
+        path = tmp_path / f"image.{suffix}"
+        halves(RED, TEAL, "RGB").save(path)
+        assert_halves(path, RED, TEAL, self.within[suffix])
+
+
+class TestKindsOfPng:
+    def test_black_and_white(self, tmp_path):
+        halves(0, 1, "1").save(tmp_path / "image.png")
+        assert_halves(tmp_path / "image.png", (0,) * 3, (255,) * 3)
+
+    def test_black_and_white_is_averaged_when_made_smaller(self, tmp_path):
+        stripes = np.tile(np.array([0, 255], dtype=np.uint8), (64, 32))
+        Image.fromarray(stripes).convert("1", dither=Image.Dither.NONE).save(tmp_path / "image.png")
+        assert abs(read_image(tmp_path / "image.png", SIDE, SIDE).astype(int) - 127).max() <= 16
+
+    def test_palette(self, tmp_path):
+        image = Image.new("P", (64, 64), 7)
+        image.putpalette([*[0] * 21, *RED, *TEAL])
+        image.paste(8, (32, 0, 64, 64))
+        image.save(tmp_path / "image.png")
+        assert_halves(tmp_path / "image.png", RED, TEAL)
+
+    def test_colours_of_a_palette_are_averaged_not_their_numbers(self, tmp_path):
+        image = Image.new("P", (64, 64), 0)
+        image.putpalette([0, 0, 0, 200, 0, 0, 200, 0, 0])
+        image.putdata([0, 2] * 2048)
+        image.save(tmp_path / "image.png")
+        pixels = read_image(tmp_path / "image.png", SIDE, SIDE)
+        assert abs(pixels[..., 0].astype(int) - 100).max() <= 13
+        assert (pixels[..., 1:] == 0).all()
+
+    @pytest.mark.parametrize("transparency", [0, b"\x00\x80\xff"])
+    def test_transparency_of_a_palette_is_left_out_quietly(self, tmp_path, transparency):
+        image = Image.new("P", (64, 64), 0)
+        image.putpalette([*RED, *TEAL, 0, 0, 0])
+        image.paste(1, (32, 0, 64, 64))
+        image.save(tmp_path / "image.png", transparency=transparency)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert_halves(tmp_path / "image.png", RED, TEAL)
+
+    def test_rgba_shows_its_colours_whatever_its_transparency(self, tmp_path):
+        halves((*RED, 0), (*TEAL, 255), "RGBA").save(tmp_path / "image.png")
+        assert_halves(tmp_path / "image.png", RED, TEAL)
+
+    def test_la_shows_its_grey_whatever_its_transparency(self, tmp_path):
+        halves((40, 0), (220, 128), "LA").save(tmp_path / "image.png")
+        assert_halves(tmp_path / "image.png", (40,) * 3, (220,) * 3)
+
+    @pytest.mark.parametrize(("mode", "value"), [("L", 40), ("RGB", RED)])
+    def test_one_transparent_colour_is_left_out_quietly(self, tmp_path, mode, value):
+        image = halves(value, value, mode)
+        image.save(tmp_path / "image.png", transparency=value)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            expected = value if mode == "RGB" else (value,) * 3
+            assert_halves(tmp_path / "image.png", expected, expected)
+
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [(0, 0), (128, 0), (129, 1), (257 * 40, 40), (257 * 128 + 128, 128), (65406, 254), (65535, 255)],
+    )
+    def test_16_bits_are_scaled_to_8(self, tmp_path, value, expected):
+        pixels = np.full((64, 64), value, dtype=np.uint16)
+        pixels[:, 32:] = 257 * 99
+        Image.fromarray(pixels).save(tmp_path / "image.png")
+        with Image.open(tmp_path / "image.png") as image:
+            assert image.mode.startswith("I")
+        assert_halves(tmp_path / "image.png", (expected,) * 3, (99,) * 3)
+
+    def test_of_an_animation_the_first_frame_is_read(self, tmp_path):
+        first, second = halves(RED, TEAL, "RGB"), halves(TEAL, RED, "RGB")
+        first.save(tmp_path / "image.png", save_all=True, append_images=[second], duration=100)
+        with Image.open(tmp_path / "image.png") as image:
+            assert image.n_frames == 2
+        assert_halves(tmp_path / "image.png", RED, TEAL)
+
+
+def test_cmyk(tmp_path):
+    halves((255, 0, 0, 0), (0, 0, 0, 155), "CMYK").save(tmp_path / "image.jpeg", quality=95)
+    assert_halves(tmp_path / "image.jpeg", (0, 255, 255), (100, 100, 100), within=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("i.png", "L"), ("i.png", "RGB"), ("i.png", "RGBA"), ("i.png", "P"), ("i.jpeg", "L"), ("i.jpeg", "RGB")],
+)
+def test_a_file_of_the_right_size_is_decoded_to_the_same_bytes_as_ever(tmp_path, name, mode):
+    noise = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    Image.fromarray(noise).convert(mode).save(tmp_path / name)
+    with Image.open(tmp_path / name) as image:
+        expected = np.asarray(image.convert("RGB"))
+    assert read_image(tmp_path / name, 50, 70).tobytes() == expected.tobytes()
+
+
+def test_png_files_are_made_smaller_as_ever(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    for mode in ("L", "RGB"):
+        Image.fromarray(noise).convert(mode).save(tmp_path / "image.png")
+        assert (read_image(tmp_path / "image.png", 32, 32) == full_decode(tmp_path / "image.png", 32)).all()
+
+
+def test_small_files_are_made_larger_as_ever(tmp_path):
+    ramp = np.arange(400, dtype=np.uint8).reshape(20, 20)
+    Image.fromarray(ramp).save(tmp_path / "image.jpeg")
+    assert (read_image(tmp_path / "image.jpeg", 64, 64) == full_decode(tmp_path / "image.jpeg", 64)).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("size", [(64 * SIDE, 64 * SIDE), (1237, 911), (130, 2000), (SIDE * 2, SIDE * 2)])
+def test_large_jpeg_files_look_as_the_full_decode_does(tmp_path, mode, size):
+    width, height = size
+    y, x = np.mgrid[0:height, 0:width]
+    waves = [127 + 60 * np.sin(9 * x / width + phase) + 60 * np.cos(7 * y / height) for phase in (0, 1, 2)]
+    Image.fromarray(np.stack(waves, axis=-1).astype(np.uint8)).convert(mode).save(
+        tmp_path / "image.jpeg", quality=90
+    )
+    difference = abs(read_image(tmp_path / "image.jpeg", 24, 24) - full_decode(tmp_path / "image.jpeg", 24))
+    assert difference.mean() < 0.5
+    assert difference.max() <= 4
+
+
+def test_a_large_jpeg_is_not_decoded_whole(tmp_path, monkeypatch):
+    Image.new("L", (1600, 1200), 90).save(tmp_path / "image.jpeg")
+    resized = []
+    resize = Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image,
+        "resize",
+        lambda self, *a, **k: resized.append((self.mode, self.size)) or resize(self, *a, **k),
+    )
+    read_image(tmp_path / "image.jpeg", 224, 224)
+    read_image(tmp_path / "image.jpeg", 50, 100)
+    assert resized == [("L", (800, 600)), ("L", (200, 150))]
+
+
+def test_a_bomb_is_an_error(tmp_path, monkeypatch):
+    Image.new("L", (100, 100)).save(tmp_path / "image.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    assert read_image(tmp_path / "image.png", 8, 8).shape == (8, 8, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9_999)  # Pillow's own error begins at twice its limit
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(Image.DecompressionBombError, match="10,000 pixels"):
+            read_image(tmp_path / "image.png", 8, 8)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpeg"])
+def test_a_file_that_is_cut_short_raises_also_at_reduced_resolution(tmp_path, suffix):
+    path = tmp_path / f"image.{suffix}"
+    noise = np.random.default_rng(0).integers(0, 256, (600, 800), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(OSError):
+        read_image(path, 32, 32)
+
+
+def test_threads_read_the_same(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "image.jpeg")
+    with ThreadPoolExecutor(4) as pool:
+        images = list(pool.map(lambda _: read_image(tmp_path / "image.jpeg", 64, 64), range(20)))
+    assert all((image == images[0]).all() for image in images)
+
+
+def test_images_are_listed_by_relative_names_in_order(tmp_path):
+    for name in ("b.png", "a/z.JPG", "a/._z.JPG", "a/b/c.jpeg", ".x/d.png", "__MACOSX/e.png", "note.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a.png").mkdir()
+    assert [str(path) for path in list_images(tmp_path)] == ["a/b/c.jpeg", "a/z.JPG", "b.png"]
+
+
+@pytest.mark.parametrize("side", [64, 128, 224])
+def test_real_originals_look_as_the_full_decode_does(real_images, side):
+    originals = real_images.with_name("chest_xray_full")
+    if not originals.is_dir():
+        pytest.skip(f"no real images in {originals}")
+    differences = [
+        abs(read_image(originals / name, side, side) - full_decode(originals / name, side))
+        for name in list_images(originals)
+    ]
+    assert len(differences) == 16
+    assert np.mean(differences) < 0.25  # rounding to whole levels costs as much
+    assert max(difference.mean() for difference in differences) < 0.5
+    assert max(difference.max() for difference in differences) <= 12
+
+
+def test_real_images_of_the_right_size_are_read_to_the_same_bytes_as_ever(real_images):
+    for name in list_images(real_images)[::500]:
+        with Image.open(real_images / name) as image:
+            expected = np.asarray(image.convert("RGB"))
+        assert read_image(real_images / name, 224, 224).tobytes() == expected.tobytes()

@@ -1,0 +1,247 @@
+"""torchvision's classifiers: their last layers, what is trained, and what they start from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from xbench.components.registry import load
+from xbench.components.settings import settings_of
+from xbench.components.torchvision_models import (
+    choose_trained,
+    last_layer_name,
+    layer_like,
+    outline_of,
+    torchvision_members,
+)
+from xbench.errors import XbenchError
+
+SMALL = "mobilenet_v3_small"
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def build(name, num_classes=2, seed=0, **settings):
+    torch.manual_seed(seed)
+    return load("model", f"torchvision/{name}").load_factory()(num_classes, **settings)
+
+
+@pytest.fixture(scope="module")
+def original():
+    """torchvision's own, as it was made for 1,000 classes, with running statistics of its own."""
+    torch.manual_seed(7)
+    network = torchvision.models.get_model(SMALL)
+    network(torch.rand(4, 3, 64, 64))
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def weights(original, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "small.pth"
+    torch.save(original.state_dict(), path)
+    return str(path)
+
+
+def trained(network):
+    return {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+
+
+@pytest.mark.parametrize("name", torchvision_members())
+def test_every_member_gives_logits_and_trains_its_head(name):
+    network = outline_of(name)
+    last = last_layer_name(network)
+    assert network.get_submodule(last).weight.shape[0] == 1000
+    network.set_submodule(last, layer_like(network.get_submodule(last), 3))
+    choose_trained(network, "head", name)
+    head = trained(network)
+    assert {key for key in head if key.startswith(f"{last}.")}
+    assert len({key.split(".")[0] for key in head}) == 1
+    # Shapes alone. Only these two could give something else in training.
+    network = network.to("meta").train(name in ("googlenet", "inception_v3"))
+    side = torchvision.models.get_model_weights(name).DEFAULT.meta["min_size"][0]
+    side = max(side, 64)
+    with torch.no_grad():
+        logits = network(torch.empty(2, 3, side, side, device="meta"))
+    assert isinstance(logits, torch.Tensor)
+    assert logits.shape == (2, 3)
+    # Whatever is not in the state dict would not come from a file of weights.
+    tensors = {key for key, _ in [*network.named_parameters(), *network.named_buffers()]}
+    assert tensors == set(network.state_dict())
+
+
+def test_there_are_no_quantized_members_and_no_other_tasks():
+    names = torchvision_members()
+    assert {"resnet18", "vgg16", "vit_b_16", "regnet_y_400mf"} <= set(names)
+    assert not [name for name in names if "quantized" in name or "rcnn" in name or "raft" in name]
+
+
+def test_an_outline_takes_no_memory_and_leaves_the_generator_alone():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    network = outline_of("regnet_y_400mf")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert next(network.parameters()).is_meta
+
+
+def test_settings():
+    assert settings_of(load("model", "torchvision/resnet18")).defaults == {
+        "pretrained": True,
+        "weights": "",
+        "train": "head",
+    }
+    assert not settings_of(load("model", "torchvision/resnet18")).is_open
+
+
+def test_vgg16_is_the_familys_in_all_but_the_name():
+    own, member = load("model", "vgg16"), load("model", "torchvision/vgg16")
+    for attribute in ("summary", "reference", "input_shape", "mean", "std", "stand_in"):
+        assert getattr(own, attribute) == getattr(member, attribute), attribute
+    for attribute in ("factory", "obtain"):
+        theirs = getattr(member, attribute)
+        assert (getattr(own, attribute).func, getattr(own, attribute).args) == (theirs.func, theirs.args)
+    assert (own.mean, own.std) == IMAGENET
+    assert settings_of(own) == settings_of(member)
+
+
+def test_normalisation_and_shape_are_those_of_the_weights():
+    def facts(name):
+        spec = load("model", f"torchvision/{name}")
+        return spec.input_shape, (spec.mean, spec.std)
+
+    assert facts("resnet18") == (None, IMAGENET)
+    assert facts("swin_t") == (None, IMAGENET)
+    assert facts("efficientnet_v2_l") == (None, ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)))
+    assert facts("vit_b_16") == ((3, 224, 224), IMAGENET)
+    assert facts("maxvit_t") == ((3, 224, 224), IMAGENET)
+    assert facts("vit_h_14") == ((3, 518, 518), IMAGENET)  # its weights are of large images
+
+
+def test_random_weights_are_told():
+    spec = load("model", "torchvision/resnet18")
+    assert spec.stand_in({"pretrained": True, "weights": "", "train": "head"}) == ""
+    assert spec.stand_in({"pretrained": False, "weights": "", "train": "head"}) == "random weights"
+
+
+def test_all_but_the_last_layer_starts_from_the_file(original, weights):
+    network = build(SMALL, weights=weights).eval()
+    images = torch.rand(3, 3, 64, 64)
+    original.classifier[3], kept = nn.Identity(), original.classifier[3]
+    layer, network.classifier[3] = network.classifier[3], nn.Identity()
+    try:
+        assert torch.equal(network(images), original(images))
+    finally:
+        original.classifier[3] = kept
+    assert layer.weight.shape == (2, 1024)
+    assert layer.weight.std() > 0
+
+
+def test_loaded_parameters_are_ordinary_ones_of_this_process(weights):
+    network = build(SMALL, weights=weights, train="all")
+    for name, parameter in network.named_parameters():
+        assert type(parameter) is nn.Parameter and parameter.is_leaf and parameter.requires_grad, name
+        assert parameter.is_contiguous() and parameter.dtype == torch.float32, name
+        assert parameter.untyped_storage().nbytes() == parameter.nbytes, name
+        assert parameter.untyped_storage().filename is None, name  # a mapped file would have one
+    network.train()(torch.rand(2, 3, 32, 32)).sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    assert not any(buffer.is_meta for buffer in network.buffers())
+
+
+def test_the_seed_draws_the_last_layer_however_the_rest_is_made(weights):
+    def last(seed, **settings):
+        return build(SMALL, seed=seed, **settings).classifier[3].weight
+
+    first = last(1, weights=weights)
+    assert torch.equal(first, last(1, weights=weights))
+    assert torch.equal(first, last(1, pretrained=False))
+    assert not torch.equal(first, last(2, weights=weights))
+    torch.manual_seed(1)
+    assert torch.equal(first, nn.Linear(1024, 2).weight)
+
+
+def test_random_weights_are_drawn_from_the_seed():
+    first, again, other = (build(SMALL, seed=seed, pretrained=False) for seed in (1, 1, 2))
+    assert torch.equal(first.features[0][0].weight, again.features[0][0].weight)
+    assert not torch.equal(first.features[0][0].weight, other.features[0][0].weight)
+
+
+@pytest.mark.parametrize("name", [SMALL, "squeezenet1_1", "resnet18"])
+def test_a_file_of_as_many_classes_is_loaded_whole(name, tmp_path):
+    finished = build(name, num_classes=5, seed=1, pretrained=False)
+    torch.save(finished.state_dict(), tmp_path / "mine.pth")
+    network = build(name, num_classes=5, seed=2, weights=str(tmp_path / "mine.pth"))
+    assert all(map(torch.equal, network.state_dict().values(), finished.state_dict().values()))
+    assert trained(network) == trained(finished)
+
+
+def test_a_file_of_another_number_of_classes_is_refused(tmp_path):
+    torch.save(build(SMALL, num_classes=5, pretrained=False).state_dict(), tmp_path / "five.pth")
+    with pytest.raises(XbenchError) as caught:
+        build(SMALL, num_classes=2, weights=str(tmp_path / "five.pth"))
+    assert "classifier.3.weight is 5 x 1024 in the file, 1000 x 1024 in the model" in caught.value.message
+    assert "1000 outputs, or one for each class" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("train", "expected"),
+    [
+        ("head", {"fc.weight", "fc.bias"}),
+        ("fc.*", {"fc.weight", "fc.bias"}),
+        ("fc.weight, bn1.*", {"fc.weight", "bn1.weight", "bn1.bias"}),
+        ("layer4.1.conv?.weight", {"layer4.1.conv1.weight", "layer4.1.conv2.weight"}),
+    ],
+)
+def test_what_is_trained(train, expected):
+    network = build("resnet18", pretrained=False, train=train)
+    assert trained(network) == expected
+    network(torch.rand(2, 3, 32, 32)).sum().backward()
+    assert {name for name, parameter in network.named_parameters() if parameter.grad is not None} == expected
+
+
+def test_all_is_trained_if_asked():
+    network = build("squeezenet1_1", pretrained=False, train="all")
+    assert trained(network) == {name for name, _ in network.named_parameters()}
+    assert network(torch.rand(2, 3, 32, 32)).shape == (2, 2)
+
+
+@pytest.mark.parametrize("train", ["haed", "fc.*, layer9.*", ""])
+def test_a_pattern_that_fits_nothing_is_told_with_names(train):
+    with pytest.raises(XbenchError) as caught:
+        build("resnet18", pretrained=False, train=train)
+    assert f"'{train.rpartition(' ')[2]}' fits no parameter of resnet18" in caught.value.message
+    assert '"head", "all"' in caught.value.hint
+    assert "fc.weight" in caught.value.hint
+
+
+def test_weights_that_would_not_be_read_are_a_mistake(weights):
+    spec = load("model", f"torchvision/{SMALL}")
+    settings = {"pretrained": False, "weights": weights, "train": "head"}
+    with pytest.raises(XbenchError, match="pretrained = false"):
+        spec.load_factory()(2, **settings)
+    with pytest.raises(XbenchError, match="pretrained = false"):
+        spec.load_obtain()(settings, True, print)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_auxiliary_heads_of_a_file_are_dropped(name, tmp_path):
+    torch.manual_seed(0)
+    published = torchvision.models.get_model(name, aux_logits=True, init_weights=False)
+    torch.save(published.state_dict(), tmp_path / "aux.pth")
+    network = build(name, weights=str(tmp_path / "aux.pth")).train()
+    assert network(torch.rand(2, 3, 80, 80)).shape == (2, 2)
+    assert network.transform_input  # as torchvision sets it with its weights
+
+
+def test_vgg16_trains_its_fully_connected_part(monkeypatch):
+    # Built as it is, drawing nothing: what counts are names, shapes and sizes.
+    monkeypatch.setattr("xbench.components.torchvision_models._network", outline_network)
+    network = load("model", "vgg16").load_factory()(2, pretrained=False)
+    counted = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    assert counted == 119_554_050
+    assert {name.split(".")[0] for name in trained(network)} == {"classifier"}
+
+
+def outline_network(name):
+    with torch.device("meta"):
+        return torchvision.models.get_model(name)

@@ -1,0 +1,169 @@
+"""The file of features: rows that fill up, of which only whole ones count."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from xbench.data import features
+from xbench.data.features import FeatureFile, FeatureWriter
+from xbench.errors import XbenchError
+
+SHAPE = (2, 3)
+ROWS = 10
+
+
+@pytest.fixture
+def file(tmp_path) -> FeatureFile:
+    """A fresh one, in a cache that was not there."""
+    file = FeatureFile(tmp_path / "cache" / "features" / "abc", SHAPE, "float32", ROWS)
+    file.make()
+    return file
+
+
+def values(*numbers: float, dtype="float32") -> np.ndarray:
+    return np.stack([np.full(SHAPE, number, dtype=dtype) for number in numbers])
+
+
+def present(file: FeatureFile) -> list[int]:
+    return np.flatnonzero(file.present()).tolist()
+
+
+def read(file: FeatureFile, *rows: int) -> np.ndarray:
+    with file.reader(ROWS) as reader:
+        return reader.read(rows).copy()
+
+
+class TestMake:
+    def test_there_is_no_row_yet(self, file):
+        assert present(file) == []
+        assert len(file.present()) == ROWS
+        assert FeatureFile.found(file.folder) == file
+
+    def test_nothing_is_left_beside_it(self, file):
+        assert [path.name for path in file.folder.parent.iterdir()] == ["abc"]
+
+    def test_space_is_taken_only_as_it_fills(self, file):
+        assert file.values_path.stat().st_size == ROWS * file.row_bytes
+        assert file.values_path.stat().st_blocks == 0
+
+    def test_a_damaged_one_is_replaced(self, file):
+        with FeatureWriter(file, 1) as writer:
+            writer.write(np.array([3]), values(1))
+        file.present_path.write_bytes(b"\1")
+        assert FeatureFile.found(file.folder) is None
+        file.make()
+        assert FeatureFile.found(file.folder) == file
+        assert present(file) == []
+
+    @pytest.mark.parametrize(("precision", "row_bytes"), [("float32", 24), ("float64", 48), ("bfloat16", 12)])
+    def test_row_bytes(self, tmp_path, precision, row_bytes):
+        assert FeatureFile(tmp_path, SHAPE, precision, ROWS).row_bytes == row_bytes
+
+
+class TestFound:
+    def test_nothing(self, tmp_path):
+        assert FeatureFile.found(tmp_path / "nowhere") is None
+
+    @pytest.mark.parametrize("change", [-1, 1])
+    @pytest.mark.parametrize("name", ["values", "present"])
+    def test_a_file_of_another_size(self, file, name, change):
+        path = file.folder / name
+        with path.open("r+b") as opened:
+            opened.truncate(path.stat().st_size + change)
+        assert FeatureFile.found(file.folder) is None
+
+    @pytest.mark.parametrize("name", ["values", "present", "index.json"])
+    def test_a_file_that_is_missing(self, file, name):
+        (file.folder / name).unlink()
+        assert FeatureFile.found(file.folder) is None
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "",
+            "{",
+            "[]",
+            "null",
+            "{}",
+            "\ufffd",
+            json.dumps({"shape": None, "precision": "float32", "rows": ROWS}),
+            json.dumps({"shape": ["a"], "precision": "float32", "rows": ROWS}),
+            json.dumps({"shape": SHAPE, "precision": "float8", "rows": ROWS}),
+            json.dumps({"shape": SHAPE, "precision": "float32", "rows": "many"}),
+            json.dumps({"shape": SHAPE, "precision": "float64", "rows": ROWS}),
+        ],
+    )
+    def test_an_index_that_makes_no_sense(self, file, content):
+        (file.folder / "index.json").write_text(content)
+        assert FeatureFile.found(file.folder) is None
+
+    def test_an_index_of_bytes(self, file):
+        (file.folder / "index.json").write_bytes(b"\xff\xfe\x00")
+        assert FeatureFile.found(file.folder) is None
+
+
+class TestWriter:
+    def test_rows_are_where_they_belong(self, file):
+        with FeatureWriter(file, 3) as writer:
+            writer.write(np.array([7, 2]), values(70, 20))
+            writer.write(np.array([0]), values(5))
+        assert present(file) == [0, 2, 7]
+        assert np.array_equal(read(file, 2, 7, 0), values(20, 70, 5))
+
+    def test_what_was_not_committed_does_not_count(self, file):
+        with FeatureWriter(file, 2) as writer:
+            writer.write(np.array([1]), values(1))
+            writer.commit()
+            writer.write(np.array([2]), values(2))
+            assert present(file) == [1]
+        assert present(file) == [1, 2]
+
+    def test_what_was_written_before_an_error_counts(self, file):
+        with pytest.raises(ArithmeticError), FeatureWriter(file, 2) as writer:
+            writer.write(np.array([4]), values(4))
+            raise ArithmeticError
+        assert present(file) == [4]
+        assert FeatureFile.found(file.folder) == file
+
+    def test_rows_that_were_there_stay(self, file):
+        for row in (3, 5):
+            with FeatureWriter(file, 1) as writer:
+                writer.write(np.array([row]), values(row))
+        assert present(file) == [3, 5]
+        assert np.array_equal(read(file, 3, 5), values(3, 5))
+
+    def test_two_at_once(self, file):
+        with FeatureWriter(file, 1) as one, FeatureWriter(file, 1) as other:
+            one.write(np.array([3, 4]), values(3, 4))
+            other.write(np.array([4, 5]), values(4, 5))
+        assert present(file) == [3, 4, 5]
+        assert np.array_equal(read(file, 3, 4, 5), values(3, 4, 5))
+
+    def test_bits_travel_unchanged(self, tmp_path):
+        file = FeatureFile(tmp_path / "halves", SHAPE, "bfloat16", ROWS)
+        file.make()
+        bits = values(-2, 32767, dtype="int16")
+        with FeatureWriter(file, 2) as writer:
+            writer.write(np.array([8, 9]), bits)
+        assert np.array_equal(read(file, 8, 9), bits)
+
+    def test_values_need_not_lie_side_by_side(self, file):
+        with FeatureWriter(file, 2) as writer:
+            scattered = np.arange(12, dtype="float32").reshape(3, 2, 2).transpose(2, 1, 0)
+            writer.write(np.array([0, 1]), scattered)
+        assert np.array_equal(read(file, 0, 1), scattered)
+
+    def test_there_must_be_room(self, file, monkeypatch):
+        asked = []
+
+        def refuse(folder, needed_bytes, what):
+            asked.append((folder, needed_bytes))
+            raise XbenchError(f"{what} needs more")
+
+        monkeypatch.setattr(features, "require_space", refuse)
+        with pytest.raises(XbenchError, match="keeping features needs more"), FeatureWriter(file, 4):
+            raise AssertionError("it was entered")
+        assert asked == [(file.folder, 4 * 24)]

@@ -1,0 +1,303 @@
+"""Estimates of a job's time, from what is remembered or from a pace. No process is started."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+
+import job_samples
+import numpy as np
+import pytest
+
+from xbench import Dataset, Example, ModelSpec
+from xbench.capacity.pace import Pace
+from xbench.components import registry
+from xbench.data.sample import sampled
+from xbench.execution import estimates
+from xbench.execution import features as keeping
+from xbench.execution.estimates import estimated, remember_time
+from xbench.execution.features import FeatureKeeper
+from xbench.execution.schedule import estimate_s
+from xbench.isolation.run import Ending
+from xbench.records.schema import CellRecord, Component, DataRecord, Times
+from xbench.training.events import FeatureReport
+from xbench.training.splits import split_examples
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """An empty one."""
+    monkeypatch.setenv("XBENCH_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def job_of(tiny_data):
+    return partial(job_samples.job_of, tiny_data, batch_size=10)
+
+
+class Paces:
+    """Stands for children that take steps.
+
+    Attributes:
+        ending: of each.
+        asked: settings of those that were started.
+    """
+
+    def __init__(self):
+        self.asked = []
+        self.of(start_s=100.0)
+
+    def of(self, **parts):
+        none = {"start_s": 0.0, "closure_s": 0.0, "update_s": 0.0, "closures": 1.0, "evaluation_s": 0.0}
+        self.ending = Ending("returned", value=Pace(**none | parts))
+
+    def __call__(self, job, settings, *args, limits=None):
+        self.asked.append(settings)
+        return self.ending
+
+
+@pytest.fixture
+def paces(monkeypatch) -> Paces:
+    paces = Paces()
+    monkeypatch.setattr(estimates, "run_in_child", paces)
+    return paces
+
+
+class Keeper:
+    """Stands for the features of a frozen part.
+
+    Attributes:
+        report: on each of its jobs.
+        unfit: what jobs become.
+    """
+
+    def __init__(self, report=None, unfit=None):
+        self.report, self.unfit = report or FeatureReport(is_frozen=False), unfit
+
+    def given(self, job, images, at_most=None):
+        assert at_most is not None, "not all of them are to be computed for an estimate"
+        return replace(job, unfit=self.unfit), self.report
+
+
+class Heard:
+    """An observer.
+
+    Attributes:
+        cells: whose time was told to be estimated.
+    """
+
+    def __init__(self):
+        self.cells = []
+
+    def estimating(self, cell):
+        self.cells.append(cell)
+
+
+def seconds(*jobs, keeper=None):
+    return [job.estimated_s for job in estimated(list(jobs), keeper or Keeper(), Heard())]
+
+
+def whole_seconds(*jobs, keeper):
+    """With the features that they miss."""
+    return estimate_s(estimated(list(jobs), keeper, Heard()))
+
+
+def record_of(job, status="done", **times) -> CellRecord:
+    return CellRecord(
+        cell_id="a",
+        experiment="exp",
+        column="opt",
+        model=Component(name="net"),
+        dataset=DataRecord(requested="d", name="d", fingerprint="", counts={}),
+        optimizer=Component(name="opt"),
+        seed=job.cell.seed,
+        status=status,
+        settings={},
+        requested={},
+        time=Times(**times),
+        device={},
+        started_at="",
+        ended_at="",
+    )
+
+
+TOOK = {"prepare_s": 1.0, "training_s": 20.0, "evaluation_s": 300.0}
+
+
+class TestFromAPace:
+    def test_is_of_each_job_in_its_order(self, job_of, paces):
+        heard = Heard()
+        jobs = [job_of("one"), job_of("two", seed=1)]
+        result = estimated(jobs, Keeper(), heard)
+        assert [job.estimated_s for job in result] == [100, 100]
+        assert [replace(job, estimated_s=None, features_need=("", 0.0)) for job in result] == jobs
+        assert heard.cells == [job.planned for job in jobs]
+
+    def test_is_measured_once_for_seeds_epochs_and_sizes(self, job_of, paces):
+        """They change how many steps there are, and not what one takes."""
+        jobs = [job_of(seed=seed, train_size=size) for seed in (0, 1) for size in (30, 60)]
+        seconds(*jobs, job_of(epochs=7))
+        assert len(paces.asked) == 1
+        seconds(job_of(column="other"), job_of(dtype="float64"))
+        assert len(paces.asked) == 3
+
+    def test_few_examples_are_trained_on(self, job_of, paces):
+        seconds(job_of(epochs=500))
+        (settings,) = paces.asked
+        assert settings.training.epochs == 1
+        assert settings.training.train_size == settings.training.batch_size == 10
+
+    def test_counts_every_step(self, job_of, paces):
+        paces.of(update_s=1.0)
+        assert seconds(job_of(train_size=45, epochs=3)) == [3 * 5]
+        assert seconds(job_of(train_size=45, epochs=1)) == [5]
+
+    def test_counts_every_example_of_every_closure(self, job_of, paces):
+        paces.of(closure_s=0.5, closures=4.0)
+        assert seconds(job_of(train_size=40, epochs=3)) == [3 * 40 * 4 * 0.5]
+
+    @pytest.mark.parametrize("balance", ["none", "oversample"])
+    def test_counts_every_evaluation(self, job_of, paces, tiny_data, balance):
+        """Of validation after each epoch, and of test and distinct training images at the end."""
+        paces.of(evaluation_s=1.0)
+        job = job_of(epochs=3, balance=balance, validation=0.2)
+        split = split_examples(tiny_data, job.settings.training, 0)
+        once = len(split.test) + len(set(split.train.tolist()))
+        assert seconds(job) == [3 * len(split.validation) + once]
+
+    def test_counts_the_test_set_after_each_epoch_where_it_selects(self, job_of, paces):
+        paces.of(evaluation_s=1.0)
+        (by_test,) = seconds(job_of(epochs=3, selection="test_loss", validation=0.0))
+        (last,) = seconds(job_of(epochs=3, selection="last", validation=0.0))
+        assert by_test - last == 3 * 30
+
+    def test_nothing_is_known_where_no_step_can_be_taken(self, job_of, paces):
+        paces.ending = Ending("failed", reason="it is broken")
+        (job,) = estimated([job_of()], Keeper(), Heard())
+        assert (job.estimated_s, job.unfit) == (None, None)
+        paces.of(start_s=3.0)
+        assert seconds(job_of()) == [3]  # a failure is not remembered
+
+    def test_what_does_not_run_is_not_asked_about(self, job_of, paces):
+        unfit = replace(job_of(), unfit=("skipped", "for a reason"))
+        heard = Heard()
+        assert estimated([unfit], Keeper(), heard) == [unfit]
+        assert (heard.cells, paces.asked) == ([], [])
+
+    def test_is_taken_again_when_the_users_code_has_changed(self, job_of, paces, tmp_path):
+        code = tmp_path / "mine.py"
+        job = job_of(model="mine:net", import_dirs=(str(tmp_path),))
+        code.write_text("def net(num_classes): ...")
+        assert seconds(job) == [100]
+        paces.of(start_s=1.0)
+        assert seconds(job) == [100]
+        code.write_text("def net(num_classes): ...  # otherwise")
+        assert seconds(job) == [1]
+
+
+class TestRemembered:
+    def test_is_what_the_same_job_took(self, job_of, paces):
+        remember_time(job_of(), record_of(job_of(), **TOOK))
+        assert seconds(job_of(), job_of(seed=5)) == [321, 321]
+        assert paces.asked == []
+
+    @pytest.mark.parametrize(
+        "other",
+        [{"epochs": 2}, {"train_size": 30}, {"batch_size": 5}, {"column": "adam"}, {"features": "off"}],
+    )
+    def test_is_not_of_another(self, job_of, paces, other):
+        remember_time(job_of(), record_of(job_of(), **TOOK))
+        assert seconds(job_of(**other)) == [100]
+
+    def test_is_not_of_other_data(self, job_of, paces, tiny_data):
+        remember_time(job_of(), record_of(job_of(), **TOOK))
+        other = replace(job_of(), data=replace(tiny_data, fingerprint="other"))
+        assert seconds(other) == [100]
+
+    @pytest.mark.parametrize("status", ["oom", "error", "diverged", "skipped"])
+    def test_is_only_of_what_was_done(self, job_of, paces, status):
+        remember_time(job_of(), record_of(job_of(), status, **TOOK))
+        assert seconds(job_of()) == [100]
+
+    def test_is_the_last(self, job_of, paces):
+        for training_s in (20, 30):
+            remember_time(job_of(), record_of(job_of(), **TOOK | {"training_s": training_s}))
+        assert seconds(job_of()) == [331]
+
+
+class TestFeatures:
+    """Of which 16 took 4 s, and 80 are missing still."""
+
+    REPORT = FeatureReport(computed=16, missing=80, seconds=4.0)
+
+    def test_are_counted_once_for_the_optimizers_of_a_seed(self, job_of, paces):
+        jobs = [job_of(column=column) for column in ("a", "b")]
+        assert seconds(*jobs, keeper=Keeper(self.REPORT)) == [100, 100]
+        assert whole_seconds(*jobs, keeper=Keeper(self.REPORT)) == 220
+
+    def test_are_added_to_what_is_remembered(self, job_of, paces):
+        remember_time(job_of(), record_of(job_of(), **TOOK))
+        assert whole_seconds(job_of(), keeper=Keeper(self.REPORT)) == 341
+
+    def test_that_are_there_take_no_time(self, job_of, paces):
+        assert whole_seconds(job_of(), keeper=Keeper(FeatureReport())) == 100
+
+    def test_a_reason_not_to_run_is_kept(self, job_of, paces):
+        """Who asks before a run is to be told that it would be skipped."""
+        unfit = ("skipped", "features cannot be kept: it draws")
+        (job,) = estimated([job_of()], Keeper(unfit=unfit), Heard())
+        assert job.estimated_s is None
+        assert job.unfit == unfit
+        assert paces.asked == []
+
+
+def frozen_front(num_classes: int):
+    from torch import nn
+
+    front = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 5)).requires_grad_(False)
+    return nn.Sequential(front, nn.Linear(5, num_classes))
+
+
+def listed(train: int, test: int) -> Dataset:
+    examples = tuple(
+        Example(name=f"{split}/{i:03d}", label=i % 2, split=split, content=f"estimates {split} {i}")
+        for split, count in (("train", train), ("test", test))
+        for i in range(count)
+    )
+    read = lambda example: np.full((4, 4, 3), 90 * example.label, dtype=np.uint8)  # noqa: E731
+    return Dataset(("dark", "bright"), "bright", (3, 4, 4), examples, read)
+
+
+class TestOfASample:
+    """A few images stand for all: what is computed of them is of no use to a run."""
+
+    @pytest.fixture(autouse=True)
+    def children(self, monkeypatch):
+        """They work in this process, and each look at the clock takes a second."""
+        import xbench.training.features as computing
+
+        spec = ModelSpec(factory=frozen_front)
+        monkeypatch.setattr(registry, "load", lambda kind, name, dirs=(): spec)
+        ticks = itertools.count()
+        monkeypatch.setattr(computing, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+
+        def run(work, *args, on_message, stderr_path, limits):
+            return Ending("returned", value=work(on_message, *args))
+
+        monkeypatch.setattr(keeping, "run_in_child", run)
+
+    @pytest.fixture
+    def heard(self):
+        return SimpleNamespace(
+            estimating=lambda cell: None, computing_features=lambda cell, done, total: None
+        )
+
+    def test_every_preview_counts_all_features(self, paces, heard):
+        few = sampled(listed(300, 100), "listed", "made up")
+        paces.of()
+        job = job_samples.job_of(few, validation=0.0, selection="last")
+        previews = [estimate_s(estimated([job], FeatureKeeper(heard), heard)) for _ in range(4)]
+        assert previews[0] > 0
+        assert previews == pytest.approx([previews[0]] * 4, rel=0.2)

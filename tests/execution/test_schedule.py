@@ -1,0 +1,118 @@
+"""Which jobs run, and in which order, where time is limited."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import job_samples
+import pytest
+
+from xbench.execution.schedule import blocks, estimate_s, within
+
+UNFIT = ("error", "it is broken")
+
+
+@pytest.fixture
+def job_of(tiny_data):
+    return partial(job_samples.job_of, tiny_data)
+
+
+def shown(found):
+    return [[(job.cell.experiment, job.cell.seed, job.cell.column) for job in block] for block in found]
+
+
+class TestBlocks:
+    @pytest.fixture
+    def jobs(self, job_of):
+        """Each optimizer with both of its seeds, as a grid gives them."""
+        dear = [job_of("dear", column, seed, estimated_s=50) for column in "ab" for seed in (3, 1)]
+        cheap = [job_of("cheap", column, seed, estimated_s=9) for column in "cd" for seed in (3, 1)]
+        return dear + cheap
+
+    def test_are_all_optimizers_of_a_seed(self, jobs):
+        assert shown(blocks(jobs, by_time=False)) == [
+            [("dear", 3, "a"), ("dear", 3, "b")],
+            [("dear", 1, "a"), ("dear", 1, "b")],
+            [("cheap", 3, "c"), ("cheap", 3, "d")],
+            [("cheap", 1, "c"), ("cheap", 1, "d")],
+        ]
+
+    def test_by_time_come_seed_by_seed_and_cheapest_first(self, jobs):
+        """Seeds in the order in which they were declared."""
+        assert [block[0][:2] for block in shown(blocks(jobs, by_time=True))] == [
+            ("cheap", 3),
+            ("dear", 3),
+            ("cheap", 1),
+            ("dear", 1),
+        ]
+
+    def test_count_as_a_whole(self, job_of):
+        """Two of 6 s take longer than one of 10 s."""
+        two = [job_of("two", column, estimated_s=6) for column in "ab"]
+        assert [
+            b[0].cell.experiment for b in blocks([*two, job_of("one", estimated_s=10)], by_time=True)
+        ] == [
+            "one",
+            "two",
+        ]
+
+    def test_of_the_same_time_stay_as_they_were_declared(self, job_of):
+        jobs = [job_of(name, estimated_s=1) for name in ("z", "a", "m")]
+        assert [block[0].cell.experiment for block in blocks(jobs, by_time=True)] == ["z", "a", "m"]
+
+    def test_hold_every_job_once(self, jobs):
+        for by_time in (False, True):
+            held = [job for block in blocks(jobs, by_time) for job in block]
+            assert len(held) == len(jobs)
+            assert all(any(job is other for other in held) for job in jobs)
+
+    def test_of_nothing(self):
+        assert blocks([], by_time=True) == blocks([], by_time=False) == []
+
+
+class TestEstimate:
+    def test_is_the_sum_of_what_is_known_and_will_run(self, job_of):
+        block = [
+            job_of(estimated_s=3.5),
+            job_of(estimated_s=None),
+            job_of(estimated_s=2),
+            job_of(estimated_s=100, unfit=UNFIT),
+        ]
+        assert estimate_s(block) == 5.5
+        assert estimate_s([]) == estimate_s(block[1:2]) == estimate_s(block[3:]) == 0
+
+
+class TestWithin:
+    def test_what_fits_stays_as_it_is(self, job_of):
+        block = [job_of(estimated_s=30), job_of(estimated_s=30)]
+        assert within(block, 60, "1m") == block
+        assert within(block, 3600, "1h") == block
+
+    def test_what_does_not_fit_is_skipped_whole(self, job_of):
+        block = [job_of("dear", "a", estimated_s=3000), job_of("dear", "b", estimated_s=0.5)]
+        skipped = within(block, 65, "15m")
+        assert {job.unfit for job in skipped} == {
+            ("skipped", "'dear' needs about 50m 00s, and 1m 05s of the time limit of 15m are left")
+        }
+        assert [(job.cell, job.estimated_s) for job in skipped] == [(j.cell, j.estimated_s) for j in block]
+        assert [job.unfit for job in block] == [None, None]
+
+    def test_by_a_hair(self, job_of):
+        assert within([job_of(estimated_s=60.001)], 60, "1m")[0].unfit is not None
+
+    def test_what_would_not_run_in_any_case_keeps_its_reason(self, job_of):
+        block = [job_of(estimated_s=None, unfit=UNFIT), job_of(estimated_s=90)]
+        assert [job.unfit[0] for job in within(block, 60, "1m")] == ["error", "skipped"]
+        assert within(block, 60, "1m")[0].unfit == UNFIT
+
+    def test_what_would_not_run_takes_no_time(self, job_of):
+        block = [job_of(estimated_s=90, unfit=UNFIT), job_of(estimated_s=50)]
+        assert within(block, 60, "1m") == block
+
+    def test_of_what_nothing_is_known_runs(self, job_of):
+        block = [job_of(estimated_s=None), job_of(estimated_s=None)]
+        assert within(block, 0.5, "1s") == block
+
+    def test_when_all_time_is_gone(self, job_of):
+        (job,) = within([job_of("late", estimated_s=5)], -3, "1s")
+        assert job.unfit[1] == "'late' needs about 5.00 s, and 0.00 s of the time limit of 1s are left"

@@ -1,0 +1,129 @@
+"""How long a training run takes, from a few of its steps."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from xbench.capacity.axes import Axis
+from xbench.capacity.workload import TrainingWorkload
+from xbench.data.decoded import DecodedDataset
+from xbench.data.features import FeatureFile
+from xbench.training.settings import CellSettings
+
+# A step is timed on a few small parts of its batch: closures are sums over parts, so their time is, too.
+_LARGEST_PART = 16
+_PARTS = 2
+# Steps are timed for so long, but at least so many after the first.
+_TIMED_S = 1.0
+_LEAST_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a run's time is made of, in seconds.
+
+    Attributes:
+        start_s: of its process until the first step.
+        closure_s: an example's share of one closure, its loading included.
+        update_s: of a step, beyond its closures.
+        closures: in a step, at most: on so few examples a line search ends early.
+        evaluation_s: of one example.
+    """
+
+    start_s: float
+    closure_s: float
+    update_s: float
+    closures: int
+    evaluation_s: float
+
+    def run_s(self, settings: CellSettings, evaluated: int) -> float:
+        """The time of a whole run.
+
+        Args:
+            settings: with resolved sizes.
+            evaluated: images that it evaluates, over all epochs.
+        """
+        training = settings.training
+        steps = math.ceil(training.train_size / training.batch_size)
+        epoch_s = self.closures * self.closure_s * training.train_size + steps * self.update_s
+        return self.start_s + training.epochs * epoch_s + evaluated * self.evaluation_s
+
+
+def shortened(settings: CellSettings) -> CellSettings:
+    """Settings whose steps are timed in place of a run's.
+
+    Args:
+        settings: with resolved sizes.
+    """
+    part = min(settings.training.micro_batch, _LARGEST_PART)
+    size = min(settings.training.batch_size, _PARTS * part)
+    sizes = {"train_size": size, "batch_size": size, "micro_batch": part, "epochs": 1}
+    return replace(settings, training=settings.training.model_copy(update=sizes))
+
+
+def measure_pace(
+    send: Callable[[Any], None],
+    settings: CellSettings,
+    data: DecodedDataset,
+    import_dirs: tuple[str, ...],
+    features: FeatureFile | None,
+) -> Pace:
+    """A child's job: time a few steps.
+
+    Args:
+        settings: with resolved sizes, `shortened`.
+        data, import_dirs, features: as a `TrainingWorkload` has them.
+    """
+    from xbench.training.cell import warm_up
+
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
+        size = settings.training.batch_size
+        workload = TrainingWorkload(settings, data, Axis.BATCH_SIZE, import_dirs, features)
+        trainer = workload.trainer(size, scratch)
+        warm_up(trainer)
+        start_s = time.perf_counter() - started
+        batch = trainer.split.train
+        closures, updates, counts = [], [], []
+        ends_at = time.perf_counter() + _TIMED_S
+        while len(counts) <= _LEAST_STEPS or time.perf_counter() < ends_at:
+            closure = _Timed(trainer.closure)
+            began = time.perf_counter()
+            trainer.closure.start(len(counts) + 1, batch)
+            trainer.optimizer.step(closure)
+            whole_s = time.perf_counter() - began
+            closures.append(closure.seconds / max(1, closure.calls) / size)
+            updates.append(whole_s - closure.seconds)
+            counts.append(closure.calls)
+        began = time.perf_counter()
+        trainer.evaluate(batch)
+        evaluation_s = (time.perf_counter() - began) / size
+    return Pace(
+        start_s=start_s,
+        closure_s=statistics.median(closures[1:]),
+        update_s=statistics.median(updates[1:]),
+        closures=max(counts),
+        evaluation_s=evaluation_s,
+    )
+
+
+class _Timed:
+    """A closure, and the time that its calls take."""
+
+    def __init__(self, closure: Callable[[], Any]):
+        self._closure = closure
+        self.calls, self.seconds = 0, 0.0
+
+    def __call__(self) -> Any:
+        began = time.perf_counter()
+        loss = self._closure()
+        float(loss)  # on a device the work is done once its value is there
+        self.seconds += time.perf_counter() - began
+        self.calls += 1
+        return loss

@@ -1,0 +1,315 @@
+"""`xbench data`: which datasets are here, getting one, and checking its files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from xbench.cli import EXIT_INTERRUPTED
+from xbench.cli.output import stderr_console, stdout_console
+from xbench.components.registry import load, registrations
+from xbench.components.specs import DatasetSpec
+from xbench.errors import DataNotFound, XbenchError
+from xbench.units import format_bytes
+
+if TYPE_CHECKING:
+    from xbench.data.inventory import Inventory, Verdict
+
+EXAMPLES = """
+Examples:
+
+- `xbench data status`
+- `xbench data fetch chest-xray`
+- `xbench data fetch chest-xray --from archive.zip`
+- `xbench data verify chest-xray --format json`
+"""
+
+EXIT_NOT_RIGHT = 1
+
+# Names of files in one list of findings, before it only says how many more there are.
+_MOST_NAMES = 10
+
+app = typer.Typer(
+    help="See which datasets are on this machine, get one, check its files.",
+    epilog=EXAMPLES,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+Name = Annotated[str, typer.Argument(help="a dataset, as `xbench list datasets` has it", show_default=False)]
+
+
+class DataFormat(StrEnum):
+    """How findings are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+Form = Annotated[DataFormat, typer.Option("--format", help="how findings are printed")]
+
+
+@app.command(epilog=EXAMPLES)
+def status(
+    name: Annotated[
+        str | None, typer.Argument(help="one dataset; all if not given", show_default=False)
+    ] = None,
+    form: Form = DataFormat.TABLE,
+) -> None:
+    """Show where each dataset is on this machine, what is missing of it, or how to get it."""
+    names = [name] if name else list(registrations("dataset"))
+    rows = []
+    for item in names:
+        try:
+            rows.append(_status_row(item, load("dataset", item)))
+        except XbenchError as error:
+            if name:
+                raise
+            rows.append({"dataset": item, "state": "broken", "how_to_get": error.message})
+    if form is DataFormat.JSON:
+        print(json.dumps({"datasets": rows}, indent=2))
+    else:
+        stdout_console().print(_status_table(rows))
+
+
+@app.command(epilog=EXAMPLES)
+def fetch(
+    name: Name,
+    from_: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE.zip", help="unpack this file, download nothing")
+    ] = None,
+    url: Annotated[str, typer.Option(help="of the archive, if it is published elsewhere")] = "",
+    sha256: Annotated[str, typer.Option(metavar="HEX", help="of the archive at --url")] = "",
+    force: Annotated[bool, typer.Option("--force", help="fetch again, and replace what is there")] = False,
+) -> None:
+    """Download a dataset's archive into the cache and unpack it, whole or not at all.
+
+    Exit codes: 0 it is there; 2 it could not be had; 130 interrupted.
+    """
+    # Imported here: the other commands need none of it, and answer at once.
+    from xbench.data.fetch import destination, fetch_from
+    from xbench.data.fetch import fetch as fetch_archive
+    from xbench.data.inventory import published, take_inventory
+
+    spec = load("dataset", name)
+    source = published(name, spec)
+    if bool(url) != bool(sha256):
+        raise XbenchError(
+            "--url and --sha256 go together", hint="an archive is only taken if its hash is known"
+        )
+    if from_ and url:
+        raise XbenchError("--from and --url name two archives", hint="give one of them")
+    place = destination(source)
+    if not force:
+        for root in dict.fromkeys([*_found(spec), place]):
+            inventory = take_inventory(root, source)
+            if inventory.is_complete:
+                _say(f"{name} is here already, complete; nothing was done")
+                _print_place(name, spec, inventory)
+                return
+    with (
+        _interruptible(f"nothing of {name} was kept"),
+        _Bars(DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as bars,
+    ):
+        if from_:
+            fetched = fetch_from(source, from_, bars.show, force)
+        else:
+            _say(f"{name}: {source.licence}")
+            _say(f"downloading {url or f'{format_bytes(source.size_bytes)} from {source.url}'}")
+            fetched = fetch_archive(source, bars.show, url, sha256, force)
+    if not fetched.is_published:
+        _say(
+            f"note: this is another archive than the published one (sha256 {fetched.sha256}, not "
+            f"{source.sha256}); it is undamaged, and holds as many images in each folder",
+            "yellow",
+        )
+    _print_place(name, spec, fetched.inventory)
+
+
+@app.command(epilog=EXAMPLES)
+def verify(name: Name, form: Form = DataFormat.TABLE) -> None:
+    """Read every file of a dataset, and compare it with what was unpacked (or, where that is not known, see
+    whether it is an image).
+
+    Exit codes: 0 complete and undamaged; 1 not so; 2 not on this machine; 130 interrupted.
+    """
+    from xbench.data.inventory import published
+    from xbench.data.inventory import verify as look_at_files
+
+    spec = load("dataset", name)
+    source = published(name, spec)
+    root = spec.find_root()
+    with (
+        _interruptible("not all files were read"),
+        _Bars(MofNCompleteColumn(), TimeRemainingColumn()) as bars,
+    ):
+        verdict = look_at_files(root, source, lambda *at: bars.show("reading", *at))
+    if form is DataFormat.JSON:
+        print(json.dumps(_verdict_document(name, verdict), indent=2, ensure_ascii=False))
+    else:
+        _print_verdict(name, verdict)
+    if not verdict.is_right:
+        raise typer.Exit(EXIT_NOT_RIGHT)
+
+
+class _Bars:
+    """A bar for each stage on stderr, where somebody watches. Use as a context manager."""
+
+    def __init__(self, *columns: ProgressColumn):
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            *columns,
+            console=stderr_console(),
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> _Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage)
+        self._progress.update(self._tasks[stage], completed=done, total=total or None)
+
+
+@contextmanager
+def _interruptible(outcome: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say(f"interrupted; {outcome}", "yellow")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _say(text: str, style: str = "dim") -> None:
+    stderr_console().print(text, style=style, markup=False, highlight=False)
+
+
+def _found(spec: DatasetSpec) -> list[Path]:
+    """Where a suite would find the dataset: one folder, or none."""
+    try:
+        return [spec.find_root()]
+    except DataNotFound:
+        return []
+
+
+def _print_place(name: str, spec: DatasetSpec, inventory: Inventory) -> None:
+    for root in _found(spec):
+        if root != inventory.root:
+            _say(f"warning: suites do not use this one, as {name} is also in {root}", "bold yellow")
+    _print_inventory(inventory)
+
+
+def _status_row(name: str, spec: DatasetSpec) -> dict[str, Any]:
+    from xbench.data.inventory import presence
+
+    found = presence(name, spec)
+    row: dict[str, Any] = {"dataset": name, "state": "not here", "how_to_get": found.how_to_get}
+    if found.inventory is not None:
+        state = "complete" if found.inventory.is_complete else "incomplete"
+        row |= {"state": state, **_inventory_document(found.inventory)}
+    elif spec.source is None:
+        row["state"] = "made by xbench" if spec.stand_in else "yours"
+    if spec.source is not None:
+        row["page"] = spec.source.page
+        row["licence"] = spec.source.licence
+    return row
+
+
+def _status_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="datasets", title_justify="left")
+    for column in ("name", "state", "where", "what is there, or how to get it"):
+        table.add_column(column)
+    for row in rows:
+        what = _counted(row["images"]) if "images" in row else row["how_to_get"]
+        if row["state"] == "made by xbench":
+            what = "needs nothing"
+        if row.get("shortfall"):
+            what += f"; {row['shortfall']}"
+        if row["state"] in ("incomplete", "not here"):
+            what += f"\n{row['page']}"
+        cells = (row["dataset"], row["state"], row.get("root", "-"), what)
+        table.add_row(*(Text(cell) for cell in cells), style="red" if row["state"] == "broken" else "")
+    return table
+
+
+def _inventory_document(inventory: Inventory) -> dict[str, Any]:
+    return {
+        "root": str(inventory.root),
+        "complete": inventory.is_complete,
+        "images": dict(inventory.counts),
+        "missing": dict(inventory.missing),
+        "shortfall": inventory.shortfall,
+    }
+
+
+def _counted(images: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {folder}" for folder, count in images.items()) or "no images"
+
+
+def _print_inventory(inventory: Inventory) -> None:
+    print(inventory.root)
+    print(_counted(dict(inventory.counts)))
+
+
+def _verdict_document(name: str, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "dataset": name,
+        "right": verdict.is_right,
+        **_inventory_document(verdict.inventory),
+        "checked": verdict.checked,
+        "by_hash": verdict.by_hash,
+        "missing_files": list(verdict.missing),
+        "changed_files": list(verdict.changed),
+        "extra_files": list(verdict.extra),
+        "unreadable_files": dict(verdict.unreadable),
+    }
+
+
+def _print_verdict(name: str, verdict: Verdict) -> None:
+    print(f"{name}: {'complete and undamaged' if verdict.is_right else 'not as it should be'}")
+    _print_inventory(verdict.inventory)
+    if verdict.inventory.shortfall:
+        print(verdict.inventory.shortfall)
+    if verdict.by_hash:
+        print(f"{verdict.checked:,} files compared with their hashes when they were unpacked")
+    else:
+        print(f"{verdict.checked:,} images decoded; hashes are not known, as xbench did not unpack them")
+    findings = {
+        "missing": verdict.missing,
+        "changed": verdict.changed,
+        "not of the archive": verdict.extra,
+        "unreadable": tuple(f"{file}: {why}" for file, why in verdict.unreadable.items()),
+    }
+    for what, names in findings.items():
+        if names:
+            print(f"{len(names):,} {what}:")
+            print(*(f"  {line}" for line in names[:_MOST_NAMES]), sep="\n")
+        if len(names) > _MOST_NAMES:
+            print(f"  and {len(names) - _MOST_NAMES:,} more")

@@ -1,0 +1,245 @@
+"""Trained weights of torchvision's models: their file, getting it, reading it, fitting it in."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xbench.downloads import download, sha256_of
+from xbench.errors import DownloadFailed, WeightsNotFound, XbenchError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+# torchvision's file names end with the first digits of the content's SHA-256.
+_DIGITS = re.compile(r"-([0-9a-f]{8,})\.")
+
+# What torchvision saved with the weights of GoogLeNet and Inception v3, and is of no use here.
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+
+# Layers of DenseNet had dots in their names when its weights were published: `norm.1` is `norm1`.
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
+
+_HOW_TO_SAVE = "save the weights alone: `torch.save(model.state_dict(), PATH)`"
+
+
+def obtain_weights(
+    name: str, weights: str, may_download: bool, on_progress: Callable[[str, int, int], None]
+) -> str:
+    """Make sure that a model's weights are on this machine.
+
+    Args:
+        name: torchvision's, of the model.
+        weights: the file that the suite names; "" for none.
+        may_download: fetch torchvision's own weights if they are missing.
+        on_progress: is told (file name, bytes done, bytes in all) of a download.
+
+    Returns:
+        What identifies the weights: the SHA-256 of a file that the user names, in hex, or the name of
+        torchvision's, which holds the first digits of it.
+
+    Raises:
+        WeightsNotFound: torchvision's file is not here, and cannot be fetched or may not be.
+        XbenchError: a file that the user names is not there, or what was fetched is not torchvision's.
+    """
+    path = _users_file(name, weights)
+    if path is not None:
+        return sha256_of(path)
+    path = hub_file(name)
+    if not path.is_file():
+        if not may_download:
+            raise _not_here(name)
+        _fetch(name, path, on_progress)
+    return path.name
+
+
+def find_weights(name: str, weights: str) -> Path:
+    """The file with a model's weights; nothing is downloaded.
+
+    Raises:
+        WeightsNotFound: torchvision's file is not on this machine.
+        XbenchError: a file that the user names is not there.
+    """
+    path = _users_file(name, weights) or hub_file(name)
+    if not path.is_file():
+        raise _not_here(name)
+    return path
+
+
+def weights_variable(name: str) -> str:
+    """The environment variable that names a file with a model's weights."""
+    return f"XBENCH_{name.upper()}_WEIGHTS"
+
+
+def published_url(name: str) -> str:
+    """Where torchvision publishes the weights that it recommends for a model."""
+    from torchvision.models import get_model_weights
+
+    return get_model_weights(name).DEFAULT.url
+
+
+def hub_file(name: str) -> Path:
+    """Where torchvision itself would keep them on this machine: the file may not be there yet."""
+    import torch
+
+    return Path(torch.hub.get_dir(), "checkpoints", published_url(name).rpartition("/")[2])
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Read a state dict; nothing in the file is run.
+
+    It may lie under `state_dict` or `model`, and may be of a `DataParallel`.
+
+    Raises:
+        XbenchError: the file is no checkpoint, holds other things than plain values, or has no state dict.
+    """
+    import torch
+    from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
+
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise XbenchError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        # Not memory-mapped: read once into memory of this process, these tensors become the parameters.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that are no checkpoint can raise anything
+        if isinstance(error, MemoryError) or "alloc" in str(error):
+            raise  # a lack of memory is not the file's fault
+        raise _unreadable(path, error) from error
+    for key in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    is_named = isinstance(state, dict) and all(isinstance(key, str) for key in state)
+    if not is_named or not state or not all(map(torch.is_tensor, state.values())):
+        raise XbenchError(f"{path} holds no state dict", hint=_HOW_TO_SAVE)
+    consume_prefix_in_state_dict_if_present(state, "module.")
+    return state
+
+
+def fit_weights(network: nn.Module, state: dict[str, torch.Tensor], path: Path, name: str) -> None:
+    """Make the tensors of a state dict the parameters and buffers of a network, without a copy where they
+    can be used as they are.
+
+    Args:
+        network: its weights may be on torch's meta device. It is useless after an error.
+        state: is changed.
+        path, name: the file and the model, for messages.
+
+    Raises:
+        XbenchError: names or shapes are not those of the network.
+    """
+    _rename(state)
+    expected = network.state_dict()
+    shared = [key for key in expected if key in state]
+    wrong = [key for key in shared if state[key].shape != expected[key].shape]
+    if wrong:
+        key = wrong[0]
+        file_shape, model_shape = _shape(state[key]), _shape(expected[key])
+        raise XbenchError(
+            f"{path} does not fit {name}: {key} is {file_shape} in the file, {model_shape} in the model",
+            hint="is it of another model? It needs 1000 outputs, or one for each class",
+        )
+    for key in shared:
+        state[key] = _owned(state[key], expected[key].dtype)
+    try:
+        # "assign": the tensors themselves, where the usual copying would hold everything twice.
+        keys = network.load_state_dict(state, strict=False, assign=True)
+    except (RuntimeError, ValueError) as error:  # some models look at a file's version
+        raise XbenchError(
+            f"{path} does not fit {name}: {_shortened(_one_line(error))}", hint=_HOW_TO_SAVE
+        ) from error
+    problems = [("lacks", keys.missing_keys), ("has the unknown", keys.unexpected_keys)]
+    told = [f"{verb} {_some(names)}" for verb, names in problems if names]
+    if told:
+        raise XbenchError(
+            f"{path} does not fit {name}: it {' and '.join(told)}", hint="is it of another model?"
+        )
+
+
+def _users_file(name: str, weights: str) -> Path | None:
+    variable = weights_variable(name)
+    for source, value in ((f"the `weights` of model {name}", weights), (variable, os.environ.get(variable))):
+        if value:
+            path = Path(value).expanduser()
+            if not path.is_file():
+                raise XbenchError(
+                    f"{source} names {path}, which is no file",
+                    hint=f"leave it out to use {name}'s published weights",
+                )
+            return path
+    return None
+
+
+def _fetch(name: str, path: Path, on_progress: Callable[[str, int, int], None]) -> None:
+    url = published_url(name)
+    try:
+        download(url, path, _DIGITS.search(path.name).group(1), partial(on_progress, path.name))
+    except DownloadFailed as error:
+        raise WeightsNotFound(
+            f"the weights of {name} cannot be downloaded ({error.message}): {_how_to_get(name)}"
+        ) from error
+
+
+def _not_here(name: str) -> WeightsNotFound:
+    return WeightsNotFound(
+        f"the weights of {name} ({hub_file(name).name}) are not on this machine", hint=_how_to_get(name)
+    )
+
+
+def _how_to_get(name: str) -> str:
+    return (
+        f'put {published_url(name)} into {hub_file(name).parent}, or name a file with `weights = "PATH"` or '
+        f"{weights_variable(name)}, or set `pretrained = false`"
+    )
+
+
+def _unreadable(path: Path, error: Exception) -> XbenchError:
+    # torch has no exception of its own for a file that would have called something.
+    if "unsupported global" in str(error).lower():
+        return XbenchError(
+            f"{path} holds Python objects beside weights; they may run code, so it is not read",
+            hint=_HOW_TO_SAVE,
+        )
+    # In front of its reason torch tells how to switch the check off.
+    reason = _one_line(error).rpartition("WeightsUnpickler error: ")[2]
+    return XbenchError(
+        f"{path} is no checkpoint of torch's, or it is cut short ({_shortened(reason)})",
+        hint="fetch or save it again",
+    )
+
+
+def _rename(state: dict[str, torch.Tensor]) -> None:
+    for key in list(state):
+        if key.startswith(_AUXILIARY):
+            del state[key]
+        elif (new := _OLD_DENSENET.sub(r"\1\2.", key)) != key:
+            state[new] = state.pop(key)
+
+
+def _owned(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The tensor as a contiguous one that shares no storage with what is not part of it."""
+    tensor = tensor.detach().to(dtype).contiguous()
+    return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "a single number"
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]}{more}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _shortened(text: str, limit: int = 100) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}..."

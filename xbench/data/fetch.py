@@ -1,0 +1,171 @@
+"""Getting a published dataset: its archive, checked and unpacked into the cache, whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from xbench.components.specs import Source
+from xbench.data.archive import unpack
+from xbench.data.inventory import Inventory, take_inventory, write_manifest
+from xbench.downloads import download, sha256_of
+from xbench.errors import DownloadFailed, XbenchError
+from xbench.paths import cache_dir, require_space
+
+# An archive whose files come to more than this many times what they should is taken for a bomb. (Kaggle's
+# holds everything twice.)
+_MOST_TIMES_UNPACKED = 4
+
+# Called with the stage ("downloading", "unpacking"), and the bytes done and in all.
+OnStage = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A dataset that has been put into its place.
+
+    Attributes:
+        inventory: what is there.
+        sha256: of the archive, in hex.
+        is_published: the archive is the one that the source describes.
+    """
+
+    inventory: Inventory
+    sha256: str
+    is_published: bool
+
+
+def destination(source: Source) -> Path:
+    """Where a dataset is fetched to."""
+    return cache_dir() / source.folder
+
+
+def fetch(
+    source: Source, on_stage: OnStage, url: str = "", sha256: str = "", replace: bool = False
+) -> Fetched:
+    """Download a dataset's archive into the cache, and unpack it there.
+
+    Args:
+        url, sha256: of the archive, in place of the source's.
+        replace: put it in the place of what is there already.
+
+    Raises:
+        DownloadFailed: the archive cannot be had.
+        XbenchError: it is not the right one, is damaged or dangerous, or there is no room; or something is
+            in its place already, or another process is at it.
+    """
+    url, sha256 = url or source.url, (sha256 or source.sha256).lower()
+    if not sha256:
+        raise XbenchError(f"the sha256 of {url} is not known", hint="give it with --sha256")
+    is_published = sha256 == source.sha256
+    with _workplace(source, replace) as workplace:
+        if is_published:
+            needed_bytes = source.size_bytes + source.unpacked_bytes
+            require_space(workplace, needed_bytes, "the archive with what is in it")
+        archive = workplace / "archive.zip"
+        try:
+            download(url, archive, sha256, lambda *at: on_stage("downloading", *at))
+        except DownloadFailed as error:
+            by_hand = f"or get it by hand from {source.page}, and name the file with --from"
+            raise DownloadFailed(error.message, hint=f"{error.hint}\n{by_hand}") from error
+        inventory = _put_in_place(source, archive, url, sha256, workplace, on_stage, replace)
+    return Fetched(inventory, sha256, is_published)
+
+
+def fetch_from(source: Source, archive: Path, on_stage: OnStage, replace: bool = False) -> Fetched:
+    """Unpack an archive that is on this machine into the cache; the archive stays.
+
+    It need not be the published one, if it holds the same number of images in each folder.
+
+    Raises:
+        XbenchError: as `fetch` does; or there is no such file.
+    """
+    with _workplace(source, replace) as workplace:
+        try:
+            sha256 = sha256_of(archive)
+        except OSError as error:
+            raise XbenchError(f"{archive} cannot be read: {error.strerror}") from error
+        inventory = _put_in_place(source, archive, archive.name, sha256, workplace, on_stage, replace)
+    return Fetched(inventory, sha256, sha256 == source.sha256)
+
+
+@contextmanager
+def _workplace(source: Source, replace: bool) -> Iterator[Path]:
+    """An empty folder of our own beside the destination, which is gone afterwards.
+
+    What a killed process has left there is removed.
+    """
+    place = destination(source)
+    if place.exists() and any(place.iterdir()) and not replace:
+        raise XbenchError(
+            f"{place} is there already", hint="remove or rename it, or have it replaced with --force"
+        )
+    folder = place.with_name(f".{place.name}.fetching")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as lock:
+        if not _is_ours(lock):
+            raise XbenchError(f"another process is filling {folder}", hint="wait for it to end")
+        try:
+            workplace = folder / "work"
+            shutil.rmtree(workplace, ignore_errors=True)
+            workplace.mkdir()
+            yield workplace
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_ours(lock: TextIO) -> bool:
+    """Lock a file; the kernel lets go of it when this process ends, however it ends."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Else whoever held it has ended just now, and has removed it.
+        return os.path.samestat(os.fstat(lock.fileno()), os.stat(lock.name))
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    except OSError:
+        return True  # a file system without locks
+
+
+def _put_in_place(
+    source: Source,
+    archive: Path,
+    origin: str,
+    sha256: str,
+    workplace: Path,
+    on_stage: OnStage,
+    replace: bool,
+) -> Inventory:
+    """Unpack within the workplace, check that all is there, and only then rename it to the destination."""
+    unpacked = workplace / "unpacked"
+    unpacked.mkdir()
+    parts = {folder.split("/")[0] for folder in source.counts}
+    most_bytes = _MOST_TIMES_UNPACKED * source.unpacked_bytes
+    hashes = unpack(archive, unpacked, parts, most_bytes, lambda *at: on_stage("unpacking", *at))
+    inventory = take_inventory(unpacked, source)
+    if not inventory.is_complete:
+        raise XbenchError(
+            f"{origin} does not hold the images of this dataset: {inventory.shortfall}",
+            hint=f"nothing was kept; the dataset is described at {source.page}",
+        )
+    write_manifest(unpacked, hashes)
+    (unpacked / "LICENCE.txt").write_text(f"{source.licence}\n", encoding="utf-8")
+    (unpacked / "CITATION.txt").write_text(
+        f"{source.citation}\n\nPublished at {source.page}\nUnpacked from {origin}, sha256 {sha256}\n",
+        encoding="utf-8",
+    )
+    place = destination(source)
+    older = workplace / "older"
+    if replace and place.exists():
+        place.rename(older)
+    try:
+        unpacked.rename(place)
+    finally:
+        if older.exists() and not place.exists():
+            older.rename(place)
+    return take_inventory(place, source)

@@ -1,0 +1,62 @@
+"""Reading rows of a flat file, by position, ahead of when they are needed."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+Rows = Sequence[int] | np.ndarray
+
+
+class RowReader:
+    """Reads rows of equal size into one reused buffer.
+
+    Reads, not a memory map: touched pages of a map would count as the cell's memory, reads stay in the
+    system's page cache. So a file may be larger than memory.
+
+    Args:
+        path: the file: rows of `shape` and `dtype`, one behind the other.
+        capacity: the most rows of one read.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: str, capacity: int):
+        self._buffer = np.empty((capacity, *shape), dtype=dtype)
+        self._path, self._row_bytes = path, math.prod(shape) * self._buffer.itemsize
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self, rows: Rows) -> np.ndarray:
+        """Read rows of the file.
+
+        Returns:
+            Array of (len(rows), *shape): a view of the buffer, valid until the next read.
+
+        Raises:
+            OSError: the file is shorter than it should be, or the disk fails.
+        """
+        for place, row in enumerate(rows):
+            read_bytes = os.preadv(self._descriptor, [self._buffer[place]], int(row) * self._row_bytes)
+            if read_bytes != self._row_bytes:
+                raise OSError(f"{self._path} ends within row {row}: delete its folder to have it made again")
+        return self._buffer[: len(rows)]
+
+    def announce(self, rows: Rows) -> None:
+        """Let the system fetch rows into its page cache while this process goes on. Where a system cannot
+        (macOS), they are read when they are needed."""
+        if hasattr(os, "posix_fadvise"):
+            for row in rows:
+                start = int(row) * self._row_bytes
+                os.posix_fadvise(self._descriptor, start, self._row_bytes, os.POSIX_FADV_WILLNEED)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()

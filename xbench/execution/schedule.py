@@ -1,0 +1,73 @@
+"""In which order jobs run, and which do not fit into the time that is left. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+
+from xbench.execution.job import Job
+from xbench.units import format_seconds
+
+
+def blocks(jobs: Sequence[Job], by_time: bool) -> list[list[Job]]:
+    """Jobs that belong together: all optimizers of one seed of an experiment. They run or are skipped as one,
+    so that no comparison is left with half of its columns.
+
+    Args:
+        by_time: seed by seed, and of each seed what takes least time first; else in the order declared.
+    """
+    found: dict[tuple[str, int], list[Job]] = {}
+    for job in jobs:
+        found.setdefault((job.cell.experiment, job.cell.seed), []).append(job)
+    if not by_time:
+        return list(found.values())
+    seeds = list(dict.fromkeys(seed for _, seed in found))
+    in_time = sorted(found, key=lambda key: (seeds.index(key[1]), estimate_s(found[key])))
+    return [found[key] for key in in_time]
+
+
+def estimate_s(block: Sequence[Job], made_s: Mapping[str, float] = MappingProxyType({})) -> float:
+    """What a block will take; 0 for what is not to run, or of which nothing is known.
+
+    Args:
+        made_s: the time of the features that are made before it; see `features_s`.
+    """
+    cells_s = sum(job.estimated_s or 0.0 for job in block if job.unfit is None)
+    needed = features_s(block).items()
+    return cells_s + sum(max(0.0, seconds - made_s.get(key, 0.0)) for key, seconds in needed)
+
+
+def features_s(block: Sequence[Job]) -> dict[str, float]:
+    """The time of all the features that a block needs, each counted once for all jobs that share them."""
+    needed: dict[str, float] = {}
+    for job in block:
+        key, seconds = job.features_need
+        if job.unfit is None:
+            needed[key] = max(seconds, needed.get(key, 0.0))
+    return needed
+
+
+def within(
+    block: list[Job], left_s: float, limit: str, made_s: Mapping[str, float] = MappingProxyType({})
+) -> list[Job]:
+    """The block's jobs; `unfit`, with the estimate, if it would take longer than what is left.
+
+    Args:
+        limit: the time limit as it was given, for the reason.
+        made_s: as `estimate_s` takes it.
+    """
+    needed_s = estimate_s(block, made_s)
+    if needed_s <= left_s:
+        return block
+    reason = (
+        f"'{block[0].cell.experiment}' needs about {format_seconds(needed_s)}, and "
+        f"{format_seconds(max(0.0, left_s))} of the time limit of {limit} are left"
+    )
+    reason = "; ".join(filter(None, [reason, block[0].model.missing]))
+    return [job if job.unfit else replace(job, unfit=("skipped", reason)) for job in block]
+
+
+def without_hopeless(jobs: Sequence[Job], left_s: float, limit: str) -> list[Job]:
+    """The jobs in the order declared; `unfit` those whose block would not fit if it were the only one."""
+    return [job for block in blocks(jobs, by_time=False) for job in within(block, left_s, limit)]

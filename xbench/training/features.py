@@ -1,0 +1,135 @@
+"""Computing the features of a frozen front, once per image, to the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from xbench.components import registry
+from xbench.components.specs import ModelSpec
+from xbench.data.decoded import DecodedDataset
+from xbench.data.features import FeatureFile, FeatureWriter
+from xbench.paths import cache_dir
+from xbench.training.events import FeatureReport
+from xbench.training.frozen import Front, obstacle
+from xbench.training.loader import ImageLoader
+from xbench.training.model import build_model
+from xbench.training.settings import CellSettings
+
+# Part of every key: raise it when the same front gives other values.
+_VERSION = 1
+
+# Images at once, whatever a cell's micro-batch: which cell comes first must not move the last digits.
+_CHUNK = 8
+# Images by which it is checked that features may be kept.
+_SAMPLE = 3
+# So often what was computed is made to count; an interrupt loses no more.
+_COMMIT_S = 5.0
+
+
+def make_features(
+    send: Callable[[Any], None],
+    settings: CellSettings,
+    data: DecodedDataset,
+    indices: np.ndarray,
+    import_dirs: Sequence[str] = (),
+    at_most: int | None = None,
+) -> FeatureReport:
+    """A child's job: make sure that the features of some images are in the cache; sends (done, total) while
+    it computes.
+
+    Args:
+        settings: of a cell; its seed gives the weights where they are not read from a file.
+        indices: positions of images in the dataset.
+        at_most: so many of those that are not there are computed; by default all.
+
+    Raises:
+        XbenchError: the model cannot be built, or there is no room.
+    """
+    spec: ModelSpec = registry.load("model", settings.model.name, import_dirs)
+    model = build_model(spec, settings, data)
+    if all(p.requires_grad for p in model.parameters()):
+        return FeatureReport(is_frozen=False)
+    if settings.storage == "float32":
+        return FeatureReport(note='storage = "float32" keeps the images themselves in memory')
+    device, dtype = torch.device(settings.device), getattr(torch, settings.training.dtype)
+    loader = ImageLoader(data, spec, device, dtype, "channels_last")
+    front = Front(model)
+    folder = cache_dir() / "features" / _key(front, model, spec, settings, data, import_dirs)
+    file = FeatureFile.found(folder)
+    if file is None:
+        images, _ = loader.load(np.arange(_SAMPLE) % len(data.rows))
+        note = obstacle(model, images)
+        if note is not None:
+            return FeatureReport(note=note)
+        shape = tuple(front(images).shape[1:])
+        file = FeatureFile(folder, shape, settings.training.feature_precision, int(data.rows.max()) + 1)
+        file.make()
+    missing = np.unique(indices[~file.present()[data.rows[indices]]])
+    started = time.perf_counter()
+    _compute(send, front, loader, data.rows, file, missing[:at_most])
+    return FeatureReport(
+        file=file,
+        computed=len(missing[:at_most]),
+        missing=len(missing[at_most:]) if at_most is not None else 0,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _key(
+    front: Front,
+    model: torch.nn.Module,
+    spec: ModelSpec,
+    settings: CellSettings,
+    data: DecodedDataset,
+    import_dirs: Sequence[str],
+) -> str:
+    """Hash of all that the features depend on: the front's code, structure, weights and buffers, the pixels
+    and their normalisation, precisions, and where and by what they are computed."""
+    name, training = settings.model.name, settings.training
+    parts = [
+        _VERSION,
+        [name, settings.model.params, registry.origin("model", name)],
+        registry.code_stamp(name, import_dirs),
+        front.name,
+        str(model),
+        [spec.mean, spec.std],
+        data.pixels_path.parent.name,
+        [training.dtype, training.feature_precision],
+        [torch.__version__, torch.device(settings.device).type],
+    ]
+    digest = hashlib.sha256(repr(parts).encode())
+    for key, value in front.state().items():
+        digest.update(f"\0{key} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:24]
+
+
+def _compute(
+    send: Callable[[Any], None],
+    front: Front,
+    loader: ImageLoader,
+    rows: np.ndarray,
+    file: FeatureFile,
+    missing: np.ndarray,
+) -> None:
+    precision = getattr(torch, file.precision)
+    with FeatureWriter(file, len(missing)) as writer:
+        committed = time.perf_counter()
+        for start in range(0, len(missing), _CHUNK):
+            chunk = missing[start : start + _CHUNK]
+            # Always as many at once, for the same rounding.
+            images, _ = loader.load(np.resize(chunk, _CHUNK))
+            values = front(images)[: len(chunk)].to(precision).cpu()
+            if precision is torch.bfloat16:
+                values = values.view(torch.int16)
+            writer.write(rows[chunk], values.numpy())
+            send((start + len(chunk), len(missing)))
+            if time.perf_counter() - committed > _COMMIT_S:
+                writer.commit()
+                committed = time.perf_counter()

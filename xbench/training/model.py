@@ -1,0 +1,47 @@
+"""A cell's model, as the suite asks for it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from xbench.components.specs import ModelSpec
+from xbench.data.decoded import DecodedDataset
+from xbench.data.features import FeatureFile
+from xbench.errors import XbenchError
+from xbench.training.frozen import set_training, trained_part
+from xbench.training.settings import CellSettings
+
+
+def build_model(spec: ModelSpec, settings: CellSettings, data: DecodedDataset) -> nn.Module:
+    """Build the model with the seed's initial weights, on its device, in training mode.
+
+    Parameters stay contiguous: torch's L-BFGS flattens gradients with `view`, and fails on channels-last
+    ones. Channels-last inputs alone give the speed.
+
+    Raises:
+        XbenchError: the data's images have another shape than the model takes.
+    """
+    if spec.input_shape is not None and spec.input_shape != data.shape:
+        raise XbenchError(
+            f"model '{settings.model.name}' takes images of {spec.input_shape}, {data.name} has {data.shape}",
+            hint="set the dataset's image_size",
+        )
+    torch.manual_seed(settings.seed)
+    model = spec.load_factory()(len(data.classes), **settings.model.params)
+    model = model.to(settings.device, getattr(torch, settings.training.dtype))
+    set_training(model)
+    return model
+
+
+def model_to_train(
+    spec: ModelSpec, settings: CellSettings, data: DecodedDataset, features: FeatureFile | None
+) -> nn.Module:
+    """The model, or where its frozen part's outputs are in a file what is trained of it alone: the rest of it
+    is let go of.
+
+    Raises:
+        XbenchError: see `build_model`.
+    """
+    model = build_model(spec, settings, data)
+    return model if features is None else trained_part(model)[1]
