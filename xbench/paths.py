@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -16,6 +18,24 @@ def cache_dir() -> Path:
     """The cache folder: `XBENCH_CACHE_DIR` if set, else the user's cache folder. It may not exist yet."""
     override = os.environ.get("XBENCH_CACHE_DIR")
     return Path(override).expanduser() if override else user_cache_path("xbench")
+
+
+def put_in_place(aside: Path, folder: Path, is_whole: Callable[[], bool]) -> None:
+    """Rename a folder that was made aside to where it belongs. Another process may have put the same one
+    there in the meantime: that one stays, and may be in use.
+
+    Args:
+        is_whole: whether what lies at `folder` is there and not damaged.
+    """
+    if folder.exists() and not is_whole():
+        damaged = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+        folder.rename(damaged / "damaged")
+        shutil.rmtree(damaged, ignore_errors=True)
+    try:
+        aside.rename(folder)
+    except OSError:
+        if not is_whole():
+            raise
 
 
 def require_space(folder: Path, needed_bytes: int, what: str) -> None:

@@ -283,7 +283,8 @@ class TestFetch:
             (("tiny", "--url", "http://127.0.0.1:1/x.zip"), "--url and --sha256 go together"),
             (("tiny", "--sha256", "0" * 64), "--url and --sha256 go together"),
             (("tiny", "--url", "file:///x.zip", "--sha256", "0" * 64), "is not an address of the web"),
-            (("tiny", "--url", "http://x/x.zip", "--sha256", "0123"), "is not a sha256"),
+            (("tiny", "--url", "http://x/x.zip", "--sha256", "0123"), "has 64 digits, not 4"),
+            (("tiny", "--url", "http://x/x.zip", "--sha256", "y" * 64), "is not a sha256"),
             (("tiny", "--from", "x", "--url", "http://x/x", "--sha256", "0" * 64), "name two archives"),
         ],
     )

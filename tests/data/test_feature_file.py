@@ -7,9 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from xbench.data import features
 from xbench.data.features import FeatureFile, FeatureWriter
-from xbench.errors import XbenchError
 
 SHAPE = (2, 3)
 ROWS = 10
@@ -50,7 +48,7 @@ class TestMake:
         assert file.values_path.stat().st_blocks == 0
 
     def test_a_damaged_one_is_replaced(self, file):
-        with FeatureWriter(file, 1) as writer:
+        with FeatureWriter(file) as writer:
             writer.write(np.array([3]), values(1))
         file.present_path.write_bytes(b"\1")
         assert FeatureFile.found(file.folder) is None
@@ -107,14 +105,14 @@ class TestFound:
 
 class TestWriter:
     def test_rows_are_where_they_belong(self, file):
-        with FeatureWriter(file, 3) as writer:
+        with FeatureWriter(file) as writer:
             writer.write(np.array([7, 2]), values(70, 20))
             writer.write(np.array([0]), values(5))
         assert present(file) == [0, 2, 7]
         assert np.array_equal(read(file, 2, 7, 0), values(20, 70, 5))
 
     def test_what_was_not_committed_does_not_count(self, file):
-        with FeatureWriter(file, 2) as writer:
+        with FeatureWriter(file) as writer:
             writer.write(np.array([1]), values(1))
             writer.commit()
             writer.write(np.array([2]), values(2))
@@ -122,7 +120,7 @@ class TestWriter:
         assert present(file) == [1, 2]
 
     def test_what_was_written_before_an_error_counts(self, file):
-        with pytest.raises(ArithmeticError), FeatureWriter(file, 2) as writer:
+        with pytest.raises(ArithmeticError), FeatureWriter(file) as writer:
             writer.write(np.array([4]), values(4))
             raise ArithmeticError
         assert present(file) == [4]
@@ -130,13 +128,13 @@ class TestWriter:
 
     def test_rows_that_were_there_stay(self, file):
         for row in (3, 5):
-            with FeatureWriter(file, 1) as writer:
+            with FeatureWriter(file) as writer:
                 writer.write(np.array([row]), values(row))
         assert present(file) == [3, 5]
         assert np.array_equal(read(file, 3, 5), values(3, 5))
 
     def test_two_at_once(self, file):
-        with FeatureWriter(file, 1) as one, FeatureWriter(file, 1) as other:
+        with FeatureWriter(file) as one, FeatureWriter(file) as other:
             one.write(np.array([3, 4]), values(3, 4))
             other.write(np.array([4, 5]), values(4, 5))
         assert present(file) == [3, 4, 5]
@@ -146,24 +144,12 @@ class TestWriter:
         file = FeatureFile(tmp_path / "halves", SHAPE, "bfloat16", ROWS)
         file.make()
         bits = values(-2, 32767, dtype="int16")
-        with FeatureWriter(file, 2) as writer:
+        with FeatureWriter(file) as writer:
             writer.write(np.array([8, 9]), bits)
         assert np.array_equal(read(file, 8, 9), bits)
 
     def test_values_need_not_lie_side_by_side(self, file):
-        with FeatureWriter(file, 2) as writer:
+        with FeatureWriter(file) as writer:
             scattered = np.arange(12, dtype="float32").reshape(3, 2, 2).transpose(2, 1, 0)
             writer.write(np.array([0, 1]), scattered)
         assert np.array_equal(read(file, 0, 1), scattered)
-
-    def test_there_must_be_room(self, file, monkeypatch):
-        asked = []
-
-        def refuse(folder, needed_bytes, what):
-            asked.append((folder, needed_bytes))
-            raise XbenchError(f"{what} needs more")
-
-        monkeypatch.setattr(features, "require_space", refuse)
-        with pytest.raises(XbenchError, match="keeping features needs more"), FeatureWriter(file, 4):
-            raise AssertionError("it was entered")
-        assert asked == [(file.folder, 4 * 24)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import job_samples
@@ -14,6 +15,7 @@ import pytest
 from xbench import Dataset, Example, ModelSpec
 from xbench.capacity.pace import Pace
 from xbench.components import registry
+from xbench.data.features import FeatureFile
 from xbench.data.sample import sampled
 from xbench.execution import estimates
 from xbench.execution import features as keeping
@@ -230,7 +232,8 @@ class TestRemembered:
 class TestFeatures:
     """Of which 16 took 4 s, and 80 are missing still."""
 
-    REPORT = FeatureReport(computed=16, missing=80, seconds=4.0)
+    FILE = FeatureFile(Path("features"), (5,), "float32", 120)
+    REPORT = FeatureReport(file=FILE, computed=16, missing=80, seconds=4.0)
 
     def test_are_counted_once_for_the_optimizers_of_a_seed(self, job_of, paces):
         jobs = [job_of(column=column) for column in ("a", "b")]
@@ -243,6 +246,11 @@ class TestFeatures:
 
     def test_that_are_there_take_no_time(self, job_of, paces):
         assert whole_seconds(job_of(), keeper=Keeper(FeatureReport())) == 100
+
+    def test_that_were_there_tell_nothing_of_those_that_are_not(self, job_of, paces):
+        """Another seed has another front, of which nothing has been computed."""
+        assert whole_seconds(job_of(seed=0), keeper=Keeper(FeatureReport())) == 100
+        assert whole_seconds(job_of(seed=1), keeper=Keeper(self.REPORT)) == 120
 
     def test_a_reason_not_to_run_is_kept(self, job_of, paces):
         """Who asks before a run is to be told that it would be skipped."""

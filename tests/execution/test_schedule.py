@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import job_samples
 import pytest
 
-from xbench.execution.schedule import blocks, estimate_s, within
+from xbench.execution.schedule import blocks, estimate_s, features_s, within, without_hopeless
 
 UNFIT = ("error", "it is broken")
 
@@ -113,6 +114,70 @@ class TestWithin:
         block = [job_of(estimated_s=None), job_of(estimated_s=None)]
         assert within(block, 0.5, "1s") == block
 
+    def test_of_what_nothing_is_known_comes_last(self, job_of):
+        jobs = [job_of("unknown", estimated_s=None), job_of("dear", estimated_s=99)]
+        assert [block[0].cell.experiment for block in blocks(jobs, by_time=True)] == ["dear", "unknown"]
+
+    def test_of_what_nothing_is_known_takes_some_time(self, job_of):
+        (job,) = within([job_of("late", estimated_s=None)], -3, "1s")
+        assert job.unfit[1] == (
+            "'late' needs a time that cannot be estimated, and 0.00 s of the time limit of 1s are left"
+        )
+
     def test_when_all_time_is_gone(self, job_of):
         (job,) = within([job_of("late", estimated_s=5)], -3, "1s")
         assert job.unfit[1] == "'late' needs about 5.00 s, and 0.00 s of the time limit of 1s are left"
+
+
+class TestFeatures:
+    """Which jobs share: each counts their time, and they are made once."""
+
+    @pytest.fixture
+    def needing(self, job_of):
+        def job(key, seconds, **fields):
+            return replace(job_of(estimated_s=10, **fields), features_need=(key, seconds))
+
+        return job
+
+    def test_are_counted_once(self, needing):
+        block = [needing("a", 30), needing("a", 30), needing("b", 5)]
+        assert estimate_s(block) == 30 + 35
+        assert features_s(block) == {"a": 30, "b": 5}
+
+    def test_of_a_smaller_share_are_those_of_the_largest(self, needing):
+        assert estimate_s([needing("a", 7), needing("a", 30), needing("a", 8)]) == 60
+
+    def test_that_were_made_before_are_not_made_again(self, needing):
+        block = [needing("a", 30), needing("b", 5)]
+        assert estimate_s(block, {"a": 30}) == 25
+        assert estimate_s(block, {"a": 20, "b": 9}) == 30
+        assert estimate_s(block, {"c": 100}) == 55
+
+    def test_of_what_is_not_to_run_are_not_made(self, needing):
+        block = [needing("a", 30, unfit=UNFIT), needing("b", 5)]
+        assert estimate_s(block) == 15
+        assert features_s(block) == {"b": 5}
+
+    def test_decide_whether_a_block_fits(self, needing):
+        block = [needing("a", 30)]
+        assert within(block, 40, "40s") == block
+        assert within(block, 39, "39s")[0].unfit is not None
+        assert within(block, 39, "39s", {"a": 1}) == block
+
+
+class TestHopeless:
+    def test_what_would_not_fit_alone(self, job_of):
+        jobs = [
+            job_of("dear", "a", estimated_s=50),
+            job_of("cheap", "a", estimated_s=30),
+            job_of("dear", "b", estimated_s=11),
+            job_of("other", "a", estimated_s=59),
+        ]
+        result = without_hopeless(jobs, 60, "1m")
+        unfit = {(job.cell.experiment, job.cell.optimizer.name): job.unfit is not None for job in result}
+        assert unfit == {
+            ("dear", "a"): True,
+            ("dear", "b"): True,
+            ("cheap", "a"): False,
+            ("other", "a"): False,
+        }

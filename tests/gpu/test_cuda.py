@@ -119,6 +119,40 @@ def test_the_parts_of_a_device_peak_add_up(tiny_data, tmp_path):
     assert abs(memory.peak_device_bytes - sum(parts)) < 0.25 * memory.peak_device_bytes
 
 
+def features_of(send, precision, data, cache):
+    """Features of a random ResNet's front from the cache, and what it gives without."""
+    import os
+
+    import numpy as np
+
+    from xbench.training.features import make_features
+    from xbench.training.frozen import Front
+    from xbench.training.loader import FeatureLoader, ImageLoader
+    from xbench.training.model import build_model
+
+    model, training = (
+        Choice("torchvision/resnet18", {"pretrained": False}),
+        TrainingSettings(features=precision),
+    )
+    settings = CellSettings(model, Choice("sgd", {}), training, 0, "cuda:0")
+    images = np.arange(len(data.rows))
+    os.environ["XBENCH_CACHE_DIR"] = cache  # this process is the fork server's child, not the test's
+    report = make_features(send, settings, data, images)
+    spec, device = registry.load("model", model.name), torch.device("cuda:0")
+    loader = FeatureLoader(data, report.file, device, torch.float32, "channels_last")
+    kept, _ = loader.load(images)
+    loader = ImageLoader(data, spec, device, torch.float32, "channels_last")
+    computed = Front(build_model(spec, settings, data))(loader.load(images)[0])
+    return report.computed, kept.cpu().numpy(), computed.cpu().numpy()
+
+
+@pytest.mark.parametrize(("precision", "rounding"), [("float32", 1e-4), ("bfloat16", 1e-2)])
+def test_features_are_what_the_frozen_part_gives(tiny_data, tmp_path, precision, rounding):
+    count, kept, computed = call_in_child(features_of, precision, tiny_data, str(tmp_path))
+    assert count == len(tiny_data.rows)
+    assert abs(kept - computed).max() <= rounding * abs(computed).max()
+
+
 def test_what_limits_memory_is_the_device():
     machine = call_in_child(describe_machine, "cuda")
     total = machine.device_facts["total_bytes"]

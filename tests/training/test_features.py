@@ -11,7 +11,7 @@ import pytest
 import torch
 from frozen_models import WIDTH, Counting, listed
 
-from xbench import ModelSpec
+from xbench import ModelSpec, XbenchError
 from xbench.components import registry
 from xbench.data.decode import decode
 from xbench.data.features import FeatureFile
@@ -27,6 +27,7 @@ from xbench.training.settings import CellSettings, Choice, TrainingSettings
 CPU = torch.device("cpu")
 ALL = np.arange(120)
 CHUNK = 8
+CHECKED = 3  # images whose features are compared with what is there
 
 MODELS = {
     "small": frozen_models.build,
@@ -109,7 +110,7 @@ class TestOnce:
         counted.clear()
         again = Asked(tiny_data)
         assert (again.report.computed, again.report.missing, again.told) == (0, 0, [])
-        assert counted == []
+        assert counted == [CHECKED]
         assert again.report.file == first.file
 
     def test_and_more_images_add_only_what_is_missing(self, tiny_data, counted):
@@ -119,7 +120,7 @@ class TestOnce:
         more = Asked(tiny_data, ALL[10:50])
         assert more.report.computed == 30
         assert more.told[-1] == (30, 30)
-        assert len(counted) == 4
+        assert counted == [CHECKED] + 4 * [CHUNK]
         after = np.fromfile(more.file.values_path)
         assert np.array_equal(after[: 20 * WIDTH // 2], before[: 20 * WIDTH // 2])
         assert np.flatnonzero(more.file.present()).tolist() == list(range(50))
@@ -155,7 +156,7 @@ class TestInterrupted:
     def test_what_was_computed_counts(self, tiny_data, counted, monkeypatch):
         Asked(tiny_data, ALL[:1])
         counted.clear()
-        monkeypatch.setattr(Counting, "fails_at", 4)
+        monkeypatch.setattr(Counting, "fails_at", 5)  # the first is a look at what is there
         with pytest.raises(ArithmeticError, match="in the middle"):
             Asked(tiny_data)
         monkeypatch.setattr(Counting, "fails_at", None)
@@ -193,6 +194,27 @@ class TestInterrupted:
         monkeypatch.setattr(computing, "obstacle", slow)
         mine = Asked(tiny_data, at_most=1)
         assert mine.file.present().all()
+
+    def test_what_another_code_left_is_made_anew(self, tiny_data, monkeypatch):
+        """No version and no weight tells of it."""
+        before = loaded(tiny_data, Asked(tiny_data).file, ALL)
+        forward = Counting.forward
+        monkeypatch.setattr(Counting, "forward", lambda own, images: 2 * forward(own, images))
+        again = Asked(tiny_data)
+        assert again.report.computed == 120
+        assert torch.allclose(loaded(tiny_data, again.file, ALL), 2 * before, atol=1e-6)
+
+    def test_no_room_is_a_reason(self, tiny_data, monkeypatch):
+        needed = []
+
+        def refuse(folder, needed_bytes, what):
+            needed.append(needed_bytes)
+            raise XbenchError(f"{what} needs more")
+
+        monkeypatch.setattr(computing, "require_space", refuse)
+        asked = Asked(tiny_data, ALL[:5])
+        assert (asked.file, asked.report.note) == (None, "keeping features needs more")
+        assert needed == [5 * 4 * WIDTH]
 
 
 class TestFolder:
@@ -388,7 +410,7 @@ class TestTraining:
         Trained(tiny_data, tmp_path, "auto", **settings)
         counted.clear()
         Trained(tiny_data, tmp_path, "auto", **settings)
-        assert counted == []
+        assert counted == [CHECKED]
 
     def test_only_what_is_trained_is_held(self, tiny_data, tmp_path):
         memory = Trained(tiny_data, tmp_path, "auto", batch_size=10).result.memory

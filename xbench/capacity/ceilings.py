@@ -1,4 +1,4 @@
-"""What was found on this machine before, kept in the cache: verified capacities and tuned micro-batches."""
+"""What was found on this machine before, kept in the cache: capacities, micro-batches, times."""
 
 from __future__ import annotations
 

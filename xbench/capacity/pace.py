@@ -17,7 +17,7 @@ from xbench.data.features import FeatureFile
 from xbench.training.settings import CellSettings
 
 # A step is timed on a few small parts of its batch: closures are sums over parts, so their time is, too.
-_LARGEST_PART = 16
+_LARGEST_PART = {"cpu": 16, "cuda": 256}
 _PARTS = 2
 # Steps are timed for so long, but at least so many after the first.
 _TIMED_S = 1.0
@@ -61,10 +61,12 @@ def shortened(settings: CellSettings) -> CellSettings:
     Args:
         settings: with resolved sizes.
     """
-    part = min(settings.training.micro_batch, _LARGEST_PART)
-    size = min(settings.training.batch_size, _PARTS * part)
+    training, largest = settings.training, _LARGEST_PART["cpu" if settings.device == "cpu" else "cuda"]
+    part = min(training.micro_batch, largest)
+    # A batch that is whole stays whole: a model may normalise over it.
+    size = part if training.micro_batch >= training.batch_size else min(training.batch_size, _PARTS * part)
     sizes = {"train_size": size, "batch_size": size, "micro_batch": part, "epochs": 1}
-    return replace(settings, training=settings.training.model_copy(update=sizes))
+    return replace(settings, training=training.model_copy(update=sizes))
 
 
 def measure_pace(

@@ -85,6 +85,9 @@ def status(
             if name:
                 raise
             rows.append({"dataset": item, "state": "broken", "how_to_get": error.message})
+        except Exception as error:  # a plugin's hook may raise anything
+            why = f"{type(error).__name__}: {error}"
+            rows.append({"dataset": item, "state": "broken", "how_to_get": why})
     if form is DataFormat.JSON:
         print(json.dumps({"datasets": rows}, indent=2))
     else:
@@ -115,6 +118,11 @@ def fetch(
     if bool(url) != bool(sha256):
         raise XbenchError(
             "--url and --sha256 go together", hint="an archive is only taken if its hash is known"
+        )
+    if sha256 and len(sha256) != 64:
+        raise XbenchError(
+            f"--sha256 {sha256}: a sha256 has 64 digits, not {len(sha256)}",
+            hint="`sha256sum FILE` prints all of them",
         )
     if from_ and url:
         raise XbenchError("--from and --url name two archives", hint="give one of them")

@@ -28,6 +28,8 @@ def print_cells(plan: PlannedRun, jobs: list[Job], form: Format) -> None:
         print_line(stderr_console(), f"skipped: {reason}", "yellow")
     rows = [_row(plan, job) for job in jobs]
     if form is Format.JSON:
+        for row, job in zip(rows, jobs, strict=True):
+            row |= {"estimated_s": job.estimated_s, "skipped": job.unfit[1] if job.unfit else ""}
         times = {"estimated_s": estimate_s(jobs), "time_limit": plan.suite.header.time_limit}
         document = {"suite": plan.name, "device": plan.machine.device, **times, "cells": rows}
         print(json.dumps(document, indent=2))

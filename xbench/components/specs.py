@@ -20,6 +20,9 @@ from xbench.errors import XbenchError
 if TYPE_CHECKING:
     import numpy as np
 
+# (settings, may_download, on_progress(name, done_bytes, total_bytes)) -> identity; see `ModelSpec`.
+Obtain = Callable[[Mapping[str, Any], bool, Callable[[str, int, int], None]], str]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
@@ -128,11 +131,11 @@ class ModelSpec(Spec):
     input_shape: tuple[int, int, int] | None = None
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
-    obtain: Callable[[Mapping[str, Any], bool, Callable[[str, int, int], None]], str] | str | None = None
+    obtain: Obtain | str | None = None
     untrained: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
     stand_in: Callable[[Mapping[str, Any]], str] = lambda settings: ""
 
-    def load_obtain(self) -> Callable[[Mapping[str, Any], bool, Callable[[str, int, int], None]], str] | None:
+    def load_obtain(self) -> Obtain | None:
         """The hook that gets its files, imported now if it was given as a string; None if it has none.
 
         Raises:

@@ -55,6 +55,11 @@ def obtain_weights(
         if not may_download:
             raise _not_here(name)
         _fetch(name, path, on_progress)
+    elif not sha256_of(path).startswith(_digits(path)):
+        raise XbenchError(
+            f"{path} is damaged: its content does not have the hash in its name",
+            hint="remove it: it is fetched again",
+        )
     return path.name
 
 
@@ -179,11 +184,15 @@ def _users_file(name: str, weights: str) -> Path | None:
 def _fetch(name: str, path: Path, on_progress: Callable[[str, int, int], None]) -> None:
     url = published_url(name)
     try:
-        download(url, path, _DIGITS.search(path.name).group(1), partial(on_progress, path.name))
+        download(url, path, _digits(path), partial(on_progress, path.name))
     except DownloadFailed as error:
         raise WeightsNotFound(
             f"the weights of {name} cannot be downloaded ({error.message}): {_how_to_get(name)}"
         ) from error
+
+
+def _digits(path: Path) -> str:
+    return _DIGITS.search(path.name).group(1)
 
 
 def _not_here(name: str) -> WeightsNotFound:

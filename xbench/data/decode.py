@@ -17,9 +17,9 @@ import numpy as np
 
 from xbench.components.specs import Dataset, Example
 from xbench.data.decoded import DecodedDataset
-from xbench.data.fingerprints import content_hashes
+from xbench.data.fingerprints import are_known, content_hashes
 from xbench.errors import XbenchError
-from xbench.paths import cache_dir, require_space
+from xbench.paths import cache_dir, put_in_place, require_space
 
 # Part of every key: raise it when the bytes that decoding makes of the same file change.
 LAYOUT_VERSION = 2
@@ -81,8 +81,10 @@ def decode(
 
 
 def is_decoded(dataset: Dataset) -> bool:
-    """Whether all of a dataset's images are in the cache."""
+    """Whether all of a dataset's images are in the cache, as far as can be told without reading them."""
     examples = _in_order(dataset)
+    if not are_known(examples):
+        return False
     hashes, _ = content_hashes(examples)
     folder = _folder(_key(examples, hashes, dataset.shape))
     return _read_index(folder, len(examples) * math.prod(dataset.shape)) is not None
@@ -136,13 +138,7 @@ def _build(
     try:
         unreadable = _decode_all(aside / "pixels.u8", dataset, examples, hashes, on_progress)
         (aside / "index.json").write_text(json.dumps({"shape": dataset.shape, "unreadable": unreadable}))
-        if _read_index(folder, size) is None:  # else another run was faster, and its cells may read it now
-            shutil.rmtree(folder, ignore_errors=True)  # a damaged one, if any
-            try:
-                aside.rename(folder)
-            except OSError:
-                if _read_index(folder, size) is None:
-                    raise
+        put_in_place(aside, folder, lambda: _read_index(folder, size) is not None)
         return unreadable
     finally:
         shutil.rmtree(aside, ignore_errors=True)

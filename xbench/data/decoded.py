@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,11 @@ class DecodedDataset:
     fingerprint: str
     unreadable: tuple[tuple[str, str], ...]
     is_sample: bool = False
+
+    @property
+    def row_bytes(self) -> int:
+        """Of one image in the file."""
+        return math.prod(self.shape)
 
     def reader(self, capacity: int) -> RowReader:
         """Reads images, of (height, width, channels), by their row.

@@ -20,7 +20,7 @@ from typing import Literal, Self
 import numpy as np
 
 from xbench.data.rows import RowReader
-from xbench.paths import require_space
+from xbench.paths import put_in_place
 
 Precision = Literal["float32", "float64", "bfloat16"]
 
@@ -95,16 +95,13 @@ class FeatureFile:
                 os.truncate(aside / path.name, size)
             index = {"shape": self.shape, "precision": self.precision, "rows": self.rows}
             (aside / _INDEX).write_text(json.dumps(index))
-            if FeatureFile.found(self.folder) == self:  # another run was faster
-                return
-            shutil.rmtree(self.folder, ignore_errors=True)  # a damaged one, if any
-            try:
-                aside.rename(self.folder)
-            except OSError:
-                if FeatureFile.found(self.folder) != self:
-                    raise
+            put_in_place(aside, self.folder, lambda: FeatureFile.found(self.folder) == self)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Remove the files: what they hold is of no use."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _sizes(self) -> dict[Path, int]:
         return {self.values_path: self.rows * self.row_bytes, self.present_path: self.rows}
@@ -115,14 +112,10 @@ class FeatureFile:
 
 class FeatureWriter:
     """Adds rows to a feature file. Use as a context manager: what was written counts once it is left, or at a
-    `commit`.
+    `commit`."""
 
-    Raises:
-        XbenchError: on entry, if there is no room for `missing` rows.
-    """
-
-    def __init__(self, file: FeatureFile, missing: int):
-        self._file, self._missing = file, missing
+    def __init__(self, file: FeatureFile):
+        self._file = file
         self._written: list[int] = []
 
     def write(self, rows: np.ndarray, values: np.ndarray) -> None:
@@ -140,7 +133,6 @@ class FeatureWriter:
         self._written = []
 
     def __enter__(self) -> Self:
-        require_space(self._file.folder, self._missing * self._file.row_bytes, "keeping features")
         self._values = os.open(self._file.values_path, os.O_WRONLY | os.O_CLOEXEC)
         self._present = os.open(self._file.present_path, os.O_WRONLY | os.O_CLOEXEC)
         return self

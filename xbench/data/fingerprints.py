@@ -44,6 +44,16 @@ def content_hashes(examples: Sequence[Example]) -> tuple[list[str | None], dict[
     return hashes, reasons
 
 
+def are_known(examples: Sequence[Example]) -> bool:
+    """Whether all hashes can be told without reading a file."""
+    files = [example.path for example in examples if example.path is not None]
+    store = _StampStore(files)
+    try:
+        return all(store.is_known(path) for path in files)
+    except OSError:
+        return False
+
+
 class _StampStore:
     """Remembered hashes of the files of one folder: path -> [size, mtime_ns, sha256]."""
 
@@ -60,19 +70,24 @@ class _StampStore:
         except (OSError, ValueError):
             return {}  # only a memory of hashes: without it they are computed again
 
+    def is_known(self, path: Path) -> bool:
+        stat, stamp = path.stat(), self._known.get(os.path.abspath(path))
+        return stamp is not None and stamp[:2] == [stat.st_size, stat.st_mtime_ns]
+
     def hash_of(self, path: Path) -> str:
         stat = path.stat()
         key = os.path.abspath(path)
         stamp = self._known.get(key)
-        if stamp is None or stamp[:2] != [stat.st_size, stat.st_mtime_ns]:
+        if not self.is_known(path):
             stamp = [stat.st_size, stat.st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest()]
         self._seen[key] = stamp
         return stamp[2]
 
     def save(self) -> None:
-        if self._path is None or self._seen == self._known:
+        kept = self._known | self._seen  # others may list another part of the folder
+        if self._path is None or kept == self._known:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         aside = self._path.with_suffix(f".{os.getpid()}")
-        aside.write_text(json.dumps(self._seen))
+        aside.write_text(json.dumps(kept))
         aside.replace(self._path)

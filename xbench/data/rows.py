@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -28,6 +29,7 @@ class RowReader:
         self._buffer = np.empty((capacity, *shape), dtype=dtype)
         self._path, self._row_bytes = path, math.prod(shape) * self._buffer.itemsize
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._close = weakref.finalize(self, os.close, self._descriptor)
 
     def read(self, rows: Rows) -> np.ndarray:
         """Read rows of the file.
@@ -53,7 +55,8 @@ class RowReader:
                 os.posix_fadvise(self._descriptor, start, self._row_bytes, os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        """Let go of the file; done at the latest when nobody holds the reader."""
+        self._close()
 
     def __enter__(self) -> Self:
         return self

@@ -10,7 +10,8 @@ from xbench.components.specs import Dataset, Example
 from xbench.data.decode import decode
 from xbench.data.decoded import DecodedDataset
 
-_OF_EACH_CLASS = 16
+# Images that are decoded, over all classes.
+_ALL = 64
 
 
 def sampled(dataset: Dataset, name: str, stand_in: str) -> DecodedDataset:
@@ -22,18 +23,19 @@ def sampled(dataset: Dataset, name: str, stand_in: str) -> DecodedDataset:
     Raises:
         XbenchError: none of the few is readable.
     """
-    few: list[Example] = []
-    for label in range(len(dataset.classes)):
-        few += [e for e in dataset.examples if e.label == label][:_OF_EACH_CLASS]
-    part = replace(dataset, examples=tuple(few))
+    few: dict[int, list[Example]] = {}
+    of_each = max(1, _ALL // len(dataset.classes))
+    for example in dataset.examples:
+        of_class = few.setdefault(example.label, [])
+        if len(of_class) < of_each and len(few) <= _ALL:
+            of_class.append(example)
+    part = replace(dataset, examples=tuple(e for of_class in few.values() for e in of_class))
     decoded = decode(part, name, stand_in, False, lambda done, total: None)
     labels = np.array([example.label for example in dataset.examples])
-    rows = np.empty(len(labels), dtype=np.int64)
-    for label in range(len(dataset.classes)):
-        of_class = decoded.rows[decoded.labels == label]
-        if not len(of_class):
-            of_class = decoded.rows
-        rows[labels == label] = np.resize(of_class, (labels == label).sum())
+    rows = np.resize(decoded.rows, len(labels))
+    for label in np.unique(decoded.labels):
+        of_class = labels == label
+        rows[of_class] = np.resize(decoded.rows[decoded.labels == label], of_class.sum())
     return replace(
         decoded,
         is_sample=True,

@@ -33,11 +33,12 @@ def run_job(
     observer.cell_started(planned)
     record = _pass_over(job, failures, folder)
     attempt = 1
-    if record is None:
-        with kept_log(folder, job.planned) as log:
-            job = features.for_training(job, log)
-        record = _pass_over(job, [], folder)
     while record is None:
+        with kept_log(folder, planned) as log:
+            job = features.for_training(job, log)
+        if job.unfit is not None:
+            record = pass_over(job, planned, *job.unfit, folder)
+            break
         record = run_cell(job, planned, attempt, folder, observer)
         if record.status == "oom" and job.cell.expect != "oom":
             # The system's OOM killer speaks of the machine as it was then, not of the limit.

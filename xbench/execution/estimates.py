@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 
+from xbench.capacity.axes import Axis, size_of, with_size
 from xbench.capacity.ceilings import remember, remembered
 from xbench.capacity.pace import Pace, measure_pace, shortened
 from xbench.components.registry import code_stamp
@@ -13,6 +14,7 @@ from xbench.execution.job import Job
 from xbench.execution.observer import Observer
 from xbench.isolation.run import run_in_child
 from xbench.records.schema import CellRecord
+from xbench.training.events import FeatureReport
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.splits import split_examples
 
@@ -41,30 +43,49 @@ def remember_time(job: Job, record: CellRecord) -> None:
 
 
 def _estimated(job: Job, features: FeatureKeeper) -> Job:
-    timed, images = _in_hand(job), images_of(job)
+    timed = _in_hand(job)
     if timed is None:
         return job
     took, pace = remembered(_took_key(job)), remembered(_pace_key(timed))
-    per_image = remembered(_features_key(timed))
-    missing = len(images)
-    is_known = per_image is not None and (pace is not None or took is not None)
-    # Features of a sample, or of weights that are not the job's, say nothing of those that there are.
-    is_own = timed is job and not job.data.is_sample
-    if is_own or not is_known:
-        timed, report = features.given(timed, images, 0 if is_known else _SAMPLE)
+    rate = remembered(_rate_key(timed))
+    is_known = rate is not None and (took is not None or pace is not None)
+    if is_known and _stands_in(job):
+        need = (_shared_key(job), len(images_of(job)) * rate["seconds"])
+    else:
+        timed, report = features.given(timed, images_of(job), 0 if is_known else _SAMPLE)
         if timed.unfit is not None:
             return replace(job, unfit=timed.unfit)
-        missing = report.missing if is_own or not report.computed else missing
-        if per_image is None:
-            per_image = {"seconds": report.seconds / report.computed if report.computed else 0.0}
-            remember(_features_key(timed), per_image)
-    need = (shared_by(job), missing * per_image["seconds"])
+        if report.computed:
+            rate = {"seconds": report.seconds / report.computed}
+            remember(_rate_key(timed), rate)
+        need = _features_need(job, report, rate)
+    job = replace(job, features_need=need)
     if took is not None:
-        return replace(job, estimated_s=took["seconds"], features_need=need)
+        return replace(job, estimated_s=took["seconds"])
     pace = pace or _measured(timed)
     if pace is None:
         return job
-    return replace(job, estimated_s=Pace(**pace).run_s(job.sized, _evaluated(job)), features_need=need)
+    return replace(job, estimated_s=Pace(**pace).run_s(job.sized, _evaluated(job)))
+
+
+def _features_need(job: Job, report: FeatureReport, rate: dict[str, float] | None) -> tuple[str, float]:
+    """What jobs with the same features have in common, and the seconds that those take which are missing."""
+    if report.file is None or rate is None:
+        return "", 0.0
+    if _stands_in(job):
+        return _shared_key(job), len(images_of(job)) * rate["seconds"]
+    return report.file.folder.name, report.missing * rate["seconds"]
+
+
+def _stands_in(job: Job) -> bool:
+    """Whether a few images, or weights that are not its own, stand for a job's: what is there of their
+    features says nothing of those that it will need."""
+    return job.data.is_sample or bool(job.model.missing)
+
+
+def _shared_key(job: Job) -> str:
+    # Weights that are read from a file are the same for all seeds.
+    return shared_by(job, seed=job.settings.seed if job.model.stand_in else None)
 
 
 def _in_hand(job: Job) -> Job | None:
@@ -90,20 +111,27 @@ def _evaluated(job: Job) -> int:
 
 def _measured(job: Job) -> dict[str, float] | None:
     """The parts of a job's pace, by its steps; None if these cannot be run: running it will tell why."""
-    args = (shortened(job.sized), job.data, job.import_dirs, job.features)
-    ending = run_in_child(measure_pace, *args, limits=job.limits)
-    if ending.outcome != "returned":
-        return None
-    pace = asdict(ending.value)
-    remember(_pace_key(job), pace)
-    return pace
+    settings = shortened(job.sized)
+    tried = [settings]
+    if size_of(settings, Axis.HISTORY_SIZE) is not None:
+        tried.append(with_size(settings, Axis.HISTORY_SIZE, 1))  # a whole one may be what has to give way
+    for settings in tried:
+        args = (settings, job.data, job.import_dirs, job.features)
+        ending = run_in_child(measure_pace, *args, limits=job.limits)
+        if ending.outcome == "returned":
+            pace = asdict(ending.value)
+            remember(_pace_key(job), pace)
+            return pace
+        if not ending.out_of_memory:
+            return None
+    return None
 
 
 def _pace_key(job: Job) -> str:
     return f"pace {_key(job, shortened(job.sized))}"
 
 
-def _features_key(job: Job) -> str:
+def _rate_key(job: Job) -> str:
     """Of the time that an image's features take: whatever is trained on them."""
     training = TrainingSettings(dtype=job.settings.training.dtype)
     anyone = replace(job.settings, optimizer=Choice("", {}), training=training)
@@ -111,7 +139,9 @@ def _features_key(job: Job) -> str:
 
 
 def _took_key(job: Job) -> str:
-    return f"took {_key(job, job.sized, job.data.fingerprint)}"
+    """Of the whole job as it was asked for, whatever was made to fit."""
+    asked = replace(job.settings, optimizer=job.cell.optimizer, training=job.cell.training)
+    return f"took {_key(job, asked, job.data.fingerprint, str(job.memory_limit_bytes))}"
 
 
 def _key(job: Job, settings: CellSettings, *parts: str) -> str:

@@ -26,11 +26,15 @@ def images_of(job: Job) -> np.ndarray:
     return np.concatenate([np.unique(split.train), split.validation, split.test])
 
 
-def shared_by(job: Job) -> str:
-    """What jobs with the same features have in common."""
+def shared_by(job: Job, seed: int | None) -> str:
+    """What jobs with the same features have in common.
+
+    Args:
+        seed: that of the job; None where weights do not depend on it.
+    """
     settings, training = job.settings, job.settings.training
     precision = (training.dtype, training.feature_precision)
-    return repr((settings.model, settings.seed, settings.storage, precision, job.data.fingerprint))
+    return repr((settings.model, seed, settings.storage, precision, job.data.fingerprint))
 
 
 class FeatureKeeper:
@@ -64,27 +68,39 @@ class FeatureKeeper:
             at_most: so many of those that are missing are computed; by default all.
             log: as `for_training` takes it.
         """
-        model, training = repr(job.settings.model), job.settings.training
-        if job.unfit or training.features == "off" or model in self._unfrozen:
+        wanted = job.settings.training.features
+        if job.unfit or wanted == "off":
             return job, FeatureReport(is_frozen=False)
-        key = shared_by(job)
-        report = self._reports.get(key)
-        is_known = report is not None and self._images[key].issuperset(images.tolist())
-        if report is None or not (report.note or is_known):
-            ending = self._ask(job, images, at_most, log)
-            if ending.outcome != "returned":
-                return replace(job, unfit=_unfit(ending)), FeatureReport()
-            report = ending.value
-            if not report.is_frozen:
-                self._unfrozen.add(model)
-            elif not report.missing:
-                self._reports[key] = replace(report, computed=0, seconds=0.0)
-                self._images.setdefault(key, set()).update(images.tolist())
-        if report.note and training.features != "auto":
-            return replace(job, unfit=("skipped", f"features cannot be kept: {report.note}")), report
+        report = self._report(job, images, at_most, log)
+        if isinstance(report, Ending):
+            return replace(job, unfit=_unfit(report)), FeatureReport()
+        if report.file is None and wanted != "auto":
+            note = report.note or "no part of the model is frozen"
+            return replace(job, unfit=("skipped", f"features cannot be kept: {note}")), report
         features_s = job.features_s + report.seconds
         given = replace(job, features=report.file, features_note=report.note, features_s=features_s)
         return given, report
+
+    def _report(
+        self, job: Job, images: np.ndarray, at_most: int | None, log: Path | None
+    ) -> FeatureReport | Ending:
+        """What came of asking; nobody is asked twice for what is there, or is not to be had."""
+        model, key = repr(job.settings.model), shared_by(job, job.settings.seed)
+        if model in self._unfrozen:
+            return FeatureReport(is_frozen=False)
+        known = self._reports.get(key)
+        if known is not None and (known.file is None or self._images[key].issuperset(images.tolist())):
+            return known
+        ending = self._ask(job, images, at_most, log)
+        if ending.outcome != "returned":
+            return ending
+        report: FeatureReport = ending.value
+        if not report.is_frozen:
+            self._unfrozen.add(model)
+        elif not report.missing:
+            self._reports[key] = replace(report, computed=0, seconds=0.0)
+            self._images.setdefault(key, set()).update(images.tolist())
+        return report
 
     def _ask(self, job: Job, images: np.ndarray, at_most: int | None, log: Path | None) -> Ending:
         # Not under the cell's memory limit: as decoding, it is no part of the cell.

@@ -121,6 +121,8 @@ def _model_facts(send: Send, choice: Choice, may_download: bool, import_dirs: Se
     if obtain is not None:
         try:
             weights = obtain(settings, may_download, lambda *progress: send(progress))
+            if not isinstance(weights, str):
+                raise XbenchError(f"model '{choice.name}' is broken: its `obtain` gives {weights!r}, no text")
         except WeightsNotFound as error:
             missing = f"{error.message}; {error.hint}" if error.hint else error.message
     untrained = None if spec.untrained is None else dict(spec.untrained(settings))

@@ -158,15 +158,14 @@ def _resolve(dataset: DatasetChoice, import_dirs: Sequence[str]) -> ResolvedData
 def _describe_models(
     expansion: Expansion, import_dirs: Sequence[str], problems: Problems
 ) -> dict[str, ModelFacts]:
-    choices = [choice for choice, _ in expansion.models]
-    models: dict[str, ModelFacts] = {}
-    described = call_in_child(describe_models, choices, import_dirs)
-    for (choice, path), facts in zip(expansion.models, described, strict=True):
+    choices = {repr(choice): choice for choice, _ in expansion.models}
+    described = call_in_child(describe_models, list(choices.values()), import_dirs)
+    models = dict(zip(choices, described, strict=True))
+    for choice, path in expansion.models:
+        facts = models[repr(choice)]
         if isinstance(facts, XbenchError):
             problems.add(path, facts.message, facts.hint)
-        else:
-            models[repr(choice)] = facts
-    return models
+    return {key: facts for key, facts in models.items() if isinstance(facts, ModelFacts)}
 
 
 def _check_fit(

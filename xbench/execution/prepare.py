@@ -10,7 +10,7 @@ from xbench.execution.inspection import ModelFacts, decode_dataset, decode_sampl
 from xbench.execution.job import Job
 from xbench.execution.observer import Observer
 from xbench.execution.plan import PlannedRun, ResolvedData
-from xbench.isolation.run import call_in_child
+from xbench.isolation.run import Ending, call_in_child, run_in_child
 from xbench.training.settings import CellSettings
 from xbench.training.splits import split_examples
 
@@ -90,22 +90,28 @@ def with_weights(jobs: list[Job], observer: Observer) -> list[Job]:
     Returns:
         The jobs in the same order; one whose weights cannot be had says so in `unfit`.
     """
-    fetched: dict[str, ModelFacts] = {}
+    asked: dict[str, Ending] = {}
     ready = []
     for job in jobs:
-        choice = job.settings.model
-        if job.model.missing and job.unfit is None and repr(choice) not in fetched:
-            fetched[repr(choice)] = call_in_child(
-                fetch_weights,
-                choice,
-                job.import_dirs,
-                on_message=lambda progress: observer.fetching(*progress),
-            )
-        job = replace(job, model=fetched.get(repr(choice), job.model))
         if job.model.missing and job.unfit is None:
-            job = replace(job, unfit=("skipped", job.model.missing))
+            choice = job.settings.model
+            if repr(choice) not in asked:
+                asked[repr(choice)] = run_in_child(
+                    fetch_weights,
+                    choice,
+                    job.import_dirs,
+                    on_message=lambda progress: observer.fetching(*progress),
+                )
+            job = _with_fetched(job, asked[repr(choice)])
         ready.append(job)
     return ready
+
+
+def _with_fetched(job: Job, ending: Ending) -> Job:
+    if ending.outcome != "returned":
+        return replace(job, unfit=("error", ending.reason))
+    facts: ModelFacts = ending.value
+    return replace(job, model=facts, unfit=("skipped", facts.missing) if facts.missing else None)
 
 
 def _key(data: ResolvedData) -> str:

@@ -138,8 +138,13 @@ def _probe_axis(job: Job, axis: Axis, fresh: bool, observer: Observer) -> Capaci
         start=(known["found"], known["fails"]) if known else None,
         on_trial=lambda trial: observer.fitting(job.planned, axis.setting, trial),
     )
+    predictions = [t.predicted_bytes for t in capacity.trials if t.value == capacity.found]
+    if known and known["found"] == capacity.found:  # it was run first this time, before there was a line
+        predictions.append(known.get("predicted_bytes"))
+    predicted_bytes = next((p for p in predictions if p is not None), None)
     if capacity.found is not None:
-        remember(key, {"found": capacity.found, "fails": capacity.fails})
+        found = {"found": capacity.found, "fails": capacity.fails, "predicted_bytes": predicted_bytes}
+        remember(key, found)
     varied = {axis.setting, *(("train_size",) if axis is Axis.BATCH_SIZE else ())}
     return CapacityRecord(
         axis=axis.value,
@@ -148,6 +153,7 @@ def _probe_axis(job: Job, axis: Axis, fresh: bool, observer: Observer) -> Capaci
         found=capacity.found,
         fails=capacity.fails,
         peak_bytes=capacity.peak_bytes,
+        predicted_bytes=predicted_bytes,
         seconds=capacity.seconds,
         trials=[_trial_record(trial) for trial in capacity.trials],
         notes=_notes(job, axis, capacity, known is not None),

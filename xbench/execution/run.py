@@ -64,16 +64,20 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer) -> RunFolder:
     )
     folder = RunFolder.create(results, plan.suite.text, run)
     observer.run_started(folder.path, run.cells, warnings)
-    ended: set[str] = set()
+    ran: set[str] = set()
+    passed_over: set[str] = set()
     made_s: dict[str, float] = {}
     failures: list[Job] = []
     for block in blocks(jobs, by_time=limit is not None):
         # Two experiments may declare the same cell: it runs once, and both show it.
-        block = [job for job in block if job.planned.cell_id not in ended]
+        block = list({job.planned.cell_id: job for job in block if job.planned.cell_id not in ran}.values())
         if limit is not None and block:
             block = within(block, parse_duration(limit) - (time.monotonic() - started), limit, made_s)
             made_s |= features_s(block)
         for job in block:
+            cell_id = job.planned.cell_id
+            if job.unfit and cell_id in passed_over:
+                continue
             try:
                 run_job(job, failures, features, folder, observer)
             except OSError as error:
@@ -81,7 +85,8 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer) -> RunFolder:
                     f"cannot keep results in {folder.path}: {error.strerror}",
                     hint="what had ended before is kept; make space and run again",
                 ) from error
-            ended.add(job.planned.cell_id)
+            # What one experiment has no time for another may have.
+            (passed_over if job.unfit else ran).add(cell_id)
     return folder
 
 

@@ -15,7 +15,8 @@ def blocks(jobs: Sequence[Job], by_time: bool) -> list[list[Job]]:
     so that no comparison is left with half of its columns.
 
     Args:
-        by_time: seed by seed, and of each seed what takes least time first; else in the order declared.
+        by_time: seed by seed, and of each seed what takes least time first, and last what may take any; else
+            in the order declared.
     """
     found: dict[tuple[str, int], list[Job]] = {}
     for job in jobs:
@@ -23,8 +24,16 @@ def blocks(jobs: Sequence[Job], by_time: bool) -> list[list[Job]]:
     if not by_time:
         return list(found.values())
     seeds = list(dict.fromkeys(seed for _, seed in found))
-    in_time = sorted(found, key=lambda key: (seeds.index(key[1]), estimate_s(found[key])))
-    return [found[key] for key in in_time]
+
+    def place(key: tuple[str, int]) -> tuple[int, bool, float]:
+        return seeds.index(key[1]), is_unknown(found[key]), estimate_s(found[key])
+
+    return [found[key] for key in sorted(found, key=place)]
+
+
+def is_unknown(block: Sequence[Job]) -> bool:
+    """Whether nothing can be said of how long one of its jobs will take."""
+    return any(job.estimated_s is None for job in block if job.unfit is None)
 
 
 def estimate_s(block: Sequence[Job], made_s: Mapping[str, float] = MappingProxyType({})) -> float:
@@ -60,10 +69,9 @@ def within(
     needed_s = estimate_s(block, made_s)
     if needed_s <= left_s:
         return block
-    reason = (
-        f"'{block[0].cell.experiment}' needs about {format_seconds(needed_s)}, and "
-        f"{format_seconds(max(0.0, left_s))} of the time limit of {limit} are left"
-    )
+    needed = "a time that cannot be estimated" if is_unknown(block) else f"about {format_seconds(needed_s)}"
+    left = format_seconds(max(0.0, left_s))
+    reason = f"'{block[0].cell.experiment}' needs {needed}, and {left} of the time limit of {limit} are left"
     reason = "; ".join(filter(None, [reason, block[0].model.missing]))
     return [job if job.unfit else replace(job, unfit=("skipped", reason)) for job in block]
 

@@ -36,7 +36,7 @@ class CapacityRecord(Record):
         settings: of training, but for what the axis varies.
         found: the largest size that ran; None if not even the smallest did.
         fails: the smallest size above it that ran out of memory; None if none did.
-        peak_bytes: of `found`.
+        peak_bytes: of `found`, and predicted_bytes what smaller sizes had said that it would be.
         seconds: wall time of all trials.
         notes: what a reader must know.
     """
@@ -47,15 +47,10 @@ class CapacityRecord(Record):
     found: int | None
     fails: int | None
     peak_bytes: int | None
+    predicted_bytes: int | None = None
     seconds: float
     trials: list[TrialRecord]
     notes: list[str] = Field(default_factory=list)
-
-    @property
-    def predicted_bytes(self) -> int | None:
-        """What the trials before that of `found` said that its peak would be."""
-        predictions = [t.predicted_bytes for t in self.trials if t.value == self.found]
-        return predictions[0] if predictions else None
 
 
 class CapacityReport(Record):

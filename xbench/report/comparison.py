@@ -144,9 +144,11 @@ def _outcome(column: str, record: CellRecord) -> list[str]:
     return notes
 
 
-def _on_features(record: CellRecord) -> list[str]:
-    """What is to be told of a model's frozen part."""
+def _on_model(column: str, record: CellRecord) -> list[str]:
+    """What is to be told of a model's weights and of its frozen part."""
     features, model, notes = record.features, record.model.name, []
+    if record.model.stand_in:
+        notes.append(f"{column}: {model} has {record.model.stand_in}")
     if features.precision is not None:
         notes.append(
             f"{model}: the output of its frozen part was computed once per image ({features.precision}); "
@@ -171,11 +173,9 @@ def _notes(experiment: ExperimentRecord, columns: tuple[Column, ...]) -> tuple[s
         elif data.stand_in:
             notes.append(f"{data.name}: {data.stand_in}")
         notes += [f"{data.name}: {note}" for note in data.notes]
-        if record.model.stand_in:
-            notes.append(f"{record.model.name} has {record.model.stand_in}")
     for column in columns:
         for record in column.records:
-            notes += [*_outcome(column.name, record), *_on_features(record)]
+            notes += [*_outcome(column.name, record), *_on_model(column.name, record)]
         if len(column.records) < column.planned:
             notes.append(f"{column.name}: {len(column.records)} of {column.planned} seeds were run")
     counts = {len([r for r in column.records if r.status == "done"]) for column in columns} - {0}

@@ -55,10 +55,11 @@ def _title(comparison: Comparison) -> Text:
 def _data_line(records: list[CellRecord]) -> str:
     if not records:
         return ""
-    data, model = records[0].dataset, records[0].model
+    data = records[0].dataset
+    models = ", ".join(dict.fromkeys(record.model.title for record in records))
     counts = ", ".join(f"{count:,} {name}" for name, count in data.counts.items())
     stand_in = " [STAND-IN DATA]" if data.name != data.requested else ""
-    return f"{model.title} on {data.name}{stand_in}: {counts}"
+    return f"{models} on {data.name}{stand_in}: {counts}"
 
 
 def _device(run: RunRecord) -> str:

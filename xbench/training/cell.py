@@ -60,7 +60,6 @@ def train_cell(
         XbenchError: the settings cannot be met; anything else is a fault of a component or of xbench.
     """
     started = time.perf_counter()
-    torch.backends.cudnn.allow_tf32 = False  # "float32" means float32, in convolutions as elsewhere
     model_spec: ModelSpec = registry.load("model", settings.model.name, import_dirs)
     optimizer_spec: OptimizerSpec = registry.load("optimizer", settings.optimizer.name, import_dirs)
     model = model_to_train(model_spec, settings, data, features)
@@ -69,6 +68,8 @@ def train_cell(
         return CellResult(status="skipped", reason=reason)
 
     split = split_examples(data, settings.training, settings.seed)
+    if features is not None:
+        _check_present(features, data, split)
     trainer = assemble(
         send, settings, data, model_spec, optimizer_spec, model, split, Path(scratch), features
     )
@@ -145,6 +146,13 @@ def assemble(
         weights_path=scratch / "selected.pt",
         send=send,
     )
+
+
+def _check_present(features: FeatureFile, data: DecodedDataset, split: Split) -> None:
+    """A row that was never written reads as zeros, and would be trained on."""
+    used = data.rows[np.concatenate([split.train, split.validation, split.test])]
+    if not features.present()[used].all():
+        raise RuntimeError(f"{features.folder} lacks features of images that are to be used")
 
 
 def _loader(

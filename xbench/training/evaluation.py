@@ -37,15 +37,20 @@ def evaluate(
     """Evaluate in chunks no larger than a training micro-batch, so that this is never the memory peak."""
     model.eval()
     summed = torch.zeros((), dtype=torch.float64)
-    probabilities, labels = [], []
+    # In place from the start: small blocks that stay between large ones that go would break up the heap.
+    probabilities = torch.empty(len(indices), objective.classes)
+    labels = torch.empty(len(indices), dtype=torch.int64)
+    start = 0
     for images, part_labels in loader.parts(indices, chunk):
         logits = model(images)
         summed += objective.summed(logits, part_labels).double().cpu()
-        probabilities.append(logits.softmax(dim=1).float().cpu())
-        labels.append(part_labels.cpu())
+        end = start + len(part_labels)
+        probabilities[start:end] = logits.softmax(dim=1)
+        labels[start:end] = part_labels
+        start = end
     set_training(model)
     return Evaluation(
         loss=float(summed) / objective.total_weight(indices),
-        probabilities=torch.cat(probabilities).numpy(),
-        labels=torch.cat(labels).numpy(),
+        probabilities=probabilities.numpy(),
+        labels=labels.numpy(),
     )

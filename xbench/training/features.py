@@ -14,9 +14,10 @@ from xbench.components import registry
 from xbench.components.specs import ModelSpec
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile, FeatureWriter
-from xbench.paths import cache_dir
+from xbench.errors import XbenchError
+from xbench.paths import cache_dir, require_space
 from xbench.training.events import FeatureReport
-from xbench.training.frozen import Front, obstacle
+from xbench.training.frozen import Front, obstacle, same
 from xbench.training.loader import ImageLoader
 from xbench.training.model import build_model
 from xbench.training.settings import CellSettings
@@ -25,9 +26,11 @@ from xbench.training.settings import CellSettings
 _VERSION = 1
 
 # Images at once, whatever a cell's micro-batch: which cell comes first must not move the last digits.
-_CHUNK = 8
-# Images by which it is checked that features may be kept.
+_CHUNK = {"cpu": 8, "cuda": 64}
+# Images by which it is checked that features may be kept, or are still those of the model.
 _SAMPLE = 3
+# Shares of the largest value by which features that were kept may differ from new ones.
+_ROUNDING = {"float64": 1e-3, "float32": 1e-3, "bfloat16": 1e-2}
 # So often what was computed is made to count; an interrupt loses no more.
 _COMMIT_S = 5.0
 
@@ -49,7 +52,7 @@ def make_features(
         at_most: so many of those that are not there are computed; by default all.
 
     Raises:
-        XbenchError: the model cannot be built, or there is no room.
+        XbenchError: the model cannot be built.
     """
     spec: ModelSpec = registry.load("model", settings.model.name, import_dirs)
     model = build_model(spec, settings, data)
@@ -62,23 +65,39 @@ def make_features(
     front = Front(model)
     folder = cache_dir() / "features" / _key(front, model, spec, settings, data, import_dirs)
     file = FeatureFile.found(folder)
-    if file is None:
+    if file is None or not _is_of(front, loader, data.rows, file):
         images, _ = loader.load(np.arange(_SAMPLE) % len(data.rows))
         note = obstacle(model, images)
         if note is not None:
             return FeatureReport(note=note)
+        if file is not None:
+            file.remove()
         shape = tuple(front(images).shape[1:])
         file = FeatureFile(folder, shape, settings.training.feature_precision, int(data.rows.max()) + 1)
         file.make()
     missing = np.unique(indices[~file.present()[data.rows[indices]]])
+    asked = missing[:at_most]
+    try:
+        require_space(folder, len(asked) * file.row_bytes, "keeping features")
+    except XbenchError as error:
+        return FeatureReport(note=error.message)
     started = time.perf_counter()
-    _compute(send, front, loader, data.rows, file, missing[:at_most])
-    return FeatureReport(
-        file=file,
-        computed=len(missing[:at_most]),
-        missing=len(missing[at_most:]) if at_most is not None else 0,
-        seconds=time.perf_counter() - started,
-    )
+    _compute(send, front, loader, data.rows, file, asked)
+    seconds = time.perf_counter() - started if len(asked) else 0.0
+    return FeatureReport(file=file, computed=len(asked), missing=len(missing) - len(asked), seconds=seconds)
+
+
+def _is_of(front: Front, loader: ImageLoader, rows: np.ndarray, file: FeatureFile) -> bool:
+    """Whether some features that were kept are what the model gives: its code may have changed where no
+    version tells of it."""
+    present = np.flatnonzero(file.present()[rows])[:_SAMPLE]
+    if not len(present):
+        return True
+    images, _ = loader.load(present)
+    with file.reader(len(present)) as reader:
+        stored = torch.from_numpy(reader.read(rows[present])).view(getattr(torch, file.precision))
+    new = front(images).cpu()
+    return same(new, stored.to(new.dtype), _ROUNDING[file.precision])
 
 
 def _key(
@@ -118,13 +137,13 @@ def _compute(
     file: FeatureFile,
     missing: np.ndarray,
 ) -> None:
-    precision = getattr(torch, file.precision)
-    with FeatureWriter(file, len(missing)) as writer:
+    precision, size = getattr(torch, file.precision), _CHUNK[loader.device.type]
+    with FeatureWriter(file) as writer:
         committed = time.perf_counter()
-        for start in range(0, len(missing), _CHUNK):
-            chunk = missing[start : start + _CHUNK]
+        for start in range(0, len(missing), size):
+            chunk = missing[start : start + size]
             # Always as many at once, for the same rounding.
-            images, _ = loader.load(np.resize(chunk, _CHUNK))
+            images, _ = loader.load(np.resize(chunk, size))
             values = front(images)[: len(chunk)].to(precision).cpu()
             if precision is torch.bfloat16:
                 values = values.view(torch.int16)

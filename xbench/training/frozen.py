@@ -85,7 +85,8 @@ class Front:
     def state(self) -> dict[str, torch.Tensor]:
         """All parameters and buffers that features may depend on."""
         behind = f"{self.name}."
-        return {key: value for key, value in self._model.state_dict().items() if not key.startswith(behind)}
+        named = [*self._model.named_parameters(), *self._model.named_buffers()]
+        return {key: value for key, value in named if not key.startswith(behind)}
 
 
 class _Reached(Exception):
@@ -122,11 +123,16 @@ def obstacle(model: nn.Module, images: torch.Tensor) -> str | None:
             whole = model(images)
             torch.manual_seed(3)
             in_two = behind(together)
+            model.eval()
+            evaluated = front(images)
+            set_training(model)
     except XbenchError as error:
         return error.message
-    if draws or not _same(together[:-1], apart):
+    if draws or not same(together[:-1], apart):
         return f"what is frozen in front of '{name}' gives another output each time{_suspects(front, model)}"
-    if not _same(whole, in_two):
+    if not same(together, evaluated):
+        return f"what is frozen in front of '{name}' gives another output in evaluation than in training"
+    if not same(whole, in_two):
         return f"'{name}' is not the last part of the model"
     return None
 
@@ -137,10 +143,11 @@ def _generator_states() -> list[torch.Tensor]:
     return [torch.get_rng_state(), *on_devices]
 
 
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+def same(one: torch.Tensor, other: torch.Tensor, share: float = _ROUNDING) -> bool:
+    """Whether two outputs differ by no more than a share of the largest value."""
     if one.shape != other.shape:
         return False
-    return bool((one - other).abs().max() <= _ROUNDING * one.abs().max())
+    return bool((one - other).abs().max() <= share * one.abs().max())
 
 
 def _suspects(front: Front, model: nn.Module) -> str:

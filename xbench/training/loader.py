@@ -15,17 +15,16 @@ import torch
 from xbench.components.specs import ModelSpec
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
-from xbench.data.rows import RowReader
 
-# Rows read at once: large enough to keep the copies efficient, small enough not to count as memory.
-_BLOCK = 64
+# Read at once: large enough to keep the copies efficient, small enough not to count as memory.
+_BLOCK_BYTES = 10 << 20
 
 
 class Loader:
     """Loads batches of one dataset: what the model takes, and labels.
 
     Args:
-        reader: of the rows of the examples.
+        source: gives the reader of the rows of the examples.
         shape: of one example, as the model takes it.
         dtype: of the batches.
         memory_format: of batches of images or maps, `"channels_last"` or `"contiguous"`.
@@ -34,14 +33,16 @@ class Loader:
     def __init__(
         self,
         data: DecodedDataset,
-        reader: RowReader,
+        source: DecodedDataset | FeatureFile,
         shape: tuple[int, ...],
         device: torch.device,
         dtype: torch.dtype,
         memory_format: str,
     ):
-        self._rows, self._reader, self._shape = data.rows, reader, shape
-        self._device, self._dtype = device, dtype
+        self._rows, self._shape = data.rows, shape
+        self._block = max(1, _BLOCK_BYTES // source.row_bytes)
+        self._reader = source.reader(self._block)
+        self.device, self._dtype = device, dtype
         self._contiguous = memory_format == "contiguous"
         self._labels = torch.from_numpy(data.labels)
 
@@ -82,17 +83,17 @@ class Loader:
 
     def _blocks(self, indices: np.ndarray) -> Iterator[tuple[slice, torch.Tensor]]:
         """The rows as they lie in the file, on the device, block by block, and their places in the batch."""
-        for start in range(0, len(indices), _BLOCK):
-            stored = torch.from_numpy(self._reader.read(self._rows[indices[start : start + _BLOCK]]))
+        for start in range(0, len(indices), self._block):
+            stored = torch.from_numpy(self._reader.read(self._rows[indices[start : start + self._block]]))
             # Moved as they are: `copy_` alone would convert on the host, and move four times as much.
-            yield slice(start, start + _BLOCK), self._moved(stored)
+            yield slice(start, start + self._block), self._moved(stored)
 
     def _moved(self, host: torch.Tensor) -> torch.Tensor:
         """The tensor on the device, without waiting for it: pinned memory is sent while the host goes on, and
         torch reuses it only once it is sent."""
-        if self._device.type != "cuda":
+        if self.device.type != "cuda":
             return host
-        return host.pin_memory().to(self._device, non_blocking=True)
+        return host.pin_memory().to(self.device, non_blocking=True)
 
 
 class ImageLoader(Loader):
@@ -110,7 +111,7 @@ class ImageLoader(Loader):
         dtype: torch.dtype,
         memory_format: str,
     ):
-        super().__init__(data, data.reader(_BLOCK), data.shape, device, dtype, memory_format)
+        super().__init__(data, data, data.shape, device, dtype, memory_format)
         channels, _, width = data.shape
         # One line of pixels has its channels side by side: as vectors of a whole line, scale and shift are
         # applied at the speed of one long array instead of `channels` values at a time.
@@ -121,7 +122,7 @@ class ImageLoader(Loader):
 
     def _examples(self, indices: np.ndarray) -> torch.Tensor:
         channels, height, width = self._shape
-        images = torch.empty((len(indices), height, width, channels), dtype=self._dtype, device=self._device)
+        images = torch.empty((len(indices), height, width, channels), dtype=self._dtype, device=self.device)
         for places, pixels in self._blocks(indices):
             images[places].copy_(pixels)
         images.view(-1, width * channels).mul_(self._scale).add_(self._shift)
@@ -140,11 +141,11 @@ class FeatureLoader(Loader):
         dtype: torch.dtype,
         memory_format: str,
     ):
-        super().__init__(data, features.reader(_BLOCK), features.shape, device, dtype, memory_format)
+        super().__init__(data, features, features.shape, device, dtype, memory_format)
         self._precision = getattr(torch, features.precision)
 
     def _examples(self, indices: np.ndarray) -> torch.Tensor:
-        features = torch.empty((len(indices), *self._shape), dtype=self._dtype, device=self._device)
+        features = torch.empty((len(indices), *self._shape), dtype=self._dtype, device=self.device)
         for places, stored in self._blocks(indices):
             features[places].copy_(stored.view(self._precision))
         if features.ndim == 4 and not self._contiguous:
@@ -161,8 +162,9 @@ class ResidentImageLoader(ImageLoader):
         first, _ = super().load(everything[:1])
         # Filled part by part: a second copy of it all would be the peak.
         self._images = torch.empty_like(first.expand(len(everything), -1, -1, -1))
-        for start in range(0, len(everything), _BLOCK):
-            self._images[start : start + _BLOCK], _ = super().load(everything[start : start + _BLOCK])
+        for start in range(0, len(everything), self._block):
+            part = slice(start, start + self._block)
+            self._images[part], _ = super().load(everything[part])
         self._all_labels = self._moved(self._labels)
 
     @property
@@ -170,7 +172,7 @@ class ResidentImageLoader(ImageLoader):
         return self._images.nbytes + self._all_labels.nbytes
 
     def load(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        chosen = torch.from_numpy(indices).to(self._device)
+        chosen = torch.from_numpy(indices).to(self.device)
         return self._images[chosen], self._all_labels[chosen]
 
     def announce(self, indices: np.ndarray) -> None:

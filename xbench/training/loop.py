@@ -128,7 +128,10 @@ class Trainer:
         return losses / self.steps_per_epoch
 
     def _announce(self, order: np.ndarray, number: int) -> None:
-        """Tell of the examples that follow those told of before a step."""
+        """Tell of the examples that follow those told of before a step. Of a batch that is loaded in parts,
+        the loader itself tells part by part."""
+        if self.micro_batch < self.batch_size:
+            return
         first, ahead = number * self.batch_size, max(_AHEAD, self.batch_size)
         self.loader.announce(order[first + ahead if number else 0 : first + ahead + self.batch_size])
 

@@ -20,7 +20,7 @@ def build_model(spec: ModelSpec, settings: CellSettings, data: DecodedDataset) -
     ones. Channels-last inputs alone give the speed.
 
     Raises:
-        XbenchError: the data's images have another shape than the model takes.
+        XbenchError: the data's images have another shape than the model takes, or all of it is frozen.
     """
     if spec.input_shape is not None and spec.input_shape != data.shape:
         raise XbenchError(
@@ -30,6 +30,7 @@ def build_model(spec: ModelSpec, settings: CellSettings, data: DecodedDataset) -
     torch.manual_seed(settings.seed)
     model = spec.load_factory()(len(data.classes), **settings.model.params)
     model = model.to(settings.device, getattr(torch, settings.training.dtype))
+    trained_part(model)
     set_training(model)
     return model
 

@@ -32,6 +32,7 @@ class Objective:
         dtype: torch.dtype,
     ):
         weights = [class_weights.get(name, 1.0) for name in classes]
+        self.classes = len(classes)
         self._example_weights = np.array(weights)[labels]
         self._class_weights = torch.tensor(weights, dtype=dtype, device=device)
 

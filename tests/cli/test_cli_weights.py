@@ -1,0 +1,187 @@
+"""Pretrained models: of a file, of none, of a broken one, and where their weights cannot be had."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from cli_process import Cli, Ran, one_line
+
+SMALL = "mobilenet_v3_small"
+FILE = "mobilenet_v3_small-047dcff4.pth"
+URL = f"https://download.pytorch.org/models/{FILE}"
+VARIABLE = "XBENCH_MOBILENET_V3_SMALL_WEIGHTS"
+PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+
+HEAD = """[suite]
+name = "weights"
+seeds = 2
+"""
+EXPERIMENT = """
+[[experiment]]
+name = "{name}"
+model = {{ name = "torchvision/mobilenet_v3_small"{settings} }}
+dataset = {{ name = "synthetic-xray", train = 20, test = 10, image_size = 32 }}
+optimizer = {{ name = "sgd", lr = 1e-3 }}
+batch_size = 6
+"""
+SETTINGS = {
+    "absent": "",
+    "mine": ', weights = "mine.pth"',
+    "other": ', weights = "other.pth"',
+    "broken": ', weights = "broken.pth"',
+    "random": ", pretrained = false",
+}
+SUITE = HEAD + "".join(EXPERIMENT.format(name=name, settings=more) for name, more in SETTINGS.items())
+
+
+def lively() -> torch.nn.Module:
+    """Random weights, with the statistics of their activations, without which these would all but vanish."""
+    network = torchvision.models.get_model(SMALL)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the mean of what was seen
+    network.train()(torch.rand(8, 3, 64, 64))
+    return network
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory) -> Cli:
+    """Where nothing has been downloaded, and nothing can be."""
+    cli = Cli(tmp_path_factory.mktemp("cache"))
+    unwanted = ("no_proxy", "NO_PROXY", VARIABLE)
+    cli.environment = {key: value for key, value in cli.environment.items() if key not in unwanted}
+    cli.environment |= dict.fromkeys(PROXIES, "http://127.0.0.1:9")
+    cli.environment["TORCH_HOME"] = str(tmp_path_factory.mktemp("torch"))
+    return cli
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a suite, and weights for 1,000 classes."""
+    folder = tmp_path_factory.mktemp("weights")
+    (folder / "suite.toml").write_text(SUITE)
+    for seed, name in ((1, "mine.pth"), (2, "other.pth")):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            torch.save(lively().state_dict(), folder / name)
+    whole = (folder / "mine.pth").read_bytes()
+    (folder / "broken.pth").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ran(offline, place):
+    return Ran(offline(place, "run", "suite.toml", "--device", "cpu"), place)
+
+
+@pytest.fixture(scope="module")
+def changed(ran, offline, place):
+    """A run after the content of a file has changed, and none that fails.
+
+    Returns:
+        Its records.
+    """
+    mine = (place / "mine.pth").read_bytes()
+    flags = ("--only", "absent", "--only", "mine", "--seeds", "1", "--device", "cpu", "--out", "changed")
+    try:
+        (place / "mine.pth").write_bytes((place / "other.pth").read_bytes())
+        done = offline(place, "run", "suite.toml", *flags)
+    finally:
+        (place / "mine.pth").write_bytes(mine)
+    assert done.returncode == 0, done.stderr
+    (path,) = place.glob("changed/*/*/cells.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def check_how_to_get(reason: str) -> None:
+    for part in (FILE, URL, "checkpoints", VARIABLE, 'weights = "PATH"', "pretrained = false"):
+        assert part in reason
+
+
+class TestAbsent:
+    def test_cells_are_skipped_with_what_to_do(self, ran):
+        cells = ran.cells("absent")
+        assert [(cell["status"], cell["steps"]) for cell in cells] == [("skipped", 0)] * 2
+        for cell in cells:
+            check_how_to_get(cell["reason"])
+            assert "cannot be downloaded" in cell["reason"]
+            assert cell["model"]["weights"] == ""
+
+    def test_a_dry_run_downloads_nothing_and_says_what_is_missing(self, offline, place):
+        flags = ("--only", "absent", "--seeds", "1", "--device", "cpu", "--out", "dry")
+        done = offline(place, "run", "suite.toml", *flags, "--dry-run", "--format", "json")
+        assert done.returncode == 0, done.stderr
+        (cell,) = json.loads(done.stdout)["cells"]
+        assert cell["estimate"] != "unknown"  # the same network with other weights takes as long
+        (line,) = [line for line in done.stderr.splitlines() if FILE in line]
+        check_how_to_get(line)
+        assert "cannot be downloaded" not in line
+        assert not (place / "dry").exists()
+
+    def test_it_is_no_failure(self, changed):
+        assert [cell["status"] for cell in changed if cell["experiment"] == "absent"] == ["skipped"]
+
+    def test_nothing_was_left_behind(self, ran, offline):
+        assert [path for path in Path(offline.environment["TORCH_HOME"]).rglob("*") if path.is_file()] == []
+
+
+class TestOfAFile:
+    def test_it_is_trained(self, ran):
+        for name in ("mine", "other"):
+            assert [cell["status"] for cell in ran.cells(name)] == ["done", "done"]
+
+    def test_records_identify_the_file(self, ran, place):
+        for name in ("mine", "other"):
+            digest = hashlib.sha256((place / f"{name}.pth").read_bytes()).hexdigest()
+            assert {cell["model"]["weights"] for cell in ran.cells(name)} == {digest}
+
+    def test_seeds_share_the_frozen_part(self, ran):
+        for name in ("mine", "other"):
+            assert [cell["features"]["shape"] for cell in ran.cells(name)] == [[576], [576]]
+            assert [bool(cell["time"]["features_s"]) for cell in ran.cells(name)] == [True, False]
+
+    def test_another_content_is_another_cell(self, ran, changed, place):
+        """Under the same name, too."""
+        before = [cell["cell_id"] for name in ("mine", "other") for cell in ran.cells(name)]
+        assert len(set(before)) == 4
+        (cell,) = [cell for cell in changed if cell["experiment"] == "mine"]
+        assert cell["cell_id"] not in before
+        assert cell["model"]["weights"] == hashlib.sha256((place / "other.pth").read_bytes()).hexdigest()
+        losses = {name: ran.cells(name)[0]["metrics"]["test_loss"] for name in ("mine", "other")}
+        assert cell["metrics"]["test_loss"] == pytest.approx(losses["other"], rel=1e-5)
+        assert cell["metrics"]["test_loss"] != pytest.approx(losses["mine"], rel=1e-2)
+
+
+class TestBroken:
+    def test_the_cell_alone_fails(self, ran):
+        assert ran.done.returncode == 1
+        cells = ran.cells("broken")
+        assert [cell["status"] for cell in cells] == ["error", "error"]
+        for cell in cells:
+            assert "broken.pth is no checkpoint of torch's, or it is cut short" in cell["reason"]
+        assert [cell["status"] for cell in ran.cells("random")] == ["done", "done"]
+        assert "Traceback" not in ran.done.stderr
+
+
+class TestRandom:
+    def test_records_say_so(self, ran):
+        assert {cell["model"]["stand_in"] for cell in ran.cells("random")} == {"random weights"}
+        for name in ("absent", "mine", "other", "broken"):
+            assert {cell["model"]["stand_in"] for cell in ran.cells(name)} == {""}
+
+    def test_every_form_says_so(self, ran, offline):
+        titled = "torchvision/mobilenet_v3_small (random weights) on synthetic-xray"
+        noted = ": torchvision/mobilenet_v3_small has random weights"
+        table = one_line(ran.done.stdout)
+        assert table.count(titled) == 1
+        assert table.count(noted) == 1
+        markdown = offline(ran.folder, "show", "--format", "markdown").stdout
+        assert one_line(markdown).count(noted) == 1
+        document = offline(ran.folder, "show", "--format", "json").stdout
+        assert one_line(document).count("random weights") >= 2
+        json.loads(document)
