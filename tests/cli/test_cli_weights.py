@@ -33,10 +33,21 @@ SETTINGS = {
     "absent": "",
     "mine": ', weights = "mine.pth"',
     "other": ', weights = "other.pth"',
-    "broken": ', weights = "broken.pth"',
     "random": ", pretrained = false",
 }
-SUITE = HEAD + "".join(EXPERIMENT.format(name=name, settings=more) for name, more in SETTINGS.items())
+# All that is wrong with them can be known before anything runs.
+WRONG = {
+    "broken": ', weights = "broken.pth"',
+    "nothing": ', pretrained = false, train = "nothing.*"',
+    "untrained": ', train = "nothing.*"',
+}
+
+
+def suite_of(experiments):
+    return HEAD + "".join(EXPERIMENT.format(name=name, settings=more) for name, more in experiments.items())
+
+
+SUITE = suite_of(SETTINGS)
 
 
 def lively() -> torch.nn.Module:
@@ -158,20 +169,31 @@ class TestOfAFile:
 
 
 class TestBroken:
-    def test_the_cell_alone_fails(self, ran):
-        assert ran.done.returncode == 1
-        cells = ran.cells("broken")
-        assert [cell["status"] for cell in cells] == ["error", "error"]
-        for cell in cells:
-            assert "broken.pth is no checkpoint of torch's, or it is cut short" in cell["reason"]
-        assert [cell["status"] for cell in ran.cells("random")] == ["done", "done"]
-        assert "Traceback" not in ran.done.stderr
+    def test_is_told_before_anything_runs(self, offline, place, tmp_path):
+        suite = suite_of(WRONG)
+        (place / "wrong.toml").write_text(suite)
+        done = offline(place, "run", "wrong.toml", "--out", str(tmp_path))
+        assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (2, "", [])
+        lines = [n for n, line in enumerate(suite.splitlines(), 1) if line.startswith("model")]
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        for line, error, what in zip(
+            lines,
+            errors,
+            (
+                "broken.pth is no checkpoint of torch's, or it is cut short",
+                *2 * ["'nothing.*' fits no parameter"],
+            ),
+            strict=True,
+        ):
+            assert error.startswith(f"error: wrong.toml:{line}: ")
+            assert what in error
+        assert "Traceback" not in done.stderr
 
 
 class TestRandom:
     def test_records_say_so(self, ran):
         assert {cell["model"]["stand_in"] for cell in ran.cells("random")} == {"random weights"}
-        for name in ("absent", "mine", "other", "broken"):
+        for name in ("absent", "mine", "other"):
             assert {cell["model"]["stand_in"] for cell in ran.cells(name)} == {""}
 
     def test_every_form_says_so(self, ran, offline):

@@ -32,6 +32,7 @@ from xbench.training.splits import split_examples
 def cache(tmp_path, monkeypatch):
     """An empty one."""
     monkeypatch.setenv("XBENCH_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(estimates, "_is_busy", lambda: False)
 
 
 @pytest.fixture

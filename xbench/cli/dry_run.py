@@ -57,14 +57,16 @@ def _time_line(plan: PlannedRun, jobs: list[Job]) -> str:
     if of_features_s:
         line += f", of which computing features: {format_seconds(of_features_s)}"
     line += "; decoding and fitting not included"
+    if all(job.unfit for job in jobs):
+        line = "every cell would be skipped"
     limit = plan.suite.header.time_limit
     return f"{line}; time limit: {limit}" if limit else line
 
 
 def _estimate(job: Job) -> str:
-    if job.unfit is not None:
-        return "skipped"
-    return "unknown" if job.estimated_s is None else format_seconds(job.estimated_s)
+    if job.estimated_s is None:
+        return "skipped" if job.unfit else "unknown"
+    return format_seconds(job.estimated_s) + " (skipped)" * (job.unfit is not None)
 
 
 def _limit(limit_bytes: int | None) -> str:

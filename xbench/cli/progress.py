@@ -32,7 +32,7 @@ class ProgressDisplay:
             disable=not sys.stderr.isatty(),
         )
         self._once: dict[str, Any] = {}
-        self._estimates = False
+        self._estimates = self._busy = False
         self._cells = self._steps = None
         self._count = self._total = 0
         self.folder: Path | None = None
@@ -59,6 +59,11 @@ class ProgressDisplay:
         if not self._estimates:
             self._say("estimating times", "dim")
         self._estimates = True
+
+    def machine_is_busy(self) -> None:
+        if not self._busy:
+            self._say("warning: other programs are at work here: estimates are too long", "bold yellow")
+        self._busy = True
 
     def _advance(self, said: str, title: str, done: int, total: int) -> None:
         """A bar of work that is done once, and a line when it begins."""

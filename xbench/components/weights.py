@@ -175,7 +175,7 @@ def _users_file(name: str, weights: str) -> Path | None:
             if not path.is_file():
                 raise XbenchError(
                     f"{source} names {path}, which is no file",
-                    hint=f"leave it out to use {name}'s published weights",
+                    hint=f"without it, {name}'s published weights are used",
                 )
             return path
     return None

@@ -21,6 +21,10 @@ from xbench.training.splits import split_examples
 # Images whose features are computed to see how long the others will take.
 _SAMPLE = 16
 
+# How long other programs are watched, and what they may take of one core.
+_WATCHED_S = 0.3
+_BUSY_PERCENT = 50
+
 
 def estimated(jobs: list[Job], features: FeatureKeeper, observer: Observer) -> list[Job]:
     """The jobs with an estimate each, in the same order; None where a few steps cannot be run. One that
@@ -29,7 +33,7 @@ def estimated(jobs: list[Job], features: FeatureKeeper, observer: Observer) -> l
     for job in jobs:
         if job.unfit is None:
             observer.estimating(job.planned)
-            job = _estimated(job, features)
+            job = _estimated(job, features, observer)
         result.append(job)
     return result
 
@@ -42,7 +46,7 @@ def remember_time(job: Job, record: CellRecord) -> None:
         remember(_took_key(job), {"seconds": sum(parts)})
 
 
-def _estimated(job: Job, features: FeatureKeeper) -> Job:
+def _estimated(job: Job, features: FeatureKeeper, observer: Observer) -> Job:
     timed = _in_hand(job)
     if timed is None:
         return job
@@ -57,12 +61,13 @@ def _estimated(job: Job, features: FeatureKeeper) -> Job:
             return replace(job, unfit=timed.unfit)
         if report.computed:
             rate = {"seconds": report.seconds / report.computed}
-            remember(_rate_key(timed), rate)
+            if not _is_busy():
+                remember(_rate_key(timed), rate)
         need = _features_need(job, report, rate)
     job = replace(job, features_need=need)
     if took is not None:
         return replace(job, estimated_s=took["seconds"])
-    pace = pace or _measured(timed)
+    pace = pace or _measured(timed, observer)
     if pace is None:
         return job
     return replace(job, estimated_s=Pace(**pace).run_s(job.sized, _evaluated(job)))
@@ -109,8 +114,11 @@ def _evaluated(job: Job) -> int:
     return training.epochs * after_epoch + len(split.test) + len(set(split.train.tolist()))
 
 
-def _measured(job: Job) -> dict[str, float] | None:
+def _measured(job: Job, observer: Observer) -> dict[str, float] | None:
     """The parts of a job's pace, by its steps; None if these cannot be run: running it will tell why."""
+    is_busy = _is_busy()
+    if is_busy:
+        observer.machine_is_busy()
     settings = shortened(job.sized)
     tried = [settings]
     if size_of(settings, Axis.HISTORY_SIZE) is not None:
@@ -120,11 +128,19 @@ def _measured(job: Job) -> dict[str, float] | None:
         ending = run_in_child(measure_pace, *args, limits=job.limits)
         if ending.outcome == "returned":
             pace = asdict(ending.value)
-            remember(_pace_key(job), pace)
+            if not is_busy:  # else it is too long, and would be so the next time
+                remember(_pace_key(job), pace)
             return pace
         if not ending.out_of_memory:
             return None
     return None
+
+
+def _is_busy() -> bool:
+    """Whether other programs take half a core or more: this process and its children do nothing now."""
+    import psutil
+
+    return psutil.cpu_percent(_WATCHED_S) * psutil.cpu_count() > _BUSY_PERCENT
 
 
 def _pace_key(job: Job) -> str:

@@ -109,6 +109,27 @@ def describe_models(
     return described
 
 
+def try_models(
+    send: Send, models: Sequence[tuple[Choice, int]], import_dirs: Sequence[str]
+) -> list[XbenchError | None]:
+    """Build each model, for a number of classes: that is when it checks its settings and reads its files.
+
+    Returns:
+        For each what it objects to, or None. Other failures are those of its cells.
+    """
+    complaints: list[XbenchError | None] = []
+    for choice, classes in models:
+        spec: ModelSpec = registry.load("model", choice.name, import_dirs)
+        try:
+            spec.load_factory()(classes, **choice.params)
+            complaints.append(None)
+        except XbenchError as error:
+            complaints.append(error)
+        except Exception:
+            complaints.append(None)
+    return complaints
+
+
 def fetch_weights(send: Send, choice: Choice, import_dirs: Sequence[str]) -> ModelFacts:
     """Download what a model reads; sends (name, done bytes, total bytes)."""
     return _model_facts(send, choice, True, import_dirs)

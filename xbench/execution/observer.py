@@ -21,6 +21,9 @@ class Observer(Protocol):
 
     def estimating(self, cell: PlannedCell) -> None: ...
 
+    def machine_is_busy(self) -> None:
+        """Other programs are at work while times are taken."""
+
     def fitting(self, cell: PlannedCell, setting: str, trial: Trial | None = None) -> None:
         """A setting of a cell is being fitted, and a size was tried."""
 

@@ -14,6 +14,7 @@ from xbench.execution.inspection import (
     describe_dataset,
     describe_machine,
     describe_models,
+    try_models,
     try_optimizers,
 )
 from xbench.isolation.run import call_in_child
@@ -99,6 +100,7 @@ def plan_run(suite: Suite, import_dirs: Sequence[str] = ()) -> PlannedRun:
     resolved = _resolve_datasets(expansion, import_dirs, problems)
     models = _describe_models(expansion, import_dirs, problems)
     _check_fit(expansion.cells, resolved, models, problems)
+    _check_models(expansion.cells, resolved, models, import_dirs, problems)
     problems.raise_if_any()
     return PlannedRun(
         suite=suite,
@@ -192,8 +194,30 @@ def _check_fit(
             problems.add(
                 (*experiment, "model"),
                 f"model '{cell.model.name}' takes images of {shape}, {data.choice.name} has {facts.shape}",
-                hint="set the dataset's image_size",
+                hint=f"set the dataset's image_size to {shape[-1]}",
             )
+
+
+def _check_models(
+    cells: list[Cell],
+    resolved: dict[str, ResolvedData],
+    models: dict[str, ModelFacts],
+    import_dirs: Sequence[str],
+    problems: Problems,
+) -> None:
+    """Each model as it will be built; as one that needs no files where its own are yet to be fetched."""
+    tried: dict[str, tuple[Choice, int]] = {}
+    for cell in cells:
+        facts, data = models.get(repr(cell.model)), resolved.get(_key(cell.dataset))
+        if facts is None or data is None or (facts.missing and facts.untrained is None):
+            continue
+        choice = Choice(cell.model.name, facts.untrained) if facts.missing else cell.model
+        tried[repr((*cell.path[:2], cell.model))] = choice, len(data.facts.classes)
+    complaints = dict(zip(tried, call_in_child(try_models, list(tried.values()), import_dirs), strict=True))
+    for cell in cells:
+        complaint = complaints.pop(repr((*cell.path[:2], cell.model)), None)
+        if complaint is not None:
+            problems.add((*cell.path[:2], "model"), complaint.message, complaint.hint)
 
 
 def _key(dataset: DatasetChoice) -> str:

@@ -127,36 +127,46 @@ def _figure(row: Row, figure: Interval | None) -> str:
     return f"{text} ± {row.spread(figure.half_width)}"
 
 
-def _outcome(column: str, record: CellRecord) -> list[str]:
+# Whom a note is about, and what it says.
+About = tuple[str, str]
+
+
+def _outcome(column: str, record: CellRecord) -> list[About]:
     """How a cell ended, if there is something to tell, and which of its sizes are not those asked for."""
     cell, notes = f"{column}, seed {record.seed}", []
     if record.expect and record.is_failure:
         how = f"{record.status}: {record.reason}" if record.reason else record.status
-        notes.append(f"{cell}: was meant to run out of memory, and ended as {how}")
+        notes.append((cell, f"was meant to run out of memory, and ended as {how}"))
     elif record.status != "done":
         expected = " (as expected)" if record.expect else ""
-        notes.append(f"{cell}: {record.status}{expected}: {record.reason}")
+        notes.append((cell, f"{record.status}{expected}: {record.reason}"))
     for key, why in record.fitted.items():
         if key in record.ran:  # not where it never came to run
-            notes.append(f"{column}: {key} {record.requested.get(key)} ran as {record.ran[key]}: {why}")
+            notes.append((column, f"{key} {record.requested.get(key)} ran as {record.ran[key]}: {why}"))
     if record.attempt > 1:
-        notes.append(f"{cell}: attempt {record.attempt}; the ones before ran out of memory")
+        notes.append((cell, f"attempt {record.attempt}; the ones before ran out of memory"))
     return notes
 
 
-def _on_model(column: str, record: CellRecord) -> list[str]:
+def _on_model(column: str, record: CellRecord) -> list[About]:
     """What is to be told of a model's weights and of its frozen part."""
     features, model, notes = record.features, record.model.name, []
     if record.model.stand_in:
-        notes.append(f"{column}: {model} has {record.model.stand_in}")
+        notes.append((column, f"{model} has {record.model.stand_in}"))
     if features.precision is not None:
-        notes.append(
-            f"{model}: the output of its frozen part was computed once per image ({features.precision}); "
-            "training time is that of the rest"
-        )
+        once = f"the output of its frozen part was computed once per image ({features.precision})"
+        notes.append((model, f"{once}; training time is that of the rest"))
     if features.note:
-        notes.append(f"{model}: its frozen part ran in every step: {features.note}")
+        notes.append((model, f"its frozen part ran in every step: {features.note}"))
     return notes
+
+
+def _together(notes: list[About]) -> list[str]:
+    """Each thing that is said, once, with all whom it is about."""
+    about: dict[str, list[str]] = {}
+    for whom, text in notes:
+        about.setdefault(text, []).append(whom)
+    return [f"{'; '.join(dict.fromkeys(whom))}: {text}" for text, whom in about.items()]
 
 
 def _notes(experiment: ExperimentRecord, columns: tuple[Column, ...]) -> tuple[str, ...]:
@@ -173,9 +183,15 @@ def _notes(experiment: ExperimentRecord, columns: tuple[Column, ...]) -> tuple[s
         elif data.stand_in:
             notes.append(f"{data.name}: {data.stand_in}")
         notes += [f"{data.name}: {note}" for note in data.notes]
+    notes += _together(
+        [
+            note
+            for column in columns
+            for record in column.records
+            for note in (*_outcome(column.name, record), *_on_model(column.name, record))
+        ]
+    )
     for column in columns:
-        for record in column.records:
-            notes += [*_outcome(column.name, record), *_on_model(column.name, record)]
         if len(column.records) < column.planned:
             notes.append(f"{column.name}: {len(column.records)} of {column.planned} seeds were run")
     counts = {len([r for r in column.records if r.status == "done"]) for column in columns} - {0}

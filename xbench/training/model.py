@@ -25,7 +25,7 @@ def build_model(spec: ModelSpec, settings: CellSettings, data: DecodedDataset) -
     if spec.input_shape is not None and spec.input_shape != data.shape:
         raise XbenchError(
             f"model '{settings.model.name}' takes images of {spec.input_shape}, {data.name} has {data.shape}",
-            hint="set the dataset's image_size",
+            hint=f"set the dataset's image_size to {spec.input_shape[-1]}",
         )
     torch.manual_seed(settings.seed)
     model = spec.load_factory()(len(data.classes), **settings.model.params)
