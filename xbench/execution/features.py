@@ -42,7 +42,6 @@ class FeatureKeeper:
 
     def __init__(self, observer: Observer):
         self._observer = observer
-        self._unfrozen: set[str] = set()
         self._reports: dict[str, FeatureReport] = {}
         self._images: dict[str, set[int]] = {}
 
@@ -85,8 +84,8 @@ class FeatureKeeper:
         self, job: Job, images: np.ndarray, at_most: int | None, log: Path | None
     ) -> FeatureReport | Ending:
         """What came of asking; nobody is asked twice for what is there, or is not to be had."""
-        model, key = repr(job.settings.model), shared_by(job, job.settings.seed)
-        if model in self._unfrozen:
+        key = shared_by(job, job.settings.seed)
+        if not job.model.is_frozen:
             return FeatureReport(is_frozen=False)
         known = self._reports.get(key)
         if known is not None and (known.file is None or self._images[key].issuperset(images.tolist())):
@@ -95,9 +94,7 @@ class FeatureKeeper:
         if ending.outcome != "returned":
             return ending
         report: FeatureReport = ending.value
-        if not report.is_frozen:
-            self._unfrozen.add(model)
-        elif not report.missing:
+        if not report.missing:
             self._reports[key] = replace(report, computed=0, seconds=0.0)
             self._images.setdefault(key, set()).update(images.tolist())
         return report

@@ -50,6 +50,7 @@ class ModelFacts:
         weights: what identifies the files that it reads; "" for none.
         missing: what to do, where these are not on this machine.
         untrained: settings of the same network that need no files; None if there are none.
+        is_frozen: whether a part of it is not trained, as far as is known.
     """
 
     input_shape: tuple[int, int, int] | None
@@ -57,6 +58,7 @@ class ModelFacts:
     weights: str = ""
     missing: str = ""
     untrained: dict[str, Any] | None = None
+    is_frozen: bool = True
 
 
 @dataclass(frozen=True)
@@ -111,23 +113,23 @@ def describe_models(
 
 def try_models(
     send: Send, models: Sequence[tuple[Choice, int]], import_dirs: Sequence[str]
-) -> list[XbenchError | None]:
+) -> list[XbenchError | bool]:
     """Build each model, for a number of classes: that is when it checks its settings and reads its files.
 
     Returns:
-        For each what it objects to, or None. Other failures are those of its cells.
+        For each what it objects to, or whether a part of it is frozen. Other failures are those of its cells.
     """
-    complaints: list[XbenchError | None] = []
+    found: list[XbenchError | bool] = []
     for choice, classes in models:
         spec: ModelSpec = registry.load("model", choice.name, import_dirs)
         try:
-            spec.load_factory()(classes, **choice.params)
-            complaints.append(None)
+            model = spec.load_factory()(classes, **choice.params)
+            found.append(not all(p.requires_grad for p in model.parameters()))
         except XbenchError as error:
-            complaints.append(error)
+            found.append(error)
         except Exception:
-            complaints.append(None)
-    return complaints
+            found.append(True)
+    return found
 
 
 def fetch_weights(send: Send, choice: Choice, import_dirs: Sequence[str]) -> ModelFacts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xbench.errors import DataNotFound, XbenchError
 from xbench.execution.inspection import (
@@ -205,7 +205,7 @@ def _check_models(
     import_dirs: Sequence[str],
     problems: Problems,
 ) -> None:
-    """Each model as it will be built; as one that needs no files where its own are yet to be fetched."""
+    """Build each model once; as one that needs no files where its own are yet to be fetched."""
     tried: dict[str, tuple[Choice, int]] = {}
     for cell in cells:
         facts, data = models.get(repr(cell.model)), resolved.get(_key(cell.dataset))
@@ -213,11 +213,13 @@ def _check_models(
             continue
         choice = Choice(cell.model.name, facts.untrained) if facts.missing else cell.model
         tried[repr((*cell.path[:2], cell.model))] = choice, len(data.facts.classes)
-    complaints = dict(zip(tried, call_in_child(try_models, list(tried.values()), import_dirs), strict=True))
+    found = dict(zip(tried, call_in_child(try_models, list(tried.values()), import_dirs), strict=True))
     for cell in cells:
-        complaint = complaints.pop(repr((*cell.path[:2], cell.model)), None)
-        if complaint is not None:
-            problems.add((*cell.path[:2], "model"), complaint.message, complaint.hint)
+        outcome = found.pop(repr((*cell.path[:2], cell.model)), None)
+        if isinstance(outcome, XbenchError):
+            problems.add((*cell.path[:2], "model"), outcome.message, outcome.hint)
+        elif outcome is not None:
+            models[repr(cell.model)] = replace(models[repr(cell.model)], is_frozen=outcome)
 
 
 def _key(dataset: DatasetChoice) -> str:
