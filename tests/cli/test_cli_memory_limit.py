@@ -99,5 +99,5 @@ def test_more_than_there_is(xbench, place, allow_user_code):
 
 
 def test_a_share(xbench, place, allow_user_code):
-    flags = ["--only", "limited", "--memory-limit", "50%", "--dry-run", *allow_user_code]
+    flags = ["--only", "not-this-one", "--memory-limit", "50%", "--dry-run", *allow_user_code]
     assert xbench(place, "run", "suite.toml", *flags).returncode == 0

@@ -20,7 +20,7 @@ from xbench.training.settings import CellSettings
 _LARGEST_PART = {"cpu": 16, "cuda": 256}
 _PARTS = 2
 # Steps are timed for so long, but at least so many after the first.
-_TIMED_S = 1.0
+_TIMED_S = 0.4
 _LEAST_STEPS = 3
 
 

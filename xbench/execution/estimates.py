@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import cache
 
 from xbench.capacity.axes import Axis, size_of, with_size
 from xbench.capacity.ceilings import remember, remembered
@@ -136,8 +137,10 @@ def _measured(job: Job, observer: Observer) -> dict[str, float] | None:
     return None
 
 
+@cache
 def _is_busy() -> bool:
-    """Whether other programs take half a core or more: this process and its children do nothing now."""
+    """Whether other programs take half a core or more: when first asked, this process and its children do
+    nothing."""
     import psutil
 
     return psutil.cpu_percent(_WATCHED_S) * psutil.cpu_count() > _BUSY_PERCENT
