@@ -30,11 +30,11 @@ _BUSY_PERCENT = 50
 def estimated(jobs: list[Job], features: FeatureKeeper, observer: Observer) -> list[Job]:
     """The jobs with an estimate each, in the same order; None where a few steps cannot be run. One that
     cannot have what it asks for says so in `unfit`."""
-    result = []
+    result, paces = [], {}
     for job in jobs:
         if job.unfit is None:
             observer.estimating(job.planned)
-            job = _estimated(job, features, observer)
+            job = _estimated(job, features, paces, observer)
         result.append(job)
     return result
 
@@ -47,7 +47,14 @@ def remember_time(job: Job, record: CellRecord) -> None:
         remember(_took_key(job), {"seconds": sum(parts)})
 
 
-def _estimated(job: Job, features: FeatureKeeper, observer: Observer) -> Job:
+def _estimated(
+    job: Job, features: FeatureKeeper, paces: dict[str, dict[str, float] | None], observer: Observer
+) -> Job:
+    """The job with what can be told of its time.
+
+    Args:
+        paces: of this run; taken on a busy machine, they are not remembered for others.
+    """
     timed = _in_hand(job)
     if timed is None:
         return job
@@ -68,7 +75,11 @@ def _estimated(job: Job, features: FeatureKeeper, observer: Observer) -> Job:
     job = replace(job, features_need=need)
     if took is not None:
         return replace(job, estimated_s=took["seconds"])
-    pace = pace or _measured(timed, observer)
+    if pace is None:
+        key = _pace_key(timed)
+        if key not in paces:
+            paces[key] = _measured(timed, observer)
+        pace = paces[key]
     if pace is None:
         return job
     return replace(job, estimated_s=Pace(**pace).run_s(job.sized, _evaluated(job)))
