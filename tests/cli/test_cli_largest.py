@@ -65,9 +65,9 @@ def test_it_is_the_smaller_of_two_capacities_which_are_remembered(run_suite, sui
 
 
 def test_more_does_not_fit(run_suite, suite, largest):
-    """A quarter more. A percent is the search's, and one of the whole limit is kept in reserve: of what a
-    limit this small leaves to train in, that is more, and so is what a process holds from time to time."""
-    ran = run_suite(suite("more", '["adam"]', train_size=int(largest * 1.25) + 1))
+    """A tenth more. A percent is the search's, and one of the whole limit is kept in reserve: of what a
+    limit this small leaves to train in, that is more."""
+    ran = run_suite(suite("more", '["adam"]', train_size=int(largest * 1.1) + 1))
     (cell,) = ran.cells("more")
     assert (ran.done.returncode, cell["status"]) == (1, "oom")
 

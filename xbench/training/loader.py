@@ -7,6 +7,7 @@ larger than memory and a step does not wait for the disk.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,7 +21,7 @@ from xbench.data.features import FeatureFile
 _BLOCK_BYTES = 10 << 20
 
 
-class Loader:
+class Loader(ABC):
     """Loads batches of one dataset: what the model takes, and labels.
 
     Args:
@@ -78,8 +79,9 @@ class Loader:
         """Of the examples and labels of a batch."""
         return size * (math.prod(self._shape) * self._dtype.itemsize + self._labels.itemsize)
 
+    @abstractmethod
     def _examples(self, indices: np.ndarray) -> torch.Tensor:
-        raise NotImplementedError
+        """Examples (n, *shape) on the device."""
 
     def _blocks(self, indices: np.ndarray) -> Iterator[tuple[slice, torch.Tensor]]:
         """The rows as they lie in the file, on the device, block by block, and their places in the batch."""
