@@ -25,7 +25,7 @@ ALLOWED = {
     "components": {"downloads", "errors", "paths"},
     "data": {"components", "downloads", "errors", "paths", "units"},
     "memory": {"errors", "units"},
-    "isolation": {"memory", "errors"},
+    "isolation": {"memory", "errors", "units"},
     "records": {"errors"},
     "training": {"components", "data", "memory", "records", "errors", "paths"},
     "suite": {"components", "training.settings", "errors", "units"},

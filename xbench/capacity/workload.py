@@ -89,6 +89,7 @@ class TrainingWorkload:
 
         from xbench.components import registry
         from xbench.training.cell import assemble
+        from xbench.training.checkpoint import Checkpoints
         from xbench.training.model import model_to_train
         from xbench.training.splits import Split, split_examples
 
@@ -105,9 +106,8 @@ class TrainingWorkload:
         )
         model = model_to_train(model_spec, settings, data, self.features)
         send = lambda message: None  # noqa: E731 - nobody listens to a trial's steps
-        return assemble(
-            send, settings, data, model_spec, optimizer_spec, model, drawn, Path(scratch), self.features
-        )
+        kept = Checkpoints(Path(scratch))
+        return assemble(send, settings, data, model_spec, optimizer_spec, model, drawn, kept, self.features)
 
 
 def _train(trainer: Trainer, spec: OptimizerSpec) -> None:

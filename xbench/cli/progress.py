@@ -96,7 +96,9 @@ class ProgressDisplay:
     def cell_message(self, message: Any) -> None:
         if isinstance(message, Prepared):
             self._epochs = message.epochs
-            self._bars.update(self._steps, total=message.steps, detail=f"epoch 1/{self._epochs}")
+            done = message.resumed_at
+            detail = f"goes on after step {done:,}" if done else f"epoch 1/{self._epochs}"
+            self._bars.update(self._steps, total=message.steps, completed=done, detail=detail)
         elif isinstance(message, StepsDone):
             last = message.rows[-1]
             memory = format_bytes(last.device_peak_bytes or last.host_peak_bytes)
@@ -106,6 +108,17 @@ class ProgressDisplay:
             record = message.record
             detail = f"epoch {record.epoch}/{self._epochs}  validation loss {record.validation_loss:.4f}"
             self._bars.update(self._steps, detail=detail)
+
+    def stopping(self) -> None:
+        self._say("stopping once the cell in flight is saved; another interrupt stops at once", "yellow")
+
+    def cells_kept(self, count: int, total: int) -> None:
+        self._count = count
+        self._bars.update(self._cells, completed=count)
+        if count == total:
+            self._say("every cell has its result already (--fresh runs all of them again)", "dim")
+        else:
+            self._say(f"{count} of {total} cells have their result already", "dim")
 
     def cell_ended(self, record: CellRecord) -> None:
         self._bars.remove_task(self._steps)

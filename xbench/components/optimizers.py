@@ -21,6 +21,7 @@ def _torch_optimizer(
         factory=f"torch.optim:{class_name}",
         summary=summary,
         reference=_DOCS.format(class_name),
+        resumable=True,
         **({"state_vectors": lambda hyperparameters: vectors} | more),
     )
 

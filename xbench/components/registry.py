@@ -7,7 +7,6 @@ that component's error alone.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -129,16 +128,6 @@ def origin(kind: Kind, reference: str) -> str:
     """The distribution behind a component, as `name version`; "" for code that has no package."""
     registration = None if ":" in reference else find(kind, reference)
     return " and ".join(registration.distributions) if registration else ""
-
-
-def code_stamp(reference: str, import_dirs: Sequence[str] = ()) -> str:
-    """Hash of the file of a `module:attribute` component, which has no version; "" for a registered one."""
-    module = reference.partition(":")[0].replace(".", "/")
-    for directory in import_dirs if ":" in reference else ():
-        for path in (Path(directory, f"{module}.py"), Path(directory, module, "__init__.py")):
-            if path.is_file():
-                return hashlib.sha256(path.read_bytes()).hexdigest()
-    return ""
 
 
 def unknown_name(kind: Kind, name: str) -> str:

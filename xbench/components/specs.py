@@ -80,6 +80,9 @@ class OptimizerSpec(Spec):
         fill_state: `fill_state(optimizer)`, or `"module:attribute"` of it: puts a fresh optimizer into the
             state in which its next step takes the most memory, and may shorten that step. For an optimizer
             whose state goes on growing after its second step; capacity is probed in that state.
+        resumable: whether `state_dict()` holds all that changes from step to step, in tensors, numbers,
+            texts, lists and dicts. A cell that was interrupted then goes on from a checkpoint, else it begins
+            anew.
 
     A model that does not offer what an optimizer takes makes the cell `skipped`, with that reason.
     """
@@ -89,6 +92,7 @@ class OptimizerSpec(Spec):
     full_batch: bool = False
     state_vectors: Callable[[Mapping[str, Any]], float | None] = lambda hyperparameters: None
     fill_state: Callable[[Any], None] | str | None = None
+    resumable: bool = False
 
     def __post_init__(self) -> None:
         # A word that no check knows would switch the check off.
@@ -122,6 +126,9 @@ class ModelSpec(Spec):
             machine, and returns what identifies their content, "" for none. It is called in a process of
             its own before the factory is, and tells `on_progress(name, done_bytes, total_bytes)` of a
             download. It raises `xbench.WeightsNotFound` where they cannot be had.
+        files: from settings (defaults included) to the files that identify its weights, whether or not they
+            are there: a run that was finished before is answered at once only where these can be looked at.
+            None if `obtain` reads others.
         untrained: from settings (defaults included) to those of the same network that need no files, to see
             how long it takes before they are fetched; None if there are none.
         stand_in: what to tell a reader of a model with these settings (defaults included) if its weights are
@@ -132,6 +139,7 @@ class ModelSpec(Spec):
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
     obtain: Obtain | str | None = None
+    files: Callable[[Mapping[str, Any]], Sequence[Path]] | None = None
     untrained: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
     stand_in: Callable[[Mapping[str, Any]], str] = lambda settings: ""
 

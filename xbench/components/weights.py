@@ -70,10 +70,19 @@ def find_weights(name: str, weights: str) -> Path:
         WeightsNotFound: torchvision's file is not on this machine.
         XbenchError: a file that the user names is not there.
     """
-    path = _users_file(name, weights) or hub_file(name)
+    path = weights_file(name, weights)
     if not path.is_file():
         raise _not_here(name)
     return path
+
+
+def weights_file(name: str, weights: str) -> Path:
+    """Where a model's weights are, or would be.
+
+    Raises:
+        XbenchError: a file that the user names is not there.
+    """
+    return _users_file(name, weights) or hub_file(name)
 
 
 def weights_variable(name: str) -> str:

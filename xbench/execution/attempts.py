@@ -9,20 +9,25 @@ from xbench.execution.cell import kept_log, pass_over, run_cell
 from xbench.execution.estimates import remember_time
 from xbench.execution.features import FeatureKeeper
 from xbench.execution.fitting import forget_what_was_found
+from xbench.execution.history import MOST_ATTEMPTS
 from xbench.execution.job import Job
 from xbench.execution.observer import Observer
 from xbench.records.schema import CellRecord
 from xbench.records.store import RunFolder
 
-MOST_ATTEMPTS = 4
-
 
 def run_job(
-    job: Job, failures: list[Job], features: FeatureKeeper, folder: RunFolder, observer: Observer
+    job: Job,
+    attempts: int,
+    failures: list[Job],
+    features: FeatureKeeper,
+    folder: RunFolder,
+    observer: Observer,
 ) -> CellRecord:
     """Run a cell, and write down every attempt at it.
 
     Args:
+        attempts: how often it was tried before.
         failures: jobs that ran out of memory although freed blocks were given back; cells that need at least
             as much are skipped. This one is added if it does.
 
@@ -31,13 +36,13 @@ def run_job(
     """
     planned = job.planned
     observer.cell_started(planned)
-    record = _pass_over(job, failures, folder)
-    attempt = 1
+    attempt = attempts + 1
+    record = _pass_over(job, attempt, failures, folder)
     while record is None:
         with kept_log(folder, planned) as log:
             job = features.for_training(job, log)
         if job.unfit is not None:
-            record = pass_over(job, planned, *job.unfit, folder)
+            record = pass_over(job, planned, attempt, *job.unfit, folder)
             break
         record = run_cell(job, planned, attempt, folder, observer)
         if record.status == "oom" and job.cell.expect != "oom":
@@ -53,16 +58,17 @@ def run_job(
     return record
 
 
-def _pass_over(job: Job, failures: list[Job], folder: RunFolder) -> CellRecord | None:
+def _pass_over(job: Job, attempt: int, failures: list[Job], folder: RunFolder) -> CellRecord | None:
     if job.unfit is not None:
-        return pass_over(job, job.planned, *job.unfit, folder)
+        return pass_over(job, job.planned, attempt, *job.unfit, folder)
     if job.cell.expect == "oom":
         return None  # to see it fail is what it is there for
     for failed in failures:
         if _needs_at_least(job, failed):
             cell = failed.planned
             reason = f"needs at least the memory that {cell.experiment} / {cell.column} ran out of"
-            return pass_over(job, job.planned, "skipped", f"{reason}, at seed {cell.seed}", folder)
+            reason += f", at seed {cell.seed}"
+            return pass_over(job, job.planned, attempt, "skipped", reason, folder)
     return None
 
 

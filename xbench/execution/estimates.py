@@ -8,7 +8,6 @@ from functools import cache
 from xbench.capacity.axes import Axis, size_of, with_size
 from xbench.capacity.ceilings import remember, remembered
 from xbench.capacity.pace import Pace, measure_pace, shortened
-from xbench.components.registry import code_stamp
 from xbench.execution.features import FeatureKeeper, images_of, shared_by
 from xbench.execution.identity import cell_id
 from xbench.execution.job import Job
@@ -176,7 +175,4 @@ def _took_key(job: Job) -> str:
 
 def _key(job: Job, settings: CellSettings, *parts: str) -> str:
     """Hash of all that a time depends on; images of one shape take the same time."""
-    choices = (settings.model, settings.optimizer, job.resolved.choice)
-    code = [code_stamp(choice.name, job.import_dirs) for choice in choices]
-    conditions = [job.machine.versions["xbench"], *code, *parts]
-    return cell_id(replace(settings, seed=0), repr(job.data.shape), job.machine, conditions)
+    return cell_id(replace(settings, seed=0), repr(job.data.shape), job.machine, job.import_dirs, parts)

@@ -15,7 +15,6 @@ from xbench.capacity.probe import Capacity, find_capacity
 from xbench.capacity.search import Trial
 from xbench.capacity.tuning import tune_micro_batch
 from xbench.capacity.workload import TrainingWorkload
-from xbench.components.registry import code_stamp
 from xbench.errors import Unsupported, XbenchError
 from xbench.execution.features import FeatureKeeper
 from xbench.execution.identity import cell_id
@@ -88,14 +87,8 @@ def ceiling_key(job: Job, settings: CellSettings, axis: Axis) -> str:
     """Under which what was found on an axis is remembered: all that it depends on, the user's own code
     included."""
     neutral = replace(with_size(settings, axis, 1), seed=0)
-    choices = (settings.model, settings.optimizer, job.resolved.choice)
-    parts = [
-        axis.value,
-        job.memory_limit_bytes,
-        cell_id(neutral, job.data.fingerprint, job.machine),
-        job.machine.versions["xbench"],
-        [code_stamp(choice.name, job.import_dirs) for choice in choices],
-    ]
+    identity = cell_id(neutral, job.data.fingerprint, job.machine, job.import_dirs)
+    parts = [axis.value, job.memory_limit_bytes, identity]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

@@ -7,35 +7,46 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from xbench.components.registry import origin
+from xbench.components.code import code_stamp, own_stamp
+from xbench.components.registry import Kind, origin
 from xbench.execution.inspection import Machine
-from xbench.training.settings import CellSettings
+from xbench.training.settings import CellSettings, Choice
+
+# What results depend on, beside the packages of components.
+_VERSIONS = ("xbench", "torch", "torchvision", "numpy")
 
 
 def cell_id(
-    settings: CellSettings, fingerprint: str, machine: Machine, conditions: Sequence[Any] = ()
+    settings: CellSettings,
+    fingerprint: str,
+    machine: Machine,
+    import_dirs: tuple[str, ...],
+    conditions: Sequence[Any] = (),
 ) -> str:
-    """Hash of a cell's settings, data, device class, threads, and the versions of torch and of the packages
-    that its model and optimizer come from; not of titles, nor of limits that all cells of a run have.
+    """Hash of a cell's settings, data, device class, threads, and the versions of all code that its process
+    runs; not of titles, nor of what a machine has to give.
 
     Args:
+        import_dirs: where its `module:attribute` components are.
         conditions: of its own under which it runs.
     """
     identity = {
-        "model": [settings.model.name, origin("model", settings.model.name), settings.model.params],
-        "optimizer": [
-            settings.optimizer.name,
-            origin("optimizer", settings.optimizer.name),
-            settings.optimizer.params,
-        ],
+        "model": _component("model", settings.model, import_dirs),
+        "optimizer": _component("optimizer", settings.optimizer, import_dirs),
         "training": settings.training.model_dump(exclude={"threads"}),
         "threads": settings.training.threads or machine.threads,
         "storage": settings.storage,
         "seed": settings.seed,
         "data": fingerprint,
         "device": [machine.device_facts["type"], machine.device_facts["name"]],
-        "torch": machine.versions["torch"],
+        "versions": {name: machine.versions[name] for name in _VERSIONS},
+        "code": own_stamp(),
         "conditions": list(conditions),
     }
     canonical = json.dumps(identity, sort_keys=True, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _component(kind: Kind, choice: Choice, import_dirs: tuple[str, ...]) -> list[Any]:
+    code = [origin(kind, choice.name), code_stamp(kind, choice.name, import_dirs)]
+    return [choice.name, *code, choice.params]

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from xbench.components import registry
@@ -16,6 +17,7 @@ from xbench.components.settings import Settings, settings_of
 from xbench.components.specs import Dataset, DatasetSpec, ModelSpec, OptimizerSpec
 from xbench.data.decode import decode, is_decoded
 from xbench.data.decoded import DecodedDataset
+from xbench.data.listing import listing_folders
 from xbench.data.sample import sampled
 from xbench.errors import WeightsNotFound, XbenchError
 from xbench.memory.machine import Bound, device_bounds, host_bounds
@@ -32,12 +34,14 @@ class DatasetFacts:
     Attributes:
         counts: images by `"SPLIT/CLASS"`.
         shape: (channels, height, width).
+        folders: of its files.
     """
 
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
     counts: dict[str, int]
     stand_in: str
+    folders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class ModelFacts:
         missing: what to do, where these are not on this machine.
         untrained: settings of the same network that need no files; None if there are none.
         is_frozen: whether a part of it is not trained, as far as is known.
+        files: all that identify its weights, those that are not there included; None if it reads others.
     """
 
     input_shape: tuple[int, int, int] | None
@@ -59,6 +64,7 @@ class ModelFacts:
     missing: str = ""
     untrained: dict[str, Any] | None = None
     is_frozen: bool = True
+    files: tuple[str, ...] | None = ()
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,10 @@ def _model_facts(send: Send, choice: Choice, may_download: bool, import_dirs: Se
         except WeightsNotFound as error:
             missing = f"{error.message}; {error.hint}" if error.hint else error.message
     untrained = None if spec.untrained is None else dict(spec.untrained(settings))
-    return ModelFacts(spec.input_shape, spec.stand_in(settings), weights, missing, untrained)
+    files = None if obtain is not None and spec.files is None else ()
+    if spec.files is not None:
+        files = tuple(str(Path(file).absolute()) for file in spec.files(settings))
+    return ModelFacts(spec.input_shape, spec.stand_in(settings), weights, missing, untrained, files=files)
 
 
 def try_optimizers(send: Send, choices: Sequence[Choice], import_dirs: Sequence[str]) -> list[str | None]:
@@ -199,7 +208,8 @@ def describe_dataset(send: Send, choice: Choice, import_dirs: Sequence[str]) -> 
     """
     spec, dataset = _build_dataset(choice, import_dirs)
     counts = Counter(f"{e.split}/{dataset.classes[e.label]}" for e in dataset.examples)
-    return DatasetFacts(dataset.classes, dataset.shape, dict(sorted(counts.items())), spec.stand_in)
+    folders = listing_folders([e.path for e in dataset.examples if e.path is not None])
+    return DatasetFacts(dataset.classes, dataset.shape, dict(sorted(counts.items())), spec.stand_in, folders)
 
 
 def decode_dataset(send: Send, choice: Choice, strict: bool, import_dirs: Sequence[str]) -> DecodedDataset:

@@ -27,6 +27,10 @@ class Job:
         available: the training examples that there are for it.
         default_history: the optimizer's own `history_size`; None if it has none.
         memory_limit_bytes: hard limit of its process; None for none.
+        asked_limits: the memory limits that were asked for, in bytes or percent.
+        company: the optimizers of its experiment, where its size depends on what they can run.
+        timeout_s: the most time that its process may take; None for any.
+        checkpoint_every_s: the least time between two of its checkpoints; None for none.
         fitted: why a setting does not run as it was asked for, by its name.
         gives_back: whether its malloc gives freed blocks back at once: a job that was fitted to its limit has
             no room for them.
@@ -38,6 +42,7 @@ class Job:
         estimated_s: the time that its process takes, as far as can be told before; None if nothing can.
         features_need: which features it needs, and the seconds that those which are missing take.
         unfit: how and why it ends without being run; None if it is to run.
+        waits_for: what may come some other day, and then it can run; "" if nothing.
     """
 
     cell: Cell
@@ -50,6 +55,10 @@ class Job:
     machine: Machine
     memory_limit_bytes: int | None
     import_dirs: tuple[str, ...]
+    asked_limits: tuple[str, ...] = ()
+    company: tuple[str, ...] = ()
+    timeout_s: float | None = None
+    checkpoint_every_s: float | None = None
     fitted: dict[str, str] = field(default_factory=dict)
     gives_back: bool = False
     ceilings: tuple[str, ...] = ()
@@ -60,6 +69,7 @@ class Job:
     estimated_s: float | None = None
     features_need: tuple[str, float] = ("", 0.0)
     unfit: tuple[Status, str] | None = None
+    waits_for: str = ""
 
     @property
     def limits(self) -> Limits:
@@ -70,12 +80,11 @@ class Job:
 
     @property
     def planned(self) -> PlannedCell:
-        """Its place in the records."""
-        # The same settings may fit one experiment's limit and not another's, or be what was meant to fail.
-        cell = self.cell
-        conditions = (cell.memory_limit, cell.expect, cell.adapt, sorted(self.fitted), self.model.weights)
+        """Its place in the records: it is known by what was asked for, before anything is fitted."""
+        asked = replace(self.settings, optimizer=self.cell.optimizer, training=self.cell.training)
+        conditions = (self.asked_limits, self.cell.expect, self.cell.adapt, self.company, self.model.weights)
         return PlannedCell(
-            cell_id=cell_id(self.settings, self.data.fingerprint, self.machine, conditions),
+            cell_id=cell_id(asked, self.data.fingerprint, self.machine, self.import_dirs, conditions),
             experiment=self.cell.experiment,
             column=self.cell.column,
             seed=self.cell.seed,

@@ -37,4 +37,10 @@ class Observer(Protocol):
     def cell_adapted(self, record: CellRecord, changes: str) -> None:
         """An attempt ran out of memory; the next one is smaller."""
 
+    def stopping(self) -> None:
+        """An interrupt came: the cell that runs is being saved."""
+
+    def cells_kept(self, count: int, total: int) -> None:
+        """So many cells of all have ended in earlier runs, and are not run again."""
+
     def cell_ended(self, record: CellRecord) -> None: ...

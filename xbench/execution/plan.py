@@ -24,6 +24,7 @@ from xbench.suite.grid import Cell, DatasetChoice, Expansion, expand, references
 from xbench.suite.problems import Problems
 from xbench.suite.reader import Suite
 from xbench.training.settings import Choice
+from xbench.units import parse_duration, parse_limit
 
 _GRAIN_BYTES = 256 << 20
 
@@ -80,6 +81,19 @@ class PlannedRun:
             return bound.limit_bytes
         # What a machine has to give drifts by the minute; coarser, it is the same from run to run.
         return bound.limit_bytes // _GRAIN_BYTES * _GRAIN_BYTES or bound.limit_bytes
+
+    def limits_asked(self, cell: Cell) -> tuple[str, ...]:
+        """The memory limits that somebody asked for: the least size, in bytes, and what is a share of the
+        machine's, as written."""
+        asked = {limit for limit in (self.suite.header.memory_limit, cell.memory_limit) if limit}
+        shares = {limit for limit in asked if limit.strip().endswith("%")}
+        sizes = [parse_limit(limit, 0) for limit in asked - shares]
+        return tuple(sorted(shares)) + ((str(min(sizes)),) if sizes else ())
+
+    def timeout_of(self, cell: Cell) -> float | None:
+        """The most seconds that a cell's process may take."""
+        asked = cell.timeout or self.suite.header.timeout
+        return parse_duration(asked) if asked else None
 
 
 def plan_run(suite: Suite, import_dirs: Sequence[str] = ()) -> PlannedRun:

@@ -10,9 +10,14 @@ from xbench.execution.inspection import ModelFacts, decode_dataset, decode_sampl
 from xbench.execution.job import Job
 from xbench.execution.observer import Observer
 from xbench.execution.plan import PlannedRun, ResolvedData
-from xbench.isolation.run import Ending, call_in_child, run_in_child
+from xbench.isolation.run import Ending, Patience, call_in_child, run_in_child
+from xbench.suite.grid import Cell
 from xbench.training.settings import CellSettings
 from xbench.training.splits import split_examples
+from xbench.units import parse_duration
+
+# Another process may be at the same work, and is waited for.
+_MAY_WAIT = Patience(hangs_after_s=None)
 
 
 def decode_all(plan: PlannedRun, observer: Observer) -> dict[str, DecodedDataset]:
@@ -30,6 +35,7 @@ def decode_all(plan: PlannedRun, observer: Observer) -> dict[str, DecodedDataset
                 data.strict,
                 plan.import_dirs,
                 on_message=lambda progress, name=data.choice.name: observer.decoding(name, *progress),
+                patience=_MAY_WAIT,
             )
     return decoded
 
@@ -78,10 +84,24 @@ def make_jobs(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[Job]
                 machine=plan.machine,
                 memory_limit_bytes=plan.limit_of(cell),
                 import_dirs=plan.import_dirs,
+                asked_limits=plan.limits_asked(cell),
+                company=_company(plan, cell),
+                timeout_s=plan.timeout_of(cell),
+                checkpoint_every_s=parse_duration(plan.suite.header.checkpoint_interval),
             )
         )
     problems.raise_if_any()
     return jobs
+
+
+def _company(plan: PlannedRun, cell: Cell) -> tuple[str, ...]:
+    """All that has a say in how large `train_size = "largest"` is."""
+    if cell.training.train_size != "largest":
+        return ()
+    others = [
+        other for other in plan.cells if other.experiment == cell.experiment and other.seed == cell.seed
+    ]
+    return tuple(sorted(repr((other.optimizer, other.training, other.model)) for other in others))
 
 
 def with_weights(jobs: list[Job], observer: Observer) -> list[Job]:
@@ -101,6 +121,7 @@ def with_weights(jobs: list[Job], observer: Observer) -> list[Job]:
                     choice,
                     job.import_dirs,
                     on_message=lambda progress: observer.fetching(*progress),
+                    patience=_MAY_WAIT,
                 )
             job = _with_fetched(job, asked[repr(choice)])
         ready.append(job)
@@ -111,7 +132,9 @@ def _with_fetched(job: Job, ending: Ending) -> Job:
     if ending.outcome != "returned":
         return replace(job, unfit=("error", ending.reason))
     facts: ModelFacts = ending.value
-    return replace(job, model=facts, unfit=("skipped", facts.missing) if facts.missing else None)
+    if not facts.missing:
+        return replace(job, model=facts)
+    return replace(job, model=facts, unfit=("skipped", facts.missing), waits_for="weights")
 
 
 def _key(data: ResolvedData) -> str:

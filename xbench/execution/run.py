@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,45 +14,96 @@ from xbench.execution.attempts import run_job
 from xbench.execution.estimates import estimated
 from xbench.execution.features import FeatureKeeper
 from xbench.execution.fitting import fit_jobs
+from xbench.execution.history import History
 from xbench.execution.job import Job
 from xbench.execution.observer import Observer
 from xbench.execution.plan import PlannedRun
 from xbench.execution.prepare import decode_all, decode_samples, make_jobs, with_weights
+from xbench.execution.request import describe_request
 from xbench.execution.schedule import blocks, estimate_s, features_s, within, without_hopeless
 from xbench.memory.machine import binding
 from xbench.memory.malloc import FAST_SETTINGS
-from xbench.records.schema import ExperimentRecord, RunRecord
-from xbench.records.store import RunFolder, check_writable
+from xbench.records.schema import ExperimentRecord, PlannedCell, RunRecord
+from xbench.records.store import RunFolder, remove_unfinished_folders
 from xbench.units import format_bytes, parse_duration, parse_limit
 
 # A warning names so many unreadable images; the records name all.
 _MOST_NAMED = 5
 
 
-def run_plan(plan: PlannedRun, results: Path, observer: Observer) -> RunFolder:
-    """Run every cell of a plan. A cell that fails is recorded, and the next one runs.
+def run_plan(plan: PlannedRun, results: Path, observer: Observer, fresh: bool = False) -> RunFolder:
+    """Run every cell of a plan that no earlier run of the suite has settled. A cell that fails is recorded,
+    and the next one runs. The caller holds the suite's results (`records.lock`).
+
+    Args:
+        fresh: run all of them, in a new folder.
 
     Returns:
-        The run's folder.
+        The run's folder: that of the latest run that was asked for in the same words, where its cells are the
+        same; else a new one, with what other runs have of its cells.
 
     Raises:
         XbenchError: data cannot be decoded or does not suffice, or results cannot be written.
-        KeyboardInterrupt: the cell in flight is lost; all that ended before is in the folder.
+        KeyboardInterrupt: the cell in flight is saved; all that ended before is in the folder.
     """
     started = time.monotonic()
-    check_writable(results)
+    remove_unfinished_folders(results, plan.name)
+    history = History() if fresh else History.of(results, plan.suite)
     decoded = decode_all(plan, observer)
     features = FeatureKeeper(observer)
     jobs, limit = make_jobs(plan, decoded), plan.suite.header.time_limit
+    left = [job for job in jobs if not history.is_settled(job.planned.cell_id)]
     if limit is not None:
-        jobs = estimated(jobs, features, observer)
+        left = estimated(left, features, observer)
         # Before weights are fetched and sizes fitted for nothing.
-        jobs = without_hopeless(jobs, parse_duration(limit) - (time.monotonic() - started), limit)
-    jobs = fit_jobs(with_weights(jobs, observer), features, observer)
-    warnings = _warnings(plan, decoded)
-    run = RunRecord(
+        left = without_hopeless(left, parse_duration(limit) - (time.monotonic() - started), limit)
+    left = with_weights(left, observer)
+    # Weights that were fetched are part of what a cell is.
+    known = {_place(job): job for job in left}
+    jobs = [known.get(_place(job), job) for job in jobs]
+    try:
+        folder, settled = _open(plan, jobs, decoded, history, results, observer)
+        attempts = history.attempts if folder == history.same else lambda cell_id: 0
+        left = [job for job in left if job.planned.cell_id not in settled]
+        left = _fitted(left, jobs, features, observer)
+        _run_blocks(left, attempts, limit, started, features, folder, observer)
+    except OSError as error:
+        raise XbenchError(
+            f"cannot keep results in {results}: {error.strerror or error}",
+            hint="what had ended before is kept; make space and run again",
+        ) from error
+    return folder
+
+
+def _open(
+    plan: PlannedRun,
+    jobs: list[Job],
+    decoded: dict[str, DecodedDataset],
+    history: History,
+    results: Path,
+    observer: Observer,
+) -> tuple[RunFolder, set[str]]:
+    """The folder of a run, and the cells that are settled in it."""
+    cells = [job.planned for job in jobs]
+    run = _describe(plan, cells, _warnings(plan, decoded))
+    if history.declares(cells):
+        folder = history.same
+        folder.write_run(run.model_copy(update={"started_at": history.run.started_at}))
+        settled = {cell.cell_id for cell in cells if history.is_settled(cell.cell_id)}
+    else:
+        folder = RunFolder.create(results, plan.suite.text, run)
+        settled = set(history.take_over(cells, folder))
+    observer.run_started(folder.path, cells, run.warnings)
+    if settled:
+        observer.cells_kept(len(settled), len({cell.cell_id for cell in cells}))
+    return folder, settled
+
+
+def _describe(plan: PlannedRun, cells: list[PlannedCell], warnings: list[str]) -> RunRecord:
+    return RunRecord(
         suite=plan.name,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        request=describe_request(plan),
         device=plan.machine.device,
         changes=list(plan.suite.changes),
         versions=plan.machine.versions,
@@ -59,11 +111,36 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer) -> RunFolder:
         malloc={name: os.environ.get(name, "") for name in FAST_SETTINGS},
         memory_bound=f"{plan.memory_bound.source}: {plan.memory_bound.detail}",
         experiments=_experiments(plan),
-        cells=[job.planned for job in jobs],
+        cells=cells,
         warnings=warnings,
     )
-    folder = RunFolder.create(results, plan.suite.text, run)
-    observer.run_started(folder.path, run.cells, warnings)
+
+
+def _place(job: Job) -> tuple[str, str, int]:
+    """Where the suite declares a job."""
+    return job.cell.experiment, job.cell.column, job.cell.seed
+
+
+def _fitted(left: list[Job], jobs: list[Job], features: FeatureKeeper, observer: Observer) -> list[Job]:
+    """The jobs that are left, fitted. What has ended still has a say in what all of an experiment can run."""
+    largest = {job.cell.experiment for job in left if job.settings.training.train_size == "largest"}
+    wanted = {_place(job) for job in left}
+    concerned = [job for job in jobs if _place(job) in wanted or job.cell.experiment in largest]
+    by_place = {_place(job): job for job in left}
+    fitted = fit_jobs([by_place.get(_place(job), job) for job in concerned], features, observer)
+    return [job for job in fitted if _place(job) in wanted]
+
+
+def _run_blocks(
+    jobs: list[Job],
+    attempts: Callable[[str], int],
+    limit: str | None,
+    started: float,
+    features: FeatureKeeper,
+    folder: RunFolder,
+    observer: Observer,
+) -> None:
+    """Run jobs in their order, each cell once."""
     ran: set[str] = set()
     passed_over: set[str] = set()
     made_s: dict[str, float] = {}
@@ -78,16 +155,9 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer) -> RunFolder:
             cell_id = job.planned.cell_id
             if job.unfit and cell_id in passed_over:
                 continue
-            try:
-                run_job(job, failures, features, folder, observer)
-            except OSError as error:
-                raise XbenchError(
-                    f"cannot keep results in {folder.path}: {error.strerror}",
-                    hint="what had ended before is kept; make space and run again",
-                ) from error
+            run_job(job, attempts(cell_id), failures, features, folder, observer)
             # What one experiment has no time for another may have.
             (passed_over if job.unfit else ran).add(cell_id)
-    return folder
 
 
 def preview(plan: PlannedRun, observer: Observer) -> list[Job]:

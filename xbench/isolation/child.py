@@ -39,7 +39,7 @@ class Failure:
     """An exception, in words that can travel between processes; its traceback is in the child's stderr.
 
     Attributes:
-        summary: its type and message, in one line.
+        summary: its type, message and notes, in one line.
         exhaustion: how memory ran out, if that is what happened.
     """
 
@@ -109,7 +109,8 @@ def _take_limits(limits: Limits) -> None:
 
 def _describe(error: BaseException) -> Failure:
     text = " ".join(str(error).split())
+    summary = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return Failure(
-        summary=f"{type(error).__name__}: {text}" if text else type(error).__name__,
+        summary="; ".join([summary, *getattr(error, "__notes__", ())]),
         exhaustion=exhaustion(evidence_of(error)),
     )

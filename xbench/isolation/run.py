@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import signal
 import tempfile
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Literal
 
 from xbench.errors import XbenchError
 from xbench.isolation.child import Failure, Limits, child_main
+from xbench.isolation.interrupts import Interrupts
+from xbench.isolation.liveness import HangWatch, Liveness
 from xbench.isolation.server import server_context
 from xbench.memory.cgroups import oom_kill_count
 from xbench.memory.exhaustion import Evidence, Exhaustion, exhaustion
+from xbench.units import format_seconds
+
+# How long a child may say nothing and take no processor time.
+HANGS_AFTER_S = 300.0
 
 _STDERR_TAIL_BYTES = 2000
 _EXIT_GRACE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a child is waited for.
+
+    Attributes:
+        timeout_s: in all; None for ever.
+        hangs_after_s: while it says nothing and takes no processor time; None for ever, as for one that may
+            wait for another process.
+    """
+
+    timeout_s: float | None = None
+    hangs_after_s: float | None = HANGS_AFTER_S
 
 
 @dataclass(frozen=True)
@@ -26,7 +46,8 @@ class Ending:
     """How a child ended.
 
     Attributes:
-        outcome: `returned` a value; `refused` with an XbenchError; `failed` with an exception; `died`.
+        outcome: `returned` a value; `refused` with an XbenchError; `failed` with an exception; `died`;
+            `timeout`, and was killed.
         value: what the job returned.
         error: the XbenchError of a refusal.
         reason: in one line, why it did not return.
@@ -34,7 +55,7 @@ class Ending:
         stderr: the end of what it wrote there, tracebacks included.
     """
 
-    outcome: Literal["returned", "refused", "failed", "died"]
+    outcome: Literal["returned", "refused", "failed", "died", "timeout"]
     value: Any = None
     error: XbenchError | None = None
     reason: str = ""
@@ -52,6 +73,8 @@ def run_in_child(
     on_message: Callable[[Any], None] = lambda message: None,
     stderr_path: Path | None = None,
     limits: Limits | None = None,
+    patience: Patience | None = None,
+    interrupts: Interrupts | None = None,
 ) -> Ending:
     """Run `job(send, *args)` in a child of the fork server and wait for it.
 
@@ -59,13 +82,25 @@ def run_in_child(
         job: a module-level function; what it sends reaches `on_message`, in order.
         stderr_path: file that receives the child's stdout and stderr; a temporary one by default.
         limits: threads and memory of the child.
+        patience: how long it is waited for; by default until it ends or hangs.
+        interrupts: of this process, for a job that ends by itself when it gets a SIGTERM: the first one is
+            passed on to it so, and it is waited for.
 
     Returns:
-        How it ended. An interrupt of this process ends the child and goes on to the caller.
+        How it ended. Another interrupt of this process ends the child and goes on to the caller.
     """
     if stderr_path is None:
         with tempfile.NamedTemporaryFile(prefix="xbench-", suffix=".stderr") as file:
-            return run_in_child(job, *args, on_message=on_message, stderr_path=Path(file.name), limits=limits)
+            there = Path(file.name)
+            return run_in_child(
+                job,
+                *args,
+                on_message=on_message,
+                stderr_path=there,
+                limits=limits,
+                patience=patience,
+                interrupts=interrupts,
+            )
     limits = limits or Limits()
     context = server_context()
     receiver, sender = context.Pipe(duplex=False)
@@ -73,13 +108,10 @@ def run_in_child(
     process = context.Process(target=child_main, args=(job, args, sender, str(stderr_path), limits))
     process.start()
     sender.close()
-    try:
-        final = _listen(process, receiver, on_message)
-        process.join(_EXIT_GRACE_S)
-    finally:
-        process.kill()  # interrupted, `on_message` raised, or a thread keeps it from exiting
-        process.join()
-        receiver.close()
+    with receiver, Liveness(process) as liveness:  # left in any case, it ends the child
+        final = _Listener(receiver, liveness, on_message, patience or Patience(), interrupts).listen()
+        if final is not None and final[0] != "timeout":
+            liveness.wait(_EXIT_GRACE_S)  # then a thread keeps it from exiting
     stderr = _tail(stderr_path)
     if final is None:
         exit_code = process.exitcode or 0
@@ -97,17 +129,24 @@ def run_in_child(
         return Ending("returned", value=content, stderr=stderr)
     if outcome == "refused":
         return Ending("refused", error=content, reason=content.message, stderr=stderr)
+    if outcome == "timeout":
+        return Ending("timeout", reason=content, stderr=stderr)
     failure: Failure = content
     return Ending("failed", reason=failure.summary, exhaustion=failure.exhaustion, stderr=stderr)
 
 
-def call_in_child(job: Callable[..., Any], *args: Any, on_message=lambda message: None) -> Any:
+def call_in_child(
+    job: Callable[..., Any],
+    *args: Any,
+    on_message: Callable[[Any], None] = lambda message: None,
+    patience: Patience | None = None,
+) -> Any:
     """Run a job that is expected to work, and return its value.
 
     Raises:
         XbenchError: the job's own, or one that says how the child failed.
     """
-    ending = run_in_child(job, *args, on_message=on_message)
+    ending = run_in_child(job, *args, on_message=on_message, patience=patience)
     if ending.outcome == "returned":
         return ending.value
     if ending.error is not None:
@@ -116,25 +155,65 @@ def call_in_child(job: Callable[..., Any], *args: Any, on_message=lambda message
     raise XbenchError(f"a worker process failed: {ending.reason}{detail}")
 
 
-def _listen(
-    process: ForkServerProcess, receiver: Connection, on_message: Callable[[Any], None]
-) -> tuple[str, Any] | None:
-    """Pass messages on until the final one; None if the child ended without it."""
-    while True:
-        wait([receiver, process.sentinel])
-        while receiver.poll():
-            try:
-                kind, content = receiver.recv()
-            except (EOFError, OSError):
-                return None  # the pipe broke, within a message perhaps: the child is dead or dying
-            except Exception as error:  # an object of a plugin's, say, whose module is not here
-                summary = f"what it sent cannot be read: {type(error).__name__}: {error}"
-                return "failed", Failure(summary)
-            if kind != "message":
-                return kind, content
-            on_message(content)
-        if not process.is_alive():
-            return None
+# The final message of a child, or ("timeout", why) in its place.
+Final = tuple[str, Any]
+
+
+@dataclass
+class _Listener:
+    """Passes messages of a child on until the final one."""
+
+    receiver: Connection
+    liveness: Liveness
+    on_message: Callable[[Any], None]
+    patience: Patience
+    interrupts: Interrupts | None
+    started: float = field(default_factory=time.monotonic)
+
+    def listen(self) -> Final | None:
+        """The final message; None if the child ended without it."""
+        hangs_after_s = self.patience.hangs_after_s
+        watch = HangWatch(self.liveness, hangs_after_s) if hangs_after_s is not None else None
+        was_asked = False
+        while True:
+            waited_for = [self.receiver, self.liveness.sentinel]
+            if self.interrupts is not None and not was_asked:
+                waited_for.append(self.interrupts)
+            ready = wait(waited_for, timeout=self._wait_s(watch))
+            if self.interrupts in ready:
+                self.liveness.ask_to_end()
+                self.interrupts.on_first()
+                was_asked = True
+            has_ended = self.liveness.has_ended()  # before the last messages are read, not after
+            while self.receiver.poll():
+                try:
+                    kind, content = self.receiver.recv()
+                except (EOFError, OSError):
+                    return None  # the pipe broke, within a message perhaps: the child is dead or dying
+                except Exception as error:  # an object of a plugin's, say, whose module is not here
+                    return "failed", Failure(f"what it sent cannot be read: {type(error).__name__}: {error}")
+                if kind != "message":
+                    return kind, content
+                if watch is not None:
+                    watch.heard()
+                self.on_message(content)
+            if has_ended:
+                return None
+            timeout_s = self.patience.timeout_s
+            if timeout_s is not None and time.monotonic() - self.started >= timeout_s:
+                return "timeout", f"it did not end within {format_seconds(timeout_s)}"
+            if watch is not None and watch.has_hung():
+                silent = format_seconds(hangs_after_s)
+                return "timeout", f"it hung: for {silent} it said nothing and took no processor time"
+
+    def _wait_s(self, watch: HangWatch | None) -> float | None:
+        """Until the next time that something is due."""
+        due = []
+        if self.patience.timeout_s is not None:
+            due.append(self.started + self.patience.timeout_s)
+        if watch is not None:
+            due.append(watch.next_look)
+        return max(0.0, min(due) - time.monotonic()) if due else None
 
 
 def _death(exit_code: int, stderr: str) -> str:

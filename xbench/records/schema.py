@@ -91,6 +91,7 @@ class Times(Record):
     evaluation_s: validation after each epoch, and the final evaluation.
     prepare_s: building the model, warming up, splitting.
     features_s: computing the features that no earlier cell had left, before this one.
+    checkpoints_s: saving what the cell could be resumed from.
     estimated_s: of the cell's whole process, as was thought before; None where nobody asked.
     step_ms_median: median wall time of a step, in milliseconds.
     """
@@ -99,6 +100,7 @@ class Times(Record):
     evaluation_s: float | None = None
     prepare_s: float | None = None
     features_s: float | None = None
+    checkpoints_s: float | None = None
     estimated_s: float | None = None
     step_ms_median: float | None = None
 
@@ -183,6 +185,9 @@ class CellRecord(Record):
         fitted: why one of them did not run as asked for, by its name.
         selected_epoch: the epoch whose weights the metrics are of (from 1).
         closures: evaluations of loss and gradient over all steps.
+        reused_from: the run that it was taken over from; "" if it ran in this one.
+        resumed_at: steps at which it went on from a checkpoint, after an interrupt or a death.
+        waits_for: what may yet come, so that a cell that was skipped could run; "" if nothing.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -210,6 +215,9 @@ class CellRecord(Record):
     closures: int = 0
     steps: int = 0
     device: dict[str, Any] = Field(default_factory=dict)
+    reused_from: str = ""
+    resumed_at: list[int] = Field(default_factory=list)
+    waits_for: str = ""
     started_at: str
     ended_at: str
 
@@ -243,10 +251,27 @@ class PlannedCell(Record):
     seed: int
 
 
+class RequestRecord(Record):
+    """What tells, before anything is loaded, whether a run would be the same today.
+
+    Attributes:
+        stamp: hash of all that its results depend on; "" where that takes more than a look at files.
+        folders: of the files of its data; they are looked at for changes.
+        files: of trained weights, those that are not there included.
+        absent: datasets that were not on this machine.
+    """
+
+    stamp: str = ""
+    folders: list[str] = Field(default_factory=list)
+    files: list[str] = Field(default_factory=list)
+    absent: list[str] = Field(default_factory=list)
+
+
 class RunRecord(Record):
     """`run.json`: what stands when a run starts.
 
     Attributes:
+        request: whether it would be the same today.
         changes: what the command line changed of the suite (`--set` and the like, `--only`).
         versions: of xbench, Python, torch and what else results depend on.
         hardware: of the machine and the device.
@@ -258,6 +283,7 @@ class RunRecord(Record):
     schema_version: int = SCHEMA_VERSION
     suite: str
     started_at: str
+    request: RequestRecord = RequestRecord()
     device: str
     changes: list[str] = Field(default_factory=list)
     versions: dict[str, str]

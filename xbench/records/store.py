@@ -6,14 +6,17 @@ results/<suite>/<run-id>/
   run.json       versions, hardware, experiments, declared cells (RunRecord)
   cells.jsonl    a line for each cell that ended (CellRecord); the last line of a cell wins
   traces/        <cell_id>.parquet, a row a step (<cell_id>.2.parquet of a second attempt)
+  checkpoints/   <cell_id>/, of cells that have not ended
   logs/          <cell_id>.stderr, what the cell's process wrote, if anything
 ```
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +26,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from xbench.errors import XbenchError
+from xbench.records.files import append_line, put_whole, write_whole
 from xbench.records.schema import CellRecord, RunRecord
 from xbench.records.traces import TraceRow, write_trace
 
@@ -35,29 +39,55 @@ class RunFolder:
 
     @classmethod
     def create(cls, results: Path, suite_text: str, run: RunRecord) -> RunFolder:
-        """Make a new folder for a run, named by the time it started.
+        """Make a new folder for a run, named by the time it started; it appears when all of it is there.
 
         Raises:
             XbenchError: the folder cannot be written.
         """
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        parent = results / re.sub(r"[^\w.-]+", "-", run.suite)
+        parent = folder_of_suite(results, run.suite)
         try:
-            path = _make_unique(parent, stamp)
-            (path / "traces").mkdir()
-            (path / "logs").mkdir()
-            (path / "suite.toml").write_bytes(suite_text.encode())
-            (path / "run.json").write_text(run.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            parent.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=parent))
+            aside.chmod(0o755)
+            for name in ("traces", "logs", "checkpoints"):
+                (aside / name).mkdir()
+            write_whole(aside / "suite.toml", suite_text.encode())
+            cls(aside).write_run(run)
+            return cls(_put_unique(aside, parent, stamp))
         except OSError as error:
             raise _unwritable(parent, error) from error
-        return cls(path)
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    def write_run(self, run: RunRecord) -> None:
+        """Write down what is declared, in place of what was."""
+        write_whole(self.path / "run.json", run.model_dump_json(indent=2).encode() + b"\n")
 
     def append(self, record: CellRecord) -> None:
-        """Add one line to `cells.jsonl` and see it to the disk."""
-        with (self.path / "cells.jsonl").open("a", encoding="utf-8") as file:
-            file.write(record.model_dump_json() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Add one line to `cells.jsonl` and see it to the disk.
+
+        Raises:
+            OSError: that cannot be done; nothing of the line is left.
+        """
+        append_line(self.path / "cells.jsonl", record.model_dump_json().encode())
+
+    def adopt(self, record: CellRecord, other: RunFolder) -> CellRecord:
+        """Take over a cell of another run, with what it left, as the only attempt here."""
+        cell_id = record.cell_id
+        pairs = [
+            (other.trace_path(cell_id, record.attempt), self.trace_path(cell_id)),
+            (other.log_path(cell_id), self.log_path(cell_id)),
+        ]
+        for theirs, ours in pairs:
+            if theirs.is_file():
+                write_whole(ours, theirs.read_bytes())
+        origin = record.reused_from or other.run_id
+        adopted = record.model_copy(update={"attempt": 1, "reused_from": origin})
+        self.append(adopted)
+        return adopted
 
     def write_trace(self, cell_id: str, rows: Sequence[TraceRow], attempt: int = 1) -> None:
         """Write a cell's trace, also of a cell that failed on the way."""
@@ -70,32 +100,59 @@ class RunFolder:
     def log_path(self, cell_id: str) -> Path:
         return self.path / "logs" / f"{cell_id}.stderr"
 
-    def read(self) -> tuple[RunRecord, list[CellRecord]]:
-        """The run and the last record of each of its cells, in the order that the run declared.
+    def checkpoint_folder(self, cell_id: str) -> Path:
+        """Where a cell that has not ended keeps what it could be resumed from."""
+        return self.path / "checkpoints" / cell_id
+
+    def read_run(self) -> RunRecord:
+        """What stood when the run started.
 
         Raises:
-            XbenchError: a file is missing or damaged; a damaged line is named.
+            XbenchError: it is missing or damaged.
         """
         try:
-            run = RunRecord.model_validate_json((self.path / "run.json").read_bytes())
+            return RunRecord.model_validate_json((self.path / "run.json").read_bytes())
         except (OSError, ValueError) as error:
             raise XbenchError(f"{self.path} holds no readable run.json", hint=_READ_HINT) from error
-        cells_path = self.path / "cells.jsonl"
+
+    def read(self) -> tuple[RunRecord, list[CellRecord]]:
+        """The run and the last record of each of its cells, in the order that the run declared. A line of
+        `cells.jsonl` that is no record is left out, and told in the run's warnings.
+
+        Raises:
+            XbenchError: `run.json` is missing or damaged, or a file cannot be read.
+        """
+        run = self.read_run()
+        last, damaged = self._read_cells()
+        order = {cell.cell_id: place for place, cell in enumerate(run.cells)}
+        records = sorted(last.values(), key=lambda record: order.get(record.cell_id, len(order)))
+        return run.model_copy(update={"warnings": [*run.warnings, *damaged]}), records
+
+    def _read_cells(self) -> tuple[dict[str, CellRecord], list[str]]:
+        """The last record of each cell, and a sentence for each line that is none."""
+        path = self.path / "cells.jsonl"
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return {}, []
+        except OSError as error:
+            raise XbenchError(f"{path} cannot be read: {error.strerror}") from error
+        last: dict[str, CellRecord] = {}
+        damaged: list[str] = []
         # Bytes, split at line feeds alone: names may hold characters that `str.splitlines` takes for an end.
         # Behind the last line feed there is nothing, or a line that a crash cut short.
-        lines = cells_path.read_bytes().split(b"\n")[:-1] if cells_path.exists() else []
-        last: dict[str, CellRecord] = {}
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(content.split(b"\n")[:-1], start=1):
             try:
                 record = CellRecord.model_validate_json(line)
-            except ValidationError as error:
-                raise XbenchError(f"{cells_path}:{number}: not a record", hint=_READ_HINT) from error
+            except ValidationError:
+                damaged.append(f"{path}:{number}: not a record; it is left out")
+                continue
             last[record.cell_id] = record
-        order = {cell.cell_id: place for place, cell in enumerate(run.cells)}
-        return run, sorted(last.values(), key=lambda record: order.get(record.cell_id, len(order)))
+        return last, damaged
 
 
 _STAMP_LENGTH = len("20260131-120000")
+_ASIDE = ".new-"
 _READ_HINT = "name a folder results/SUITE/RUN-ID that `xbench run` made"
 
 
@@ -113,6 +170,23 @@ def check_writable(results: Path) -> None:
         raise _unwritable(results, error) from error
 
 
+def folder_of_suite(results: Path, suite: str) -> Path:
+    """Where the runs of a suite are."""
+    return results / re.sub(r"[^\w.-]+", "-", suite)
+
+
+def runs_of_suite(results: Path, suite: str) -> list[RunFolder]:
+    """The runs of a suite that can be read, the latest first."""
+    runs = [path.parent for path in folder_of_suite(results, suite).glob("[!.]*/run.json")]
+    return [RunFolder(run) for run in sorted(runs, key=_age, reverse=True)]
+
+
+def remove_unfinished_folders(results: Path, suite: str) -> None:
+    """Remove what runs that were killed while they made their folder have left. For who is alone there."""
+    for folder in folder_of_suite(results, suite).glob(f"{_ASIDE}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def find_run(results: Path, wanted: str | None) -> RunFolder:
     """The run that a user means: a folder, a suite's name (its latest run), or nothing (the latest of all).
 
@@ -122,7 +196,7 @@ def find_run(results: Path, wanted: str | None) -> RunFolder:
     for folder in (Path(wanted), results / wanted) if wanted else ():
         if (folder / "run.json").is_file():
             return RunFolder(folder)
-    runs = [path.parent for path in results.glob("*/*/run.json")]
+    runs = [path.parent for path in results.glob("*/[!.]*/run.json")]
     found = sorted((run for run in runs if wanted in (None, run.parent.name)), key=_age)
     if not found:
         what = f"run '{wanted}'" if wanted else "run"
@@ -141,14 +215,11 @@ def _age(run: Path) -> tuple[str, int, str]:
     return run.name[:_STAMP_LENGTH], len(run.name), run.name
 
 
-def _make_unique(parent: Path, name: str) -> Path:
+def _put_unique(aside: Path, parent: Path, name: str) -> Path:
     """Runs that start within one second get a number behind the time."""
-    parent.mkdir(parents=True, exist_ok=True)
     for number in range(1, 1000):
         path = parent / (name if number == 1 else f"{name}-{number}")
-        try:
-            path.mkdir()
-        except FileExistsError:
-            continue
-        return path
-    raise FileExistsError(f"{parent / name}")
+        if not path.exists():
+            put_whole(aside, path)
+            return path
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), f"{parent / name}")

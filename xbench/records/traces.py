@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from xbench.records.files import put_whole, sync_file
+
 
 @dataclass(frozen=True)
 class TraceRow:
@@ -29,7 +31,7 @@ class TraceRow:
 
 
 def write_trace(path: Path, rows: Sequence[TraceRow]) -> None:
-    """Write a whole trace, renamed into place so that no half of one is ever seen."""
+    """Write a whole trace: no half of one is ever seen."""
     import pyarrow
     import pyarrow.parquet
 
@@ -40,7 +42,8 @@ def write_trace(path: Path, rows: Sequence[TraceRow]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".partial")
     pyarrow.parquet.write_table(pyarrow.table(columns, schema=schema), aside)
-    aside.replace(path)
+    sync_file(aside)
+    put_whole(aside, path)
 
 
 def read_trace(path: Path) -> list[TraceRow]:

@@ -42,7 +42,7 @@ class Cell:
         path: key path of the optimizer's table, to say where a cell comes from.
         adapt: what may give way, in this order, where it does not fit into memory.
         expect: `"oom"` if it is meant to run out of memory.
-        memory_limit: the experiment's own, as written.
+        memory_limit, timeout: the experiment's own, as written.
     """
 
     experiment: str
@@ -56,6 +56,7 @@ class Cell:
     adapt: tuple[Adaptable, ...] = ()
     expect: Literal["oom"] | None = None
     memory_limit: str | None = None
+    timeout: str | None = None
 
 
 @dataclass
@@ -154,6 +155,7 @@ class _Expander:
                     adapt=tuple(experiment.adapt if table.adapt is None else table.adapt),
                     expect=table.expect or experiment.expect,
                     memory_limit=experiment.memory_limit,
+                    timeout=experiment.timeout,
                 )
 
     def _check_titles(self, columns: list[Cell]) -> None:

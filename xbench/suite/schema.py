@@ -137,6 +137,7 @@ class Experiment(BaseModel):
         adapt: what may give way, and in which order, where a cell does not fit into memory.
         expect: `"oom"` for cells that are meant to run out of memory: only then they are as they should be.
         memory_limit: of these cells; the suite's holds as well.
+        timeout: of each of these cells, in place of the suite's.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -150,6 +151,7 @@ class Experiment(BaseModel):
     adapt: Adapt = Field(default_factory=list)
     expect: Literal["oom"] | None = None
     memory_limit: MemoryLimit | None = None
+    timeout: TimeLimit | None = None
 
 
 class Header(BaseModel):
@@ -157,6 +159,8 @@ class Header(BaseModel):
 
     Attributes:
         time_limit: of a whole run. What cannot end within it by its estimate is not begun.
+        timeout: of each cell: one that takes longer is ended, and counts as failed.
+        checkpoint_interval: how often a cell saves what it can be resumed from.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -168,6 +172,8 @@ class Header(BaseModel):
     ) = 1
     memory_limit: MemoryLimit | None = None
     time_limit: TimeLimit | None = None
+    timeout: TimeLimit | None = None
+    checkpoint_interval: TimeLimit = "1m"
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
     @field_validator("seeds")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-import statistics
+import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from xbench.memory.limits import calibrate_host_limit_again
 from xbench.memory.malloc import malloc_profile, release_free_memory
 from xbench.memory.profiler import profiler_for
 from xbench.records.schema import MemoryRecord, Times
+from xbench.training.checkpoint import Checkpoints, Stopped, resume
 from xbench.training.closure import AccumulatingClosure
 from xbench.training.events import CellResult, Prepared, Scores
 from xbench.training.footprint import model_bytes, optimizer_state_bytes, trained_bytes
@@ -43,18 +45,25 @@ def train_cell(
     scratch: str,
     import_dirs: Sequence[str] = (),
     features: FeatureFile | None = None,
-) -> CellResult:
+    checkpoint_every_s: float | None = None,
+    resume_from: Path | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> CellResult | None:
     """Train one cell, in this process.
 
     Args:
-        send: passes `Prepared`, `StepsDone` and `EpochDone` messages to the parent.
-        scratch: folder for the selected weights.
+        send: passes `Prepared`, `StepsDone`, `EpochDone` and `CheckpointWritten` messages to the parent.
+        scratch: folder for the selected weights and for checkpoints.
         import_dirs: folders that `module:attribute` components may be imported from.
         features: outputs of the model's frozen part for all images that are used, to train on in its place.
+        checkpoint_every_s: the least time between two checkpoints; None for none. An optimizer that does not
+            say that it is resumable has none in any case.
+        resume_from: a checkpoint of the same cell; one that cannot be used is passed over.
+        should_stop: asked after each step; the cell then saves itself and ends.
 
     Returns:
         The result: `done` with scores, `diverged` at a step, or `skipped` because the optimizer cannot
-        train this model.
+        train this model. None if it was stopped.
 
     Raises:
         XbenchError: the settings cannot be met; anything else is a fault of a component or of xbench.
@@ -70,24 +79,34 @@ def train_cell(
     split = split_examples(data, settings.training, settings.seed)
     if features is not None:
         _check_present(features, data, split)
-    trainer = assemble(
-        send, settings, data, model_spec, optimizer_spec, model, split, Path(scratch), features
-    )
+    every_s = checkpoint_every_s if optimizer_spec.resumable else None
+    checkpoints = Checkpoints(Path(scratch), every_s, should_stop)
+    trainer = assemble(send, settings, data, model_spec, optimizer_spec, model, split, checkpoints, features)
     warm_up(trainer)
     memory = _memory_before(trainer, optimizer_spec)
+    torch.manual_seed(settings.seed)  # for optimizers that draw; the warm-up must not have moved it
+    if resume_from is not None and optimizer_spec.resumable:
+        try:
+            resume(trainer, resume_from)
+        except Exception:  # what is damaged may raise anything
+            traceback.print_exc()
+            print(f"{resume_from} cannot be used: the cell begins anew", file=sys.stderr)
+            del trainer, model
+            again = (settings, data, scratch, import_dirs, features, checkpoint_every_s, None, should_stop)
+            return train_cell(send, *again)
     steps = trainer.steps_per_epoch * settings.training.epochs
-    send(Prepared(_ran(trainer), steps, settings.training.epochs, memory))
+    send(Prepared(_ran(trainer), steps, settings.training.epochs, memory, trainer.progress.steps))
     prepare_s = time.perf_counter() - started
 
-    torch.manual_seed(settings.seed)  # for optimizers that draw; the warm-up must not have moved it
     scores = selected_epoch = None
     status, reason = "done", ""
     try:
         selected_epoch = trainer.run()
         scores = _score(trainer)
+    except Stopped:
+        return None
     except Diverged as error:
         status, reason = "diverged", str(error)
-    recorder = trainer.recorder
     return CellResult(
         status=status,
         reason=reason,
@@ -97,7 +116,7 @@ def train_cell(
             training_s=trainer.training_s,
             evaluation_s=trainer.evaluation_s,
             prepare_s=prepare_s,
-            step_ms_median=1000 * statistics.median(recorder.wall_s),
+            checkpoints_s=checkpoints.spent_s or None,
         ),
         memory=_memory_after(trainer, memory),
     )
@@ -111,7 +130,7 @@ def assemble(
     optimizer_spec: OptimizerSpec,
     model: nn.Module,
     split: Split,
-    scratch: Path,
+    checkpoints: Checkpoints,
     features: FeatureFile | None = None,
 ) -> Trainer:
     """Put together what the training loop needs.
@@ -143,8 +162,9 @@ def assemble(
         seed=settings.seed,
         batch_size=batch_size,
         micro_batch=micro_batch,
-        weights_path=scratch / "selected.pt",
+        weights_path=checkpoints.folder / "selected.pt",
         send=send,
+        checkpoints=checkpoints,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -39,12 +40,14 @@ class Prepared:
     Attributes:
         ran: train_size, history_size, batch_size, micro_batch in effect.
         steps: of the whole training.
+        resumed_at: the step after which it goes on; 0 if it begins anew.
     """
 
     ran: dict[str, int | str | None]
     steps: int
     epochs: int
     memory: MemoryRecord
+    resumed_at: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,19 @@ class EpochDone:
     """An epoch was trained and validated."""
 
     record: EpochRecord
+
+
+@dataclass(frozen=True)
+class CheckpointWritten:
+    """What the training can go on from after a step. It counts once the folder is renamed to `place`."""
+
+    aside: Path
+    step: int
+
+    @property
+    def place(self) -> Path:
+        """Where it belongs."""
+        return self.aside.with_name(self.aside.name.removeprefix("."))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from xbench.components import registry
+from xbench.components.code import code_stamp
 from xbench.components.specs import ModelSpec
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile, FeatureWriter
@@ -114,7 +115,7 @@ def _key(
     parts = [
         _VERSION,
         [name, settings.model.params, registry.origin("model", name)],
-        registry.code_stamp(name, import_dirs),
+        code_stamp("model", name, tuple(import_dirs)),
         front.name,
         str(model),
         [spec.mean, spec.std],

@@ -17,6 +17,7 @@ from xbench.memory.malloc import exact_for_a_while
 from xbench.memory.phases import PhaseMeter
 from xbench.memory.profiler import StepProfiler
 from xbench.records.schema import EpochRecord
+from xbench.training.checkpoint import Checkpoints
 from xbench.training.closure import AccumulatingClosure
 from xbench.training.evaluation import Evaluation, evaluate
 from xbench.training.events import EpochDone
@@ -36,12 +37,31 @@ _AHEAD = 64
 
 
 @dataclass
+class Progress:
+    """How far a training has come.
+
+    Attributes:
+        epoch: in which it is, from 1; `in_epoch` steps of it are done, and `steps` in all.
+        losses: of the steps of this epoch.
+        selected: the epoch whose weights are kept, 0 before there is one; `least` is its criterion.
+    """
+
+    epoch: int = 1
+    in_epoch: int = 0
+    steps: int = 0
+    losses: list[float] = field(default_factory=list)
+    selected: int = 0
+    least: float = math.inf
+
+
+@dataclass
 class Trainer:
     """Everything that one cell's training holds.
 
     Attributes:
         batch_size, micro_batch: in examples, resolved to numbers.
         weights_path: where the selected epoch's weights are kept; on disk, so that they are no memory peak.
+        checkpoints: saves it now and then.
         breakdown: of the memory of the steps that were bracketed so far.
         training_s, evaluation_s: seconds so far.
     """
@@ -60,6 +80,8 @@ class Trainer:
     micro_batch: int
     weights_path: Path
     send: Callable[[Any], None]
+    checkpoints: Checkpoints
+    progress: Progress = field(default_factory=Progress)
     breakdown: Breakdown = field(default_factory=Breakdown)
     training_s: float = 0.0
     evaluation_s: float = 0.0
@@ -69,26 +91,34 @@ class Trainer:
         return math.ceil(len(self.split.train) / self.batch_size)
 
     def run(self) -> int:
-        """Train all epochs, and leave the selected epoch's weights in the model.
+        """Train what is left of all epochs, and leave the selected epoch's weights in the model.
 
         Returns:
             The selected epoch, from 1.
 
         Raises:
             Diverged: a loss is not finite.
+            Stopped: it was asked to stop.
         """
-        least, selected = math.inf, 0
-        for epoch in range(1, self.settings.epochs + 1):
-            record = self._validate(epoch, self.train_epoch(epoch))
+        progress = self.progress
+        while progress.epoch <= self.settings.epochs:
+            record = self._validate(progress.epoch, self.train_epoch(progress.epoch))
             self.send(EpochDone(record))
             criterion = self._criterion(record)
-            if criterion < least:  # the earliest epoch wins ties
-                least, selected = criterion, epoch
-                torch.save(self.model.state_dict(), self.weights_path)
-        if selected == 0:
+            if criterion < progress.least:  # the earliest epoch wins ties
+                progress.least, progress.selected = criterion, progress.epoch
+                self._keep_weights()
+            progress.epoch, progress.in_epoch, progress.losses = progress.epoch + 1, 0, []
+        if progress.selected == 0:
             return self.settings.epochs  # no criterion: the last weights stand
         self.model.load_state_dict(torch.load(self.weights_path, weights_only=True))
-        return selected
+        return progress.selected
+
+    def _keep_weights(self) -> None:
+        """A new file in place of the old one, which a checkpoint may hold on to."""
+        aside = self.weights_path.with_suffix(".partial")
+        torch.save(self.model.state_dict(), aside)
+        aside.replace(self.weights_path)
 
     def evaluate(self, indices: np.ndarray) -> Evaluation:
         """Evaluate the model as it stands; the time counts as evaluation.
@@ -106,40 +136,51 @@ class Trainer:
         return result
 
     def train_epoch(self, epoch: int) -> float:
-        """One pass over the training examples.
+        """One pass over the training examples, or what is left of it.
 
         Returns:
             The mean of the steps' losses.
         """
-        order = epoch_order(self.split.train, self.seed, epoch)
-        started = time.perf_counter()
-        losses = 0.0
+        order, progress = epoch_order(self.split.train, self.seed, epoch), self.progress
+        first = progress.in_epoch
+        self.start_clock()
         try:
-            for number in range(self.steps_per_epoch):
+            for number in range(first, self.steps_per_epoch):
                 batch = order[number * self.batch_size : (number + 1) * self.batch_size]
-                self._announce(order, number)
-                losses += self.train_step((epoch - 1) * self.steps_per_epoch + number + 1, epoch, batch)
-            losses += self.recorder.flush()
+                self._announce(order, number, number == first)
+                progress.losses += self.train_step(progress.steps + 1, epoch, batch)
+                progress.in_epoch, progress.steps = number + 1, progress.steps + 1
+                self.checkpoints.after_step(self)
+            progress.losses += self.recorder.flush()
         except Exception as error:
             self._flush_before(error)
             raise
         finally:
-            self.training_s += time.perf_counter() - started
-        return losses / self.steps_per_epoch
+            self.stop_clock()
+        # The sum is exact, so that it does not depend on when losses were flushed.
+        return math.fsum(progress.losses) / self.steps_per_epoch
 
-    def _announce(self, order: np.ndarray, number: int) -> None:
+    def start_clock(self) -> None:
+        """From here on, time counts as training."""
+        self._clock = time.perf_counter()
+
+    def stop_clock(self) -> None:
+        """Up to here, time counts as training."""
+        self.training_s += time.perf_counter() - self._clock
+
+    def _announce(self, order: np.ndarray, number: int, is_first: bool) -> None:
         """Tell of the examples that follow those told of before a step. Of a batch that is loaded in parts,
         the loader itself tells part by part."""
         if self.micro_batch < self.batch_size:
             return
         first, ahead = number * self.batch_size, max(_AHEAD, self.batch_size)
-        self.loader.announce(order[first + ahead if number else 0 : first + ahead + self.batch_size])
+        self.loader.announce(order[first if is_first else first + ahead : first + ahead + self.batch_size])
 
-    def train_step(self, step: int, epoch: int, batch: np.ndarray) -> float:
+    def train_step(self, step: int, epoch: int, batch: np.ndarray) -> list[float]:
         """One profiled step on the examples at `batch`.
 
         Returns:
-            The sum of the losses that were sent to the parent, of this and earlier steps; mostly 0.
+            The losses that were sent to the parent, of this and earlier steps; mostly none.
         """
         if step <= _BRACKETED_STEPS:
             self._bracketed_step(step, batch)

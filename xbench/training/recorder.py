@@ -35,26 +35,25 @@ class TraceRecorder:
         self._profiler, self._send = profiler, send
         self._pending: list[tuple[int, int, torch.Tensor, int]] = []
         self._sent_at = time.perf_counter()
-        self.wall_s: list[float] = []
         self.host_peak_bytes = 0
         self.device_peak_bytes: int | None = None
 
-    def add(self, step: int, epoch: int, loss: torch.Tensor, closures: int) -> float:
+    def add(self, step: int, epoch: int, loss: torch.Tensor, closures: int) -> list[float]:
         """Note a step that the profiler has just ended, and flush if the interval is over."""
         self._pending.append((step, epoch, loss, closures))
-        return self.flush() if time.perf_counter() - self._sent_at >= _INTERVAL_S else 0.0
+        return self.flush() if time.perf_counter() - self._sent_at >= _INTERVAL_S else []
 
-    def flush(self) -> float:
+    def flush(self) -> list[float]:
         """Send what is pending.
 
         Returns:
-            The sum of the losses sent.
+            The losses sent.
 
         Raises:
             Diverged: one of them is not finite; the rows are sent all the same.
         """
         if not self._pending:
-            return 0.0
+            return []
         profiles = self._profiler.collect()
         losses = torch.stack([loss for _, _, loss, _ in self._pending]).tolist()
         rows = tuple(
@@ -78,10 +77,9 @@ class TraceRecorder:
         for row in rows:
             if not math.isfinite(row.loss):
                 raise Diverged(f"the loss of step {row.step} is {row.loss}")
-        return math.fsum(losses)
+        return losses
 
     def _summarise(self, rows: tuple[TraceRow, ...]) -> None:
-        self.wall_s += [row.wall_s for row in rows]
         self.host_peak_bytes = max(self.host_peak_bytes, *(row.host_peak_bytes for row in rows))
         device_peaks = [row.device_peak_bytes for row in rows if row.device_peak_bytes is not None]
         if device_peaks:

@@ -1,0 +1,264 @@
+"""A cell that was stopped and goes on from its checkpoint is the cell that was never stopped."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from xbench import ModelSpec, OptimizerSpec
+from xbench.components import registry
+from xbench.training.cell import train_cell
+from xbench.training.events import CheckpointWritten, EpochDone, Prepared, StepsDone
+from xbench.training.settings import CellSettings, Choice, TrainingSettings
+
+STEPS_AN_EPOCH = 17
+
+
+class Net(nn.Module):
+    """Draws masks, normalises with running statistics, and keeps a buffer that its state dict leaves out."""
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.front = nn.Sequential(nn.Conv2d(3, 4, 5), nn.BatchNorm2d(4), nn.MaxPool2d(3), nn.ReLU())
+        self.drop = nn.Dropout(0.3)
+        self.head = nn.Linear(64, num_classes, bias=False)
+        self.register_buffer("seen", torch.zeros(()), persistent=False)
+
+    def forward(self, images):
+        if self.training:
+            self.seen += 1
+        return self.head(self.drop(self.front(images).flatten(1))) * (1 + 1e-3 * self.seen)
+
+
+def matrix_net(num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, num_classes, bias=False))
+
+
+class Drawing(torch.optim.SGD):
+    """Draws from every generator in each step."""
+
+    def step(self, closure):
+        loss = super().step(closure)
+        noise = random.random() + np.random.random() + torch.rand(()).item()
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.add_(1e-3 * noise)
+        return loss
+
+
+class Wide(torch.optim.Optimizer):
+    """Keeps state of more digits than its parameters have."""
+
+    def __init__(self, params, lr=1e-3):
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure):
+        loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                state = self.state[parameter]
+                state["sum"] = state.get("sum", torch.zeros_like(parameter, dtype=torch.float64))
+                state["sum"] += parameter.grad.double() / 3
+                parameter.add_(-group["lr"] * (state["sum"] * 1e9 % 1))
+        return loss
+
+
+@pytest.fixture(autouse=True)
+def small_components(monkeypatch):
+    specs = {
+        "net": ModelSpec(factory=Net),
+        "matrix": ModelSpec(factory=matrix_net),
+        "drawing": OptimizerSpec(factory=Drawing, resumable=True),
+        "wide": OptimizerSpec(factory=Wide, resumable=True),
+        "forgetful": OptimizerSpec(factory=torch.optim.SGD),
+    }
+    real_load = registry.load
+    monkeypatch.setattr(
+        registry, "load", lambda kind, name, dirs=(): specs.get(name) or real_load(kind, name, dirs)
+    )
+
+
+class Session:
+    """One process's share of a cell: until it is stopped after so many steps, or to its end."""
+
+    def __init__(self, settings, data, scratch, stop_after=None, resume_from=None):
+        self.rows, self.epochs, self.checkpoint, self.prepared = [], [], None, None
+        self._left = stop_after
+        scratch.mkdir(exist_ok=True)
+        self.result = train_cell(
+            self._hear,
+            settings,
+            data,
+            str(scratch),
+            checkpoint_every_s=1e6,
+            resume_from=resume_from,
+            should_stop=self._should_stop,
+        )
+
+    def _should_stop(self) -> bool:
+        if self._left is None:
+            return False
+        self._left -= 1
+        return self._left == 0
+
+    def _hear(self, message):
+        if isinstance(message, StepsDone):
+            self.rows += message.rows
+        elif isinstance(message, EpochDone):
+            self.epochs.append(message.record)
+        elif isinstance(message, Prepared):
+            self.prepared = message
+        elif isinstance(message, CheckpointWritten):
+            self.checkpoint = message.aside.rename(message.place)
+
+
+def cell(optimizer, params, model="net", **training) -> CellSettings:
+    defaults = {"epochs": 3, "batch_size": 5, "threads": 1}
+    return CellSettings(
+        Choice(model, {}), Choice(optimizer, params), TrainingSettings(**defaults | training), 3, "cpu"
+    )
+
+
+def assert_same(data, tmp_path, settings, *stops):
+    """The cell in one go, and stopped at these steps, are the same bit for bit."""
+    whole = Session(settings, data, tmp_path / "whole")
+    rows, epochs, checkpoint, done = [], [], None, 0
+    for stop in (*stops, None):
+        part = Session(settings, data, tmp_path / "parts", stop and stop - done, checkpoint)
+        assert part.prepared.resumed_at == done
+        rows, epochs, checkpoint, done = [*rows, *part.rows], [*epochs, *part.epochs], part.checkpoint, stop
+    assert [row.step for row in rows] == list(range(1, len(whole.rows) + 1))
+    assert [row.loss for row in rows] == [row.loss for row in whole.rows]
+    assert [row.closures for row in rows] == [row.closures for row in whole.rows]
+    assert epochs == whole.epochs
+    assert part.result.status == whole.result.status == "done"
+    assert part.result.selected_epoch == whole.result.selected_epoch
+    assert np.array_equal(part.result.scores.probabilities, whole.result.scores.probabilities)
+    assert part.result.scores.test_loss == whole.result.scores.test_loss
+    assert part.result.memory.optimizer_state_bytes == whole.result.memory.optimizer_state_bytes
+
+
+PARAMS = {
+    "sgd": {"lr": 0.01, "momentum": 0.9, "nesterov": True},
+    "adam": {"amsgrad": True},
+    "rmsprop": {"momentum": 0.5, "centered": True},
+    "lbfgs": {"history_size": 3, "max_iter": 3, "line_search_fn": "strong_wolfe"},
+    "drawing": {"lr": 0.01},
+}
+WITHOUT_DENSE_GRADIENTS = {"sparseadam"}
+OPTIMIZERS = sorted({*registry.registrations("optimizer"), "drawing", "wide"} - WITHOUT_DENSE_GRADIENTS)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer(tiny_data, tmp_path, optimizer):
+    model = "matrix" if optimizer == "muon" else "net"
+    assert_same(tiny_data, tmp_path, cell(optimizer, PARAMS.get(optimizer, {}), model), 5, 2 * STEPS_AN_EPOCH)
+
+
+@pytest.mark.parametrize(
+    "stop", [1, 2, STEPS_AN_EPOCH - 1, STEPS_AN_EPOCH, STEPS_AN_EPOCH + 1, 3 * STEPS_AN_EPOCH]
+)
+def test_wherever_it_is_stopped(tiny_data, tmp_path, stop):
+    assert_same(tiny_data, tmp_path, cell("adam", {}), stop)
+
+
+@pytest.mark.parametrize("selection", ["validation_loss", "last", "test_loss"])
+def test_whatever_selects(tiny_data, tmp_path, selection):
+    assert_same(tiny_data, tmp_path, cell("sgd", {"lr": 0.05}, selection=selection), 20, 40)
+
+
+def test_full_batches_of_parts(tiny_data, tmp_path):
+    settings = cell("lbfgs", PARAMS["lbfgs"], "matrix", batch_size="full", micro_batch=16, epochs=6)
+    assert_same(tiny_data, tmp_path, settings, 1, 4)
+
+
+def test_double_precision_and_oversampling(tiny_data, tmp_path):
+    settings = cell("adam", {}, dtype="float64", balance="oversample", class_weights={"dark": 2.0})
+    assert_same(tiny_data, tmp_path, settings, 7)
+
+
+def test_times_go_on(tiny_data, tmp_path):
+    first = Session(cell("sgd", {}), tiny_data, tmp_path / "s", stop_after=20)
+    second = Session(cell("sgd", {}), tiny_data, tmp_path / "s", resume_from=first.checkpoint)
+    of_first_s = sum(row.wall_s for row in first.rows)
+    assert second.result.time.training_s > of_first_s + sum(row.wall_s for row in second.rows)
+    assert second.result.time.checkpoints_s > 0
+    assert second.result.memory.activations_bytes is not None  # of the first steps, which it did not see
+
+
+def test_an_optimizer_that_does_not_say_so_begins_anew(tiny_data, tmp_path):
+    first = Session(cell("forgetful", {"lr": 0.01}), tiny_data, tmp_path / "s", stop_after=20)
+    assert (first.result, first.checkpoint) == (None, None)
+    other = Session(cell("sgd", {"lr": 0.01}), tiny_data, tmp_path / "s", stop_after=20).checkpoint
+    second = Session(cell("forgetful", {"lr": 0.01}), tiny_data, tmp_path / "s", resume_from=other)
+    assert second.prepared.resumed_at == 0
+
+
+@pytest.mark.parametrize("name", ["model.pt", "state.pt", "selected.pt"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "noise"])
+def test_a_damaged_checkpoint_begins_anew(tiny_data, tmp_path, name, damage):
+    settings = cell("adam", {})
+    checkpoint = Session(settings, tiny_data, tmp_path / "s", stop_after=20).checkpoint
+    path = checkpoint / name
+    content = path.read_bytes()
+    path.unlink()  # and not written to: other files may be links to it
+    if damage != "missing":
+        path.write_bytes(
+            {"empty": b"", "cut": content[: len(content) // 2], "noise": b"\x80\x02" * 500}[damage]
+        )
+    again = Session(settings, tiny_data, tmp_path / "s", resume_from=checkpoint)
+    whole = Session(settings, tiny_data, tmp_path / "whole")
+    assert again.result.status == "done"
+    assert [row.loss for row in again.rows][-10:] == [row.loss for row in whole.rows][-10:]
+    assert np.array_equal(again.result.scores.probabilities, whole.result.scores.probabilities)
+
+
+class Evil:
+    """What a pickle would run."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.mark.parametrize("name", ["model.pt", "state.pt"])
+def test_nothing_in_a_checkpoint_is_run(tiny_data, tmp_path, name):
+    checkpoint = Session(cell("adam", {}), tiny_data, tmp_path / "s", stop_after=20).checkpoint
+    torch.save({"state": Evil(str(tmp_path / "run"))}, checkpoint / name)
+    again = Session(cell("adam", {}), tiny_data, tmp_path / "s", resume_from=checkpoint)
+    assert again.prepared.resumed_at == 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_saved_now_and_then(tiny_data, tmp_path):
+    steps = []
+
+    def hear(message):
+        if isinstance(message, CheckpointWritten):
+            steps.append(message.step)
+            message.aside.rename(message.place)
+
+    train_cell(hear, cell("sgd", {}), tiny_data, str(tmp_path), checkpoint_every_s=1e-9)
+    assert len(steps) >= 2
+    assert steps == sorted(set(steps))
+
+
+def test_a_disk_that_is_full_stops_nothing(tiny_data, tmp_path, monkeypatch, capsys):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("xbench.training.checkpoint.sync_file", full)
+    result = train_cell(
+        lambda message: None, cell("sgd", {}), tiny_data, str(tmp_path), checkpoint_every_s=1e-9
+    )
+    assert result.status == "done"
+    assert "no checkpoint at step 1: " in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["selected.pt"]

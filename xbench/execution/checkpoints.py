@@ -1,0 +1,64 @@
+"""A cell's checkpoints, as the listening process keeps them: with all that it had heard of the cell."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from xbench.execution.heard import Heard
+from xbench.execution.job import Job
+from xbench.records.files import put_whole, write_whole
+from xbench.records.schema import EpochRecord
+from xbench.records.traces import read_trace, write_trace
+from xbench.training.events import CheckpointWritten
+
+_TRACE, _REST = "trace.parquet", "heard.json"
+
+
+def keep(written: CheckpointWritten, job: Job, heard: Heard) -> None:
+    """Let a checkpoint count that a cell has written, in place of those before it.
+
+    Raises:
+        OSError: it cannot be kept; the one before it still counts.
+    """
+    write_trace(written.aside / _TRACE, heard.trace)
+    rest = {
+        "identity": _identity(job),
+        "epochs": [epoch.model_dump() for epoch in heard.epochs],
+        "resumed_at": heard.resumed_at,
+    }
+    write_whole(written.aside / _REST, json.dumps(rest).encode())
+    shutil.rmtree(written.place, ignore_errors=True)
+    put_whole(written.aside, written.place)
+    for older in written.place.parent.glob("step-*"):
+        if older != written.place:
+            shutil.rmtree(older, ignore_errors=True)
+
+
+def recall(folder: Path, job: Job) -> Heard:
+    """What a cell can go on from. What cannot be used is removed.
+
+    Args:
+        folder: of the cell's checkpoints.
+    """
+    kept = sorted(folder.glob("step-*"))
+    for checkpoint in reversed(kept):
+        try:
+            rest = json.loads((checkpoint / _REST).read_bytes())
+            if rest["identity"] != _identity(job):
+                break
+            epochs = [EpochRecord.model_validate(epoch) for epoch in rest["epochs"]]
+            resumed_at = [int(step) for step in rest["resumed_at"]]
+            return Heard(checkpoint, read_trace(checkpoint / _TRACE), epochs, resumed_at)
+        except (OSError, ValueError, KeyError, TypeError):  # damaged: pyarrow's errors are of these kinds
+            continue
+    shutil.rmtree(folder, ignore_errors=True)
+    return Heard()
+
+
+def _identity(job: Job) -> str:
+    """Of the very training that is resumed, with the sizes that were fitted."""
+    features = job.features.folder.name if job.features else ""
+    return hashlib.sha256(repr((job.settings, job.data.fingerprint, features)).encode()).hexdigest()

@@ -1,0 +1,101 @@
+"""What earlier runs of a suite have left, and what of it need not be done again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from xbench.errors import XbenchError
+from xbench.records.schema import CellRecord, PlannedCell, RunRecord
+from xbench.records.store import RunFolder, runs_of_suite
+from xbench.suite.reader import Suite
+
+# Of one cell, in one run: what fails so often is not tried again unless somebody asks for a fresh run.
+MOST_ATTEMPTS = 4
+
+
+def is_settled(record: CellRecord) -> bool:
+    """Whether a cell's last record is the end of it, as far as its run is concerned."""
+    if record.is_failure:
+        return record.attempt >= MOST_ATTEMPTS
+    return not record.waits_for
+
+
+@dataclass(frozen=True)
+class History:
+    """Earlier runs of a suite.
+
+    Attributes:
+        same: the latest run that was asked for in the same words; None if there is none.
+        run, records: what it declared, and the last record of each of its cells.
+        others: all runs but this one, the latest first.
+    """
+
+    same: RunFolder | None = None
+    run: RunRecord | None = None
+    records: dict[str, CellRecord] = field(default_factory=dict)
+    others: tuple[RunFolder, ...] = ()
+
+    @classmethod
+    def of(cls, results: Path, suite: Suite) -> History:
+        """Look for them. Runs that cannot be read are passed over."""
+        same, others = None, []
+        for folder in runs_of_suite(results, suite.header.name):
+            if same is None and _is_same(folder, suite):
+                same = folder
+            else:
+                others.append(folder)
+        if same is None:
+            return cls(others=tuple(others))
+        run, records = same.read()
+        return cls(same, run, {record.cell_id: record for record in records}, tuple(others))
+
+    def declares(self, cells: Sequence[PlannedCell]) -> bool:
+        """Whether the run that was asked for in the same words is of these very cells: neither data, code nor
+        versions have changed."""
+        return self.run is not None and self.run.cells == list(cells)
+
+    def is_settled(self, cell_id: str) -> bool:
+        """Whether a cell of that run need not be run again."""
+        return cell_id in self.records and is_settled(self.records[cell_id])
+
+    def attempts(self, cell_id: str) -> int:
+        """How often a cell of that run was tried."""
+        return self.records[cell_id].attempt if cell_id in self.records else 0
+
+    def take_over(self, cells: Sequence[PlannedCell], folder: RunFolder) -> dict[str, CellRecord]:
+        """Copy what other runs have of these cells into a new run: those that ended as they should, with
+        their traces, and the checkpoints of those that were in hand.
+
+        Returns:
+            The records, by cell.
+        """
+        wanted = {cell.cell_id: cell for cell in reversed(cells)}
+        taken: dict[str, CellRecord] = {}
+        for other in (self.same, *self.others) if self.same else self.others:
+            try:
+                _, records = other.read()
+            except XbenchError:
+                continue
+            for record in records:
+                cell = wanted.get(record.cell_id)
+                if cell is None or record.cell_id in taken:
+                    continue
+                if not record.is_failure and record.status != "skipped":
+                    named = {"experiment": cell.experiment, "column": cell.column}
+                    taken[cell.cell_id] = folder.adopt(record.model_copy(update=named), other)
+            for cell_id in wanted.keys() - taken.keys():
+                theirs, ours = other.checkpoint_folder(cell_id), folder.checkpoint_folder(cell_id)
+                if theirs.is_dir() and not ours.exists():
+                    shutil.move(theirs, ours)
+        return taken
+
+
+def _is_same(folder: RunFolder, suite: Suite) -> bool:
+    try:
+        text = (folder.path / "suite.toml").read_bytes()
+        return text == suite.text.encode() and folder.read_run().changes == list(suite.changes)
+    except (OSError, XbenchError):
+        return False

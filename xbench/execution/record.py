@@ -1,0 +1,158 @@
+"""A cell's record, from what was asked for, what was heard of it, and how it ended."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from datetime import UTC, datetime
+
+from xbench.components.registry import Kind, origin
+from xbench.errors import WeightsNotFound
+from xbench.execution.heard import Heard
+from xbench.execution.job import Job
+from xbench.isolation.run import Ending
+from xbench.memory.exhaustion import failed_allocation_bytes
+from xbench.records.schema import (
+    CellRecord,
+    Component,
+    DataRecord,
+    FeaturesRecord,
+    MemoryRecord,
+    Metrics,
+    PlannedCell,
+    Status,
+    Times,
+)
+from xbench.records.traces import TraceRow
+from xbench.training.events import CellResult, Scores
+from xbench.training.metrics import classification_metrics
+from xbench.training.settings import Choice
+
+
+def make_record(
+    job: Job, planned: PlannedCell, heard: Heard, ending: Ending, started_at: str, log_note: str = ""
+) -> CellRecord:
+    """The record of an attempt.
+
+    Args:
+        log_note: where more is to be read of an error.
+    """
+    result: CellResult | None = ending.value
+    status, reason = _status(ending)
+    if status == "error":
+        reason += log_note
+    settings, training = job.settings, job.settings.training
+    return CellRecord(
+        cell_id=planned.cell_id,
+        experiment=planned.experiment,
+        column=planned.column,
+        model=_component("model", settings.model).model_copy(
+            update={"stand_in": job.model.stand_in, "weights": job.model.weights}
+        ),
+        dataset=_data_record(job),
+        optimizer=_component("optimizer", settings.optimizer),
+        seed=settings.seed,
+        status=status,
+        reason=reason,
+        expect=job.cell.expect,
+        settings=training.model_dump(),
+        requested=job.requested,
+        ran=heard.prepared.ran if heard.prepared else {},
+        fitted=job.fitted,
+        metrics=_metrics(job, result.scores if result else None),
+        features=_features(job),
+        time=(result.time if result else Times()).model_copy(
+            update={
+                "features_s": job.features_s or None,
+                "estimated_s": job.estimated_s,
+                "step_ms_median": _median_ms(heard.trace) if status in ("done", "diverged") else None,
+            }
+        ),
+        memory=_memory(job, heard, result, ending),
+        epochs=heard.epochs,
+        selected_epoch=result.selected_epoch if result else None,
+        closures=sum(row.closures for row in heard.trace),
+        steps=len(heard.trace),
+        device={**job.machine.device_facts, "threads": training.threads or job.machine.threads},
+        resumed_at=heard.resumed_at,
+        started_at=started_at,
+        ended_at=now(),
+    )
+
+
+def _median_ms(trace: list[TraceRow]) -> float | None:
+    return 1000 * statistics.median(row.wall_s for row in trace) if trace else None
+
+
+def _component(kind: Kind, choice: Choice) -> Component:
+    return Component(name=choice.name, origin=origin(kind, choice.name), params=choice.params)
+
+
+def _status(ending: Ending) -> tuple[Status, str]:
+    if ending.outcome == "returned" and ending.value is None:
+        return "error", "somebody asked its process to end"
+    if ending.outcome == "returned":
+        return ending.value.status, ending.value.reason
+    if ending.outcome == "timeout":
+        return "timeout", ending.reason
+    if isinstance(ending.error, WeightsNotFound):  # they were there when the run began
+        return "skipped", ending.reason
+    return ("oom" if ending.out_of_memory else "error"), ending.reason
+
+
+def _data_record(job: Job) -> DataRecord:
+    data = job.data
+    labels = [data.classes[label] for label in data.labels]
+    splits = ["test" if is_test else "train" for is_test in data.is_test]
+    counts = Counter(f"{split}/{label}" for split, label in zip(splits, labels, strict=True))
+    return DataRecord(
+        requested=job.resolved.requested,
+        name=data.name,
+        origin=origin("dataset", data.name),
+        params=job.resolved.choice.params,
+        stand_in=data.stand_in,
+        fingerprint=data.fingerprint,
+        counts=dict(sorted(counts.items())),
+        unreadable=list(data.unreadable),
+        notes=list(data.notes),
+    )
+
+
+def _features(job: Job) -> FeaturesRecord:
+    if job.features is None:
+        return FeaturesRecord(note=job.features_note)
+    return FeaturesRecord(precision=job.features.precision, shape=list(job.features.shape))
+
+
+def _metrics(job: Job, scores: Scores | None) -> Metrics:
+    if scores is None:
+        return Metrics()
+    positive = job.data.classes.index(job.data.positive)
+    return classification_metrics(
+        scores.probabilities, scores.labels, positive, scores.train_accuracy, scores.test_loss
+    )
+
+
+def _memory(job: Job, heard: Heard, result: CellResult | None, ending: Ending) -> MemoryRecord:
+    """What was measured, or for a cell that died what its messages tell."""
+    measured = result.memory if result else MemoryRecord()
+    if measured.peak_host_bytes is None and heard.prepared is not None:
+        device_peaks = [r.device_peak_bytes for r in heard.trace if r.device_peak_bytes is not None]
+        measured = heard.prepared.memory.model_copy(
+            update={
+                "peak_host_bytes": max((row.host_peak_bytes for row in heard.trace), default=None),
+                "peak_device_bytes": max(device_peaks, default=None),
+            }
+        )
+    return measured.model_copy(
+        update={
+            "limit_bytes": job.memory_limit_bytes,
+            "exhausted": ending.exhaustion,
+            "failed_allocation_bytes": failed_allocation_bytes(ending.reason) if ending.exhaustion else None,
+        }
+    )
+
+
+def now() -> str:
+    """The time, as records have it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

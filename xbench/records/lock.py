@@ -1,0 +1,44 @@
+"""One run at a time in the results of a suite."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from xbench.errors import XbenchError
+
+# File systems without locks, network ones mostly.
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+@contextmanager
+def sole_run(folder: Path) -> Iterator[None]:
+    """Hold the folder of a suite's runs for this process. The system lets go of it when the process ends,
+    however it does.
+
+    Raises:
+        XbenchError: another process holds it.
+        OSError: it cannot be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip()
+            raise XbenchError(
+                f"another run of this suite is at work in {folder}{f' (process {holder})' if holder else ''}",
+                hint="wait until it has ended, or choose another folder with --out",
+            ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield

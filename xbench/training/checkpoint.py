@@ -1,0 +1,169 @@
+"""Saving what a training run can go on from, and going on from it.
+
+A checkpoint is a folder: `model.pt`, `state.pt` (optimizer, random state, position, sums) and the weights
+that are selected so far. It is written aside, and counts once whoever listens to this process has renamed it,
+with the trace that it had heard until then. Only plain values are in it: it is read with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from xbench.memory.phases import StepPhases
+from xbench.records.files import sync_file, sync_folder
+from xbench.training.events import CheckpointWritten
+
+if TYPE_CHECKING:
+    from xbench.training.loop import Trainer
+
+# Saving takes at most this share of a run's time: where the state is large, it is done more rarely.
+_MOST_OF_TIME = 0.05
+
+
+class Stopped(Exception):
+    """The run was asked to stop, and did, after saving what it can go on from."""
+
+
+@dataclass
+class Checkpoints:
+    """When a run saves itself, and where.
+
+    Attributes:
+        folder: of the run's checkpoints, and its alone.
+        every_s: the least time between two; None for none at all.
+        should_stop: whether the run was asked to end.
+        spent_s: seconds that saving took.
+    """
+
+    folder: Path
+    every_s: float | None = None
+    should_stop: Callable[[], bool] = lambda: False
+    spent_s: float = 0.0
+    _last: float = field(default_factory=time.perf_counter)
+    _wait_s: float = 0.0
+
+    def after_step(self, trainer: Trainer) -> None:
+        """Save the run, if it is time, or it is to stop.
+
+        Raises:
+            Stopped: it is to stop.
+        """
+        is_to_stop = self.should_stop()
+        if self.every_s is not None and (is_to_stop or time.perf_counter() - self._last >= self._due_s):
+            self._save(trainer)
+        if is_to_stop:
+            raise Stopped
+
+    @property
+    def _due_s(self) -> float:
+        return max(self.every_s, self._wait_s)
+
+    def _save(self, trainer: Trainer) -> None:
+        trainer.progress.losses += trainer.recorder.flush()  # who listens must have heard of every step
+        trainer.stop_clock()
+        started = time.perf_counter()
+        aside = self.folder / f".step-{trainer.progress.steps:09}"
+        try:
+            _write(trainer, aside, self.spent_s)
+            trainer.send(CheckpointWritten(aside, trainer.progress.steps))
+        except (OSError, RuntimeError) as error:  # torch says the latter where a disk is full
+            # A run that cannot be resumed is better than none.
+            print(f"no checkpoint at step {trainer.progress.steps}: {error}", file=sys.stderr)
+            shutil.rmtree(aside, ignore_errors=True)
+        self._last = time.perf_counter()
+        self.spent_s += self._last - started
+        self._wait_s = (self._last - started) / _MOST_OF_TIME
+        trainer.start_clock()
+
+
+def _write(trainer: Trainer, folder: Path, spent_s: float) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    model, recorder, progress = trainer.model, trainer.recorder, trainer.progress
+    state = {
+        "optimizer": trainer.optimizer.state_dict(),
+        "random": _random_state(),
+        "progress": asdict(progress),
+        "spent_s": [trainer.training_s, trainer.evaluation_s, spent_s],
+        "peaks": [recorder.host_peak_bytes, recorder.device_peak_bytes],
+        "breakdown": asdict(trainer.breakdown),
+    }
+    # Two files: beside its own parameters, the process that goes on holds one of them at a time.
+    for name, content in {"model.pt": _model_state(model), "state.pt": state}.items():
+        torch.save(content, folder / name)
+        sync_file(folder / name)
+    if progress.selected:
+        os.link(trainer.weights_path, folder / trainer.weights_path.name)
+    sync_folder(folder)
+
+
+def resume(trainer: Trainer, folder: Path) -> None:
+    """Bring a trainer that has not begun to where a checkpoint was written.
+
+    Raises:
+        Exception: of any kind, where the checkpoint is damaged or does not fit; the trainer is of no use
+            then.
+    """
+    model = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
+    trainer.model.load_state_dict(model["state"])
+    buffers = dict(trainer.model.named_buffers())
+    for name, value in model["unsaved_buffers"].items():
+        buffers[name].copy_(value)
+    del model
+    state = torch.load(folder / "state.pt", weights_only=True)
+    _restore_optimizer(trainer.optimizer, state["optimizer"])
+    trainer.progress.__dict__.update(state["progress"])
+    trainer.training_s, trainer.evaluation_s, trainer.checkpoints.spent_s = state["spent_s"]
+    trainer.recorder.host_peak_bytes, trainer.recorder.device_peak_bytes = state["peaks"]
+    phases = state["breakdown"].pop("phases")
+    trainer.breakdown.__dict__.update(state["breakdown"], phases=phases and StepPhases(**phases))
+    if trainer.progress.selected:
+        kept = trainer.weights_path
+        kept.unlink(missing_ok=True)
+        os.link(folder / kept.name, kept)
+    _restore_random_state(state["random"])
+
+
+def _model_state(model: torch.nn.Module) -> dict[str, Any]:
+    state = model.state_dict()
+    unsaved = {name: buffer for name, buffer in model.named_buffers() if name not in state}
+    return {"state": dict(state), "unsaved_buffers": unsaved}
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    optimizer.load_state_dict(saved)
+    if type(optimizer).load_state_dict is torch.optim.Optimizer.load_state_dict:
+        # It converts states to the parameters' dtype, which would not be what they were.
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        optimizer.state.update({parameters[index]: state for index, state in saved["state"].items()})
+
+
+def _random_state() -> dict[str, Any]:
+    """Of all generators that a component may draw from, in plain values."""
+    kind, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],
+        "python": random.getstate(),
+    }
+
+
+def _restore_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    random.setstate(state["python"])
