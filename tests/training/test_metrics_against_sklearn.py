@@ -124,9 +124,7 @@ def test_auc_of_more_classes_is_the_mean_of_one_against_rest(case):
     scores = scores / scores.sum(axis=1, keepdims=True)
     each = [auc_by_pairs(scores[:, c], labels == c) for c in range(width)]
     assert found == pytest.approx(np.mean(each), rel=1e-12)
-    assert found == pytest.approx(
-        roc_auc_score(labels, scores, multi_class="ovr"), rel=1e-12
-    )
+    assert found == pytest.approx(roc_auc_score(labels, scores, multi_class="ovr"), rel=1e-12)
 
 
 @pytest.mark.parametrize("positive", [0, 1])
