@@ -84,7 +84,7 @@ LIGHT_ROOMS = {
     "units",
 }
 LIGHT_MEMORY = {"cgroups.py", "devices.py", "exhaustion.py", "host.py", "limits.py", "machine.py"}
-LIGHT_TRAINING = {"settings.py", "events.py", "metrics.py", "splits.py"}
+LIGHT_TRAINING = {"settings.py", "events.py", "metrics.py", "seeding.py", "splits.py"}
 
 
 def room_of(path: Path) -> str:

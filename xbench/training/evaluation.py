@@ -17,7 +17,7 @@ from xbench.training.objective import Objective
 class Evaluation:
     """Attributes:
     loss: the training objective on these examples.
-    probabilities: (n, classes) float32 softmax outputs.
+    probabilities: (n, classes) softmax outputs, as precise as training.
     labels: (n,) int64.
     """
 
@@ -27,6 +27,9 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
+        """Share of the examples whose highest score is their class's; NaN if a score is."""
+        if np.isnan(self.probabilities).any():
+            return float("nan")
         return float((self.probabilities.argmax(axis=1) == self.labels).mean())
 
 
@@ -38,7 +41,7 @@ def evaluate(
     model.eval()
     summed = torch.zeros((), dtype=torch.float64)
     # In place from the start: small blocks that stay between large ones that go would break up the heap.
-    probabilities = torch.empty(len(indices), objective.classes)
+    probabilities = torch.empty(len(indices), objective.classes, dtype=objective.dtype)
     labels = torch.empty(len(indices), dtype=torch.int64)
     start = 0
     for images, part_labels in loader.parts(indices, chunk):

@@ -7,11 +7,14 @@ parts of a batch without changing its value.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch.nn import functional
+
+from xbench.errors import XbenchError
 
 
 class Objective:
@@ -21,6 +24,10 @@ class Objective:
         labels: (examples,) all labels of the dataset.
         classes: class names, in the order of labels.
         class_weights: weight by class name; 1 where not named.
+        dtype: of logits and losses.
+
+    Raises:
+        XbenchError: a weight is 0 or infinite in `dtype`.
     """
 
     def __init__(
@@ -32,9 +39,14 @@ class Objective:
         dtype: torch.dtype,
     ):
         weights = [class_weights.get(name, 1.0) for name in classes]
-        self.classes = len(classes)
+        self.classes, self.dtype = len(classes), dtype
         self._example_weights = np.array(weights)[labels]
         self._class_weights = torch.tensor(weights, dtype=dtype, device=device)
+        for name, weight, held in zip(classes, weights, self._class_weights.tolist(), strict=True):
+            if not 0 < held < math.inf:  # a loss of 0 or NaN would look like the model's
+                raise XbenchError(
+                    f"the class weight {weight} of {name} is {held} in {str(dtype).removeprefix('torch.')}"
+                )
 
     def total_weight(self, indices: np.ndarray) -> float:
         """Sum of the weights of a batch: the divisor of its loss."""

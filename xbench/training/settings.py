@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Storage = Literal["uint8", "float32"]
 Features = Literal["auto", "float32", "bfloat16", "off"]
 Count = Annotated[int, Field(strict=True, ge=1)]
+Weight = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 
 
 class TrainingSettings(BaseModel):
@@ -37,6 +38,8 @@ class TrainingSettings(BaseModel):
         memory_format: of image batches; channels-last is faster for convolutions, contiguous is what a
             plain PyTorch loop has.
         threads: of torch's CPU pool; None for torch's choice.
+        deterministic: on CUDA, use deterministic algorithms alone, at a cost in speed; an operation that has
+            none is then an error. On a CPU results are the same either way.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,7 +48,7 @@ class TrainingSettings(BaseModel):
     validation: float = Field(0.1, strict=True, ge=0.0, le=0.5)
     selection: Literal["validation_loss", "test_loss", "last"] = "validation_loss"
     balance: Literal["none", "oversample"] = "none"
-    class_weights: dict[str, Annotated[float, Field(strict=True, gt=0)]] = Field(default_factory=dict)
+    class_weights: dict[str, Weight] = Field(default_factory=dict)
     epochs: Count = 1
     batch_size: Count | Literal["full"] = 32
     micro_batch: Count | Literal["full", "auto"] = "full"
@@ -53,6 +56,7 @@ class TrainingSettings(BaseModel):
     features: Features = "auto"
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
     threads: Count | None = None
+    deterministic: Annotated[bool, Field(strict=True)] = False
 
     @model_validator(mode="after")
     def _selection_has_its_data(self) -> Self:

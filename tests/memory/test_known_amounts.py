@@ -1,0 +1,108 @@
+"""What is recorded of memory against children that hold known amounts."""
+
+from __future__ import annotations
+
+import os
+
+import known_jobs as jobs
+import pytest
+
+from xbench.isolation.child import Limits
+from xbench.isolation.run import run_in_child
+from xbench.training.settings import Choice
+
+MB = jobs.MB
+# Of the kernel's count of pages, which it batches thread by thread, and of the interpreter's own blocks.
+TOLERANCE = 3 * MB
+# And of what a cell does at its first step.
+CELL_TOLERANCE = 8 * MB
+
+# Each kind of step, and its peak above the base, in the amount that it takes.
+STEPS = (
+    ("freed", 1),
+    ("kept", 1),
+    ("freed", 2),
+    ("shared", 3),
+    ("kept", 2),
+    ("shared", 4),
+    ("dropped", 2),  # it began with all
+    ("freed", 1),
+    ("shared", 2),
+)
+
+
+@pytest.fixture(autouse=True)
+def resettable():
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("this system does not let a process reset its peak")
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "malloc"), [(5, "exact"), (40, "exact"), (250, "exact"), (40, "fast"), (150, "fast")]
+)
+def test_a_steps_peak_is_what_it_holds(megabytes, malloc):
+    """With the fast settings of malloc, of blocks that they do not keep."""
+    kinds, amounts = zip(*STEPS, strict=True)
+    limits = Limits(malloc=malloc, threads=1)
+    ending = run_in_child(jobs.rises_of_steps, megabytes, kinds, limits=limits)
+    assert ending.value == pytest.approx([amount * megabytes * MB for amount in amounts], abs=TOLERANCE)
+
+
+TRAINED, FROZEN, BUFFER = 10_000_000, 3_000_000, 1_000_000
+LAST = 3 * 16 * 16 * 2 + 2
+TENSORS = 3  # of parameters that are trained: two of the last layer, and the ballast
+
+
+class TestCell:
+    """A whole cell, in a process of its own."""
+
+    @pytest.fixture
+    def cell(self, tiny_data, tmp_path):
+        def run(name, params, **training):
+            model = {"trained": TRAINED, "frozen": FROZEN, "buffer": BUFFER}
+            training = {"validation": 0.0, "selection": "last", "train_size": 40, "batch_size": 10} | training
+            ending = run_in_child(
+                jobs.train_ballast,
+                model,
+                Choice(name, params),
+                tiny_data,
+                str(tmp_path),
+                training,
+                limits=Limits(threads=1),
+            )
+            assert ending.outcome == "returned", ending.stderr
+            assert ending.value.status == "done"
+            return ending.value.memory
+
+        return run
+
+    @pytest.mark.parametrize(
+        ("name", "params", "vectors", "counters"),
+        [
+            ("sgd", {}, 0, 0),
+            ("sgd", {"momentum": 0.9}, 1, 0),
+            ("rmsprop", {}, 1, 1),
+            ("adagrad", {}, 1, 1),
+            ("adam", {}, 2, 1),
+            ("adam", {"amsgrad": True}, 3, 1),
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_is_exact(self, cell, name, params, vectors, counters, dtype):
+        """Counters are the numbers of steps that torch keeps of each parameter, in 4 bytes."""
+        memory = cell(name, params, dtype=dtype)
+        size = 4 if dtype == "float32" else 8
+        vector_bytes = size * (TRAINED + LAST)
+        assert memory.parameters_bytes == vector_bytes + size * (FROZEN + BUFFER)
+        assert memory.gradients_bytes == vector_bytes
+        assert memory.optimizer_state_bytes == vectors * vector_bytes + 4 * counters * TENSORS
+        assert memory.state_vectors == memory.optimizer_state_bytes / vector_bytes
+        assert memory.expected_state_vectors == vectors
+
+        # Adagrad's state stands before the first step; what an update takes on top is torch's affair.
+        added = 1 + (0 if name == "adagrad" else vectors)
+        work_bytes = memory.optimizer_work_bytes
+        assert 0 <= work_bytes <= (0.1 if name == "sgd" else 3) * vector_bytes
+        rise_bytes = memory.peak_host_bytes - memory.base_host_bytes
+        assert rise_bytes == pytest.approx(added * vector_bytes + work_bytes, abs=CELL_TOLERANCE)
