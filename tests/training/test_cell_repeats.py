@@ -14,9 +14,6 @@ from xbench import ModelSpec, OptimizerSpec
 from xbench.components import registry
 from xbench.training import recorder
 
-NOT_YET_EXACT = pytest.mark.xfail(strict=True, reason="sums are rounded as rows are sent")
-NOT_YET_SEEDED = pytest.mark.xfail(strict=True, reason="cells seed torch alone")
-
 
 class Noisy(torch.optim.SGD):
     """Draws a number in each step, and adds it to the weights."""
@@ -47,9 +44,7 @@ def specs(monkeypatch):
     )
 
 
-@pytest.mark.parametrize(
-    "interval_s", [pytest.param(0.0, marks=NOT_YET_EXACT), math.inf], ids=["each step", "at the end"]
-)
+@pytest.mark.parametrize("interval_s", [0.0, math.inf], ids=["each step", "at the end"])
 def test_an_epochs_loss_is_exact_however_its_rows_are_sent(tiny_data, tmp_path, monkeypatch, interval_s):
     monkeypatch.setattr(recorder, "_INTERVAL_S", interval_s)
     found = SmallCell(tiny_data, tmp_path, epochs=8, batch_size=3, dtype="float64")
@@ -59,9 +54,7 @@ def test_an_epochs_loss_is_exact_however_its_rows_are_sent(tiny_data, tmp_path, 
         assert epoch.train_loss == math.fsum(losses) / len(losses)
 
 
-@pytest.mark.parametrize(
-    "source", [pytest.param(name, marks=() if name == "torch" else NOT_YET_SEEDED) for name in SOURCES]
-)
+@pytest.mark.parametrize("source", SOURCES)
 def test_an_optimizer_may_draw(tiny_data, tmp_path, monkeypatch, source):
     monkeypatch.setattr(Noisy, "draw", staticmethod(SOURCES[source]))
     first = SmallCell(tiny_data, tmp_path, optimizer="noisy")

@@ -152,7 +152,10 @@ PARAMS = {
     "drawing": {"lr": 0.01},
 }
 WITHOUT_DENSE_GRADIENTS = {"sparseadam"}
-OPTIMIZERS = sorted({*registry.registrations("optimizer"), "drawing", "wide"} - WITHOUT_DENSE_GRADIENTS)
+REGISTERED = {
+    name for name in registry.registrations("optimizer") if registry.load("optimizer", name).resumable
+}
+OPTIMIZERS = sorted({*REGISTERED, "drawing", "wide"} - WITHOUT_DENSE_GRADIENTS)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -185,11 +188,16 @@ def test_double_precision_and_oversampling(tiny_data, tmp_path):
 
 def test_times_go_on(tiny_data, tmp_path):
     first = Session(cell("sgd", {}), tiny_data, tmp_path / "s", stop_after=20)
-    second = Session(cell("sgd", {}), tiny_data, tmp_path / "s", resume_from=first.checkpoint)
+    between = Session(cell("sgd", {}), tiny_data, tmp_path / "s", 1, first.checkpoint)
+    second = Session(cell("sgd", {}), tiny_data, tmp_path / "s", resume_from=between.checkpoint)
     of_first_s = sum(row.wall_s for row in first.rows)
     assert second.result.time.training_s > of_first_s + sum(row.wall_s for row in second.rows)
     assert second.result.time.checkpoints_s > 0
     assert second.result.memory.activations_bytes is not None  # of the first steps, which it did not see
+
+
+def test_what_torch_has_is_resumable():
+    assert len(REGISTERED) >= 15
 
 
 def test_an_optimizer_that_does_not_say_so_begins_anew(tiny_data, tmp_path):

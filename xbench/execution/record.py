@@ -26,6 +26,7 @@ from xbench.records.schema import (
 from xbench.records.traces import TraceRow
 from xbench.training.events import CellResult, Scores
 from xbench.training.metrics import classification_metrics
+from xbench.training.seeding import holds
 from xbench.training.settings import Choice
 
 
@@ -73,7 +74,11 @@ def make_record(
         selected_epoch=result.selected_epoch if result else None,
         closures=sum(row.closures for row in heard.trace),
         steps=len(heard.trace),
-        device={**job.machine.device_facts, "threads": training.threads or job.machine.threads},
+        device={
+            **job.machine.device_facts,
+            "threads": training.threads or job.machine.threads,
+            "repeats": holds(job.machine.device, training.deterministic),
+        },
         resumed_at=heard.resumed_at,
         started_at=started_at,
         ended_at=now(),

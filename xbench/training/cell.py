@@ -34,6 +34,7 @@ from xbench.training.model import model_to_train
 from xbench.training.objective import Objective
 from xbench.training.recorder import Diverged, TraceRecorder
 from xbench.training.requirements import unmet_requirement
+from xbench.training.seeding import seed_everything
 from xbench.training.settings import CellSettings
 from xbench.training.splits import Split, split_examples
 
@@ -84,7 +85,7 @@ def train_cell(
     trainer = assemble(send, settings, data, model_spec, optimizer_spec, model, split, checkpoints, features)
     warm_up(trainer)
     memory = _memory_before(trainer, optimizer_spec)
-    torch.manual_seed(settings.seed)  # for optimizers that draw; the warm-up must not have moved it
+    seed_everything(settings.seed)  # for optimizers that draw; the warm-up must not have moved it
     if resume_from is not None and optimizer_spec.resumable:
         try:
             resume(trainer, resume_from)
@@ -251,4 +252,6 @@ def _score(trainer: Trainer) -> Scores:
     if not math.isfinite(test.loss):  # the last step's update is seen by no later step
         raise Diverged(f"the test loss of the selected weights is {test.loss}")
     train = trainer.evaluate(np.unique(trainer.split.train))
+    if not math.isfinite(train.loss):
+        raise Diverged(f"the training loss of the selected weights is {train.loss}")
     return Scores(test.probabilities, test.labels, test.loss, train.accuracy)

@@ -10,6 +10,7 @@ from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
 from xbench.errors import XbenchError
 from xbench.training.frozen import set_training, trained_part
+from xbench.training.seeding import make_deterministic, seed_everything
 from xbench.training.settings import CellSettings
 
 
@@ -27,7 +28,9 @@ def build_model(spec: ModelSpec, settings: CellSettings, data: DecodedDataset) -
             f"model '{settings.model.name}' takes images of {spec.input_shape}, {data.name} has {data.shape}",
             hint=f"set the dataset's image_size to {spec.input_shape[-1]}",
         )
-    torch.manual_seed(settings.seed)
+    if settings.training.deterministic and settings.device != "cpu":
+        make_deterministic()
+    seed_everything(settings.seed)
     model = spec.load_factory()(len(data.classes), **settings.model.params)
     model = model.to(settings.device, getattr(torch, settings.training.dtype))
     trained_part(model)

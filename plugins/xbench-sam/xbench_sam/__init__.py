@@ -27,5 +27,6 @@ SPEC = OptimizerSpec(
     factory=build,
     summary="SGD with momentum on the gradient at the worst point nearby; two closures a step",
     reference="https://arxiv.org/abs/2010.01412",
+    resumable=True,
     state_vectors=lambda hyperparameters: float(hyperparameters["momentum"] != 0),
 )
