@@ -105,9 +105,18 @@ def keep_json(path: Path, content: Any) -> None:
         OSError: it cannot be written.
     """
     with folder_aside(path) as aside:
-        whole = aside / "content"
-        whole.write_text(json.dumps({"sha256": _digest(content), "content": content}), encoding="utf-8")
-        whole.replace(path)
+        write_json(aside / "content", content)
+        (aside / "content").replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """What `keep_json` does, within a folder that is itself aside.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    document = {"sha256": _digest(content), "content": content}
+    path.write_text(json.dumps(document), encoding="utf-8")
 
 
 def kept_json(path: Path) -> Any | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,12 @@ HEIGHT, WIDTH, CHANNELS = 4, 5, 3
 IMAGE_BYTES = HEIGHT * WIDTH * CHANNELS
 
 
+def settle(path: Path) -> None:
+    """Let a file look as if it had been written a minute ago."""
+    a_minute_ago = time.time() - 60
+    os.utime(path, (a_minute_ago, a_minute_ago))
+
+
 class Images:
     """A dataset of raw files in a folder, which counts what it reads. `broken` names cannot be decoded."""
 
@@ -30,6 +37,7 @@ class Images:
         folder.mkdir(parents=True)
         for index in range(count):
             (folder / f"{index}.raw").write_bytes(rng.bytes(IMAGE_BYTES))
+            settle(folder / f"{index}.raw")
         self.examples = tuple(
             Example(
                 name=f"image-{index}",
