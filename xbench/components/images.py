@@ -56,17 +56,17 @@ def list_images(folder: Path, left_out: list[PurePosixPath] | None = None) -> li
     images: list[PurePosixPath] = []
     others: list[PurePosixPath] = []
     # A stack: folders may lie in each other as deep as names may be long.
-    waiting: list[tuple[Path, PurePosixPath, tuple[str, ...]]] = [(folder, PurePosixPath(), ())]
+    waiting: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(str(folder), "", frozenset())]
     while waiting:
         place, relative, above = waiting.pop()
-        real = os.path.realpath(place)
-        if real in above:
+        itself, entries = _look_into(place)
+        if itself in above:
             continue  # a link to a folder that it lies in
-        for name, kind in _kinds_in(place):
+        for name, kind in entries:
             if stat.S_ISDIR(kind):
-                waiting.append((place / name, relative / name, (*above, real)))
+                waiting.append((f"{place}/{name}", f"{relative}{name}/", above | {itself}))
             elif os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
-                (images if stat.S_ISREG(kind) else others).append(relative / name)
+                (images if stat.S_ISREG(kind) else others).append(PurePosixPath(relative, name))
     if left_out is not None:
         left_out.extend(sorted(others))
     return sorted(images)
@@ -79,10 +79,12 @@ def not_used(left_out: list[PurePosixPath]) -> list[str]:
     return [f"not used, as they are no regular files: {names}{more}"] if left_out else []
 
 
-def _kinds_in(folder: Path) -> list[tuple[str, int]]:
-    """Name and kind of what lies in a folder, clutter aside; the kind of a link to nowhere is 0."""
+def _look_into(folder: str) -> tuple[tuple[int, int], list[tuple[str, int]]]:
+    """What tells a folder from all others; and name and kind of what lies in it, clutter aside. The kind of a
+    link to nowhere is 0."""
     try:
-        str(folder).encode()
+        folder.encode()
+        itself = os.stat(folder)
         with os.scandir(folder) as entries:
             found = [entry for entry in entries if not is_clutter(entry.name)]
         for entry in found:
@@ -91,9 +93,9 @@ def _kinds_in(folder: Path) -> list[tuple[str, int]]:
         raise XbenchError(f"{folder} cannot be listed: {error.strerror}") from error
     except UnicodeEncodeError as error:
         raise XbenchError(
-            f"{error.object!a}, at or in {str(folder)!a}, is no UTF-8 name", hint="rename it"
+            f"{error.object!a}, at or in {folder!a}, is no UTF-8 name", hint="rename it"
         ) from error
-    return [(entry.name, _kind(entry)) for entry in found]
+    return (itself.st_dev, itself.st_ino), [(entry.name, _kind(entry)) for entry in found]
 
 
 def _kind(entry: os.DirEntry[str]) -> int:
