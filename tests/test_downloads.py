@@ -299,3 +299,12 @@ def test_two_processes_fetch_a_file_once(server, tmp_path):
     assert server.asked == ["/slow"]
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert files_in(tmp_path) == ["file"]
+
+
+def test_a_place_that_cannot_be_written_is_told(server, tmp_path):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file/deeper", Path("/proc/xbench")):
+        with pytest.raises(XbenchError, match="cannot be kept in") as caught:
+            download(server.url("/whole"), folder / "weights", SHA256, lambda done, total: None)
+        assert str(folder) in caught.value.message
+        assert "XBENCH_CACHE_DIR" in caught.value.hint

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from xbench.errors import DownloadFailed, XbenchError
-from xbench.paths import require_space
+from xbench.paths import disk_errors, require_space
 from xbench.units import format_bytes
 
 OnProgress = Callable[[int, int], None]
@@ -44,15 +44,20 @@ def download(
 
     Raises:
         DownloadFailed: the server cannot be reached, refuses, or breaks off.
-        XbenchError: what it gave has another hash, or there is no room for it; the URL is not of the web.
+        XbenchError: what it gave has another hash; there is no room for it, or it cannot be written; the URL
+            is not of the web.
     """
     wanted = sha256.lower()
     if not _HASH.fullmatch(wanted):
         raise XbenchError(f"'{sha256}' is not a sha256", hint="give 8 to 64 hexadecimal digits")
     if not re.match(r"https?://[^/]", url, re.IGNORECASE):
         raise XbenchError(f"'{url}' is not an address of the web", hint="it begins with https:// or http://")
-    if _is_right(path, wanted):
-        return
+    with disk_errors(f"{path.name} cannot be kept in {path.parent}"):
+        if not _is_right(path, wanted):
+            _replace(url, path, wanted, on_progress, size_bytes)
+
+
+def _replace(url: str, path: Path, wanted: str, on_progress: OnProgress, size_bytes: int | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
     with _alone(aside) as file:
@@ -68,6 +73,7 @@ def download(
                 f"{url} has another content than it should: sha256 {got}, not {wanted}; it was not kept",
                 hint="the file was changed where it is published, or something between here and there did",
             )
+        os.fsync(file.fileno())
         aside.replace(path)
 
 

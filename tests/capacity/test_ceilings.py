@@ -22,7 +22,8 @@ def cache(tmp_path, monkeypatch):
 
 
 def the_only_file(cache):
-    (path,) = cache.iterdir()
+    (folder,) = cache.iterdir()
+    (path,) = folder.iterdir()
     return path
 
 
@@ -60,16 +61,35 @@ def test_what_does_not_hold_is_forgotten():
     assert remembered("b") == FOUND
 
 
-def test_one_file_and_nothing_beside_it(cache):
+def test_a_file_a_key_and_nothing_beside_them(cache):
     for number in range(5):
         remember(str(number), FOUND)
     forget("0")
-    assert sorted(json.loads(the_only_file(cache).read_text())) == ["1", "2", "3", "4"]
+    (folder,) = cache.iterdir()
+    keys = [json.loads(path.read_text())["content"]["key"] for path in folder.iterdir()]
+    assert sorted(keys) == ["1", "2", "3", "4"]
+
+
+def test_any_text_is_a_key(cache):
+    keys = ["", "a/../../b", "k" * 5000, "\0", "é\n", "('cpu', 0.5)"]
+    for key in keys:
+        remember(key, {"key": key})
+    assert [remembered(key) for key in keys] == [{"key": key} for key in keys]
+    assert [path.name for path in cache.parent.iterdir()] == ["cache"]
+
+
+def test_what_was_found_under_another_key_is_nothing(cache):
+    remember("a", FOUND)
+    content = the_only_file(cache).read_bytes()
+    forget("a")
+    remember("b", FOUND)
+    the_only_file(cache).write_bytes(content)
+    assert remembered("b") is None
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[1, 2]", b"null", b'{"a": 7}', b'{"a": {"found": 709', b"\xff\xfe\x00"],
+    [b"", b"{", b"[1, 2]", b"null", b'{"content": 7}', b'{"content": {"found": 709', b"\xff\xfe\x00"],
     ids=["empty", "open", "list", "null", "number", "cut", "binary"],
 )
 def test_a_damaged_file_is_no_file(cache, content):
@@ -108,13 +128,13 @@ def test_a_folder_that_cannot_be_written_is_no_failure(cache):
 @pytest.mark.skipif(os.geteuid() == 0, reason="permissions do not hold root back")
 def test_a_folder_without_permission_is_no_failure(cache):
     remember("a", FOUND)
-    cache.chmod(0o500)
+    (cache / "capacity").chmod(0o500)
     try:
         remember("b", FOUND)
         assert remembered("a") == FOUND
         assert remembered("b") is None
     finally:
-        cache.chmod(0o700)
+        (cache / "capacity").chmod(0o700)
 
 
 def _remember_much(writer: int, count: int) -> None:
@@ -122,22 +142,22 @@ def _remember_much(writer: int, count: int) -> None:
         remember(f"{writer} {number % 5}", {"found": number, "fails": None})
 
 
-def test_two_writers_leave_a_whole_file(cache):
-    """The later one wins; what is read meanwhile is always whole."""
+def test_two_writers_lose_nothing_of_each_other(cache):
+    """What is read meanwhile is always whole."""
     remember("before", FOUND)
+    remember("1 0", {"found": -1, "fails": None})
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_remember_much, args=(writer, 200)) for writer in (1, 2)]
     for writer in writers:
         writer.start()
-    path = cache / "capacity.json"
     while any(writer.is_alive() for writer in writers):
-        assert isinstance(json.loads(path.read_text()), dict)
+        assert remembered("1 0")["fails"] is None
+        assert remembered("before") == FOUND
     for writer in writers:
         writer.join()
     assert [writer.exitcode for writer in writers] == [0, 0]
-    assert [item.name for item in cache.iterdir()] == [path.name]
-    assert remembered("1 4") == {"found": 199, "fails": None} or remembered("2 4") == {
-        "found": 199,
-        "fails": None,
-    }
+    for writer in (1, 2):
+        for number in range(5):
+            assert remembered(f"{writer} {number}") == {"found": 195 + number, "fails": None}
     assert remembered("before") == FOUND
+    assert len(list((cache / "capacity").iterdir())) == 11

@@ -167,6 +167,16 @@ def assert_refused(
     assert not cache.exists() or list(cache.iterdir()) == []
 
 
+def wait_for_part(cache: Path) -> Path:
+    """The file that is being downloaded, as soon as it is there."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for part in cache.glob(".tiny-set.*.aside/.archive.zip.part"):
+            return part
+        time.sleep(0.02)
+    raise AssertionError("nothing is being downloaded")
+
+
 class TestFetch:
     def test_from_a_server(self, cli, cache, served, tmp_path):
         url, folder = served
@@ -296,9 +306,9 @@ class TestFetch:
         process = cli.start(
             tmp_path, "data", "fetch", "tiny", "--url", f"{url}/stuck.zip", "--sha256", "0" * 64
         )
-        part = cache / ".tiny-set.fetching/work/.archive.zip.part"
+        part = wait_for_part(cache)
         deadline = time.monotonic() + 30
-        while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
+        while not part.stat().st_size and time.monotonic() < deadline:
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGINT)
         stdout, stderr = process.communicate(timeout=30)
@@ -312,10 +322,7 @@ class TestFetch:
         process = cli.start(
             tmp_path, "data", "fetch", "tiny", "--url", f"{url}/stuck.zip", "--sha256", "0" * 64
         )
-        part = cache / ".tiny-set.fetching/work/.archive.zip.part"
-        deadline = time.monotonic() + 30
-        while not part.exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        part = wait_for_part(cache)
         done = cli(tmp_path, "data", "fetch", "tiny", "--from", "tiny.zip")
         assert (done.returncode, done.stdout) == (2, "")
         assert "another process is filling" in done.stderr

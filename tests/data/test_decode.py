@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +14,19 @@ import numpy as np
 import pytest
 
 from xbench.components.specs import Dataset, Example
+from xbench.data import decode as decode_module
+from xbench.data import fingerprints
 from xbench.data.decode import decode
 from xbench.errors import XbenchError
 
 HEIGHT, WIDTH, CHANNELS = 4, 5, 3
 IMAGE_BYTES = HEIGHT * WIDTH * CHANNELS
+
+
+def settle(path: Path) -> None:
+    """Let a file look as if it had been written a minute ago."""
+    a_minute_ago = time.time() - 60
+    os.utime(path, (a_minute_ago, a_minute_ago))
 
 
 class Images:
@@ -30,6 +40,7 @@ class Images:
         folder.mkdir(parents=True)
         for index in range(count):
             (folder / f"{index}.raw").write_bytes(rng.bytes(IMAGE_BYTES))
+            settle(folder / f"{index}.raw")
         self.examples = tuple(
             Example(
                 name=f"image-{index}",
@@ -323,6 +334,71 @@ def empty_index(folder: Path):
     (folder / "index.json").write_text("")
 
 
+def flip(folder: Path):
+    """One bit of one pixel."""
+    with (folder / "pixels.u8").open("r+b") as file:
+        file.seek(3 * IMAGE_BYTES)
+        byte = file.read(1)[0]
+        file.seek(3 * IMAGE_BYTES)
+        file.write(bytes([byte ^ 4]))
+    later(folder / "pixels.u8")
+
+
+def empty_pixels(folder: Path):
+    (folder / "pixels.u8").write_bytes(b"")
+
+
+def zeros(folder: Path):
+    (folder / "pixels.u8").write_bytes(bytes(6 * IMAGE_BYTES))
+    later(folder / "pixels.u8")
+
+
+def folder_for_pixels(folder: Path):
+    remove_pixels(folder)
+    (folder / "pixels.u8").mkdir()
+
+
+def folder_for_index(folder: Path):
+    remove_index(folder)
+    (folder / "index.json").mkdir()
+
+
+def pipe_for_pixels(folder: Path):
+    remove_pixels(folder)
+    os.mkfifo(folder / "pixels.u8")
+
+
+def pipe_for_index(folder: Path):
+    remove_index(folder)
+    os.mkfifo(folder / "index.json")
+
+
+def link_to_nowhere(folder: Path):
+    remove_pixels(folder)
+    (folder / "pixels.u8").symlink_to("nowhere")
+
+
+def name_another(folder: Path):
+    """An image that could be decoded is said to be unreadable: the index is JSON still."""
+    path = folder / "index.json"
+    path.write_text(path.read_text().replace('"unreadable": {}', '"unreadable": {"image-1": "?"}'))
+
+
+def file_for_all(folder: Path):
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+
+
+def nothing_left(folder: Path):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def later(path: Path) -> None:
+    stat = path.stat()
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 5_000_000_000))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -331,16 +407,95 @@ def empty_index(folder: Path):
         remove_index,
         remove_pixels,
         empty_index,
+        flip,
+        empty_pixels,
+        zeros,
+        folder_for_pixels,
+        folder_for_index,
+        pipe_for_pixels,
+        pipe_for_index,
+        link_to_nowhere,
+        name_another,
+        file_for_all,
+        nothing_left,
     ],
 )
 def test_a_damaged_cache_is_made_again(images, damage):
     before = decoded(images.dataset())
     damage(before.pixels_path.parent)
-    after = decoded(images.dataset())
+    heard = []
+    after = decoded(images.dataset(), on_progress=lambda *at: heard.append(at))
+    assert heard == [(done, 6) for done in range(1, 7)]
     assert set(images.reads.values()) == {2}
     assert (after.fingerprint, after.pixels_path) == (before.fingerprint, before.pixels_path)
     assert after.pixels_path.stat().st_size == 6 * IMAGE_BYTES
     assert_pixels_are_those_of_the_files(after, images, {e.name for e in images.examples})
+
+
+def test_another_time_of_the_same_pixels_is_looked_into_once(images, monkeypatch):
+    looked = []
+    checksums = decode_module.row_checksums
+    monkeypatch.setattr(decode_module, "row_checksums", lambda *args: looked.append(args) or checksums(*args))
+    before = decoded(images.dataset())
+    decoded(images.dataset())
+    assert looked == []
+    later(before.pixels_path)
+    for _ in range(2):
+        assert decoded(images.dataset()).fingerprint == before.fingerprint
+        assert len(looked) == 1
+    assert set(images.reads.values()) == {1}
+
+
+def test_a_right_cache_that_cannot_be_written_is_used(images, cache, monkeypatch):
+    before = decoded(images.dataset())
+    later(before.pixels_path)
+    shutil.rmtree(cache / "stamps")
+
+    def mkdir(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    assert decoded(images.dataset()).fingerprint == before.fingerprint
+    assert set(images.reads.values()) == {1}
+
+
+def test_an_image_that_changes_while_it_is_decoded_is_no_cache(images, cache):
+    def read(example):
+        if example.name == "image-0":
+            images.rewrite(4, bytes(IMAGE_BYTES))
+        return images.read(example)
+
+    with pytest.raises(XbenchError, match="1 of 6 images were changed while they were decoded: image-4"):
+        decoded(replace(images.dataset(), read=read))
+    assert list((cache / "images").iterdir()) == []
+    assert_pixels_are_those_of_the_files(decoded(images.dataset()), images, {e.name for e in images.examples})
+
+
+@pytest.mark.parametrize("age_s", [0, 1, -3600])
+def test_a_change_within_a_tick_of_the_clock_is_seen(images, age_s):
+    """The file has the same size and the same time, which is about that of hashing, or in the future."""
+    path = images.folder / "2.raw"
+    when = time.time() - age_s
+    os.utime(path, (when, when))
+    before = decoded(images.dataset())
+    stat = path.stat()
+    path.write_bytes(bytes(IMAGE_BYTES))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    after = decoded(images.dataset())
+    assert after.fingerprint != before.fingerprint
+    assert (pixels_of(after)[2] == 0).all()
+
+
+def test_files_that_have_settled_are_hashed_once(images, monkeypatch):
+    hashed = []
+    opened = fingerprints.open_regular
+    monkeypatch.setattr(fingerprints, "open_regular", lambda path: hashed.append(path.name) or opened(path))
+    now = time.time()
+    os.utime(images.folder / "2.raw", (now, now))
+    decoded(images.dataset())
+    hashed.clear()
+    decoded(images.dataset())
+    assert hashed == ["2.raw"]
 
 
 def test_the_cache_of_a_faster_run_is_kept(images):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from xbench.data import features
 from xbench.data.features import FeatureFile, FeatureWriter
+from xbench.paths import keep_json
 
 SHAPE = (2, 3)
 ROWS = 10
@@ -23,6 +27,11 @@ def file(tmp_path) -> FeatureFile:
 
 def values(*numbers: float, dtype="float32") -> np.ndarray:
     return np.stack([np.full(SHAPE, number, dtype=dtype) for number in numbers])
+
+
+def touch(path: Path, later_s: int) -> None:
+    stat = path.stat()
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + later_s * 10**9))
 
 
 def present(file: FeatureFile) -> list[int]:
@@ -97,6 +106,53 @@ class TestFound:
     def test_an_index_that_makes_no_sense(self, file, content):
         (file.folder / "index.json").write_text(content)
         assert FeatureFile.found(file.folder) is None
+        if content.startswith("{") and content.endswith("}"):  # with the right checksum
+            keep_json(file.folder / "index.json", json.loads(content))
+            assert FeatureFile.found(file.folder) is None
+
+    def test_rows_that_are_not_as_they_were_written_are_not_there(self, file):
+        with FeatureWriter(file) as writer:
+            writer.write(np.array([2, 5, 7]), values(2, 5, 0))
+        assert FeatureFile.found(file.folder) == file
+        with file.values_path.open("r+b") as opened:
+            opened.seek(5 * file.row_bytes + 3)
+            opened.write(b"\x01")
+        touch(file.values_path, 5)
+        assert FeatureFile.found(file.folder) == file
+        assert present(file) == [2, 7]
+        assert np.array_equal(read(file, 2, 7), values(2, 0))
+
+    def test_rows_without_their_checksums_are_not_there(self, file):
+        with FeatureWriter(file) as writer:
+            writer.write(np.array([2]), values(2))
+        file.present_path.write_bytes(b"\1" * file.present_path.stat().st_size)
+        assert FeatureFile.found(file.folder) == file
+        assert present(file) == []
+
+    def test_rows_are_looked_at_once(self, file, monkeypatch):
+        looked = []
+        checksums = features.row_checksums
+        monkeypatch.setattr(features, "row_checksums", lambda *args: looked.append(1) or checksums(*args))
+        with FeatureWriter(file) as writer:
+            writer.write(np.array([2]), values(2))
+        for _ in range(2):
+            assert FeatureFile.found(file.folder) == file
+        assert looked == [1]
+        with FeatureWriter(file) as writer:
+            writer.write(np.array([3]), values(3))
+        touch(file.values_path, 5)
+        assert FeatureFile.found(file.folder) == file
+        assert looked == [1, 1]
+        assert present(file) == [2, 3]
+
+    @pytest.mark.parametrize("name", ["values", "present", "index.json"])
+    @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+    def test_what_is_no_file(self, file, name, make):
+        (file.folder / name).unlink()
+        make(file.folder / name)
+        assert FeatureFile.found(file.folder) is None
+        file.make()
+        assert FeatureFile.found(file.folder) == file
 
     def test_an_index_of_bytes(self, file):
         (file.folder / "index.json").write_bytes(b"\xff\xfe\x00")

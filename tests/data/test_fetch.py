@@ -107,7 +107,6 @@ def test_what_is_there_is_not_replaced_unasked(cache, archive, older):
 
 
 def test_what_a_killed_fetch_has_left_is_removed(cache, archive):
-    (cache / ".tiny-set.fetching/work/unpacked/train").mkdir(parents=True)
-    (cache / ".tiny-set.fetching/lock").touch()
+    (cache / ".tiny-set.01234567.aside/unpacked/train").mkdir(parents=True)
     fetch_from(SOURCE, archive, ignore)
     assert list(cache.iterdir()) == [destination(SOURCE)]

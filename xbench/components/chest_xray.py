@@ -11,9 +11,9 @@ import os
 import re
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from xbench.components.images import IMAGE_SUFFIXES, check_image_size, list_images, read_square
+from xbench.components.images import IMAGE_SUFFIXES, check_image_size, list_images, not_used, read_square
 from xbench.components.specs import Dataset, DatasetSpec, Example, Source
 from xbench.errors import DataNotFound, XbenchError
 from xbench.paths import cache_dir
@@ -66,7 +66,8 @@ def build_chest_xray(root: str | None = None, split: str = "report", image_size:
         raise XbenchError(f"split '{split}' of chest-xray is neither 'report' nor 'kaggle'")
     check_image_size(image_size, "chest-xray")
     folder = _find_root(root, whole=True)
-    examples = tuple(example for part in ("train", "val", "test") for example in _list(folder, part))
+    left_out: list[PurePosixPath] = []
+    examples = tuple(e for part in ("train", "val", "test") for e in _list(folder, part, left_out))
     for part in ("train", "test"):
         for label, name in enumerate(CLASSES):
             if not any(e.split == part and e.label == label for e in examples):
@@ -87,7 +88,7 @@ def build_chest_xray(root: str | None = None, split: str = "report", image_size:
         shape=(3, image_size, image_size),
         examples=examples,
         read=partial(read_square, image_size=image_size),
-        notes=notes,
+        notes=(*notes, *not_used(left_out)),
     )
 
 
@@ -114,20 +115,18 @@ def _find_root(root: str | None, whole: bool) -> Path:
     )
 
 
-def _list(folder: Path, part: str) -> list[Example]:
+def _list(folder: Path, part: str, left_out: list[PurePosixPath]) -> list[Example]:
     split = "test" if part == "test" else "train"
-    return [
-        Example(
-            name=f"{part}/{class_name}/{relative}",
-            label=label,
-            split=split,
-            group=f"{split}/{class_name}/{_patient(relative.name)}",
-            path=folder / part / class_name / relative,
-        )
-        for label, class_name in enumerate(CLASSES)
-        if (folder / part / class_name).is_dir()
-        for relative in list_images(folder / part / class_name)
-    ]
+    examples = []
+    for label, class_name in enumerate(CLASSES):
+        place = folder / part / class_name
+        others: list[PurePosixPath] = []
+        for relative in list_images(place, others) if place.is_dir() else ():
+            group = f"{split}/{class_name}/{_patient(relative.name)}"
+            name = f"{part}/{class_name}/{relative}"
+            examples.append(Example(name, label, split, group=group, path=place / relative))
+        left_out.extend(PurePosixPath(part, class_name, name) for name in others)
+    return examples
 
 
 def _patient(name: str) -> str:

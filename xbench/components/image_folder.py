@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from xbench.components.images import (
     IMAGE_SUFFIXES,
@@ -15,6 +15,7 @@ from xbench.components.images import (
     check_image_size,
     is_clutter,
     list_images,
+    not_used,
     read_square,
 )
 from xbench.components.specs import Dataset, DatasetSpec, Example
@@ -32,7 +33,8 @@ def build_folder(
     below that share. So an image never changes sides, whatever is added or taken away, on any machine.
 
     Args:
-        root: the folder. Images (JPEG, PNG) may lie at any depth below a class; hidden files are left out.
+        root: the folder. Images (JPEG, PNG) may lie at any depth below a class; hidden files are left out,
+            and so is what is no file: pipes, links to nowhere.
         image_size: height and width that images are squashed to, in pixels.
         test: the share to hold out, between 0 and 1; not used if there is a `test/`.
         group: a regular expression with one group of parentheses that finds in an image's path within its
@@ -66,10 +68,12 @@ def build_folder(
             f"{folder} holds {there}/ but no {missing}/",
             hint="give it both; or, to have test images held out, set `root` to the folder of the classes",
         )
+    left_out: list[PurePosixPath] = []
     if "train" in parts:
-        classes, examples, notes = _as_split(folder, parts, pattern)
+        classes, examples, notes = _as_split(folder, parts, pattern, left_out)
     else:
-        classes, examples, notes = _held_out(folder, parts, pattern, test)
+        classes, examples, notes = _held_out(folder, parts, pattern, test, left_out)
+    notes += not_used(left_out)
     notes += _checked(folder, classes, examples, pattern)
     if positive and positive not in classes:
         raise XbenchError(
@@ -106,7 +110,7 @@ def _folders_in(folder: Path) -> list[str]:
 
 
 def _as_split(
-    folder: Path, parts: list[str], pattern: re.Pattern[str] | None
+    folder: Path, parts: list[str], pattern: re.Pattern[str] | None, left_out: list[PurePosixPath]
 ) -> tuple[list[str], list[Example], list[str]]:
     """What lies in train/ and test/, with what lies in val/ in train."""
     validation = [part for part in parts if part in VALIDATION_FOLDERS]
@@ -117,7 +121,8 @@ def _as_split(
         for part in used
         for label, name in enumerate(classes)
         if (folder / part / name).is_dir()
-        for example in _list(folder, f"{part}/{name}", label, "test" if part == "test" else "train", pattern)
+        for split in ["test" if part == "test" else "train"]
+        for example in _list(folder, f"{part}/{name}", label, split, pattern, left_out)
     ]
     notes = [f"images of {part}/ count as train" for part in validation]
     if unused := [part for part in parts if part not in used]:
@@ -135,7 +140,11 @@ def _as_split(
 
 
 def _held_out(
-    folder: Path, classes: list[str], pattern: re.Pattern[str] | None, test: float
+    folder: Path,
+    classes: list[str],
+    pattern: re.Pattern[str] | None,
+    test: float,
+    left_out: list[PurePosixPath],
 ) -> tuple[list[str], list[Example], list[str]]:
     """What lies in the classes' folders, with a share of it in test."""
 
@@ -147,7 +156,7 @@ def _held_out(
     examples = [
         side(example)
         for label, name in enumerate(classes)
-        for example in _list(folder, name, label, "train", pattern)
+        for example in _list(folder, name, label, "train", pattern, left_out)
     ]
     count = sum(example.split == "test" for example in examples)
     what = "images" if pattern is None else "groups of images"
@@ -159,8 +168,16 @@ def _held_out(
 
 
 def _list(
-    folder: Path, class_folder: str, label: int, split: str, pattern: re.Pattern[str] | None
+    folder: Path,
+    class_folder: str,
+    label: int,
+    split: str,
+    pattern: re.Pattern[str] | None,
+    left_out: list[PurePosixPath],
 ) -> list[Example]:
+    others: list[PurePosixPath] = []
+    images = list_images(folder / class_folder, others)
+    left_out.extend(class_folder / name for name in others)
     return [
         Example(
             name=f"{class_folder}/{relative}",
@@ -169,7 +186,7 @@ def _list(
             group=_group(str(relative), pattern),
             path=folder / class_folder / relative,
         )
-        for relative in list_images(folder / class_folder)
+        for relative in images
     ]
 
 

@@ -45,17 +45,18 @@ def obtain_weights(
 
     Raises:
         WeightsNotFound: torchvision's file is not here, and cannot be fetched or may not be.
-        XbenchError: a file that the user names is not there, or what was fetched is not torchvision's.
+        XbenchError: a file that the user names is not there, or cannot be read; or what was fetched is not
+            torchvision's.
     """
     path = _users_file(name, weights)
     if path is not None:
-        return sha256_of(path)
+        return _hash_of(path)
     path = hub_file(name)
     if not path.is_file():
         if not may_download:
             raise _not_here(name)
         _fetch(name, path, on_progress)
-    elif not sha256_of(path).startswith(_digits(path)):
+    elif not _hash_of(path).startswith(_digits(path)):
         raise XbenchError(
             f"{path} is damaged: its content does not have the hash in its name",
             hint="remove it: it is fetched again",
@@ -198,6 +199,13 @@ def _fetch(name: str, path: Path, on_progress: Callable[[str, int, int], None]) 
         raise WeightsNotFound(
             f"the weights of {name} cannot be downloaded ({error.message}): {_how_to_get(name)}"
         ) from error
+
+
+def _hash_of(path: Path) -> str:
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise XbenchError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _digits(path: Path) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from xbench.components.images import VALIDATION_FOLDERS, is_clutter
 from xbench.errors import XbenchError
-from xbench.paths import require_space
+from xbench.paths import disk_errors, require_space
 from xbench.units import format_bytes
 
 OnProgress = Callable[[int, int], None]
@@ -59,7 +59,8 @@ def unpack(
         hashes: dict[str, str] = {}
         done_bytes = 0
         for name, member in wanted.items():
-            hashes[name] = _write(file, member, folder / name)
+            with disk_errors(f"{archive} cannot be unpacked in {folder.parent}"):
+                hashes[name] = _write(file, member, folder / name)
             done_bytes += member.file_size
             on_progress(done_bytes, total_bytes)
     return hashes

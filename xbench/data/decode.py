@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import math
 import os
-import shutil
-import tempfile
+import stat
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from xbench.components.images import why_unreadable
 from xbench.components.specs import Dataset, Example
 from xbench.data.decoded import DecodedDataset
 from xbench.data.fingerprints import are_known, content_hashes
+from xbench.data.rows import row_checksums
 from xbench.errors import XbenchError
-from xbench.paths import cache_dir, put_in_place, require_space
+from xbench.paths import (
+    cache_dir,
+    disk_errors,
+    folder_aside,
+    keep_json,
+    kept_json,
+    put_in_place,
+    require_space,
+    write_json,
+)
 
 # Part of every key: raise it when the bytes that decoding makes of the same file change.
 LAYOUT_VERSION = 2
 
 _SYSTEM_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+_PIXELS, _INDEX = "pixels.u8", "index.json"
 
 OnProgress = Callable[[int, int], None]
 
@@ -41,17 +56,19 @@ def decode(
         on_progress: called with (decoded, total) while images are decoded; never if they were cached.
 
     Raises:
-        XbenchError: an image is unreadable and `strict` holds, or none is readable.
+        XbenchError: an image is unreadable and `strict` holds, or none is readable; images are changed while
+            they are decoded; the cache cannot be written.
     """
     examples = _in_order(dataset)
     if not examples:
         raise XbenchError(f"{name} lists no images")
     hashes, reasons = content_hashes(examples)
     key = _key(examples, hashes, dataset.shape)
-    folder = _folder(key)
-    undecodable = _read_index(folder, len(examples) * math.prod(dataset.shape))
+    rows = _Rows(cache_dir() / "images" / key, len(examples), math.prod(dataset.shape))
+    undecodable = rows.read_index()
     if undecodable is None:
-        undecodable = _build(folder, dataset, examples, hashes, on_progress)
+        with disk_errors(f"images cannot be cached in {cache_dir()}"):
+            undecodable = _build(rows, dataset, examples, hashes, on_progress)
     unreadable = sorted({**reasons, **undecodable}.items())
     if unreadable and strict:
         first, reason = unreadable[0]
@@ -70,7 +87,7 @@ def decode(
         shape=dataset.shape,
         notes=dataset.notes,
         stand_in=stand_in,
-        pixels_path=folder / "pixels.u8",
+        pixels_path=rows.path,
         rows=np.array(kept),
         labels=np.array([examples[row].label for row in kept]),
         is_test=np.array([examples[row].split == "test" for row in kept]),
@@ -81,22 +98,18 @@ def decode(
 
 
 def is_decoded(dataset: Dataset) -> bool:
-    """Whether all of a dataset's images are in the cache, as far as can be told without reading them."""
+    """Whether all of a dataset's images are in the cache, as far as can be told without hashing."""
     examples = _in_order(dataset)
     if not are_known(examples):
         return False
     hashes, _ = content_hashes(examples)
-    folder = _folder(_key(examples, hashes, dataset.shape))
-    return _read_index(folder, len(examples) * math.prod(dataset.shape)) is not None
+    folder = cache_dir() / "images" / _key(examples, hashes, dataset.shape)
+    return _Rows(folder, len(examples), math.prod(dataset.shape)).read_index() is not None
 
 
 def _in_order(dataset: Dataset) -> list[Example]:
     """The examples in the order of their rows."""
     return sorted(dataset.examples, key=lambda example: example.name)
-
-
-def _folder(key: str) -> Path:
-    return cache_dir() / "images" / key
 
 
 def _key(examples: list[Example], hashes: list[str | None], shape: tuple[int, int, int]) -> str:
@@ -113,48 +126,88 @@ def _fingerprint(key: str, examples: list[Example]) -> str:
     return digest.hexdigest()[:24]
 
 
-def _read_index(folder: Path, size: int) -> dict[str, str] | None:
-    """The reason for each undecodable image of a cache; None if there is no cache, or it is damaged."""
-    try:
-        if (folder / "pixels.u8").stat().st_size != size:
+@dataclass(frozen=True)
+class _Rows:
+    """The cache of one dataset: rows of equal size in one file, and an index by which it is checked."""
+
+    folder: Path
+    count: int
+    row_bytes: int
+
+    @property
+    def path(self) -> Path:
+        return self.folder / _PIXELS
+
+    def read_index(self) -> dict[str, str] | None:
+        """The reason for each undecodable image; None if there is no cache, or it is damaged."""
+        index = kept_json(self.folder / _INDEX)
+        try:
+            found = self.path.stat()
+            if not stat.S_ISREG(found.st_mode) or found.st_size != self.count * self.row_bytes:
+                return None
+            if found.st_mtime_ns != index["mtime_ns"]:
+                if _digest(row_checksums(self.path, self.row_bytes, range(self.count))) != index["checksum"]:
+                    return None
+                with suppress(OSError):  # it would be looked at again
+                    keep_json(self.folder / _INDEX, index | {"mtime_ns": found.st_mtime_ns})
+            return index["unreadable"]
+        except (OSError, KeyError, TypeError):
             return None
-        return json.loads((folder / "index.json").read_text())["unreadable"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+
+    def write_index(self, unreadable: dict[str, str], checksums: np.ndarray) -> None:
+        """Write down what the file of pixels, which is complete, is known by; the folder is still aside."""
+        index: dict[str, Any] = {"unreadable": unreadable, "checksum": _digest(checksums)}
+        write_json(self.folder / _INDEX, index | {"mtime_ns": self.path.stat().st_mtime_ns})
+
+
+def _digest(checksums: np.ndarray) -> str:
+    return hashlib.sha256(checksums.tobytes()).hexdigest()
 
 
 def _build(
-    folder: Path,
+    rows: _Rows,
     dataset: Dataset,
     examples: list[Example],
     hashes: list[str | None],
     on_progress: OnProgress,
 ) -> dict[str, str]:
     """Decode into a folder beside the final one and rename it, so that a half-made cache is never seen."""
-    size = len(examples) * math.prod(dataset.shape)
-    require_space(folder.parent, size, f"decoding {len(examples):,} images")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    try:
-        unreadable = _decode_all(aside / "pixels.u8", dataset, examples, hashes, on_progress)
-        (aside / "index.json").write_text(json.dumps({"shape": dataset.shape, "unreadable": unreadable}))
-        put_in_place(aside, folder, lambda: _read_index(folder, size) is not None)
-        return unreadable
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    require_space(rows.folder.parent, rows.count * rows.row_bytes, f"decoding {rows.count:,} images")
+    with folder_aside(rows.folder) as aside:
+        new = replace(rows, folder=aside)
+        unreadable, checksums = _decode_all(new, dataset, examples, hashes, on_progress)
+        _check_unchanged(examples, hashes)
+        new.write_index(unreadable, checksums)
+        put_in_place(aside, rows.folder, lambda: rows.read_index() is not None)
+    return unreadable
+
+
+def _check_unchanged(examples: list[Example], hashes: list[str | None]) -> None:
+    """Check that what was decoded is what was hashed."""
+    now, _ = content_hashes(examples)
+    changed = [e.name for e, old, new in zip(examples, hashes, now, strict=True) if old != new]
+    if changed:
+        raise XbenchError(
+            f"{len(changed)} of {len(examples)} images were changed while they were decoded: {changed[0]}",
+            hint="run again when nothing writes to them any more",
+        )
 
 
 def _decode_all(
-    pixels: Path,
+    rows: _Rows,
     dataset: Dataset,
     examples: list[Example],
     hashes: list[str | None],
     on_progress: OnProgress,
-) -> dict[str, str]:
-    """Write every image to its row; an unreadable one leaves a hole, and its reason is returned."""
+) -> tuple[dict[str, str], np.ndarray]:
+    """Write every image to its row; an unreadable one leaves a hole.
+
+    Returns:
+        Its reason, for each that is unreadable; and the checksum of each row.
+    """
     channels, height, width = dataset.shape
-    image_bytes = channels * height * width
     unreadable: dict[str, str] = {}
+    checksums = np.full(rows.count, zlib.crc32(bytes(rows.row_bytes)), np.uint32)
 
     def decode_one(row: int) -> None:
         try:
@@ -162,20 +215,21 @@ def _decode_all(
         except Exception as error:  # Pillow and plugins raise many kinds; most mean this one image
             if isinstance(error, MemoryError) or getattr(error, "errno", None) in _SYSTEM_ERRORS:
                 raise  # gone another time, so not to be remembered as the image's fault
-            unreadable[examples[row].name] = f"{type(error).__name__}: {error}"
+            unreadable[examples[row].name] = why_unreadable(error)
             return
         if image.shape != (height, width, channels) or image.dtype != np.uint8:
             raise XbenchError(
                 f"{examples[row].name}: read() gave {image.dtype} {image.shape}, "
                 f"not uint8 {(height, width, channels)}"
             )
-        if os.pwrite(descriptor, image, row * image_bytes) != image_bytes:
+        if os.pwrite(descriptor, image, row * rows.row_bytes) != rows.row_bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        checksums[row] = zlib.crc32(image)
 
     todo = [row for row, content in enumerate(hashes) if content is not None]
-    descriptor = os.open(pixels, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+    descriptor = os.open(rows.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
     try:
-        os.truncate(descriptor, len(examples) * image_bytes)
+        os.truncate(descriptor, rows.count * rows.row_bytes)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             futures = [pool.submit(decode_one, row) for row in todo]
             try:
@@ -187,4 +241,4 @@ def _decode_all(
                 raise
     finally:
         os.close(descriptor)
-    return unreadable
+    return unreadable, checksums

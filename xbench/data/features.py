@@ -1,33 +1,41 @@
 """Outputs of a model's frozen part in the cache: one row an image, in one flat file that fills up as images
 are asked for.
 
-A second file has a byte for each row that is there. It is written behind the rows and after they have reached
-the disk, so that an interrupted run leaves rows to go on from and none that is half made. Two runs that fill
-the same file write the same rows.
+A second file has a checksum for each row that is there. It is written behind the rows and after they have
+reached the disk, so that an interrupted run leaves rows to go on from and none that is half made. Two runs
+that fill the same file write the same rows.
+
+Rows are held against their checksums when the file is opened and its modification time is not the one at
+which that was last done; those that do not match count as not there.
 """
 
 from __future__ import annotations
 
-import json
+import errno
 import math
 import os
 import shutil
-import tempfile
+import stat
+import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
 
-from xbench.data.rows import RowReader
-from xbench.paths import put_in_place
+from xbench.data.rows import RowReader, row_checksums
+from xbench.paths import disk_errors, folder_aside, keep_json, kept_json, put_in_place, write_json
 
 Precision = Literal["float32", "float64", "bfloat16"]
 
 # NumPy has no bfloat16; its bits travel as whole numbers.
 _STORED: dict[Precision, str] = {"float32": "float32", "float64": "float64", "bfloat16": "int16"}
 
-_INDEX = "index.json"
+# For each row 0, or its CRC-32 if it is there (1 in place of 0).
+_CHECKSUM = np.dtype("<u4")
+
+_INDEX, _CHECKED = "index.json", "checked.json"
 
 
 @dataclass(frozen=True)
@@ -73,41 +81,74 @@ class FeatureFile:
 
     def present(self) -> np.ndarray:
         """For each row whether it is there: bool (rows,)."""
-        return np.fromfile(self.present_path, dtype=np.uint8).astype(bool)
+        return np.fromfile(self.present_path, dtype=_CHECKSUM) != 0
 
     @classmethod
     def found(cls, folder: Path) -> Self | None:
-        """What an earlier run has made; None if there is nothing, or it is damaged."""
+        """What an earlier run has made; None if there is nothing, or it is damaged beyond single rows."""
         try:
-            index = json.loads((folder / _INDEX).read_text())
+            index = kept_json(folder / _INDEX)
             file = cls(folder, tuple(index["shape"]), index["precision"], index["rows"])
-            return file if file._is_whole() else None
-        except (OSError, ValueError, KeyError, TypeError):
+            if not file._is_whole():
+                return None
+            file._check_rows()
+            return file
+        except (OSError, KeyError, TypeError):
             return None
 
     def make(self) -> None:
-        """Make the files, without a row yet, where they are not there or damaged."""
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f"{self.folder.name}.", dir=self.folder.parent))
-        try:
+        """Make the files, without a row yet, where they are not there or damaged.
+
+        Raises:
+            XbenchError: the disk is full, or cannot be written.
+        """
+        with (
+            disk_errors(f"features cannot be kept in {self.folder.parent}"),
+            folder_aside(self.folder) as aside,
+        ):
             for path, size in self._sizes().items():
                 (aside / path.name).touch()
                 os.truncate(aside / path.name, size)
-            index = {"shape": self.shape, "precision": self.precision, "rows": self.rows}
-            (aside / _INDEX).write_text(json.dumps(index))
+            write_json(aside / _INDEX, {"shape": self.shape, "precision": self.precision, "rows": self.rows})
             put_in_place(aside, self.folder, lambda: FeatureFile.found(self.folder) == self)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
 
     def remove(self) -> None:
         """Remove the files: what they hold is of no use."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _sizes(self) -> dict[Path, int]:
-        return {self.values_path: self.rows * self.row_bytes, self.present_path: self.rows}
+        return {
+            self.values_path: self.rows * self.row_bytes,
+            self.present_path: self.rows * _CHECKSUM.itemsize,
+        }
 
     def _is_whole(self) -> bool:
-        return all(path.stat().st_size == size for path, size in self._sizes().items())
+        found = [(path.stat(), size) for path, size in self._sizes().items()]
+        return all(stat.S_ISREG(of.st_mode) and of.st_size == size for of, size in found)
+
+    def _check_rows(self) -> None:
+        """Take back the rows that are not as they were written.
+
+        Raises:
+            OSError: they cannot be read, or taken back.
+        """
+        mtime_ns = self.values_path.stat().st_mtime_ns
+        checked = kept_json(self.folder / _CHECKED)
+        if checked == mtime_ns:
+            return
+        noted = np.fromfile(self.present_path, dtype=_CHECKSUM)
+        rows = np.flatnonzero(noted)
+        found = np.maximum(row_checksums(self.values_path, self.row_bytes, rows), 1)
+        damaged = rows[found != noted[rows]]
+        if len(damaged):
+            present = os.open(self.present_path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                for row in damaged:
+                    os.pwrite(present, bytes(_CHECKSUM.itemsize), int(row) * _CHECKSUM.itemsize)
+            finally:
+                os.close(present)
+        with suppress(OSError):  # it would be looked at again
+            keep_json(self.folder / _CHECKED, mtime_ns)
 
 
 class FeatureWriter:
@@ -116,21 +157,34 @@ class FeatureWriter:
 
     def __init__(self, file: FeatureFile):
         self._file = file
-        self._written: list[int] = []
+        self._written: dict[int, int] = {}
 
     def write(self, rows: np.ndarray, values: np.ndarray) -> None:
-        """Write values (n, *shape) to rows (n,)."""
-        for row, value in zip(rows, np.ascontiguousarray(values, dtype=self._file.stored_dtype), strict=True):
-            if os.pwrite(self._values, value.data, int(row) * self._file.row_bytes) != self._file.row_bytes:
-                raise OSError(f"{self._file.values_path}: no room for another row")
-            self._written.append(int(row))
+        """Write values (n, *shape) to rows (n,).
+
+        Raises:
+            XbenchError: the disk is full, or fails.
+        """
+        size = self._file.row_bytes
+        with disk_errors(f"features cannot be kept in {self._file.folder}"):
+            stored = np.ascontiguousarray(values, dtype=self._file.stored_dtype)
+            for row, value in zip(rows, stored, strict=True):
+                if os.pwrite(self._values, value.data, int(row) * size) != size:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                self._written[int(row)] = max(zlib.crc32(value), 1)
 
     def commit(self) -> None:
-        """Let what was written count."""
-        os.fsync(self._values)
-        for row in self._written:
-            os.pwrite(self._present, b"\1", row)
-        self._written = []
+        """Let what was written count.
+
+        Raises:
+            XbenchError: the disk is full, or fails.
+        """
+        with disk_errors(f"features cannot be kept in {self._file.folder}"):
+            os.fsync(self._values)
+            for row, checksum in self._written.items():
+                noted = np.array(checksum, dtype=_CHECKSUM).tobytes()
+                os.pwrite(self._present, noted, row * _CHECKSUM.itemsize)
+        self._written = {}
 
     def __enter__(self) -> Self:
         self._values = os.open(self._file.values_path, os.O_WRONLY | os.O_CLOEXEC)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from xbench.components.specs import Source
 from xbench.data.archive import unpack
 from xbench.data.inventory import Inventory, take_inventory, write_manifest
 from xbench.downloads import download, sha256_of
 from xbench.errors import DownloadFailed, XbenchError
-from xbench.paths import cache_dir, require_space
+from xbench.paths import cache_dir, disk_errors, folder_aside, put_in_place, require_space
 
 # An archive whose files come to more than this many times what they should is taken for a bomb. (Kaggle's
 # holds everything twice.)
@@ -97,39 +93,22 @@ def fetch_from(source: Source, archive: Path, on_stage: OnStage, replace: bool =
 
 @contextmanager
 def _workplace(source: Source, replace: bool) -> Iterator[Path]:
-    """An empty folder of our own beside the destination, which is gone afterwards.
-
-    What a killed process has left there is removed.
-    """
+    """An empty folder of our own beside the destination, which is gone afterwards."""
     place = destination(source)
+    with disk_errors(f"{place} cannot be filled"):
+        _check_free(place, replace)
+        try:
+            with folder_aside(place, alone=True) as workplace:
+                yield workplace
+        except BlockingIOError as error:
+            raise XbenchError(f"another process is filling {place}", hint="wait for it to end") from error
+
+
+def _check_free(place: Path, replace: bool) -> None:
     if place.exists() and any(place.iterdir()) and not replace:
         raise XbenchError(
             f"{place} is there already", hint="remove or rename it, or have it replaced with --force"
         )
-    folder = place.with_name(f".{place.name}.fetching")
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as lock:
-        if not _is_ours(lock):
-            raise XbenchError(f"another process is filling {folder}", hint="wait for it to end")
-        try:
-            workplace = folder / "work"
-            shutil.rmtree(workplace, ignore_errors=True)
-            workplace.mkdir()
-            yield workplace
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_ours(lock: TextIO) -> bool:
-    """Lock a file; the kernel lets go of it when this process ends, however it ends."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Else whoever held it has ended just now, and has removed it.
-        return os.path.samestat(os.fstat(lock.fileno()), os.stat(lock.name))
-    except (BlockingIOError, FileNotFoundError):
-        return False
-    except OSError:
-        return True  # a file system without locks
 
 
 def _put_in_place(
@@ -160,12 +139,10 @@ def _put_in_place(
         encoding="utf-8",
     )
     place = destination(source)
-    older = workplace / "older"
-    if replace and place.exists():
-        place.rename(older)
-    try:
-        unpacked.rename(place)
-    finally:
-        if older.exists() and not place.exists():
-            older.rename(place)
+
+    def stays() -> bool:
+        _check_free(place, replace)
+        return False
+
+    put_in_place(unpacked, place, stays)
     return take_inventory(place, source)

@@ -1,20 +1,27 @@
 """What an image is, independent of where it lies: a hash of its content.
 
 Reading thousands of files to hash them is slow on a cold disk, so hashes are remembered beside size and
-modification time, which only say whether a remembered hash is still good.
+modification time, which only say whether a remembered hash is still good. They cannot say so of a file that
+was written at about the moment of hashing: a change right after may leave both as they are. Its hash is not
+remembered.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from xbench.components.specs import Example
-from xbench.paths import cache_dir
+from xbench.paths import cache_dir, keep_json, kept_json, open_regular
+
+# Older than this at its hashing, a file cannot change again and keep its time: clocks of file systems are
+# that coarse (FAT: 2 s), and those of servers differ a little.
+_SETTLED_NS = 2_000_000_000
 
 
 def content_hashes(examples: Sequence[Example]) -> tuple[list[str | None], dict[str, str]]:
@@ -34,7 +41,7 @@ def content_hashes(examples: Sequence[Example]) -> tuple[list[str | None], dict[
         try:
             of_file = store.hash_of(example.path)
         except OSError as error:
-            reasons[example.name] = f"cannot be read: {error.strerror}"
+            reasons[example.name] = f"cannot be read: {error.strerror or error}"
             return None
         return f"{of_file} {declared}" if example.content else of_file
 
@@ -62,32 +69,34 @@ class _StampStore:
         name = hashlib.sha256(common.encode()).hexdigest()[:16]
         self._path = cache_dir() / "stamps" / f"{name}.json" if files else None
         self._known = self._load()
-        self._seen: dict[str, list] = {}
+        self._new: dict[str, list] = {}
 
     def _load(self) -> dict[str, list]:
-        try:
-            return json.loads(self._path.read_text()) if self._path else {}
-        except (OSError, ValueError):
-            return {}  # only a memory of hashes: without it they are computed again
+        known = kept_json(self._path) if self._path else None
+        return known if isinstance(known, dict) else {}
 
     def is_known(self, path: Path) -> bool:
-        stat, stamp = path.stat(), self._known.get(os.path.abspath(path))
-        return stamp is not None and stamp[:2] == [stat.st_size, stat.st_mtime_ns]
+        return self._remembered(path, path.stat()) is not None
+
+    def _remembered(self, path: Path, stat: os.stat_result) -> str | None:
+        stamp = self._known.get(os.path.abspath(path))
+        return stamp[2] if stamp and stamp[:2] == [stat.st_size, stat.st_mtime_ns] else None
 
     def hash_of(self, path: Path) -> str:
-        stat = path.stat()
-        key = os.path.abspath(path)
-        stamp = self._known.get(key)
-        if not self.is_known(path):
-            stamp = [stat.st_size, stat.st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest()]
-        self._seen[key] = stamp
-        return stamp[2]
+        remembered = self._remembered(path, path.stat())
+        if remembered is not None:
+            return remembered
+        with open_regular(path) as file:
+            stat, now_ns = os.fstat(file.fileno()), time.time_ns()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if stat.st_mtime_ns < now_ns - _SETTLED_NS:
+            self._new[os.path.abspath(path)] = [stat.st_size, stat.st_mtime_ns, digest]
+        return digest
 
     def save(self) -> None:
-        kept = self._known | self._seen  # others may list another part of the folder
-        if self._path is None or kept == self._known:
+        """Remember what was hashed. That it cannot be kept is no failure: it would be hashed again."""
+        if self._path is None or not self._new:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self._path.with_suffix(f".{os.getpid()}")
-        aside.write_text(json.dumps(kept))
-        aside.replace(self._path)
+        with suppress(OSError):
+            # Others may have listed another part of the folder meanwhile.
+            keep_json(self._path, self._load() | self._new)

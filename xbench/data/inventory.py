@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xbench.components.images import VALIDATION_FOLDERS, list_images, read_image
+from xbench.components.images import VALIDATION_FOLDERS, list_images, read_image, why_unreadable
 from xbench.components.settings import settings_of
 from xbench.components.specs import DatasetSpec, Source
 from xbench.downloads import sha256_of
@@ -210,7 +210,7 @@ def _why_unreadable(path: Path) -> str:
     try:
         read_image(path, _TRIAL_SIDE, _TRIAL_SIDE)
     except Exception as error:  # Pillow raises many kinds
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return why_unreadable(error)
     return ""
 
 

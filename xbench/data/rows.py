@@ -5,13 +5,42 @@ from __future__ import annotations
 import math
 import os
 import weakref
+import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
 Rows = Sequence[int] | np.ndarray
+
+# Of a file that is checked, read at once.
+_BLOCK_BYTES = 1 << 22
+
+
+def row_checksums(path: Path, row_bytes: int, rows: Rows) -> np.ndarray:
+    """CRC-32 of rows of a file, read on all processors.
+
+    Args:
+        row_bytes: of each row.
+
+    Returns:
+        uint32 array (len(rows),).
+
+    Raises:
+        OSError: the file is shorter than it should be, or the disk fails.
+    """
+    at_once = max(1, _BLOCK_BYTES // row_bytes)
+    blocks = [rows[start : start + at_once] for start in range(0, len(rows), at_once)]
+
+    def of_block(block: Rows) -> list[int]:
+        with RowReader(path, (row_bytes,), "uint8", len(block)) as reader:
+            return [zlib.crc32(row) for row in reader.read(block)]
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = [checksum for block in pool.map(of_block, blocks) for checksum in block]
+    return np.array(found, dtype=np.uint32)
 
 
 class RowReader:
