@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xbench.cli import EXIT_CELL_FAILED, EXIT_INTERRUPTED
 from xbench.cli.options import AllowImport, Device
 from xbench.cli.output import Format, print_results, stderr_console
+
+if TYPE_CHECKING:
+    from xbench.cli.progress import ProgressDisplay
+    from xbench.records.store import RunFolder
+    from xbench.suite.reader import Suite
 
 EXAMPLES = """
 Examples:
@@ -62,15 +69,7 @@ def run(
     is wrong; 130 interrupted.
     """
     # Imported here: the other commands need none of it, and answer at once.
-    from xbench.cli.dry_run import print_cells
-    from xbench.cli.progress import ProgressDisplay
-    from xbench.execution.plan import plan_run
     from xbench.execution.request import answered_before
-    from xbench.execution.run import preview, run_plan
-    from xbench.isolation.interrupts import interrupt_on_signals
-    from xbench.isolation.server import start_server
-    from xbench.records.lock import sole_run
-    from xbench.records.store import check_writable, folder_of_suite
     from xbench.suite.overrides import SuiteOption
     from xbench.suite.reader import read_suite
 
@@ -83,32 +82,66 @@ def run(
     }
     overrides = [SuiteOption(name, str(value)) for name, value in flags.items() if value is not None]
     import_dirs = [str(directory) for directory in allow_import or []]
-    display = ProgressDisplay()
-    interrupt_on_signals()
-    try:
-        text = read_suite(suite, [*(set_ or []), *overrides], only or [])
-        folder = None if fresh or dry_run else answered_before(text, import_dirs, out)
-        if folder is not None:
-            stderr_console().print(ANSWERED, style="dim", markup=False)
-        elif dry_run:
-            start_server()
-            plan = plan_run(text, import_dirs)
-            with display:
-                jobs = preview(plan, display)
-            print_cells(plan, jobs, form)
-            return
-        else:
-            check_writable(out)
-            with sole_run(folder_of_suite(out, text.header.name)):
-                start_server()
-                plan = plan_run(text, import_dirs)
-                with display:
-                    folder = run_plan(plan, out, display, fresh)
-    except KeyboardInterrupt:
-        where = f"; what had ended is in {display.folder}" if display.folder else ""
-        stderr_console().print(f"interrupted{where}", style="yellow", markup=False)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+    asked = read_suite(suite, [*(set_ or []), *overrides], only or [])
+    if dry_run:
+        _preview(asked, import_dirs, form)
+        return
+    folder = None if fresh else answered_before(asked, import_dirs, out)
+    if folder is None:
+        folder = _run(asked, import_dirs, out, fresh)
+    else:
+        stderr_console().print(ANSWERED, style="dim", markup=False)
     print_results(folder, form)
     _, records = folder.read()
     if any(record.is_failure for record in records):
         raise typer.Exit(EXIT_CELL_FAILED)
+
+
+def _run(suite: Suite, import_dirs: list[str], out: Path, fresh: bool) -> RunFolder:
+    """Run what is left of a suite, as its only run."""
+    from xbench.cli.progress import ProgressDisplay
+    from xbench.execution.plan import plan_run
+    from xbench.execution.run import run_plan
+    from xbench.isolation.server import start_server
+    from xbench.records.lock import sole_run
+    from xbench.records.store import check_writable, folder_of_suite
+
+    display = ProgressDisplay()
+    with _interruptible(display):
+        check_writable(out)
+        with sole_run(folder_of_suite(out, suite.header.name)):
+            start_server()
+            plan = plan_run(suite, import_dirs)
+            with display:
+                return run_plan(plan, out, display, fresh)
+
+
+def _preview(suite: Suite, import_dirs: list[str], form: Format) -> None:
+    """Print what would run."""
+    from xbench.cli.dry_run import print_cells
+    from xbench.cli.progress import ProgressDisplay
+    from xbench.execution.plan import plan_run
+    from xbench.execution.run import preview
+    from xbench.isolation.server import start_server
+
+    display = ProgressDisplay()
+    with _interruptible(display):
+        start_server()
+        plan = plan_run(suite, import_dirs)
+        with display:
+            jobs = preview(plan, display)
+    print_cells(plan, jobs, form)
+
+
+@contextmanager
+def _interruptible(display: ProgressDisplay) -> Iterator[None]:
+    """Tell of an interrupt, and where what had ended is."""
+    from xbench.isolation.interrupts import interrupt_on_signals
+
+    interrupt_on_signals()
+    try:
+        yield
+    except KeyboardInterrupt:
+        where = f"; what had ended is in {display.folder}" if display.folder else ""
+        stderr_console().print(f"interrupted{where}", style="yellow", markup=False)
+        raise typer.Exit(EXIT_INTERRUPTED) from None

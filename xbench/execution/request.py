@@ -15,7 +15,7 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xbench.components.code import code_stamp, own_stamp
 from xbench.components.registry import find, origin
@@ -23,11 +23,13 @@ from xbench.components.specs import DatasetSpec
 from xbench.data.listing import listing_stamp
 from xbench.errors import DataNotFound, XbenchError
 from xbench.execution.history import History
-from xbench.execution.plan import PlannedRun
 from xbench.records.schema import RequestRecord
 from xbench.records.store import RunFolder
 from xbench.suite.grid import references
 from xbench.suite.reader import Suite
+
+if TYPE_CHECKING:
+    from xbench.execution.plan import PlannedRun
 
 _PACKAGES = ("xbench", "torch", "torchvision", "numpy", "pillow")
 

@@ -153,6 +153,9 @@ class RunFolder:
 
 _STAMP_LENGTH = len("20260131-120000")
 _ASIDE = ".new-"
+
+# Records and traces of a few cells.
+_LEAST_FREE_BYTES = 1 << 20
 _READ_HINT = "name a folder results/SUITE/RUN-ID that `xbench run` made"
 
 
@@ -164,8 +167,10 @@ def check_writable(results: Path) -> None:
     """
     try:
         results.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=results):
-            pass
+        with tempfile.TemporaryFile(dir=results) as file:
+            file.write(bytes(_LEAST_FREE_BYTES))  # a full disk takes empty files
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise _unwritable(results, error) from error
 
@@ -205,9 +210,10 @@ def find_run(results: Path, wanted: str | None) -> RunFolder:
 
 
 def _unwritable(folder: Path, error: OSError) -> XbenchError:
-    return XbenchError(
-        f"cannot write results to {folder}: {error.strerror}", hint="choose another folder with --out"
-    )
+    hint = "choose another folder with --out"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        hint = f"make space, or {hint}"
+    return XbenchError(f"cannot write results to {folder}: {error.strerror}", hint=hint)
 
 
 def _age(run: Path) -> tuple[str, int, str]:
