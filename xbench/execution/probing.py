@@ -223,4 +223,9 @@ def _suite(
 
 
 def _toml(table: dict[str, str | int]) -> str:
-    return "{ " + ", ".join(f"{key} = {json.dumps(value)}" for key, value in table.items()) + " }"
+    return "{ " + ", ".join(f"{key} = {_toml_value(value)}" for key, value in table.items()) + " }"
+
+
+def _toml_value(value: str | int) -> str:
+    # As JSON, but for the surrogate pairs that TOML has not, and for DEL.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Storage = Literal["uint8", "float32"]
 Features = Literal["auto", "float32", "bfloat16", "off"]
 Count = Annotated[int, Field(strict=True, ge=1)]
+# torch dies of far more.
+MOST_THREADS = 1024
 
 
 class TrainingSettings(BaseModel):
@@ -45,14 +47,16 @@ class TrainingSettings(BaseModel):
     validation: float = Field(0.1, strict=True, ge=0.0, le=0.5)
     selection: Literal["validation_loss", "test_loss", "last"] = "validation_loss"
     balance: Literal["none", "oversample"] = "none"
-    class_weights: dict[str, Annotated[float, Field(strict=True, gt=0)]] = Field(default_factory=dict)
+    class_weights: dict[str, Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]] = Field(
+        default_factory=dict
+    )
     epochs: Count = 1
     batch_size: Count | Literal["full"] = 32
     micro_batch: Count | Literal["full", "auto"] = "full"
     dtype: Literal["float32", "float64"] = "float32"
     features: Features = "auto"
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
-    threads: Count | None = None
+    threads: Annotated[int, Field(strict=True, ge=1, le=MOST_THREADS)] | None = None
 
     @model_validator(mode="after")
     def _selection_has_its_data(self) -> Self:
