@@ -285,8 +285,8 @@ def _counted(images: dict[str, int]) -> str:
 
 
 def _print_inventory(inventory: Inventory) -> None:
-    print(inventory.root)
-    print(_counted(dict(inventory.counts)))
+    print(visible(str(inventory.root)))
+    print(visible(_counted(dict(inventory.counts))))
 
 
 def _verdict_document(name: str, verdict: Verdict) -> dict[str, Any]:

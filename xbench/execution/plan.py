@@ -93,7 +93,11 @@ def plan_run(suite: Suite, import_dirs: Sequence[str] = ()) -> PlannedRun:
         XbenchError: all mistakes of the suite, or the device is not here.
     """
     header = suite.header
-    machine = call_in_child(describe_machine, header.device)
+    try:
+        machine = call_in_child(describe_machine, header.device)
+    except XbenchError as error:
+        suite.problems.add(("suite", "device"), error.message, error.hint)
+        suite.problems.raise_if_any()
     known = ask(describe_components, references(suite), import_dirs)
     expansion = expand(suite, known)
     problems = suite.problems

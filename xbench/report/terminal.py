@@ -1,4 +1,4 @@
-"""Comparisons as rich tables. Names come from suites and plugins: they are printed as text that does nothing."""
+"""Comparisons as rich tables. Names come from suites and plugins: they are printed as mere text."""
 
 from __future__ import annotations
 
