@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import json
 import random
@@ -9,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +135,7 @@ class Attempt:
     arguments: list[str] = field(default_factory=list)
 
 
+@cache
 def good_suites() -> list[str]:
     """The project's own suites, those of its README, and a small one with many keys."""
     texts = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "suites").glob("*.toml"))]
@@ -171,7 +174,8 @@ def evil(rng: random.Random) -> Any:
         return _nested(rng.choice((5, 30, 300)))
     if choice == 1:
         return [evil(rng) for _ in range(rng.randrange(4))]
-    return rng.choice((TEXTS, NUMBERS, OTHERS)[choice % 3])
+    # A copy, as what is put into a document is changed with it.
+    return copy.deepcopy(rng.choice((TEXTS, NUMBERS, OTHERS)[choice % 3]))
 
 
 def _nested(depth: int) -> Any:
@@ -224,6 +228,11 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
         yield from _places(item)
 
 
+def _holds(value: Any, other: Any) -> bool:
+    """Whether a list or table is, or holds, another one."""
+    return value is other or any(holder[key] is other for holder, key in _places(value))
+
+
 def mutated_values(rng: random.Random) -> Attempt:
     document = tomllib.loads(rng.choice(good_suites()))
     for _ in range(rng.choice((1, 1, 2, 4))):
@@ -245,18 +254,15 @@ def mutated_structure(rng: random.Random) -> Attempt:
         other = rng.choice([document, *(h for h, _ in places)])
         if action == 1 and isinstance(holder, dict):
             holder[rng.choice(KEYS)] = value
-        elif action == 2 and isinstance(other, dict):
+        elif action == 2 and isinstance(other, dict) and not _holds(value, other):
             other[key if isinstance(key, str) else rng.choice(KEYS)] = value
-        elif action == 3 and isinstance(other, list):
-            other += [value] * rng.choice((1, 2, 50))
+        elif action == 3 and isinstance(other, list) and not _holds(value, other):
+            other += [copy.deepcopy(value) for _ in range(rng.choice((1, 2, 50)))]
         elif action == 4 and isinstance(holder, dict):
             holder[key] = [value] if rng.random() < 0.5 else {rng.choice(KEYS): value}
         elif action == 5 and isinstance(holder, list):
-            holder[key:key] = [value] * rng.choice((2, 30))
-    try:
-        return Attempt(written(document))
-    except RecursionError:  # a table was moved into itself
-        return mutated_structure(rng)
+            holder[key:key] = [copy.deepcopy(value) for _ in range(rng.choice((2, 30)))]
+    return Attempt(written(document))
 
 
 def mutated_overrides(rng: random.Random) -> Attempt:

@@ -73,8 +73,10 @@ def parse(text: str, file: str) -> dict[str, Any]:
         raise XbenchError(f"{file}: not valid TOML: tables or lists are nested too deeply") from error
     wrong = dict(unusable(document))
     if wrong:
-        # Where it is nested too deeply, keys cannot be looked for in the lines.
-        lines = {} if any(len(path) > MOST_DEEP for path in wrong) else key_lines(text)
+        try:
+            lines = key_lines(text)
+        except RecursionError:
+            lines = {}
         sentences = (f"{file}:{line_of(lines, path) or 1}: {what}" for path, what in wrong.items())
         raise XbenchError("\n".join(dict.fromkeys(sentences)))
     return document
