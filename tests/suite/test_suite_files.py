@@ -78,8 +78,25 @@ def test_values_that_no_suite_can_use(value, told):
     assert refused(REST.encode() + b"seeds = " + value + b"\n").startswith(told)
 
 
-def test_a_deep_dotted_key():
-    assert refused(b"a." * 20_000 + b"a = 1\n") == "my.toml:1: tables or lists are nested too deeply"
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("part", [b"a.", b'"" . ', b"'a b'."])
+def test_a_deep_dotted_key(part):
+    assert refused(b"\n" + part * 100_000 + b"a = 1\n").startswith(
+        "my.toml:2: not valid TOML: tables or lists"
+    )
+    assert refused(part * 30 + b"a = 1\n") == "my.toml:1: tables or lists are nested too deeply"
+
+
+def test_dots_in_text_are_no_key():
+    text = REST + f"# {'.' * 1000}\n# {'word. ' * 50}\n"
+    Path("my.toml").write_text(text)
+    assert read_suite(Path("my.toml")).text == text
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("line", ["x" * MOST_BYTES, '"' * MOST_BYTES, "'a' " * (MOST_BYTES // 4)])
+def test_a_line_that_fills_the_file(line):
+    assert refused(line.encode()).startswith("my.toml:1: not valid TOML: ")
 
 
 def test_the_largest_numbers_of_toml_are_read():

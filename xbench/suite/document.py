@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 import tomllib
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from xbench.text import MOST_OF_A_SENTENCE, shortened, shown, visible
 MOST_BYTES = 1 << 20
 # Tables and lists within each other: a suite has about six.
 MOST_DEEP = 24
+# `tomllib` takes the square of a dotted key's length, and hours for one that fills a file.
+_LONG_KEY = re.compile(r"""(?<![\w"'-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){200}""")
 
 
 def read_text(path: Path) -> str:
@@ -60,6 +63,9 @@ def parse(text: str, file: str) -> dict[str, Any]:
     Raises:
         XbenchError: it is not TOML, or holds a value that no suite can use; every such value is named.
     """
+    if long_key := _LONG_KEY.search(text):
+        line = text.count("\n", 0, long_key.start()) + 1
+        raise XbenchError(f"{file}:{line}: not valid TOML: tables or lists are nested too deeply")
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
