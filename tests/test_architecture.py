@@ -21,7 +21,7 @@ ALLOWED = {
     "errors": set(),
     "text": set(),
     "paths": {"errors", "units"},
-    "units": {"errors"},
+    "units": {"errors", "text"},
     "downloads": {"errors", "paths", "units"},
     "components": {"downloads", "errors", "paths", "text"},
     "data": {"components", "downloads", "errors", "paths", "units"},
