@@ -204,14 +204,22 @@ def _note(attempt: Attempt, tally: Tally, code: Any, err: str, took_s: float) ->
         tally.valid += 1
 
 
-def fuzz(count: int, seed: int, attempt_one: Callable[[Attempt, Tally], None]) -> dict[str, Tally]:
-    """Try about so many suites, of all kinds alike; the same ones for the same seed."""
+def fuzz(
+    count: int, seed: int, attempt_one: Callable[[Attempt, Tally], None], limit_s: float = float("inf")
+) -> dict[str, Tally]:
+    """Try about so many suites, of all kinds alike; the same ones for the same seed.
+
+    Args:
+        limit_s: after so long no more are begun.
+    """
     tallies = {kind: Tally() for kind in KINDS}
     each = max(1, count // len(KINDS))
-    for kind, make in BY_CHANCE.items():
-        rng = random.Random(f"{seed} {kind}")
-        for _ in range(each):
-            attempt_one(make(rng), tallies[kind])
+    end = time.monotonic() + limit_s
+    makers = {kind: (make, random.Random(f"{seed} {kind}")) for kind, make in BY_CHANCE.items()}
+    for _ in range(each):
+        for kind, (make, rng) in makers.items():
+            if time.monotonic() < end:
+                attempt_one(make(rng), tallies[kind])
 
     @hypothesis.seed(seed)
     @hypothesis.settings(
@@ -223,7 +231,8 @@ def fuzz(count: int, seed: int, attempt_one: Callable[[Attempt, Tally], None]) -
     )
     @hypothesis.given(documents)
     def of_documents(document: dict[str, Any]) -> None:
-        attempt_one(Attempt(written(document)), tallies[HYPOTHESIS])
+        if time.monotonic() < end:
+            attempt_one(Attempt(written(document)), tallies[HYPOTHESIS])
 
     of_documents()
     return tallies
@@ -234,17 +243,18 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--real", type=int, default=0, help="so many through processes of their own")
+    parser.add_argument("--limit-s", type=float, default=float("inf"), help="seconds for each of the two")
     parser.add_argument("--keep", type=Path, help="folder for the suites that went wrong")
     options = parser.parse_args()
     with in_this_process():
-        tallies = fuzz(options.count, options.seed, try_here)
+        tallies = fuzz(options.count, options.seed, try_here, options.limit_s)
     rows = [(kind, tally) for kind, tally in tallies.items()]
     if options.real:
         place = os.getcwd()
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
-            real = fuzz(options.real, options.seed + 1, try_really)
+            real = fuzz(options.real, options.seed + 1, try_really, options.limit_s)
             os.chdir(place)
         rows += [(f"{kind}, real", tally) for kind, tally in real.items()]
     print(f"{'kind':<26} {'tried':>6} {'exit 2':>7} {'valid':>6} {'bad':>4} {'longest':>8}")
