@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from fuzz_records import complaint_about, in_a_folder, run_and_cells, show
 
-EVIL = "\x1b[31m\x1b]0;t\x07\u202e\u2028a\tb\r[red]x[/]:warning:|`*<b>"
-SEEN = r"\x1b[31m\x1b]0;t\x07\u202e\u2028a\tb\r[red]x[/]:warning:|`*<b>"
+EVIL = "\x1b[31m\x1b]0;t\x07\u202e\u2028a\tb\r[red]x[/]:warning:|`*<b>[a](b)"
+SEEN = r"\x1b[31m\x1b]0;t\x07\u202e\u2028a\tb\r[red]x[/]:warning:|`*<b>[a](b)"
 
 
 @pytest.fixture
@@ -61,8 +61,9 @@ def test_markdown_keeps_its_tables(shown):
     out = shown("--format", "markdown")
     rows = [line for line in out.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
-    assert re.findall(r"(?<!\\)[`<\[]", out) == []
-    assert r"\\x1b\[31m" in out
+    assert re.findall(r"(?<!\\)([`<]|\][(:])", out) == []
+    assert r"\\x1b[31m" in out
+    assert r"[red]x[/\]:warning:\|\`\*\<b>[a\](b)" in out
 
 
 def test_csv_keeps_its_lines(shown):

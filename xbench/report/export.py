@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from xbench.records.schema import CellRecord, RunRecord
 from xbench.report.comparison import Comparison
 from xbench.text import visible
 
-# What Markdown, or HTML within it, takes for more than itself.
-_MARKUP = frozenset("\\`*[]<~|")
+# What Markdown, or HTML within it, takes for more than itself; brackets alone are none of it, but links are.
+_MARKUP = re.compile(r"[\\`*<~|]|\](?=[(:\[])")
 
 
 def to_json(run: RunRecord, comparisons: list[Comparison], folder: str) -> str:
@@ -84,4 +85,4 @@ def markdown_line(cells: tuple[str, ...]) -> str:
 def escaped(text: str) -> str:
     """Text that is only text in Markdown, on one line."""
     one_line = visible(text.replace("\n", " "))
-    return "".join(f"\\{character}" if character in _MARKUP else character for character in one_line)
+    return _MARKUP.sub(r"\\\g<0>", one_line)
