@@ -19,16 +19,17 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Room -> the rooms that it may import, or single modules of them.
 ALLOWED = {
     "errors": set(),
+    "text": set(),
     "paths": {"errors", "units"},
-    "units": {"errors"},
+    "units": {"errors", "text"},
     "downloads": {"errors", "paths", "units"},
-    "components": {"downloads", "errors", "paths"},
+    "components": {"downloads", "errors", "paths", "text"},
     "data": {"components", "downloads", "errors", "paths", "units"},
     "memory": {"errors", "units"},
     "isolation": {"memory", "errors", "units"},
     "records": {"errors"},
     "training": {"components", "data", "memory", "records", "errors", "paths"},
-    "suite": {"components", "training.settings", "errors", "units"},
+    "suite": {"components", "training.settings", "errors", "text", "units"},
     "capacity": {"components", "data", "errors", "isolation", "memory", "paths", "training"},
     "execution": {
         "capacity",
@@ -41,9 +42,10 @@ ALLOWED = {
         "training",
         "errors",
         "paths",
+        "text",
         "units",
     },
-    "report": {"records", "units"},
+    "report": {"records", "text", "units"},
     "cli": {
         "capacity",
         "components",
@@ -56,6 +58,7 @@ ALLOWED = {
         "records",
         "report",
         "suite",
+        "text",
         "training",
         "units",
     },
@@ -81,6 +84,7 @@ LIGHT_ROOMS = {
     "records",
     "report",
     "suite",
+    "text",
     "units",
 }
 LIGHT_MEMORY = {"cgroups.py", "devices.py", "exhaustion.py", "host.py", "limits.py", "machine.py"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from xbench.errors import XbenchError
-from xbench.units import format_bytes, parse_duration, parse_limit
+from xbench.units import format_bytes, format_seconds, parse_bytes, parse_duration, parse_limit
 
 
 @pytest.mark.parametrize(
@@ -81,3 +81,21 @@ def test_what_is_no_duration(text):
     assert repr(text) in caught.value.message
     for form in ("90s", "15m", "1h30m"):
         assert form in caught.value.hint
+
+
+@pytest.mark.parametrize("parse", [parse_bytes, lambda text: parse_limit(text, 10**9)])
+def test_a_size_that_no_float_holds_is_none(parse):
+    with pytest.raises(XbenchError, match=r"is not a size") as caught:
+        parse("9" * 400 + "GB")
+    assert len(caught.value.message) < 200
+
+
+def test_a_duration_without_an_end_is_none():
+    with pytest.raises(XbenchError, match="is not a duration") as caught:
+        parse_duration("9" * 400 + "h")
+    assert len(caught.value.message) < 200
+
+
+def test_what_is_no_number_is_shown_as_such():
+    assert format_seconds(float("inf")) == "inf s"
+    assert format_seconds(float("nan")) == "nan s"

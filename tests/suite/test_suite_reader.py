@@ -145,7 +145,7 @@ def test_names_are_fit_for_folders_and_for_keys_of_set(complaints, head, name):
     [
         ("[suite]\nname = = 3\n", "my.toml:2: not valid TOML: "),
         ("[suite]\n\nname = 'a'\nname = 'b'\n", "my.toml:4: not valid TOML: "),
-        ("[suite]\nseeds = [1,\n", "my.toml: not valid TOML: "),
+        ("[suite]\nseeds = [1,\n", "my.toml:2: not valid TOML: "),
     ],
 )
 def test_what_is_no_toml_is_told_with_its_line(read, text, complaint):
@@ -162,7 +162,7 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(XbenchError, match="is a folder"):
         read_suite(tmp_path)
     (tmp_path / "latin.toml").write_bytes(b'title = "caf\xe9"')
-    with pytest.raises(XbenchError, match=r"latin\.toml: cannot be read as text"):
+    with pytest.raises(XbenchError, match=r"latin\.toml:1: cannot be read as text"):
         read_suite(tmp_path / "latin.toml")
 
 

@@ -6,6 +6,7 @@ Kept light: every worker process imports it again, as `multiprocessing` does wit
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 
 EXIT_CELL_FAILED = 1
 EXIT_USAGE = 2
@@ -16,12 +17,17 @@ def main() -> None:
     """Entry point of the `xbench` command."""
     from xbench.cli.app import app
     from xbench.errors import XbenchError
+    from xbench.text import visible
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may not know every character
     try:
         app()
     except XbenchError as error:
-        for line in error.message.splitlines():
-            print(f"error: {line}", file=sys.stderr)
-        for line in (error.hint or "").splitlines():
-            print(f"  hint: {line}", file=sys.stderr)
+        # Not splitlines: it also splits at characters that names may hold.
+        for line in error.message.split("\n"):
+            print(f"error: {visible(line)}", file=sys.stderr)
+        for line in error.hint.split("\n") if error.hint else ():
+            print(f"  hint: {visible(line)}", file=sys.stderr)
         sys.exit(EXIT_USAGE)

@@ -22,13 +22,14 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
-from rich.text import Text
 
 from xbench.cli import EXIT_INTERRUPTED
 from xbench.cli.output import stderr_console, stdout_console
 from xbench.components.registry import load, registrations
 from xbench.components.specs import DatasetSpec
 from xbench.errors import DataNotFound, XbenchError
+from xbench.report.terminal import cell, plain
+from xbench.text import visible
 from xbench.units import format_bytes
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ class _Bars:
 
     def __init__(self, *columns: ProgressColumn):
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             *columns,
             console=stderr_console(),
@@ -202,7 +203,7 @@ class _Bars:
 
     def show(self, stage: str, done: int, total: int) -> None:
         if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage)
+            self._tasks[stage] = self._progress.add_task(visible(stage))
         self._progress.update(self._tasks[stage], completed=done, total=total or None)
 
 
@@ -216,7 +217,7 @@ def _interruptible(outcome: str) -> Iterator[None]:
 
 
 def _say(text: str, style: str = "dim") -> None:
-    stderr_console().print(text, style=style, markup=False, highlight=False)
+    stderr_console().print(plain(text, style))
 
 
 def _found(spec: DatasetSpec) -> list[Path]:
@@ -263,7 +264,9 @@ def _status_table(rows: list[dict[str, Any]]) -> Table:
         if row["state"] in ("incomplete", "not here"):
             what += f"\n{row['page']}"
         cells = (row["dataset"], row["state"], row.get("root", "-"), what)
-        table.add_row(*(Text(cell) for cell in cells), style="red" if row["state"] == "broken" else "")
+        table.add_row(
+            *(cell(text, keep="\n") for text in cells), style="red" if row["state"] == "broken" else ""
+        )
     return table
 
 
@@ -282,8 +285,8 @@ def _counted(images: dict[str, int]) -> str:
 
 
 def _print_inventory(inventory: Inventory) -> None:
-    print(inventory.root)
-    print(_counted(dict(inventory.counts)))
+    print(visible(str(inventory.root)))
+    print(visible(_counted(dict(inventory.counts))))
 
 
 def _verdict_document(name: str, verdict: Verdict) -> dict[str, Any]:
@@ -318,6 +321,6 @@ def _print_verdict(name: str, verdict: Verdict) -> None:
     for what, names in findings.items():
         if names:
             print(f"{len(names):,} {what}:")
-            print(*(f"  {line}" for line in names[:_MOST_NAMES]), sep="\n")
+            print(*(f"  {visible(line)}" for line in names[:_MOST_NAMES]), sep="\n")
         if len(names) > _MOST_NAMES:
             print(f"  and {len(names) - _MOST_NAMES:,} more")

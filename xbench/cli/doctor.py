@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from xbench.cli.output import stdout_console
 from xbench.errors import XbenchError
 from xbench.paths import cache_dir
+from xbench.report.terminal import plain
 from xbench.units import format_bytes, parse_limit
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _document(checkup: Checkup, bounds: list[Bound], binds: Bound) -> dict[str, 
 
 def _bounds_table(checkup: Checkup, bounds: list[Bound], binds: Bound) -> Table:
     title = f"memory of one worker on {checkup.machine.device}: {format_bytes(binds.limit_bytes)}"
-    table = Table(title=Text(title), title_justify="left")
+    table = Table(title=plain(title), title_justify="left")
     for name in ("", "bound", "limit", "where it comes from"):
         table.add_column(name)
     for bound in bounds:
@@ -111,7 +111,7 @@ def _bounds_table(checkup: Checkup, bounds: list[Bound], binds: Bound) -> Table:
             format_bytes(bound.limit_bytes),
             bound.detail,
         )
-        table.add_row(*(Text(cell) for cell in cells), style=style)
+        table.add_row(*(plain(cell) for cell in cells), style=style)
     return table
 
 
@@ -142,7 +142,7 @@ def _facts_table(checkup: Checkup) -> Table:
         "cache": str(cache_dir()),
     }
     for name, fact in facts.items():
-        table.add_row(Text(name), Text(fact))
+        table.add_row(plain(name), plain(fact))
     return table
 
 

@@ -7,14 +7,13 @@ import json
 import sys
 
 from rich.table import Table
-from rich.text import Text
 
 from xbench.cli.output import Format, stderr_console, stdout_console
 from xbench.execution.job import Job
 from xbench.execution.plan import PlannedRun
 from xbench.execution.schedule import estimate_s, features_s
-from xbench.report.export import markdown_line
-from xbench.report.terminal import print_line
+from xbench.report.export import csv_text, markdown_line
+from xbench.report.terminal import cell, plain, print_line
 from xbench.units import format_bytes, format_seconds
 
 
@@ -36,16 +35,16 @@ def print_cells(plan: PlannedRun, jobs: list[Job], form: Format) -> None:
     elif form is Format.CSV:
         writer = csv.DictWriter(sys.stdout, rows[0])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: csv_text(value) for key, value in row.items()} for row in rows)
     elif form is Format.MARKDOWN:
         for cells in (list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)):
-            print(markdown_line(tuple(str(cell) for cell in cells)))
+            print(markdown_line(tuple(map(str, cells))))
     else:
-        table = Table(title=Text(f"{plan.name}: {len(rows)} cells on {plan.machine.device}"))
+        table = Table(title=plain(f"{plan.name}: {len(rows)} cells on {plan.machine.device}"))
         for name in rows[0]:
             table.add_column(name.replace("_", " "))
         for row in rows:
-            table.add_row(*(Text(str(cell)) for cell in row.values()))
+            table.add_row(*map(cell, row.values()))
         console = stdout_console()
         console.print(table)
         print_line(console, _time_line(plan, jobs), "dim")

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from xbench.cli.output import stdout_console
 from xbench.components.registry import KINDS, did_you_mean, find, registrations
 from xbench.components.settings import settings_of
 from xbench.components.specs import Family, ModelSpec, OptimizerSpec, Spec
 from xbench.errors import XbenchError
+from xbench.report.terminal import plain
 
 EXAMPLES = """
 Examples:
@@ -39,14 +39,14 @@ def info(
         component = registration.load()
         if not isinstance(component, Family) or name != registration.name:
             component = registration.load_spec(name)
-        console.print(Text(f"{registration.kind} {name}", style="bold"), Text(component.summary))
+        console.print(plain(f"{registration.kind} {name}", style="bold"), plain(component.summary))
         origin = f"from {registration.distributions[0]}"
         reference = [component.reference] if component.reference else []
         if isinstance(component, Family):
-            console.print(Text("; ".join([origin, *reference])))
-            console.print(Text(_members(name, component)))
+            console.print(plain("; ".join([origin, *reference])))
+            console.print(plain(_members(name, component), keep="\n"))
         else:
-            console.print(Text("; ".join([origin, *_needs(component), *reference])))
+            console.print(plain("; ".join([origin, *_needs(component), *reference])))
             console.print(_settings_table(component))
 
 
@@ -63,11 +63,11 @@ def _settings_table(spec: Spec) -> Table:
     table.add_column("name")
     table.add_column("default")
     for setting in settings.required:
-        table.add_row(Text(setting), Text("(required)"))
+        table.add_row(plain(setting), plain("(required)"))
     for setting, default in settings.defaults.items():
-        table.add_row(Text(setting), Text(_toml(default)))
+        table.add_row(plain(setting), plain(_toml(default)))
     if settings.is_open:
-        table.add_row(Text("..."), Text("any further setting is passed on"))
+        table.add_row(plain("..."), plain("any further setting is passed on"))
     return table
 
 

@@ -14,6 +14,7 @@ from xbench.cli.output import stdout_console
 from xbench.components.registry import Kind, Registration, registrations
 from xbench.components.specs import Family
 from xbench.errors import XbenchError
+from xbench.report.terminal import plain
 
 EXAMPLES = """
 Examples:
@@ -41,7 +42,7 @@ def list_components(
         if item is What.SUITES:
             table = _table("suites", "file")
             for path in sorted(Path("suites").glob("*.toml")):
-                table.add_row(Text(str(path)))
+                table.add_row(plain(str(path)))
         else:
             kind: Kind = item.value.removesuffix("s")
             table = _table(item.value, "name", "from", "what it is")
@@ -61,9 +62,9 @@ def _row(registration: Registration) -> tuple[Text, Text, Text]:
     name = registration.name
     try:
         component = registration.load()
-        what = Text(component.summary)
+        what = plain(component.summary)
         if isinstance(component, Family):
             name += "/..."
     except XbenchError as error:
-        what = Text(f"broken: {error.message}", style="red")
-    return Text(name), Text(" and ".join(registration.distributions)), what
+        what = plain(f"broken: {error.message}", style="red")
+    return plain(name), plain(" and ".join(registration.distributions)), what

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from rich.table import Table
-from rich.text import Text
 
 from xbench.cli.output import stdout_console
 from xbench.components.registry import KINDS, registrations
 from xbench.errors import XbenchError
+from xbench.report.terminal import plain
 
 
 def plugins() -> None:
@@ -20,10 +20,10 @@ def plugins() -> None:
         for registration in registrations(kind).values():
             try:
                 registration.load()
-                state = Text("ok")
+                state = plain("ok")
             except XbenchError as error:
-                state = Text(error.message, style="red")
+                state = plain(error.message, style="red")
             rows += [(name, kind, registration.name, state) for name in registration.distributions]
     for package, kind, name, state in sorted(rows, key=lambda row: row[:3]):
-        table.add_row(Text(package), Text(kind), Text(name), state)
+        table.add_row(plain(package), plain(kind), plain(name), state)
     stdout_console().print(table)

@@ -12,6 +12,7 @@ from xbench.capacity.search import Trial
 from xbench.cli.output import stderr_console
 from xbench.records.schema import CellRecord, PlannedCell
 from xbench.report.terminal import print_line
+from xbench.text import visible
 from xbench.training.events import EpochDone, Prepared, StepsDone
 from xbench.units import format_bytes, format_seconds
 
@@ -69,7 +70,7 @@ class ProgressDisplay:
         """A bar of work that is done once, and a line when it begins."""
         if said not in self._once:
             self._say(said, "dim")
-            self._once[said] = self._bars.add_task(title, total=total, detail="")
+            self._once[said] = self._bars.add_task(visible(title), total=total, detail="")
         self._bars.update(self._once[said], completed=done, visible=done < total)
 
     def fitting(self, cell: PlannedCell, setting: str, trial: Trial | None = None) -> None:
@@ -91,7 +92,7 @@ class ProgressDisplay:
 
     def cell_started(self, cell: PlannedCell) -> None:
         self._count += 1
-        self._steps = self._bars.add_task(_name(cell), total=None, detail="starting")
+        self._steps = self._bars.add_task(visible(_name(cell)), total=None, detail="starting")
 
     def cell_message(self, message: Any) -> None:
         if isinstance(message, Prepared):

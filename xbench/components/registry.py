@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.machinery
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Literal, get_args
 
 from xbench.components.specs import DatasetSpec, Family, ModelSpec, OptimizerSpec, Spec
 from xbench.errors import XbenchError
+from xbench.text import MOST_OF_A_VALUE, shortened, visible
 
 Kind = Literal["model", "optimizer", "dataset"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -132,7 +134,8 @@ def origin(kind: Kind, reference: str) -> str:
 
 def unknown_name(kind: Kind, name: str) -> str:
     """The message for a name that nothing claims, with a guess at what was meant."""
-    return f"unknown {kind} '{name}'.{did_you_mean(name.partition('/')[0], registrations(kind))}"
+    guess = did_you_mean(name.partition("/")[0], registrations(kind))
+    return f"unknown {kind} '{shortened(visible(name))}'.{guess}"
 
 
 def listing_hint(kind: Kind) -> str:
@@ -142,6 +145,8 @@ def listing_hint(kind: Kind) -> str:
 
 def did_you_mean(name: str, known: Sequence[str] | dict[str, object]) -> str:
     """` Did you mean 'x'?` if some known name is close, else nothing."""
+    if len(name) > MOST_OF_A_VALUE:
+        return ""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean '{close[0]}'?" if close else ""
 
@@ -152,9 +157,12 @@ def _import_reference(kind: Kind, reference: str, import_dirs: Sequence[str]) ->
             f"{kind} '{reference}' is code outside of any package, which a suite alone may not import",
             hint="allow its folder: `xbench run SUITE --allow-import DIR`",
         )
-    sys.path[:0] = [directory for directory in import_dirs if directory not in sys.path]
     module_name, _, attribute = reference.partition(":")
+    sys.path[:0] = [directory for directory in import_dirs if directory not in sys.path]
     try:
+        # Before it is imported: a module of another folder does what it does as it is imported.
+        if all(_source_of(reference, directory) is None for directory in import_dirs):
+            raise ModuleNotFoundError(f"No module named '{module_name}'")
         module = importlib.import_module(module_name)
         if not any(Path(module.__file__ or "").is_relative_to(directory) for directory in import_dirs):
             raise ImportError(f"module '{module_name}' lies elsewhere ({module.__file__})")
@@ -170,6 +178,17 @@ def _import_reference(kind: Kind, reference: str, import_dirs: Sequence[str]) ->
     if not callable(component):
         raise XbenchError(f"{kind} '{reference}' is a {type(component).__name__}, not a factory or a spec")
     return _SPEC_TYPES[kind](factory=component, summary=f"imported from {module_name}")
+
+
+def _source_of(reference: str, directory: str) -> Path | None:
+    """The file of a `module:attribute` below a folder; None if there is none, or the name is no module's."""
+    parts = reference.partition(":")[0].split(".")
+    if not all(part.isidentifier() for part in parts):
+        return None
+    base = Path(directory, *parts)
+    suffixes = importlib.machinery.all_suffixes()
+    candidates = [*(base.with_name(f"{base.name}{suffix}") for suffix in suffixes), base / "__init__.py"]
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def _checked(kind: Kind, spec: object, where: str) -> Spec:

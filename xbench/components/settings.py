@@ -9,6 +9,7 @@ from typing import Any
 
 from xbench.components.registry import did_you_mean
 from xbench.components.specs import DatasetSpec, Spec
+from xbench.text import shortened, shown
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,18 @@ class Settings:
         if self.is_open or name in self.names:
             return None
         guess = did_you_mean(name, (*self.names, *also_known))
-        return f"unknown setting '{name}'.{guess}"
+        return f"unknown setting '{shortened(name)}'.{guess}"
 
     def wrong_type(self, name: str, value: Any) -> str | None:
         """What is wrong with a value's type, judged by the default's, or None where that cannot be told."""
         default = self.defaults.get(name)
         if isinstance(default, bool):
-            return None if isinstance(value, bool) else f"'{name}' is true or false, not {value!r}"
+            return None if isinstance(value, bool) else f"'{name}' is true or false, not {shown(value)}"
         if isinstance(default, int | float):
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            return None if is_number else f"'{name}' is a number, not {value!r}"
+            return None if is_number else f"'{name}' is a number, not {shown(value)}"
         if isinstance(default, str):
-            return None if isinstance(value, str) else f"'{name}' is a string, not {value!r}"
+            return None if isinstance(value, str) else f"'{name}' is a string, not {shown(value)}"
         return None
 
 

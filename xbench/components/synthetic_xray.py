@@ -33,6 +33,8 @@ PATIENTS_IN_CYCLE = 3
 PATIENT_OF_IMAGE = (0, 1, 1, 2, 2, 2)
 
 MIN_IMAGE_SIZE = 16  # a lung is then five pixels wide
+MAX_IMAGE_SIZE = 4096
+MAX_IMAGES = 10**6  # of a split: each takes half a kilobyte to list
 # Anatomy is smooth, so it is drawn on a small canvas and resized; only grain is made at full size.
 CANVAS = 112
 CLOUD_CELLS = 7  # side of the coarse grid behind the low-frequency noise
@@ -76,7 +78,8 @@ def build_synthetic_xray(train: int = 4985, test: int = 855, image_size: int = 2
         An image depends on its example's content alone, not on how many others there are.
 
     Raises:
-        XbenchError: a split is empty, the images are too small to show a lung, or the seed is negative.
+        XbenchError: a split is empty or enormous, the images are too small to show a lung or larger than any
+            scan, or the seed is negative.
     """
     sizes = {"train": train, "test": test}
     _check(sizes | {"image_size": image_size, "seed": seed})
@@ -97,9 +100,14 @@ def build_synthetic_xray(train: int = 4985, test: int = 855, image_size: int = 2
 
 def _check(settings: dict[str, int]) -> None:
     least = {"train": 1, "test": 1, "image_size": MIN_IMAGE_SIZE, "seed": 0}
+    most = {"train": MAX_IMAGES, "test": MAX_IMAGES, "image_size": MAX_IMAGE_SIZE, "seed": 2**63 - 1}
     for name, value in settings.items():
+        hint = ""
         if not isinstance(value, int) or value < least[name]:
             hint = f"set {name} to a whole number of at least {least[name]}"
+        elif value > most[name]:
+            hint = f"set {name} to at most {most[name]:,}"
+        if hint:
             raise XbenchError(f"synthetic-xray cannot be made with {name} = {value!r}", hint)
 
 

@@ -20,9 +20,12 @@ from xbench.data.decoded import DecodedDataset
 from xbench.data.listing import listing_folders
 from xbench.data.sample import sampled
 from xbench.errors import WeightsNotFound, XbenchError
+from xbench.memory.exhaustion import evidence_of, exhaustion
 from xbench.memory.machine import Bound, device_bounds, host_bounds
 from xbench.paths import cache_dir
 from xbench.training.settings import Choice
+
+_MOST_CLOSURES = 200
 
 Send = Callable[[Any], None]
 
@@ -96,6 +99,8 @@ def describe_components(
             known[kind, name] = settings_of(registry.load(kind, name, import_dirs))
         except XbenchError as error:
             known[kind, name] = error
+        except MemoryError:
+            raise
         except Exception as error:  # a factory that is named by a string is imported only here
             known[kind, name] = XbenchError(f"{kind} '{name}' is broken: {type(error).__name__}: {error}")
     return known
@@ -111,6 +116,8 @@ def describe_models(
             described.append(_model_facts(send, choice, False, import_dirs))
         except XbenchError as error:
             described.append(error)
+        except MemoryError:
+            raise
         except Exception as error:  # a plugin's hooks may raise anything
             reason = f"model '{choice.name}' is broken: {type(error).__name__}: {error}"
             described.append(XbenchError(reason))
@@ -124,16 +131,22 @@ def try_models(
 
     Returns:
         For each what it objects to, or whether a part of it is frozen. Other failures are those of its cells.
+
+    Raises:
+        MemoryError, RuntimeError: there is too little memory for one of them.
     """
     found: list[XbenchError | bool] = []
     for choice, classes in models:
+        model = None  # two need not fit at once
         spec: ModelSpec = registry.load("model", choice.name, import_dirs)
         try:
             model = spec.load_factory()(classes, **choice.params)
             found.append(not all(p.requires_grad for p in model.parameters()))
         except XbenchError as error:
             found.append(error)
-        except Exception:
+        except Exception as error:
+            if exhaustion(evidence_of(error)):
+                raise
             found.append(True)
     return found
 
@@ -178,9 +191,17 @@ def try_optimizers(send: Send, choices: Sequence[Choice], import_dirs: Sequence[
             if spec.gradients != "sparse":
                 _take_a_step(optimizer, parameter)
             complaints.append(None)
+        except MemoryError:
+            raise
+        except _Enough:
+            complaints.append(None)
         except Exception as error:  # plugins may object in any way
-            complaints.append(f"optimizer '{choice.name}': {error}")
+            complaints.append(f"optimizer '{choice.name}': {str(error) or type(error).__name__}")
     return complaints
+
+
+class _Enough(Exception):
+    """A step goes on and on, as one may that is told to take a billion iterations: it is one that works."""
 
 
 def _take_a_step(optimizer: Any, parameter: Any) -> None:
@@ -189,6 +210,8 @@ def _take_a_step(optimizer: Any, parameter: Any) -> None:
     def closure() -> Any:
         nonlocal calls
         calls += 1
+        if calls > _MOST_CLOSURES:
+            raise _Enough
         optimizer.zero_grad()
         loss = parameter.square().sum()
         loss.backward()
@@ -293,7 +316,7 @@ def _build_dataset(choice: Choice, import_dirs: Sequence[str]) -> tuple[DatasetS
     spec: DatasetSpec = registry.load("dataset", choice.name, import_dirs)
     try:
         return spec, spec.load_factory()(**choice.params)
-    except XbenchError:
+    except (XbenchError, MemoryError):
         raise
     except Exception as error:  # plugins may raise anything
         raise XbenchError(f"dataset '{choice.name}' is broken: {type(error).__name__}: {error}") from error

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from xbench.errors import DataNotFound, XbenchError
+from xbench.execution.asking import NoAnswer, ask, ask_each
 from xbench.execution.inspection import (
     DatasetFacts,
     Machine,
@@ -106,8 +107,12 @@ def plan_run(suite: Suite, import_dirs: Sequence[str] = ()) -> PlannedRun:
         XbenchError: all mistakes of the suite, or the device is not here.
     """
     header = suite.header
-    machine = call_in_child(describe_machine, header.device)
-    known = call_in_child(describe_components, references(suite), import_dirs)
+    try:
+        machine = call_in_child(describe_machine, header.device)
+    except XbenchError as error:
+        suite.problems.add(("suite", "device"), error.message, error.hint)
+        suite.problems.raise_if_any()
+    known = ask(describe_components, references(suite), import_dirs)
     expansion = expand(suite, known)
     problems = suite.problems
     _check_optimizers(expansion, import_dirs, problems)
@@ -134,8 +139,10 @@ def plan_run(suite: Suite, import_dirs: Sequence[str] = ()) -> PlannedRun:
 
 def _check_optimizers(expansion: Expansion, import_dirs: Sequence[str], problems: Problems) -> None:
     choices = [choice for choice, _ in expansion.optimizers]
-    complaints = call_in_child(try_optimizers, choices, import_dirs)
-    for (_, path), complaint in zip(expansion.optimizers, complaints, strict=True):
+    complaints = ask_each(try_optimizers, choices, import_dirs)
+    for (choice, path), complaint in zip(expansion.optimizers, complaints, strict=True):
+        if isinstance(complaint, NoAnswer):
+            complaint = f"optimizer '{choice.name}' cannot be tried: {complaint.message}"
         if complaint is not None:
             problems.add(path, complaint)
 
@@ -148,6 +155,9 @@ def _resolve_datasets(
         if _key(dataset) not in resolved:
             try:
                 resolved[_key(dataset)] = _resolve(dataset, import_dirs)
+            except NoAnswer as error:
+                message = f"dataset '{dataset.chosen.name}' cannot be listed: {error.message}"
+                problems.add(path, message, error.hint)
             except XbenchError as error:
                 problems.add(path, error.message, error.hint)
     return resolved
@@ -156,12 +166,12 @@ def _resolve_datasets(
 def _resolve(dataset: DatasetChoice, import_dirs: Sequence[str]) -> ResolvedData:
     wanted = dataset.chosen.name
     try:
-        facts = call_in_child(describe_dataset, dataset.chosen, import_dirs)
+        facts = ask(describe_dataset, dataset.chosen, import_dirs)
         return ResolvedData(wanted, dataset.chosen, dataset.strict, facts, warning="")
     except DataNotFound as error:
         if dataset.fallback is None:
             raise
-        facts = call_in_child(describe_dataset, dataset.fallback, import_dirs)
+        facts = ask(describe_dataset, dataset.fallback, import_dirs)
         warning = f"{dataset.fallback.name} stands in for {wanted}"
         if facts.stand_in:
             warning += f" ({facts.stand_in})"
@@ -175,7 +185,7 @@ def _describe_models(
     expansion: Expansion, import_dirs: Sequence[str], problems: Problems
 ) -> dict[str, ModelFacts]:
     choices = {repr(choice): choice for choice, _ in expansion.models}
-    described = call_in_child(describe_models, list(choices.values()), import_dirs)
+    described = ask_each(describe_models, list(choices.values()), import_dirs)
     models = dict(zip(choices, described, strict=True))
     for choice, path in expansion.models:
         facts = models[repr(choice)]
@@ -227,10 +237,15 @@ def _check_models(
             continue
         choice = Choice(cell.model.name, facts.untrained) if facts.missing else cell.model
         tried[repr((*cell.path[:2], cell.model))] = choice, len(data.facts.classes)
-    found = dict(zip(tried, call_in_child(try_models, list(tried.values()), import_dirs), strict=True))
+    found = dict(zip(tried, ask_each(try_models, list(tried.values()), import_dirs), strict=True))
     for cell in cells:
         outcome = found.pop(repr((*cell.path[:2], cell.model)), None)
-        if isinstance(outcome, XbenchError):
+        if isinstance(outcome, NoAnswer):
+            # What is meant to run out of memory may do so as soon as its model is built.
+            if not (outcome.out_of_memory and cell.expect == "oom"):
+                message = f"model '{cell.model.name}' cannot be built: {outcome.message}"
+                problems.add((*cell.path[:2], "model"), message, outcome.hint)
+        elif isinstance(outcome, XbenchError):
             problems.add((*cell.path[:2], "model"), outcome.message, outcome.hint)
         elif outcome is not None:
             models[repr(cell.model)] = replace(models[repr(cell.model)], is_frozen=outcome)

@@ -20,8 +20,10 @@ from xbench.execution.plan import PlannedRun, plan_run
 from xbench.execution.prepare import decode_all, make_jobs, with_weights
 from xbench.records.capacity import CapacityRecord, CapacityReport, TrialRecord
 from xbench.records.schema import Component
+from xbench.suite.document import unusable
 from xbench.suite.overrides import SuiteOption
 from xbench.suite.reader import Suite, parse_suite
+from xbench.text import shortened, visible
 
 _FALLBACKS = {"chest-xray": "synthetic-xray"}
 _EXPERIMENT = "probe"
@@ -200,6 +202,9 @@ def _suite(
     if dataset in _FALLBACKS:
         data["fallback"] = _FALLBACKS[dataset]
     tables = {"optimizer": {"name": optimizer}, "model": {"name": model}, "dataset": data}
+    for kind, table in tables.items():
+        for _, wrong in unusable(table):
+            raise XbenchError(f"--{kind} {shortened(visible(table['name']))}: {wrong}")
     origins = {
         (*path, "optimizer", 0): f"--optimizer {optimizer}",
         (*path, "model"): f"--model {model}",
@@ -223,4 +228,9 @@ def _suite(
 
 
 def _toml(table: dict[str, str | int]) -> str:
-    return "{ " + ", ".join(f"{key} = {json.dumps(value)}" for key, value in table.items()) + " }"
+    return "{ " + ", ".join(f"{key} = {_toml_value(value)}" for key, value in table.items()) + " }"
+
+
+def _toml_value(value: str | int) -> str:
+    # As JSON, but for the surrogate pairs that TOML has not, and for DEL.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -24,12 +24,17 @@ class Interval:
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """The t interval of a mean (Student 1908); its values are taken as independent and roughly normal."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
+    """The t interval of a mean (Student 1908); its values are taken as independent and roughly normal. Where
+    one of them is not finite, or too large to be summed up, neither is the mean."""
+    try:
+        mean = statistics.fmean(values)
+        deviation = statistics.stdev(values) if len(values) > 1 and math.isfinite(mean) else None
+    except (OverflowError, ValueError):  # infinities of both signs, or beyond the largest float
+        mean, deviation = math.nan, None
+    if deviation is None:
         return Interval(mean, None, tuple(values))
     from scipy.special import stdtrit  # the t quantile; scipy.stats would take a second to import
 
     quantile = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2))
-    half_width = quantile * statistics.stdev(values) / math.sqrt(len(values))
+    half_width = quantile * deviation / math.sqrt(len(values))
     return Interval(mean, half_width, tuple(values))

@@ -6,7 +6,7 @@ peaks on a CPU, metrics of a cell that failed).
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +14,10 @@ SCHEMA_VERSION = 1
 
 Status = Literal["done", "oom", "diverged", "timeout", "error", "skipped"]
 FAILED: frozenset[Status] = frozenset(get_args(Status)) - {"done", "skipped"}
+
+
+# What tables reckon with and tools read back: no number of a thousand digits.
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 class Record(BaseModel):
@@ -60,7 +64,7 @@ class DataRecord(Record):
     params: dict[str, Any] = Field(default_factory=dict)
     stand_in: str = ""
     fingerprint: str = ""
-    counts: dict[str, int] = Field(default_factory=dict)
+    counts: dict[str, Whole] = Field(default_factory=dict)
     unreadable: list[tuple[str, str]] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
 
@@ -131,24 +135,24 @@ class MemoryRecord(Record):
     activations_bytes: what forward and backward take beyond gradients and examples.
     """
 
-    limit_bytes: int | None = None
-    base_host_bytes: int | None = None
-    peak_host_bytes: int | None = None
-    peak_device_bytes: int | None = None
-    parameters_bytes: int | None = None
-    gradients_bytes: int | None = None
-    optimizer_state_bytes: int | None = None
+    limit_bytes: Whole | None = None
+    base_host_bytes: Whole | None = None
+    peak_host_bytes: Whole | None = None
+    peak_device_bytes: Whole | None = None
+    parameters_bytes: Whole | None = None
+    gradients_bytes: Whole | None = None
+    optimizer_state_bytes: Whole | None = None
     state_vectors: float | None = None
     expected_state_vectors: float | None = None
-    process_bytes: int | None = None
-    data_bytes: int | None = None
-    activations_bytes: int | None = None
-    optimizer_work_bytes: int | None = None
+    process_bytes: Whole | None = None
+    data_bytes: Whole | None = None
+    activations_bytes: Whole | None = None
+    optimizer_work_bytes: Whole | None = None
     peak_phase: Literal["closure", "update"] | None = None
     host_peak_method: str | None = None
     malloc: Literal["fast", "exact"] | None = None
     exhausted: str | None = None
-    failed_allocation_bytes: int | None = None
+    failed_allocation_bytes: int | None = None  # what was asked for may be absurd
 
 
 class FeaturesRecord(Record):
@@ -161,14 +165,14 @@ class FeaturesRecord(Record):
     """
 
     precision: str | None = None
-    shape: list[int] = Field(default_factory=list)
+    shape: list[Whole] = Field(default_factory=list)
     note: str = ""
 
 
 class EpochRecord(Record):
     """One epoch. Losses are the training objective; train_loss is the mean of its steps' losses."""
 
-    epoch: int
+    epoch: Whole
     train_loss: float
     validation_loss: float | None = None
     validation_accuracy: float | None = None
@@ -190,15 +194,15 @@ class CellRecord(Record):
         waits_for: what may yet come, so that a cell that was skipped could run; "" if nothing.
     """
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Whole = SCHEMA_VERSION
     cell_id: str
-    attempt: int = 1
+    attempt: Whole = 1
     experiment: str
     column: str
     model: Component
     dataset: DataRecord
     optimizer: Component
-    seed: int
+    seed: Whole
     status: Status
     reason: str = ""
     expect: Literal["oom"] | None = None
@@ -211,9 +215,9 @@ class CellRecord(Record):
     memory: MemoryRecord = MemoryRecord()
     features: FeaturesRecord = FeaturesRecord()
     epochs: list[EpochRecord] = Field(default_factory=list)
-    selected_epoch: int | None = None
-    closures: int = 0
-    steps: int = 0
+    selected_epoch: Whole | None = None
+    closures: Whole = 0
+    steps: Whole = 0
     device: dict[str, Any] = Field(default_factory=dict)
     reused_from: str = ""
     resumed_at: list[int] = Field(default_factory=list)
@@ -248,7 +252,7 @@ class PlannedCell(Record):
     cell_id: str
     experiment: str
     column: str
-    seed: int
+    seed: Whole
 
 
 class RequestRecord(Record):
@@ -280,7 +284,7 @@ class RunRecord(Record):
         warnings: what a reader of any table of this run must be told.
     """
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Whole = SCHEMA_VERSION
     suite: str
     started_at: str
     request: RequestRecord = RequestRecord()

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from xbench.records.capacity import CapacityRecord, CapacityReport
-from xbench.report.export import markdown_line
-from xbench.report.terminal import print_line
+from xbench.report.export import csv_text, escaped, markdown_line
+from xbench.report.terminal import cell, plain, print_line
 from xbench.units import format_bytes, format_seconds
 
 _BAR = 40
@@ -39,17 +38,17 @@ def print_capacity(console: Console, report: CapacityReport) -> None:
     for warning in report.warnings:
         print_line(console, f"warning: {warning}", "bold yellow")
     data = f"{report.dataset} [{report.stand_in}]" if report.stand_in else report.dataset
-    title = Text(f"{report.optimizer}, {report.components['model'].title} on {data}", style="bold")
+    title = plain(f"{report.optimizer}, {report.components['model'].title} on {data}", style="bold")
     table = Table(title=title, title_justify="left")
     for place, name in enumerate(HEADER):
         table.add_column(name, justify="right" if place else "left")
     for row in capacity_rows(report):
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*map(cell, row))
     console.print(table)
     for result in report.results:
-        console.print(Text(f"peak against {result.axis}, up to the limit"))
+        console.print(plain(f"peak against {result.axis}, up to the limit"))
         for line in _picture(result, report.limit_bytes):
-            console.print(Text(line), soft_wrap=True)
+            console.print(plain(line), soft_wrap=True)
         for note in result.notes:
             print_line(console, f"  {result.axis}: {note}", "dim")
     print_line(console, f"limit: {report.bound}", "dim")
@@ -66,7 +65,7 @@ def to_capacity_csv(report: CapacityReport) -> str:
         for result in report.results
         for trial in result.trials
     ]
-    return pandas.DataFrame(rows).convert_dtypes().to_csv(index=False)
+    return pandas.DataFrame(rows).map(csv_text).convert_dtypes().to_csv(index=False)
 
 
 def to_capacity_markdown(report: CapacityReport) -> str:
@@ -77,7 +76,9 @@ def to_capacity_markdown(report: CapacityReport) -> str:
     stand_in = [f"{report.dataset}: {report.stand_in}"] if report.stand_in else []
     model = report.components["model"]
     stand_in += [f"{model.name} has {model.stand_in}"] if model.stand_in else []
-    return "\n".join([*lines, "", *(f"- {note}" for note in [*report.warnings, *stand_in, *notes])]).rstrip()
+    return "\n".join(
+        [*lines, "", *(f"- {escaped(note)}" for note in [*report.warnings, *stand_in, *notes])]
+    ).rstrip()
 
 
 def _picture(result: CapacityRecord, limit_bytes: int) -> Iterator[str]:

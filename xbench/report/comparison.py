@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -121,8 +122,10 @@ def _as_intervals(figures: dict[str, float]) -> dict[str, Interval]:
 def _figure(row: Row, figure: Interval | None) -> str:
     if figure is None:
         return _ABSENT
+    if not math.isfinite(figure.mean):
+        return str(figure.mean)
     text = row.show(figure.mean)
-    if figure.half_width is None or row.spread is None:
+    if figure.half_width is None or row.spread is None or not math.isfinite(figure.half_width):
         return text
     return f"{text} ± {row.spread(figure.half_width)}"
 

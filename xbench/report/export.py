@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import re
 from typing import Any
 
 from xbench.records.schema import CellRecord, RunRecord
 from xbench.report.comparison import Comparison
+from xbench.text import visible
+
+# What Markdown, or HTML within it, takes for more than itself; brackets alone are none of it, but links are.
+_MARKUP = re.compile(r"[\\`*<~|]|\](?=[(:\[])")
 
 
 def to_json(run: RunRecord, comparisons: list[Comparison], folder: str) -> str:
     """One document: the run, and for each experiment its summary and its cells' records."""
+    from pydantic_core import to_json
+
     document = {
         "run": folder,
         **run.model_dump(include={"suite", "started_at", "device", "versions", "hardware", "warnings"}),
         "experiments": [_experiment(comparison) for comparison in comparisons],
     }
-    return json.dumps(document, indent=2, ensure_ascii=False)
+    # JSON has no NaN: where a number is none there is nothing, as in the records.
+    return to_json(document, indent=2, inf_nan_mode="null").decode()
 
 
 def to_csv(records: list[CellRecord]) -> str:
@@ -24,21 +31,27 @@ def to_csv(records: list[CellRecord]) -> str:
     import pandas
 
     frame = pandas.json_normalize([record.model_dump(exclude={"epochs"}) for record in records])
+    frame = frame.map(csv_text).rename(columns=csv_text)
     return frame.convert_dtypes().to_csv(index=False)  # else whole numbers beside a gap become floats
+
+
+def csv_text(value: Any) -> Any:
+    """A value for CSV, whose quotes keep all text but what a terminal would obey."""
+    return visible(value, keep="\n") if isinstance(value, str) else value
 
 
 def to_markdown(run: RunRecord, comparisons: list[Comparison]) -> str:
     """The tables as they are printed, in Markdown."""
-    parts = [f"**Warning:** {_escape(warning)}" for warning in run.warnings]
+    parts = [f"**Warning:** {escaped(warning)}" for warning in run.warnings]
     for comparison in comparisons:
         lines = [
             markdown_line(comparison.header),
             markdown_line(("---", *("---:" for _ in comparison.header[1:]))),
             *(markdown_line(row) for row in comparison.rows),
         ]
-        notes = "\n".join(f"- {_escape(note)}" for note in comparison.notes)
+        notes = "\n".join(f"- {escaped(note)}" for note in comparison.notes)
         parts += [
-            f"### {_escape(comparison.experiment.title)}",
+            f"### {escaped(comparison.experiment.title)}",
             "\n".join(lines),
             *([notes] if notes else []),
         ]
@@ -66,8 +79,10 @@ def _experiment(comparison: Comparison) -> dict[str, Any]:
 
 def markdown_line(cells: tuple[str, ...]) -> str:
     """One row of a Markdown table."""
-    return f"| {' | '.join(_escape(cell) for cell in cells)} |"
+    return f"| {' | '.join(escaped(cell) for cell in cells)} |"
 
 
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def escaped(text: str) -> str:
+    """Text that is only text in Markdown, on one line."""
+    one_line = visible(text.replace("\n", " "))
+    return _MARKUP.sub(r"\\\g<0>", one_line)

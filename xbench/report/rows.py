@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from xbench.records.schema import CellRecord
 from xbench.units import format_bytes, format_seconds
@@ -39,6 +40,16 @@ def _size(key: str, title: str) -> Row:
     return Row(key, title, lambda r: getattr(r.memory, key), format_bytes)
 
 
+def _ran(key: str, title: str) -> Row:
+    return Row(key, title, lambda record: _as_number(record.ran.get(key)), _count)
+
+
+def _as_number(value: Any) -> float | None:
+    """A record's `ran` holds what plugins gave, or a damaged file."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and abs(value) < 2**63 else None
+
+
 def _above_base(record: CellRecord) -> float | None:
     peak, base = record.memory.peak_host_bytes, record.memory.base_host_bytes
     return None if peak is None or base is None else peak - base
@@ -56,9 +67,9 @@ ROWS = (
     _metric("recall", "recall"),
     _metric("precision", "precision"),
     _metric("test_loss", "test loss"),
-    Row("train_size", "examples an epoch", lambda r: r.ran.get("train_size"), _count),
-    Row("batch_size", "batch", lambda r: r.ran.get("batch_size"), _count),
-    Row("micro_batch", "micro-batch", lambda r: r.ran.get("micro_batch"), _count),
+    _ran("train_size", "examples an epoch"),
+    _ran("batch_size", "batch"),
+    _ran("micro_batch", "micro-batch"),
     Row("steps", "steps", lambda r: r.steps, _count),
     Row("closures", "closures", lambda r: r.closures, _count),
     _seconds("training_s", "training time"),

@@ -1,4 +1,4 @@
-"""Comparisons as rich tables. Names come from suites and plugins: they are printed as text, not as markup."""
+"""Comparisons as rich tables. Names come from suites and plugins: they are printed as mere text."""
 
 from __future__ import annotations
 
@@ -8,6 +8,24 @@ from rich.text import Text
 
 from xbench.records.schema import CellRecord, RunRecord
 from xbench.report.comparison import Comparison
+from xbench.text import shortened, visible
+
+# So many characters of one cell of a table are shown.
+_MOST_OF_A_CELL = 300
+
+
+def plain(text: object, style: str = "", keep: str = "") -> Text:
+    """Text for a terminal: no markup, and nothing in it that a terminal would obey.
+
+    Args:
+        keep: as `visible` takes it.
+    """
+    return Text(visible(str(text), keep), style=style)
+
+
+def cell(text: object, keep: str = "") -> Text:
+    """The same for a cell of a table, and not too long for one."""
+    return plain(shortened(str(text), _MOST_OF_A_CELL), keep=keep)
 
 
 def print_run(console: Console, run: RunRecord, comparisons: list[Comparison], folder: str) -> None:
@@ -21,13 +39,13 @@ def print_run(console: Console, run: RunRecord, comparisons: list[Comparison], f
             print_line(console, f"  {note}", "dim")
     console.print()
     console.print(
-        Text(f"{_device(run)}; torch {run.versions.get('torch')}; records in {folder}", style="dim")
+        plain(f"{_device(run)}; torch {run.versions.get('torch')}; records in {folder}", style="dim")
     )
 
 
 def print_line(console: Console, text: str, style: str) -> None:
     """Print a sentence; where nobody watches it stays on one line, for other programs to find."""
-    console.print(Text(text, style=style), soft_wrap=not console.is_terminal)
+    console.print(plain(text, style=style), soft_wrap=not console.is_terminal)
 
 
 def _table(comparison: Comparison) -> Table:
@@ -37,18 +55,18 @@ def _table(comparison: Comparison) -> Table:
             comparison.experiment.reference_name
         )
         table.add_column(
-            Text(name), justify="right" if place else "left", style="dim" if is_reference else None
+            cell(name), justify="right" if place else "left", style="dim" if is_reference else None
         )
     for row in comparison.rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*map(cell, row))
     return table
 
 
 def _title(comparison: Comparison) -> Text:
     subtitle = _data_line([r for column in comparison.columns for r in column.records])
-    title = Text(comparison.experiment.title, style="bold")
+    title = plain(shortened(comparison.experiment.title, _MOST_OF_A_CELL), style="bold")
     if subtitle:
-        title.append(f"\n{subtitle}", style="not bold dim")
+        title.append(f"\n{visible(subtitle)}", style="not bold dim")
     return title
 
 

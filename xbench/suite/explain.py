@@ -8,6 +8,10 @@ from pydantic import BaseModel, ValidationError
 
 from xbench.components.registry import did_you_mean
 from xbench.suite.lines import Path
+from xbench.text import shortened, shown
+
+# A list of a hundred thousand wrong items has as many errors, and the first few say it all.
+_MOST = 50
 
 
 def explain(error: ValidationError, document: Any, model: type[BaseModel]) -> list[tuple[Path, str]]:
@@ -20,13 +24,13 @@ def explain(error: ValidationError, document: Any, model: type[BaseModel]) -> li
     """
     expected: dict[Path, list[str]] = {}
     sentences: list[tuple[Path, str]] = []
-    for item in error.errors():
+    for item in error.errors(include_url=False)[:_MOST]:
         path = _existing(item["loc"], document)
         if item["type"] == "missing":
             sentences.append((path, f"'{item['loc'][-1]}' is missing"))
         elif item["type"] == "extra_forbidden":
             guess = did_you_mean(str(path[-1]), _known_keys(model, path[:-1]))
-            sentences.append((path, f"unknown key '{path[-1]}'.{guess}"))
+            sentences.append((path, f"unknown key '{shortened(str(path[-1]))}'.{guess}"))
         elif item["type"] == "value_error":
             sentences.append((path, item["msg"].removeprefix("Value error, ")))
         else:
@@ -41,7 +45,7 @@ def explain(error: ValidationError, document: Any, model: type[BaseModel]) -> li
             continue  # it is a list or a table as it should be, and something in it is wrong
         key = _last_key(path) or "the suite"
         either = " or ".join(dict.fromkeys(alternatives))
-        sentences.append((path, f"'{key}' should be {either}, not {_value_at(document, path)!r}"))
+        sentences.append((path, f"'{key}' should be {either}, not {shown(_value_at(document, path))}"))
     return sentences
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -15,7 +16,8 @@ from xbench.errors import XbenchError
 from xbench.suite.explain import explain
 from xbench.suite.lines import Path
 from xbench.suite.reader import TRAINING_KEYS, Suite
-from xbench.suite.schema import Adaptable, DatasetTable, Experiment, OptimizerTable, Table
+from xbench.suite.schema import MOST_CELLS, Adaptable, DatasetTable, Experiment, OptimizerTable, Table
+from xbench.text import shortened
 from xbench.training.settings import Choice, Storage, TrainingSettings
 
 # What is known of a component that a suite names: its settings, or why it cannot be loaded.
@@ -77,7 +79,11 @@ class Expansion:
 
 
 def references(suite: Suite) -> set[tuple[Kind, str]]:
-    """Every component that a suite names."""
+    """Every component that a suite names.
+
+    Raises:
+        XbenchError: more than anybody would.
+    """
     found: set[tuple[Kind, str]] = set()
     for experiment in suite.experiments.values():
         fallbacks = [dataset.fallback for dataset in experiment.dataset if dataset.fallback is not None]
@@ -87,6 +93,11 @@ def references(suite: Suite) -> set[tuple[Kind, str]]:
             "dataset": [*experiment.dataset, *fallbacks],
         }
         found |= {(kind, name) for kind, of_kind in tables.items() for t in of_kind for name in t.names}
+    if len(found) > _MOST_COMPONENTS:
+        suite.problems.add(
+            ("experiment",), f"{len(found):,} components: a suite may name {_MOST_COMPONENTS:,}"
+        )
+        suite.problems.raise_if_any()
     return found
 
 
@@ -99,6 +110,9 @@ def expand(suite: Suite, known: Known) -> Expansion:
     return _Expander(suite, known).expand()
 
 
+# Each model is built and each dataset is listed before a run.
+_MOST_MODELS, _MOST_DATASETS, _MOST_COMPONENTS = 1000, 100, 1000
+
 # A value, and the axes (key -> value) that tell it from its siblings in column titles.
 Labelled = tuple[Any, dict[str, Any]]
 
@@ -107,15 +121,38 @@ class _Expander:
     def __init__(self, suite: Suite, known: Known):
         self._suite, self._known, self._problems = suite, known, suite.problems
         self._result = Expansion()
+        self._seeds = suite.header.seed_list
+        self._columns_so_far = 0
 
     def expand(self) -> Expansion:
         for place, experiment in self._suite.experiments.items():
             columns = list(self._columns(experiment, ("experiment", place)))
             self._check_titles(columns)
             self._check_reference(experiment, columns, ("experiment", place))
-            for seed in self._suite.header.seed_list:
+            self._columns_so_far += len(columns)
+            for seed in self._seeds:
                 self._result.cells += [replace(column, seed=seed) for column in columns]
+        self._check_numbers()
         return self._result
+
+    def _check_numbers(self) -> None:
+        for found, most, what in (
+            (self._result.models, _MOST_MODELS, "models"),
+            (self._result.datasets, _MOST_DATASETS, "datasets"),
+        ):
+            if len(found) > most:
+                path = found[most][1]
+                self._problems.add(path, f"{len(found):,} {what} with this: a suite may have {most:,}")
+
+    def _too_many(self, count: int, path: Path, what: str) -> bool:
+        """Whether so many more combinations make too many cells, which is then told."""
+        # Without making them: nothing is left of the machine after a million of millions.
+        cells = (self._columns_so_far + count) * len(self._seeds)
+        if cells > MOST_CELLS:
+            seeds = f" with {len(self._seeds):,} seeds" if len(self._seeds) > 1 else ""
+            message = f"{what} make {_number(cells)} cells{seeds}: a suite may have {MOST_CELLS:,}"
+            self._problems.add(path, message, "shorten a list, or split the suite")
+        return cells > MOST_CELLS
 
     def _columns(self, experiment: Experiment, path: Path) -> Iterator[Cell]:
         """Every combination of model, dataset, optimizer and training settings, for one seed."""
@@ -131,6 +168,7 @@ class _Expander:
             for found in self._datasets(table, (*path, "dataset", place), len(experiment.dataset) > 1)
         ]
         shared = {key: value for key, value in (experiment.model_extra or {}).items() if key in TRAINING_KEYS}
+        made = 0
         for place, table in enumerate(experiment.optimizer):
             own_path = (*path, "optimizer", place)
             own = {key: value for key, value in (table.model_extra or {}).items() if key in TRAINING_KEYS}
@@ -140,6 +178,9 @@ class _Expander:
             ]
             self._result.optimizers += [(choice, own_path) for choice, _ in optimizers]
             trainings = list(self._trainings(shared, own, path, own_path))
+            made += math.prod(map(len, (optimizers, models, datasets, trainings)))
+            if self._too_many(made, own_path, "all combinations"):
+                return
             for parts in itertools.product(optimizers, models, datasets, trainings):
                 (optimizer, model, dataset, training), axes = zip(*parts, strict=True)
                 titles = [f"{key}={value}" for part in axes for key, value in part.items()]
@@ -164,7 +205,7 @@ class _Expander:
             if column.column in seen:
                 self._problems.add(
                     column.path,
-                    f"a second column '{column.column}' in experiment '{column.experiment}'",
+                    f"a second column '{shortened(column.column)}' in experiment '{column.experiment}'",
                     hint="give one of the optimizers a `label`",
                 )
             seen.add(column.column)
@@ -172,10 +213,12 @@ class _Expander:
     def _check_reference(self, experiment: Experiment, columns: list[Cell], path: Path) -> None:
         titles = {title for c in columns for title in (c.column, c.column.split()[0])}
         for name in experiment.reference.columns if experiment.reference and titles else ():
+            if self._problems.is_full:
+                return
             if name not in titles:
                 guess = did_you_mean(name, sorted(titles))
-                message = f"a reference for '{name}', which is no column of this experiment.{guess}"
-                self._problems.add((*path, "reference", "columns", name), message)
+                which = f"'{shortened(name)}', which is no column of this experiment.{guess}"
+                self._problems.add((*path, "reference", "columns", name), f"a reference for {which}")
 
     def _choices(self, kind: Kind, table: Table, path: Path, several: bool) -> Iterator[Labelled]:
         """Every component that a table names, with every combination of its settings.
@@ -193,6 +236,8 @@ class _Expander:
                 own = {key: value for key, value in values.items() if key not in TRAINING_KEYS}
                 values = own | table.params
             if not self._settings_are_right(kind, name, values, settings, path):
+                continue
+            if self._too_many(_count(values, settings), path, "its lists"):
                 continue
             named = {kind: name} if several or len(table.names) > 1 else {}
             for combination, axes in _product(values, settings):
@@ -219,6 +264,8 @@ class _Expander:
         for key, value in values.items():
             if value == []:
                 self._problems.add((*(own_path if key in own else path), key), f"'{key}' is an empty list")
+        if self._too_many(_count(values, None), path, "its lists"):
+            return
         for combination, axes in _product(values, None):
             try:
                 yield TrainingSettings.model_validate(combination), axes
@@ -226,6 +273,8 @@ class _Expander:
                 for inner, message in explain(error, combination, TrainingSettings):
                     of_own = bool(inner) and inner[0] in own
                     self._problems.add((*(own_path if of_own else path), *inner), message)
+                if self._problems.is_full:
+                    return
 
     def _settings_are_right(
         self, kind: Kind, name: str, values: dict[str, Any], settings: Settings, path: Path
@@ -234,6 +283,8 @@ class _Expander:
         also_known = TRAINING_KEYS if kind == "optimizer" else ()
         hint = f"`xbench info {name}` shows its settings" if ":" not in name else None
         for key, value in values.items():
+            if self._problems.is_full:
+                return False
             wrong = [settings.unknown(key, also_known)]
             if wrong == [None]:
                 items = _axis(value, settings.takes_list(key))
@@ -259,6 +310,17 @@ def _product(
     for items in itertools.product(*axes.values()):
         combination = dict(zip(axes, items, strict=True))
         yield combination, {key: combination[key] for key in varying}
+
+
+def _count(values: dict[str, Any], settings: Settings | None) -> int:
+    """How many combinations `_product` gives."""
+    return math.prod(
+        len(_axis(value, settings is not None and settings.takes_list(key))) for key, value in values.items()
+    )
+
+
+def _number(count: int) -> str:
+    return f"{count:,}" if count < 10**15 else f"over 10^{int(math.log10(count))}"
 
 
 def _axis(value: Any, takes_list: bool) -> list[Any]:

@@ -1,7 +1,8 @@
 """On which line of a TOML file a key stands; `tomllib` does not tell.
 
-Every prefix of whole lines that parses is parsed: a key stands on the first line of the piece of text with
-which it first appears. That needs no grammar of our own, and costs nothing until there is an error to show.
+A valid text is a row of statements (a header, or a key and its value), each a valid text by itself: the
+fewest lines from where the one before ended that parse. All that first appears in a statement stands on its
+first line. That needs no grammar of our own, and costs nothing until there is an error to show.
 """
 
 from __future__ import annotations
@@ -12,21 +13,24 @@ from typing import Any
 
 Path = tuple[str | int, ...]
 
+# A value of many lines is tried line by line, until so many characters were parsed in vain: what stands
+# behind one that was made to take forever is not found.
+_EFFORT = 5_000_000
+
 
 def key_lines(text: str) -> dict[Path, int]:
     """The line (from 1) of every key path of a valid TOML text; array items are numbered from 0."""
-    # Not splitlines: it also splits at characters that end no line in TOML.
-    lines = [f"{line}\n" for line in text.split("\n")]
     found: dict[Path, int] = {}
-    first_unread = 1
-    for count in range(1, len(lines) + 1):
-        try:
-            document = tomllib.loads("".join(lines[:count]))
-        except tomllib.TOMLDecodeError:
-            continue  # within a value of several lines
-        for path in _paths(document):
-            found.setdefault(path, first_unread)
-        first_unread = count + 1
+    # Of each array of tables, by its path, how many there are so far.
+    counts: dict[Path, int] = {}
+    table: Path = ()
+    for line, statement in _statements(text):
+        document = tomllib.loads(statement)
+        if statement.lstrip().startswith("["):
+            table = _enter(document, line, found, counts)
+        else:
+            for path in _paths(document, table):
+                found.setdefault(path, line)
     return found
 
 
@@ -39,9 +43,47 @@ def line_of(lines: dict[Path, int], path: Path) -> int | None:
     return None
 
 
-def _paths(value: Any, prefix: Path = ()) -> Iterator[Path]:
-    if prefix:
-        yield prefix
+def _statements(text: str) -> Iterator[tuple[int, str]]:
+    """Every statement, comment or empty line, with the number of its first line."""
+    # Not splitlines: it also splits at characters that end no line in TOML.
+    lines = [f"{line}\n" for line in text.split("\n")]
+    effort = _EFFORT
+    start = 0
+    while start < len(lines):
+        statement = ""
+        for end in range(start, len(lines)):
+            statement += lines[end]
+            try:
+                tomllib.loads(statement)
+            except tomllib.TOMLDecodeError:  # within a value of several lines
+                effort -= len(statement)
+                if effort < 0:
+                    return
+                continue
+            yield start + 1, statement
+            break
+        start = end + 1
+
+
+def _enter(document: dict[str, Any], line: int, found: dict[Path, int], counts: dict[Path, int]) -> Path:
+    """The path of the table that a header begins; those around it stand on its line if they are new."""
+    path: Path = ()
+    inside: Any = document
+    while inside:
+        (key,) = inside
+        inside, path = inside[key], (*path, key)
+        found.setdefault(path, line)
+        if isinstance(inside, list):  # [[a.b]]: one more of these
+            counts[path] = counts.get(path, 0) + 1
+            inside = inside[0]
+        if path in counts:
+            path = (*path, counts[path] - 1)
+            found.setdefault(path, line)
+    return path
+
+
+def _paths(value: Any, prefix: Path) -> Iterator[Path]:
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
+        yield (*prefix, key)
         yield from _paths(item, (*prefix, key))

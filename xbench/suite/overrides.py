@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from xbench.errors import XbenchError
+from xbench.suite.document import unusable
 from xbench.suite.lines import Path
+from xbench.text import shortened, visible
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,11 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str | SuiteOpt
         if isinstance(override, SuiteOption):
             key = override.name.replace("-", "_")
             for path, table in _tables(document, ["suite"]):
-                table[key] = _value(override.text)
+                table[key] = _value(override.text, str(override))
                 applied[(*path, key)] = str(override)
             continue
-        argument = override
-        key, separator, text = argument.partition("=")
+        key, separator, text = override.partition("=")
+        argument = shortened(visible(override))
         if not separator or not all(key.split(".")):
             raise XbenchError(f"--set {argument}: not KEY=VALUE", hint="for example --set epochs=2")
         tables = list(_tables(document, key.split(".")[:-1]))
@@ -62,16 +64,31 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str | SuiteOpt
             )
         for path, table in tables:
             last = key.rpartition(".")[2]
-            table[last] = _value(text)
+            table[last] = _value(text, f"--set {argument}")
             applied[(*path, last)] = f"--set {argument}"
     return applied
 
 
-def _value(text: str) -> Any:
+def _value(text: str, told: str) -> Any:
+    """
+    Args:
+        told: what to call the argument in messages.
+    """
+    wrong = ""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        document = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
-        return text
+        document = {"value": text}
+    except ValueError:  # Python reads no number of more than some thousand digits
+        wrong = "a number of too many digits"
+    except RecursionError:
+        wrong = "lists are nested too deeply"
+    if not wrong:
+        value = document["value"] if set(document) == {"value"} else text  # further lines are no value's
+        wrong = next((what for _, what in unusable(value)), "")
+    if wrong:
+        raise XbenchError(f"{shortened(visible(told))}: {wrong}")
+    return value
 
 
 def _tables(document: dict[str, Any], names: list[str]) -> Iterator[tuple[Path, dict[str, Any]]]:

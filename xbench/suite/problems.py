@@ -8,6 +8,10 @@ from typing import Any
 
 from xbench.errors import XbenchError
 from xbench.suite.lines import Path, key_lines, line_of
+from xbench.text import MOST_OF_A_SENTENCE, shortened, visible
+
+# Mistakes that are told; a suite with more was not written by hand.
+MOST_TOLD = 100
 
 
 @dataclass
@@ -28,8 +32,15 @@ class Problems:
     _found: dict[tuple[Path, str], str | None] = field(default_factory=dict)
 
     def add(self, path: Path, message: str, hint: str | None = None) -> None:
-        """Note a mistake at a key path; the same one is noted once."""
-        self._found.setdefault((path, message), hint)
+        """Note a mistake at a key path; the same one is noted once. Names in it may be anything."""
+        if not self.is_full:
+            one_line = shortened(visible(" ".join(message.split("\n"))), MOST_OF_A_SENTENCE)
+            self._found.setdefault((path, one_line), hint)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are so many that no more need be looked for."""
+        return len(self._found) > MOST_TOLD
 
     def __bool__(self) -> bool:
         return bool(self._found)
@@ -46,18 +57,22 @@ class Problems:
         located.sort(key=lambda item: item[0])
         hints = dict.fromkeys(hint for hint in self._found.values() if hint)
         sentences = dict.fromkeys(f"{where}: {message}" for (_, where), message in located)
-        raise XbenchError("\n".join(sentences), hint="\n".join(hints) or None)
+        told = list(sentences)[:MOST_TOLD]
+        if self.is_full:
+            told.append(f"{self.file}: and more: these are the first {MOST_TOLD} mistakes that were found")
+        raise XbenchError("\n".join(told), hint="\n".join(hints) or None)
 
     def _where(self, lines: dict[Path, int], path: Path) -> tuple[int, str]:
         path = _as_written(path, self.document)
         around = path
         while around:
             if around in self.overrides:
-                return 0, self.overrides[around]
+                return 0, shortened(visible(self.overrides[around]), MOST_OF_A_SENTENCE)
             around = around[:-1]
         line = line_of(lines, path) or 1
         inside = [argument for key, argument in self.overrides.items() if key[: len(path)] == path]
-        changed = f" (with {' '.join(inside)})" if inside and path else ""
+        told = shortened(visible(" ".join(inside)), MOST_OF_A_SENTENCE)
+        changed = f" (with {told})" if inside and path else ""
         return line, f"{self.file}:{line}{changed}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,13 @@ from pydantic import BaseModel, ValidationError
 
 from xbench.components.registry import did_you_mean
 from xbench.errors import XbenchError
+from xbench.suite.document import parse, read_text
 from xbench.suite.explain import explain
 from xbench.suite.lines import Path as KeyPath
 from xbench.suite.overrides import SuiteOption, apply_overrides
 from xbench.suite.problems import Problems
 from xbench.suite.schema import DatasetTable, Experiment, Header, OptimizerTable, SuiteFile, Table, as_list
+from xbench.text import MOST_OF_A_SENTENCE, shortened, visible
 from xbench.training.settings import TrainingSettings
 
 TRAINING_KEYS = tuple(TrainingSettings.model_fields)
@@ -53,7 +54,7 @@ def read_suite(path: Path, overrides: Sequence[str | SuiteOption] = (), only: Se
     Raises:
         XbenchError: the file cannot be read or is no TOML, or an argument names nothing in it.
     """
-    return parse_suite(_read_text(path), str(path), overrides, only)
+    return parse_suite(read_text(path), visible(str(path)), overrides, only)
 
 
 def parse_suite(
@@ -69,18 +70,18 @@ def parse_suite(
         file: what to call it in messages.
         origins: key paths that do not stem from a file, with what to call them instead.
     """
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise XbenchError(f"{file}{_position(error)}: not valid TOML: {_without_position(error)}") from error
+    document = parse(text, file)
     overridden = (origins or {}) | apply_overrides(document, overrides)
     problems = Problems(file, text, document, overridden)
     wrong = _validate(SuiteFile, document, (), problems)
     header = document["suite"] if "suite" not in wrong else {"name": "unnamed"}
     _validate(Header, header, ("suite",), problems)
     tables = document["experiment"] if "experiment" not in wrong else []
+    names: set[str] = set()
     for place, table in enumerate(tables):
-        _check_keys(table, place, tables, problems)
+        if problems.is_full:
+            break
+        _check_keys(table, place, names, problems)
     _check_only(tables, only, file)
     return Suite(
         text=text,
@@ -95,36 +96,25 @@ def parse_suite(
     )
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise XbenchError(f"{path}: no such suite", hint="`xbench list suites` shows those here") from None
-    except IsADirectoryError:
-        raise XbenchError(f"{path} is a folder", hint="name a suite file in it") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise XbenchError(f"{path}: cannot be read as text: {error}") from error
+def _check_keys(table: dict[str, Any], place: int, names: set[str], problems: Problems) -> None:
+    """An experiment's own keys; its training settings are checked when the grid is expanded.
 
-
-def _position(error: tomllib.TOMLDecodeError) -> str:
-    _, found, position = str(error).rpartition("(at line ")
-    return f":{position.split(',')[0]}" if found else ""
-
-
-def _without_position(error: tomllib.TOMLDecodeError) -> str:
-    return str(error).partition(" (at ")[0]
-
-
-def _check_keys(table: dict[str, Any], place: int, tables: list[dict[str, Any]], problems: Problems) -> None:
-    """An experiment's own keys; its training settings are checked when the grid is expanded."""
+    Args:
+        names: of the experiments before it; its own is added.
+    """
     path = ("experiment", place)
     _validate(Experiment, table, path, problems)
     for key in table:
+        if problems.is_full:
+            return
         if key not in TRAINING_KEYS and key not in Experiment.model_fields:
             guess = did_you_mean(key, (*TRAINING_KEYS, *Experiment.model_fields))
-            problems.add((*path, key), f"unknown key '{key}'.{guess}")
-    if "name" in table and table["name"] in [earlier.get("name") for earlier in tables[:place]]:
-        problems.add((*path, "name"), f"a second experiment '{table['name']}'")
+            problems.add((*path, key), f"unknown key '{shortened(key)}'.{guess}")
+    name = table.get("name")
+    if isinstance(name, str) and name in names:
+        problems.add((*path, "name"), f"a second experiment '{name}'")
+    if isinstance(name, str):
+        names.add(name)
 
 
 def _check_only(tables: list[dict[str, Any]], only: Sequence[str], file: str) -> None:
@@ -132,8 +122,9 @@ def _check_only(tables: list[dict[str, Any]], only: Sequence[str], file: str) ->
     for wanted in only:
         if wanted not in names:
             raise XbenchError(
-                f"--only {wanted}: {file} has no such experiment.{did_you_mean(wanted, names)}",
-                hint=f"it has {', '.join(names)}",
+                f"--only {shortened(visible(wanted))}: {file} has no such experiment."
+                f"{did_you_mean(wanted, names)}",
+                hint=f"it has {shortened(visible(', '.join(names)), MOST_OF_A_SENTENCE)}",
             )
 
 

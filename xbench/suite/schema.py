@@ -12,6 +12,11 @@ from xbench.units import parse_duration, parse_limit
 
 # No dots: they separate the parts of a `--set` key.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+# A suite's name becomes a folder's, and systems have limits for these.
+NAME_LENGTH = 100
+
+# Every cell takes a second or more: a suite with more of them has a slip in an axis or in `seeds`.
+MOST_CELLS = 10_000
 
 
 def as_list(value: Any) -> list[Any]:
@@ -94,7 +99,7 @@ class OptimizerTable(Table):
         adapt, expect: in place of the experiment's.
     """
 
-    label: str | None = Field(None, pattern=r"^\S+$")
+    label: str | None = Field(None, pattern=r"^\S+$", max_length=NAME_LENGTH)
     adapt: Adapt | None = None
     expect: Literal["oom"] | None = None
 
@@ -142,7 +147,7 @@ class Experiment(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: str = Field(pattern=NAME_PATTERN)
+    name: str = Field(pattern=NAME_PATTERN, max_length=NAME_LENGTH)
     title: str = ""
     model: OneOrMore[Table]
     dataset: OneOrMore[DatasetTable]
@@ -165,10 +170,12 @@ class Header(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=NAME_PATTERN)
+    name: str = Field(pattern=NAME_PATTERN, max_length=NAME_LENGTH)
     seeds: (
-        Annotated[int, Field(strict=True, ge=1)]
-        | Annotated[list[Annotated[int, Field(strict=True, ge=0)]], Field(min_length=1)]
+        Annotated[int, Field(strict=True, ge=1, le=MOST_CELLS)]
+        | Annotated[
+            list[Annotated[int, Field(strict=True, ge=0)]], Field(min_length=1, max_length=MOST_CELLS)
+        ]
     ) = 1
     memory_limit: MemoryLimit | None = None
     time_limit: TimeLimit | None = None

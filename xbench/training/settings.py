@@ -11,6 +11,8 @@ Storage = Literal["uint8", "float32"]
 Features = Literal["auto", "float32", "bfloat16", "off"]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Weight = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+# torch dies of far more.
+MOST_THREADS = 1024
 
 
 class TrainingSettings(BaseModel):
@@ -55,7 +57,7 @@ class TrainingSettings(BaseModel):
     dtype: Literal["float32", "float64"] = "float32"
     features: Features = "auto"
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
-    threads: Count | None = None
+    threads: Annotated[int, Field(strict=True, ge=1, le=MOST_THREADS)] | None = None
     deterministic: Annotated[bool, Field(strict=True)] = False
 
     @model_validator(mode="after")

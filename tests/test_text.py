@@ -1,0 +1,72 @@
+"""Text that is shown does nothing."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xbench.text import MOST_OF_A_VALUE, shortened, shown, visible
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("plain", "plain"),
+        ("größer 图像 🩻", "größer 图像 🩻"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("a\nb\tc\rd", "a\\nb\\tc\\rd"),
+        ("\x9b31m \x7f", "\\x9b31m \\x7f"),
+        ("\u202eevil\u2066", "\\u202eevil\\u2066"),
+        ("zero\u200bwidth \ufeff", "zero\\u200bwidth \\ufeff"),
+        ("\u2028 \u2029", "\\u2028 \\u2029"),
+        ("\ud800", "\\ud800"),
+        ("नम\u200dस्ते", "नम\u200dस्ते"),
+    ],
+)
+def test_visible(text, seen):
+    assert visible(text) == seen
+
+
+def test_what_is_kept_is_kept():
+    assert visible("a\nb\x1b", keep="\n") == "a\nb\\x1b"
+
+
+@given(st.text())
+@settings(derandomize=True, database=None)
+def test_all_that_is_visible_is_one_line_that_can_be_written(text):
+    seen = visible(text)
+    assert len(seen.splitlines()) <= 1
+    assert seen.encode().decode() == seen
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["x" * 10**6, list(range(10**5)), 16**5000, {"a": "\x1b" * 10**5}, datetime.date(2026, 1, 31)],
+    ids=["text", "list", "number", "table", "date"],
+)
+def test_a_value_is_shown_on_a_short_line(value):
+    seen = shown(value)
+    assert len(seen) < 10 * MOST_OF_A_VALUE
+    assert visible(seen) == seen
+
+
+def test_short_values_are_shown_as_python_writes_them():
+    assert shown("it's") == '"it\'s"'
+    assert shown([1, "a"]) == "[1, 'a']"
+
+
+def test_a_nest_of_lists_has_a_name():
+    nest = []
+    for _ in range(10**5):
+        nest = [nest]
+    assert shown(nest) == "a list"
+    while nest:  # or Python would take them apart by recursion
+        nest = nest.pop()
+
+
+def test_how_long_a_text_was_is_told():
+    assert shortened("abc", 3) == "abc"
+    assert shortened("a" * 1234, 3) == "aaa... (1,234 characters)"

@@ -1,0 +1,50 @@
+"""Text from suites, plugins, files and records as it may be shown: nothing in it moves the cursor."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+# Control characters (escape sequences begin with one), what reorders or hides text (bidirectional overrides,
+# zero width), lone surrogates, separators of lines and paragraphs.
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# Joiners, without which some scripts and emoji cannot be written.
+_NEEDED = frozenset("\u200c\u200d")
+
+# So many characters of one value are shown in a message, and of one sentence.
+MOST_OF_A_VALUE = 80
+MOST_OF_A_SENTENCE = 1000
+
+
+def visible(text: str, keep: str = "") -> str:
+    """The text on one line, with characters that could do something written as Python writes them (`\\x1b`).
+
+    Args:
+        keep: characters that are left as they are (`"\\n"`, say).
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character
+        if character in keep or character in _NEEDED or unicodedata.category(character) not in _UNSAFE
+        else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def shortened(text: str, most: int = MOST_OF_A_VALUE) -> str:
+    """The text, or its beginning and how much longer it is."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
+def shown(value: Any) -> str:
+    """A value for a message, as Python writes it: on one line, and short."""
+    if isinstance(value, str):
+        # Only what is shown is quoted: a value may be a megabyte.
+        more = f"... ({len(value):,} characters)" if len(value) > MOST_OF_A_VALUE else ""
+        return visible(repr(value[:MOST_OF_A_VALUE])) + more
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of more digits than Python writes, or a nest of lists
+        return f"a {type(value).__name__}"
+    return shortened(visible(text))
