@@ -137,7 +137,7 @@ class TestNotes:
         assert notes(record) == ["sgd, seed 0: oom: early"]
 
     def test_attempts(self):
-        assert notes(cell("sgd", attempt=3)) == ["sgd, seed 0: attempt 3; the ones before ran out of memory"]
+        assert notes(cell("sgd", attempt=3)) == ["sgd, seed 0: attempt 3; the ones before failed"]
         assert notes(cell("sgd", attempt=1)) == []
 
     def test_meant_to_fail_and_failed(self):

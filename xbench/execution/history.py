@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from xbench.errors import XbenchError
@@ -61,36 +62,48 @@ class History:
         """Whether a cell of that run need not be run again."""
         return cell_id in self.records and is_settled(self.records[cell_id])
 
+    def settled(self, cells: Sequence[PlannedCell]) -> set[str]:
+        """Those of the cells that a run of them need not run."""
+        if self.declares(cells):
+            return {cell.cell_id for cell in cells if self.is_settled(cell.cell_id)}
+        return {cell.cell_id for cell in cells if cell.cell_id in self._done}
+
     def attempts(self, cell_id: str) -> int:
         """How often a cell of that run was tried."""
         return self.records[cell_id].attempt if cell_id in self.records else 0
 
-    def take_over(self, cells: Sequence[PlannedCell], folder: RunFolder) -> dict[str, CellRecord]:
-        """Copy what other runs have of these cells into a new run: those that ended as they should, with
-        their traces, and the checkpoints of those that were in hand.
+    def take_over(self, cells: Sequence[PlannedCell], folder: RunFolder) -> None:
+        """Copy what earlier runs have of these cells into a new run: those that ended as they should, with
+        their traces, and the checkpoints of those that were in hand."""
+        for cell in {cell.cell_id: cell for cell in reversed(cells)}.values():
+            if cell.cell_id in self._done:
+                other, record = self._done[cell.cell_id]
+                named = {"experiment": cell.experiment, "column": cell.column}
+                folder.adopt(record.model_copy(update=named), other)
+                continue
+            for other in self._all:
+                checkpoints = other.checkpoint_folder(cell.cell_id)
+                if checkpoints.is_dir():
+                    shutil.move(checkpoints, folder.checkpoint_folder(cell.cell_id))
+                    break
 
-        Returns:
-            The records, by cell.
-        """
-        wanted = {cell.cell_id: cell for cell in reversed(cells)}
-        taken: dict[str, CellRecord] = {}
-        for other in (self.same, *self.others) if self.same else self.others:
+    @property
+    def _all(self) -> tuple[RunFolder, ...]:
+        return (self.same, *self.others) if self.same else self.others
+
+    @cached_property
+    def _done(self) -> dict[str, tuple[RunFolder, CellRecord]]:
+        """The latest record of each cell that ended as it should, in any run."""
+        done: dict[str, tuple[RunFolder, CellRecord]] = {}
+        for folder in self._all:
             try:
-                _, records = other.read()
+                _, records = folder.read()
             except XbenchError:
                 continue
             for record in records:
-                cell = wanted.get(record.cell_id)
-                if cell is None or record.cell_id in taken:
-                    continue
                 if not record.is_failure and record.status != "skipped":
-                    named = {"experiment": cell.experiment, "column": cell.column}
-                    taken[cell.cell_id] = folder.adopt(record.model_copy(update=named), other)
-            for cell_id in wanted.keys() - taken.keys():
-                theirs, ours = other.checkpoint_folder(cell_id), folder.checkpoint_folder(cell_id)
-                if theirs.is_dir() and not ours.exists():
-                    shutil.move(theirs, ours)
-        return taken
+                    done.setdefault(record.cell_id, (folder, record))
+        return done
 
 
 def _is_same(folder: RunFolder, suite: Suite) -> bool:

@@ -52,7 +52,7 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer, fresh: bool = 
     decoded = decode_all(plan, observer)
     features = FeatureKeeper(observer)
     jobs, limit = make_jobs(plan, decoded), plan.suite.header.time_limit
-    left = [job for job in jobs if not history.is_settled(job.planned.cell_id)]
+    left = _unsettled(jobs, history)
     if limit is not None:
         left = estimated(left, features, observer)
         # Before weights are fetched and sizes fitted for nothing.
@@ -62,10 +62,9 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer, fresh: bool = 
     known = {_place(job): job for job in left}
     jobs = [known.get(_place(job), job) for job in jobs]
     try:
-        folder, settled = _open(plan, jobs, decoded, history, results, observer)
+        folder = _open(plan, jobs, decoded, history, results, observer)
         attempts = history.attempts if folder == history.same else lambda cell_id: 0
-        left = [job for job in left if job.planned.cell_id not in settled]
-        left = _fitted(left, jobs, features, observer)
+        left = _fitted(_unsettled(jobs, history), jobs, features, observer)
         _run_blocks(left, attempts, limit, started, features, folder, observer)
     except OSError as error:
         raise XbenchError(
@@ -82,21 +81,26 @@ def _open(
     history: History,
     results: Path,
     observer: Observer,
-) -> tuple[RunFolder, set[str]]:
-    """The folder of a run, and the cells that are settled in it."""
+) -> RunFolder:
+    """The folder of a run, with all that is settled of it."""
     cells = [job.planned for job in jobs]
     run = _describe(plan, cells, _warnings(plan, decoded))
     if history.declares(cells):
         folder = history.same
         folder.write_run(run.model_copy(update={"started_at": history.run.started_at}))
-        settled = {cell.cell_id for cell in cells if history.is_settled(cell.cell_id)}
     else:
         folder = RunFolder.create(results, plan.suite.text, run)
-        settled = set(history.take_over(cells, folder))
+        history.take_over(cells, folder)
     observer.run_started(folder.path, cells, run.warnings)
+    settled = history.settled(cells)
     if settled:
         observer.cells_kept(len(settled), len({cell.cell_id for cell in cells}))
-    return folder, settled
+    return folder
+
+
+def _unsettled(jobs: list[Job], history: History) -> list[Job]:
+    settled = history.settled([job.planned for job in jobs])
+    return [job for job in jobs if job.planned.cell_id not in settled]
 
 
 def _describe(plan: PlannedRun, cells: list[PlannedCell], warnings: list[str]) -> RunRecord:

@@ -147,7 +147,12 @@ def _outcome(column: str, record: CellRecord) -> list[About]:
         if key in record.ran:  # not where it never came to run
             notes.append((column, f"{key} {record.requested.get(key)} ran as {record.ran[key]}: {why}"))
     if record.attempt > 1:
-        notes.append((cell, f"attempt {record.attempt}; the ones before ran out of memory"))
+        notes.append((cell, f"attempt {record.attempt}; the ones before failed"))
+    if record.resumed_at:
+        steps = ", ".join(f"{step:,}" for step in record.resumed_at)
+        notes.append((cell, f"went on from a checkpoint after step {steps}"))
+    if record.reused_from:
+        notes.append((cell, f"taken over from run {record.reused_from}"))
     return notes
 
 
