@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from xbench.errors import XbenchError
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file beside its place, see it to the disk, and rename it."""
@@ -70,3 +72,10 @@ def _end_of_lines(descriptor: int) -> int:
             return start + found + 1
         end = start
     return 0
+
+
+def unwritable(folder: Path, error: OSError) -> XbenchError:
+    """What to tell the user of a folder that cannot take results."""
+    return XbenchError(
+        f"cannot write results to {folder}: {error.strerror}", hint="choose another folder with --out"
+    )
