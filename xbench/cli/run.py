@@ -90,20 +90,18 @@ def run(
         folder = None if fresh or dry_run else answered_before(text, import_dirs, out)
         if folder is not None:
             stderr_console().print(ANSWERED, style="dim", markup=False)
-        elif dry_run:
+        else:
             start_server()
             plan = plan_run(text, import_dirs)
-            with display:
-                jobs = preview(plan, display)
-            print_cells(plan, jobs, form)
-            return
-        else:
-            check_writable(out)
-            with sole_run(folder_of_suite(out, text.header.name)):
-                start_server()
-                plan = plan_run(text, import_dirs)
+            if dry_run:
                 with display:
-                    folder = run_plan(plan, out, display, fresh)
+                    jobs = preview(plan, display)
+                print_cells(plan, jobs, form)
+                return
+            # Only now: a suite that is wrong leaves nothing.
+            check_writable(out)
+            with sole_run(folder_of_suite(out, plan.name)), display:
+                folder = run_plan(plan, out, display, fresh)
     except KeyboardInterrupt:
         where = f"; what had ended is in {display.folder}" if display.folder else ""
         stderr_console().print(f"interrupted{where}", style="yellow", markup=False)
