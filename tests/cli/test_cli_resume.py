@@ -35,7 +35,7 @@ optimizer = [
   { name = "mine:Mine", label = "mine" },
 ]
 """
-# All is called otherwise and in another order; `adam` learns faster, `adamw` is new, and so will be the code of
+# All is called otherwise and in another order; `adam` learns faster, `adamw` is new, and so is the code of
 # `mine`.
 EDITED = """# A comment.
 [suite]
