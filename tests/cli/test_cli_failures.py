@@ -59,7 +59,7 @@ def by_column(done, place):
 
 @pytest.fixture(scope="module")
 def folder(done, place):
-    (folder,) = place.glob("results/failures/*")
+    (folder,) = place.glob("results/failures/[!.]*")
     return folder
 
 

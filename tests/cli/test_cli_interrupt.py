@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of a cell."""
+"""Ctrl-C in the middle of a cell that cannot be saved: the second one ends it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Interrupted:
 
 @pytest.fixture(scope="module")
 def interrupted(xbench, tmp_path_factory, allow_user_code) -> Interrupted:
-    """Interrupted while its second cell trains."""
+    """Interrupted twice, while its second cell is in a step that does not end."""
     place = tmp_path_factory.mktemp("interrupted")
     (place / "suite.toml").write_text(SUITE)
     with xbench.start(place, "run", "suite.toml", *allow_user_code) as process:
@@ -84,10 +84,17 @@ def interrupted(xbench, tmp_path_factory, allow_user_code) -> Interrupted:
             family = command.children(recursive=True)
             libraries = {Path(area.path).name for area in command.memory_maps()}
             os.killpg(process.pid, signal.SIGINT)
+            said = ""
+            while "another interrupt stops at once" not in said:
+                line = process.stderr.readline()
+                assert line, said
+                said += line
+            assert process.poll() is None
+            os.killpg(process.pid, signal.SIGINT)
             out, err = process.communicate(timeout=60)
         finally:
             process.kill()
-    return Interrupted(place, process.returncode, out, err, family, libraries)
+    return Interrupted(place, process.returncode, out, said + err, family, libraries)
 
 
 def test_exit_code(interrupted):
@@ -104,7 +111,7 @@ def test_cells_that_had_ended_are_recorded(interrupted):
 
 
 def test_no_empty_logs(interrupted):
-    (folder,) = interrupted.place.glob("results/interrupted/*")
+    (folder,) = interrupted.place.glob("results/interrupted/[!.]*")
     assert list((folder / "logs").iterdir()) == []
 
 

@@ -179,3 +179,57 @@ def inheritance(send):
         "cuda": torch.cuda.is_initialized(),
         "server_threads": len(os.listdir(f"/proc/{os.getppid()}/task")),
     }
+
+
+def work_until(send, path):
+    """Compute without a word until there is a file."""
+    while not os.path.exists(path):
+        sum(range(10_000))
+    return "worked"
+
+
+def wait_until(send, path):
+    """Say one's number, and wait without a word until there is a file."""
+    send(os.getpid())
+    while not os.path.exists(path):
+        time.sleep(0.05)
+    return "waited"
+
+
+def speak(send, times, every_s):
+    """Say something now and then, and do nothing else."""
+    for number in range(times):
+        time.sleep(every_s)
+        send(number)
+    return "spoke"
+
+
+def leave_a_child(send):
+    """Have a child that holds all that this process has open, and die."""
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(600)
+        os._exit(0)
+    send(pid)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def return_much(send, size):
+    """A last message that takes the parent a while, and nothing after it."""
+    return b"x" * size
+
+
+def stop_when_asked(send):
+    """End by itself at a SIGTERM."""
+    asked = []
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    send(os.getpid())
+    while not asked:
+        time.sleep(0.02)
+    return "stopped"
+
+
+def signal_own_group(send, number):
+    """What a terminal does to all its processes."""
+    signal.raise_signal(number)
+    return "still here"

@@ -8,8 +8,9 @@ import pytest
 from record_samples import cell, run
 
 from xbench.errors import XbenchError
+from xbench.records import store
 from xbench.records.schema import EpochRecord, MemoryRecord, Metrics, Times
-from xbench.records.store import RunFolder, find_run
+from xbench.records.store import RunFolder, find_run, remove_unfinished_folders, runs_of_suite
 
 
 @pytest.fixture
@@ -48,6 +49,93 @@ class TestCreate:
         with pytest.raises(XbenchError, match="cannot write results") as caught:
             RunFolder.create(tmp_path / "taken", "", run("a"))
         assert "--out" in caught.value.hint
+
+
+class TestWhole:
+    """A folder appears with all that is in it."""
+
+    def test_nothing_is_left_beside_it(self, folder):
+        assert [path.name for path in folder.path.parent.iterdir()] == [folder.run_id]
+        assert not folder.run_id.startswith(".")
+
+    @pytest.fixture
+    def unfinished(self, tmp_path, monkeypatch):
+        """A run that came no further than its suite."""
+
+        def killed(folder, run):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(RunFolder, "write_run", killed)
+            RunFolder.create(tmp_path, "", run("a", suite="tiny"))
+        (left,) = (tmp_path / "tiny").iterdir()
+        assert (left / "suite.toml").exists()
+        # One that was killed a moment later, too.
+        (left / "run.json").write_text(run("a", suite="tiny").model_dump_json())
+        return left
+
+    def test_one_that_did_not_get_so_far_is_no_run(self, unfinished, tmp_path):
+        assert runs_of_suite(tmp_path, "tiny") == []
+        for wanted in (None, "tiny"):
+            with pytest.raises(XbenchError, match="no run"):
+                find_run(tmp_path, wanted)
+
+    def test_and_is_removed_by_the_next(self, unfinished, tmp_path):
+        kept = [RunFolder.create(tmp_path, "", run("a", suite=suite)) for suite in ("tiny", "other")]
+        remove_unfinished_folders(tmp_path, "tiny")
+        assert not unfinished.exists()
+        assert [find_run(tmp_path, suite) for suite in ("tiny", "other")] == kept
+        remove_unfinished_folders(tmp_path, "no-such-suite")
+
+    def test_a_disk_that_is_full(self, tmp_path, monkeypatch):
+        def full(path, content):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(store, "write_whole", full)
+        with pytest.raises(XbenchError, match=r"cannot write results to .*: No space left on device"):
+            RunFolder.create(tmp_path, "", run("a", suite="tiny"))
+        assert runs_of_suite(tmp_path, "tiny") == []
+
+    def test_what_is_declared_can_be_written_anew(self, folder):
+        folder.append(cell("b"))
+        folder.write_run(run("b", "d"))
+        assert folder.read() == (run("b", "d"), [cell("b")])
+        assert sorted(path.name for path in folder.path.iterdir()) == [
+            "cells.jsonl",
+            "checkpoints",
+            "logs",
+            "run.json",
+            "suite.toml",
+            "traces",
+        ]
+
+
+class TestAdopt:
+    """A cell of another run is taken over with what it left."""
+
+    @pytest.fixture
+    def other(self, tmp_path) -> RunFolder:
+        return RunFolder.create(tmp_path, "# other\n", run("a", "b"))
+
+    def test_as_the_only_attempt(self, folder, other):
+        record = cell("a", attempt=3, seed=4)
+        other.append(record)
+        other.write_trace("a", [], 3)
+        other.log_path("a").write_bytes(b"said\xff\n")
+        adopted = folder.adopt(record, other)
+        assert adopted == record.model_copy(update={"attempt": 1, "reused_from": other.run_id})
+        assert folder.read()[1] == [adopted]
+        assert folder.trace_path("a").read_bytes() == other.trace_path("a", 3).read_bytes()
+        assert folder.log_path("a").read_bytes() == b"said\xff\n"
+
+    def test_that_said_nothing_and_has_no_trace(self, folder, other):
+        folder.adopt(cell("a"), other)
+        assert not folder.log_path("a").exists()
+        assert not folder.trace_path("a").exists()
+
+    def test_where_it_ran_first_is_what_counts(self, folder, other, tmp_path):
+        third = RunFolder.create(tmp_path, "", run("a"))
+        assert third.adopt(folder.adopt(cell("a"), other), folder).reused_from == other.run_id
 
 
 class TestRead:
@@ -116,6 +204,13 @@ class TestRead:
             file.write(cell("b").model_dump_json()[:-20])
         assert folder.read()[1] == [cell("a")]
 
+    def test_what_a_crash_cut_short_does_not_spoil_the_next_line(self, folder):
+        folder.append(cell("a"))
+        with (folder.path / "cells.jsonl").open("a") as file:
+            file.write(cell("b").model_dump_json()[:-20])
+        folder.append(cell("c"))
+        assert folder.read() == (run("a", "b", "c"), [cell("a"), cell("c")])
+
     def test_line_that_is_no_text_is_named(self, folder):
         (folder.path / "cells.jsonl").write_bytes(b"\xff\xfe\n")
         read_run, records = folder.read()
@@ -156,6 +251,18 @@ class TestRead:
         read_run, records = folder.read()
         assert records == []
         assert "cells.jsonl:1" in read_run.warnings[0]
+
+    def test_records_of_a_newer_xbench_are_read_or_told(self, folder):
+        for name, edit in {
+            "a": {"schema_version": 2, "energy_joules": 12.5},
+            "b": {"schema_version": 2, "status": "melted"},
+            "c": {"schema_version": 2, "optimizer": "adam"},
+        }.items():
+            folder.append(cell(name))
+            edit_last_line(folder, lambda document, edit=edit: document.update(edit))
+        read_run, records = folder.read()
+        assert [(record.cell_id, record.schema_version) for record in records] == [("a", 2)]
+        assert [warning.partition(": ")[0][-1] for warning in read_run.warnings] == ["2", "3"]
 
 
 class TestFind:

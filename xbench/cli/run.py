@@ -108,12 +108,11 @@ def _run(suite: Suite, import_dirs: list[str], out: Path, fresh: bool) -> RunFol
 
     display = ProgressDisplay()
     with _interruptible(display):
-        check_writable(out)
-        with sole_run(folder_of_suite(out, suite.header.name)):
-            start_server()
-            plan = plan_run(suite, import_dirs)
-            with display:
-                return run_plan(plan, out, display, fresh)
+        start_server()
+        plan = plan_run(suite, import_dirs)
+        check_writable(out)  # only now: a suite that is wrong leaves nothing
+        with sole_run(folder_of_suite(out, plan.name)), display:
+            return run_plan(plan, out, display, fresh)
 
 
 def _preview(suite: Suite, import_dirs: list[str], form: Format) -> None:

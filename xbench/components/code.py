@@ -52,14 +52,9 @@ def is_in_place(installed: Distribution) -> bool:
 
 def _modules_behind(module: str, import_dirs: Sequence[str]) -> list[Path]:
     """The files of a user's module and of all that it imports from the same folders."""
-    from modulefinder import ModuleFinder  # rarely needed, and takes long to import
+    from xbench.components.imports import files_behind  # rarely needed, and takes long to import
 
-    finder = ModuleFinder(path=list(import_dirs))
-    try:
-        finder.import_hook(module)
-    except (ImportError, SyntaxError, OSError, ValueError):
-        return []  # importing it tells what is wrong
-    return [Path(found.__file__) for found in finder.modules.values() if found.__file__]
+    return files_behind(module, import_dirs)
 
 
 def _files_of(package: str) -> list[Path]:

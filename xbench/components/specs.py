@@ -213,7 +213,8 @@ class DatasetSpec(Spec):
         stand_in: what to tell a reader if the data is made up (`"synthetic images"`); empty for real data.
         source: where it can be fetched; None if it is made up or the user's own.
         find_root: `find_root()` gives the folder that holds it on this machine, whatever is missing in it;
-            raises `xbench.DataNotFound` if there is none. For data that has a source.
+            raises `xbench.DataNotFound` if there is none. For data that has a source. A setting that says
+            where else it may be is called `root`.
     """
 
     stand_in: str = ""

@@ -80,6 +80,8 @@ def make_record(
             "repeats": holds(job.machine.device, training.deterministic),
         },
         resumed_at=heard.resumed_at,
+        # They were there when the run began.
+        waits_for="weights" if isinstance(ending.error, WeightsNotFound) else "",
         started_at=started_at,
         ended_at=now(),
     )
@@ -100,7 +102,7 @@ def _status(ending: Ending) -> tuple[Status, str]:
         return ending.value.status, ending.value.reason
     if ending.outcome == "timeout":
         return "timeout", ending.reason
-    if isinstance(ending.error, WeightsNotFound):  # they were there when the run began
+    if isinstance(ending.error, WeightsNotFound):
         return "skipped", ending.reason
     return ("oom" if ending.out_of_memory else "error"), ending.reason
 

@@ -44,8 +44,10 @@ def describe_request(plan: PlannedRun) -> RequestRecord:
     folders = sorted({folder for data in plan.data for folder in data.facts.folders})
     files = sorted({file for model in plan.models for file in model.files or ()})
     request = RequestRecord(folders=folders, files=files, absent=absent)
-    # What has settings of its own may be somewhere else; a model's weights may be anywhere.
-    is_open = any(choice.params for choice in asked) or any(model.files is None for model in plan.models)
+    # A `root` may be anywhere, and so may a model's weights.
+    is_open = any("root" in choice.params for choice in asked) or any(
+        model.files is None for model in plan.models
+    )
     if is_open or any(_is_here(name) is not False for name in absent):
         return request
     return request.model_copy(update={"stamp": _stamp(plan.suite, plan.import_dirs, request)})

@@ -73,7 +73,8 @@ def _settle(stderr_path: str) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's reach the whole group; the parent decides
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, name="parent-watcher", daemon=True).start()
 
 

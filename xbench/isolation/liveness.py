@@ -39,13 +39,13 @@ class Liveness:
         return bool(wait([self.sentinel], timeout=0))
 
     def cpu_s(self) -> float:
-        """Processor time that the process and its own children have taken."""
+        """Processor time that the process and its own children have taken, those that have ended included."""
         try:
             process = psutil.Process(self._process.pid)
             times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
         except psutil.Error:
             return 0.0
-        return sum(each.user + each.system for each in times)
+        return sum(each.user + each.system + each.children_user + each.children_system for each in times)
 
     def ask_to_end(self) -> None:
         """Send it a SIGTERM."""
@@ -77,7 +77,7 @@ class HangWatch:
     """Tells a process that hangs from one that is at work: it says nothing and takes no processor time.
 
     It is looked at twice in the time that it is given, and both times must have done nothing since the look
-    before: one that was stopped together with this process (Ctrl-Z) goes on when this one does.
+    before. A look that comes late does not count: this process was stopped (Ctrl-Z), and the other one, too.
 
     Args:
         patience_s: how long it may do nothing.
@@ -101,7 +101,8 @@ class HangWatch:
         """Look at it, if it is time."""
         if time.monotonic() < self.next_look:
             return False
-        is_idle = not self._has_spoken and self._liveness.cpu_s() - self._cpu_s < _IDLE_CPU_S
+        is_late = time.monotonic() > self.next_look + self._between_s / 2
+        is_idle = not is_late and not self._has_spoken and self._liveness.cpu_s() - self._cpu_s < _IDLE_CPU_S
         self._idle_looks = self._idle_looks + 1 if is_idle else 0
         self._begin()
         return self._idle_looks == 2

@@ -31,9 +31,11 @@ def server_context() -> ForkServerContext:
 def start_server() -> None:
     """Let the server start importing now; the first child then waits for less."""
     server_context()
-    # It inherits this, or Ctrl-C while it imports would end in a traceback of its own.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # It inherits this, or Ctrl-C while it imports would end in a traceback of its own, and a terminal that is
+    # closed would end it while a child is yet to be saved.
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
     try:
         forkserver.ensure_running()
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

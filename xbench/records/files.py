@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+from xbench.errors import XbenchError
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -70,3 +73,11 @@ def _end_of_lines(descriptor: int) -> int:
             return start + found + 1
         end = start
     return 0
+
+
+def unwritable(folder: Path, error: OSError) -> XbenchError:
+    """What to tell the user of a folder that cannot take results."""
+    hint = "choose another folder with --out"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        hint = f"make space, or {hint}"
+    return XbenchError(f"cannot write results to {folder}: {error.strerror}", hint=hint)

@@ -8,8 +8,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from xbench.errors import XbenchError
+from xbench.records.files import unwritable
 
 # File systems without locks, network ones mostly.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -17,15 +19,13 @@ _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 @contextmanager
 def sole_run(folder: Path) -> Iterator[None]:
-    """Hold the folder of a suite's runs for this process, by a file beside it. The system lets go of it when
-    the process ends, however it does.
+    """Hold the folder of a suite's runs for this process. The system lets go of it when the process ends,
+    however it does.
 
     Raises:
-        XbenchError: another process holds it.
-        OSError: it cannot be written to.
+        XbenchError: another process holds it, or it cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("a+") as file:
+    with _opened(folder) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -42,3 +42,11 @@ def sole_run(folder: Path) -> Iterator[None]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
+
+
+def _opened(folder: Path) -> TextIO:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / ".lock").open("a+")
+    except OSError as error:
+        raise unwritable(folder, error) from error

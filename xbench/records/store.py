@@ -26,7 +26,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from xbench.errors import XbenchError
-from xbench.records.files import append_line, put_whole, write_whole
+from xbench.records.files import append_line, put_whole, unwritable, write_whole
 from xbench.records.schema import CellRecord, RunRecord
 from xbench.records.traces import TraceRow, write_trace
 
@@ -56,7 +56,7 @@ class RunFolder:
             cls(aside).write_run(run)
             return cls(_put_unique(aside, parent, stamp))
         except OSError as error:
-            raise _unwritable(parent, error) from error
+            raise unwritable(parent, error) from error
 
     @property
     def run_id(self) -> str:
@@ -172,7 +172,7 @@ def check_writable(results: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise _unwritable(results, error) from error
+        raise unwritable(results, error) from error
 
 
 def folder_of_suite(results: Path, suite: str) -> Path:
@@ -207,13 +207,6 @@ def find_run(results: Path, wanted: str | None) -> RunFolder:
         what = f"run '{wanted}'" if wanted else "run"
         raise XbenchError(f"no {what} in {results}", hint="`xbench run suites/report.toml` makes one")
     return RunFolder(found[-1])
-
-
-def _unwritable(folder: Path, error: OSError) -> XbenchError:
-    hint = "choose another folder with --out"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        hint = f"make space, or {hint}"
-    return XbenchError(f"cannot write results to {folder}: {error.strerror}", hint=hint)
 
 
 def _age(run: Path) -> tuple[str, int, str]:

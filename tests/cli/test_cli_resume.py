@@ -1,0 +1,340 @@
+"""What has ended is not run again; what failed, what changed and what is new is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cli_process import Cli
+from PIL import Image
+
+USER_CODE = Path(__file__).parent / "user_code"
+
+SUITE = """
+[suite]
+name = "goes-on"
+
+[[experiment]]
+name = "first"
+title = "First"
+model = "tiny_parts:build_model"
+dataset = { name = "folder", root = "pictures", image_size = 8 }
+batch_size = 5
+epochs = 2
+optimizer = [
+  { name = "sgd", lr = 0.01 },
+  { name = "adam", lr = 0.001 },
+  { name = "mine:Mine", label = "mine" },
+]
+"""
+# All is called otherwise and in another order; `adam` learns faster, `adamw` is new, and so is the code of
+# `mine`.
+EDITED = """# A comment.
+[suite]
+name = "goes-on"
+timeout = "5m"
+
+[[experiment]]
+name = "renamed"
+title = "Renamed"
+dataset = { name = "folder", root = "pictures", image_size = 8 }
+model = "tiny_parts:build_model"
+epochs = 2
+batch_size = 5
+optimizer = [
+  { name = "adamw" },
+  { name = "mine:Mine", label = "my-own" },
+  { name = "adam", lr = 0.002 },
+  { name = "sgd", lr = 0.01, label = "plain" },
+]
+"""
+MINE = """from torch.optim import SGD
+
+class Mine(SGD):
+    def __init__(self, params, lr=0.01):
+        super().__init__(params, lr)
+"""
+
+# The command, and what it had loaded and started by its end.
+SPY = """
+import json, sys, psutil
+from xbench.cli import main
+try:
+    main()
+finally:
+    children = [process.pid for process in psutil.Process().children(recursive=True)]
+    with open("spied.json", "w") as file:
+        json.dump({"modules": sorted(sys.modules), "children": children}, file)
+"""
+
+
+@dataclass
+class Run:
+    """A command that has ended, and the results as they then were.
+
+    Attributes:
+        folders: of the runs, the oldest first.
+        lines: of `cells.jsonl`, by folder.
+        traces: names of those in the latest folder.
+        spied: `modules` and `children` of the process.
+    """
+
+    exit_code: int
+    out: str
+    err: str
+    folders: list[str]
+    lines: dict[str, list[dict[str, Any]]]
+    traces: set[str]
+    spied: dict[str, list] = field(default_factory=dict)
+
+    @property
+    def latest(self) -> dict[str, dict[str, Any]]:
+        """The last line of each column, in the latest folder."""
+        return {line["column"]: line for line in self.lines[self.folders[-1]]}
+
+    @property
+    def ran(self) -> list[str]:
+        """Columns of the latest folder that were run there, in their order."""
+        return [line["column"] for line in self.lines[self.folders[-1]] if not line["reused_from"]]
+
+
+class Place:
+    """A folder with a suite, in which commands are run."""
+
+    def __init__(self, folder: Path, cli: Cli, name: str):
+        self.folder, self._cli, self._name = folder, cli, name
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results" / self._name
+
+    def seen(self, exit_code: int, out: str, err: str) -> Run:
+        order = sorted(self.results.glob("[!.]*"), key=lambda path: (path.name[:15], len(path.name), path))
+        lines = {
+            path.name: [json.loads(line) for line in (path / "cells.jsonl").read_text().splitlines()]
+            for path in order
+        }
+        traces = {path.stem for path in (order[-1] / "traces").iterdir()}
+        return Run(exit_code, out, err, [path.name for path in order], lines, traces)
+
+    def run(self, *flags: str) -> Run:
+        done = self._cli(self.folder, "run", "suite.toml", "--allow-import", ".", *flags)
+        return self.seen(done.returncode, done.stdout, done.stderr)
+
+    def spy(self, *flags: str) -> Run:
+        done = subprocess.run(
+            [sys.executable, "-c", SPY, "run", "suite.toml", "--allow-import", ".", *flags],
+            cwd=self.folder,
+            env=self._cli.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=220,
+        )
+        run = self.seen(done.returncode, done.stdout, done.stderr)
+        run.spied = json.loads((self.folder / "spied.json").read_text())
+        return run
+
+    def show(self) -> subprocess.CompletedProcess:
+        return self._cli(self.folder, "show")
+
+
+def draw(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def assert_nothing_was_started(run: Run) -> None:
+    assert "nothing was run" in run.err
+    assert run.spied["children"] == []
+    loaded = {name.partition(".")[0] for name in run.spied["modules"]}
+    assert not loaded & {"torch", "torchvision", "pandas", "scipy", "sklearn", "pyarrow"}
+
+
+@pytest.fixture(scope="module")
+def story(xbench, tmp_path_factory) -> dict[str, Run]:
+    """One suite, run again after one thing and another has happened."""
+    folder = tmp_path_factory.mktemp("story")
+    place = Place(folder, xbench, "goes-on")
+    shutil.copy(USER_CODE / "tiny_parts.py", folder)
+    (folder / "mine.py").write_text(MINE)
+    (folder / "suite.toml").write_text(SUITE)
+    for number in range(40):
+        draw(folder / "pictures" / ("bright", "dark")[number % 2] / f"{number}.png", number)
+    picture = folder / "pictures" / "dark" / "1.png"
+    told = {"first": place.run(), "again": place.spy()}
+    os.utime(picture, (1e9, 1e9))
+    told |= {"touched": place.spy(), "after": place.spy()}
+    (folder / "suite.toml").write_text(EDITED)
+    (folder / "mine.py").write_text(MINE + "\n\n# Another version.\n")
+    told["edited"] = place.run()
+    told |= {"fresh": place.run("--fresh"), "after fresh": place.spy()}
+    return told
+
+
+class TestSame:
+    def test_the_first_time_all_is_run(self, story):
+        first = story["first"]
+        assert (first.exit_code, len(first.folders)) == (0, 1), first.err
+        assert first.ran == ["sgd", "adam", "mine"]
+        assert {(line["status"], line["attempt"]) for line in first.latest.values()} == {("done", 1)}
+
+    def test_the_second_time_nothing_is_started(self, story):
+        assert_nothing_was_started(story["again"])
+
+    def test_and_the_same_is_told(self, story):
+        first, again = story["first"], story["again"]
+        assert (again.exit_code, again.out) == (0, first.out)
+        assert again.lines == first.lines
+
+    def test_a_picture_that_was_touched_is_looked_at(self, story):
+        touched = story["touched"]
+        assert touched.exit_code == 0
+        assert touched.spied["children"] != []
+        assert "every cell has its result already" in touched.err
+        assert (touched.out, touched.lines) == (story["first"].out, story["first"].lines)
+
+    def test_but_once(self, story):
+        assert_nothing_was_started(story["after"])
+
+
+class TestChanged:
+    def test_what_is_the_same_is_taken_over(self, story):
+        first, edited = story["first"], story["edited"]
+        assert edited.folders[:-1] == first.folders
+        assert edited.lines[first.folders[0]] == first.lines[first.folders[0]]
+        taken, before = edited.latest["plain"], first.latest["sgd"]
+        assert taken["reused_from"] == first.folders[0]
+        assert taken["experiment"] == "renamed"
+        assert (taken["cell_id"], taken["metrics"]) == (before["cell_id"], before["metrics"])
+
+    def test_with_its_trace(self, story):
+        assert story["edited"].latest["plain"]["cell_id"] in story["edited"].traces
+
+    def test_and_exactly_the_rest_is_run(self, story):
+        edited = story["edited"]
+        assert edited.exit_code == 0, edited.err
+        assert edited.ran == ["adamw", "my-own", "adam"]
+        assert "1 of 4 cells have their result already" in edited.err
+
+    def test_tables_show_all_of_it(self, story):
+        for column in ("adamw", "my-own", "adam", "plain"):
+            assert column in story["edited"].out
+        assert "Renamed" in story["edited"].out
+
+
+class TestFresh:
+    def test_runs_all_in_a_new_folder(self, story):
+        fresh = story["fresh"]
+        assert (fresh.exit_code, len(fresh.folders)) == (0, 3)
+        assert fresh.ran == ["adamw", "my-own", "adam", "plain"]
+
+    def test_is_what_counts_from_then_on(self, story):
+        assert_nothing_was_started(story["after fresh"])
+        assert story["after fresh"].out == story["fresh"].out
+
+
+FAILING = """
+[suite]
+name = "failing"
+
+[[experiment]]
+name = "small"
+model = "tiny_parts:build_model"
+dataset = "tiny_parts:build_dataset"
+train_size = 20
+batch_size = 5
+optimizer = [
+  { name = "sgd" },
+  { name = "tiny_parts:Raising", label = "raising", at = 2 },
+]
+
+[[experiment]]
+name = "endless"
+timeout = "2s"
+model = "tiny_parts:build_model"
+dataset = "tiny_parts:build_dataset"
+batch_size = 5
+optimizer = { name = "tiny_parts:Waiting", label = "waiting", at = 2 }
+"""
+
+
+def append_attempt(run: Path, line: dict[str, Any], attempt: int) -> None:
+    """As if a cell had been tried so often."""
+    with (run / "cells.jsonl").open("a") as file:
+        file.write(json.dumps({**line, "attempt": attempt}) + "\n")
+
+
+@pytest.fixture(scope="module")
+def failing(xbench, tmp_path_factory) -> dict[str, Any]:
+    """A suite with failures, run until it gives up."""
+    folder = tmp_path_factory.mktemp("failing")
+    place = Place(folder, xbench, "failing")
+    shutil.copy(USER_CODE / "tiny_parts.py", folder)
+    (folder / "suite.toml").write_text(FAILING)
+    told: dict[str, Any] = {"first": place.run()}
+    (run,) = place.results.glob("[!.]*")
+    append_attempt(run, told["first"].latest["raising"], 4)
+    unfinished = place.results / ".new-abc"
+    shutil.copytree(run, unfinished)
+    with (run / "cells.jsonl").open("a") as file:
+        file.write('{"cell_id": "torn", "sta')
+    told |= {"second": place.run(), "was removed": not unfinished.exists()}
+    append_attempt(run, told["second"].latest["waiting"], 4)
+    told["third"] = place.spy()
+    shutil.copytree(run, unfinished)
+    with (run / "cells.jsonl").open("a") as file:
+        file.write("no record\n")
+    told |= {"shown": place.show(), "damaged line": len(told["third"].lines[run.name]) + 1}
+    return told
+
+
+class TestFailures:
+    def test_the_rest_goes_on(self, failing):
+        first = failing["first"]
+        assert first.exit_code == 1
+        statuses = {column: line["status"] for column, line in first.latest.items()}
+        assert statuses == {"sgd": "done", "raising": "error", "waiting": "timeout"}
+
+    def test_a_timeout_says_which(self, failing):
+        assert failing["first"].latest["waiting"]["reason"].startswith("it did not end within 2")
+
+    def test_an_exception_says_whose_it_is_and_where_more_is(self, failing):
+        first = failing["first"]
+        line = first.latest["raising"]
+        assert line["reason"] == (
+            "ArithmeticError: I cannot go on; raised in optimizer 'tiny_parts:Raising'"
+            f" (more in logs/{line['cell_id']}.stderr)"
+        )
+        assert "Traceback" not in first.err
+
+    def test_what_failed_is_tried_again_unless_it_was_often(self, failing):
+        (lines,) = failing["second"].lines.values()
+        told = [(line["column"], line["attempt"]) for line in lines]
+        assert told == [("sgd", 1), ("raising", 1), ("waiting", 1), ("raising", 4), ("waiting", 2)]
+        assert failing["second"].exit_code == 1
+        assert "2 of 3 cells have their result already" in failing["second"].err
+
+    def test_all_given_up_is_answered_with_the_same_exit_code(self, failing):
+        assert_nothing_was_started(failing["third"])
+        assert failing["third"].exit_code == 1
+        assert "it did not end within 2" in failing["third"].out
+
+    def test_what_a_killed_run_left_is_no_run_and_goes(self, failing):
+        assert failing["was removed"]
+        assert ".new-" not in failing["shown"].stdout
+
+    def test_damaged_lines_are_told(self, failing):
+        shown = failing["shown"]
+        assert shown.returncode == 0
+        assert f"cells.jsonl:{failing['damaged line']}: not a record" in shown.stdout
+        assert "Traceback" not in shown.stderr

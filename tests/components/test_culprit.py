@@ -1,0 +1,101 @@
+"""Whose code it was that raised."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from types import ModuleType
+
+import pytest
+
+from xbench.components import culprit
+from xbench.components.culprit import raised_in
+
+
+def module_of(name: str, text: str, **known) -> ModuleType:
+    module = ModuleType(name)
+    module.__dict__.update(known)
+    exec(textwrap.dedent(text), module.__dict__)
+    return module
+
+
+class Claims:
+    def __init__(self, *modules: str):
+        self.claims = [type("Claim", (), {"module": module}) for module in modules]
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    """Optimizer `sam` is of a package of its own, `adam` is built in."""
+    known = {"sam": Claims("xbench_sam.optimizers"), "adam": Claims("xbench.components.optimizers")}
+    of = {"sam": "xbench-sam 0.1.0", "adam": "xbench 0.1.0"}
+    monkeypatch.setattr(culprit, "find", lambda kind, name: known.get(name))
+    monkeypatch.setattr(culprit, "origin", lambda kind, name: of.get(name, ""))
+
+
+COMPONENTS = [("optimizer", "sam"), ("model", "my_models:tiny")]
+
+
+def error_of(call, *args) -> BaseException:
+    with pytest.raises(Exception) as caught:
+        call(*args)
+    return caught.value
+
+
+def raising(name: str):
+    return module_of(name, "def step(closure=None):\n    raise ArithmeticError('no')").step
+
+
+def calling(name: str, other):
+    return module_of(name, "def step():\n    return other()", other=other).step
+
+
+def test_of_a_package():
+    assert raised_in(error_of(raising("xbench_sam.optimizers")), COMPONENTS) == (
+        "optimizer 'sam' of xbench-sam 0.1.0"
+    )
+
+
+def test_any_module_of_it():
+    assert "'sam'" in raised_in(error_of(raising("xbench_sam.deep.inside")), COMPONENTS)
+
+
+def test_of_no_package():
+    assert raised_in(error_of(raising("my_models")), COMPONENTS) == "model 'my_models:tiny'"
+
+
+def test_below_it_torch_may_have_raised():
+    assert "'sam'" in raised_in(error_of(calling("xbench_sam", raising("torch.nn.functional"))), COMPONENTS)
+
+
+def test_the_innermost_is_it():
+    model_in_optimizer = calling("xbench_sam", calling("torch.nn", raising("my_models")))
+    assert raised_in(error_of(model_in_optimizer), COMPONENTS) == "model 'my_models:tiny'"
+    optimizer_in_model = calling("my_models", raising("xbench_sam"))
+    assert "'sam'" in raised_in(error_of(optimizer_in_model), COMPONENTS)
+
+
+def test_one_module_of_both():
+    both = [("optimizer", "parts:Step"), ("model", "parts:net")]
+    assert raised_in(error_of(raising("parts")), both) == "optimizer 'parts:Step'"
+
+
+@pytest.mark.parametrize("name", ["torch.optim.adam", "xbench.training.loop", "xbench_sample", "xbench_sa"])
+def test_of_nobody(name):
+    assert raised_in(error_of(raising(name)), COMPONENTS) == ""
+
+
+def test_what_is_built_in_is_no_plugin():
+    error = error_of(raising("xbench.components.optimizers"))
+    assert raised_in(error, [("optimizer", "adam"), ("model", "unknown")]) == ""
+
+
+def test_an_error_that_was_never_raised():
+    assert raised_in(ValueError("no"), COMPONENTS) == ""
+
+
+def test_a_module_that_hides_its_name():
+    hidden = module_of("xbench_sam", "def step():\n    raise ValueError").step
+    hidden.__globals__.pop("__name__")
+    assert raised_in(error_of(hidden), COMPONENTS) == ""
+    assert "xbench_sam" not in sys.modules

@@ -1,0 +1,165 @@
+"""What is kept of a cell that was interrupted, and whether it may be used."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from job_samples import job_of
+
+from xbench.data.features import FeatureFile
+from xbench.execution.checkpoints import keep, recall
+from xbench.execution.heard import Heard
+from xbench.records.schema import EpochRecord
+from xbench.records.traces import TraceRow
+from xbench.training.events import CheckpointWritten
+from xbench.training.settings import Choice
+
+
+@pytest.fixture
+def job(tiny_data):
+    return job_of(tiny_data, batch_size=5, micro_batch=5)
+
+
+def heard_until(step: int) -> Heard:
+    rows = [
+        TraceRow(
+            step=i,
+            epoch=1,
+            loss=1 / i,
+            wall_s=0.1,
+            closures=1,
+            host_peak_bytes=10**8,
+            device_peak_bytes=None,
+            device_reserved_bytes=None,
+        )
+        for i in range(1, step + 1)
+    ]
+    epochs = [EpochRecord(epoch=1, train_loss=0.1 + step, validation_loss=float("inf"))]
+    return Heard(trace=rows, epochs=epochs, resumed_at=[2])
+
+
+def write(folder: Path, step: int) -> CheckpointWritten:
+    """What a cell's process leaves."""
+    written = CheckpointWritten(folder / f".step-{step:09}", step)
+    written.aside.mkdir(parents=True)
+    (written.aside / "model.pt").write_bytes(b"weights")
+    return written
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return tmp_path / "checkpoints" / "cell"
+
+
+@pytest.fixture
+def kept(folder, job) -> Heard:
+    heard = heard_until(7)
+    keep(write(folder, 7), job, heard)
+    return heard
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+class TestKeep:
+    def test_and_recall(self, folder, job, kept):
+        recalled = recall(folder, job)
+        assert recalled == replace(kept, checkpoint=folder / "step-000000007")
+        assert (recalled.checkpoint / "model.pt").read_bytes() == b"weights"
+
+    def test_in_place_of_those_before(self, folder, job, kept):
+        for step in (9, 12):
+            keep(write(folder, step), job, heard_until(step))
+        assert names(folder) == ["step-000000012"]
+        assert len(recall(folder, job).trace) == 12
+
+    def test_the_same_step_again(self, folder, job, kept):
+        keep(write(folder, 7), job, replace(kept, resumed_at=[2, 5]))
+        assert recall(folder, job).resumed_at == [2, 5]
+
+    def test_one_that_cannot_be_kept_leaves_the_one_before(self, folder, job, kept, monkeypatch):
+        def full(path, content):
+            raise OSError(28, "No space left on device")
+
+        written = write(folder, 9)
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+            patch.setattr("xbench.execution.checkpoints.write_whole", full)
+            keep(written, job, heard_until(9))
+        assert recall(folder, job).checkpoint == folder / "step-000000007"
+
+
+class TestRecall:
+    def test_nothing(self, folder, job):
+        assert recall(folder, job) == Heard()
+
+    def test_one_that_was_not_put_in_its_place(self, folder, job):
+        write(folder, 7)
+        assert recall(folder, job) == Heard()
+        assert not folder.exists()
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            lambda job: replace(job, settings=replace(job.settings, seed=1)),
+            lambda job: replace(
+                job,
+                settings=replace(
+                    job.settings, training=job.settings.training.model_copy(update={"micro_batch": 1})
+                ),
+            ),
+            lambda job: replace(job, settings=replace(job.settings, optimizer=Choice("opt", {"lr": 0.1}))),
+            lambda job: replace(job, data=replace(job.data, fingerprint="other")),
+            lambda job: replace(job, features=FeatureFile(Path("f/other"), (4,), "float32", 9)),
+        ],
+        ids=["seed", "micro_batch", "optimizer", "data", "features"],
+    )
+    def test_of_another_training_is_not_used_and_goes(self, folder, job, kept, other):
+        assert recall(folder, other(job)) == Heard()
+        assert not folder.exists()
+
+    def test_what_is_no_part_of_training_does_not_matter(self, folder, job, kept):
+        other = replace(job, timeout_s=5.0, checkpoint_every_s=1.0, memory_limit_bytes=10**10)
+        assert recall(folder, other).trace == kept.trace
+
+    @pytest.mark.parametrize("name", ["heard.json", "trace.parquet"])
+    @pytest.mark.parametrize("damage", [None, b"", b"{", b"\xff\xfe" * 300, b"[1]", b'"text"', b"3", b"{}"])
+    def test_damaged_it_begins_anew(self, folder, job, kept, name, damage):
+        self.damage(folder / "step-000000007" / name, damage)
+        assert recall(folder, job) == Heard()
+        assert not folder.exists()
+
+    @pytest.mark.parametrize("name", ["heard.json", "trace.parquet"])
+    @pytest.mark.parametrize("damage", [None, b"{"])
+    def test_damaged_an_older_one_is_used(self, folder, job, kept, name, damage):
+        older = folder / "step-000000007"
+        older.rename(folder.parent / "older")
+        keep(write(folder, 9), job, heard_until(9))
+        (folder.parent / "older").rename(older)
+        assert recall(folder, job).checkpoint == folder / "step-000000009"
+        self.damage(folder / "step-000000009" / name, damage)
+        assert recall(folder, job) == replace(kept, checkpoint=older)
+
+    @pytest.mark.parametrize(
+        "edit",
+        [
+            {"epochs": [{"epoch": "one"}]},
+            {"epochs": ["one"]},
+            {"epochs": 3},
+            {"epochs": {"a": 1}},
+            {"resumed_at": ["x"]},
+            {"resumed_at": None},
+        ],
+    )
+    def test_of_another_form_it_begins_anew(self, folder, job, kept, edit):
+        path = folder / "step-000000007" / "heard.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | edit))
+        assert recall(folder, job) == Heard()
+
+    def damage(self, path: Path, content: bytes | None) -> None:
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)

@@ -1,0 +1,172 @@
+"""What earlier runs have left, and what of it need not be done again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from run_samples import SUITE, planned, record, run_of, suite_of
+
+from xbench.execution.history import MOST_ATTEMPTS, History, is_settled
+from xbench.records.store import RunFolder
+
+
+class TestSettled:
+    @pytest.mark.parametrize("status", ["oom", "diverged", "timeout", "error"])
+    def test_failures_once_they_were_tried_often(self, status):
+        told = [is_settled(record("a", status, attempt)) for attempt in range(1, 7)]
+        assert told == [False, False, False, True, True, True]
+        assert MOST_ATTEMPTS == 4
+
+    def test_what_is_done(self):
+        assert is_settled(record("a"))
+
+    def test_what_was_skipped_unless_something_may_come(self):
+        assert is_settled(record("a", "skipped"))
+        assert not is_settled(record("a", "skipped", waits_for="weights"))
+        assert not is_settled(record("a", "skipped", attempt=9, waits_for="weights"))
+
+    def test_what_was_meant_to_run_out_of_memory(self):
+        assert is_settled(record("a", "oom", expect="oom"))
+        assert not is_settled(record("a", "done", expect="oom"))
+        assert is_settled(record("a", "done", attempt=4, expect="oom"))
+
+
+CELLS = [planned("a"), planned("b", column="adam")]
+
+
+class TestSame:
+    def test_none(self, tmp_path):
+        history = History.of(tmp_path / "nowhere", suite_of())
+        assert history == History()
+        assert not history.declares([])
+        assert not history.is_settled("a")
+        assert history.attempts("a") == 0
+
+    def test_the_latest_of_the_same_words(self, tmp_path):
+        first, second = (run_of(tmp_path, suite_of(), CELLS) for _ in range(2))
+        other = run_of(tmp_path, suite_of(SUITE + "# more\n"), CELLS)
+        history = History.of(tmp_path, suite_of())
+        assert history.same == second
+        assert history.others == (other, first)
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            suite_of(SUITE, "epochs=2"),
+            suite_of(SUITE, "suite.seeds=1"),
+            suite_of(SUITE.replace("adam", "adamw")),
+            suite_of(SUITE + "\n"),
+        ],
+    )
+    def test_of_other_words_there_is_none(self, tmp_path, words):
+        folder = run_of(tmp_path, suite_of(), CELLS)
+        history = History.of(tmp_path, words)
+        assert (history.same, history.others) == (None, (folder,))
+
+    def test_flags_are_words(self, tmp_path):
+        run_of(tmp_path, suite_of(), CELLS)
+        folder = run_of(tmp_path, suite_of(SUITE, "epochs=2"), CELLS)
+        run_of(tmp_path, suite_of(SUITE, "epochs=3"), CELLS)
+        assert History.of(tmp_path, suite_of(SUITE, "epochs=2")).same == folder
+
+    def test_of_another_suite_nothing_counts(self, tmp_path):
+        run_of(tmp_path, suite_of(SUITE.replace("sample", "other")), CELLS)
+        assert History.of(tmp_path, suite_of()) == History()
+
+    @pytest.mark.parametrize(
+        "damage", [b"", b"{", b"\xff", b"[]", b'{"schema_version": 9, "suite": "sample"}']
+    )
+    @pytest.mark.parametrize("name", ["run.json", "suite.toml"])
+    def test_one_that_cannot_be_read_is_passed_over(self, tmp_path, name, damage):
+        good, bad = (run_of(tmp_path, suite_of(), CELLS, record("a")) for _ in range(2))
+        (bad.path / name).write_bytes(damage)
+        history = History.of(tmp_path, suite_of())
+        assert history.same == good
+        taken = history.take_over([planned("a")], run_of(tmp_path, suite_of("# new" + SUITE), CELLS))
+        assert set(taken) == {"a"}
+
+    def test_last_record_of_each_cell_is_what_counts(self, tmp_path):
+        tries = [record("a", "error", attempt) for attempt in (1, 2)]
+        run_of(tmp_path, suite_of(), CELLS, *tries, record("b"))
+        history = History.of(tmp_path, suite_of())
+        assert (history.attempts("a"), history.attempts("b"), history.attempts("c")) == (2, 1, 0)
+        assert [history.is_settled(cell_id) for cell_id in "abc"] == [False, True, False]
+
+    def test_declares_the_very_cells(self, tmp_path):
+        run_of(tmp_path, suite_of(), CELLS)
+        history = History.of(tmp_path, suite_of())
+        assert history.declares(list(CELLS))
+        for others in ([], CELLS[:1], CELLS[::-1], [*CELLS, planned("c")], [planned("x"), CELLS[1]]):
+            assert not history.declares(others)
+
+
+class TestTakeOver:
+    @pytest.fixture
+    def new(self, tmp_path) -> RunFolder:
+        """The folder of a run of other words."""
+        return run_of(tmp_path, suite_of("# edited" + SUITE), CELLS)
+
+    def taken(self, tmp_path, new, cells=None):
+        """From all but the new folder itself, as it is looked for before that is made."""
+        found = History.of(tmp_path, suite_of())
+        others = tuple(folder for folder in found.others if folder != new)
+        return History(found.same, found.run, found.records, others).take_over(cells or CELLS, new)
+
+    def test_what_is_done_and_the_same(self, tmp_path, new):
+        old = run_of(tmp_path, suite_of(), CELLS, record("a"), record("z"))
+        taken = self.taken(tmp_path, new)
+        assert set(taken) == {"a"}
+        assert taken["a"].reused_from == old.run_id
+        assert new.read()[1] == [taken["a"]]
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            record("a", "error"),
+            record("a", "oom", attempt=4),
+            record("a", "skipped"),
+            record("a", "skipped", waits_for="weights"),
+            record("a", "done", expect="oom"),
+        ],
+    )
+    def test_not_what_failed_or_was_skipped(self, tmp_path, new, other):
+        run_of(tmp_path, suite_of(), CELLS, other)
+        assert self.taken(tmp_path, new) == {}
+        assert new.read()[1] == []
+
+    def test_what_failed_as_it_should(self, tmp_path, new):
+        run_of(tmp_path, suite_of(), CELLS, record("a", "oom", expect="oom"))
+        assert set(self.taken(tmp_path, new)) == {"a"}
+
+    def test_of_several_runs_the_latest(self, tmp_path, new):
+        run_of(tmp_path, suite_of("# 1" + SUITE), CELLS, record("a", seed=1), record("b", seed=1))
+        run_of(tmp_path, suite_of("# 2" + SUITE), CELLS, record("a", seed=2), record("b", "error"))
+        assert {cell_id: each.seed for cell_id, each in self.taken(tmp_path, new).items()} == {"a": 2, "b": 1}
+
+    def test_it_bears_the_names_of_today(self, tmp_path, new):
+        run_of(tmp_path, suite_of(), CELLS, record("a"))
+        taken = self.taken(tmp_path, new, [planned("a", "renamed", "label"), planned("a", "again", "twice")])
+        assert (taken["a"].experiment, taken["a"].column) == ("renamed", "label")
+
+    def test_checkpoints_of_what_is_yet_to_be_done(self, tmp_path, new):
+        old = run_of(tmp_path, suite_of(), CELLS, record("a"))
+        for cell_id in "abz":
+            (old.checkpoint_folder(cell_id) / "step-000000001").mkdir(parents=True)
+        self.taken(tmp_path, new)
+        assert [path.name for path in (new.path / "checkpoints").iterdir()] == ["b"]
+        assert (new.checkpoint_folder("b") / "step-000000001").is_dir()
+        assert not old.checkpoint_folder("b").exists()
+
+    def test_no_checkpoint_takes_the_place_of_another(self, tmp_path, new):
+        for number in (1, 2):
+            old = run_of(tmp_path, suite_of(f"# {number}" + SUITE), CELLS)
+            (old.checkpoint_folder("a") / f"step-{number}").mkdir(parents=True)
+        self.taken(tmp_path, new)
+        assert [path.name for path in new.checkpoint_folder("a").iterdir()] == ["step-2"]
+
+    def test_a_damaged_line_is_not_taken(self, tmp_path, new):
+        old = run_of(tmp_path, suite_of(), CELLS, record("a"))
+        lines = old.path / "cells.jsonl"
+        lines.write_text(json.dumps(json.loads(lines.read_text()) | {"status": "melted"}) + "\n")
+        assert self.taken(tmp_path, new) == {}
