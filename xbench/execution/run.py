@@ -85,7 +85,7 @@ def _open(
 ) -> tuple[RunFolder, set[str]]:
     """The folder of a run, and the cells that are settled in it."""
     cells = [job.planned for job in jobs]
-    run = _describe(plan, cells, _warnings(plan, decoded))
+    run = _describe(plan, cells, [*_warnings(plan, decoded), *history.damaged])
     if history.declares(cells):
         folder = history.same
         folder.write_run(run.model_copy(update={"started_at": history.run.started_at}))
@@ -93,6 +93,8 @@ def _open(
     else:
         folder = RunFolder.create(results, plan.suite.text, run)
         settled = set(history.take_over(cells, folder))
+    for cell_id in settled:
+        folder.remove_leftovers(cell_id)
     observer.run_started(folder.path, cells, run.warnings)
     if settled:
         observer.cells_kept(len(settled), len({cell.cell_id for cell in cells}))

@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from xbench.errors import XbenchError
 from xbench.records.files import append_line, put_whole, write_whole
 from xbench.records.schema import CellRecord, RunRecord
-from xbench.records.traces import TraceRow, write_trace
+from xbench.records.traces import TraceRow, is_whole, write_trace
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,24 @@ class RunFolder:
         """Where the trace of an attempt lies; of later attempts beside the first."""
         return self.path / "traces" / f"{cell_id}{f'.{attempt}' if attempt > 1 else ''}.parquet"
 
+    def lacks_trace(self, record: CellRecord) -> bool:
+        """Whether the trace that a record of a finished cell promises is damaged or missing."""
+        path = self.trace_path(record.cell_id, record.attempt)
+        return record.status == "done" and not is_whole(path, record.steps)
+
     def log_path(self, cell_id: str) -> Path:
         return self.path / "logs" / f"{cell_id}.stderr"
 
     def checkpoint_folder(self, cell_id: str) -> Path:
         """Where a cell that has not ended keeps what it could be resumed from."""
         return self.path / "checkpoints" / cell_id
+
+    def remove_leftovers(self, cell_id: str) -> None:
+        """Remove what is left of a cell that has ended, in a process that was killed right afterwards."""
+        shutil.rmtree(self.checkpoint_folder(cell_id), ignore_errors=True)
+        log = self.log_path(cell_id)
+        if log.exists() and log.stat().st_size == 0:
+            log.unlink()
 
     def read_run(self) -> RunRecord:
         """What stood when the run started.
@@ -123,13 +135,17 @@ class RunFolder:
             XbenchError: `run.json` is missing or damaged, or a file cannot be read.
         """
         run = self.read_run()
-        last, damaged = self._read_cells()
+        last, damaged = self.read_cells()
         order = {cell.cell_id: place for place, cell in enumerate(run.cells)}
         records = sorted(last.values(), key=lambda record: order.get(record.cell_id, len(order)))
         return run.model_copy(update={"warnings": [*run.warnings, *damaged]}), records
 
-    def _read_cells(self) -> tuple[dict[str, CellRecord], list[str]]:
-        """The last record of each cell, and a sentence for each line that is none."""
+    def read_cells(self) -> tuple[dict[str, CellRecord], list[str]]:
+        """The last record of each cell, and a sentence for each line that is none. It needs no `run.json`.
+
+        Raises:
+            XbenchError: the file cannot be read.
+        """
         path = self.path / "cells.jsonl"
         try:
             content = path.read_bytes()
