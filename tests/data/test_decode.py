@@ -323,6 +323,19 @@ def empty_index(folder: Path):
     (folder / "index.json").write_text("")
 
 
+def flip_a_bit(folder: Path):
+    content = bytearray((folder / "pixels.u8").read_bytes())
+    content[IMAGE_BYTES] ^= 1
+    (folder / "pixels.u8").write_bytes(content)
+
+
+def test_a_cache_that_was_copied_is_not_made_again(images):
+    before = decoded(images.dataset())
+    os.utime(before.pixels_path, ns=(0, 1))
+    decoded(images.dataset())
+    assert set(images.reads.values()) == {1}
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -331,6 +344,7 @@ def empty_index(folder: Path):
         remove_index,
         remove_pixels,
         empty_index,
+        flip_a_bit,
     ],
 )
 def test_a_damaged_cache_is_made_again(images, damage):

@@ -151,6 +151,15 @@ class Started:
     def is_alive(self) -> bool:
         return self.process.poll() is None
 
+    def heeds_signals(self) -> bool:
+        """Whether the command has got so far that it answers a SIGTERM by itself."""
+        try:
+            status = Path(f"/proc/{self.process.pid}/status").read_text()
+        except OSError:
+            return False
+        caught = next((line for line in status.splitlines() if line.startswith("SigCgt:")), "SigCgt: 0")
+        return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
     def server(self) -> psutil.Process | None:
         """Its fork server."""
         try:

@@ -46,6 +46,8 @@ class Live:
             Whether it happened, how the command ended, and with which exit codes it might.
         """
         started = scene.start()
+        while self.exits != (KILLED,) and started.is_alive and not started.heeds_signals():
+            time.sleep(0.01)
         if random.random() < 0.4:
             time.sleep(random.uniform(0.0, _START_S))
         else:
@@ -138,16 +140,15 @@ def _second_run(scene: Scene, started: Started, random: Random) -> bool:
     return False  # the first had ended, and this one found all there is
 
 
-_STOPPED = (INTERRUPTED,)
+# A signal that comes when the interpreter has put its handlers away, at its very end, has its own effect.
 
 KILL = Live("SIGKILL of the command", _kill, (KILLED,))
 LIVE = (
     KILL,
     Live("SIGKILL of its group", _kill_group, (KILLED,)),
-    Live("SIGTERM", _signal(signal.SIGTERM), _STOPPED),
-    Live("SIGHUP", _signal(signal.SIGHUP), _STOPPED),
-    Live("SIGINT", _signal(signal.SIGINT), _STOPPED),
-    # The second may come when the interpreter has put its handlers away: a shell says 130 of that, too.
+    Live("SIGTERM", _signal(signal.SIGTERM), (INTERRUPTED, -signal.SIGTERM)),
+    Live("SIGHUP", _signal(signal.SIGHUP), (INTERRUPTED, -signal.SIGHUP)),
+    Live("SIGINT", _signal(signal.SIGINT), (INTERRUPTED, -signal.SIGINT)),
     Live("SIGINT twice", _signal(signal.SIGINT, signal.SIGINT), (INTERRUPTED, -signal.SIGINT)),
     Live("SIGKILL of a worker", _to(Started.worker, signal.SIGKILL), (2,), attempts=True),
     Live("SIGTERM of a worker", _to(Started.worker, signal.SIGTERM), (2,), attempts=True),

@@ -104,11 +104,11 @@ def run(
                 plan = plan_run(text, import_dirs)
                 with display:
                     folder = run_plan(plan, out, display, fresh)
+        print_results(folder, form)
+        _, records = folder.read()
     except KeyboardInterrupt:
         where = f"; what had ended is in {display.folder}" if display.folder else ""
         stderr_console().print(f"interrupted{where}", style="yellow", markup=False)
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    print_results(folder, form)
-    _, records = folder.read()
     if any(record.is_failure for record in records):
         raise typer.Exit(EXIT_CELL_FAILED)

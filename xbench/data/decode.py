@@ -115,12 +115,19 @@ def _fingerprint(key: str, examples: list[Example]) -> str:
 
 def _read_index(folder: Path, size: int) -> dict[str, str] | None:
     """The reason for each undecodable image of a cache; None if there is no cache, or it is damaged."""
+    pixels = folder / "pixels.u8"
     try:
-        if (folder / "pixels.u8").stat().st_size != size:
-            return None
-        return json.loads((folder / "index.json").read_text())["unreadable"]
+        index, stat = json.loads((folder / "index.json").read_text()), pixels.stat()
+        # Gigabytes, perhaps: they are read only where something may have written to them.
+        is_as_made = stat.st_mtime_ns == index["modified_ns"] or _digest(pixels) == index["sha256"]
+        return index["unreadable"] if stat.st_size == size and is_as_made else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _build(
@@ -137,7 +144,14 @@ def _build(
     aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:
         unreadable = _decode_all(aside / "pixels.u8", dataset, examples, hashes, on_progress)
-        (aside / "index.json").write_text(json.dumps({"shape": dataset.shape, "unreadable": unreadable}))
+        pixels = aside / "pixels.u8"
+        index = {
+            "shape": dataset.shape,
+            "unreadable": unreadable,
+            "modified_ns": pixels.stat().st_mtime_ns,
+            "sha256": _digest(pixels),
+        }
+        (aside / "index.json").write_text(json.dumps(index))
         put_in_place(aside, folder, lambda: _read_index(folder, size) is not None)
         return unreadable
     finally:

@@ -74,6 +74,11 @@ class History:
         """How often a cell of that run was tried."""
         return self.records[cell_id].attempt if cell_id in self.records else 0
 
+    def with_leftovers(self) -> list[str]:
+        """Cells of that run that ended as they should, in a process that was killed right afterwards."""
+        ended = (record.cell_id for record in self.records.values() if not record.is_failure)
+        return [cell_id for cell_id in ended if self.same.has_leftovers(cell_id)]
+
     def take_over(self, cells: Sequence[PlannedCell], folder: RunFolder) -> dict[str, CellRecord]:
         """Copy what other runs have of these cells into a new run: those that ended as they should, with
         their traces, and the checkpoints of those that were in hand.

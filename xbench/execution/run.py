@@ -88,13 +88,13 @@ def _open(
     run = _describe(plan, cells, [*_warnings(plan, decoded), *history.damaged])
     if history.declares(cells):
         folder = history.same
+        for cell_id in history.with_leftovers():
+            folder.remove_leftovers(cell_id)
         folder.write_run(run.model_copy(update={"started_at": history.run.started_at}))
         settled = {cell.cell_id for cell in cells if history.is_settled(cell.cell_id)}
     else:
         folder = RunFolder.create(results, plan.suite.text, run)
         settled = set(history.take_over(cells, folder))
-    for cell_id in settled:
-        folder.remove_leftovers(cell_id)
     observer.run_started(folder.path, cells, run.warnings)
     if settled:
         observer.cells_kept(len(settled), len({cell.cell_id for cell in cells}))

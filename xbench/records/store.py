@@ -109,8 +109,13 @@ class RunFolder:
         """Where a cell that has not ended keeps what it could be resumed from."""
         return self.path / "checkpoints" / cell_id
 
+    def has_leftovers(self, cell_id: str) -> bool:
+        """Whether there is something that a cell which has ended would have removed."""
+        log = self.log_path(cell_id)
+        return self.checkpoint_folder(cell_id).exists() or (log.exists() and log.stat().st_size == 0)
+
     def remove_leftovers(self, cell_id: str) -> None:
-        """Remove what is left of a cell that has ended, in a process that was killed right afterwards."""
+        """Remove that."""
         shutil.rmtree(self.checkpoint_folder(cell_id), ignore_errors=True)
         log = self.log_path(cell_id)
         if log.exists() and log.stat().st_size == 0:
