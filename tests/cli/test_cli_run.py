@@ -179,10 +179,7 @@ class TestFolder:
 
     def test_nothing_else(self, folder):
         names = {path.name for path in folder.iterdir()}
-        assert names == {"suite.toml", "run.json", "cells.jsonl", "traces", "logs", "checkpoints"}
-
-    def test_no_checkpoints_of_cells_that_have_ended(self, folder):
-        assert list((folder / "checkpoints").iterdir()) == []
+        assert names == {"suite.toml", "run.json", "cells.jsonl", "traces", "logs"}
 
 
 class TestRecords:

@@ -102,7 +102,6 @@ class TestWhole:
         assert folder.read() == (run("b", "d"), [cell("b")])
         assert sorted(path.name for path in folder.path.iterdir()) == [
             "cells.jsonl",
-            "checkpoints",
             "logs",
             "run.json",
             "suite.toml",

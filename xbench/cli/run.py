@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,9 +12,9 @@ import typer
 from xbench.cli import EXIT_CELL_FAILED, EXIT_INTERRUPTED
 from xbench.cli.options import AllowImport, Device
 from xbench.cli.output import Format, print_results, stderr_console
+from xbench.report.terminal import print_line
 
 if TYPE_CHECKING:
-    from xbench.cli.progress import ProgressDisplay
     from xbench.records.store import RunFolder
     from xbench.suite.reader import Suite
 
@@ -91,8 +91,9 @@ def run(
         folder = _run(asked, import_dirs, out, fresh)
     else:
         stderr_console().print(ANSWERED, style="dim", markup=False)
-    print_results(folder, form)
-    _, records = folder.read()
+    with _interruptible(lambda: folder.path):
+        print_results(folder, form)
+        _, records = folder.read()
     if any(record.is_failure for record in records):
         raise typer.Exit(EXIT_CELL_FAILED)
 
@@ -107,7 +108,7 @@ def _run(suite: Suite, import_dirs: list[str], out: Path, fresh: bool) -> RunFol
     from xbench.records.store import check_writable, folder_of_suite
 
     display = ProgressDisplay()
-    with _interruptible(display):
+    with _interruptible(lambda: display.folder):
         start_server()
         plan = plan_run(suite, import_dirs)
         check_writable(out)  # only now: a suite that is wrong leaves nothing
@@ -124,7 +125,7 @@ def _preview(suite: Suite, import_dirs: list[str], form: Format) -> None:
     from xbench.isolation.server import start_server
 
     display = ProgressDisplay()
-    with _interruptible(display):
+    with _interruptible(lambda: display.folder):
         start_server()
         plan = plan_run(suite, import_dirs)
         with display:
@@ -133,14 +134,15 @@ def _preview(suite: Suite, import_dirs: list[str], form: Format) -> None:
 
 
 @contextmanager
-def _interruptible(display: ProgressDisplay) -> Iterator[None]:
-    """Tell of an interrupt, and where what had ended is."""
+def _interruptible(folder: Callable[[], Path | None]) -> Iterator[None]:
+    """Tell of an interrupt, and in which folder what had ended is."""
     from xbench.isolation.interrupts import interrupt_on_signals
 
     interrupt_on_signals()
     try:
         yield
     except KeyboardInterrupt:
-        where = f"; what had ended is in {display.folder}" if display.folder else ""
-        stderr_console().print(f"interrupted{where}", style="yellow", markup=False)
+        where = folder()
+        said = f"interrupted; what had ended is in {where}" if where else "interrupted"
+        print_line(stderr_console(), said, "yellow")
         raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -68,9 +68,10 @@ def run_cell(
         if interrupts.happened and (has_stopped or ending.outcome == "died"):
             raise KeyboardInterrupt
         record = make_record(job, planned, heard, ending, started_at, _log_note(log, folder))
-        record = record.model_copy(update={"attempt": attempt})
+        crc32 = None
         if heard.trace:  # first: a record promises its trace
-            folder.write_trace(planned.cell_id, heard.trace, attempt)
+            crc32 = folder.write_trace(planned.cell_id, heard.trace, attempt)
+        record = record.model_copy(update={"attempt": attempt, "trace_crc32": crc32})
         folder.append(record)
         was_killed = has_stopped or (ending.outcome == "died" and not ending.out_of_memory)
         if not was_killed:  # else it may go on the next time

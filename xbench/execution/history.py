@@ -32,26 +32,35 @@ class History:
         same: the latest run that was asked for in the same words; None if there is none.
         run, records: what it declared, and the last record of each of its cells.
         others: all runs but this one, the latest first.
+        damaged: a sentence on each file of the latest ones that is.
     """
 
     same: RunFolder | None = None
     run: RunRecord | None = None
     records: dict[str, CellRecord] = field(default_factory=dict)
     others: tuple[RunFolder, ...] = ()
+    damaged: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, results: Path, suite: Suite) -> History:
-        """Look for them. Runs that cannot be read are passed over."""
-        same, others = None, []
+        """Look for them."""
+        same, others, damaged = None, [], []
         for folder in runs_of_suite(results, suite.header.name):
+            if same is None and not _is_readable(folder):
+                damaged.append(f"{folder.path / 'run.json'} is damaged; cells that it had are taken over")
             if same is None and _is_same(folder, suite):
                 same = folder
             else:
                 others.append(folder)
         if same is None:
-            return cls(others=tuple(others))
-        run, records = same.read()
-        return cls(same, run, {record.cell_id: record for record in records}, tuple(others))
+            return cls(others=tuple(others), damaged=tuple(damaged))
+        run, every = same.read()
+        records = {record.cell_id: record for record in every if not same.lacks_trace(record)}
+        for record in every:
+            if record.cell_id not in records:
+                path = same.trace_path(record.cell_id, record.attempt)
+                damaged.append(f"{path} was damaged or missing: its cell was run again")
+        return cls(same, run, records, tuple(others), tuple(damaged))
 
     def declares(self, cells: Sequence[PlannedCell]) -> bool:
         """Whether the run that was asked for in the same words is of these very cells: neither data, code nor
@@ -71,6 +80,11 @@ class History:
     def attempts(self, cell_id: str) -> int:
         """How often a cell of that run was tried."""
         return self.records[cell_id].attempt if cell_id in self.records else 0
+
+    def with_leftovers(self) -> list[str]:
+        """Cells of that run that ended as they should, in a process that was killed right afterwards."""
+        ended = (record.cell_id for record in self.records.values() if not record.is_failure)
+        return [cell_id for cell_id in ended if self.same.has_leftovers(cell_id)]
 
     def take_over(self, cells: Sequence[PlannedCell], folder: RunFolder) -> None:
         """Copy what earlier runs have of these cells into a new run: those that ended as they should, with
@@ -99,13 +113,23 @@ class History:
         done: dict[str, tuple[RunFolder, CellRecord]] = {}
         for folder in self._all:
             try:
-                _, records = folder.read()
+                records, _ = folder.read_cells()
             except XbenchError:
                 continue
-            for record in records:
+            for record in records.values():
+                if folder.lacks_trace(record):
+                    continue
                 if not record.is_failure and record.status != "skipped":
                     done.setdefault(record.cell_id, (folder, record))
         return done
+
+
+def _is_readable(folder: RunFolder) -> bool:
+    try:
+        folder.read_run()
+    except XbenchError:
+        return False
+    return True
 
 
 def _is_same(folder: RunFolder, suite: Suite) -> bool:

@@ -60,6 +60,8 @@ def answered_before(suite: Suite, import_dirs: Sequence[str], results: Path) -> 
     history = History.of(results, suite)
     if history.run is None or not history.run.request.stamp:
         return None
+    if history.with_leftovers():
+        return None
     cells = {cell.cell_id for cell in history.run.cells}
     if not all(history.is_settled(cell_id) for cell_id in cells):
         return None

@@ -84,9 +84,11 @@ def _open(
 ) -> RunFolder:
     """The folder of a run, with all that is settled of it."""
     cells = [job.planned for job in jobs]
-    run = _describe(plan, cells, _warnings(plan, decoded))
+    run = _describe(plan, cells, [*_warnings(plan, decoded), *history.damaged])
     if history.declares(cells):
         folder = history.same
+        for cell_id in history.with_leftovers():
+            folder.remove_leftovers(cell_id)
         folder.write_run(run.model_copy(update={"started_at": history.run.started_at}))
     else:
         folder = RunFolder.create(results, plan.suite.text, run)

@@ -16,6 +16,9 @@ from xbench.errors import XbenchError
 from xbench.memory.exhaustion import Exhaustion, evidence_of, exhaustion
 from xbench.memory.malloc import MallocProfile, keep_nothing_freed
 
+# Characters of an exception's message that are passed on.
+_MOST_SAID = 1000
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -45,6 +48,13 @@ class Failure:
 
     summary: str
     exhaustion: Exhaustion | None = None
+
+
+def _shortened(text: str) -> str:
+    """What can be printed and kept of somebody else's words: some lines of it, without half characters."""
+    if len(text) > _MOST_SAID:
+        text = f"{text[:_MOST_SAID]}..."
+    return text.encode(errors="backslashreplace").decode()
 
 
 def child_main(
@@ -109,7 +119,7 @@ def _take_limits(limits: Limits) -> None:
 
 
 def _describe(error: BaseException) -> Failure:
-    text = " ".join(str(error).split())
+    text = _shortened(" ".join(str(error).split()))
     summary = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return Failure(
         summary="; ".join([summary, *getattr(error, "__notes__", ())]),

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from xbench.errors import XbenchError
 from xbench.isolation.child import Failure, Limits, child_main
 from xbench.isolation.interrupts import Interrupts
 from xbench.isolation.liveness import HangWatch, Liveness
-from xbench.isolation.server import server_context
+from xbench.isolation.server import server_context, start_server
 from xbench.memory.cgroups import oom_kill_count
 from xbench.memory.exhaustion import Evidence, Exhaustion, exhaustion
 from xbench.units import format_seconds
@@ -25,6 +26,9 @@ HANGS_AFTER_S = 300.0
 
 _STDERR_TAIL_BYTES = 2000
 _EXIT_GRACE_S = 10.0
+
+# Servers that may be killed while one child is started, and how long one takes to be seen as dead.
+_SERVERS, _DYING_S = 3, 0.1
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,7 @@ def run_in_child(
     context = server_context()
     receiver, sender = context.Pipe(duplex=False)
     kills_before = oom_kill_count()
-    process = context.Process(target=child_main, args=(job, args, sender, str(stderr_path), limits))
-    process.start()
+    process = _start(context, (job, args, sender, str(stderr_path), limits))
     sender.close()
     with receiver, Liveness(process) as liveness:  # left in any case, it ends the child
         final = _Listener(receiver, liveness, on_message, patience or Patience(), interrupts).listen()
@@ -133,6 +136,23 @@ def run_in_child(
         return Ending("timeout", reason=content, stderr=stderr)
     failure: Failure = content
     return Ending("failed", reason=failure.summary, exhaustion=failure.exhaustion, stderr=stderr)
+
+
+def _start(context: ForkServerContext, args: tuple) -> ForkServerProcess:
+    """A new child. A server that was killed is found out here, and the next try starts another.
+
+    Raises:
+        XbenchError: that one does not live either.
+    """
+    for _ in range(_SERVERS):
+        process = context.Process(target=child_main, args=args)
+        try:
+            process.start()
+            return process
+        except (EOFError, ConnectionError):
+            time.sleep(_DYING_S)
+            start_server()
+    raise XbenchError("the server of worker processes is killed each time it is started")
 
 
 def call_in_child(

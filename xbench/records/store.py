@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -89,13 +90,29 @@ class RunFolder:
         self.append(adopted)
         return adopted
 
-    def write_trace(self, cell_id: str, rows: Sequence[TraceRow], attempt: int = 1) -> None:
-        """Write a cell's trace, also of a cell that failed on the way."""
-        write_trace(self.trace_path(cell_id, attempt), rows)
+    def write_trace(self, cell_id: str, rows: Sequence[TraceRow], attempt: int = 1) -> int:
+        """Write a cell's trace, also of a cell that failed on the way.
+
+        Returns:
+            Its checksum.
+        """
+        path = self.trace_path(cell_id, attempt)
+        write_trace(path, rows)
+        return zlib.crc32(path.read_bytes())
 
     def trace_path(self, cell_id: str, attempt: int = 1) -> Path:
         """Where the trace of an attempt lies; of later attempts beside the first."""
         return self.path / "traces" / f"{cell_id}{f'.{attempt}' if attempt > 1 else ''}.parquet"
+
+    def lacks_trace(self, record: CellRecord) -> bool:
+        """Whether the trace that a record promises is damaged or missing."""
+        if record.trace_crc32 is None:
+            return False
+        try:
+            content = self.trace_path(record.cell_id, record.attempt).read_bytes()
+        except OSError:
+            return True
+        return zlib.crc32(content) != record.trace_crc32
 
     def log_path(self, cell_id: str) -> Path:
         return self.path / "logs" / f"{cell_id}.stderr"
@@ -103,6 +120,18 @@ class RunFolder:
     def checkpoint_folder(self, cell_id: str) -> Path:
         """Where a cell that has not ended keeps what it could be resumed from."""
         return self.path / "checkpoints" / cell_id
+
+    def has_leftovers(self, cell_id: str) -> bool:
+        """Whether there is something that a cell which has ended would have removed."""
+        log = self.log_path(cell_id)
+        return self.checkpoint_folder(cell_id).exists() or (log.exists() and log.stat().st_size == 0)
+
+    def remove_leftovers(self, cell_id: str) -> None:
+        """Remove that."""
+        shutil.rmtree(self.checkpoint_folder(cell_id), ignore_errors=True)
+        log = self.log_path(cell_id)
+        if log.exists() and log.stat().st_size == 0:
+            log.unlink()
 
     def read_run(self) -> RunRecord:
         """What stood when the run started.
@@ -123,13 +152,17 @@ class RunFolder:
             XbenchError: `run.json` is missing or damaged, or a file cannot be read.
         """
         run = self.read_run()
-        last, damaged = self._read_cells()
+        last, damaged = self.read_cells()
         order = {cell.cell_id: place for place, cell in enumerate(run.cells)}
         records = sorted(last.values(), key=lambda record: order.get(record.cell_id, len(order)))
         return run.model_copy(update={"warnings": [*run.warnings, *damaged]}), records
 
-    def _read_cells(self) -> tuple[dict[str, CellRecord], list[str]]:
-        """The last record of each cell, and a sentence for each line that is none."""
+    def read_cells(self) -> tuple[dict[str, CellRecord], list[str]]:
+        """The last record of each cell, and a sentence for each line that is none. It needs no `run.json`.
+
+        Raises:
+            XbenchError: the file cannot be read.
+        """
         path = self.path / "cells.jsonl"
         try:
             content = path.read_bytes()

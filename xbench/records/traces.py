@@ -41,13 +41,19 @@ def write_trace(path: Path, rows: Sequence[TraceRow]) -> None:
     columns = {f.name: [getattr(row, f.name) for row in rows] for f in fields(TraceRow)}
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".partial")
-    pyarrow.parquet.write_table(pyarrow.table(columns, schema=schema), aside)
+    table = pyarrow.table(columns, schema=schema)
+    pyarrow.parquet.write_table(table, aside, write_page_checksum=True)
     sync_file(aside)
     put_whole(aside, path)
 
 
 def read_trace(path: Path) -> list[TraceRow]:
-    """Read a trace back."""
+    """Read a trace back.
+
+    Raises:
+        OSError, ValueError: it is missing or damaged; pyarrow's errors are of these kinds.
+    """
     import pyarrow.parquet
 
-    return [TraceRow(**row) for row in pyarrow.parquet.read_table(path).to_pylist()]
+    table = pyarrow.parquet.read_table(path, page_checksum_verification=True)
+    return [TraceRow(**row) for row in table.to_pylist()]

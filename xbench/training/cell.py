@@ -243,10 +243,17 @@ def _ran(trainer: Trainer) -> dict[str, int | str | None]:
         "train_size": len(trainer.split.train),
         "validation_size": len(trainer.split.validation),
         "distinct_train_size": len(np.unique(trainer.split.train)),
-        "history_size": trainer.optimizer.defaults.get("history_size"),
+        "history_size": _history_size(trainer.optimizer),
         "batch_size": trainer.batch_size,
         "micro_batch": trainer.micro_batch,
     }
+
+
+def _history_size(optimizer: torch.optim.Optimizer) -> int | str | None:
+    size = optimizer.defaults.get("history_size")
+    if not isinstance(size, int | str | None):  # it goes into records
+        raise TypeError(f"the optimizer's history_size is a {type(size).__name__}, not a number")
+    return size
 
 
 def _score(trainer: Trainer) -> Scores:

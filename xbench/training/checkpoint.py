@@ -12,6 +12,7 @@ import random
 import shutil
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -115,6 +116,8 @@ def resume(trainer: Trainer, folder: Path) -> None:
         Exception: of any kind, where the checkpoint is damaged or does not fit; the trainer is of no use
             then.
     """
+    for file in folder.glob("*.pt"):
+        _check(file)
     model = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
     trainer.model.load_state_dict(model["state"])
     buffers = dict(trainer.model.named_buffers())
@@ -133,6 +136,18 @@ def resume(trainer: Trainer, folder: Path) -> None:
         kept.unlink(missing_ok=True)
         os.link(folder / kept.name, kept)
     _restore_random_state(state["random"])
+
+
+def _check(file: Path) -> None:
+    """Compare all of a file with its checksums, which `torch.load` passes over.
+
+    Raises:
+        Exception: it is damaged; of any kind.
+    """
+    with zipfile.ZipFile(file) as parts:
+        damaged = parts.testzip()
+    if damaged is not None:
+        raise ValueError(f"{file.name} is damaged ({damaged})")
 
 
 def _model_state(model: torch.nn.Module) -> dict[str, Any]:
