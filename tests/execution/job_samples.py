@@ -13,7 +13,14 @@ from xbench.suite.grid import Cell, DatasetChoice
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.splits import split_examples
 
-MACHINE = Machine("cpu", {"type": "cpu", "name": "a processor"}, 2, {"torch": "2", "xbench": "1"}, {}, ())
+MACHINE = Machine(
+    "cpu",
+    {"type": "cpu", "name": "a processor"},
+    2,
+    {"xbench": "1", "torch": "2", "torchvision": "1", "numpy": "2"},
+    {},
+    (),
+)
 
 
 def job_of(

@@ -14,7 +14,8 @@ from xbench.suite.grid import Cell, DatasetChoice
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 
 AVAILABLE = 90
-MACHINE = Machine("cpu", {"type": "cpu", "name": "a processor"}, 2, {"torch": "2.15.0"}, {}, ())
+VERSIONS = {"xbench": "1", "torch": "2", "torchvision": "1", "numpy": "2"}
+MACHINE = Machine("cpu", {"type": "cpu", "name": "a processor"}, 2, VERSIONS, {}, ())
 
 
 @pytest.fixture
@@ -149,13 +150,15 @@ class TestPlace:
         assert fitted.settings == asked.settings
         assert fitted.planned.cell_id != asked.planned.cell_id
 
-    @pytest.mark.parametrize(
-        "fields", [{"memory_limit": "1GB"}, {"expect": "oom"}, {"adapt": ("micro_batch",)}]
-    )
+    @pytest.mark.parametrize("fields", [{"expect": "oom"}, {"adapt": ("micro_batch",)}])
     def test_conditions_of_an_experiment_make_another_cell(self, job_of, fields):
         assert job_of(fields).planned.cell_id != job_of().planned.cell_id
 
-    def test_limits_of_the_whole_run_and_titles_do_not(self, job_of):
+    @pytest.mark.parametrize("fields", [{"asked_limits": ("1000000000",)}, {"company": ("adam", "sgd")}])
+    def test_so_do_limits_that_were_asked_for_and_who_shares_a_size(self, job_of, fields):
+        assert replace(job_of(), **fields).planned.cell_id != job_of().planned.cell_id
+
+    def test_what_the_machine_has_to_give_and_titles_do_not(self, job_of):
         job = job_of()
         other = replace(job_of(), memory_limit_bytes=2 * 10**9)
         renamed = replace(other, cell=replace(other.cell, experiment="renamed", column="other"))
