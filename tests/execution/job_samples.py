@@ -13,14 +13,8 @@ from xbench.suite.grid import Cell, DatasetChoice
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.splits import split_examples
 
-MACHINE = Machine(
-    "cpu",
-    {"type": "cpu", "name": "a processor"},
-    2,
-    {"xbench": "1", "torch": "2", "torchvision": "1", "numpy": "2"},
-    {},
-    (),
-)
+VERSIONS = {"xbench": "1", "torch": "2", "torchvision": "1", "numpy": "2"}
+MACHINE = Machine("cpu", {"type": "cpu", "name": "a processor"}, 2, VERSIONS, {}, ())
 
 
 def job_of(
