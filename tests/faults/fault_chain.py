@@ -169,7 +169,7 @@ class Chain:
             return False
         self._note(fault.name)
         self._has_ended = False
-        if path.is_relative_to(self.scene.run):
+        if self.scene.run is not None and path.is_relative_to(self.scene.run):
             _, damaged, rest = lines_of(self.scene.run)
             self._known_damage |= {*damaged, rest}
             done, problems = done_cells(self.scene.run)

@@ -156,7 +156,7 @@ LIVE = (
     Live("SIGSTOP, SIGCONT", _pause, ()),
     Live("a second run", _second_run, ()),
 )
-_SIZES = (64, 700, 5000, 9000, 16000)
+_SIZES = (2000, 5000, 9000, 16000)
 
 # What gives the command no time to put anything away.
 KILLS = ("SIGKILL of the command", "SIGKILL of its group")
