@@ -110,35 +110,30 @@ class TestUserCode:
 
 
 class Claim:
-    """An entry point of a package whose code may be edited where it lies."""
+    """An entry point."""
 
-    def __init__(self, module: str, described: str | None):
-        self.module, self.dist, self._described = module, self, described
-
-    def read_text(self, name: str) -> str | None:
-        return self._described if name == "direct_url.json" else None
-
-
-IN_PLACE = '{"url": "file:///home/me/plug", "dir_info": {"editable": true}}'
+    def __init__(self, module: str):
+        self.module = module
 
 
 class TestPackages:
     @pytest.fixture
     def stamp_of(self, tmp_path, monkeypatch):
-        """`stamp_of(module, described)`: of a component in a module of the package `plugged`."""
-        write(tmp_path, {"plugged/__init__.py": "raise RuntimeError\n", "plugged/inner/part.py": "a = 1\n"})
-        write(tmp_path, {"flat.py": "a = 1\n", "plugged/readme.md": "text\n"})
+        """`stamp_of(module)`: of a component in a module of the package `plugged`."""
+        plugged = "def build():\n    import elsewhere\n    raise RuntimeError\n"
+        write(tmp_path, {"plugged/__init__.py": plugged, "plugged/inner/part.py": "a = 1\n"})
+        write(tmp_path, {"flat.py": "a = 1\n", "plugged/readme.md": "text\n", "elsewhere.py": "b = 1\n"})
         monkeypatch.syspath_prepend(str(tmp_path))
 
-        def of(module: str, described: str | None = IN_PLACE) -> str:
-            registered = type("Registered", (), {"claims": (Claim(module, described),)})
+        def of(module: str) -> str:
+            registered = type("Registered", (), {"claims": (Claim(module),)})
             monkeypatch.setattr(code, "find", lambda kind, name: registered)
             code_stamp.cache_clear()
             return code_stamp("optimizer", "plugged")
 
         return of
 
-    @pytest.mark.parametrize("name", ["plugged/__init__.py", "plugged/inner/part.py"])
+    @pytest.mark.parametrize("name", ["plugged/__init__.py", "plugged/inner/part.py", "elsewhere.py"])
     def test_in_place_every_file_counts(self, stamp_of, tmp_path, name):
         before = stamp_of("plugged.inner")
         (tmp_path / name).write_text("a = 2\n")
@@ -154,9 +149,13 @@ class TestPackages:
         (tmp_path / "flat.py").write_text("a = 2\n")
         assert before != stamp_of("flat") != ""
 
-    @pytest.mark.parametrize("described", [None, "", "{}", "[", '{"dir_info": {}}', '{"archive_info": {}}'])
-    def test_a_version_stands_for_what_is_installed(self, stamp_of, described):
-        assert stamp_of("plugged", described) == ""
+    def test_of_what_is_installed_only_what_it_needs_counts(self, stamp_of, tmp_path, monkeypatch):
+        monkeypatch.setattr(code.sysconfig, "get_path", lambda name: str(tmp_path))
+        assert stamp_of("plugged") == ""
+        versions = iter(["1.0", "1.1"])
+        monkeypatch.setattr(code, "packages_distributions", lambda: {"elsewhere": ["else-where"]})
+        monkeypatch.setattr(code, "version", lambda name: next(versions))
+        assert stamp_of("plugged") != stamp_of("plugged") != ""
 
     def test_xbench_has_a_stamp_of_its_own(self, stamp_of):
         assert stamp_of("xbench.components.optimizers") == ""
@@ -170,7 +169,6 @@ class TestOwn:
     @pytest.fixture
     def own_of(self, monkeypatch, tmp_path):
         """The stamp of a package of these files, in place."""
-        monkeypatch.setattr(code, "distribution", lambda name: Claim("xbench", IN_PLACE))
         monkeypatch.setattr(code, "__file__", str(tmp_path / "components" / "code.py"))
 
         def of(files: dict[str, str]) -> str:
@@ -191,7 +189,7 @@ class TestOwn:
         assert own_of({"cli/run.py": "a = 1\n", "report/rows.py": "a = 1\n"}) == before
 
     def test_none_where_a_version_stands_for_it(self, monkeypatch):
-        monkeypatch.setattr(code, "distribution", lambda name: Claim("xbench", None))
+        monkeypatch.setattr(code, "_is_installed", lambda path: True)
         own_stamp.cache_clear()
         assert own_stamp() == ""
         own_stamp.cache_clear()

@@ -1,12 +1,14 @@
-"""Code that has no version of its own: a user's modules, and packages that are installed in place."""
+"""What stands for the code of a component: of a user's module and of a package that is installed in place the
+files, of all else versions."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+import sys
+import sysconfig
 from collections.abc import Iterable, Sequence
 from functools import cache
-from importlib.metadata import Distribution, distribution
+from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,58 +17,72 @@ from xbench.components.registry import Kind, find
 # The rooms of xbench whose code a cell's process runs.
 _OF_CELLS = ("components", "data", "isolation", "memory", "training")
 
+# Every cell depends on them, whatever its components import.
+_OF_ALL = frozenset({"xbench", "torch", "torchvision", "numpy"})
+
 
 @cache
 def code_stamp(kind: Kind, reference: str, import_dirs: Sequence[str] = ()) -> str:
-    """Hash of a component's code, where no version stands for it; else "".
+    """Hash of the code of a component and of what it imports, as far as its files tell; "" for what is built
+    in.
 
     Args:
         import_dirs: a tuple of the folders that `module:attribute` may be imported from.
     """
+    # Rarely needed, and takes long to import.
+    from xbench.components.imports import files_behind, imported_names
+
     if ":" in reference:
-        return _hash_of(_modules_behind(reference.partition(":")[0], import_dirs))
-    registration = find(kind, reference)
-    claims = registration.claims if registration else ()
-    packages = [claim.module.partition(".")[0] for claim in claims if claim.dist and is_in_place(claim.dist)]
-    files = [file for package in packages if package != "xbench" for file in _files_of(package)]
-    return _hash_of(files)
+        files = set(files_behind(reference.partition(":")[0], [*import_dirs, *_in_place_folders()]))
+    else:
+        registration = find(kind, reference)
+        modules = [claim.module for claim in registration.claims] if registration else []
+        packages = {module.partition(".")[0] for module in modules} - _OF_ALL
+        files = {file for package in packages for file in _files_of(package)}
+    own = {file.stem for file in files} | {file.parent.name for file in files}
+    versions: set[str] = set()
+    for name in imported_names(files) - own - _OF_ALL - sys.stdlib_module_names:
+        files.update(_files_of(name))
+        versions.update(f"{dist} {version(dist)}" for dist in packages_distributions().get(name, ()))
+    ours = Path(__file__).parents[1]
+    counted = (file for file in files if not _is_installed(file) and not file.is_relative_to(ours))
+    return _hash_of(counted, versions)
 
 
 @cache
 def own_stamp() -> str:
-    """Hash of the code of xbench that cells run, where it is installed in place; else "" ."""
-    if not is_in_place(distribution("xbench")):
-        return ""
+    """Hash of the code of xbench that cells run, where it lies in place; else "", and its version says it."""
     package = Path(__file__).parents[1]
+    if _is_installed(package):
+        return ""
     return _hash_of(file for room in _OF_CELLS for file in (package / room).rglob("*.py"))
 
 
-def is_in_place(installed: Distribution) -> bool:
-    """Whether a distribution's code is edited where it lies (`pip install -e`)."""
-    try:
-        described = json.loads(installed.read_text("direct_url.json") or "{}")
-    except ValueError:
-        return False
-    return bool(described.get("dir_info", {}).get("editable"))
+def _is_installed(path: Path) -> bool:
+    """Whether a file or folder is as an installer has put it; else it may be edited (`pip install -e`)."""
+    places = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return any(path.is_relative_to(place) for place in places)
 
 
-def _modules_behind(module: str, import_dirs: Sequence[str]) -> list[Path]:
-    """The files of a user's module and of all that it imports from the same folders."""
-    from xbench.components.imports import files_behind  # rarely needed, and takes long to import
-
-    return files_behind(module, import_dirs)
+def _in_place_folders() -> list[str]:
+    """Folders of `sys.path` in which nothing is installed: those of PYTHONPATH."""
+    return [path for path in sys.path if Path(path).is_dir() and not _is_installed(Path(path))]
 
 
 def _files_of(package: str) -> list[Path]:
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):
         return []
-    origin = Path(spec.origin)
-    return list(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+    places = [] if spec is None else list(spec.submodule_search_locations or ())
+    if spec is not None and not places and spec.origin:
+        return [Path(spec.origin)]
+    return [file for place in places for file in Path(place).rglob("*.py")]
 
 
-def _hash_of(files: Iterable[Path]) -> str:
-    digest, in_order = hashlib.sha256(), sorted(files)
+def _hash_of(files: Iterable[Path], versions: Iterable[str] = ()) -> str:
+    digest, in_order, named = hashlib.sha256(), sorted(files), sorted(versions)
     for path in in_order:
         digest.update(f"\0{path.name}\0".encode(errors="surrogateescape") + path.read_bytes())
-    return digest.hexdigest()[:16] if in_order else ""
+    digest.update("\0".join(named).encode())
+    return digest.hexdigest()[:16] if in_order or named else ""

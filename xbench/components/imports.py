@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ast
+from collections.abc import Iterable, Sequence
 from importlib.machinery import PathFinder
 from modulefinder import Module, ModuleFinder
 from pathlib import Path
@@ -21,6 +22,22 @@ def files_behind(module: str, import_dirs: Sequence[str]) -> list[Path]:
         return []  # importing it tells what is wrong
     found = [Path(each.__file__) for each in finder.modules.values() if each.__file__]
     return [path / "__init__.py" if path.is_dir() else path for path in found]
+
+
+def imported_names(files: Iterable[Path]) -> set[str]:
+    """The top-level names of all that files import, wherever in them they do."""
+    names: set[str] = set()
+    for file in files:
+        try:
+            statements = ast.walk(ast.parse(file.read_bytes()))
+        except (SyntaxError, ValueError):
+            continue  # importing it tells what is wrong
+        for statement in statements:
+            if isinstance(statement, ast.Import):
+                names.update(alias.name for alias in statement.names)
+            elif isinstance(statement, ast.ImportFrom) and statement.level == 0:
+                names.add(statement.module)
+    return {name.partition(".")[0] for name in names}
 
 
 class _Finder(ModuleFinder):

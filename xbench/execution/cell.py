@@ -12,9 +12,10 @@ from typing import Any
 
 from xbench.components.culprit import raised_in
 from xbench.data.decoded import DecodedDataset
+from xbench.errors import XbenchError
 from xbench.execution.checkpoints import keep, recall
 from xbench.execution.heard import Heard
-from xbench.execution.job import Job
+from xbench.execution.job import Job, code_of
 from xbench.execution.observer import Observer
 from xbench.execution.record import make_record, now
 from xbench.isolation.interrupts import Interrupts
@@ -51,6 +52,7 @@ def run_cell(
 
         ending = run_in_child(
             _train,
+            job.code,
             job.settings,
             job.data,
             str(scratch),
@@ -123,13 +125,20 @@ def pass_over(
 
 def _train(
     send: Callable[[Any], None],
+    code: tuple[str, ...],
     settings: CellSettings,
     data: DecodedDataset,
     scratch: str,
     import_dirs: tuple[str, ...],
     *more: Any,
 ) -> CellResult | None:
-    """The child's job. The trainer is imported there: this process has no need of torch."""
+    """The child's job. The trainer is imported there: this process has no need of torch.
+
+    Raises:
+        XbenchError: the code is not that by which the cell is known.
+    """
+    if code_of(settings, import_dirs) != code:
+        raise XbenchError("its code was changed while the run went on; run the suite again")
     from xbench.training.cell import train_cell
 
     try:

@@ -43,19 +43,33 @@ def recall(folder: Path, job: Job) -> Heard:
     Args:
         folder: of the cell's checkpoints.
     """
-    kept = sorted(folder.glob("step-*"))
-    for checkpoint in reversed(kept):
+    for unfinished in folder.glob(".step-*"):  # of a process that was killed while it wrote
+        shutil.rmtree(unfinished, ignore_errors=True)
+    for checkpoint in sorted(folder.glob("step-*"), reverse=True):
         try:
-            rest = json.loads((checkpoint / _REST).read_bytes())
-            if rest["identity"] != _identity(job):
-                break
-            epochs = [EpochRecord.model_validate(epoch) for epoch in rest["epochs"]]
-            resumed_at = [int(step) for step in rest["resumed_at"]]
-            return Heard(checkpoint, read_trace(checkpoint / _TRACE), epochs, resumed_at)
-        except (OSError, ValueError, KeyError, TypeError):  # damaged: pyarrow's errors are of these kinds
+            heard = _read(checkpoint, job)
+        except Exception:  # what is damaged may raise anything
             continue
+        if heard is not None:
+            return heard
     shutil.rmtree(folder, ignore_errors=True)
     return Heard()
+
+
+def _read(checkpoint: Path, job: Job) -> Heard | None:
+    """A checkpoint; None if it is of another training.
+
+    Raises:
+        Exception: of any kind, if it is damaged.
+    """
+    rest = json.loads((checkpoint / _REST).read_bytes())
+    if rest["identity"] != _identity(job):
+        return None
+    trace = read_trace(checkpoint / _TRACE)
+    if [row.step for row in trace] != list(range(1, int(checkpoint.name.removeprefix("step-")) + 1)):
+        raise ValueError("its trace is not whole")
+    epochs = [EpochRecord.model_validate(epoch) for epoch in rest["epochs"]]
+    return Heard(checkpoint, trace, epochs, [int(step) for step in rest["resumed_at"]])
 
 
 def _identity(job: Job) -> str:

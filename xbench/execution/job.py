@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from xbench.capacity.axes import Axis, resolve_sizes, size_of, with_size
+from xbench.components.code import code_stamp, own_stamp
+from xbench.components.registry import origin
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
 from xbench.execution.identity import cell_id
@@ -79,10 +81,21 @@ class Job:
         return Limits(self.machine.device, threads, self.memory_limit_bytes, malloc)
 
     @property
+    def code(self) -> tuple[str, str, str]:
+        """What stands for the code that its process is to run."""
+        return code_of(self.settings, self.import_dirs)
+
+    @property
     def planned(self) -> PlannedCell:
         """Its place in the records: it is known by what was asked for, before anything is fitted."""
         asked = replace(self.settings, optimizer=self.cell.optimizer, training=self.cell.training)
-        conditions = (self.asked_limits, self.cell.expect, self.cell.adapt, self.company, self.model.weights)
+        data, choice = self.resolved, self.resolved.choice
+        conditions = (
+            *(self.asked_limits, self.cell.expect, self.cell.adapt, self.company, self.model.weights),
+            # Whether it stands in for another is part of a result, and its code of what examples are.
+            *(data.requested, choice.name, choice.params, origin("dataset", choice.name)),
+            code_stamp("dataset", choice.name, self.import_dirs),
+        )
         return PlannedCell(
             cell_id=cell_id(asked, self.data.fingerprint, self.machine, self.import_dirs, conditions),
             experiment=self.cell.experiment,
@@ -121,3 +134,9 @@ class Job:
                 changed = with_size(changed, axis, size)
                 fitted[axis.setting] = why
         return replace(self, settings=changed, fitted=fitted, gives_back=self.gives_back or gives_back)
+
+
+def code_of(settings: CellSettings, import_dirs: tuple[str, ...]) -> tuple[str, str, str]:
+    """What stands for the code of a cell, in this process: it is read once."""
+    kinds = (("model", settings.model.name), ("optimizer", settings.optimizer.name))
+    return own_stamp(), *(code_stamp(kind, name, import_dirs) for kind, name in kinds)

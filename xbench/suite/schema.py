@@ -132,7 +132,7 @@ class Reference(BaseModel):
 
     name: str
     note: str = ""
-    columns: dict[str, dict[str, float]]
+    columns: dict[str, dict[str, Annotated[float, Field(allow_inf_nan=False)]]]
 
 
 class Experiment(BaseModel):

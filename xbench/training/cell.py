@@ -88,15 +88,10 @@ def train_cell(
     warm_up(trainer)
     memory = _memory_before(trainer, optimizer_spec)
     seed_everything(settings.seed)  # for optimizers that draw; the warm-up must not have moved it
-    if resume_from is not None and optimizer_spec.resumable:
-        try:
-            resume(trainer, resume_from)
-        except Exception:  # what is damaged may raise anything
-            traceback.print_exc()
-            print(f"{resume_from} cannot be used: the cell begins anew", file=sys.stderr)
-            del trainer, model
-            again = (settings, data, scratch, import_dirs, features, checkpoint_every_s, None)
-            return train_cell(send, *again, watch_for_stop)
+    if resume_from is not None and optimizer_spec.resumable and not _resumed(trainer, resume_from):
+        del trainer, model  # another takes their place
+        again = (settings, data, scratch, import_dirs, features, checkpoint_every_s, None)
+        return train_cell(send, *again, watch_for_stop)
     steps = trainer.steps_per_epoch * settings.training.epochs
     send(Prepared(_ran(trainer), steps, settings.training.epochs, memory, trainer.progress.steps))
     prepare_s = time.perf_counter() - started
@@ -123,6 +118,17 @@ def train_cell(
         ),
         memory=_memory_after(trainer, memory),
     )
+
+
+def _resumed(trainer: Trainer, checkpoint: Path) -> bool:
+    """Whether the trainer could be brought to where the checkpoint is."""
+    try:
+        resume(trainer, checkpoint)
+        return True
+    except Exception:  # what is damaged may raise anything
+        traceback.print_exc()
+        print(f"{checkpoint} cannot be used: the cell begins anew", file=sys.stderr)
+        return False
 
 
 def assemble(

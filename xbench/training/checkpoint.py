@@ -78,7 +78,7 @@ class Checkpoints:
         try:
             _write(trainer, aside, self.spent_s)
             trainer.send(CheckpointWritten(aside, trainer.progress.steps))
-        except (OSError, RuntimeError) as error:  # torch says the latter where a disk is full
+        except Exception as error:  # of a full disk, of what cannot be pickled, of a plugin's `state_dict`
             # A run that cannot be resumed is better than none.
             print(f"no checkpoint at step {trainer.progress.steps}: {error}", file=sys.stderr)
             shutil.rmtree(aside, ignore_errors=True)
@@ -89,24 +89,35 @@ class Checkpoints:
 
 
 def _write(trainer: Trainer, folder: Path, spent_s: float) -> None:
+    """Write a checkpoint.
+
+    Args:
+        spent_s: on those before it; what this one takes is added as far as it is known.
+    """
+    started = time.perf_counter()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    model, recorder, progress = trainer.model, trainer.recorder, trainer.progress
+    # Two files: beside its own parameters, the process that goes on holds one of them at a time.
+    _save(_model_state(trainer.model), folder / "model.pt")
+    recorder, progress = trainer.recorder, trainer.progress
+    if progress.selected:
+        _link(trainer.weights_path, folder / trainer.weights_path.name)
+        sync_file(folder / trainer.weights_path.name)
     state = {
         "optimizer": trainer.optimizer.state_dict(),
         "random": _random_state(),
         "progress": asdict(progress),
-        "spent_s": [trainer.training_s, trainer.evaluation_s, spent_s],
+        "spent_s": [trainer.training_s, trainer.evaluation_s, spent_s + time.perf_counter() - started],
         "peaks": [recorder.host_peak_bytes, recorder.device_peak_bytes],
         "breakdown": asdict(trainer.breakdown),
     }
-    # Two files: beside its own parameters, the process that goes on holds one of them at a time.
-    for name, content in {"model.pt": _model_state(model), "state.pt": state}.items():
-        torch.save(content, folder / name)
-        sync_file(folder / name)
-    if progress.selected:
-        os.link(trainer.weights_path, folder / trainer.weights_path.name)
+    _save(state, folder / "state.pt")
     sync_folder(folder)
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    torch.save(content, path)
+    sync_file(path)
 
 
 def resume(trainer: Trainer, folder: Path) -> None:
@@ -134,8 +145,16 @@ def resume(trainer: Trainer, folder: Path) -> None:
     if trainer.progress.selected:
         kept = trainer.weights_path
         kept.unlink(missing_ok=True)
-        os.link(folder / kept.name, kept)
+        _link(folder / kept.name, kept)
     _restore_random_state(state["random"])
+
+
+def _link(path: Path, other: Path) -> None:
+    """The same content under another name; a copy where a file system has one name a file."""
+    try:
+        os.link(path, other)
+    except OSError:
+        shutil.copyfile(path, other)
 
 
 def _check(file: Path) -> None:
