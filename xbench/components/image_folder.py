@@ -238,5 +238,6 @@ def _listed(names: list[str]) -> str:
 
 FOLDER = DatasetSpec(
     factory=build_folder,
+    is_listed=True,
     summary="your own images, one folder a class; needs its `root`",
 )

@@ -212,6 +212,8 @@ class DatasetSpec(Spec):
     Attributes:
         stand_in: what to tell a reader if the data is made up (`"synthetic images"`); empty for real data.
         source: where it can be fetched; None if it is made up or the user's own.
+        is_listed: whether its examples' files, and the folders that hold them, are all that it depends on
+            (no table of labels elsewhere, say): only then is a run that was finished before answered at once.
         find_root: `find_root()` gives the folder that holds it on this machine, whatever is missing in it;
             raises `xbench.DataNotFound` if there is none. For data that has a source. A setting that says
             where else it may be is called `root`.
@@ -219,6 +221,7 @@ class DatasetSpec(Spec):
 
     stand_in: str = ""
     source: Source | None = None
+    is_listed: bool = False
     find_root: Callable[[], Path] | None = None
 
 

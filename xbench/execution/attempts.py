@@ -18,7 +18,7 @@ from xbench.records.store import RunFolder
 
 def run_job(
     job: Job,
-    attempts: int,
+    earlier: CellRecord | None,
     failures: list[Job],
     features: FeatureKeeper,
     folder: RunFolder,
@@ -27,7 +27,7 @@ def run_job(
     """Run a cell, and write down every attempt at it.
 
     Args:
-        attempts: how often it was tried before.
+        earlier: of the last attempt at it in an earlier process; None if there was none.
         failures: jobs that ran out of memory although freed blocks were given back; cells that need at least
             as much are skipped. This one is added if it does.
 
@@ -36,7 +36,9 @@ def run_job(
     """
     planned = job.planned
     observer.cell_started(planned)
-    attempt = attempts + 1
+    attempt = earlier.attempt + 1 if earlier else 1
+    if earlier is not None and earlier.status == "oom":
+        job = replace(job, gives_back=True)  # what was done without may not be what did not fit
     record = _pass_over(job, attempt, failures, folder)
     while record is None:
         with kept_log(folder, planned) as log:

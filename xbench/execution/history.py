@@ -55,11 +55,11 @@ class History:
         if same is None:
             return cls(others=tuple(others), damaged=tuple(damaged))
         run, every = same.read()
-        records = {record.cell_id: record for record in every if not same.lacks_trace(record)}
+        records = {record.cell_id: record for record in every if not same.has_damaged_trace(record)}
         for record in every:
             if record.cell_id not in records:
                 path = same.trace_path(record.cell_id, record.attempt)
-                damaged.append(f"{path} was damaged or missing: its cell was run again")
+                damaged.append(f"{path} was damaged: its cell was run again")
         return cls(same, run, records, tuple(others), tuple(damaged))
 
     def declares(self, cells: Sequence[PlannedCell]) -> bool:
@@ -73,9 +73,9 @@ class History:
 
     def settled(self, cells: Sequence[PlannedCell]) -> set[str]:
         """Those of the cells that a run of them need not run."""
-        if self.declares(cells):
-            return {cell.cell_id for cell in cells if self.is_settled(cell.cell_id)}
-        return {cell.cell_id for cell in cells if cell.cell_id in self._done}
+        ids = {cell.cell_id for cell in cells}
+        own = {cell_id for cell_id in ids if self.is_settled(cell_id)} if self.declares(cells) else set()
+        return own | (ids & self._done.keys())
 
     def attempts(self, cell_id: str) -> int:
         """How often a cell of that run was tried."""
@@ -87,37 +87,48 @@ class History:
         return [cell_id for cell_id in ended if self.same.has_leftovers(cell_id)]
 
     def take_over(self, cells: Sequence[PlannedCell], folder: RunFolder) -> None:
-        """Copy what earlier runs have of these cells into a new run: those that ended as they should, with
-        their traces, and the checkpoints of those that were in hand."""
+        """Copy what other runs have of these cells and a run has not: those that ended as they should, with
+        their traces, and the checkpoints of those that were in hand.
+
+        Args:
+            folder: of the run: a new one, or `same`.
+        """
+        goes_on = folder == self.same
         for cell in {cell.cell_id: cell for cell in reversed(cells)}.values():
-            if cell.cell_id in self._done:
-                other, record = self._done[cell.cell_id]
-                named = {"experiment": cell.experiment, "column": cell.column}
-                folder.adopt(record.model_copy(update=named), other)
+            cell_id = cell.cell_id
+            if goes_on and self.is_settled(cell_id):
                 continue
-            for other in self._all:
-                checkpoints = other.checkpoint_folder(cell.cell_id)
-                if checkpoints.is_dir():
-                    ours = folder.checkpoint_folder(cell.cell_id)
-                    ours.parent.mkdir(exist_ok=True)
-                    shutil.move(checkpoints, ours)
-                    break
+            if cell_id in self._done:
+                other, record = self._done[cell_id]
+                named = {"experiment": cell.experiment, "column": cell.column}
+                attempt = self.attempts(cell_id) + 1 if goes_on else 1
+                folder.adopt(record.model_copy(update=named), other, attempt)
+                continue
+            ours = folder.checkpoint_folder(cell_id)
+            theirs = (other.checkpoint_folder(cell_id) for other in self._elsewhere)
+            found = None if ours.exists() else next((path for path in theirs if path.is_dir()), None)
+            if found is not None:
+                ours.parent.mkdir(exist_ok=True)
+                shutil.move(found, ours)
 
     @property
-    def _all(self) -> tuple[RunFolder, ...]:
+    def _elsewhere(self) -> tuple[RunFolder, ...]:
+        """Where cells may be taken over from: from nowhere, if all were to be run again."""
+        if self.run is not None and self.run.fresh:
+            return (self.same,)
         return (self.same, *self.others) if self.same else self.others
 
     @cached_property
     def _done(self) -> dict[str, tuple[RunFolder, CellRecord]]:
         """The latest record of each cell that ended as it should, in any run."""
         done: dict[str, tuple[RunFolder, CellRecord]] = {}
-        for folder in self._all:
+        for folder in self._elsewhere:
             try:
                 records, _ = folder.read_cells()
             except XbenchError:
                 continue
             for record in records.values():
-                if folder.lacks_trace(record):
+                if folder.has_damaged_trace(record):
                     continue
                 if not record.is_failure and record.status != "skipped":
                     done.setdefault(record.cell_id, (folder, record))

@@ -38,6 +38,7 @@ class DatasetFacts:
         counts: images by `"SPLIT/CLASS"`.
         shape: (channels, height, width).
         folders: of its files.
+        is_listed: whether these are all that it depends on.
     """
 
     classes: tuple[str, ...]
@@ -45,6 +46,7 @@ class DatasetFacts:
     counts: dict[str, int]
     stand_in: str
     folders: tuple[str, ...] = ()
+    is_listed: bool = True
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,14 @@ def describe_dataset(send: Send, choice: Choice, import_dirs: Sequence[str]) -> 
     spec, dataset = _build_dataset(choice, import_dirs)
     counts = Counter(f"{e.split}/{dataset.classes[e.label]}" for e in dataset.examples)
     folders = listing_folders([e.path for e in dataset.examples if e.path is not None])
-    return DatasetFacts(dataset.classes, dataset.shape, dict(sorted(counts.items())), spec.stand_in, folders)
+    return DatasetFacts(
+        classes=dataset.classes,
+        shape=dataset.shape,
+        counts=dict(sorted(counts.items())),
+        stand_in=spec.stand_in,
+        folders=folders,
+        is_listed=spec.is_listed,
+    )
 
 
 def decode_dataset(send: Send, choice: Choice, strict: bool, import_dirs: Sequence[str]) -> DecodedDataset:

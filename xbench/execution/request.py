@@ -44,9 +44,11 @@ def describe_request(plan: PlannedRun) -> RequestRecord:
     folders = sorted({folder for data in plan.data for folder in data.facts.folders})
     files = sorted({file for model in plan.models for file in model.files or ()})
     request = RequestRecord(folders=folders, files=files, absent=absent)
-    # A `root` may be anywhere, and so may a model's weights.
-    is_open = any("root" in choice.params for choice in asked) or any(
-        model.files is None for model in plan.models
+    # A `root` may be anywhere, so may a model's weights, and what a dataset reads beside its images.
+    is_open = (
+        any("root" in choice.params for choice in asked)
+        or any(model.files is None for model in plan.models)
+        or not all(data.facts.is_listed for data in plan.data)
     )
     if is_open or any(_is_here(name) is not False for name in absent):
         return request

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from xbench.capacity.axes import Axis, with_size
 from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
 from xbench.execution.attempts import run_job
@@ -23,7 +23,7 @@ from xbench.execution.request import describe_request
 from xbench.execution.schedule import blocks, estimate_s, features_s, within, without_hopeless
 from xbench.memory.machine import binding
 from xbench.memory.malloc import FAST_SETTINGS
-from xbench.records.schema import ExperimentRecord, PlannedCell, RunRecord
+from xbench.records.schema import CellRecord, ExperimentRecord, PlannedCell, RunRecord
 from xbench.records.store import RunFolder, remove_unfinished_folders
 from xbench.units import format_bytes, parse_duration, parse_limit
 
@@ -49,6 +49,7 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer, fresh: bool = 
     started = time.monotonic()
     remove_unfinished_folders(results, plan.name)
     history = History() if fresh else History.of(results, plan.suite)
+    request = describe_request(plan)  # before anything is decoded: what changes from here on is noticed
     decoded = decode_all(plan, observer)
     features = FeatureKeeper(observer)
     jobs, limit = make_jobs(plan, decoded), plan.suite.header.time_limit
@@ -62,10 +63,14 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer, fresh: bool = 
     known = {_place(job): job for job in left}
     jobs = [known.get(_place(job), job) for job in jobs]
     try:
-        folder = _open(plan, jobs, decoded, history, results, observer)
-        attempts = history.attempts if folder == history.same else lambda cell_id: 0
-        left = _fitted(_unsettled(jobs, history), jobs, features, observer)
-        _run_blocks(left, attempts, limit, started, features, folder, observer)
+        cells = [job.planned for job in jobs]
+        run = _describe(plan, cells, [*_warnings(plan, decoded), *history.damaged])
+        run = run.model_copy(update={"request": request, "fresh": fresh})
+        folder = _open(run, plan.suite.text, history, results, observer)
+        earlier = history.records if folder == history.same else {}
+        left = _unsettled(jobs, history)
+        left = _fitted(_of_one_size(left, folder), jobs, features, observer)
+        _run_blocks(left, earlier, limit, started, features, folder, observer)
     except OSError as error:
         raise XbenchError(
             f"cannot keep results in {results}: {error.strerror or error}",
@@ -74,30 +79,43 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer, fresh: bool = 
     return folder
 
 
-def _open(
-    plan: PlannedRun,
-    jobs: list[Job],
-    decoded: dict[str, DecodedDataset],
-    history: History,
-    results: Path,
-    observer: Observer,
-) -> RunFolder:
-    """The folder of a run, with all that is settled of it."""
-    cells = [job.planned for job in jobs]
-    run = _describe(plan, cells, [*_warnings(plan, decoded), *history.damaged])
-    if history.declares(cells):
+def _open(run: RunRecord, text: str, history: History, results: Path, observer: Observer) -> RunFolder:
+    """The folder of a run, with all that is settled of it.
+
+    Args:
+        text: of the suite.
+    """
+    if history.declares(run.cells):
         folder = history.same
         for cell_id in history.with_leftovers():
             folder.remove_leftovers(cell_id)
-        folder.write_run(run.model_copy(update={"started_at": history.run.started_at}))
+        before = {"started_at": history.run.started_at, "fresh": history.run.fresh}
+        folder.write_run(run.model_copy(update=before))
     else:
-        folder = RunFolder.create(results, plan.suite.text, run)
-        history.take_over(cells, folder)
-    observer.run_started(folder.path, cells, run.warnings)
-    settled = history.settled(cells)
+        folder = RunFolder.create(results, text, run)
+    history.take_over(run.cells, folder)
+    observer.run_started(folder.path, run.cells, run.warnings)
+    settled = history.settled(run.cells)
     if settled:
-        observer.cells_kept(len(settled), len({cell.cell_id for cell in cells}))
+        observer.cells_kept(len(settled), len({cell.cell_id for cell in run.cells}))
     return folder
+
+
+def _of_one_size(jobs: list[Job], folder: RunFolder) -> list[Job]:
+    """The jobs; those of `train_size = "largest"` get the size at which their experiment has run before."""
+    _, records = folder.read()
+    ran = {
+        record.experiment: record.ran["train_size"]
+        for record in records
+        if record.status == "done" and record.requested.get("train_size") == "largest"
+    }
+    why = "the largest that every optimizer of the experiment could run before"
+    return [
+        job.with_settings(with_size(job.settings, Axis.TRAIN_SIZE, ran[job.cell.experiment]), why)
+        if job.settings.training.train_size == "largest" and job.cell.experiment in ran
+        else job
+        for job in jobs
+    ]
 
 
 def _unsettled(jobs: list[Job], history: History) -> list[Job]:
@@ -109,7 +127,6 @@ def _describe(plan: PlannedRun, cells: list[PlannedCell], warnings: list[str]) -
     return RunRecord(
         suite=plan.name,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        request=describe_request(plan),
         device=plan.machine.device,
         changes=list(plan.suite.changes),
         versions=plan.machine.versions,
@@ -139,14 +156,18 @@ def _fitted(left: list[Job], jobs: list[Job], features: FeatureKeeper, observer:
 
 def _run_blocks(
     jobs: list[Job],
-    attempts: Callable[[str], int],
+    earlier: dict[str, CellRecord],
     limit: str | None,
     started: float,
     features: FeatureKeeper,
     folder: RunFolder,
     observer: Observer,
 ) -> None:
-    """Run jobs in their order, each cell once."""
+    """Run jobs in their order, each cell once.
+
+    Args:
+        earlier: the last records of those that were tried before.
+    """
     ran: set[str] = set()
     passed_over: set[str] = set()
     made_s: dict[str, float] = {}
@@ -161,7 +182,7 @@ def _run_blocks(
             cell_id = job.planned.cell_id
             if job.unfit and cell_id in passed_over:
                 continue
-            run_job(job, attempts(cell_id), failures, features, folder, observer)
+            run_job(job, earlier.get(cell_id), failures, features, folder, observer)
             # What one experiment has no time for another may have.
             (passed_over if job.unfit else ran).add(cell_id)
 

@@ -278,6 +278,7 @@ class RunRecord(Record):
 
     Attributes:
         request: whether it would be the same today.
+        fresh: whether it was to run all of its cells again, whatever earlier runs have of them.
         changes: what the command line changed of the suite (`--set` and the like, `--only`).
         versions: of xbench, Python, torch and what else results depend on.
         hardware: of the machine and the device.
@@ -290,6 +291,7 @@ class RunRecord(Record):
     suite: str
     started_at: str
     request: RequestRecord = RequestRecord()
+    fresh: bool = False
     device: str
     changes: list[str] = Field(default_factory=list)
     versions: dict[str, str]

@@ -75,18 +75,18 @@ class RunFolder:
         """
         append_line(self.path / "cells.jsonl", record.model_dump_json().encode())
 
-    def adopt(self, record: CellRecord, other: RunFolder) -> CellRecord:
-        """Take over a cell of another run, with what it left, as the only attempt here."""
+    def adopt(self, record: CellRecord, other: RunFolder, attempt: int = 1) -> CellRecord:
+        """Take over a cell of another run, with what it left, as an attempt here."""
         cell_id = record.cell_id
         pairs = [
-            (other.trace_path(cell_id, record.attempt), self.trace_path(cell_id)),
+            (other.trace_path(cell_id, record.attempt), self.trace_path(cell_id, attempt)),
             (other.log_path(cell_id), self.log_path(cell_id)),
         ]
         for theirs, ours in pairs:
             if theirs.is_file():
                 write_whole(ours, theirs.read_bytes())
         origin = record.reused_from or other.run_id
-        adopted = record.model_copy(update={"attempt": 1, "reused_from": origin})
+        adopted = record.model_copy(update={"attempt": attempt, "reused_from": origin})
         self.append(adopted)
         return adopted
 
@@ -104,15 +104,13 @@ class RunFolder:
         """Where the trace of an attempt lies; of later attempts beside the first."""
         return self.path / "traces" / f"{cell_id}{f'.{attempt}' if attempt > 1 else ''}.parquet"
 
-    def lacks_trace(self, record: CellRecord) -> bool:
-        """Whether the trace that a record promises is damaged or missing."""
-        if record.trace_crc32 is None:
-            return False
+    def has_damaged_trace(self, record: CellRecord) -> bool:
+        """Whether the trace of a record is damaged. One that is gone was removed by somebody."""
         try:
             content = self.trace_path(record.cell_id, record.attempt).read_bytes()
         except OSError:
-            return True
-        return zlib.crc32(content) != record.trace_crc32
+            return False
+        return record.trace_crc32 is not None and zlib.crc32(content) != record.trace_crc32
 
     def log_path(self, cell_id: str) -> Path:
         return self.path / "logs" / f"{cell_id}.stderr"
