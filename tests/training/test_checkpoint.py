@@ -200,6 +200,31 @@ def test_what_torch_has_is_resumable():
     assert len(REGISTERED) >= 15
 
 
+class Counting(nn.Module):
+    """Counts its calls in an attribute."""
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.net, self.calls = Net(num_classes), 0
+
+    def forward(self, images):
+        self.calls += 1
+        return self.net(images) * (1 + 1e-3 * self.calls)
+
+
+def test_a_model_that_keeps_state_elsewhere_is_not_saved(tiny_data, tmp_path, monkeypatch, capsys):
+    load = registry.load
+    counting = ModelSpec(factory=Counting)
+    monkeypatch.setattr(
+        registry,
+        "load",
+        lambda kind, name, dirs=(): counting if name == "counting" else load(kind, name, dirs),
+    )
+    session = Session(cell("sgd", {}, "counting"), tiny_data, tmp_path / "s", stop_after=20)
+    assert (session.result, session.checkpoint) == (None, None)
+    assert "neither a parameter nor a buffer" in capsys.readouterr().err
+
+
 def test_an_optimizer_that_does_not_say_so_begins_anew(tiny_data, tmp_path):
     first = Session(cell("forgetful", {"lr": 0.01}), tiny_data, tmp_path / "s", stop_after=20)
     assert (first.result.status, first.checkpoint) == ("done", None)  # nobody asked whether to stop

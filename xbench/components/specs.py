@@ -118,6 +118,9 @@ class ModelSpec(Spec):
     A parameter that is not to be trained has `requires_grad` off. If all that are trained lie in one
     submodule that comes last, what is in front of it is computed once per image (see `training.frozen`).
 
+    What changes in a model as it is trained must be parameters and buffers: where other attributes do, its
+    cells are not saved, and begin anew after an interrupt.
+
     Attributes:
         input_shape: the (channels, height, width) that it takes, or None for any.
         mean, std: per-channel normalisation of pixels in [0, 1]; one value stands for all channels.

@@ -81,7 +81,8 @@ def _estimated(
         pace = paces[key]
     if pace is None:
         return job
-    return replace(job, estimated_s=Pace(**pace).run_s(job.sized, _evaluated(job)))
+    is_rough = remembered(_pace_key(timed)) is None  # what was taken on a busy machine is not
+    return replace(job, estimated_s=Pace(**pace).run_s(job.sized, _evaluated(job)), is_rough=is_rough)
 
 
 def _features_need(job: Job, report: FeatureReport, rate: dict[str, float] | None) -> tuple[str, float]:

@@ -73,7 +73,10 @@ def within(
     left = format_seconds(max(0.0, left_s))
     reason = f"'{block[0].cell.experiment}' needs {needed}, and {left} of the time limit of {limit} are left"
     reason = "; ".join(filter(None, [reason, block[0].model.missing]))
-    return [job if job.unfit else replace(job, unfit=("skipped", reason)) for job in block]
+    another_day = "a machine that is less busy" if any(job.is_rough for job in block) else ""
+    return [
+        job if job.unfit else replace(job, unfit=("skipped", reason), waits_for=another_day) for job in block
+    ]
 
 
 def without_hopeless(jobs: Sequence[Job], left_s: float, limit: str) -> list[Job]:
