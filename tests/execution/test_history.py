@@ -9,6 +9,7 @@ from run_samples import SUITE, planned, record, run_of, suite_of
 
 from xbench.execution.history import MOST_ATTEMPTS, History, is_settled
 from xbench.records.store import RunFolder
+from xbench.records.traces import TraceRow
 
 
 class TestSettled:
@@ -172,3 +173,65 @@ class TestTakeOver:
         lines = old.path / "cells.jsonl"
         lines.write_text(json.dumps(json.loads(lines.read_text()) | {"status": "melted"}) + "\n")
         assert self.taken(tmp_path, new) == {}
+
+
+class TestGoingOn:
+    """Into the latest run of the same words is taken over what it has not, too: its taking over may have been
+    cut short, or others may have run its cells since."""
+
+    def gone_on(self, tmp_path) -> tuple[History, dict]:
+        history = History.of(tmp_path, suite_of())
+        settled = history.settled(CELLS)
+        history.take_over(CELLS, history.same)
+        records = {record.cell_id: record for record in history.same.read()[1]}
+        assert settled == {cell_id for cell_id, each in records.items() if each.status == "done"}
+        return history, records
+
+    def test_what_another_run_has(self, tmp_path):
+        other = run_of(tmp_path, suite_of("# other" + SUITE), CELLS, record("a"), record("b"))
+        run_of(tmp_path, suite_of(), CELLS, record("a", attempt=2))
+        _, records = self.gone_on(tmp_path)
+        assert (records["a"].attempt, records["a"].reused_from) == (2, "")
+        assert (records["b"].attempt, records["b"].reused_from) == (1, other.run_id)
+
+    def test_in_place_of_what_failed(self, tmp_path):
+        run_of(tmp_path, suite_of("# other" + SUITE), CELLS, record("a"))
+        run_of(tmp_path, suite_of(), CELLS, record("a", "error", attempt=3))
+        _, records = self.gone_on(tmp_path)
+        assert (records["a"].status, records["a"].attempt) == ("done", 4)
+
+    def test_nothing_into_a_run_that_was_to_be_fresh(self, tmp_path):
+        run_of(tmp_path, suite_of("# other" + SUITE), CELLS, record("a"), record("b"))
+        folder = run_of(tmp_path, suite_of(), CELLS, record("a"))
+        folder.write_run(folder.read_run().model_copy(update={"fresh": True}))
+        _, records = self.gone_on(tmp_path)
+        assert set(records) == {"a"}
+
+
+class TestTraces:
+    @pytest.fixture
+    def folder(self, tmp_path) -> RunFolder:
+        """A run whose cells have traces."""
+        folder = run_of(tmp_path, suite_of(), CELLS)
+        for cell_id in "ab":
+            row = TraceRow(1, 1, 0.5, 0.1, 1, 10, None, None)
+            folder.append(record(cell_id, steps=1, trace_crc32=folder.write_trace(cell_id, [row])))
+        return folder
+
+    def test_whole_ones(self, tmp_path, folder):
+        history = History.of(tmp_path, suite_of())
+        assert (history.settled(CELLS), history.damaged) == ({"a", "b"}, ())
+
+    def test_a_damaged_one_is_told_and_its_cell_is_run_again(self, tmp_path, folder):
+        path = folder.trace_path("a")
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        history = History.of(tmp_path, suite_of())
+        assert history.settled(CELLS) == {"b"}
+        assert str(path) in history.damaged[0]
+
+    def test_one_that_somebody_removed_is_not_missed(self, tmp_path, folder):
+        folder.trace_path("a").unlink()
+        history = History.of(tmp_path, suite_of())
+        assert (history.settled(CELLS), history.damaged) == ({"a", "b"}, ())
