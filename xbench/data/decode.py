@@ -23,16 +23,8 @@ from xbench.data.decoded import DecodedDataset
 from xbench.data.fingerprints import are_known, content_hashes
 from xbench.data.rows import row_checksums
 from xbench.errors import XbenchError
-from xbench.paths import (
-    cache_dir,
-    disk_errors,
-    folder_aside,
-    keep_json,
-    kept_json,
-    put_in_place,
-    require_space,
-    write_json,
-)
+from xbench.files import folder_aside, keep_json, kept_json, put_in_place, write_json
+from xbench.paths import cache_dir, disk_errors, require_space
 
 # Part of every key: raise it when the bytes that decoding makes of the same file change.
 LAYOUT_VERSION = 2

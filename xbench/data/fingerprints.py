@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from xbench.components.specs import Example
-from xbench.paths import cache_dir, keep_json, kept_json, open_regular
+from xbench.files import keep_json, kept_json, open_regular
+from xbench.paths import cache_dir
 
 # Older than this at its hashing, a file cannot change again and keep its time: clocks of file systems are
 # that coarse (FAT: 2 s), and those of servers differ a little.

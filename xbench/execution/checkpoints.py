@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xbench.execution.heard import Heard
 from xbench.execution.job import Job
-from xbench.records.files import put_whole, write_whole
+from xbench.files import put_whole, read_regular, write_whole
 from xbench.records.schema import EpochRecord
 from xbench.records.traces import read_trace, write_trace
 from xbench.training.events import CheckpointWritten
@@ -46,7 +46,7 @@ def recall(folder: Path, job: Job) -> Heard:
     kept = sorted(folder.glob("step-*"))
     for checkpoint in reversed(kept):
         try:
-            rest = json.loads((checkpoint / _REST).read_bytes())
+            rest = json.loads(read_regular(checkpoint / _REST))
             if rest["identity"] != _identity(job):
                 break
             epochs = [EpochRecord.model_validate(epoch) for epoch in rest["epochs"]]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TextIO
 
 from xbench.errors import XbenchError
-from xbench.records.files import unwritable
 
 # File systems without locks, network ones mostly.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -42,6 +41,14 @@ def sole_run(folder: Path) -> Iterator[None]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
+
+
+def unwritable(folder: Path, error: OSError) -> XbenchError:
+    """What to tell the user of a folder that cannot take results."""
+    hint = "choose another folder with --out"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        hint = f"make space, or {hint}"
+    return XbenchError(f"cannot write results to {folder}: {error.strerror}", hint=hint)
 
 
 def _opened(folder: Path) -> TextIO:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from xbench.records.files import put_whole, sync_file
+from xbench.files import put_whole, sync_file
 
 
 @dataclass(frozen=True)
