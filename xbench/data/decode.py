@@ -84,7 +84,7 @@ def decode(
         labels=np.array([examples[row].label for row in kept]),
         is_test=np.array([examples[row].split == "test" for row in kept]),
         groups=tuple(examples[row].group for row in kept),
-        fingerprint=_fingerprint(key, [examples[row] for row in kept]),
+        fingerprint=_fingerprint(key, dataset, [examples[row] for row in kept]),
         unreadable=tuple(unreadable),
     )
 
@@ -106,13 +106,23 @@ def _in_order(dataset: Dataset) -> list[Example]:
 
 def _key(examples: list[Example], hashes: list[str | None], shape: tuple[int, int, int]) -> str:
     digest = hashlib.sha256(f"{LAYOUT_VERSION} {shape}".encode())
+    if any(example.path is not None for example in examples):
+        digest.update(f"\0Pillow {_pillow_version()}".encode())
     for example, content in zip(examples, hashes, strict=True):
         digest.update(f"\0{example.name}\0{content}".encode())
     return digest.hexdigest()[:24]
 
 
-def _fingerprint(key: str, examples: list[Example]) -> str:
-    digest = hashlib.sha256(key.encode())
+def _pillow_version() -> str:
+    """Of what makes pixels of files: another one may make others."""
+    import PIL
+
+    return PIL.__version__
+
+
+def _fingerprint(key: str, dataset: Dataset, examples: list[Example]) -> str:
+    seen = (key, dataset.shape, dataset.classes, dataset.positive)
+    digest = hashlib.sha256(repr(seen).encode())
     for example in examples:
         digest.update(f"\0{example.name}\0{example.label}\0{example.split}\0{example.group}".encode())
     return digest.hexdigest()[:24]
