@@ -90,7 +90,15 @@ LIGHT_ROOMS = {
     "text",
     "units",
 }
-LIGHT_MEMORY = {"cgroups.py", "devices.py", "exhaustion.py", "host.py", "limits.py", "machine.py"}
+LIGHT_MEMORY = {
+    "cgroups.py",
+    "devices.py",
+    "exhaustion.py",
+    "host.py",
+    "limits.py",
+    "machine.py",
+    "processor.py",
+}
 LIGHT_TRAINING = {"settings.py", "events.py", "metrics.py", "seeding.py", "splits.py"}
 
 

@@ -22,6 +22,7 @@ from xbench.data.sample import sampled
 from xbench.errors import WeightsNotFound, XbenchError
 from xbench.memory.exhaustion import evidence_of, exhaustion
 from xbench.memory.machine import Bound, device_bounds, host_bounds
+from xbench.memory.processor import processor_name
 from xbench.paths import cache_dir
 from xbench.training.settings import Choice
 
@@ -269,7 +270,7 @@ def describe_machine(send: Send, wanted: str) -> Machine:
 
     has_cuda = torch.cuda.is_available()
     if wanted == "cpu" or (wanted == "auto" and not has_cuda):
-        device, facts = "cpu", {"type": "cpu", "name": _cpu_name(), "cores": os.cpu_count()}
+        device, facts = "cpu", {"type": "cpu", "name": processor_name(), "cores": os.cpu_count()}
     else:
         index = int(wanted.partition(":")[2] or 0)
         if not has_cuda or index >= torch.cuda.device_count():
@@ -294,7 +295,7 @@ def describe_machine(send: Send, wanted: str) -> Machine:
         hardware={
             "device": facts["name"],
             "system": platform.platform(),
-            "cpu": _cpu_name(),
+            "cpu": processor_name(),
             "cores": os.cpu_count(),
             "memory_bytes": psutil.virtual_memory().total,
         },
@@ -320,12 +321,3 @@ def _build_dataset(choice: Choice, import_dirs: Sequence[str]) -> tuple[DatasetS
         raise
     except Exception as error:  # plugins may raise anything
         raise XbenchError(f"dataset '{choice.name}' is broken: {type(error).__name__}: {error}") from error
-
-
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-        return names[0]
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
