@@ -204,7 +204,8 @@ def put_in_place(aside: Path, place: Path, stays: Callable[[], bool]) -> None:
     """Rename a folder that was made aside to where it belongs, when all of it has reached the disk.
 
     Whenever this process dies, what was there or what is to be there is whole: what was is removed only once
-    the new one is in its place, and the next `folder_aside` beside it puts it back if that never came.
+    the new one is in its place, and the next `folder_aside` beside it puts it back if that never came. (On a
+    file system without locks it stays there, as `.NAME.RANDOM.older`.)
 
     Args:
         stays: asked if something is at `place`: whether it is to stay there, as another process may have put
