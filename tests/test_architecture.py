@@ -20,21 +20,23 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ALLOWED = {
     "errors": set(),
     "text": set(),
+    "files": set(),
     "paths": {"errors", "units"},
     "units": {"errors", "text"},
-    "downloads": {"errors", "paths", "units"},
-    "components": {"downloads", "errors", "paths", "text"},
-    "data": {"components", "downloads", "errors", "paths", "units"},
+    "downloads": {"errors", "files", "paths", "units"},
+    "components": {"downloads", "errors", "files", "paths", "text"},
+    "data": {"components", "downloads", "errors", "files", "paths", "units"},
     "memory": {"errors", "units"},
     "isolation": {"memory", "errors", "units"},
-    "records": {"errors"},
-    "training": {"components", "data", "memory", "records", "errors", "paths"},
+    "records": {"errors", "files"},
+    "training": {"components", "data", "files", "memory", "records", "errors", "paths"},
     "suite": {"components", "training.settings", "errors", "text", "units"},
-    "capacity": {"components", "data", "errors", "isolation", "memory", "paths", "training"},
+    "capacity": {"components", "data", "errors", "files", "isolation", "memory", "paths", "training"},
     "execution": {
         "capacity",
         "components",
         "data",
+        "files",
         "isolation",
         "memory",
         "records",
@@ -80,6 +82,7 @@ LIGHT_ROOMS = {
     "downloads",
     "errors",
     "execution",
+    "files",
     "paths",
     "records",
     "report",
@@ -87,7 +90,15 @@ LIGHT_ROOMS = {
     "text",
     "units",
 }
-LIGHT_MEMORY = {"cgroups.py", "devices.py", "exhaustion.py", "host.py", "limits.py", "machine.py"}
+LIGHT_MEMORY = {
+    "cgroups.py",
+    "devices.py",
+    "exhaustion.py",
+    "host.py",
+    "limits.py",
+    "machine.py",
+    "processor.py",
+}
 LIGHT_TRAINING = {"settings.py", "events.py", "metrics.py", "seeding.py", "splits.py"}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from xbench.errors import DownloadFailed, XbenchError
+from xbench.files import put_whole
 from xbench.paths import disk_errors, require_space
 from xbench.units import format_bytes
 
@@ -74,7 +75,7 @@ def _replace(url: str, path: Path, wanted: str, on_progress: OnProgress, size_by
                 hint="the file was changed where it is published, or something between here and there did",
             )
         os.fsync(file.fileno())
-        aside.replace(path)
+        put_whole(aside, path)
 
 
 def sha256_of(path: Path) -> str:

@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 
 from xbench.components.specs import Dataset, Example
 from xbench.data import decode as decode_module
 from xbench.data import fingerprints
-from xbench.data.decode import decode
+from xbench.data.decode import decode, is_decoded
 from xbench.errors import XbenchError
 
 HEIGHT, WIDTH, CHANNELS = 4, 5, 3
@@ -207,6 +208,32 @@ def test_a_changed_size_is_seen_even_if_the_time_is_not_changed(images):
     images.rewrite(2, bytes(IMAGE_BYTES + 1), keep_time=True)
     dataset = replace(images.dataset(), read=lambda e: np.zeros((HEIGHT, WIDTH, CHANNELS), np.uint8))
     assert decoded(dataset).fingerprint != before.fingerprint
+
+
+def replaced_by_a_copy(path: Path) -> None:
+    """As `rsync -t` does it: under another name, with the time of what is copied, then renamed."""
+    other = path.with_name("copied")
+    other.write_bytes(bytes(IMAGE_BYTES))
+    times = path.stat()
+    os.utime(other, ns=(times.st_atime_ns, times.st_mtime_ns))
+    other.replace(path)
+
+
+def written_over(path: Path) -> None:
+    times = path.stat()
+    path.write_bytes(bytes(IMAGE_BYTES))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [replaced_by_a_copy, written_over])
+def test_changed_content_of_the_same_size_and_time_is_seen(images, change):
+    before = decoded(images.dataset())
+    assert is_decoded(images.dataset())
+    change(images.folder / "2.raw")
+    assert not is_decoded(images.dataset())
+    after = decoded(images.dataset())
+    assert after.fingerprint != before.fingerprint
+    assert (pixels_of(after)[2] == 0).all()
 
 
 def test_a_touched_file_is_not_decoded_again(images):
@@ -541,6 +568,30 @@ def test_the_fingerprint_changes_with_what_training_sees_but_pixels_are_shared(i
     assert after.fingerprint != before.fingerprint
     assert after.pixels_path == before.pixels_path
     assert sum(images.reads.values()) == 6
+
+
+@pytest.mark.parametrize(
+    "change", [{"positive": "NORMAL"}, {"classes": ("HEALTHY", "PNEUMONIA")}, {"classes": ("PNEUMONIA", "x")}]
+)
+def test_the_fingerprint_changes_with_the_classes_but_pixels_are_shared(images, change):
+    before = decoded(images.dataset())
+    after = decoded(replace(images.dataset(), **change))
+    assert after.fingerprint != before.fingerprint
+    assert after.pixels_path == before.pixels_path
+
+
+def test_another_pillow_decodes_files_again_and_nothing_else(images, monkeypatch):
+    read = images.dataset()
+    made = replace(read, examples=tuple(replace(e, path=None, content="x") for e in images.examples))
+    made = replace(made, read=lambda e: np.zeros((HEIGHT, WIDTH, CHANNELS), np.uint8))
+    before = [decoded(read), decoded(made)]
+    monkeypatch.setattr(PIL, "__version__", "0.0.1")
+    after = [decoded(read), decoded(made)]
+    assert after[1].pixels_path == before[1].pixels_path
+    assert after[1].fingerprint == before[1].fingerprint
+    assert after[0].pixels_path != before[0].pixels_path
+    assert after[0].fingerprint != before[0].fingerprint
+    assert np.array_equal(pixels_of(after[0]), pixels_of(before[0]))
 
 
 def test_the_fingerprint_changes_with_the_set_and_with_names(images):

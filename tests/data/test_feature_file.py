@@ -11,7 +11,7 @@ import pytest
 
 from xbench.data import features
 from xbench.data.features import FeatureFile, FeatureWriter
-from xbench.paths import keep_json
+from xbench.files import keep_json
 
 SHAPE = (2, 3)
 ROWS = 10

@@ -110,3 +110,21 @@ def test_what_a_killed_fetch_has_left_is_removed(cache, archive):
     (cache / ".tiny-set.01234567.aside/unpacked/train").mkdir(parents=True)
     fetch_from(SOURCE, archive, ignore)
     assert list(cache.iterdir()) == [destination(SOURCE)]
+
+
+class TestKilledBetweenTheOldAndTheNew:
+    @pytest.fixture
+    def moved(self, older) -> Path:
+        """What a killed process has moved away, to replace it."""
+        return older.parent.rename(older.parent.with_name(".tiny-set.01234567.older"))
+
+    def test_what_was_there_is_there_again(self, cache, archive, older, moved):
+        with pytest.raises(XbenchError, match="is there already"):
+            fetch_from(SOURCE, archive, ignore)
+        assert older.exists()
+        assert list(cache.iterdir()) == [older.parent]
+
+    def test_and_replaced_if_it_is_to_be(self, cache, archive, older, moved):
+        assert fetch_from(SOURCE, archive, ignore, replace=True).inventory.is_complete
+        assert not older.exists()
+        assert list(cache.iterdir()) == [destination(SOURCE)]

@@ -98,6 +98,11 @@ def touch(root: Path):
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
 
 
+def replace_with_the_same_size_and_time(root: Path):
+    path = root / "train/a/1.png"
+    keep_time(path, lambda path: path.write_bytes(path.read_bytes()[::-1]))
+
+
 def swap(root: Path):
     (root / "train/a/1.png").rename(root / "train/a/x")
     os.utime(root / "train/a/2.png", ns=(0, 1))
@@ -140,6 +145,7 @@ def keep_time(path: Path, change) -> None:
         rename,
         lengthen,
         touch,
+        replace_with_the_same_size_and_time,
         swap,
         another_kind,
         lose_a_folder,

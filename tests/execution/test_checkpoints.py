@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,6 +132,11 @@ class TestRecall:
         self.damage(folder / "step-000000007" / name, damage)
         assert recall(folder, job) == Heard()
         assert not folder.exists()
+
+    def test_a_pipe_in_its_place_is_not_waited_for(self, folder, job, kept):
+        (folder / "step-000000007/heard.json").unlink()
+        os.mkfifo(folder / "step-000000007/heard.json")
+        assert recall(folder, job) == Heard()
 
     @pytest.mark.parametrize("name", ["heard.json", "trace.parquet"])
     @pytest.mark.parametrize("damage", [None, b"{"])

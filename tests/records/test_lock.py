@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -104,16 +105,76 @@ def test_whatever_stands_in_the_file(folder):
         assert (folder / ".lock").read_text() == f"{os.getpid()}\n"
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
-def test_a_file_system_without_locks(folder, monkeypatch, number):
-    def refuse(file, operation):
-        raise OSError(number, os.strerror(number))
+class TestWithoutLocks:
+    """On a file system that has none."""
 
-    monkeypatch.setattr(lock.fcntl, "flock", refuse)
-    entered = []
-    with sole_run(folder):
-        entered.append(True)
-    assert entered
+    @pytest.fixture(autouse=True, params=[errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+    def number(self, request, monkeypatch):
+        def refuse(file, operation):
+            raise OSError(request.param, os.strerror(request.param))
+
+        monkeypatch.setattr(lock.fcntl, "flock", refuse)
+        return request.param
+
+    @pytest.fixture
+    def holder(self, folder, number):
+        refuse = f"import fcntl\ndef refuse(*_): raise OSError({number}, '')\nfcntl.flock = refuse\n"
+        with subprocess.Popen(
+            [sys.executable, "-c", refuse + HOLD, str(folder)], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout.readline() == "held\n"
+            yield process
+            process.kill()
+
+    def test_one_after_the_other(self, folder):
+        for _ in range(2):
+            with sole_run(folder):
+                pass
+        with pytest.raises(KeyboardInterrupt), sole_run(folder):
+            raise KeyboardInterrupt
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+
+    def test_this_process_holds_it_once(self, folder):
+        with sole_run(folder):
+            with pytest.raises(XbenchError, match=f"process {os.getpid()}"), sole_run(folder):
+                pass
+            with pytest.raises(XbenchError), sole_run(folder):
+                pass
+
+    def test_another_process_is_told_who_it_is_for_as_long_as_it_lives(self, holder, folder):
+        for _ in range(2):
+            with pytest.raises(XbenchError, match=f"process {holder.pid}") as caught, sole_run(folder):
+                pass
+            assert "--out" in caught.value.hint
+        holder.kill()  # not waited for: dead all the same
+        os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)
+        with sole_run(folder):
+            assert len(list(folder.glob(".held-*"))) == 1
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+
+    def test_another_process_of_the_same_number_is_not_the_one(self, folder):
+        folder.mkdir(parents=True)
+        (folder / f".held-{socket.gethostname()}-{os.getppid()}-1000").touch()
+        with sole_run(folder):
+            pass
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+
+    def test_of_other_hosts_nothing_is_known(self, folder):
+        folder.mkdir(parents=True)
+        names = [".held-else.where-1-1000", ".held-", ".held-x-y-z"]
+        for name in names:
+            (folder / name).touch()
+        with sole_run(folder):
+            pass
+        assert {path.name for path in folder.iterdir()} == {".lock", *names}
+
+    def test_where_it_cannot_be_written_down(self, folder, monkeypatch):
+        def refuse(path, exist_ok):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(lock.Path, "touch", refuse)
+        with pytest.raises(XbenchError, match=r"cannot write results to .*: No space left"), sole_run(folder):
+            pass
 
 
 def test_another_failure_is_not_passed_over(folder, monkeypatch):

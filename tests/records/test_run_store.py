@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from record_samples import cell, run
@@ -225,6 +226,25 @@ class TestRead:
             folder.read()
         assert str(folder.path) in caught.value.message
         assert caught.value.hint
+
+    @pytest.mark.parametrize("name", ["run.json", "cells.jsonl"])
+    def test_a_pipe_in_place_of_a_file_is_told_at_once(self, folder, name):
+        (folder.path / name).unlink(missing_ok=True)
+        os.mkfifo(folder.path / name)
+        with pytest.raises(XbenchError, match=rf"{name}"):
+            folder.read()
+
+    def test_a_pipe_is_no_trace(self, folder):
+        os.mkfifo(folder.trace_path("a"))
+        assert folder.has_damaged_trace(cell("a", trace_crc32=0))
+
+    def test_a_run_json_without_end_does_not_fill_memory(self, folder, monkeypatch):
+        monkeypatch.setattr(store, "_MOST_RUN_BYTES", (folder.path / "run.json").stat().st_size)
+        assert folder.read_run().suite
+        with (folder.path / "run.json").open("a") as file:
+            file.write(" ")
+        with pytest.raises(XbenchError, match="no readable run"):
+            folder.read_run()
 
     def test_fields_of_a_newer_xbench_are_left_alone(self, folder):
         folder.append(cell("a"))

@@ -13,6 +13,7 @@ from frozen_models import WIDTH, Counting, listed
 
 from xbench import ModelSpec, XbenchError
 from xbench.components import registry
+from xbench.components.code import code_stamp
 from xbench.data.decode import decode
 from xbench.data.features import FeatureFile
 from xbench.training import features as computing
@@ -266,6 +267,19 @@ class TestFolder:
         other = Asked(tiny_data, ALL[:3], model="fixed", settings={"front_seed": 6})
         assert other.folder != folders[0].folder
 
+    def test_is_of_the_number_of_threads(self, tiny_data, first):
+        before = torch.get_num_threads()
+        try:
+            torch.set_num_threads(before + 1)
+            assert Asked(tiny_data, ALL[:3]).folder != first
+        finally:
+            torch.set_num_threads(before)
+        assert Asked(tiny_data, ALL[:3]).folder == first
+
+    def test_is_of_the_processor(self, tiny_data, first, monkeypatch):
+        monkeypatch.setattr(computing, "processor_name", lambda: "another one")
+        assert Asked(tiny_data, ALL[:3]).folder != first
+
     def test_is_of_the_users_code(self, tiny_data, tmp_path):
         code = tmp_path / "mine.py"
         code.write_text("def build(num_classes): ...")
@@ -273,6 +287,7 @@ class TestFolder:
         before = ask()
         assert ask().folder == before.folder
         code.write_text("def build(num_classes): ...  # otherwise")
+        code_stamp.cache_clear()  # as in another process
         assert ask().folder != before.folder
 
     def test_is_of_settings_that_no_weight_shows(self, tiny_data):

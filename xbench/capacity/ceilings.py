@@ -10,7 +10,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from xbench.paths import cache_dir, keep_json, kept_json
+from xbench.files import keep_json, kept_json
+from xbench.paths import cache_dir
 
 
 def remembered(key: str) -> dict[str, Any] | None:

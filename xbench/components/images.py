@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 
 from xbench.errors import XbenchError
-from xbench.paths import open_regular
+from xbench.files import open_regular
 
 if TYPE_CHECKING:
     import numpy as np

@@ -23,16 +23,8 @@ from xbench.data.decoded import DecodedDataset
 from xbench.data.fingerprints import are_known, content_hashes
 from xbench.data.rows import row_checksums
 from xbench.errors import XbenchError
-from xbench.paths import (
-    cache_dir,
-    disk_errors,
-    folder_aside,
-    keep_json,
-    kept_json,
-    put_in_place,
-    require_space,
-    write_json,
-)
+from xbench.files import folder_aside, keep_json, kept_json, put_in_place, write_json
+from xbench.paths import cache_dir, disk_errors, require_space
 
 # Part of every key: raise it when the bytes that decoding makes of the same file change.
 LAYOUT_VERSION = 2
@@ -45,7 +37,7 @@ OnProgress = Callable[[int, int], None]
 
 
 def decode(
-    dataset: Dataset, name: str, stand_in: str, strict: bool, on_progress: OnProgress
+    dataset: Dataset, name: str, stand_in: str, strict: bool, on_progress: OnProgress, code: str = ""
 ) -> DecodedDataset:
     """Make sure that a dataset's images are in the cache, and describe them.
 
@@ -54,6 +46,7 @@ def decode(
         name, stand_in: from the suite and the spec, for the records.
         strict: stop at unreadable images instead of leaving them out.
         on_progress: called with (decoded, total) while images are decoded; never if they were cached.
+        code: what stands for the code that reads them, where the examples do not.
 
     Raises:
         XbenchError: an image is unreadable and `strict` holds, or none is readable; images are changed while
@@ -63,7 +56,7 @@ def decode(
     if not examples:
         raise XbenchError(f"{name} lists no images")
     hashes, reasons = content_hashes(examples)
-    key = _key(examples, hashes, dataset.shape)
+    key = _key(examples, hashes, dataset.shape, code)
     rows = _Rows(cache_dir() / "images" / key, len(examples), math.prod(dataset.shape))
     undecodable = rows.read_index()
     if undecodable is None:
@@ -92,18 +85,18 @@ def decode(
         labels=np.array([examples[row].label for row in kept]),
         is_test=np.array([examples[row].split == "test" for row in kept]),
         groups=tuple(examples[row].group for row in kept),
-        fingerprint=_fingerprint(key, [examples[row] for row in kept]),
+        fingerprint=_fingerprint(key, dataset, [examples[row] for row in kept]),
         unreadable=tuple(unreadable),
     )
 
 
-def is_decoded(dataset: Dataset) -> bool:
+def is_decoded(dataset: Dataset, code: str = "") -> bool:
     """Whether all of a dataset's images are in the cache, as far as can be told without hashing."""
     examples = _in_order(dataset)
     if not are_known(examples):
         return False
     hashes, _ = content_hashes(examples)
-    folder = cache_dir() / "images" / _key(examples, hashes, dataset.shape)
+    folder = cache_dir() / "images" / _key(examples, hashes, dataset.shape, code)
     return _Rows(folder, len(examples), math.prod(dataset.shape)).read_index() is not None
 
 
@@ -112,15 +105,25 @@ def _in_order(dataset: Dataset) -> list[Example]:
     return sorted(dataset.examples, key=lambda example: example.name)
 
 
-def _key(examples: list[Example], hashes: list[str | None], shape: tuple[int, int, int]) -> str:
-    digest = hashlib.sha256(f"{LAYOUT_VERSION} {shape}".encode())
+def _key(examples: list[Example], hashes: list[str | None], shape: tuple[int, int, int], code: str) -> str:
+    digest = hashlib.sha256(f"{LAYOUT_VERSION} {shape}{code and f' {code}'}".encode())
+    if any(example.path is not None for example in examples):
+        digest.update(f"\0Pillow {_pillow_version()}".encode())
     for example, content in zip(examples, hashes, strict=True):
         digest.update(f"\0{example.name}\0{content}".encode())
     return digest.hexdigest()[:24]
 
 
-def _fingerprint(key: str, examples: list[Example]) -> str:
-    digest = hashlib.sha256(key.encode())
+def _pillow_version() -> str:
+    """Of what makes pixels of files: another one may make others."""
+    import PIL
+
+    return PIL.__version__
+
+
+def _fingerprint(key: str, dataset: Dataset, examples: list[Example]) -> str:
+    seen = (key, dataset.shape, dataset.classes, dataset.positive)
+    digest = hashlib.sha256(repr(seen).encode())
     for example in examples:
         digest.update(f"\0{example.name}\0{example.label}\0{example.split}\0{example.group}".encode())
     return digest.hexdigest()[:24]

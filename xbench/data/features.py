@@ -25,7 +25,8 @@ from typing import Literal, Self
 import numpy as np
 
 from xbench.data.rows import RowReader, row_checksums
-from xbench.paths import disk_errors, folder_aside, keep_json, kept_json, put_in_place, write_json
+from xbench.files import folder_aside, keep_json, kept_json, put_in_place, write_json
+from xbench.paths import disk_errors
 
 Precision = Literal["float32", "float64", "bfloat16"]
 

@@ -12,7 +12,8 @@ from xbench.data.archive import unpack
 from xbench.data.inventory import Inventory, take_inventory, write_manifest
 from xbench.downloads import download, sha256_of
 from xbench.errors import DownloadFailed, XbenchError
-from xbench.paths import cache_dir, disk_errors, folder_aside, put_in_place, require_space
+from xbench.files import folder_aside, put_in_place
+from xbench.paths import cache_dir, disk_errors, require_space
 
 # An archive whose files come to more than this many times what they should is taken for a bomb. (Kaggle's
 # holds everything twice.)
@@ -96,9 +97,9 @@ def _workplace(source: Source, replace: bool) -> Iterator[Path]:
     """An empty folder of our own beside the destination, which is gone afterwards."""
     place = destination(source)
     with disk_errors(f"{place} cannot be filled"):
-        _check_free(place, replace)
         try:
-            with folder_aside(place, alone=True) as workplace:
+            with folder_aside(place, alone=True) as workplace:  # puts back what was about to be replaced
+                _check_free(place, replace)
                 yield workplace
         except BlockingIOError as error:
             raise XbenchError(f"another process is filling {place}", hint="wait for it to end") from error

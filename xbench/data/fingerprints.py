@@ -1,9 +1,9 @@
 """What an image is, independent of where it lies: a hash of its content.
 
-Reading thousands of files to hash them is slow on a cold disk, so hashes are remembered beside size and
-modification time, which only say whether a remembered hash is still good. They cannot say so of a file that
-was written at about the moment of hashing: a change right after may leave both as they are. Its hash is not
-remembered.
+Reading thousands of files to hash them is slow on a cold disk, so hashes are remembered beside size, times
+and number of the file, which only say whether a remembered hash is still good. (Size and modification time
+alone do not: what copies files sets their times.) They cannot say so of a file that was written at about the
+moment of hashing: a change right after may leave all as they are. Its hash is not remembered.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from xbench.components.specs import Example
-from xbench.paths import cache_dir, keep_json, kept_json, open_regular
+from xbench.files import keep_json, kept_json, open_regular
+from xbench.paths import cache_dir
 
 # Older than this at its hashing, a file cannot change again and keep its time: clocks of file systems are
 # that coarse (FAT: 2 s), and those of servers differ a little.
@@ -62,7 +63,7 @@ def are_known(examples: Sequence[Example]) -> bool:
 
 
 class _StampStore:
-    """Remembered hashes of the files of one folder: path -> [size, mtime_ns, sha256]."""
+    """Remembered hashes of the files of one folder: path -> [size, mtime_ns, ctime_ns, inode, sha256]."""
 
     def __init__(self, files: Sequence[Path]):
         common = os.path.commonpath([os.path.abspath(file) for file in files]) if files else ""
@@ -80,7 +81,7 @@ class _StampStore:
 
     def _remembered(self, path: Path, stat: os.stat_result) -> str | None:
         stamp = self._known.get(os.path.abspath(path))
-        return stamp[2] if stamp and stamp[:2] == [stat.st_size, stat.st_mtime_ns] else None
+        return stamp[-1] if stamp and stamp[:-1] == _told(stat) else None
 
     def hash_of(self, path: Path) -> str:
         remembered = self._remembered(path, path.stat())
@@ -90,7 +91,7 @@ class _StampStore:
             stat, now_ns = os.fstat(file.fileno()), time.time_ns()
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if stat.st_mtime_ns < now_ns - _SETTLED_NS:
-            self._new[os.path.abspath(path)] = [stat.st_size, stat.st_mtime_ns, digest]
+            self._new[os.path.abspath(path)] = [*_told(stat), digest]
         return digest
 
     def save(self) -> None:
@@ -100,3 +101,8 @@ class _StampStore:
         with suppress(OSError):
             # Others may have listed another part of the folder meanwhile.
             keep_json(self._path, self._load() | self._new)
+
+
+def _told(stat: os.stat_result) -> list[int]:
+    """What tells that a file is still the same."""
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]

@@ -34,7 +34,7 @@ def listing_folders(files: Iterable[Path]) -> tuple[str, ...]:
 
 
 def listing_stamp(folders: Sequence[str]) -> str:
-    """A hash of name, size, modification time and kind of whatever lies directly in some folders.
+    """A hash of name, size, times, number and kind of whatever lies directly in some folders.
 
     Links are followed. A folder that is gone, or cannot be read, gives a stamp, too, which is another one.
     """
@@ -60,4 +60,5 @@ def _told(entry: os.DirEntry[str]) -> bytes:
         found = entry.stat()
     except OSError as error:  # a link to nowhere, or gone since it was listed
         return b"/%d\0" % error.errno
-    return b"%d %d %d\0" % (stat.S_IFMT(found.st_mode), found.st_size, found.st_mtime_ns)
+    times = found.st_mtime_ns, found.st_ctime_ns  # the first may be set to anything
+    return b"%d %d %d %d %d\0" % (stat.S_IFMT(found.st_mode), found.st_size, *times, found.st_ino)

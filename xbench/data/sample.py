@@ -14,11 +14,11 @@ from xbench.data.decoded import DecodedDataset
 _ALL = 64
 
 
-def sampled(dataset: Dataset, name: str, stand_in: str) -> DecodedDataset:
+def sampled(dataset: Dataset, name: str, stand_in: str, code: str = "") -> DecodedDataset:
     """All examples of a dataset; the pixels of each are those of one of a few of its class.
 
     Args:
-        name, stand_in: as `decode` takes them.
+        name, stand_in, code: as `decode` takes them.
 
     Raises:
         XbenchError: none of the few is readable.
@@ -30,7 +30,7 @@ def sampled(dataset: Dataset, name: str, stand_in: str) -> DecodedDataset:
         if len(of_class) < of_each and len(few) <= _ALL:
             of_class.append(example)
     part = replace(dataset, examples=tuple(e for of_class in few.values() for e in of_class))
-    decoded = decode(part, name, stand_in, False, lambda done, total: None)
+    decoded = decode(part, name, stand_in, False, lambda done, total: None, code)
     labels = np.array([example.label for example in dataset.examples])
     rows = np.resize(decoded.rows, len(labels))
     for label in np.unique(decoded.labels):

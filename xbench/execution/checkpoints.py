@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xbench.execution.heard import Heard
 from xbench.execution.job import Job
-from xbench.records.files import put_whole, write_whole
+from xbench.files import put_whole, read_regular, write_whole
 from xbench.records.schema import EpochRecord
 from xbench.records.traces import read_trace, write_trace
 from xbench.training.events import CheckpointWritten
@@ -62,7 +62,7 @@ def _read(checkpoint: Path, job: Job) -> Heard | None:
     Raises:
         Exception: of any kind, if it is damaged.
     """
-    rest = json.loads((checkpoint / _REST).read_bytes())
+    rest = json.loads(read_regular(checkpoint / _REST))
     if rest["identity"] != _identity(job):
         return None
     trace = read_trace(checkpoint / _TRACE)

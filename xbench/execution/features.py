@@ -33,7 +33,7 @@ def shared_by(job: Job, seed: int | None) -> str:
         seed: that of the job; None where weights do not depend on it.
     """
     settings, training = job.settings, job.settings.training
-    precision = (training.dtype, training.feature_precision)
+    precision = (training.dtype, training.feature_precision, training.threads)
     return repr((settings.model, seed, settings.storage, precision, job.data.fingerprint))
 
 

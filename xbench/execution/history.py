@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from xbench.errors import XbenchError
+from xbench.files import read_regular
 from xbench.records.schema import CellRecord, PlannedCell, RunRecord
 from xbench.records.store import RunFolder, runs_of_suite
 from xbench.suite.reader import Suite
@@ -145,7 +146,7 @@ def _is_readable(folder: RunFolder) -> bool:
 
 def _is_same(folder: RunFolder, suite: Suite) -> bool:
     try:
-        text = (folder.path / "suite.toml").read_bytes()
+        text = read_regular(folder.path / "suite.toml")
         return text == suite.text.encode() and folder.read_run().changes == list(suite.changes)
     except (OSError, XbenchError):
         return False

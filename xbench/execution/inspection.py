@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xbench.components import registry
+from xbench.components.code import code_stamp
 from xbench.components.registry import Kind
 from xbench.components.settings import Settings, settings_of
 from xbench.components.specs import Dataset, DatasetSpec, ModelSpec, OptimizerSpec
@@ -22,7 +23,7 @@ from xbench.data.sample import sampled
 from xbench.errors import WeightsNotFound, XbenchError
 from xbench.memory.exhaustion import evidence_of, exhaustion
 from xbench.memory.machine import Bound, device_bounds, host_bounds
-from xbench.paths import cache_dir
+from xbench.memory.processor import processor_name
 from xbench.training.settings import Choice
 
 _MOST_CLOSURES = 200
@@ -247,21 +248,17 @@ def describe_dataset(send: Send, choice: Choice, import_dirs: Sequence[str]) -> 
 def decode_dataset(send: Send, choice: Choice, strict: bool, import_dirs: Sequence[str]) -> DecodedDataset:
     """Decode a dataset to the cache; sends (decoded, total) while it does."""
     spec, dataset = _build_dataset(choice, import_dirs)
-    try:
-        return decode(dataset, choice.name, spec.stand_in, strict, lambda done, total: send((done, total)))
-    except OSError as error:
-        raise XbenchError(
-            f"images cannot be cached in {cache_dir()}: {error.strerror}",
-            hint="XBENCH_CACHE_DIR moves the cache",
-        ) from error
+    code = code_stamp("dataset", choice.name, tuple(import_dirs))
+    return decode(dataset, choice.name, spec.stand_in, strict, lambda *progress: send(progress), code)
 
 
 def decode_sample(send: Send, choice: Choice, import_dirs: Sequence[str]) -> DecodedDataset:
     """The dataset, if it was decoded before; else listed whole, with a few images that stand for all."""
     spec, dataset = _build_dataset(choice, import_dirs)
-    if is_decoded(dataset):
-        return decode(dataset, choice.name, spec.stand_in, False, lambda done, total: None)
-    return sampled(dataset, choice.name, spec.stand_in)
+    code = code_stamp("dataset", choice.name, tuple(import_dirs))
+    if is_decoded(dataset, code):
+        return decode(dataset, choice.name, spec.stand_in, False, lambda done, total: None, code)
+    return sampled(dataset, choice.name, spec.stand_in, code)
 
 
 def describe_machine(send: Send, wanted: str) -> Machine:
@@ -278,7 +275,7 @@ def describe_machine(send: Send, wanted: str) -> Machine:
 
     has_cuda = torch.cuda.is_available()
     if wanted == "cpu" or (wanted == "auto" and not has_cuda):
-        device, facts = "cpu", {"type": "cpu", "name": _cpu_name(), "cores": os.cpu_count()}
+        device, facts = "cpu", {"type": "cpu", "name": processor_name(), "cores": os.cpu_count()}
     else:
         index = int(wanted.partition(":")[2] or 0)
         if not has_cuda or index >= torch.cuda.device_count():
@@ -303,7 +300,7 @@ def describe_machine(send: Send, wanted: str) -> Machine:
         hardware={
             "device": facts["name"],
             "system": platform.platform(),
-            "cpu": _cpu_name(),
+            "cpu": processor_name(),
             "cores": os.cpu_count(),
             "memory_bytes": psutil.virtual_memory().total,
         },
@@ -329,12 +326,3 @@ def _build_dataset(choice: Choice, import_dirs: Sequence[str]) -> tuple[DatasetS
         raise
     except Exception as error:  # plugins may raise anything
         raise XbenchError(f"dataset '{choice.name}' is broken: {type(error).__name__}: {error}") from error
-
-
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-        return names[0]
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()

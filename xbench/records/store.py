@@ -27,7 +27,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from xbench.errors import XbenchError
-from xbench.records.files import append_line, put_whole, unwritable, write_whole
+from xbench.files import append_line, put_whole, read_regular, write_whole
+from xbench.records.lock import unwritable
 from xbench.records.schema import CellRecord, RunRecord
 from xbench.records.traces import TraceRow, write_trace
 
@@ -107,9 +108,11 @@ class RunFolder:
     def has_damaged_trace(self, record: CellRecord) -> bool:
         """Whether the trace of a record is damaged. One that is gone was removed by somebody."""
         try:
-            content = self.trace_path(record.cell_id, record.attempt).read_bytes()
-        except OSError:
+            content = read_regular(self.trace_path(record.cell_id, record.attempt))
+        except FileNotFoundError:
             return False
+        except OSError:
+            return True
         return record.trace_crc32 is not None and zlib.crc32(content) != record.trace_crc32
 
     def log_path(self, cell_id: str) -> Path:
@@ -138,7 +141,7 @@ class RunFolder:
             XbenchError: it is missing or damaged.
         """
         try:
-            return RunRecord.model_validate_json((self.path / "run.json").read_bytes())
+            return RunRecord.model_validate_json(read_regular(self.path / "run.json", _MOST_RUN_BYTES))
         except (OSError, ValueError) as error:
             raise XbenchError(f"{self.path} holds no readable run.json", hint=_READ_HINT) from error
 
@@ -163,7 +166,7 @@ class RunFolder:
         """
         path = self.path / "cells.jsonl"
         try:
-            content = path.read_bytes()
+            content = read_regular(path)
         except FileNotFoundError:
             return {}, []
         except OSError as error:
@@ -187,6 +190,8 @@ _ASIDE = ".new-"
 
 # Records and traces of a few cells.
 _LEAST_FREE_BYTES = 1 << 20
+# Ten thousands of declared cells take a few megabytes.
+_MOST_RUN_BYTES = 256 << 20
 _READ_HINT = "name a folder results/SUITE/RUN-ID that `xbench run` made"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from xbench.records.files import put_whole, sync_file
+from xbench.files import put_whole, read_regular, sync_file
 
 
 @dataclass(frozen=True)
@@ -55,5 +55,6 @@ def read_trace(path: Path) -> list[TraceRow]:
     """
     import pyarrow.parquet
 
-    table = pyarrow.parquet.read_table(path, page_checksum_verification=True)
+    content = pyarrow.BufferReader(read_regular(path))
+    table = pyarrow.parquet.read_table(content, page_checksum_verification=True)
     return [TraceRow(**row) for row in table.to_pylist()]

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from xbench.files import sync_file, sync_folder
 from xbench.memory.phases import StepPhases
-from xbench.records.files import sync_file, sync_folder
 from xbench.training.events import CheckpointWritten
 
 if TYPE_CHECKING:

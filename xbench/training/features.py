@@ -16,6 +16,7 @@ from xbench.components.specs import ModelSpec
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile, FeatureWriter
 from xbench.errors import XbenchError
+from xbench.memory.processor import processor_name
 from xbench.paths import cache_dir, require_space
 from xbench.training.events import FeatureReport
 from xbench.training.frozen import Front, obstacle, same
@@ -110,7 +111,7 @@ def _key(
     import_dirs: Sequence[str],
 ) -> str:
     """Hash of all that the features depend on: the front's code, structure, weights and buffers, the pixels
-    and their normalisation, precisions, and where and by what they are computed."""
+    and their normalisation, precisions, and where, by what and by how many threads they are computed."""
     name, training = settings.model.name, settings.training
     parts = [
         _VERSION,
@@ -121,13 +122,19 @@ def _key(
         [spec.mean, spec.std],
         data.pixels_path.parent.name,
         [training.dtype, training.feature_precision],
-        [torch.__version__, torch.device(settings.device).type],
+        [torch.__version__, *_computer(settings.device), torch.get_num_threads()],
     ]
     digest = hashlib.sha256(repr(parts).encode())
     for key, value in front.state().items():
         digest.update(f"\0{key} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()[:24]
+
+
+def _computer(device: str) -> tuple[str, str]:
+    """Kind and name of what computes: another one may round otherwise."""
+    kind = torch.device(device).type
+    return kind, torch.cuda.get_device_name(device) if kind == "cuda" else processor_name()
 
 
 def _compute(
