@@ -52,7 +52,7 @@ def start_server() -> None:
 
 
 def _have_streams() -> None:
-    """Where this process was started without a stream (`2>&-`), a child's pipe would get the stream's number."""
+    """Where there is no stderr (`2>&-`), a pipe of a child's would get its number."""
     for number in range(3):
         try:
             os.fstat(number)
