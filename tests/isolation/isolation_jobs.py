@@ -233,3 +233,69 @@ def signal_own_group(send, number):
     """What a terminal does to all its processes."""
     signal.raise_signal(number)
     return "still here"
+
+
+def write_and_abort(send, words):
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.write(2, words.encode())
+    os.abort()
+
+
+def have_a_child(send, then):
+    """Have a child that sleeps, and end in a way or go on."""
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(600)
+        os._exit(0)
+    send(pid)
+    if then == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if then == "stay":
+        time.sleep(600)
+    return "ended"
+
+
+def stop_within_a_message(send, stop):
+    """Write half a message, with a child outside of the group that holds the pipe, and stop or die."""
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        time.sleep(600)
+        os._exit(0)
+    send(pid)
+    os.write(pipe_descriptor(send), (1000).to_bytes(8, "big") + b"half")
+    os.kill(os.getpid(), stop)
+
+
+def pipe_descriptor(send):
+    outbox = next(cell.cell_contents for cell in send.__closure__)
+    return outbox._pipe.fileno()
+
+
+def fail_without_stderr(send):
+    os.close(1)
+    os.close(2)
+    raise ValueError("heard all the same")
+
+
+def fail_with_a_closed_stream(send):
+    sys.stderr.close()
+    raise ValueError("heard all the same")
+
+
+def fail_without_words(send):
+    class Wordless(Exception):
+        def __str__(self):
+            raise RuntimeError("no words")
+
+    raise Wordless
+
+
+def fail_with_odd_notes(send):
+    error = ValueError("noted")
+    error.__notes__ = [1, "\ud800"]
+    raise error
+
+
+def list_of(send, folder):
+    return sorted(os.listdir(folder))

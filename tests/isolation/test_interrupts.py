@@ -9,13 +9,18 @@ import time
 from multiprocessing.connection import wait
 
 import isolation_jobs as jobs
+import psutil
 import pytest
 from process_watch import wait_until_gone
 
-from xbench.isolation.interrupts import SIGNALS, Interrupts, interrupt_on_signals
+from xbench.isolation import run
+from xbench.isolation.interrupts import SIGNALS, HeldSignals, Interrupts, interrupt_on_signals
+from xbench.isolation.liveness import Liveness
 from xbench.isolation.run import Patience, run_in_child
 
 every_signal = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+
+asked_for = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 
 
 def handlers():
@@ -33,12 +38,12 @@ def handlers_as_before():
         signal.signal(number, handler)
 
 
-def is_readable(interrupts: Interrupts) -> bool:
+def is_readable(interrupts: Interrupts | HeldSignals) -> bool:
     return bool(wait([interrupts], timeout=0))
 
 
 class TestNoted:
-    @every_signal
+    @asked_for
     def test_the_first_is_noted_and_the_second_raises(self, number):
         with Interrupts() as interrupts:
             assert (interrupts.happened, is_readable(interrupts)) == (False, False)
@@ -46,6 +51,21 @@ class TestNoted:
             assert (interrupts.happened, is_readable(interrupts)) == (True, True)
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(number)
+
+    def test_a_terminal_that_is_closed_is_told_of_more_than_once(self):
+        with Interrupts() as interrupts:
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
+            assert (interrupts.happened, is_readable(interrupts)) == (True, True)
+        signal.raise_signal(signal.SIGHUP)
+
+    def test_and_does_not_hurry_what_was_asked_to_stop(self):
+        with Interrupts() as interrupts:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGHUP)
+            assert interrupts.happened
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
 
     def test_of_different_kinds(self):
         with Interrupts() as interrupts:
@@ -112,6 +132,54 @@ class TestEveryWayOut:
         interrupt_on_signals()
         signal.raise_signal(signal.SIGHUP)
 
+    def test_a_closed_terminal_is_one(self):
+        interrupt_on_signals()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+
+
+class TestHeld:
+    @every_signal
+    def test_happens_when_it_is_delivered(self, number):
+        interrupt_on_signals()
+        with HeldSignals() as held:
+            signal.raise_signal(number)
+            assert is_readable(held)
+            with pytest.raises(KeyboardInterrupt):
+                held.deliver()
+            assert not is_readable(held)
+            held.deliver()
+
+    @every_signal
+    def test_or_at_the_end(self, number):
+        interrupt_on_signals()
+        before, done = handlers(), []
+        with pytest.raises(KeyboardInterrupt), HeldSignals():
+            signal.raise_signal(number)
+            done.append("all")
+        assert done == ["all"]
+        after = handlers()
+        assert [new for new, old in zip(after, before, strict=True) if new != old] in ([], [signal.SIG_IGN])
+
+    def test_each_of_many(self):
+        with Interrupts() as interrupts, HeldSignals() as held:
+            for _ in range(2):
+                signal.raise_signal(signal.SIGTERM)
+            assert not interrupts.happened
+            with pytest.raises(KeyboardInterrupt):
+                held.deliver()
+            assert is_readable(interrupts)
+
+    def test_what_is_ignored_or_deadly_stays_so(self):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        before = handlers()
+        assert before[1] is signal.SIG_DFL
+        with HeldSignals() as held:
+            assert handlers()[1:] == before[1:]
+            signal.raise_signal(signal.SIGHUP)
+            assert not is_readable(held)
+
 
 class TestChild:
     """A child that is at work while this process is interrupted."""
@@ -169,6 +237,38 @@ class TestChild:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
     def test_leaves_those_of_a_terminal_to_its_parent(self, number):
         assert run_in_child(jobs.signal_own_group, number).value == "still here"
+
+    @every_signal
+    def test_an_interrupt_while_it_is_being_ended_leaves_nothing_alive(self, number, monkeypatch):
+        interrupt_on_signals()
+        kill, pids = Liveness._send, []
+
+        def interrupted_kill(liveness, to_send):
+            signal.raise_signal(number)
+            kill(liveness, to_send)
+            signal.raise_signal(number)
+
+        def interrupt(pid):
+            pids.append(pid)
+            raise ValueError
+
+        monkeypatch.setattr(Liveness, "_send", interrupted_kill)
+        with pytest.raises(KeyboardInterrupt):
+            run_in_child(jobs.sleep_forever, on_message=interrupt)
+        assert not psutil.pid_exists(pids[0])
+
+    def test_an_interrupt_while_it_starts_leaves_nothing_alive(self, monkeypatch):
+        started = []
+
+        def start_and_interrupt(*args):
+            started.append(psutil.Process(start(*args).pid))
+            raise KeyboardInterrupt
+
+        start = run._start
+        monkeypatch.setattr(run, "_start", start_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_in_child(jobs.sleep_forever)
+        wait_until_gone(started[0].pid, seconds=30)
 
     def test_does_not_slow_the_end(self):
         started = time.monotonic()

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from typing import Any, TextIO
 
 from rich.console import Console
 
@@ -28,7 +29,33 @@ class Format(StrEnum):
 
 class _ResultsConsole(Console):
     def on_broken_pipe(self) -> None:
-        _close_stdout()
+        _close(sys.stdout)
+
+
+class _UntilItFails:
+    """A stream whose reader may leave, or whose terminal may be closed: from then on it says nothing."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = getattr(stream, "rich_proxied_file", stream)  # a progress bar may stand before it
+
+    def write(self, text: str) -> int:
+        with self._forgiven():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._forgiven():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextmanager
+    def _forgiven(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            _close(self._stream)
 
 
 def stdout_console() -> Console:
@@ -37,8 +64,10 @@ def stdout_console() -> Console:
 
 
 def stderr_console() -> Console:
-    """Rich's console for progress and warnings."""
-    return Console(stderr=True, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
+    """Rich's console for progress and warnings. Nothing that happens to stderr is a failure of a run."""
+    if sys.stderr is None:  # the command was started with it closed
+        return Console(stderr=True)
+    return Console(file=_UntilItFails(sys.stderr), width=None if sys.stderr.isatty() else _PIPE_WIDTH)
 
 
 def print_results(folder: RunFolder, form: Format, memory: bool = False) -> None:
@@ -66,9 +95,11 @@ def print_results(folder: RunFolder, form: Format, memory: bool = False) -> None
             print_run(stdout_console(), run, compared, where)
 
 
-def _close_stdout() -> None:
+def _close(stream: TextIO) -> None:
     """Let what is still to be written go nowhere, quietly."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 @contextmanager
@@ -78,7 +109,7 @@ def reader_may_leave() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        _close_stdout()
+        _close(sys.stdout)
 
 
 def _shortest(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ class ProgressDisplay:
             TextColumn("{task.fields[detail]}", markup=False),
             console=self._console,
             transient=True,
-            disable=not sys.stderr.isatty(),
+            disable=not self._console.file.isatty(),
         )
         self._once: dict[str, Any] = {}
         self._estimates = self._busy = False

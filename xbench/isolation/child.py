@@ -8,11 +8,13 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 from xbench.errors import XbenchError
+from xbench.isolation.messages import Outbox
 from xbench.memory.exhaustion import Exhaustion, evidence_of, exhaustion
 from xbench.memory.malloc import MallocProfile, keep_nothing_freed
 
@@ -57,33 +59,37 @@ def _shortened(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def child_main(
-    job: Callable[..., Any], args: tuple, pipe: Connection, stderr_path: str, limits: Limits
-) -> None:
+def child_main(job: Callable[..., Any], args: tuple, pipe: Connection, log: int, limits: Limits) -> None:
     """Entry point of every child. Sends `("message", ...)` any number of times, then one of
-    `("returned", value)`, `("refused", XbenchError)` or `("failed", Failure)`."""
-    _settle(stderr_path)
+    `("returned", value)`, `("refused", XbenchError)` or `("failed", Failure)`.
+
+    Args:
+        log: descriptor of the file that gets its stdout and stderr.
+    """
+    _settle(log)
+    outbox = Outbox(pipe)
 
     def send(message: Any) -> None:
-        pipe.send(("message", message))
+        outbox.send(("message", message))
 
     try:
         _take_limits(limits)
-        pipe.send(("returned", job(send, *args)))
+        outbox.send(("returned", job(send, *args)))
     except XbenchError as error:
-        pipe.send(("refused", error))
+        outbox.send(("refused", error))
     except BaseException as error:
-        traceback.print_exc()
-        pipe.send(("failed", _describe(error)))
+        with suppress(Exception):  # the disk is full, or a plugin has closed or replaced stderr
+            traceback.print_exc()
+        outbox.send(("failed", _describe(error)))
 
 
-def _settle(stderr_path: str) -> None:
+def _settle(log: int) -> None:
     """Leave the terminal and the parent's streams alone, and do not outlive the parent."""
-    log = os.open(stderr_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.setsid()  # a group of its own, which ends as a whole, and no terminal to ask for passwords
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's reach the whole group; the parent decides
+    for number in (signal.SIGINT, signal.SIGHUP):  # what ends it is its parent's to decide
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, name="parent-watcher", daemon=True).start()
 
@@ -92,7 +98,7 @@ def _die_with_parent() -> None:
     """PR_SET_PDEATHSIG would not do: this process is the fork server's child, and every child keeps the
     server's alive pipe open, so that the server outlives the parent for as long as a child runs."""
     multiprocessing.parent_process().join()
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 def _take_limits(limits: Limits) -> None:
@@ -119,9 +125,11 @@ def _take_limits(limits: Limits) -> None:
 
 
 def _describe(error: BaseException) -> Failure:
-    text = _shortened(" ".join(str(error).split()))
-    summary = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return Failure(
-        summary="; ".join([summary, *getattr(error, "__notes__", ())]),
-        exhaustion=exhaustion(evidence_of(error)),
-    )
+    name = _shortened(type(error).__name__)
+    try:
+        text = _shortened(" ".join(str(error).split()))
+        notes = [_shortened(str(note)) for note in getattr(error, "__notes__", ())]
+        summary = f"{name}: {text}" if text else name
+        return Failure("; ".join([summary, *notes]), exhaustion(evidence_of(error)))
+    except Exception:  # an exception of a plugin's that cannot even say what it is
+        return Failure(name)

@@ -21,7 +21,8 @@ _IDLE_CPU_S = 0.2
 
 
 class Liveness:
-    """One child, from its start to its end. Use as a context manager: when it is left, the child is dead."""
+    """One child, from its start to its end. Use as a context manager: when it is left, the child is dead, and
+    so are the processes that it started (but for those that left its group)."""
 
     def __init__(self, process: ForkServerProcess):
         self._process = process
@@ -51,16 +52,16 @@ class Liveness:
         """Send it a SIGTERM."""
         self._send(signal.SIGTERM)
 
-    def wait(self, timeout_s: float) -> None:
-        """Give it so much time to end."""
-        wait([self.sentinel], timeout=timeout_s)
-
     def __enter__(self) -> Liveness:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._send(signal.SIGKILL)
         wait([self.sentinel])
+        # Its number is given to no other process while one is left in its group. If none is, it has been free
+        # for a moment only, and numbers are given in turn.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.join()
         if self._descriptor is not None:
             os.close(self._descriptor)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import signal
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any, Literal
 
 from xbench.errors import XbenchError
 from xbench.isolation.child import Failure, Limits, child_main
-from xbench.isolation.interrupts import Interrupts
+from xbench.isolation.interrupts import HeldSignals, Interrupts
 from xbench.isolation.liveness import HangWatch, Liveness
-from xbench.isolation.server import server_context, start_server
+from xbench.isolation.log import Log
+from xbench.isolation.messages import Inbox
+from xbench.isolation.server import can_start, server_context, start_server
 from xbench.memory.cgroups import oom_kill_count
 from xbench.memory.exhaustion import Evidence, Exhaustion, exhaustion
 from xbench.units import format_seconds
@@ -24,7 +25,6 @@ from xbench.units import format_seconds
 # How long a child may say nothing and take no processor time.
 HANGS_AFTER_S = 300.0
 
-_STDERR_TAIL_BYTES = 2000
 _EXIT_GRACE_S = 10.0
 
 # Servers that may be killed while one child is started, and how long one takes to be seen as dead.
@@ -92,30 +92,27 @@ def run_in_child(
 
     Returns:
         How it ended. Another interrupt of this process ends the child and goes on to the caller.
+
+    Raises:
+        XbenchError: it cannot be started.
+        OSError: the file for its stderr cannot be opened.
     """
-    if stderr_path is None:
-        with tempfile.NamedTemporaryFile(prefix="xbench-", suffix=".stderr") as file:
-            there = Path(file.name)
-            return run_in_child(
-                job,
-                *args,
-                on_message=on_message,
-                stderr_path=there,
-                limits=limits,
-                patience=patience,
-                interrupts=interrupts,
-            )
     limits = limits or Limits()
     context = server_context()
-    receiver, sender = context.Pipe(duplex=False)
-    kills_before = oom_kill_count()
-    process = _start(context, (job, args, sender, str(stderr_path), limits))
-    sender.close()
-    with receiver, Liveness(process) as liveness:  # left in any case, it ends the child
-        final = _Listener(receiver, liveness, on_message, patience or Patience(), interrupts).listen()
-        if final is not None and final[0] != "timeout":
-            liveness.wait(_EXIT_GRACE_S)  # then a thread keeps it from exiting
-    stderr = _tail(stderr_path)
+    with _open_log(stderr_path) as log:
+        with can_start():
+            receiver, sender = context.Pipe(duplex=False)
+            held = HeldSignals()
+        kills_before = oom_kill_count()
+        # An interrupt meanwhile loses the handle of a child, and such a child ends itself.
+        process = _start(context, (job, args, sender, log, limits))
+        sender.close()
+        with held, receiver, Liveness(process) as liveness:  # left in any case, it ends the child
+            inbox = Inbox(receiver)
+            final = _Listener(inbox, liveness, held, on_message, patience or Patience(), interrupts).listen()
+            if final is None or final[0] != "timeout":
+                wait([liveness.sentinel, held], _EXIT_GRACE_S)  # then a thread keeps it from exiting
+        stderr = log.tail()
     if final is None:
         exit_code = process.exitcode or 0
         evidence = Evidence(
@@ -138,21 +135,32 @@ def run_in_child(
     return Ending("failed", reason=failure.summary, exhaustion=failure.exhaustion, stderr=stderr)
 
 
+def _open_log(path: Path | None) -> Log:
+    if path is not None:
+        return Log(path)
+    with can_start():
+        return Log()
+
+
 def _start(context: ForkServerContext, args: tuple) -> ForkServerProcess:
     """A new child. A server that was killed is found out here, and the next try starts another.
 
     Raises:
-        XbenchError: that one does not live either.
+        XbenchError: that one does not live either, or there is no room for one.
     """
     for _ in range(_SERVERS):
         process = context.Process(target=child_main, args=args)
         try:
-            process.start()
+            with can_start():
+                process.start()
             return process
         except (EOFError, ConnectionError):
             time.sleep(_DYING_S)
             start_server()
-    raise XbenchError("the server of worker processes is killed each time it is started")
+    raise XbenchError(
+        "the server of worker processes is killed each time it is started",
+        hint="there may be no memory for it, or too many processes (`ulimit -u`)",
+    )
 
 
 def call_in_child(
@@ -183,8 +191,9 @@ Final = tuple[str, Any]
 class _Listener:
     """Passes messages of a child on until the final one."""
 
-    receiver: Connection
+    inbox: Inbox
     liveness: Liveness
+    held: HeldSignals
     on_message: Callable[[Any], None]
     patience: Patience
     interrupts: Interrupts | None
@@ -196,28 +205,26 @@ class _Listener:
         watch = HangWatch(self.liveness, hangs_after_s) if hangs_after_s is not None else None
         was_asked = False
         while True:
-            waited_for = [self.receiver, self.liveness.sentinel]
+            waited_for = [self.inbox, self.liveness.sentinel, self.held]
             if self.interrupts is not None and not was_asked:
                 waited_for.append(self.interrupts)
             ready = wait(waited_for, timeout=self._wait_s(watch))
+            self.held.deliver()
             if self.interrupts in ready:
                 self.liveness.ask_to_end()
                 self.interrupts.on_first()
                 was_asked = True
             has_ended = self.liveness.has_ended()  # before the last messages are read, not after
-            while self.receiver.poll():
-                try:
-                    kind, content = self.receiver.recv()
-                except (EOFError, OSError):
-                    return None  # the pipe broke, within a message perhaps: the child is dead or dying
-                except Exception as error:  # an object of a plugin's, say, whose module is not here
-                    return "failed", Failure(f"what it sent cannot be read: {type(error).__name__}: {error}")
-                if kind != "message":
-                    return kind, content
+            final = None
+            while final is None and self.inbox.read():
                 if watch is not None:
                     watch.heard()
-                self.on_message(content)
-            if has_ended:
+                final = self._pass_on()
+                if not has_ended:
+                    break  # one that always speaks has its time, too
+            if final is not None:
+                return final
+            if has_ended or self.inbox.has_closed:
                 return None
             timeout_s = self.patience.timeout_s
             if timeout_s is not None and time.monotonic() - self.started >= timeout_s:
@@ -225,6 +232,20 @@ class _Listener:
             if watch is not None and watch.has_hung():
                 silent = format_seconds(hangs_after_s)
                 return "timeout", f"it hung: for {silent} it said nothing and took no processor time"
+
+    def _pass_on(self) -> Final | None:
+        """Hand out the messages that have come whole, up to the final one."""
+        while True:
+            try:
+                message = self.inbox.next_message()
+            except Exception as error:  # an object of a plugin's, say, whose module is not here
+                return "failed", Failure(f"what it sent cannot be read: {type(error).__name__}: {error}")
+            if message is None:
+                return None
+            kind, content = message
+            if kind != "message":
+                return kind, content
+            self.on_message(content)
 
     def _wait_s(self, watch: HangWatch | None) -> float | None:
         """Until the next time that something is due."""
@@ -245,12 +266,3 @@ def _death(exit_code: int, stderr: str) -> str:
         how = f"exited with code {exit_code} without a result"
     lines = stderr.strip().splitlines()
     return f"{how}; its last words: {lines[-1]}" if lines else how
-
-
-def _tail(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _STDERR_TAIL_BYTES))  # a cell may have written gigabytes
-            return file.read().decode(errors="replace")
-    except FileNotFoundError:
-        return ""  # the child died before it opened its log

@@ -1,0 +1,114 @@
+"""A terminal that is closed saves the cell in flight; a reader of stderr that leaves is nothing to a run."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+from cli_process import records_of
+
+SUITE = """
+[suite]
+name = "closed"
+checkpoint_interval = "1h"
+
+[[experiment]]
+name = "small"
+model = "tiny_parts:build_model"
+dataset = "tiny_parts:build_dataset"
+train_size = 20
+batch_size = 5
+optimizer = [{ name = "sgd" }, { name = "slow_parts:SLOW", label = "slow", lr = 0.001 }, { name = "adam" }]
+epochs = 100
+"""
+USER_CODE = Path(__file__).parent / "user_code"
+COMMAND = ("run", "suite.toml", "--allow-import", ".")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("tiny_parts.py", "slow_parts.py"):
+        shutil.copy(USER_CODE / name, tmp_path)
+    (tmp_path / "suite.toml").write_text(SUITE)
+    (tmp_path / "steps").touch()
+    return tmp_path
+
+
+def own_terminal() -> None:
+    """Let the terminal at stdin be that of this session, whose head this process is."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def test_a_closed_terminal_saves_the_cell_in_flight(xbench, folder):
+    (folder / "slow").touch()
+    terminal, end = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "xbench", *COMMAND],
+        cwd=folder,
+        env=xbench.environment,
+        stdin=end,
+        stdout=end,
+        stderr=end,
+        start_new_session=True,
+        preexec_fn=own_terminal,
+    ) as process:
+        try:
+            os.close(end)
+            shown, deadline = b"", time.monotonic() + 120
+            while (folder / "steps").stat().st_size < 20:
+                assert process.poll() is None, shown
+                assert time.monotonic() < deadline, shown
+                if select.select([terminal], [], [], 0.05)[0]:
+                    shown += os.read(terminal, 1 << 16)
+            os.close(terminal)
+            os.killpg(process.pid, signal.SIGHUP)  # as its shell would, too
+            assert process.wait(timeout=100) == 130
+        finally:
+            process.kill()
+    assert b"loss" in shown  # the bars were there, and their thread
+    (left,) = folder.glob("results/closed/*/checkpoints/*/step-*")
+    stopped_at = int(left.name.removeprefix("step-"))
+    assert stopped_at > 10
+    (folder / "slow").unlink()
+    done = xbench(folder, *COMMAND, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
+    sgd, slow, adam = records_of(folder)
+    assert [sgd["status"], slow["status"], adam["status"]] == ["done"] * 3
+    assert (slow["attempt"], slow["resumed_at"]) == (1, [stopped_at])
+
+
+@pytest.mark.parametrize("how", ["left", "closed"])
+def test_a_reader_of_stderr_is_not_needed(xbench, folder, how):
+    with subprocess.Popen(
+        [sys.executable, "-m", "xbench", *COMMAND, "--format", "json"],
+        cwd=folder,
+        env=xbench.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=None if how == "left" else lambda: os.close(2),
+    ) as process:
+        try:
+            if how == "left":
+                assert "3 cells" in process.stderr.readline()  # as `| head -1`
+            process.stderr.close()
+            results = process.stdout.read()
+            assert process.wait(timeout=100) == 0
+        finally:
+            process.kill()
+    assert json.loads(results)
+    assert [record["status"] for record in records_of(folder)] == ["done"] * 3

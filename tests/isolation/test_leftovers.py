@@ -1,0 +1,134 @@
+"""What a child leaves: none of its processes, none of its words to the next one, no file."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import isolation_jobs as jobs
+import psutil
+import pytest
+from process_watch import wait_until_gone
+
+from xbench.errors import XbenchError
+from xbench.isolation.run import Patience, call_in_child, run_in_child
+
+PARENT = """
+import isolation_jobs as jobs
+from xbench.isolation.run import run_in_child
+
+if __name__ == "__main__":
+    run_in_child(jobs.have_a_child, "stay", on_message=lambda pid: print(pid, flush=True))
+"""
+
+
+class TestProcesses:
+    @pytest.mark.parametrize(
+        ("then", "outcome"), [("return", "returned"), ("die", "died"), ("stay", "timeout")]
+    )
+    def test_end_with_it(self, then, outcome):
+        pids = []
+        ending = run_in_child(
+            jobs.have_a_child, then, on_message=pids.append, patience=Patience(1.5, hangs_after_s=None)
+        )
+        assert ending.outcome == outcome
+        wait_until_gone(pids[0], seconds=10)
+
+    def test_end_with_its_parent(self):
+        with subprocess.Popen(
+            [sys.executable, "-c", PARENT],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(jobs.__file__).parent)},
+        ) as parent:
+            grandchild = psutil.Process(int(parent.stdout.readline()))
+            try:
+                parent.kill()
+                wait_until_gone(grandchild.pid, seconds=10)
+            finally:
+                parent.kill()
+                with suppress(psutil.NoSuchProcess):
+                    grandchild.kill()
+
+
+class TestHalfAMessage:
+    """The pipe stays open, for a process that left the group holds it."""
+
+    @pytest.mark.parametrize(("stop", "outcome"), [(signal.SIGKILL, "died"), (signal.SIGSTOP, "timeout")])
+    def test_is_not_waited_for(self, stop, outcome):
+        pids = []
+        try:
+            ending = run_in_child(
+                jobs.stop_within_a_message, stop, on_message=pids.append, patience=Patience(2.0)
+            )
+            assert ending.outcome == outcome
+            assert psutil.pid_exists(pids[0])
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+
+
+class TestWords:
+    def test_of_an_earlier_child_say_nothing_of_the_next(self, tmp_path):
+        log = tmp_path / "log"
+        first = run_in_child(jobs.write_and_abort, "std::bad_alloc", stderr_path=log)
+        assert first.out_of_memory
+        second = run_in_child(jobs.write_and_abort, "", stderr_path=log)
+        assert (second.outcome, second.reason, second.stderr) == ("died", "killed by SIGABRT", "")
+        assert not second.out_of_memory
+        third = run_in_child(jobs.write_and_abort, "its own", stderr_path=log)
+        assert third.stderr == "its own"
+        assert log.read_text() == "std::bad_allocits own"
+
+    @pytest.mark.parametrize("job", [jobs.fail_without_stderr, jobs.fail_with_a_closed_stream])
+    def test_that_nothing_takes_do_not_hide_a_failure(self, job):
+        ending = run_in_child(job)
+        assert (ending.outcome, ending.reason) == ("failed", "ValueError: heard all the same")
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk at hand")
+    def test_that_no_disk_takes_do_not_hide_a_failure(self):
+        ending = run_in_child(jobs.divide, 1, 0, stderr_path=Path("/dev/full"))
+        assert (ending.outcome, ending.reason) == ("failed", "ZeroDivisionError: division by zero")
+
+    def test_that_an_exception_does_not_have(self):
+        ending = run_in_child(jobs.fail_without_words)
+        assert (ending.outcome, ending.reason) == ("failed", "Wordless")
+
+    def test_of_odd_notes(self):
+        assert run_in_child(jobs.fail_with_odd_notes).reason == "ValueError: noted; 1; \\ud800"
+
+
+class TestFiles:
+    def test_are_none_even_while_it_runs(self, tmp_path, monkeypatch):
+        call_in_child(jobs.echo, 1)  # the server has a folder of its own
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        assert call_in_child(jobs.list_of, str(tmp_path)) == []
+
+
+class TestNoRoom:
+    def test_for_another_open_file(self):
+        call_in_child(jobs.echo, 1)
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        for room in range(4):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + room, before[1]))
+            try:
+                with pytest.raises(XbenchError, match="cannot start a worker process") as caught:
+                    run_in_child(jobs.echo, 1)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            assert "ulimit -n" in caught.value.hint
+        assert call_in_child(jobs.echo, 1) == 1
+
+    def test_for_temporary_files(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+        with pytest.raises(XbenchError, match="cannot start a worker process") as caught:
+            run_in_child(jobs.echo, 1)
+        assert "TMPDIR" in caught.value.hint
