@@ -37,6 +37,11 @@ def shortened(text: str, most: int = MOST_OF_A_VALUE) -> str:
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 cell`, `2 cells`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def shown(value: Any) -> str:
     """A value for a message, as Python writes it: on one line, and short."""
     if isinstance(value, str):

@@ -45,8 +45,8 @@ micro_batch = 3
   micro_batch = 8
 """
 COLUMNS = ("adam", "repeated_parts:SameAdam", "repeated_parts:Noisy", "lbfgs")
-# What is another at another time. Of a cell's memory, that which tensors take is not.
-MEASURED = {"time", "memory", "started_at", "ended_at"}
+# What is another at another time, traces with their times included. Of memory, what tensors take is not.
+MEASURED = {"time", "memory", "started_at", "ended_at", "trace_crc32"}
 EXACT_MEMORY = ("parameters_bytes", "gradients_bytes", "optimizer_state_bytes", "state_vectors")
 
 

@@ -219,7 +219,9 @@ def fuzz(
     for _ in range(each):
         for kind, (make, rng) in makers.items():
             if time.monotonic() < end:
-                attempt_one(make(rng), tallies[kind])
+                with _deep_recursion():
+                    attempt = make(rng)
+                attempt_one(attempt, tallies[kind])
 
     @hypothesis.seed(seed)
     @hypothesis.settings(
@@ -236,6 +238,17 @@ def fuzz(
 
     of_documents()
     return tallies
+
+
+@contextlib.contextmanager
+def _deep_recursion() -> Iterator[None]:
+    """For writing what is nested deeper than anybody would nest it; xbench itself is tried without."""
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(10 * usual)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(usual)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from xbench.execution.plan import PlannedRun
 from xbench.execution.schedule import estimate_s, features_s
 from xbench.report.export import csv_text, markdown_line
 from xbench.report.terminal import cell, plain, print_line
+from xbench.text import counted
 from xbench.units import format_bytes, format_seconds
 
 
@@ -40,7 +41,7 @@ def print_cells(plan: PlannedRun, jobs: list[Job], form: Format) -> None:
         for cells in (list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)):
             print(markdown_line(tuple(map(str, cells))))
     else:
-        table = Table(title=plain(f"{plan.name}: {len(rows)} cells on {plan.machine.device}"))
+        table = Table(title=plain(f"{plan.name}: {counted(len(rows), 'cell')} on {plan.machine.device}"))
         for name in rows[0]:
             table.add_column(name.replace("_", " "))
         for row in rows:

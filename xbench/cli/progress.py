@@ -11,7 +11,7 @@ from xbench.capacity.search import Trial
 from xbench.cli.output import stderr_console
 from xbench.records.schema import CellRecord, PlannedCell
 from xbench.report.terminal import print_line
-from xbench.text import visible
+from xbench.text import counted, visible
 from xbench.training.events import EpochDone, Prepared, StepsDone
 from xbench.units import format_bytes, format_seconds
 
@@ -34,6 +34,7 @@ class ProgressDisplay:
         self._once: dict[str, Any] = {}
         self._estimates = self._busy = False
         self._cells = self._steps = None
+        self._cell = ""
         self._count = self._total = 0
         self.folder: Path | None = None
 
@@ -86,18 +87,21 @@ class ProgressDisplay:
             self._say(f"warning: {warning}", "bold yellow")
         self.folder = folder
         self._total = len({cell.cell_id for cell in cells})
-        self._say(f"{self._total} cells; records in {folder}", "dim")
+        self._say(f"{counted(self._total, 'cell')}; records in {folder}", "dim")
         self._cells = self._bars.add_task("cells", total=self._total, detail="")
 
     def cell_started(self, cell: PlannedCell) -> None:
         self._count += 1
-        self._steps = self._bars.add_task(visible(_name(cell)), total=None, detail="starting")
+        self._cell = _name(cell)
+        self._steps = self._bars.add_task(visible(self._cell), total=None, detail="starting")
 
     def cell_message(self, message: Any) -> None:
         if isinstance(message, Prepared):
             self._epochs = message.epochs
             done = message.resumed_at
-            detail = f"goes on after step {done:,}" if done else f"epoch 1/{self._epochs}"
+            detail = f"after step {done:,}" if done else f"epoch 1/{self._epochs}"
+            if done:
+                self._say(f"{self._cell}: goes on after step {done:,}", "dim")
             self._bars.update(self._steps, total=message.steps, completed=done, detail=detail)
         elif isinstance(message, StepsDone):
             last = message.rows[-1]
@@ -118,7 +122,7 @@ class ProgressDisplay:
         if count == total:
             self._say("every cell has its result already (--fresh runs all of them again)", "dim")
         else:
-            self._say(f"{count} of {total} cells have their result already", "dim")
+            self._say(f"{count} of {counted(total, 'cell')} have their result already", "dim")
 
     def cell_ended(self, record: CellRecord) -> None:
         self._bars.remove_task(self._steps)

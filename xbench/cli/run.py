@@ -27,7 +27,7 @@ Examples:
 - `xbench run my.toml --allow-import . --format json > result.json`
 """
 
-ANSWERED = "every cell has its result already; nothing was run (--fresh runs all of them again)"
+ANSWERED = "every cell has its result already, in {}; nothing was run (--fresh runs all of them again)"
 
 
 def run(
@@ -90,7 +90,7 @@ def run(
     if folder is None:
         folder = _run(asked, import_dirs, out, fresh)
     else:
-        stderr_console().print(ANSWERED, style="dim", markup=False)
+        print_line(stderr_console(), ANSWERED.format(folder.path), "dim")
     with _interruptible(lambda: folder.path):
         print_results(folder, form)
         _, records = folder.read()

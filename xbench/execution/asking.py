@@ -7,7 +7,7 @@ from typing import Any
 
 from xbench.errors import XbenchError
 from xbench.isolation.child import Limits
-from xbench.isolation.run import run_in_child
+from xbench.isolation.run import Patience, run_in_child
 from xbench.memory.limits import can_limit_host_memory
 from xbench.memory.machine import binding, host_bounds
 from xbench.units import format_bytes
@@ -26,7 +26,12 @@ class NoAnswer(XbenchError):
     out_of_memory = False
 
 
-def ask(job: Callable[..., Any], *args: Any) -> Any:
+def ask(
+    job: Callable[..., Any],
+    *args: Any,
+    on_message: Callable[[Any], None] = lambda message: None,
+    patience: Patience | None = None,
+) -> Any:
     """What a job returns that runs in a child, in no more memory than this machine can give.
 
     Raises:
@@ -34,7 +39,8 @@ def ask(job: Callable[..., Any], *args: Any) -> Any:
         XbenchError: the job's own.
     """
     limit = max(_LEAST_BYTES, binding(host_bounds()).limit_bytes) if can_limit_host_memory() else None
-    ending = run_in_child(job, *args, limits=Limits(memory_bytes=limit))
+    limits = Limits(memory_bytes=limit)
+    ending = run_in_child(job, *args, on_message=on_message, limits=limits, patience=patience)
     if ending.outcome == "returned":
         return ending.value
     if ending.error is not None:
@@ -45,15 +51,18 @@ def ask(job: Callable[..., Any], *args: Any) -> Any:
     raise NoAnswer(f"its process failed: {ending.reason}", hint=ending.stderr.strip() or None)
 
 
-def ask_each(job: Callable[..., Any], items: Sequence[Any], *args: Any) -> list[Any]:
-    """What `job(items, *args)` returns: an answer for each item, `NoAnswer` for those that it fails at."""
-    try:
-        return ask(job, items, *args)
-    except NoAnswer as failure:
-        if len(items) == 1:
-            return [failure]
-    half = len(items) // 2
-    return [*ask_each(job, items[:half], *args), *ask_each(job, items[half:], *args)]
+def ask_each(
+    job: Callable[..., Any], items: Sequence[Any], *args: Any, patience: Patience | None = None
+) -> list[Any]:
+    """What `job(items, *args)` sends: an answer for each item, in order. One at which it fails gets the
+    `NoAnswer`, and another child goes on behind it."""
+    answers: list[Any] = []
+    while len(answers) < len(items):
+        try:
+            ask(job, items[len(answers) :], *args, on_message=answers.append, patience=patience)
+        except NoAnswer as failure:
+            answers.append(failure)
+    return answers
 
 
 def out_of_memory(message: str) -> NoAnswer:

@@ -48,7 +48,7 @@ class History:
         same, others, damaged = None, [], []
         for folder in runs_of_suite(results, suite.header.name):
             if same is None and not _is_readable(folder):
-                damaged.append(f"{folder.path / 'run.json'} is damaged; cells that it had are taken over")
+                damaged.append(f"{folder.path / 'run.json'} is damaged: cells of that run are taken over")
             if same is None and _is_same(folder, suite):
                 same = folder
             else:
@@ -60,7 +60,7 @@ class History:
         for record in every:
             if record.cell_id not in records:
                 path = same.trace_path(record.cell_id, record.attempt)
-                damaged.append(f"{path} was damaged: its cell was run again")
+                damaged.append(f"{path} is damaged: what its cell had there does not count")
         return cls(same, run, records, tuple(others), tuple(damaged))
 
     def declares(self, cells: Sequence[PlannedCell]) -> bool:

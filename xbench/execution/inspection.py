@@ -109,63 +109,58 @@ def describe_components(
     return known
 
 
-def describe_models(
-    send: Send, choices: Sequence[Choice], import_dirs: Sequence[str]
-) -> list[ModelFacts | XbenchError]:
-    """What each model needs, or what is wrong with its settings. Nothing is downloaded, no model is built."""
-    described: list[ModelFacts | XbenchError] = []
+def describe_models(send: Send, choices: Sequence[Choice], import_dirs: Sequence[str]) -> None:
+    """Send for each model what it needs, or what is wrong with its settings. Nothing is downloaded, no model
+    is built."""
     for choice in choices:
         try:
-            described.append(_model_facts(send, choice, False, import_dirs))
+            send(_model_facts(choice, False, import_dirs))
         except XbenchError as error:
-            described.append(error)
+            send(error)
         except MemoryError:
             raise
         except Exception as error:  # a plugin's hooks may raise anything
-            reason = f"model '{choice.name}' is broken: {type(error).__name__}: {error}"
-            described.append(XbenchError(reason))
-    return described
+            send(XbenchError(f"model '{choice.name}' is broken: {type(error).__name__}: {error}"))
 
 
-def try_models(
-    send: Send, models: Sequence[tuple[Choice, int]], import_dirs: Sequence[str]
-) -> list[XbenchError | bool]:
+def try_models(send: Send, models: Sequence[tuple[Choice, int]], import_dirs: Sequence[str]) -> None:
     """Build each model, for a number of classes: that is when it checks its settings and reads its files.
-
-    Returns:
-        For each what it objects to, or whether a part of it is frozen. Other failures are those of its cells.
+    Send what it objects to, or whether a part of it is frozen; other failures are those of its cells.
 
     Raises:
         MemoryError, RuntimeError: there is too little memory for one of them.
     """
-    found: list[XbenchError | bool] = []
     for choice, classes in models:
         model = None  # two need not fit at once
         spec: ModelSpec = registry.load("model", choice.name, import_dirs)
         try:
             model = spec.load_factory()(classes, **choice.params)
-            found.append(not all(p.requires_grad for p in model.parameters()))
+            send(not all(p.requires_grad for p in model.parameters()))
         except XbenchError as error:
-            found.append(error)
+            send(error)
         except Exception as error:
             if exhaustion(evidence_of(error)):
                 raise
-            found.append(True)
-    return found
+            send(True)
 
 
 def fetch_weights(send: Send, choice: Choice, import_dirs: Sequence[str]) -> ModelFacts:
     """Download what a model reads; sends (name, done bytes, total bytes)."""
-    return _model_facts(send, choice, True, import_dirs)
+    return _model_facts(choice, True, import_dirs, lambda *progress: send(progress))
 
 
-def _model_facts(send: Send, choice: Choice, may_download: bool, import_dirs: Sequence[str]) -> ModelFacts:
+def _model_facts(
+    choice: Choice,
+    may_download: bool,
+    import_dirs: Sequence[str],
+    progress: Callable[..., None] = lambda *progress: None,
+) -> ModelFacts:
     spec: ModelSpec = registry.load("model", choice.name, import_dirs)
     settings = {**settings_of(spec).defaults, **choice.params}
     obtain, weights, missing = spec.load_obtain(), "", ""
     if obtain is not None:
         try:
-            weights = obtain(settings, may_download, lambda *progress: send(progress))
+            weights = obtain(settings, may_download, progress)
             if not isinstance(weights, str):
                 raise XbenchError(f"model '{choice.name}' is broken: its `obtain` gives {weights!r}, no text")
         except WeightsNotFound as error:
@@ -177,15 +172,11 @@ def _model_facts(send: Send, choice: Choice, may_download: bool, import_dirs: Se
     return ModelFacts(spec.input_shape, spec.stand_in(settings), weights, missing, untrained, files=files)
 
 
-def try_optimizers(send: Send, choices: Sequence[Choice], import_dirs: Sequence[str]) -> list[str | None]:
+def try_optimizers(send: Send, choices: Sequence[Choice], import_dirs: Sequence[str]) -> None:
     """Build each optimizer on a small matrix and take a step: that is when it checks its hyperparameters.
-
-    Returns:
-        For each what it objects to, or None.
-    """
+    Send what it objects to, or None."""
     import torch
 
-    complaints: list[str | None] = []
     for choice in choices:
         spec: OptimizerSpec = registry.load("optimizer", choice.name, import_dirs)
         try:
@@ -193,14 +184,13 @@ def try_optimizers(send: Send, choices: Sequence[Choice], import_dirs: Sequence[
             optimizer = spec.load_factory()([parameter], **choice.params)
             if spec.gradients != "sparse":
                 _take_a_step(optimizer, parameter)
-            complaints.append(None)
+            send(None)
         except MemoryError:
             raise
         except _Enough:
-            complaints.append(None)
+            send(None)
         except Exception as error:  # plugins may object in any way
-            complaints.append(f"optimizer '{choice.name}': {str(error) or type(error).__name__}")
-    return complaints
+            send(f"optimizer '{choice.name}': {str(error) or type(error).__name__}")
 
 
 class _Enough(Exception):

@@ -18,7 +18,7 @@ from xbench.execution.inspection import (
     try_models,
     try_optimizers,
 )
-from xbench.isolation.run import call_in_child
+from xbench.isolation.run import Patience, call_in_child
 from xbench.memory.limits import can_limit_host_memory
 from xbench.memory.machine import Bound, binding, with_memory_limit
 from xbench.suite.grid import Cell, DatasetChoice, Expansion, expand, references
@@ -28,6 +28,9 @@ from xbench.training.settings import Choice
 from xbench.units import parse_duration, parse_limit
 
 _GRAIN_BYTES = 256 << 20
+
+# A trial step takes milliseconds, the import of a plugin before it seconds.
+_TRIAL_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class PlannedRun:
         memory_bound: what limits the memory of each cell's process: the suite's `memory_limit`, or the
             machine where that has less.
         default_histories: `history_size` of the optimizers that have one, by name.
+        untried: a sentence on each optimizer and model that could not be tried.
     """
 
     suite: Suite
@@ -65,6 +69,7 @@ class PlannedRun:
     models: list[ModelFacts]
     memory_bound: Bound
     default_histories: dict[str, int]
+    untried: tuple[str, ...]
     import_dirs: tuple[str, ...]
 
     @property
@@ -115,11 +120,11 @@ def plan_run(suite: Suite, import_dirs: Sequence[str] = ()) -> PlannedRun:
     known = ask(describe_components, references(suite), import_dirs)
     expansion = expand(suite, known)
     problems = suite.problems
-    _check_optimizers(expansion, import_dirs, problems)
+    untried = _check_optimizers(expansion, import_dirs, problems)
     resolved = _resolve_datasets(expansion, import_dirs, problems)
     models = _describe_models(expansion, import_dirs, problems)
     _check_fit(expansion.cells, resolved, models, problems)
-    _check_models(expansion.cells, resolved, models, import_dirs, problems)
+    untried += _check_models(expansion.cells, resolved, models, import_dirs, problems)
     problems.raise_if_any()
     return PlannedRun(
         suite=suite,
@@ -133,18 +138,25 @@ def plan_run(suite: Suite, import_dirs: Sequence[str] = ()) -> PlannedRun:
             for (kind, name), settings in known.items()
             if kind == "optimizer" and "history_size" in getattr(settings, "defaults", {})
         },
+        untried=untried,
         import_dirs=tuple(import_dirs),
     )
 
 
-def _check_optimizers(expansion: Expansion, import_dirs: Sequence[str], problems: Problems) -> None:
+def _check_optimizers(
+    expansion: Expansion, import_dirs: Sequence[str], problems: Problems
+) -> tuple[str, ...]:
+    """What an optimizer objects to is a mistake of the suite. That it dies or hangs is for its cells to show,
+    while those of others go on: a sentence on each that does is returned."""
     choices = [choice for choice, _ in expansion.optimizers]
-    complaints = ask_each(try_optimizers, choices, import_dirs)
+    complaints = ask_each(try_optimizers, choices, import_dirs, patience=Patience(silence_s=_TRIAL_S))
+    untried = []
     for (choice, path), complaint in zip(expansion.optimizers, complaints, strict=True):
         if isinstance(complaint, NoAnswer):
-            complaint = f"optimizer '{choice.name}' cannot be tried: {complaint.message}"
-        if complaint is not None:
+            untried.append(f"optimizer '{choice.name}' took no trial step: {complaint.message}")
+        elif complaint is not None:
             problems.add(path, complaint)
+    return tuple(untried)
 
 
 def _resolve_datasets(
@@ -228,8 +240,13 @@ def _check_models(
     models: dict[str, ModelFacts],
     import_dirs: Sequence[str],
     problems: Problems,
-) -> None:
-    """Build each model once; as one that needs no files where its own are yet to be fetched."""
+) -> tuple[str, ...]:
+    """Build each model once; as one that needs no files where its own are yet to be fetched.
+
+    Returns:
+        A sentence on each that dies or hangs, for other reasons than memory.
+    """
+    untried = []
     tried: dict[str, tuple[Choice, int]] = {}
     for cell in cells:
         facts, data = models.get(repr(cell.model)), resolved.get(_key(cell.dataset))
@@ -241,14 +258,17 @@ def _check_models(
     for cell in cells:
         outcome = found.pop(repr((*cell.path[:2], cell.model)), None)
         if isinstance(outcome, NoAnswer):
+            message = f"model '{cell.model.name}' cannot be built: {outcome.message}"
+            if not outcome.out_of_memory:
+                untried.append(message)
             # What is meant to run out of memory may do so as soon as its model is built.
-            if not (outcome.out_of_memory and cell.expect == "oom"):
-                message = f"model '{cell.model.name}' cannot be built: {outcome.message}"
+            elif cell.expect != "oom":
                 problems.add((*cell.path[:2], "model"), message, outcome.hint)
         elif isinstance(outcome, XbenchError):
             problems.add((*cell.path[:2], "model"), outcome.message, outcome.hint)
         elif outcome is not None:
             models[repr(cell.model)] = replace(models[repr(cell.model)], is_frozen=outcome)
+    return tuple(untried)
 
 
 def _key(dataset: DatasetChoice) -> str:

@@ -64,7 +64,7 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer, fresh: bool = 
     jobs = [known.get(_place(job), job) for job in jobs]
     try:
         cells = [job.planned for job in jobs]
-        run = _describe(plan, cells, [*_warnings(plan, decoded), *history.damaged])
+        run = _describe(plan, cells, _warnings(plan, decoded))
         run = run.model_copy(update={"request": request, "fresh": fresh})
         folder = _open(run, plan.suite.text, history, results, observer)
         earlier = history.records if folder == history.same else {}
@@ -94,7 +94,7 @@ def _open(run: RunRecord, text: str, history: History, results: Path, observer: 
     else:
         folder = RunFolder.create(results, text, run)
     history.take_over(run.cells, folder)
-    observer.run_started(folder.path, run.cells, run.warnings)
+    observer.run_started(folder.path, run.cells, [*run.warnings, *history.damaged])
     settled = history.settled(run.cells)
     if settled:
         observer.cells_kept(len(settled), len({cell.cell_id for cell in run.cells}))
@@ -223,7 +223,7 @@ def _experiments(plan: PlannedRun) -> list[ExperimentRecord]:
 
 
 def _warnings(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[str]:
-    warnings = [data.warning for data in plan.data if data.warning]
+    warnings = [*plan.untried, *(data.warning for data in plan.data if data.warning)]
     machine = binding(plan.machine.memory_bounds)
     for asked in dict.fromkeys([plan.suite.header.memory_limit, *(cell.memory_limit for cell in plan.cells)]):
         if asked is not None and parse_limit(asked, machine.limit_bytes) > machine.limit_bytes:

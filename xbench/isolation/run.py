@@ -37,11 +37,13 @@ class Patience:
 
     Attributes:
         timeout_s: in all; None for ever.
+        silence_s: while it says nothing; None for ever.
         hangs_after_s: while it says nothing and takes no processor time; None for ever, as for one that may
             wait for another process.
     """
 
     timeout_s: float | None = None
+    silence_s: float | None = None
     hangs_after_s: float | None = HANGS_AFTER_S
 
 
@@ -198,6 +200,7 @@ class _Listener:
     patience: Patience
     interrupts: Interrupts | None
     started: float = field(default_factory=time.monotonic)
+    last_heard: float = field(default_factory=time.monotonic)
 
     def listen(self) -> Final | None:
         """The final message; None if the child ended without it."""
@@ -226,15 +229,16 @@ class _Listener:
                 return final
             if has_ended or self.inbox.has_closed:
                 return None
-            timeout_s = self.patience.timeout_s
-            if timeout_s is not None and time.monotonic() - self.started >= timeout_s:
-                return "timeout", f"it did not end within {format_seconds(timeout_s)}"
+            for allowed_s, since, failing in self._allowances():
+                if time.monotonic() - since >= allowed_s:
+                    return "timeout", f"it {failing} {format_seconds(allowed_s)}"
             if watch is not None and watch.has_hung():
                 silent = format_seconds(hangs_after_s)
                 return "timeout", f"it hung: for {silent} it said nothing and took no processor time"
 
     def _pass_on(self) -> Final | None:
         """Hand out the messages that have come whole, up to the final one."""
+        self.last_heard = time.monotonic()
         while True:
             try:
                 message = self.inbox.next_message()
@@ -247,11 +251,17 @@ class _Listener:
                 return kind, content
             self.on_message(content)
 
+    def _allowances(self) -> list[tuple[float, float, str]]:
+        """What it is allowed by the clock: seconds, since when, and what it did if they are over."""
+        allowances = [
+            (self.patience.timeout_s, self.started, "did not end within"),
+            (self.patience.silence_s, self.last_heard, "said nothing for"),
+        ]
+        return [(allowed_s, *rest) for allowed_s, *rest in allowances if allowed_s is not None]
+
     def _wait_s(self, watch: HangWatch | None) -> float | None:
         """Until the next time that something is due."""
-        due = []
-        if self.patience.timeout_s is not None:
-            due.append(self.started + self.patience.timeout_s)
+        due = [since + allowed_s for allowed_s, since, _ in self._allowances()]
         if watch is not None:
             due.append(watch.next_look)
         return max(0.0, min(due) - time.monotonic()) if due else None

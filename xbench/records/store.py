@@ -192,7 +192,7 @@ _ASIDE = ".new-"
 _LEAST_FREE_BYTES = 1 << 20
 # Ten thousands of declared cells take a few megabytes.
 _MOST_RUN_BYTES = 256 << 20
-_READ_HINT = "name a folder results/SUITE/RUN-ID that `xbench run` made"
+_READ_HINT = "name another run, results/SUITE/RUN-ID; the suite's next run takes over what this one has"
 
 
 def check_writable(results: Path) -> None:
