@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 
 import pyarrow.parquet
 import pytest
@@ -25,6 +26,7 @@ batch_size = 5
 optimizer = [
   { label = "raising", name = "tiny_parts:Raising", at = 7 },
   { label = "killing", name = "tiny_parts:Killing", at = 7 },
+  { label = "dying", name = "tiny_parts:Killing", at = 1 },
   { label = "diverging", name = "tiny_parts:Diverging", at = 3 },
   { label = "greedy", name = "tiny_parts:Greedy" },
   { label = "chatty", name = "tiny_parts:Chatty" },
@@ -37,7 +39,7 @@ model = "tiny_parts:build_broken_model"
 dataset = { name = "tiny_parts:build_dataset", train = 24 }
 optimizer = { label = "hopeless", name = "sgd" }
 """
-COLUMNS = ["raising", "killing", "diverging", "greedy", "chatty", "plain"]
+COLUMNS = ["raising", "killing", "dying", "diverging", "greedy", "chatty", "plain"]
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +88,7 @@ def test_every_cell_has_its_status(by_column):
     assert {column: record["status"] for column, record in by_column.items()} == {
         "raising": "error",
         "killing": "error",
+        "dying": "error",
         "diverging": "diverged",
         "greedy": "oom",
         "chatty": "done",
@@ -99,6 +102,7 @@ def test_every_cell_has_its_status(by_column):
     [
         ("raising", "ArithmeticError: I cannot go on"),
         ("killing", "killed by SIGKILL; its last words: I am killed"),
+        ("dying", "killed by SIGKILL; its last words: I am killed"),
         ("diverging", "the loss of step 3 is nan"),
         ("hopeless", "RuntimeError: not with this model"),
         ("greedy", "tried to allocate 288230376151711744 bytes"),
@@ -108,6 +112,11 @@ def test_every_failure_has_its_reason(by_column, done, column, reason):
     assert reason in one_line(by_column[column]["reason"])
     for stream in (done.stdout, done.stderr):
         assert reason in one_line(stream)
+
+
+def test_what_cannot_be_tried_is_told_before_it_runs(done):
+    told = "warning: optimizer 'tiny_parts:Killing' took no trial step: its process failed: killed by SIGKILL"
+    assert one_line(done.stderr).count(told) == 1
 
 
 def test_what_failed_has_no_metrics(by_column):
@@ -132,6 +141,14 @@ class TestWhatIsKept:
         assert all(math.isfinite(losses[step]) for step in (1, 2))
         assert math.isnan(losses[3])
 
+    @pytest.mark.parametrize("column", ["plain", "diverging", "raising"])
+    def test_the_median_is_that_of_its_steps(self, trace, by_column, column):
+        told_ms = by_column[column]["time"]["step_ms_median"]
+        if column == "raising":
+            assert told_ms is None
+        else:
+            assert told_ms == pytest.approx(1000 * statistics.median(row["wall_s"] for row in trace(column)))
+
     def test_epochs_and_memory(self, by_column):
         for column in ("raising", "killing"):
             record = by_column[column]
@@ -154,7 +171,7 @@ class TestWhatIsKept:
 
     def test_no_empty_logs(self, folder, by_column):
         names = {path.stem for path in (folder / "logs").iterdir()}
-        talkative = ("raising", "killing", "greedy", "chatty", "hopeless")
+        talkative = ("raising", "killing", "dying", "greedy", "chatty", "hopeless")
         assert names == {by_column[column]["cell_id"] for column in talkative}
 
 

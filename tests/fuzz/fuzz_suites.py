@@ -82,7 +82,9 @@ def complaint_about(code: Any, err: str) -> str:
     return ""
 
 
-def called_here(job: Callable[..., Any], *args: Any, **_: Any) -> Any:
+def called_here(
+    job: Callable[..., Any], *args: Any, on_message: Callable[[Any], None] = lambda message: None, **_: Any
+) -> Any:
     """`run_in_child` without the child."""
     from xbench.errors import XbenchError
     from xbench.isolation.run import Ending
@@ -90,7 +92,7 @@ def called_here(job: Callable[..., Any], *args: Any, **_: Any) -> Any:
 
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            return Ending("returned", value=job(lambda message: None, *args))
+            return Ending("returned", value=job(on_message, *args))
     except XbenchError as error:
         return Ending("refused", error=error, reason=error.message)
     except Exception as error:
@@ -107,7 +109,7 @@ def _finished(plan: Any, observer: Any) -> None:
     for cell in plan.cells[:50]:
         plan.limit_of(cell)
         settings = CellSettings(cell.model, cell.optimizer, cell.training, cell.seed, "cpu")
-        cell_id(settings, "", plan.machine)
+        cell_id(settings, "", plan.machine, plan.import_dirs)
     if not plan.cells:
         raise AssertionError("a plan without a cell")
     raise SystemExit(0)
