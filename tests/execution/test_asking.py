@@ -1,0 +1,67 @@
+"""One component that dies or hangs when it is tried takes no other's answer with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from xbench.errors import XbenchError
+from xbench.execution.asking import NoAnswer, ask_each
+from xbench.isolation.run import Patience
+
+
+def upper(send, words):
+    for word in words:
+        if word == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif word == "raise":
+            raise ValueError("not this word")
+        elif word == "sleep":
+            time.sleep(600)
+        elif word == "work":
+            while True:
+                pass
+        elif word == "refuse":
+            raise XbenchError("no words today")
+        elif word == "hoard":
+            raise MemoryError
+        send(word.upper())
+
+
+def answers(*words: str) -> list[str | NoAnswer]:
+    return ask_each(upper, words, patience=Patience(silence_s=2.0))
+
+
+def test_each_has_its_answer():
+    assert answers("a", "b", "c") == ["A", "B", "C"]
+    assert answers() == []
+
+
+@pytest.mark.parametrize("word", ["die", "raise", "sleep", "work", "hoard"])
+def test_others_have_theirs(word):
+    first, failed, last = answers("a", word, "c")
+    assert (first, last) == ("A", "C")
+    assert isinstance(failed, NoAnswer)
+    assert failed.out_of_memory == (word == "hoard")
+
+
+@pytest.mark.parametrize(
+    ("word", "why"),
+    [("die", "killed by SIGKILL"), ("raise", "not this word"), ("sleep", "nothing for 2"), ("work", "for 2")],
+)
+def test_why_is_told(word, why):
+    (failed,) = answers(word)
+    assert why in failed.message
+
+
+def test_several_in_turn():
+    found = answers("die", "a", "raise", "die")
+    assert [isinstance(answer, NoAnswer) for answer in found] == [True, False, True, True]
+
+
+def test_what_is_refused_is_refused_whole():
+    with pytest.raises(XbenchError, match="no words today"):
+        answers("a", "refuse")
