@@ -20,7 +20,6 @@ class Cli:
 
     def __init__(self, cache: Path):
         kept = {key: value for key, value in os.environ.items() if key not in UNWANTED}
-        # One thread, as threads that wait for each other are slow where tests share the processor.
         self.environment = {**kept, "XBENCH_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"}
 
     def __call__(self, folder: Path, *args: str, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess:

@@ -63,7 +63,7 @@ class Chain:
 
     Attributes:
         tallies: by kind of fault.
-        left_by_kills: folders of sockets, and logs of processes, that killed commands could not remove.
+        left_by_kills: folders of sockets that killed commands could not remove.
     """
 
     def __init__(
@@ -265,8 +265,5 @@ def _last(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _is_left_by_a_kill(path: Path) -> bool:
-    """Whether it is a folder of multiprocessing's sockets, or the log of a process that was looking things
-    up."""
-    if path.is_dir():
-        return path.name.startswith("pymp-") and all(inside.is_socket() for inside in path.iterdir())
-    return path.name.startswith("xbench-") and path.suffix == ".stderr"
+    """Whether it is a folder of multiprocessing's sockets."""
+    return path.name.startswith("pymp-") and all(inside.is_socket() for inside in path.iterdir())
