@@ -18,6 +18,13 @@ def test_against_scipy(values):
     assert found.values == tuple(values)
 
 
+@pytest.mark.parametrize("seeds", range(2, 13))
+def test_every_number_of_seeds_against_scipy(seeds):
+    values = [0.5, 1.5] + [1.0] * (seeds - 2)
+    low, high = stats.t.interval(CONFIDENCE, seeds - 1, loc=1.0, scale=stats.sem(values))
+    assert interval(values).half_width == pytest.approx((high - low) / 2, rel=1e-9)
+
+
 def test_confidence_is_the_usual_one():
     assert CONFIDENCE == 0.95
 

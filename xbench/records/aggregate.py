@@ -9,6 +9,13 @@ from dataclasses import dataclass
 
 CONFIDENCE = 0.95
 
+# Two-sided quantiles of Student's t for 1, 2, ... degrees of freedom, as scipy gives them: its import takes
+# longer than all else that it takes to show a run of a few seeds.
+_QUANTILES = (
+    *(12.706204736174694, 4.302652729749462, 3.1824463052837078, 2.7764451051977934, 2.5705818356363146),
+    *(2.4469118511449786, 2.364624251592784, 2.306004135204166, 2.262157162798205),
+)
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -33,8 +40,13 @@ def interval(values: Sequence[float]) -> Interval:
         mean, deviation = math.nan, None
     if deviation is None:
         return Interval(mean, None, tuple(values))
-    from scipy.special import stdtrit  # the t quantile; scipy.stats would take a second to import
-
-    quantile = float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2))
-    half_width = quantile * deviation / math.sqrt(len(values))
+    half_width = _quantile(len(values) - 1) * deviation / math.sqrt(len(values))
     return Interval(mean, half_width, tuple(values))
+
+
+def _quantile(freedom: int) -> float:
+    if freedom <= len(_QUANTILES):
+        return _QUANTILES[freedom - 1]
+    from scipy.special import stdtrit  # scipy.stats would take a second to import
+
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
