@@ -62,7 +62,7 @@ def main() -> int:
                 setattr(total, key, getattr(total, key) + value)
         console.print(_table(tallies))
     console.print(f"{injected} faults in {number} chains, {time.monotonic() - began:.0f} s")
-    console.print(f"{left_by_kills} folders of sockets and logs were left by commands that were killed")
+    console.print(f"{left_by_kills} folders of sockets were left by commands that were killed")
     found = [text for tally in tallies.values() for text in (*tally.wrong, *tally.problems)]
     for text in found:
         console.print(text, markup=False, highlight=False)
