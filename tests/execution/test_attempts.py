@@ -40,7 +40,14 @@ def tried(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("earlier", "attempt", "gives_back"),
-    [(None, 1, False), (("error", 1), 2, False), (("oom", 1), 2, True), (("oom", 3), 4, True)],
+    [
+        (None, 1, False),
+        (("error", 1), 2, False),
+        (("oom", 1), 2, True),
+        (("oom", 3), 4, True),
+        (("skipped", 1), 1, False),
+        (("skipped", 3), 3, False),
+    ],
 )
 def test_attempts_go_on_where_they_were(tiny_data, tried, earlier, attempt, gives_back):
     before = record("x", *earlier) if earlier else None

@@ -42,7 +42,7 @@ class TestSame:
         assert history == History()
         assert not history.declares([])
         assert not history.is_settled("a")
-        assert history.attempts("a") == 0
+        assert history.next_attempt("a") == 1
 
     def test_the_latest_of_the_same_words(self, tmp_path):
         first, second = (run_of(tmp_path, suite_of(), CELLS) for _ in range(2))
@@ -92,7 +92,7 @@ class TestSame:
         tries = [record("a", "error", attempt) for attempt in (1, 2)]
         run_of(tmp_path, suite_of(), CELLS, *tries, record("b"))
         history = History.of(tmp_path, suite_of())
-        assert (history.attempts("a"), history.attempts("b"), history.attempts("c")) == (2, 1, 0)
+        assert [history.next_attempt(cell) for cell in "abc"] == [3, 2, 1]
         assert [history.is_settled(cell_id) for cell_id in "abc"] == [False, True, False]
 
     def test_declares_the_very_cells(self, tmp_path):

@@ -40,7 +40,8 @@ MOST_BYTES = 3 << 30
 _NAME = "suite.toml"
 # A mistake says in which line it is, or in which argument.
 _TOLD = re.compile(
-    r"error: (suite\.toml:(\d+(:| \(with --)| and more)|--[a-z]|suite\.toml: (larger|not valid TOML))|  hint: "
+    r"error: (suite\.toml:(\d+(:| \(with --)| and more)|--[a-z]|suite\.toml: (larger|not valid TOML))"
+    r"|  hint: "
 )
 
 

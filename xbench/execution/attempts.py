@@ -36,7 +36,7 @@ def run_job(
     """
     planned = job.planned
     observer.cell_started(planned)
-    attempt = earlier.attempt + 1 if earlier else 1
+    attempt = earlier.next_attempt if earlier else 1
     if earlier is not None and earlier.status == "oom":
         job = replace(job, gives_back=True)  # what was done without may not be what did not fit
     record = _pass_over(job, attempt, failures, folder)

@@ -78,9 +78,9 @@ class History:
         own = {cell_id for cell_id in ids if self.is_settled(cell_id)} if self.declares(cells) else set()
         return own | (ids & self._done.keys())
 
-    def attempts(self, cell_id: str) -> int:
-        """How often a cell of that run was tried."""
-        return self.records[cell_id].attempt if cell_id in self.records else 0
+    def next_attempt(self, cell_id: str) -> int:
+        """The number of the next attempt at a cell of that run."""
+        return self.records[cell_id].next_attempt if cell_id in self.records else 1
 
     def with_leftovers(self) -> list[str]:
         """Cells of that run that ended as they should, in a process that was killed right afterwards."""
@@ -102,7 +102,7 @@ class History:
             if cell_id in self._done:
                 other, record = self._done[cell_id]
                 named = {"experiment": cell.experiment, "column": cell.column}
-                attempt = self.attempts(cell_id) + 1 if goes_on else 1
+                attempt = self.next_attempt(cell_id) if goes_on else 1
                 folder.adopt(record.model_copy(update=named), other, attempt)
                 continue
             ours = folder.checkpoint_folder(cell_id)

@@ -228,6 +228,11 @@ class CellRecord(Record):
     ended_at: str
 
     @property
+    def next_attempt(self) -> int:
+        """The number of the attempt that follows this one; to be skipped is none."""
+        return self.attempt + (self.status != "skipped")
+
+    @property
     def is_failure(self) -> bool:
         """Whether it did not end as it should; a cell that is meant to run out of memory must."""
         return self.status != self.expect if self.expect else self.status in FAILED
