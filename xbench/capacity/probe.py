@@ -177,8 +177,8 @@ def _measure(
 
     step = workload.prepare()
     step(bounds.lowest)  # libraries load what they load at first use
-    release_all(device)
     calibrate_host_limit_again()
+    release_all(device)
     meter = peak_meter(device)
     ascending: list[Trial] = []
     value = size if size is not None else next_slope_size(ascending, bounds)

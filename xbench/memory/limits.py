@@ -69,6 +69,9 @@ def calibrate_host_limit_again() -> None:
     """Once libraries have loaded what they load at first use: their files are resident now, which
     `RLIMIT_DATA` does not count, and by tens of megabytes would let the process pass its limit.
 
+    Call this before freed memory is given back: the holes that this leaves in the heap are filled again
+    without being counted.
+
     Raises:
         MemoryError: the process is larger than its limit already.
     """

@@ -207,8 +207,8 @@ def warm_up(trainer: Trainer) -> None:
     trainer.objective.summed(model(images), labels).backward()
     model.zero_grad()
     set_training(model)
-    release_free_memory()
     calibrate_host_limit_again()
+    release_free_memory()
 
 
 def _memory_before(trainer: Trainer, spec: OptimizerSpec) -> MemoryRecord:
