@@ -1,4 +1,4 @@
-"""The fork server: a process that has imported torch and torchvision and done nothing else.
+"""The fork server: a process that has imported torch and torchvision and done nothing else (see `preload`).
 
 Its children start in hundredths of a second. Its hygiene matters: a tensor operation there would start
 OpenMP's threads, which a fork does not copy, and the children would hang on their first parallel operation;
@@ -28,7 +28,7 @@ def server_context() -> ForkServerContext:
     for name, value in FAST_SETTINGS.items():
         os.environ.setdefault(name, value)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torchvision"])
+    context.set_forkserver_preload(["xbench.isolation.preload"])
     return context
 
 
