@@ -104,6 +104,29 @@ class TestWords:
         assert run_in_child(jobs.fail_with_odd_notes).reason == "ValueError: noted; 1; \\ud800"
 
 
+LOST = """
+import os, sys
+from multiprocessing import forkserver
+from xbench.isolation.server import start_server
+
+if __name__ == "__main__":
+    start_server()
+    heard, told = forkserver.connect_to_new_process([])
+    forkserver.read_signed(heard)  # it has begun
+    os.write(told, sys.argv[1].encode())
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("told", ["", "(I1\nI2"], ids=["nothing", "half of it"])
+def test_a_child_that_was_not_told_what_to_do_says_nothing(told):
+    """As after a kill or an interrupt in that moment."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOST, told], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("", "")  # heard until the server and the child have ended, too
+
+
 class TestFiles:
     def test_are_none_even_while_it_runs(self, tmp_path, monkeypatch):
         call_in_child(jobs.echo, 1)  # the server has a folder of its own

@@ -9,6 +9,9 @@ memory.
 from __future__ import annotations
 
 import gc
+import pickle
+import sys
+from types import TracebackType
 
 gc.disable()
 
@@ -18,3 +21,12 @@ import torchvision  # noqa: E402, F401
 
 gc.freeze()
 gc.enable()
+
+
+def _report(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Say nothing of a child whose parent was interrupted or killed before it had told what there is to do."""
+    if not issubclass(kind, EOFError | pickle.UnpicklingError):
+        sys.__excepthook__(kind, error, traceback)
+
+
+sys.excepthook = _report
