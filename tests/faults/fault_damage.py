@@ -23,9 +23,16 @@ class Damage:
     files: Callable[[Scene], list[Path]]
     hurt: Callable[[bytes, Random], bytes]
 
+    def found(self, scene: Scene) -> list[Path]:
+        """The files that are there to be damaged. A run may be at work among them."""
+        try:
+            return sorted(path for path in self.files(scene) if path.is_file() and path.stat().st_size)
+        except FileNotFoundError:
+            return []
+
     def do(self, scene: Scene, random: Random) -> Path | None:
         """Damage a file, and name it; None if there is none."""
-        files = sorted(path for path in self.files(scene) if path.is_file() and path.stat().st_size)
+        files = self.found(scene)
         if not files:
             return None
         path = random.choice(files)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -219,17 +220,21 @@ def state_of(results: Path) -> frozenset[tuple[str, int]]:
     return frozenset(found)
 
 
-def wait_for_change(scene: Scene, started: Started, number: int) -> bool:
-    """Until something has appeared, gone or grown among the results so many times.
+def wait_until(is_so: Callable[[], object], started: Started) -> None:
+    """Until something is so, or the command has ended."""
+    deadline = time.monotonic() + _WAIT_S
+    while not is_so() and started.is_alive and time.monotonic() < deadline:
+        time.sleep(0.001)
 
-    Returns:
-        Whether the command still lives.
-    """
-    seen, deadline = state_of(scene.results), time.monotonic() + _WAIT_S
-    while number and started.is_alive and time.monotonic() < deadline:
-        now = state_of(scene.results)
-        if now != seen:
-            seen, number = now, number - 1
-        elif number:
-            time.sleep(0.001)
-    return started.is_alive
+
+def wait_for_change(scene: Scene, started: Started, number: int) -> None:
+    """Until something has appeared, gone or grown among the results so many times."""
+    seen, changes = state_of(scene.results), 0
+
+    def has_changed() -> bool:
+        nonlocal seen, changes
+        before, seen = seen, state_of(scene.results)
+        changes += seen != before
+        return changes >= number
+
+    wait_until(has_changed, started)

@@ -7,21 +7,31 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import psutil
-from fault_scene import Ended, Scene, Started, wait_for_change
+from fault_scene import Ended, Scene, Started, wait_for_change, wait_until
 
 INTERRUPTED, KILLED = 130, -signal.SIGKILL
 FINISHED = (0, 1)
 
 # The command's first seconds have no changes among the results by which an instant could be told.
-_START_S = 4.0
+_START_S = 2.5
 
 
 class NotRefused(Exception):
     """A second run was let in beside a first."""
+
+
+def _at_some_instant(scene: Scene, started: Started, random: Random) -> None:
+    """While it starts, or among the changes that are made by one that has."""
+    if random.random() < 0.4:
+        time.sleep(random.uniform(0.0, _START_S))
+    else:
+        # Most are the few changes that a record or a checkpoint is made of.
+        wait_for_change(scene, started, random.randint(1, 30))
+        time.sleep(random.choice([0.0, 0.0, random.uniform(0.0, 0.3)]))
 
 
 @dataclass(frozen=True)
@@ -32,15 +42,17 @@ class Live:
         act: does it; False if there was nothing to do it to.
         exits: the exit codes that may follow.
         attempts: whether a cell may have failed of it.
+        wait: until it is to happen.
     """
 
     name: str
     act: Callable[[Scene, Started, Random], bool]
     exits: tuple[int, ...]
     attempts: bool = False
+    wait: Callable[[Scene, Started, Random], None] = _at_some_instant
 
     def meet(self, scene: Scene, random: Random) -> tuple[bool, Ended, tuple[int, ...]]:
-        """Start a run, let it happen at some instant, and wait for the end.
+        """Start a run, let it happen, and wait for the end.
 
         Returns:
             Whether it happened, how the command ended, and with which exit codes it might.
@@ -48,12 +60,7 @@ class Live:
         started = scene.start()
         while self.exits != (KILLED,) and started.is_alive and not started.heeds_signals():
             time.sleep(0.01)
-        if random.random() < 0.4:
-            time.sleep(random.uniform(0.0, _START_S))
-        else:
-            # Most are the few changes that a record or a checkpoint is made of.
-            wait_for_change(scene, started, random.randint(1, 30))
-            time.sleep(random.choice([0.0, 0.0, random.uniform(0.0, 0.3)]))
+        self.wait(scene, started, random)
         try:
             happened = started.is_alive and self.act(scene, started, random)
         finally:
@@ -143,6 +150,13 @@ def _second_run(scene: Scene, started: Started, random: Random) -> bool:
 # A signal that comes when the interpreter has put its handlers away, at its very end, has its own effect.
 
 KILL = Live("SIGKILL of the command", _kill, (KILLED,))
+
+
+def kill_once(is_so: Callable[[Scene], object]) -> Live:
+    """A kill of the command as soon as something is so."""
+    return replace(KILL, wait=lambda scene, started, random: wait_until(lambda: is_so(scene), started))
+
+
 LIVE = (
     KILL,
     Live("SIGKILL of its group", _kill_group, (KILLED,)),

@@ -8,12 +8,11 @@ import shutil
 import pytest
 from fault_chain import Chain, undisturbed
 from fault_checks import place_of, wrong_cells
-from fault_damage import DAMAGE
+from fault_damage import DAMAGE, Damage
 from fault_scene import Scene, lines_of
 from fault_suites import PLUGINS
-from faults import HINDERED, LIVE
+from faults import HINDERED, LIVE, kill_once
 
-# A kill that leaves something half done goes before what must find it.
 SAMPLE = (
     "a second run",
     "SIGKILL of the command",
@@ -21,15 +20,16 @@ SAMPLE = (
     "SIGINT",
     "a checkpoint flipped",
     "SIGKILL of its group",
-    "SIGKILL of the fork server",
+    "SIGKILL of a worker",
     "a trace flipped",
     "garbage in records",
     "SIGTERM",
     "results not writable",
     "run.json cut",
-    "SIGKILL of a worker",
-    "a trace cut",
 )
+
+# How often a fault may come too late, for a command that has ended.
+MOST_TRIES = 5
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +38,18 @@ def chain() -> Chain:
     chain = Chain(4, undisturbed())
     try:
         for name in SAMPLE:
-            chain.meet(by_name[name])
+            let_happen(by_name[name], chain)
     finally:
         chain.finish()
     return chain
+
+
+def let_happen(fault, chain) -> None:
+    for _ in range(MOST_TRIES):
+        if chain.meet(fault):
+            return
+        if isinstance(fault, Damage):
+            chain.meet(kill_once(fault.found))  # then there is something to damage
 
 
 def test_nothing_is_lost_or_left(chain):
@@ -49,7 +57,7 @@ def test_nothing_is_lost_or_left(chain):
 
 
 def test_faults_happened_in_runs_that_came_to_their_end(chain):
-    assert sum(tally.injected for tally in chain.tallies.values()) >= len(SAMPLE) - 3
+    assert set(SAMPLE) <= {name for name, tally in chain.tallies.items() if tally.injected}
     assert all(tally.right == tally.declared for tally in chain.tallies.values())
     assert any(tally.declared for tally in chain.tallies.values())
 
