@@ -175,7 +175,15 @@ class TestTable:
     def done(cls, own_xbench, folder, allow_user_code):
         """Where the real data is absent, and nothing fits."""
         model = ["--model", "probed_parts:build_wide", *allow_user_code, "--memory-limit", "5MB"]
-        data = ["--set", "dataset.root=nowhere", "--set", "dataset.image_size=16", "--axis", "micro-batch"]
+        stand_in = '{ name = "synthetic-xray", train = 40, test = 10, image_size = 16 }'
+        data = [
+            "--set",
+            "dataset.root=nowhere",
+            "--set",
+            f"dataset.fallback={stand_in}",
+            "--axis",
+            "micro-batch",
+        ]
         return own_xbench(folder, "probe-capacity", "--optimizer", "sgd", *model, *data)
 
     def test_says_what_limits(self, done):
