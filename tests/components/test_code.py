@@ -66,6 +66,12 @@ class TestUserCode:
         (folder / name).write_text("another = 1\n")
         assert stamp(folder) == before
 
+    def test_what_it_names_in_a_text(self, folder):
+        write(folder, {"mine.py": 'SPEC = dict(factory="alone:build")\n'})
+        before = stamp(folder)
+        (folder / "alone.py").write_text("another = 1\n")
+        assert stamp(folder) != before
+
     def test_a_module_that_was_missing(self, folder):
         write(folder, {"mine.py": "try:\n    import later\nexcept ImportError:\n    later = None\n"})
         before = stamp(folder)
@@ -138,6 +144,23 @@ class TestPackages:
         before = stamp_of("plugged.inner")
         (tmp_path / name).write_text("a = 2\n")
         assert before != stamp_of("plugged.inner") != ""
+
+    @pytest.mark.parametrize(
+        ("text", "beside"),
+        [
+            ("import elsewhere", "elsewhere.py"),
+            ("import elsewhere", "deep.py"),
+            ('SPEC = dict(factory="elsewhere:Lion")', "deep.py"),
+            ("from part import Lion", "part.py"),
+        ],
+    )
+    def test_so_does_what_it_needs_from_beside_it(self, stamp_of, tmp_path, text, beside):
+        """At one remove, too, named in a text, or by a name that a file of its own has."""
+        write(tmp_path, {"plugged/__init__.py": text, "elsewhere.py": "import deep\n", "part.py": "a = 1\n"})
+        write(tmp_path, {"deep.py": "c = 1\n"})
+        before = stamp_of("plugged")
+        (tmp_path / beside).write_text("import deep\nc = 2\n")
+        assert stamp_of("plugged") != before
 
     def test_what_is_no_code_does_not(self, stamp_of, tmp_path):
         before = stamp_of("plugged")

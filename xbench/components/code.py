@@ -23,8 +23,8 @@ _OF_ALL = frozenset({"xbench", "torch", "torchvision", "numpy"})
 
 @cache
 def code_stamp(kind: Kind, reference: str, import_dirs: Sequence[str] = ()) -> str:
-    """Hash of the code of a component and of what it imports, as far as its files tell; "" for what is built
-    in.
+    """Hash of the code of a component and of all that it imports, or names as `"module:attribute"`, as far as
+    its files tell; "" for what is built in.
 
     Args:
         import_dirs: a tuple of the folders that `module:attribute` may be imported from.
@@ -32,21 +32,28 @@ def code_stamp(kind: Kind, reference: str, import_dirs: Sequence[str] = ()) -> s
     # Rarely needed, and takes long to import.
     from xbench.components.imports import files_behind, imported_names
 
+    folders: list[str] = []
     if ":" in reference:
-        files = set(files_behind(reference.partition(":")[0], [*import_dirs, *_in_place_folders()]))
+        folders = [*import_dirs, *_in_place_folders()]
+        files = set(files_behind(reference.partition(":")[0], folders))
+        own = {_top_level_name(file, folders) for file in files}
     else:
         registration = find(kind, reference)
         modules = [claim.module for claim in registration.claims] if registration else []
-        packages = {module.partition(".")[0] for module in modules} - _OF_ALL
-        files = {file for package in packages for file in _files_of(package)}
-    own = {file.stem for file in files} | {file.parent.name for file in files}
+        own = {module.partition(".")[0] for module in modules} - _OF_ALL
+        files = {file for package in own for file in _files_of(package)}
+    known = own | _OF_ALL | sys.stdlib_module_names
     versions: set[str] = set()
-    for name in imported_names(files) - own - _OF_ALL - sys.stdlib_module_names:
-        files.update(_files_of(name))
-        versions.update(f"{dist} {version(dist)}" for dist in packages_distributions().get(name, ()))
-    ours = Path(__file__).parents[1]
-    counted = (file for file in files if not _is_installed(file) and not file.is_relative_to(ours))
-    return _hash_of(counted, versions)
+    unread = files
+    while unread:  # of what is installed the version stands for what it imports, too
+        names = imported_names(unread) - known
+        known |= names
+        imported = {file for name in names for file in (*files_behind(name, folders), *_files_of(name))}
+        unread = set(filter(_is_in_place, imported)) - files
+        files |= unread
+        for name in names:
+            versions.update(f"{dist} {version(dist)}" for dist in packages_distributions().get(name, ()))
+    return _hash_of(filter(_is_in_place, files), versions)
 
 
 @cache
@@ -62,6 +69,17 @@ def _is_installed(path: Path) -> bool:
     """Whether a file or folder is as an installer has put it; else it may be edited (`pip install -e`)."""
     places = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
     return any(path.is_relative_to(place) for place in places)
+
+
+def _is_in_place(file: Path) -> bool:
+    """Whether it is what it was only as long as its content is. Of xbench itself `own_stamp` tells that."""
+    return not _is_installed(file) and not file.is_relative_to(Path(__file__).parents[1])
+
+
+def _top_level_name(file: Path, folders: Iterable[str]) -> str:
+    """What an import of a module calls it, or the package that it is in."""
+    parts = (file.relative_to(folder).parts for folder in folders if file.is_relative_to(folder))
+    return Path(next(parts)[0]).stem
 
 
 def _in_place_folders() -> list[str]:

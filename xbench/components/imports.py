@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Sequence
 from importlib.machinery import PathFinder
 from modulefinder import Module, ModuleFinder
 from pathlib import Path
 from typing import Any
+
+_REFERENCE = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*(\.\w+)*", re.ASCII)
 
 _PACKAGE = 5  # as `modulefinder` calls a folder
 
@@ -25,7 +28,8 @@ def files_behind(module: str, import_dirs: Sequence[str]) -> list[Path]:
 
 
 def imported_names(files: Iterable[Path]) -> set[str]:
-    """The top-level names of all that files import, wherever in them they do."""
+    """The top-level names of all that files import, wherever in them they do. A text of the form
+    `"module:attribute"` is an import, too: so a spec may name its factory."""
     names: set[str] = set()
     for file in files:
         try:
@@ -37,7 +41,13 @@ def imported_names(files: Iterable[Path]) -> set[str]:
                 names.update(alias.name for alias in statement.names)
             elif isinstance(statement, ast.ImportFrom) and statement.level == 0:
                 names.add(statement.module)
+            elif isinstance(statement, ast.Constant) and _is_reference(statement.value):
+                names.add(statement.value.partition(":")[0])
     return {name.partition(".")[0] for name in names}
+
+
+def _is_reference(value: Any) -> bool:
+    return isinstance(value, str) and _REFERENCE.fullmatch(value) is not None
 
 
 class _Finder(ModuleFinder):

@@ -24,7 +24,7 @@ gc.enable()
 
 
 def _report(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Say nothing of a child whose parent was interrupted or killed before it had told what there is to do."""
+    """Say nothing of a child whose parent was interrupted or killed before it had said what is to be done."""
     if not issubclass(kind, EOFError | pickle.UnpicklingError):
         sys.__excepthook__(kind, error, traceback)
 
