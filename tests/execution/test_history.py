@@ -103,6 +103,25 @@ class TestSame:
             assert not history.declares(others)
 
 
+class TestLeftovers:
+    def test_of_what_has_ended(self, tmp_path):
+        folder = run_of(tmp_path, suite_of(), CELLS, record("a"), record("b", "error"))
+        for cell_id in "ab":
+            folder.checkpoint_folder(cell_id).mkdir(parents=True)
+        assert History.of(tmp_path, suite_of()).with_leftovers() == ["a"]
+
+    @pytest.mark.parametrize("name", ["c", "../../../../victim", "{victim}"])
+    def test_never_of_what_was_not_declared(self, tmp_path, name):
+        """They are removed."""
+        victim = tmp_path / "victim"
+        victim.mkdir()
+        folder = run_of(tmp_path, suite_of(), CELLS)
+        folder.checkpoint_folder("c").mkdir(parents=True)
+        line = record("a").model_dump(mode="json") | {"cell_id": name.format(victim=victim)}
+        (folder.path / "cells.jsonl").write_text(json.dumps(line) + "\n")
+        assert History.of(tmp_path, suite_of()).with_leftovers() == []
+
+
 class TestTakeOver:
     @pytest.fixture
     def new(self, tmp_path) -> RunFolder:

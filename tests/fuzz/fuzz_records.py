@@ -148,7 +148,9 @@ def _cell(column: str, seed: int, **fields: Any) -> CellRecord:
         "ended_at": "2026-01-31T12:01:00+00:00",
         **fields,
     }
-    return CellRecord(cell_id=f"{column}-{seed}", experiment="first", column=column, seed=seed, **values)
+    return CellRecord(
+        cell_id=f"{column.split()[0]}-{seed}", experiment="first", column=column, seed=seed, **values
+    )
 
 
 def damaged_bytes(rng: random.Random, run: bytes, cells: bytes) -> tuple[bytes, bytes]:

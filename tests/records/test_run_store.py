@@ -187,6 +187,17 @@ class TestRead:
     def test_before_any_cell_has_ended(self, folder):
         assert folder.read() == (run("a", "b", "c"), [])
 
+    @pytest.mark.parametrize(
+        "hostile", ["/etc", "../../elsewhere", "a/b", "..", "", "a\n", "a\0", "a b", "x" * 65]
+    )
+    def test_no_cell_has_a_name_that_leads_elsewhere(self, folder, hostile):
+        for cell_id in ("a", "b"):
+            folder.append(cell(cell_id))
+        edit_last_line(folder, lambda document: document.update(cell_id=hostile))
+        read_run, records = folder.read()
+        assert [record.cell_id for record in records] == ["a"]
+        assert ":2: not a record" in read_run.warnings[0]
+
     @pytest.mark.parametrize("damage", ['{"cell_id": "b", "sta', '{"cell_id": "b"}', "null", "{}", "\0\0\0"])
     def test_damaged_line_is_named_and_left_out(self, folder, damage):
         folder.append(cell("a"))

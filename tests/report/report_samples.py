@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -39,7 +40,11 @@ def cell(column: str, seed: int = 0, accuracy: float | None = None, **fields: An
         "ended_at": "2026-01-31T12:01:00.000+00:00",
         **fields,
     }
-    return CellRecord(cell_id=f"{values['experiment']}/{column}/{seed}", column=column, seed=seed, **values)
+    return CellRecord(cell_id=id_of(values["experiment"], column, seed), column=column, seed=seed, **values)
+
+
+def id_of(*place: object) -> str:
+    return hashlib.sha256(repr(place).encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def failed(column: str, status: str, reason: str, seed: int = 0, **fields: Any) -> CellRecord:
@@ -87,7 +92,9 @@ def run(
         PlannedCell(cell_id=r.cell_id, experiment=r.experiment, column=r.column, seed=r.seed) for r in records
     ]
     planned += [
-        PlannedCell(cell_id=f"{experiment}/{column}/missing", experiment=experiment, column=column, seed=0)
+        PlannedCell(
+            cell_id=id_of(experiment, column, "missing"), experiment=experiment, column=column, seed=0
+        )
         for experiment, column in missing
     ]
     values: dict[str, Any] = {

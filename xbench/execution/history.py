@@ -84,7 +84,8 @@ class History:
 
     def with_leftovers(self) -> list[str]:
         """Cells of that run that ended as they should, in a process that was killed right afterwards."""
-        ended = (record.cell_id for record in self.records.values() if not record.is_failure)
+        declared = {cell.cell_id for cell in self.run.cells}
+        ended = (r.cell_id for r in self.records.values() if r.cell_id in declared and not r.is_failure)
         return [cell_id for cell_id in ended if self.same.has_leftovers(cell_id)]
 
     def take_over(self, cells: Sequence[PlannedCell], folder: RunFolder) -> None:

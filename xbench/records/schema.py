@@ -19,6 +19,9 @@ FAILED: frozenset[Status] = frozenset(get_args(Status)) - {"done", "skipped"}
 # What tables reckon with and tools read back: no number of a thousand digits.
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
+# It names files and folders of a run: nothing that would lead out of it.
+CellId = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
+
 
 class Record(BaseModel):
     """Unknown fields of a newer xbench are kept out of the way, not refused."""
@@ -196,7 +199,7 @@ class CellRecord(Record):
     """
 
     schema_version: Whole = SCHEMA_VERSION
-    cell_id: str
+    cell_id: CellId
     attempt: Whole = 1
     experiment: str
     column: str
@@ -256,7 +259,7 @@ class ExperimentRecord(Record):
 class PlannedCell(Record):
     """A cell that the run declared, whether or not it came to be."""
 
-    cell_id: str
+    cell_id: CellId
     experiment: str
     column: str
     seed: Whole
