@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import random
+import threading
+from collections import deque
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -200,29 +204,81 @@ def test_what_torch_has_is_resumable():
     assert len(REGISTERED) >= 15
 
 
+def counters() -> dict[str, Any]:
+    """Places in which a model may count its calls."""
+    return {
+        "calls": 0,
+        "_calls": 0,
+        "array": np.zeros(1),
+        "tensor": torch.zeros(1),
+        "list": [0],
+        "deque": deque(),
+        "random": random.Random(1),
+        "generator": torch.Generator(),
+        "object": SimpleNamespace(of=SimpleNamespace(calls=0)),
+        "lock": threading.Lock(),  # nobody can tell what it holds
+    }
+
+
 class Counting(nn.Module):
-    """Counts its calls in an attribute."""
+    """Counts its calls in one of these places."""
+
+    def __init__(self, num_classes: int, where: str):
+        super().__init__()
+        self.net = Net(num_classes)
+        setattr(self, where, counters()[where])
+
+    def forward(self, images):
+        held = vars(self)
+        for name in ("calls", "_calls", "array", "tensor"):
+            if name in held:
+                setattr(self, name, held[name] + 1)
+        if "list" in held:
+            self.list[0] += 1
+        if "deque" in held:
+            self.deque.append(1)
+        if "random" in held:
+            self.random.random()
+        if "generator" in held:
+            torch.rand(1, generator=self.generator)
+        if "object" in held:
+            self.object.of.calls += 1
+        return self.net(images)
+
+
+@pytest.mark.parametrize("where", counters())
+def test_a_model_that_keeps_state_elsewhere_is_not_saved(where, tiny_data, tmp_path, monkeypatch, capsys):
+    use_model(monkeypatch, lambda num_classes: Counting(num_classes, where))
+    session = Session(cell("sgd", {}, "other"), tiny_data, tmp_path / "s", stop_after=20)
+    assert (session.result, session.checkpoint) == (None, None)
+    assert "neither a parameter nor a buffer" in capsys.readouterr().err
+
+
+class Configured(nn.Module):
+    """Holds much that stays the same, and what is saved under another name."""
 
     def __init__(self, num_classes: int):
         super().__init__()
-        self.net, self.calls = Net(num_classes), 0
+        self.net, self.scale = Net(num_classes), lambda images: images * 2
+        self.config = {"width": 8, "shape": (1, 2), "names": {"a", "b"}, "array": np.arange(3)}
+        self._weights = list(self.net.parameters())
+        self._of, self.act = SimpleNamespace(net=self.net), torch.relu
 
     def forward(self, images):
-        self.calls += 1
-        return self.net(images) * (1 + 1e-3 * self.calls)
+        return self.net(self.scale(images))
 
 
-def test_a_model_that_keeps_state_elsewhere_is_not_saved(tiny_data, tmp_path, monkeypatch, capsys):
-    load = registry.load
-    counting = ModelSpec(factory=Counting)
+def test_a_model_that_holds_what_stays_is_saved(tiny_data, tmp_path, monkeypatch):
+    use_model(monkeypatch, Configured)
+    assert Session(cell("sgd", {}, "other"), tiny_data, tmp_path / "s", stop_after=20).checkpoint is not None
+
+
+def use_model(monkeypatch, factory) -> None:
+    """Register a model as `other`."""
+    load, spec = registry.load, ModelSpec(factory=factory)
     monkeypatch.setattr(
-        registry,
-        "load",
-        lambda kind, name, dirs=(): counting if name == "counting" else load(kind, name, dirs),
+        registry, "load", lambda kind, name, dirs=(): spec if name == "other" else load(kind, name, dirs)
     )
-    session = Session(cell("sgd", {}, "counting"), tiny_data, tmp_path / "s", stop_after=20)
-    assert (session.result, session.checkpoint) == (None, None)
-    assert "neither a parameter nor a buffer" in capsys.readouterr().err
 
 
 def test_an_optimizer_that_does_not_say_so_begins_anew(tiny_data, tmp_path):
@@ -271,7 +327,7 @@ def test_nothing_in_a_checkpoint_is_run(tiny_data, tmp_path, name):
     assert not (tmp_path / "run").exists()
 
 
-def test_saved_now_and_then(tiny_data, tmp_path):
+def test_saved_now_and_then(tiny_data, tmp_path, monkeypatch):
     steps = []
 
     def hear(message):
@@ -279,6 +335,7 @@ def test_saved_now_and_then(tiny_data, tmp_path):
             steps.append(message.step)
             message.aside.rename(message.place)
 
+    monkeypatch.setattr("xbench.training.checkpoint._MOST_OF_TIME", 1e9)  # or a slow disk saves it once
     train_cell(hear, cell("sgd", {}), tiny_data, str(tmp_path), checkpoint_every_s=1e-9)
     assert len(steps) >= 2
     assert steps == sorted(set(steps))

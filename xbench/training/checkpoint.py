@@ -24,6 +24,7 @@ import torch
 from xbench.files import sync_file, sync_folder
 from xbench.memory.phases import StepPhases
 from xbench.training.events import CheckpointWritten
+from xbench.training.traits import traits
 
 if TYPE_CHECKING:
     from xbench.training.loop import Trainer
@@ -53,7 +54,7 @@ class Checkpoints:
     spent_s: float = 0.0
     _last: float = field(default_factory=time.perf_counter)
     _wait_s: float = 0.0
-    _first_traits: dict[str, str] | None = None
+    _first_traits: dict[str, object] | None = None
 
     def after_step(self, trainer: Trainer) -> None:
         """Save the run, if it is time, or it is to stop.
@@ -62,7 +63,7 @@ class Checkpoints:
             Stopped: it is to stop.
         """
         if self._first_traits is None:
-            self._first_traits = _traits(trainer.model)
+            self._first_traits = traits(trainer.model)
         is_to_stop = self.should_stop()
         if self.every_s is not None and (is_to_stop or time.perf_counter() - self._last >= self._due_s):
             self._save(trainer)
@@ -79,7 +80,7 @@ class Checkpoints:
         started = time.perf_counter()
         aside = self.folder / f".step-{trainer.progress.steps:09}"
         try:
-            if _traits(trainer.model) != self._first_traits:
+            if traits(trainer.model) != self._first_traits:
                 raise TypeError("the model keeps state that is neither a parameter nor a buffer")
             _write(trainer, aside, self.spent_s)
             trainer.send(CheckpointWritten(aside, trainer.progress.steps))
@@ -91,18 +92,6 @@ class Checkpoints:
         self.spent_s += self._last - started
         self._wait_s = (self._last - started) / _MOST_OF_TIME
         trainer.start_clock()
-
-
-def _traits(model: torch.nn.Module) -> dict[str, str]:
-    """What a model's modules hold beside parameters, buffers and modules: state that a checkpoint would lack,
-    if it changes as the model is trained."""
-    plain = (bool, int, float, str, list, tuple, dict, torch.Tensor, torch.Generator)
-    return {
-        f"{name}.{key}": str(value.get_state().sum()) if isinstance(value, torch.Generator) else repr(value)
-        for name, module in model.named_modules()
-        for key, value in vars(module).items()
-        if isinstance(value, plain) and not key.startswith("_") and key != "training"
-    }
 
 
 def _write(trainer: Trainer, folder: Path, spent_s: float) -> None:
