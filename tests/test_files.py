@@ -290,3 +290,12 @@ class TestReadRegular:
         os.mkfifo(path)
         with pytest.raises(OSError, match="not a regular file"):
             read_regular(path)
+
+
+def test_the_names_of_new_folders_reach_the_disk(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(files, "sync_folder", synced.append)
+    for _ in range(2):
+        files.make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    assert synced == [tmp_path, tmp_path / "a"]

@@ -62,6 +62,18 @@ def sync_folder(folder: Path) -> None:
             raise
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, with its parents, and see the names of those that are new to the disk.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
 def append_line(path: Path, line: bytes) -> None:
     """Add one line to a file and see it to the disk. Where that fails, nothing of the line is left.
 

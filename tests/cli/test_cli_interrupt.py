@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of a cell that cannot be saved: the second one ends it."""
+"""Ctrl-C in the middle of a cell: the second one ends it at once, as the first does if it cannot be saved."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ train_size = 20
 batch_size = 5
 optimizer = [
   { label = "first", name = "sgd" },
-  { label = "second", name = "tiny_parts:Waiting", at = 2 },
+  { label = "second", name = "tiny_parts:STUBBORN", at = 2 },
   { label = "third", name = "adam" },
 ]
 """
@@ -131,6 +131,20 @@ def test_show_tells_what_did_not_run(interrupted, xbench):
     assert "second: 0 of 1 seeds were run" in shown.stdout
     assert "third: 0 of 1 seeds were run" in shown.stdout
     assert "first: " not in shown.stdout
+
+
+def test_a_cell_that_cannot_be_saved_ends_at_the_first(xbench, tmp_path, allow_user_code):
+    (tmp_path / "suite.toml").write_text(SUITE.replace("STUBBORN", "Waiting"))
+    with xbench.start(tmp_path, "run", "suite.toml", *allow_user_code) as process:
+        try:
+            wait_for(lambda: (tmp_path / "waiting").exists() or process.poll() is not None, "it waits")
+            os.killpg(process.pid, signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert "stopping; the cell in flight begins anew the next time" in err
+    assert "Traceback" not in err
 
 
 def test_while_torch_is_imported(xbench, tmp_path, allow_user_code):

@@ -6,7 +6,10 @@ import csv
 import io
 import json
 import math
+import subprocess
+import sys
 from datetime import datetime
+from pathlib import Path
 
 import pyarrow.parquet
 import pytest
@@ -304,6 +307,23 @@ class TestTraces:
 
     def test_and_part_then(self, traces):
         assert traces["sgd", 0][1]["loss"] != traces["adam", 0][1]["loss"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk at hand")
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_results_that_nothing_takes(xbench, done, place, form):
+    with open("/dev/full", "w") as full:
+        shown = subprocess.run(
+            [sys.executable, "-m", "xbench", "show", "--format", form],
+            cwd=place,
+            env=xbench.environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert shown.returncode == 2
+    assert "error: results cannot be printed: No space left on device" in shown.stderr
+    assert "Traceback" not in shown.stderr
 
 
 class TestShow:

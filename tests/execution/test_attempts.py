@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import pytest
 from job_samples import job_of
-from run_samples import record
+from run_samples import record, run_of, suite_of
 
 from xbench.errors import XbenchError
 from xbench.execution import attempts
 from xbench.execution.attempts import run_job
 from xbench.execution.cell import _train
+from xbench.execution.history import is_settled
 from xbench.execution.schedule import within
 
 
@@ -68,3 +69,10 @@ def test_what_a_busy_machine_has_no_time_for_waits_for_another_day(tiny_data):
     rough = replace(rough, is_rough=True)
     assert {job.waits_for for job in within([sure], 10, "10s")} == {""}
     assert {job.waits_for for job in within([sure, rough], 10, "10s")} == {"a machine that is less busy"}
+
+
+def test_what_another_ran_out_of_memory_for_is_tried_when_that_fits(tiny_data, tmp_path):
+    job, folder = job_of(tiny_data), run_of(tmp_path, suite_of(), [])
+    passed = run_job(job, None, [job], Nobody(), folder, Nobody())
+    assert (passed.status, passed.waits_for) == ("skipped", "memory")
+    assert not is_settled(passed)

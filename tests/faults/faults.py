@@ -134,11 +134,17 @@ def _pause(scene: Scene, started: Started, random: Random) -> bool:
     return True
 
 
+def _holder(scene: Scene) -> str:
+    """Who says that it holds the results."""
+    try:
+        return (scene.results / "steady" / ".lock").read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
 def _second_run(scene: Scene, started: Started, random: Random) -> bool:
     """Start another one. It must be refused as long as the first has not ended."""
-    while not (scene.results / "steady" / ".lock").exists() and started.is_alive:
-        time.sleep(0.01)
-    time.sleep(0.05)
+    wait_until(lambda: _holder(scene) == str(started.process.pid), started)
     second = scene.start().wait()
     if second.exit_code == 2 and "another run of this suite is at work" in second.err:
         return True

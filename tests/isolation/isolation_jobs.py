@@ -299,3 +299,11 @@ def fail_with_odd_notes(send):
 
 def list_of(send, folder):
     return sorted(os.listdir(folder))
+
+
+def hold_the_interpreter(send):
+    """In one call that lets no other thread run, and does not end."""
+    import re
+
+    send(os.getpid())
+    re.match(r"(a+)+$", "a" * 64 + "b")

@@ -20,12 +20,18 @@ from xbench.errors import XbenchError
 from xbench.isolation.run import Patience, call_in_child, run_in_child
 
 PARENT = """
+import sys
 import isolation_jobs as jobs
 from xbench.isolation.run import run_in_child
 
 if __name__ == "__main__":
-    run_in_child(jobs.have_a_child, "stay", on_message=lambda pid: print(pid, flush=True))
+    _, job, *args = sys.argv
+    run_in_child(getattr(jobs, job), *args, on_message=lambda pid: print(pid, flush=True))
 """
+
+linux_only = pytest.mark.skipif(
+    sys.platform != "linux", reason="a thread of the interpreter does it"
+)
 
 
 class TestProcesses:
@@ -40,9 +46,12 @@ class TestProcesses:
         assert ending.outcome == outcome
         wait_until_gone(pids[0], seconds=10)
 
-    def test_end_with_its_parent(self):
+    @pytest.mark.parametrize(
+        "job", [("have_a_child", "stay"), pytest.param(("hold_the_interpreter",), marks=linux_only)], ids=str
+    )
+    def test_end_with_its_parent(self, job):
         with subprocess.Popen(
-            [sys.executable, "-c", PARENT],
+            [sys.executable, "-c", PARENT, *job],
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": str(Path(jobs.__file__).parent)},

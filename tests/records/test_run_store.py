@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 
 import pytest
@@ -10,7 +11,7 @@ from record_samples import cell, run
 
 from xbench.errors import XbenchError
 from xbench.records import store
-from xbench.records.schema import EpochRecord, MemoryRecord, Metrics, Times
+from xbench.records.schema import Component, EpochRecord, MemoryRecord, Metrics, Times
 from xbench.records.store import RunFolder, find_run, remove_unfinished_folders, runs_of_suite
 
 
@@ -156,6 +157,11 @@ class TestRead:
         read_run, records = folder.read()
         assert read_run == run("a", "b", "c")
         assert records == [record]
+
+    def test_hyperparameters_that_json_has_no_number_for(self, folder):
+        folder.append(cell("a", optimizer=Component(name="sgd", params={"lr": math.inf})))
+        text = (folder.path / "cells.jsonl").read_text()
+        assert json.loads(text, parse_constant=pytest.fail)["optimizer"]["params"] == {"lr": "Infinity"}
 
     def test_a_line_a_record(self, folder):
         folder.append(cell("a", reason="one\ntwo"))

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
+from xbench.errors import XbenchError
 from xbench.records.store import RunFolder
 
 # Where nobody watches, tables keep their whole width instead of being squeezed into 80 columns.
@@ -104,12 +105,21 @@ def _close(stream: TextIO) -> None:
 
 @contextmanager
 def reader_may_leave() -> Iterator[None]:
-    """`xbench show | head`: that the reader has enough is no failure, and says nothing about the cells."""
+    """`xbench show | head`: that the reader has enough is no failure, and says nothing about the cells.
+
+    Raises:
+        XbenchError: what takes the output is full, or fails.
+    """
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
         _close(sys.stdout)
+    except OSError as error:
+        _close(sys.stdout)
+        raise XbenchError(
+            f"results cannot be printed: {error.strerror}", hint="`xbench show` prints those of a run again"
+        ) from error
 
 
 def _shortest(path: Path) -> str:

@@ -32,7 +32,7 @@ class ProgressDisplay:
             disable=not self._console.file.isatty(),
         )
         self._once: dict[str, Any] = {}
-        self._estimates = self._busy = False
+        self._estimates = self._busy = self._is_saved = False
         self._cells = self._steps = None
         self._cell = ""
         self._count = self._total = 0
@@ -92,11 +92,13 @@ class ProgressDisplay:
 
     def cell_started(self, cell: PlannedCell) -> None:
         self._count += 1
+        self._is_saved = False
         self._cell = _name(cell)
         self._steps = self._bars.add_task(visible(self._cell), total=None, detail="starting")
 
     def cell_message(self, message: Any) -> None:
         if isinstance(message, Prepared):
+            self._is_saved = message.is_saved
             self._epochs = message.epochs
             done = message.resumed_at
             detail = f"after step {done:,}" if done else f"epoch 1/{self._epochs}"
@@ -114,7 +116,10 @@ class ProgressDisplay:
             self._bars.update(self._steps, detail=detail)
 
     def stopping(self) -> None:
-        self._say("stopping once the cell in flight is saved; another interrupt stops at once", "yellow")
+        if self._is_saved:
+            self._say("stopping once the cell in flight is saved; another interrupt stops at once", "yellow")
+        else:
+            self._say("stopping; the cell in flight begins anew the next time", "yellow")
 
     def cells_kept(self, count: int, total: int) -> None:
         self._count = count

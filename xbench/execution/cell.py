@@ -15,9 +15,11 @@ from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
 from xbench.execution.checkpoints import keep, recall
 from xbench.execution.heard import Heard
+from xbench.execution.history import MOST_ATTEMPTS
 from xbench.execution.job import Job, code_of
 from xbench.execution.observer import Observer
 from xbench.execution.record import make_record, now
+from xbench.files import make_folder
 from xbench.isolation.interrupts import Interrupts
 from xbench.isolation.run import Ending, Patience, run_in_child
 from xbench.records.schema import CellRecord, PlannedCell, Status
@@ -41,7 +43,7 @@ def run_cell(
     started_at = now()
     scratch = folder.checkpoint_folder(planned.cell_id)
     heard = recall(scratch, job)
-    scratch.mkdir(parents=True, exist_ok=True)
+    make_folder(scratch)
     with Interrupts(observer.stopping) as interrupts, kept_log(folder, planned) as log:
 
         def hear(message: Any) -> None:
@@ -76,7 +78,7 @@ def run_cell(
         record = record.model_copy(update={"attempt": attempt, "trace_crc32": crc32})
         folder.append(record)
         was_killed = has_stopped or (ending.outcome == "died" and not ending.out_of_memory)
-        if not was_killed:  # else it may go on the next time
+        if not was_killed or attempt >= MOST_ATTEMPTS:  # else it may go on the next time
             shutil.rmtree(scratch, ignore_errors=True)
             with suppress(OSError):  # others may be in it
                 scratch.parent.rmdir()

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from xbench.errors import XbenchError
-from xbench.files import read_regular
+from xbench.files import make_folder, read_regular
 from xbench.records.schema import CellRecord, PlannedCell, RunRecord
 from xbench.records.store import RunFolder, runs_of_suite
 from xbench.suite.reader import Suite
@@ -110,7 +110,7 @@ class History:
             theirs = (other.checkpoint_folder(cell_id) for other in self._elsewhere)
             found = None if ours.exists() else next((path for path in theirs if path.is_dir()), None)
             if found is not None:
-                ours.parent.mkdir(exist_ok=True)
+                make_folder(ours.parent)
                 shutil.move(found, ours)
 
     @property

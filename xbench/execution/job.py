@@ -95,7 +95,7 @@ class Job:
         conditions = (
             *(self.asked_limits, self.cell.expect, self.cell.adapt, self.company, self.model.weights),
             # Whether it stands in for another is part of a result, and its code of what examples are.
-            *(data.requested, choice.name, choice.params, origin("dataset", choice.name)),
+            *(data.requested, choice.name, origin("dataset", choice.name)),
             code_stamp("dataset", choice.name, self.import_dirs),
         )
         return PlannedCell(

@@ -38,7 +38,7 @@ class Observer(Protocol):
         """An attempt ran out of memory; the next one is smaller."""
 
     def stopping(self) -> None:
-        """An interrupt came: the cell that runs is being saved."""
+        """An interrupt came: the cell that runs is being saved, if it can be."""
 
     def cells_kept(self, count: int, total: int) -> None:
         """So many cells of all have ended in earlier runs, and are not run again."""

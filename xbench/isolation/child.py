@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -91,12 +93,25 @@ def _settle(log: int) -> None:
     os.close(log)
     for number in (signal.SIGINT, signal.SIGHUP):  # what ends it is its parent's to decide
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, name="parent-watcher", daemon=True).start()
+    _die_with_parent()
 
 
 def _die_with_parent() -> None:
     """PR_SET_PDEATHSIG would not do: this process is the fork server's child, and every child keeps the
-    server's alive pipe open, so that the server outlives the parent for as long as a child runs."""
+    server's alive pipe open, so that the server outlives the parent for as long as a child runs.
+
+    The parent holds the other end of a pipe. Linux itself kills this group when that is closed, however busy
+    the interpreter is; elsewhere, and if it was closed before, a thread does.
+    """
+    if sys.platform == "linux":
+        pipe = multiprocessing.parent_process().sentinel
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+    threading.Thread(target=_watch_parent, name="parent-watcher", daemon=True).start()
+
+
+def _watch_parent() -> None:
     multiprocessing.parent_process().join()
     os.killpg(os.getpgrp(), signal.SIGKILL)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from xbench.errors import XbenchError
+from xbench.files import make_folder
 
 # File systems without locks, network ones mostly.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -71,7 +72,7 @@ def _held(folder: Path, holder: str) -> XbenchError:
 
 def _opened(folder: Path) -> TextIO:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         return (folder / ".lock").open("a+")
     except OSError as error:
         raise unwritable(folder, error) from error

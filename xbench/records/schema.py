@@ -24,9 +24,10 @@ CellId = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
 
 
 class Record(BaseModel):
-    """Unknown fields of a newer xbench are kept out of the way, not refused."""
+    """Unknown fields of a newer xbench are kept out of the way, not refused. JSON has no infinite numbers: as
+    hyperparameters they are texts in it."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
 
 
 class Component(Record):

@@ -27,7 +27,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from xbench.errors import XbenchError
-from xbench.files import append_line, put_whole, read_regular, write_whole
+from xbench.files import append_line, make_folder, put_whole, read_regular, write_whole
 from xbench.records.lock import unwritable
 from xbench.records.schema import CellRecord, RunRecord
 from xbench.records.traces import TraceRow, write_trace
@@ -49,7 +49,7 @@ class RunFolder:
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         parent = folder_of_suite(results, run.suite)
         try:
-            parent.mkdir(parents=True, exist_ok=True)
+            make_folder(parent)
             aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=parent))
             aside.chmod(0o755)
             for name in ("traces", "logs"):
@@ -202,7 +202,7 @@ def check_writable(results: Path) -> None:
         XbenchError: they cannot.
     """
     try:
-        results.mkdir(parents=True, exist_ok=True)
+        make_folder(results)
         with tempfile.TemporaryFile(dir=results) as file:
             file.write(bytes(_LEAST_FREE_BYTES))  # a full disk takes empty files
             file.flush()

@@ -93,7 +93,8 @@ def train_cell(
         again = (settings, data, scratch, import_dirs, features, checkpoint_every_s, None)
         return train_cell(send, *again, watch_for_stop)
     steps = trainer.steps_per_epoch * settings.training.epochs
-    send(Prepared(_ran(trainer), steps, settings.training.epochs, memory, trainer.progress.steps))
+    resumed_at, is_saved = trainer.progress.steps, every_s is not None
+    send(Prepared(_ran(trainer), steps, settings.training.epochs, memory, resumed_at, is_saved))
     prepare_s = time.perf_counter() - started
 
     scores = selected_epoch = None

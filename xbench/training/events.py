@@ -41,6 +41,7 @@ class Prepared:
         ran: train_size, history_size, batch_size, micro_batch in effect.
         steps: of the whole training.
         resumed_at: the step after which it goes on; 0 if it begins anew.
+        is_saved: whether it saves itself when it is asked to stop.
     """
 
     ran: dict[str, int | str | None]
@@ -48,6 +49,7 @@ class Prepared:
     epochs: int
     memory: MemoryRecord
     resumed_at: int = 0
+    is_saved: bool = False
 
 
 @dataclass(frozen=True)

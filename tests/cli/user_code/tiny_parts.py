@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from xbench import Dataset, Example
+from xbench import Dataset, Example, OptimizerSpec
 
 SIDE = 8
 
@@ -111,3 +111,7 @@ class Waiting(Plain):
         Path("waiting").write_text(str(os.getpid()))
         while True:
             time.sleep(1)
+
+
+# It is asked to stop after a step, and its step does not end.
+STUBBORN = OptimizerSpec(factory=Waiting, resumable=True)
