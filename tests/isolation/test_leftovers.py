@@ -29,9 +29,7 @@ if __name__ == "__main__":
     run_in_child(getattr(jobs, job), *args, on_message=lambda pid: print(pid, flush=True))
 """
 
-linux_only = pytest.mark.skipif(
-    sys.platform != "linux", reason="a thread of the interpreter does it"
-)
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="a thread of the interpreter does it")
 
 
 class TestProcesses:
