@@ -32,9 +32,9 @@ dataset = "tiny_parts:build_dataset"
 train_size = 20
 batch_size = 5
 optimizer = [{ name = "sgd" }, { name = "slow_parts:SLOW", label = "slow", lr = 0.001 }, { name = "adam" }]
-epochs = 100
+epochs = 400
 """
-STEPS = 400
+STEPS = 1600
 
 
 @dataclass
@@ -90,13 +90,15 @@ def story(xbench, tmp_path_factory) -> Story:
         goal = steps() + count
         wait_for(lambda: steps() >= goal, process, f"{count} more steps")
 
-    def left() -> list[int]:
-        return [int(path.name[5:]) for path in folder.glob("results/*/*/checkpoints/*/step-*")]
+    def left() -> int:
+        """The latest checkpoint: that before it is removed a moment after it came."""
+        kept = folder.glob("results/*/*/checkpoints/*/step-*")
+        return max((int(path.name.removeprefix("step-")) for path in kept), default=0)
 
     def stop(process: subprocess.Popen, number: int) -> Ended:
         os.killpg(process.pid, number)
         _, err = process.communicate(timeout=100)
-        told.checkpoints += left()
+        told.checkpoints.append(left())
         return Ended(process.returncode, err)
 
     with xbench.start(folder, *command) as process:
@@ -123,17 +125,17 @@ def story(xbench, tmp_path_factory) -> Story:
         start_new_session=True,
     ) as process:
         try:
-            before = max(left())
+            before = left()
             more_steps(process)
             os.killpg(process.pid, signal.SIGHUP)
             more_steps(process)
             told.survived = True
-            wait_for(lambda: max(left(), default=0) > before, process, "another checkpoint")
+            wait_for(lambda: left() > before, process, "another checkpoint")
             told.family = psutil.Process(process.pid).children(recursive=True)
         finally:
             process.kill()
         process.wait()
-        told.checkpoints += left()
+        told.checkpoints.append(left())
     (folder / "slow").unlink()
     done = xbench(folder, *command)
     told.ended["end"] = Ended(done.returncode, done.stderr)
@@ -162,8 +164,8 @@ def test_under_nohup_a_closed_terminal_is_nothing(story):
     assert story.survived
 
 
-def test_each_stop_leaves_one_checkpoint_further_on(story):
-    assert len(story.checkpoints) == 3
+def test_each_stop_leaves_a_checkpoint_further_on(story):
+    assert story.checkpoints[0] > 0
     assert story.checkpoints == sorted(set(story.checkpoints))
 
 
