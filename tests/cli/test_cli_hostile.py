@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import unicodedata
+from pathlib import Path
 
 import pytest
 
@@ -104,3 +107,19 @@ def test_names_do_nothing_to_the_terminal(run_suite):
     for output in (done.stdout, done.stderr):
         assert r"\x1b[31m\u202e\x9bx[red]|`" in output
     assert r"\nnext\rline\t\x07" in " ".join(done.stdout.split())
+
+
+def test_files_of_the_current_folder_stand_in_for_no_module(xbench, tmp_path):
+    """Of `grp`, which torch's imports end with, as a script that somebody has called so."""
+    (tmp_path / "grp.py").write_text("open('was_run', 'w').close()\n")
+    command = Path(sys.executable).with_name("xbench")
+    done = subprocess.run(
+        [command, "doctor", "--device", "cpu"],
+        cwd=tmp_path,
+        env=xbench.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "was_run").exists()

@@ -17,6 +17,13 @@ EXIT_INTERRUPTED = 130
 
 def main() -> None:
     """Entry point of the `xbench` command."""
+    try:
+        _run_command()
+    except KeyboardInterrupt:  # while modules are imported; later on, commands tell more
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _run_command() -> None:
     from xbench.cli.app import app
     from xbench.errors import XbenchError
 

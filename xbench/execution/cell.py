@@ -13,7 +13,7 @@ from typing import Any
 from xbench.components.culprit import raised_in
 from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
-from xbench.execution.checkpoints import keep, recall
+from xbench.execution.checkpoints import keep, recall, remove_unfinished
 from xbench.execution.heard import Heard
 from xbench.execution.history import MOST_ATTEMPTS
 from xbench.execution.job import Job, code_of
@@ -71,6 +71,7 @@ def run_cell(
         has_stopped = ending.outcome == "returned" and ending.value is None
         if interrupts.happened and (has_stopped or ending.outcome == "died"):
             raise KeyboardInterrupt
+        remove_unfinished(scratch)  # it may be what fills the disk
         record = make_record(job, planned, heard, ending, started_at, _log_note(log, folder))
         crc32 = None
         if heard.trace:  # first: a record promises its trace

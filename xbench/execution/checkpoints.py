@@ -43,8 +43,7 @@ def recall(folder: Path, job: Job) -> Heard:
     Args:
         folder: of the cell's checkpoints.
     """
-    for unfinished in folder.glob(".step-*"):  # of a process that was killed while it wrote
-        shutil.rmtree(unfinished, ignore_errors=True)
+    remove_unfinished(folder)
     for checkpoint in sorted(folder.glob("step-*"), reverse=True):
         try:
             heard = _read(checkpoint, job)
@@ -54,6 +53,12 @@ def recall(folder: Path, job: Job) -> Heard:
             return heard
     shutil.rmtree(folder, ignore_errors=True)
     return Heard()
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a process has left that died while it wrote."""
+    for unfinished in folder.glob(".step-*"):
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _read(checkpoint: Path, job: Job) -> Heard | None:

@@ -27,6 +27,8 @@ def server_context() -> ForkServerContext:
     # They must stand before the server does.
     for name, value in FAST_SETTINGS.items():
         os.environ.setdefault(name, value)
+    # Nor may files of the current folder stand in for modules that it imports: nobody said that they may run.
+    os.environ.setdefault("PYTHONSAFEPATH", "1")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["xbench.isolation.preload"])
     return context

@@ -16,8 +16,9 @@ class Slow(torch.optim.SGD):
     def step(self, closure):
         with Path("steps").open("a") as file:
             file.write(".")
+            taken = file.tell()
         if Path("slow").exists():
-            time.sleep(0.05)
+            time.sleep(0.05 if taken < 300 else 1.0)  # on a busy machine it does not end meanwhile, either
         return super().step(closure)
 
 
