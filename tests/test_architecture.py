@@ -31,7 +31,17 @@ ALLOWED = {
     "records": {"errors", "files"},
     "training": {"components", "data", "files", "memory", "records", "errors", "paths"},
     "suite": {"components", "training.settings", "errors", "text", "units"},
-    "capacity": {"components", "data", "errors", "files", "isolation", "memory", "paths", "training"},
+    "capacity": {
+        "components",
+        "data",
+        "errors",
+        "files",
+        "isolation",
+        "memory",
+        "paths",
+        "records",
+        "training",
+    },
     "execution": {
         "capacity",
         "components",

@@ -54,6 +54,7 @@ class Unpreparable:
 
 def held_bytes(send, workload) -> int:
     """What a trial's child holds before the size that it is about."""
+    import xbench.capacity.probe  # noqa: F401 -- a trial's child has it
     from xbench.memory.host import resident_bytes
     from xbench.memory.peaks import release_all
 

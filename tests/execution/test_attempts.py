@@ -15,13 +15,35 @@ from xbench.execution.attempts import run_job
 from xbench.execution.cell import _train
 from xbench.execution.history import is_settled
 from xbench.execution.schedule import within
+from xbench.isolation.run import Ending
+from xbench.records.schema import MemoryPassRecord
+
+PARTS = (
+    *("process", "parameters", "data", "gradients"),
+    *("optimizer_state", "optimizer_work", "activations", "keeping"),
+)
 
 
 class Nobody:
-    """Hears nothing, gives nothing."""
+    """Hears nothing, gives nothing: neither features nor a memory pass."""
 
     def __getattr__(self, name):
-        return lambda *args: args[0] if name == "for_training" else None
+        return lambda *args: args[0] if name in ("for_training", "measure") else None
+
+
+PASS = MemoryPassRecord(
+    steps=3,
+    malloc="exact",
+    peak_bytes=100,
+    peak_phase="closure",
+    **{f"{part}_bytes": 0 for part in PARTS},
+    final_state_bytes=0,
+)
+
+
+def run(job, earlier=None, failures=(), passes=None, folder=None, observer=None):
+    nobody = Nobody()
+    return run_job(job, earlier, list(failures), nobody, passes or nobody, nobody, folder, observer or nobody)
 
 
 @pytest.fixture
@@ -29,7 +51,7 @@ def tried(monkeypatch, tmp_path):
     """The jobs that were run, with their attempts; each is done at once."""
     ran = []
 
-    def run_cell(job, planned, attempt, folder, observer):
+    def run_cell(job, planned, attempt, folder, observer, pairing):
         ran.append((job, attempt))
         return record(planned.cell_id, attempt=attempt)
 
@@ -51,8 +73,8 @@ def tried(monkeypatch, tmp_path):
     ],
 )
 def test_attempts_go_on_where_they_were(tiny_data, tried, earlier, attempt, gives_back):
-    before = record("x", *earlier) if earlier else None
-    run_job(job_of(tiny_data), before, [], Nobody(), None, Nobody())
+    before = record("x", *earlier, memory_pass=PASS) if earlier else None
+    run(job_of(tiny_data), before)
     ((job, number),) = tried
     assert (number, job.gives_back) == (attempt, gives_back)
 
@@ -73,6 +95,57 @@ def test_what_a_busy_machine_has_no_time_for_waits_for_another_day(tiny_data):
 
 def test_what_another_ran_out_of_memory_for_is_tried_when_that_fits(tiny_data, tmp_path):
     job, folder = job_of(tiny_data), run_of(tmp_path, suite_of(), [])
-    passed = run_job(job, None, [job], Nobody(), folder, Nobody())
+    passed = run(job, failures=[job], folder=folder)
     assert (passed.status, passed.waits_for) == ("skipped", "memory")
     assert not is_settled(passed)
+
+
+class Passes:
+    """Stands for memory passes: they fail as their endings say, and succeed once none is left."""
+
+    def __init__(self, *endings):
+        self.endings, self.jobs = list(endings), []
+
+    def measure(self, job, log):
+        self.jobs.append(job)
+        return self.endings.pop(0) if self.endings else replace(job, memory_pass=PASS)
+
+
+OOM = Ending("failed", reason="no more", exhaustion="host allocator")
+
+
+def adaptable(data, *adapt, **training):
+    job = job_of(data, batch_size="full", **training)
+    return replace(job, cell=replace(job.cell, adapt=adapt))
+
+
+class TestFailedPasses:
+    def test_nothing_is_timed(self, tiny_data, tmp_path, tried):
+        folder = run_of(tmp_path, suite_of(), [])
+        passes = Passes(Ending("failed", reason="ValueError: broken"))
+        ended = run(job_of(tiny_data), passes=passes, folder=folder)
+        assert (ended.status, ended.reason) == ("error", "in its memory pass: ValueError: broken")
+        assert not tried
+
+    def test_out_of_memory_is_the_cells_status(self, tiny_data, tmp_path, tried):
+        folder = run_of(tmp_path, suite_of(), [])
+        ended = run(job_of(tiny_data), passes=Passes(OOM), folder=folder)
+        assert (ended.status, ended.attempt, ended.memory.exhausted) == ("oom", 1, "host allocator")
+        assert not tried
+
+    def test_with_adapt_the_next_attempt_is_smaller(self, tiny_data, tmp_path, tried):
+        folder = run_of(tmp_path, suite_of(), [])
+        passes = Passes(OOM, OOM)
+        run(adaptable(tiny_data, "micro_batch", train_size=64), passes=passes, folder=folder)
+        assert [job.sized.training.micro_batch for job in passes.jobs] == [64, 32, 16]
+        ((job, attempt),) = tried
+        assert (attempt, job.sized.training.micro_batch, job.memory_pass) == (3, 16, PASS)
+        assert [record.status for record in folder.read_cells()[0].values()] == ["oom"]
+
+    def test_what_needs_as_much_is_skipped(self, tiny_data, tmp_path, tried):
+        folder, failures = run_of(tmp_path, suite_of(), []), []
+        nobody = Nobody()
+        for seed in (0, 1):
+            job = job_of(tiny_data, seed=seed)
+            ended = run_job(job, None, failures, nobody, Passes(OOM), nobody, folder, nobody)
+        assert (ended.status, ended.waits_for) == ("skipped", "memory")

@@ -28,12 +28,15 @@ from xbench.records.schema import CellRecord, Component, DataRecord, Times
 from xbench.training.events import FeatureReport
 from xbench.training.splits import split_examples
 
+MEMORY_PASS_S = Pace.memory_pass_s
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """An empty one."""
     monkeypatch.setenv("XBENCH_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(estimates, "_is_busy", lambda: False)
+    monkeypatch.setattr(Pace, "memory_pass_s", lambda pace, settings: 0.0)
 
 
 @pytest.fixture
@@ -312,3 +315,25 @@ class TestOfASample:
         previews = [estimate_s(estimated([job], FeatureKeeper(heard), heard)) for _ in range(4)]
         assert previews[0] > 0
         assert previews == pytest.approx([previews[0]] * 4, rel=0.2)
+
+
+class TestMemoryPass:
+    @pytest.fixture(autouse=True)
+    def counted(self, monkeypatch):
+        monkeypatch.setattr(Pace, "memory_pass_s", MEMORY_PASS_S)
+
+    def test_is_of_the_first_seed_of_a_configuration(self, job_of, paces):
+        """Three steps of a batch, each one and a half times as long."""
+        paces.of(update_s=1.0)
+        first, second = seconds(job_of(seed=0, epochs=1), job_of(seed=1, epochs=1))
+        assert first == second + 4.5
+
+    def test_takes_two_micro_batches(self, job_of, paces):
+        paces.of(closure_s=1.0, closures=2)
+        (whole,), (parts,) = seconds(job_of(batch_size=40)), seconds(job_of(batch_size=40, micro_batch=5))
+        assert whole - parts == 4.5 * 2 * (40 - 10)
+
+    def test_takes_as_long_as_the_last_time(self, job_of, paces):
+        job = job_of()
+        remember_time(job, record_of(job, **TOOK, memory_pass_s=7.0))
+        assert seconds(job) == [321.0 + 7.0]

@@ -132,13 +132,11 @@ class TestWithSettings:
 
     def test_reasons_gather_and_the_last_of_a_size_stands(self, job_of):
         job = job_of(micro_batch="auto", batch_size="full")
-        job = job.with_settings(with_size(job.settings, Axis.MICRO_BATCH, 64), "the fastest", False)
-        assert not job.gives_back
+        job = job.with_settings(with_size(job.settings, Axis.MICRO_BATCH, 64), "the fastest")
         job = job.with_settings(with_size(job.sized, Axis.TRAIN_SIZE, 80), "the largest")
         assert job.fitted == {"micro_batch": "the fastest", "train_size": "the largest"}
         job = job.with_settings(with_size(job.sized, Axis.MICRO_BATCH, 32), "again")
         assert job.fitted == {"micro_batch": "again", "train_size": "the largest"}
-        assert job.gives_back
         assert words(job) == (80, "full", 32)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from xbench.memory.host import host_peak_meter, resident_bytes
-from xbench.memory.malloc import exact_for_a_while, malloc_profile
+from xbench.memory.malloc import malloc_profile
 from xbench.memory.phases import PhaseMeter
 
 MB = 1_000_000
@@ -40,13 +40,9 @@ def bracketed_step(send, gradients, activations, held_between, update, closures=
 
 
 def kept_of_freed_blocks(send, megabytes):
-    """The profile, and what stays resident of freed blocks of a megabyte: before, within and after a block of
-    `exact_for_a_while`."""
+    """The profile, and what stays resident of freed blocks of a megabyte."""
     touched(1)
-    kept = [malloc_profile(), _left_by(megabytes)]
-    with exact_for_a_while():
-        kept.append(_left_by(megabytes))
-    return [*kept, _left_by(megabytes)]
+    return malloc_profile(), _left_by(megabytes)
 
 
 def _left_by(megabytes):

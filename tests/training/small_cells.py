@@ -23,11 +23,11 @@ class SmallCell:
         epochs: their records.
     """
 
-    def __init__(self, data, folder, model="small", optimizer="sgd", **training):
+    def __init__(self, data, folder, model="small", optimizer="sgd", lr=0.05, **training):
         messages = []
         settings = CellSettings(
             Choice(model, {}),
-            Choice(optimizer, {"lr": 0.05}),
+            Choice(optimizer, {"lr": lr}),
             TrainingSettings(**{"epochs": 2, "batch_size": 5, **training}),
             0,
             "cpu",

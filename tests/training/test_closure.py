@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from xbench import ModelSpec, XbenchError
+from xbench import ModelSpec
 from xbench.training.closure import AccumulatingClosure
+from xbench.training.global_state import seed_generators
 from xbench.training.loader import ImageLoader
 from xbench.training.objective import Objective
 
 CPU = torch.device("cpu")
 BATCH = np.arange(50)
+DRAWS = (random.random, np.random.random, lambda: torch.rand(()).item())
 
 
 def small_cnn(*extra: nn.Module) -> nn.Module:
@@ -70,10 +74,44 @@ def test_evaluations_are_counted_and_the_first_loss_is_kept(tiny_data):
     assert closure.first_loss is None
 
 
-def test_batch_normalisation_is_refused_with_micro_batches_only(tiny_data):
-    with pytest.raises(XbenchError, match="batch normalisation"):
-        closure_for(tiny_data, small_cnn(nn.BatchNorm1d(64)), 16)
-    closure_for(tiny_data, small_cnn(nn.BatchNorm1d(64)), None)
+def test_gradients_of_the_last_step_are_gone_before_the_next(tiny_data):
+    """An optimizer that reads them before its first closure would follow another batch."""
+    model = small_cnn()
+    closure = closure_for(tiny_data, model, None)
+    closure.start(1, BATCH)
+    closure()
+    closure.start(2, BATCH)
+    assert all(p.grad is None for p in model.parameters())
+
+
+class DrawsFromAll(nn.Module):
+    """Adds noise from every generator that a model may use."""
+
+    def forward(self, x):
+        return x * (1 + random.random() + np.random.random() + torch.rand(()).item())
+
+
+@pytest.mark.parametrize("micro_batch", [None, 16])
+def test_closures_of_a_step_see_the_same_draws_of_every_generator(tiny_data, micro_batch):
+    closure = closure_for(tiny_data, small_cnn(DrawsFromAll()), micro_batch)
+    closure.start(1, BATCH)
+    first, again = float(closure()), float(closure())
+    closure.start(2, BATCH)
+    assert first == again != float(closure())
+
+
+def test_what_the_optimizer_draws_between_closures_goes_on(tiny_data):
+    closure = closure_for(tiny_data, small_cnn(nn.Dropout(0.5)), None)
+    seed_generators(3)
+    expected = [draw() for draw in DRAWS for _ in range(3)]
+    seed_generators(3)
+    drawn = []
+    for draw in DRAWS:
+        for _ in range(3):
+            closure.start(1, BATCH)
+            closure()
+            drawn.append(draw())
+    assert drawn == expected
 
 
 def test_dropout_masks_stand_still_within_a_step_and_move_between_steps(tiny_data):

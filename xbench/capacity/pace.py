@@ -19,6 +19,8 @@ from xbench.training.settings import CellSettings
 # A step is timed on a few small parts of its batch: closures are sums over parts, so their time is, too.
 _LARGEST_PART = {"cpu": 16, "cuda": 256}
 _PARTS = 2
+# Steps of a memory pass, mostly, and how much slower they are.
+_PASS_STEPS, _EXACT_FACTOR = 3, 1.5
 # Steps are timed for so long, but at least so many after the first.
 _TIMED_S = 0.4
 _LEAST_STEPS = 3
@@ -50,9 +52,24 @@ class Pace:
             evaluated: images that it evaluates, over all epochs.
         """
         training = settings.training
-        steps = math.ceil(training.train_size / training.batch_size)
-        epoch_s = self.closures * self.closure_s * training.train_size + steps * self.update_s
+        steps, examples = math.ceil(training.train_size / training.batch_size), training.train_size
+        if training.drop_last:
+            steps = examples // training.batch_size
+            examples = steps * training.batch_size
+        epoch_s = self.closures * self.closure_s * examples + steps * self.update_s
         return self.start_s + training.epochs * epoch_s + evaluated * self.evaluation_s
+
+    def memory_pass_s(self, settings: CellSettings) -> float:
+        """The time of a memory pass: a few steps of one batch, or of two micro-batches, in a process whose
+        malloc is slower.
+
+        Args:
+            settings: with resolved sizes.
+        """
+        training = settings.training
+        examples = min(training.batch_size, 2 * training.micro_batch)
+        step_s = self.closures * self.closure_s * examples + self.update_s
+        return self.start_s + _PASS_STEPS * _EXACT_FACTOR * step_s + training.micro_batch * self.evaluation_s
 
 
 def shortened(settings: CellSettings) -> CellSettings:

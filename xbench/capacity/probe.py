@@ -19,6 +19,7 @@ from xbench.capacity.search import (
 from xbench.errors import XbenchError
 from xbench.isolation.child import Limits
 from xbench.isolation.run import Ending, run_in_child
+from xbench.records.schema import MemoryPassRecord
 
 # The end of an axis that has none of its own.
 _UNBOUNDED = 1 << 30
@@ -27,13 +28,14 @@ _UNBOUNDED = 1 << 30
 class Workload(Protocol):
     """What is probed. It travels to the children, so it must pickle."""
 
-    def prepare(self) -> Callable[[int], None]:
+    def prepare(self) -> Callable[[int], MemoryPassRecord | None]:
         """Called once in each child.
 
         Returns:
             A function that does all the work whose peak counts (whole optimizer steps) at a size. What it
-            allocated must be free when it returns. An exception that says that memory ran out makes the size
-            one that does not fit; any other ends the probe.
+            allocated must be free when it returns. It may return what it has measured itself, if it resets
+            the process's peak. An exception that says that memory ran out makes the size one that does not
+            fit; any other ends the probe.
         """
         ...
 
@@ -185,10 +187,13 @@ def _measure(
     while value is not None:
         send(value)
         meter.reset()
-        step(value)
+        measured = step(value)
         peak_bytes = meter.peak_bytes()
+        if measured is not None and device == "cpu":  # it has reset the meter
+            peak_bytes = max(peak_bytes, measured.peak_bytes)
         charged_bytes = charged_peak_bytes(device) or peak_bytes
-        ascending.append(Trial(value, "fits", peak_bytes, charged_bytes))
+        trial = Trial(value, "fits", peak_bytes, charged_bytes, measured=measured if size else None)
+        ascending.append(trial)
         send(ascending[-1])
         if size is not None:
             return

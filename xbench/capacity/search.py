@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from xbench.records.schema import MemoryPassRecord
+
 # A rise of this share of the way to the limit is enough of a slope to lead on, and of that share to predict
 # by. Until then sizes grow by a factor that cannot lead to more than half of the way.
 _VISIBLE_SHARE = 1 / 512
@@ -34,6 +36,7 @@ class Trial:
         predicted_bytes: what earlier trials said that the peak would be; None if they said nothing.
         seconds: wall time, the start of the process included.
         reason: what failed, if it ran out of memory.
+        measured: what its peak is made of, if it ran in a process of its own and is a training run.
     """
 
     value: int
@@ -43,6 +46,7 @@ class Trial:
     predicted_bytes: int | None = None
     seconds: float = 0.0
     reason: str = ""
+    measured: MemoryPassRecord | None = None
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,7 @@ def is_past_the_best(timed: list[TimedMicroBatch]) -> bool:
 
 def _time_sizes(send: Callable[[Any], None], workload: TrainingWorkload, highest: int) -> None:
     timed: list[TimedMicroBatch] = []
+    workload.check_micro_batches(1)
     sizes = [1 << power for power in range(_LARGEST.bit_length()) if 1 << power < highest]
     for size in [*sizes, *([highest] if highest <= _LARGEST else [])]:
         timed.append(TimedMicroBatch(size, _seconds_per_example(workload, size)))

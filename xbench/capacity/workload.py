@@ -1,4 +1,4 @@
-"""A training run at one size, as a workload of a probe."""
+"""A training run at one size, as a probe or a memory pass takes it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from xbench.training.settings import CellSettings
 
 if TYPE_CHECKING:
     from xbench.components.specs import OptimizerSpec
+    from xbench.records.schema import MemoryPassRecord
     from xbench.training.loop import Trainer
 
 
 @dataclass(frozen=True)
 class TrainingWorkload:
-    """What a cell takes at most, at a size on one axis: an optimizer's step with all of its state,
+    """What a cell takes at most, at a size on one axis: an optimizer's steps with all of its state,
     evaluation, and keeping the best weights.
 
     Attributes:
@@ -36,23 +37,39 @@ class TrainingWorkload:
     import_dirs: tuple[str, ...] = ()
     features: FeatureFile | None = None
 
-    def prepare(self) -> Callable[[int], None]:
+    def prepare(self) -> Callable[[int], MemoryPassRecord]:
         """See `probe.Workload`. Examples are drawn again beyond the dataset's size.
 
         Raises:
             Unsupported: the optimizer cannot train this model.
             XbenchError: the settings cannot be met.
         """
-        from xbench.components import registry
+        from xbench.training.cell import warm_up
+        from xbench.training.memory_pass import measure_memory
+
+        spec = self._check_optimizer()
+        checked = False
+
+        def run(value: int) -> MemoryPassRecord:
+            nonlocal checked
+            checked = checked or self.check_micro_batches(value)
+            with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
+                trainer = self.trainer(value, scratch)
+                warm_up(trainer)
+                return measure_memory(trainer, spec)
+
+        return run
+
+    def _check_optimizer(self) -> OptimizerSpec:
+        from xbench.training.global_state import load_component
         from xbench.training.model import model_to_train
         from xbench.training.requirements import unmet_requirement
 
         optimizer = self.settings.optimizer.name
-        spec = registry.load("optimizer", optimizer, self.import_dirs)
-        model_spec = registry.load("model", self.settings.model.name, self.import_dirs)
+        model_spec = load_component("model", self.settings.model.name, self.import_dirs)
         model = model_to_train(model_spec, self.settings, self.data, self.features)
+        spec = load_component("optimizer", optimizer, self.import_dirs)
         reason = unmet_requirement(spec, optimizer, model)
-        del model  # each trial makes its own
         if reason is not None:
             raise Unsupported(reason)
         if self.axis is Axis.HISTORY_SIZE and spec.fill_state is None:
@@ -60,12 +77,26 @@ class TrainingWorkload:
                 f"optimizer '{optimizer}' has no `fill_state`: a history that is not filled takes no memory",
                 hint="its OptimizerSpec can name one",
             )
+        return spec
 
-        def run(value: int) -> None:
-            with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
-                _train(self.trainer(value, scratch), spec)
+    def check_micro_batches(self, value: int) -> bool:
+        """Where a run at a size takes a batch in parts, check that the model allows it. Called in a child.
 
-        return run
+        Returns:
+            Whether it takes parts, and the model allows it.
+
+        Raises:
+            XbenchError: it does not.
+        """
+        from xbench.training.micro_batches import check_examples_are_independent
+
+        with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
+            trainer = self.trainer(value, scratch)
+            if trainer.micro_batch >= trainer.batch_size:
+                return False
+            examples = trainer.split.train[: trainer.batch_size]
+            check_examples_are_independent(trainer.model, trainer.loader, examples, self.data.labels)
+            return True
 
     def closure(self, value: int) -> tuple[Callable[[], object], int]:
         """A closure of a step at a size, with the loading of its examples, to be timed, and the number of
@@ -87,15 +118,14 @@ class TrainingWorkload:
         """
         import numpy as np
 
-        from xbench.components import registry
         from xbench.training.cell import assemble
         from xbench.training.checkpoint import Checkpoints
+        from xbench.training.global_state import load_component
         from xbench.training.model import model_to_train
         from xbench.training.splits import Split, split_examples
 
         settings, data = trial_settings(self.settings, self.axis, value), self.data
-        model_spec = registry.load("model", settings.model.name, self.import_dirs)
-        optimizer_spec = registry.load("optimizer", settings.optimizer.name, self.import_dirs)
+        model_spec = load_component("model", settings.model.name, self.import_dirs)
         everything = settings.training.model_copy(update={"train_size": "all"})
         split = split_examples(data, everything, settings.seed)
         train, size = split.train, settings.training.train_size
@@ -105,28 +135,7 @@ class TrainingWorkload:
             train if isinstance(size, str) else np.resize(train, size), split.validation, split.test
         )
         model = model_to_train(model_spec, settings, data, self.features)
+        optimizer_spec = load_component("optimizer", settings.optimizer.name, self.import_dirs)
         send = lambda message: None  # noqa: E731 - nobody listens to a trial's steps
         kept = Checkpoints(Path(scratch))
         return assemble(send, settings, data, model_spec, optimizer_spec, model, drawn, kept, self.features)
-
-
-def _train(trainer: Trainer, spec: OptimizerSpec) -> None:
-    """Without the trainer's own profiler: it would reset the peak that is being measured."""
-    import torch
-
-    from xbench.training.evaluation import evaluate
-
-    fill_state = spec.load_fill_state()
-    if fill_state is not None:
-        fill_state(trainer.optimizer)
-    batch = trainer.split.train[: trainer.batch_size]
-    # Without a hook, all state is there from the second step on.
-    for step in range(1, 2 if fill_state is not None else 3):
-        trainer.closure.start(step, batch)
-        trainer.optimizer.step(trainer.closure)
-    # As the trainer does before it evaluates, at most as many examples at once as it trains on.
-    trainer.model.zero_grad()
-    trainer.closure.release()
-    chunk = trainer.micro_batch
-    evaluate(trainer.model, trainer.loader, trainer.objective, trainer.split.train[:chunk], chunk)
-    torch.save(trainer.model.state_dict(), trainer.weights_path)

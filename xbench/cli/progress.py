@@ -90,6 +90,9 @@ class ProgressDisplay:
         self._say(f"{counted(self._total, 'cell')}; records in {folder}", "dim")
         self._cells = self._bars.add_task("cells", total=self._total, detail="")
 
+    def measuring_memory(self, cell: PlannedCell) -> None:
+        self._say(f"measuring the memory of {cell.experiment} / {cell.column}", "dim")
+
     def cell_started(self, cell: PlannedCell) -> None:
         self._count += 1
         self._is_saved = False

@@ -80,6 +80,9 @@ class OptimizerSpec(Spec):
         fill_state: `fill_state(optimizer)`, or `"module:attribute"` of it: puts a fresh optimizer into the
             state in which its next step takes the most memory, and may shorten that step. For an optimizer
             whose state goes on growing after its second step; capacity is probed in that state.
+        memory_period: after how many steps all that the optimizer does has been done once (methods that
+            renew a preconditioner every k steps: k). Memory is then measured over one more step than that,
+            however long it takes; by default over 3 to 12 steps.
         resumable: whether `state_dict()` holds all that changes from step to step, in tensors, numbers,
             texts, lists and dicts. A cell that was interrupted then goes on from a checkpoint, else it begins
             anew.
@@ -92,6 +95,7 @@ class OptimizerSpec(Spec):
     full_batch: bool = False
     state_vectors: Callable[[Mapping[str, Any]], float | None] = lambda hyperparameters: None
     fill_state: Callable[[Any], None] | str | None = None
+    memory_period: int | None = None
     resumable: bool = False
 
     def __post_init__(self) -> None:

@@ -1,17 +1,22 @@
-"""A job until it ends: passed over, run, or run again with less where memory ran out."""
+"""Take a job to its end: skip it, or measure its memory and run it, with less where memory ran out."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from xbench.capacity.adaptation import after_failure, dominates
-from xbench.execution.cell import kept_log, pass_over, run_cell
+from xbench.execution.cell import kept_log, pass_over, record_failed_pass, run_cell
 from xbench.execution.estimates import remember_time
 from xbench.execution.features import FeatureKeeper
 from xbench.execution.fitting import forget_what_was_found
 from xbench.execution.history import MOST_ATTEMPTS
 from xbench.execution.job import Job
+from xbench.execution.memory_passes import MemoryPasses
 from xbench.execution.observer import Observer
+from xbench.execution.pairing import Pairing
+from xbench.execution.record import now
+from xbench.isolation.run import Ending
 from xbench.records.schema import CellRecord
 from xbench.records.store import RunFolder
 
@@ -21,6 +26,8 @@ def run_job(
     earlier: CellRecord | None,
     failures: list[Job],
     features: FeatureKeeper,
+    passes: MemoryPasses,
+    pairing: Pairing,
     folder: RunFolder,
     observer: Observer,
 ) -> CellRecord:
@@ -37,19 +44,21 @@ def run_job(
     planned = job.planned
     observer.cell_started(planned)
     attempt = earlier.next_attempt if earlier else 1
-    if earlier is not None and earlier.status == "oom":
-        job = replace(job, gives_back=True)  # what was done without may not be what did not fit
+    if earlier is not None and earlier.status == "oom" and earlier.memory_pass is not None:
+        job = replace(job, gives_back=True)  # freed blocks may be what did not fit
     record = _pass_over(job, attempt, failures, folder)
     while record is None:
         with kept_log(folder, planned) as log:
-            job = features.for_training(job, log)
+            job, record = _ready(job, attempt, features, passes, log, folder)
         if job.unfit is not None:
-            record = pass_over(job, planned, attempt, *job.unfit, folder)
             break
-        record = run_cell(job, planned, attempt, folder, observer)
+        if record is None:
+            record = run_cell(job, planned, attempt, folder, observer, pairing)
         if record.status == "oom" and job.cell.expect != "oom":
-            # The system's OOM killer speaks of the machine as it was then, not of the limit.
-            if job.gives_back and record.memory.exhausted != "oom killer":
+            # A memory pass keeps no freed blocks. The system's OOM killer speaks of the machine as it was
+            # then, not of the limit.
+            is_certain = job.gives_back or job.memory_pass is None
+            if is_certain and record.memory.exhausted != "oom killer":
                 failures.append(job)
             again = _again(job)
             if again is not None and attempt < MOST_ATTEMPTS:
@@ -58,6 +67,20 @@ def run_job(
     remember_time(job, record)
     observer.cell_ended(record)
     return record
+
+
+def _ready(
+    job: Job, attempt: int, features: FeatureKeeper, passes: MemoryPasses, log: Path, folder: RunFolder
+) -> tuple[Job, CellRecord | None]:
+    """The job with its features and its memory pass; its record, if it ends without being timed."""
+    job = features.for_training(job, log)
+    if job.unfit is not None:
+        return job, pass_over(job, job.planned, attempt, *job.unfit, folder)
+    started_at = now()
+    measured = passes.measure(job, log)
+    if isinstance(measured, Ending):
+        return job, record_failed_pass(job, job.planned, attempt, measured, started_at, folder)
+    return measured, None
 
 
 def _pass_over(job: Job, attempt: int, failures: list[Job], folder: RunFolder) -> CellRecord | None:
@@ -85,9 +108,9 @@ def _needs_at_least(job: Job, failed: Job) -> bool:
 
 
 def _again(job: Job) -> Job | None:
-    """What to try after a job ran out of memory: the same without the freed blocks that malloc keeps, which
-    may be what did not fit, and then less; None if there is nothing left to give."""
-    if not job.gives_back:
+    """What to try after a job ran out of memory: less; or, if it did so after its memory pass had succeeded,
+    the same without the freed blocks that malloc keeps. None if there is nothing left to give."""
+    if job.memory_pass is not None and not job.gives_back:
         return replace(job, gives_back=True)
     if job.fitted:
         forget_what_was_found(job)

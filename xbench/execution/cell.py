@@ -18,18 +18,19 @@ from xbench.execution.heard import Heard
 from xbench.execution.history import MOST_ATTEMPTS
 from xbench.execution.job import Job, code_of
 from xbench.execution.observer import Observer
+from xbench.execution.pairing import Pairing, Unpaired
 from xbench.execution.record import make_record, now
 from xbench.files import make_folder
 from xbench.isolation.interrupts import Interrupts
 from xbench.isolation.run import Ending, Patience, run_in_child
 from xbench.records.schema import CellRecord, PlannedCell, Status
 from xbench.records.store import RunFolder
-from xbench.training.events import CellResult, CheckpointWritten
+from xbench.training.events import CellResult, CheckpointWritten, Prepared
 from xbench.training.settings import CellSettings
 
 
 def run_cell(
-    job: Job, planned: PlannedCell, attempt: int, folder: RunFolder, observer: Observer
+    job: Job, planned: PlannedCell, attempt: int, folder: RunFolder, observer: Observer, pairing: Pairing
 ) -> CellRecord:
     """Run one attempt at a cell, from its checkpoint if it has one, and write its trace and its record.
 
@@ -48,26 +49,31 @@ def run_cell(
 
         def hear(message: Any) -> None:
             heard.note(message)
+            if isinstance(message, Prepared):
+                heard.pairing_note = pairing.compare(job, message)
             if isinstance(message, CheckpointWritten):
                 _keep(message, job, heard, log)
             observer.cell_message(message)
 
-        ending = run_in_child(
-            _train,
-            job.code,
-            job.settings,
-            job.data,
-            str(scratch),
-            job.import_dirs,
-            job.features,
-            job.checkpoint_every_s,
-            heard.checkpoint,
-            on_message=hear,
-            stderr_path=log,
-            limits=job.limits,
-            patience=Patience(job.timeout_s),
-            interrupts=interrupts,
-        )
+        try:
+            ending = run_in_child(
+                _train,
+                job.code,
+                job.settings,
+                job.data,
+                str(scratch),
+                job.import_dirs,
+                job.features,
+                job.checkpoint_every_s,
+                heard.checkpoint,
+                on_message=hear,
+                stderr_path=log,
+                limits=job.limits,
+                patience=Patience(job.timeout_s),
+                interrupts=interrupts,
+            )
+        except Unpaired as error:
+            ending = Ending("refused", error=error, reason=error.message)
         has_stopped = ending.outcome == "returned" and ending.value is None
         if interrupts.happened and (has_stopped or ending.outcome == "died"):
             raise KeyboardInterrupt
@@ -115,6 +121,18 @@ def kept_log(folder: RunFolder, planned: PlannedCell) -> Iterator[Path]:
             log.unlink()
 
 
+def record_failed_pass(
+    job: Job, planned: PlannedCell, attempt: int, ending: Ending, started_at: str, folder: RunFolder
+) -> CellRecord:
+    """Write down an attempt that ended in its memory pass: it was never timed."""
+    note = _log_note(folder.log_path(planned.cell_id), folder)
+    record = make_record(job, planned, Heard(), ending, started_at, note)
+    reason = record.reason if ending.outcome == "refused" else f"in its memory pass: {record.reason}"
+    record = record.model_copy(update={"attempt": attempt, "reason": reason})
+    folder.append(record)
+    return record
+
+
 def pass_over(
     job: Job, planned: PlannedCell, attempt: int, status: Status, reason: str, folder: RunFolder
 ) -> CellRecord:
@@ -140,12 +158,28 @@ def _train(
     Raises:
         XbenchError: the code is not that by which the cell is known.
     """
-    if code_of(settings, import_dirs) != code:
-        raise XbenchError("its code was changed while the run went on; run the suite again")
+    check_code(code, settings, import_dirs)
     from xbench.training.cell import train_cell
 
-    try:
+    with naming_culprit(settings):
         return train_cell(send, settings, data, scratch, import_dirs, *more, _watch_for_stop)
+
+
+def check_code(code: tuple[str, ...], settings: CellSettings, import_dirs: tuple[str, ...]) -> None:
+    """Check, in a child, that its code is that by which the cell is known.
+
+    Raises:
+        XbenchError: it was changed.
+    """
+    if code_of(settings, import_dirs) != code:
+        raise XbenchError("its code was changed while the run went on; run the suite again")
+
+
+@contextmanager
+def naming_culprit(settings: CellSettings) -> Iterator[None]:
+    """Add a note to an exception that a plugin's code has raised: which plugin it was."""
+    try:
+        yield
     except Exception as error:
         components = [("optimizer", settings.optimizer.name), ("model", settings.model.name)]
         culprit = raised_in(error, components)

@@ -29,11 +29,11 @@ _BUSY_PERCENT = 50
 def estimated(jobs: list[Job], features: FeatureKeeper, observer: Observer) -> list[Job]:
     """The jobs with an estimate each, in the same order; None where a few steps cannot be run. One that
     cannot have what it asks for says so in `unfit`."""
-    result, paces = [], {}
+    result, paces, measured = [], {}, set()
     for job in jobs:
         if job.unfit is None:
             observer.estimating(job.planned)
-            job = _estimated(job, features, paces, observer)
+            job = _with_memory_pass(_estimated(job, features, paces, observer), paces, measured)
         result.append(job)
     return result
 
@@ -44,6 +44,27 @@ def remember_time(job: Job, record: CellRecord) -> None:
     parts = (times.prepare_s, times.training_s, times.evaluation_s)
     if record.status == "done" and None not in parts:
         remember(_took_key(job), {"seconds": sum(parts)})
+    if times.memory_pass_s is not None:
+        remember(_pass_key(job), {"seconds": times.memory_pass_s})
+
+
+def _with_memory_pass(job: Job, paces: dict[str, dict[str, float] | None], measured: set[str]) -> Job:
+    """The job; its estimate includes the memory pass, if it is the first of its configuration.
+
+    Args:
+        measured: configurations so far; the job's is added.
+    """
+    key = _pass_key(job)
+    if job.estimated_s is None or job.unfit is not None or key in measured:
+        return job
+    measured.add(key)
+    took, timed = remembered(key), _in_hand(job)
+    pace = None if timed is None else remembered(_pace_key(timed)) or paces.get(_pace_key(timed))
+    if took is not None:
+        pass_s = took["seconds"]
+    else:
+        pass_s = Pace(**pace).memory_pass_s(job.sized) if pace is not None else 0.0
+    return replace(job, estimated_s=job.estimated_s + pass_s)
 
 
 def _estimated(
@@ -172,6 +193,11 @@ def _took_key(job: Job) -> str:
     """Of the whole job as it was asked for, whatever was made to fit."""
     asked = replace(job.settings, optimizer=job.cell.optimizer, training=job.cell.training)
     return f"took {_key(job, asked, job.data.fingerprint, str(job.memory_limit_bytes))}"
+
+
+def _pass_key(job: Job) -> str:
+    """Of the memory pass of a job's configuration."""
+    return f"memory pass {_key(job, job.sized, job.data.fingerprint, str(job.memory_limit_bytes))}"
 
 
 def _key(job: Job, settings: CellSettings, *parts: str) -> str:

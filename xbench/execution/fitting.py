@@ -19,6 +19,7 @@ from xbench.errors import Unsupported, XbenchError
 from xbench.execution.features import FeatureKeeper
 from xbench.execution.identity import cell_id
 from xbench.execution.job import Job
+from xbench.execution.memory_passes import MemoryPasses
 from xbench.execution.observer import Observer
 from xbench.isolation.child import Limits
 from xbench.records.schema import Status
@@ -31,17 +32,17 @@ RESERVE = 0.01
 _NO_LIMIT = 1 << 62
 
 
-def fit_jobs(jobs: list[Job], features: FeatureKeeper, observer: Observer) -> list[Job]:
+def fit_jobs(jobs: list[Job], features: FeatureKeeper, passes: MemoryPasses, observer: Observer) -> list[Job]:
     """Settle `micro_batch = "auto"`, `train_size = "largest"` and what must give way for cells to fit.
 
     Returns:
         The jobs in the same order. One that cannot run at all says so in `unfit`.
     """
     jobs = [features.for_trials(job) if _is_to_be_fitted(job) else job for job in jobs]
-    jobs = [_tuned(job, observer) for job in jobs]
+    jobs = [_tuned(job, passes, observer) for job in jobs]
     for experiment in dict.fromkeys(job.cell.experiment for job in jobs):
-        jobs = _with_largest(jobs, experiment, observer)
-    return [_adapted(job, observer) for job in jobs]
+        jobs = _with_largest(jobs, experiment, passes, observer)
+    return [_adapted(job, passes, observer) for job in jobs]
 
 
 def _is_to_be_fitted(job: Job) -> bool:
@@ -92,7 +93,7 @@ def ceiling_key(job: Job, settings: CellSettings, axis: Axis) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _tuned(job: Job, observer: Observer) -> Job:
+def _tuned(job: Job, passes: MemoryPasses, observer: Observer) -> Job:
     if job.settings.training.micro_batch != "auto" or job.unfit:
         return job
     whole = resolve_sizes(job.settings, job.available)
@@ -100,7 +101,7 @@ def _tuned(job: Job, observer: Observer) -> Job:
     try:
         picked = _fastest(job, whole, observer)
         if job.memory_limit_bytes is not None:  # closures were timed without the optimizer's state
-            fits = _largest(job, whole, Axis.MICRO_BATCH, picked, observer, keys)
+            fits = _largest(job, whole, Axis.MICRO_BATCH, picked, passes, observer, keys)
             # Powers of two were timed.
             picked = fits if fits in (None, picked) else 1 << (fits.bit_length() - 1)
     except XbenchError as error:
@@ -108,7 +109,7 @@ def _tuned(job: Job, observer: Observer) -> Job:
     if picked is None:
         return replace(job, unfit=("oom", f"not even a micro-batch of one example fits {_limit_text(job)}"))
     settings = with_size(job.settings, Axis.MICRO_BATCH, picked)
-    tuned = job.with_settings(settings, "the fastest that fits", gives_back=False)
+    tuned = job.with_settings(settings, "the fastest that fits")
     return replace(tuned, ceilings=(*job.ceilings, *keys))
 
 
@@ -130,7 +131,7 @@ def _fastest(job: Job, whole: CellSettings, observer: Observer) -> int:
     return tuned.micro_batch
 
 
-def _with_largest(jobs: list[Job], experiment: str, observer: Observer) -> list[Job]:
+def _with_largest(jobs: list[Job], experiment: str, passes: MemoryPasses, observer: Observer) -> list[Job]:
     """Every optimizer of an experiment gets the size that all of them can run; those that cannot train the
     model at all have no say."""
     fitted: dict[int, Job] = {}
@@ -147,7 +148,7 @@ def _with_largest(jobs: list[Job], experiment: str, observer: Observer) -> list[
             continue
         try:
             if group not in found:
-                found[group] = _largest(job, job.settings, Axis.TRAIN_SIZE, available, observer, keys)
+                found[group] = _largest(job, job.settings, Axis.TRAIN_SIZE, available, passes, observer, keys)
             fitted[place] = job
         except XbenchError as error:
             fitted[place] = replace(job, unfit=_ending(error))
@@ -168,7 +169,7 @@ def _wants_largest(job: Job, experiment: str) -> bool:
     return wanted and job.cell.experiment == experiment and job.unfit is None
 
 
-def _adapted(job: Job, observer: Observer) -> Job:
+def _adapted(job: Job, passes: MemoryPasses, observer: Observer) -> Job:
     if not job.cell.adapt or job.unfit or job.memory_limit_bytes is None:
         return job
     if job.cell.expect == "oom":
@@ -178,7 +179,7 @@ def _adapted(job: Job, observer: Observer) -> Job:
 
     def largest(settings: CellSettings, axis: Axis) -> int | None:
         try:
-            return _largest(job, settings, axis, size_of(settings, axis), observer, keys)
+            return _largest(job, settings, axis, size_of(settings, axis), passes, observer, keys)
         except XbenchError as error:
             raise _FixedAxis(axis) from error
 
@@ -214,7 +215,13 @@ def _limit_text(job: Job) -> str:
 
 
 def _largest(
-    job: Job, settings: CellSettings, axis: Axis, wanted: int, observer: Observer, keys: list[str]
+    job: Job,
+    settings: CellSettings,
+    axis: Axis,
+    wanted: int,
+    passes: MemoryPasses,
+    observer: Observer,
+    keys: list[str],
 ) -> int | None:
     """The largest size up to what is wanted; what was found before need not be found again. The key under
     which it is remembered is added to `keys`."""
@@ -234,6 +241,9 @@ def _largest(
     )
     if capacity.found is not None:
         remember(key, {"found": capacity.found, "fails": capacity.fails})
+        measured = [trial.measured for trial in capacity.trials if trial.value == capacity.found]
+        fitted = replace(job, settings=with_size(settings, axis, capacity.found))
+        passes.know_trial(fitted, measured[-1])
     return capacity.found
 
 

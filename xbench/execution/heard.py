@@ -20,6 +20,7 @@ class Heard:
         trace, epochs: so far.
         resumed_at: steps at which it went on.
         prepared: the latest message that training begins.
+        pairing_note: how its start differs from another cell's, where that may be rounding.
     """
 
     checkpoint: Path | None = None
@@ -27,6 +28,7 @@ class Heard:
     epochs: list[EpochRecord] = field(default_factory=list)
     resumed_at: list[int] = field(default_factory=list)
     prepared: Prepared | None = None
+    pairing_note: str = ""
 
     def note(self, message: Any) -> None:
         """Take a message in."""

@@ -14,7 +14,7 @@ from xbench.execution.identity import cell_id
 from xbench.execution.inspection import Machine, ModelFacts
 from xbench.execution.plan import ResolvedData
 from xbench.isolation.child import Limits
-from xbench.records.schema import PlannedCell, Status
+from xbench.records.schema import MemoryPassRecord, PlannedCell, Status
 from xbench.suite.grid import Cell
 from xbench.training.settings import CellSettings
 
@@ -34,8 +34,10 @@ class Job:
         timeout_s: the most time that its process may take; None for any.
         checkpoint_every_s: the least time between two of its checkpoints; None for none.
         fitted: why a setting does not run as it was asked for, by its name.
-        gives_back: whether its malloc gives freed blocks back at once: a job that was fitted to its limit has
+        gives_back: whether its malloc gives freed blocks back at once: a job that nearly fills its limit has
             no room for them.
+        memory_pass: what its configuration was measured to need; None before that.
+        memory_pass_s: seconds that this took; None if it was measured for another job.
         ceilings: under which keys it is remembered what it was fitted by.
         fixed: axes of `adapt` on which the model does not allow other sizes.
         features: outputs of its model's frozen part, to train on in its place.
@@ -64,6 +66,8 @@ class Job:
     checkpoint_every_s: float | None = None
     fitted: dict[str, str] = field(default_factory=dict)
     gives_back: bool = False
+    memory_pass: MemoryPassRecord | None = None
+    memory_pass_s: float | None = None
     ceilings: tuple[str, ...] = ()
     fixed: tuple[Axis, ...] = ()
     features: FeatureFile | None = None
@@ -127,7 +131,15 @@ class Job:
         named = (Axis(name.replace("_", "-")) for name in self.cell.adapt)
         return tuple(axis for axis in named if axis not in self.fixed)
 
-    def with_settings(self, settings: CellSettings, why: str, gives_back: bool = True) -> Job:
+    @property
+    def configuration(self) -> str:
+        """What identifies all that its memory depends on: its seed does not matter."""
+        features = self.features.precision if self.features else ""
+        parts = ("memory pass", self.cell.column, self.memory_limit_bytes, features, self.model.weights)
+        neutral = replace(self.sized, seed=0)
+        return cell_id(neutral, self.data.fingerprint, self.machine, self.import_dirs, parts)
+
+    def with_settings(self, settings: CellSettings, why: str) -> Job:
         """The job with the sizes of other settings, each that differs noted with a reason."""
         fitted, changed = dict(self.fitted), self.settings
         for axis in Axis:
@@ -135,7 +147,7 @@ class Job:
             if size != before and (size != size_of(self.sized, axis) or before in ("auto", "largest")):
                 changed = with_size(changed, axis, size)
                 fitted[axis.setting] = why
-        return replace(self, settings=changed, fitted=fitted, gives_back=self.gives_back or gives_back)
+        return replace(self, settings=changed, fitted=fitted, memory_pass=None)
 
 
 def code_of(settings: CellSettings, import_dirs: tuple[str, ...]) -> tuple[str, str, str]:

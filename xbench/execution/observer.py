@@ -29,6 +29,9 @@ class Observer(Protocol):
 
     def run_started(self, folder: Path, cells: list[PlannedCell], warnings: list[str]) -> None: ...
 
+    def measuring_memory(self, cell: PlannedCell) -> None:
+        """A cell's configuration takes its memory pass."""
+
     def cell_started(self, cell: PlannedCell) -> None: ...
 
     def cell_message(self, message: Any) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from xbench.components.registry import Kind, origin
-from xbench.errors import WeightsNotFound
+from xbench.errors import Unsupported, WeightsNotFound
 from xbench.execution.heard import Heard
 from xbench.execution.job import Job
 from xbench.isolation.run import Ending
@@ -19,6 +19,7 @@ from xbench.records.schema import (
     FeaturesRecord,
     MemoryRecord,
     Metrics,
+    PairingRecord,
     PlannedCell,
     Status,
     Times,
@@ -65,11 +66,14 @@ def make_record(
         time=(result.time if result else Times()).model_copy(
             update={
                 "features_s": job.features_s or None,
+                "memory_pass_s": job.memory_pass_s,
                 "estimated_s": job.estimated_s,
                 "step_ms_median": _median_ms(heard.trace) if status in ("done", "diverged") else None,
             }
         ),
         memory=_memory(job, heard, result, ending),
+        memory_pass=job.memory_pass,
+        pairing=_pairing(heard),
         epochs=heard.epochs,
         selected_epoch=result.selected_epoch if result else None,
         closures=sum(row.closures for row in heard.trace),
@@ -84,6 +88,17 @@ def make_record(
         waits_for="weights" if isinstance(ending.error, WeightsNotFound) else "",
         started_at=started_at,
         ended_at=now(),
+    )
+
+
+def _pairing(heard: Heard) -> PairingRecord:
+    prepared = heard.prepared
+    if prepared is None:
+        return PairingRecord()
+    return PairingRecord(
+        weights_sha256=prepared.weights_sha256,
+        order_sha256=prepared.order_sha256,
+        note=heard.pairing_note,
     )
 
 
@@ -102,7 +117,7 @@ def _status(ending: Ending) -> tuple[Status, str]:
         return ending.value.status, ending.value.reason
     if ending.outcome == "timeout":
         return "timeout", ending.reason
-    if isinstance(ending.error, WeightsNotFound):
+    if isinstance(ending.error, WeightsNotFound | Unsupported):
         return "skipped", ending.reason
     return ("oom" if ending.out_of_memory else "error"), ending.reason
 

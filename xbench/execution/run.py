@@ -16,7 +16,9 @@ from xbench.execution.features import FeatureKeeper
 from xbench.execution.fitting import fit_jobs
 from xbench.execution.history import History
 from xbench.execution.job import Job
+from xbench.execution.memory_passes import MemoryPasses
 from xbench.execution.observer import Observer
+from xbench.execution.pairing import Pairing
 from xbench.execution.plan import PlannedRun
 from xbench.execution.prepare import decode_all, decode_samples, make_jobs, with_weights
 from xbench.execution.request import describe_request
@@ -69,8 +71,9 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer, fresh: bool = 
         folder = _open(run, plan.suite.text, history, results, observer)
         earlier = history.records if folder == history.same else {}
         left = _unsettled(jobs, history)
-        left = _fitted(_of_one_size(left, folder), jobs, features, observer)
-        _run_blocks(left, earlier, limit, started, features, folder, observer)
+        passes = MemoryPasses(observer)
+        left = _fitted(_of_one_size(left, folder), jobs, features, passes, observer)
+        _run_blocks(left, earlier, limit, started, features, passes, folder, observer)
     except OSError as error:
         raise XbenchError(
             f"cannot keep results in {results}: {error.strerror or error}",
@@ -144,13 +147,15 @@ def _place(job: Job) -> tuple[str, str, int]:
     return job.cell.experiment, job.cell.column, job.cell.seed
 
 
-def _fitted(left: list[Job], jobs: list[Job], features: FeatureKeeper, observer: Observer) -> list[Job]:
+def _fitted(
+    left: list[Job], jobs: list[Job], features: FeatureKeeper, passes: MemoryPasses, observer: Observer
+) -> list[Job]:
     """The jobs that are left, fitted. What has ended still has a say in what all of an experiment can run."""
     largest = {job.cell.experiment for job in left if job.settings.training.train_size == "largest"}
     wanted = {_place(job) for job in left}
     concerned = [job for job in jobs if _place(job) in wanted or job.cell.experiment in largest]
     by_place = {_place(job): job for job in left}
-    fitted = fit_jobs([by_place.get(_place(job), job) for job in concerned], features, observer)
+    fitted = fit_jobs([by_place.get(_place(job), job) for job in concerned], features, passes, observer)
     return [job for job in fitted if _place(job) in wanted]
 
 
@@ -160,6 +165,7 @@ def _run_blocks(
     limit: str | None,
     started: float,
     features: FeatureKeeper,
+    passes: MemoryPasses,
     folder: RunFolder,
     observer: Observer,
 ) -> None:
@@ -172,6 +178,9 @@ def _run_blocks(
     passed_over: set[str] = set()
     made_s: dict[str, float] = {}
     failures: list[Job] = []
+    recorded = folder.read_cells()[0].values()
+    passes.know(recorded)
+    pairing = Pairing(recorded)
     for block in blocks(jobs, by_time=limit is not None):
         # Two experiments may declare the same cell: it runs once, and both show it.
         block = list({job.planned.cell_id: job for job in block if job.planned.cell_id not in ran}.values())
@@ -182,7 +191,7 @@ def _run_blocks(
             cell_id = job.planned.cell_id
             if job.unfit and cell_id in passed_over:
                 continue
-            run_job(job, earlier.get(cell_id), failures, features, folder, observer)
+            run_job(job, earlier.get(cell_id), failures, features, passes, pairing, folder, observer)
             # What one experiment has no time for another may have.
             (passed_over if job.unfit else ran).add(cell_id)
 

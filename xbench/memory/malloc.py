@@ -1,4 +1,4 @@
-"""How this process's malloc keeps freed blocks: fast for small batches, or exact for measuring.
+"""How this process's malloc keeps freed blocks: fast for timing, or exact for measuring memory.
 
 Blocks below its threshold come from glibc's heap, which keeps fragments of what was freed: steps of small
 batches are faster, and the resident peak can be twice what is in use. With the exact settings blocks of 64
@@ -9,9 +9,6 @@ percent; small batches are up to 1.7 times slower. See mallopt(3).
 from __future__ import annotations
 
 import ctypes
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 MallocProfile = Literal["fast", "exact"]
@@ -43,21 +40,6 @@ def keep_nothing_freed() -> None:
     global _profile
     if _set_thresholds(_EXACT_BYTES, _EXACT_BYTES):
         _profile = "exact"
-
-
-@contextmanager
-def exact_for_a_while() -> Iterator[None]:
-    """Start from what is in use, and use the exact settings within the block."""
-    release_free_memory()
-    if _profile == "exact":
-        yield
-        return
-    _set_thresholds(_EXACT_BYTES, _EXACT_BYTES)
-    try:
-        yield
-    finally:
-        names = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
-        _set_thresholds(*(int(os.environ.get(name, FAST_SETTINGS[name])) for name in names))
 
 
 def _set_thresholds(mmap_bytes: int, trim_bytes: int) -> bool:

@@ -1,6 +1,6 @@
-"""Where within a step memory goes: what a closure adds, and what the optimizer holds beside it.
+"""Attribute the memory peak of a training step to its parts.
 
-Only some steps are bracketed so: it takes a few readings a closure.
+It takes a few readings a closure, so steps that are timed are never measured this way.
 """
 
 from __future__ import annotations
@@ -10,31 +10,39 @@ from typing import Literal
 
 from xbench.memory.peaks import PeakMeter
 
+Phase = Literal["closure", "update", "evaluation", "keeping weights"]
+
 
 @dataclass(frozen=True)
-class StepPhases:
-    """One bracketed step, in bytes.
+class PhasePeak:
+    """A memory peak and its parts, in bytes. The parts add up to `peak_bytes`.
 
     Attributes:
-        peak_bytes: of the step.
-        peak_phase: whether that was within a closure or in the optimizer's update.
-        activations_bytes: by how much closures rose above where they began, without the examples that they
-            load and, in a backward pass, the gradients that they leave: activations, and what layers need to
-            compute.
-        optimizer_work_bytes: what the optimizer held at the peak beyond what it held before the step.
+        phase: where the peak was: in a closure, in the optimizer's own update, in evaluation, or while
+            weights were kept.
+        held_bytes: held when the phase began, gradients and examples excluded.
+        data_bytes: examples in memory.
+        gradients_bytes: gradients that stood at the peak.
+        optimizer_work_bytes: what the optimizer held beyond what it held when the step began.
+        activations_bytes: what forward and backward took beyond gradients and examples.
+        keeping_bytes: what serialising the weights took.
     """
 
     peak_bytes: int
-    peak_phase: Literal["closure", "update"]
-    activations_bytes: int
-    optimizer_work_bytes: int
+    phase: Phase
+    held_bytes: int
+    data_bytes: int = 0
+    gradients_bytes: int = 0
+    optimizer_work_bytes: int = 0
+    activations_bytes: int = 0
+    keeping_bytes: int = 0
 
 
 class PhaseMeter:
     """Brackets the closures of one step.
 
     Args:
-        meter: of the memory that is to be broken down.
+        meter: of the memory that is to be attributed.
         gradients_bytes: of the gradients that stand when the step begins.
     """
 
@@ -53,7 +61,7 @@ class PhaseMeter:
         self._meter.reset()
 
     def forward_ends(self) -> None:
-        """The first forward pass of this closure is done: no gradient of it stands yet."""
+        """The first forward pass of this closure is done: none of its gradients stands yet."""
         self._forward_rise = max(self._forward_rise, self._meter.peak_bytes() - self._began)
 
     def closure_ends(self) -> None:
@@ -65,8 +73,8 @@ class PhaseMeter:
             self._rise = peak - self._began
         self._meter.reset()
 
-    def end(self, gradients_bytes: int, batch_bytes: int, loaded_bytes: int) -> StepPhases:
-        """The step is over.
+    def end(self, gradients_bytes: int, batch_bytes: int, loaded_bytes: int) -> PhasePeak:
+        """End the step.
 
         Args:
             gradients_bytes: of the gradients that it leaves.
@@ -74,13 +82,25 @@ class PhaseMeter:
             loaded_bytes: of the examples that a closure loaded at a time.
         """
         outside = max(self._outside_peak, self._meter.peak_bytes())
+        if self._closure_peak < outside:
+            work = max(0, outside - self._without_gradients - gradients_bytes - batch_bytes)
+            return _added_up(outside, "update", batch_bytes, gradients_bytes, work)
         # At the peak of a backward pass, gradients stand: all of them, at the most.
-        without_gradients = self._rise - gradients_bytes
-        in_closure = self._closure_peak >= outside
-        update = outside - self._without_gradients - gradients_bytes
-        return StepPhases(
-            peak_bytes=max(self._closure_peak, outside),
-            peak_phase="closure" if in_closure else "update",
-            activations_bytes=max(0, self._forward_rise - loaded_bytes, without_gradients - loaded_bytes),
-            optimizer_work_bytes=max(0, (self._held if in_closure else update) - batch_bytes),
+        beyond_data = max(0, self._rise - loaded_bytes)
+        activations = max(self._forward_rise - loaded_bytes, beyond_data - gradients_bytes)
+        activations = min(max(0, activations), beyond_data)
+        return _added_up(
+            self._closure_peak,
+            "closure",
+            batch_bytes + loaded_bytes,
+            beyond_data - activations,
+            max(0, self._held - batch_bytes),
+            activations,
         )
+
+
+def _added_up(
+    peak: int, phase: Phase, data: int, gradients: int, work: int, activations: int = 0
+) -> PhasePeak:
+    held = peak - data - gradients - work - activations
+    return PhasePeak(peak, phase, held, data, gradients, work, activations)

@@ -13,7 +13,6 @@ import torch
 
 from xbench.memory.host import HostPeakMeter, host_peak_meter
 from xbench.memory.peaks import CudaAllocated, PeakMeter
-from xbench.memory.phases import StepPhases
 
 
 @dataclass(frozen=True)
@@ -49,15 +48,10 @@ class StepProfiler:
         self.host.reset()
         self._started = time.perf_counter()
 
-    def end(self, phases: StepPhases | None = None) -> None:
-        """Mark the end of a step.
-
-        Args:
-            phases: if the step was bracketed; the meter then tells its last phase alone.
-        """
+    def end(self) -> None:
+        """Mark the end of a step."""
         wall_s = time.perf_counter() - self._started
-        peak_bytes = phases.peak_bytes if phases else self.host.peak_bytes()
-        self._done.append(StepProfile(wall_s, peak_bytes))
+        self._done.append(StepProfile(wall_s, self.host.peak_bytes()))
 
     def collect(self) -> list[StepProfile]:
         """The profiles of all steps since the last call, in order."""
@@ -83,12 +77,12 @@ class CudaStepProfiler(StepProfiler):
         self._start_event = torch.cuda.Event(enable_timing=True)
         self._start_event.record()
 
-    def end(self, phases: StepPhases | None = None) -> None:
+    def end(self) -> None:
         end_event = torch.cuda.Event(enable_timing=True)
         end_event.record()
         # One reading of the counters; `max_memory_allocated` and its like each flatten and sort all of them.
         counters = torch.cuda.memory.memory_stats_as_nested_dict(self._device)
-        allocated = phases.peak_bytes if phases else counters["allocated_bytes"]["all"]["peak"]
+        allocated = counters["allocated_bytes"]["all"]["peak"]
         reserved = counters["reserved_bytes"]["all"]["peak"]
         self._pending.append((self._start_event, end_event, self.host.peak_bytes(), allocated, reserved))
 

@@ -99,6 +99,7 @@ class Times(Record):
     evaluation_s: validation after each epoch, and the final evaluation.
     prepare_s: building the model, warming up, splitting.
     features_s: computing the features that no earlier cell had left, before this one.
+    memory_pass_s: measuring memory, before this cell; None where another cell's measurement was shared.
     checkpoints_s: saving what the cell could be resumed from.
     estimated_s: of the cell's whole process, as was thought before; None where nobody asked.
     step_ms_median: median wall time of a step, in milliseconds.
@@ -108,55 +109,104 @@ class Times(Record):
     evaluation_s: float | None = None
     prepare_s: float | None = None
     features_s: float | None = None
+    memory_pass_s: float | None = None
     checkpoints_s: float | None = None
     estimated_s: float | None = None
     step_ms_median: float | None = None
 
 
 class MemoryRecord(Record):
-    """Attributes:
-    limit_bytes: the hard limit the cell ran under.
-    base_host_bytes: resident after a warm-up step on one example.
-    peak_host_bytes: resident peak, libraries included, over training and evaluation.
-    peak_device_bytes: peak of the CUDA allocator over training.
-    host_peak_method: `clear_refs` (exact) or `sampled`.
-    malloc: `fast` or `exact`, how the process's malloc kept freed blocks (see `memory.malloc`).
-    exhausted: what said that memory ran out, and failed_allocation_bytes how much it could not give; of cells
-        that did.
+    """Memory of a cell's own process, as it ran. Its peak depends on what malloc kept of freed blocks; what
+    the cell needs is in `MemoryPassRecord`.
 
-    The parts of the peak, on the device that trains. Activations and optimizer work are of the bracketed step
-    with the highest peak, which was in a `closure` or in the optimizer's `update` (peak_phase); in an update
-    the activations are free already.
-
-    process_bytes: the process before it holds anything below, libraries included (on CUDA, what the allocator
-        holds then).
-    parameters_bytes: of the model, buffers included.
-    data_bytes: examples in memory: those of a batch or micro-batch, or the whole set where it is kept as
-        floats.
-    optimizer_state_bytes: between steps; state_vectors is that in vectors of the trained parameters, and
-        expected_state_vectors what theory says.
-    optimizer_work_bytes: what the optimizer held at the peak beyond its state between steps.
-    activations_bytes: what forward and backward take beyond gradients and examples.
+    Attributes:
+        limit_bytes: the hard limit that the cell ran under.
+        base_host_bytes: resident after a warm-up step on one example.
+        peak_host_bytes: resident peak, libraries included, over training and evaluation.
+        peak_device_bytes: peak of the CUDA allocator over training.
+        host_peak_method: `clear_refs` (exact) or `sampled`.
+        malloc: `fast` or `exact`, how the process's malloc kept freed blocks (see `memory.malloc`).
+        parameters_bytes: of the model, buffers included.
+        optimizer_state_bytes: between steps; state_vectors is that in vectors of the trained parameters, and
+            expected_state_vectors what theory says.
+        exhausted: what said that memory ran out, and failed_allocation_bytes how much it could not give; of
+            cells that did.
     """
 
     limit_bytes: Whole | None = None
     base_host_bytes: Whole | None = None
     peak_host_bytes: Whole | None = None
     peak_device_bytes: Whole | None = None
+    host_peak_method: str | None = None
+    malloc: Literal["fast", "exact"] | None = None
     parameters_bytes: Whole | None = None
-    gradients_bytes: Whole | None = None
     optimizer_state_bytes: Whole | None = None
     state_vectors: float | None = None
     expected_state_vectors: float | None = None
-    process_bytes: Whole | None = None
-    data_bytes: Whole | None = None
-    activations_bytes: Whole | None = None
-    optimizer_work_bytes: Whole | None = None
-    peak_phase: Literal["closure", "update"] | None = None
-    host_peak_method: str | None = None
-    malloc: Literal["fast", "exact"] | None = None
     exhausted: str | None = None
     failed_allocation_bytes: int | None = None  # what was asked for may be absurd
+
+
+class MemoryPassRecord(Record):
+    """What a configuration needs: the memory peak of a few real steps with all of the optimizer's state, of
+    evaluation, and of keeping the weights, in a process of its own that gives every freed block back.
+
+    The parts are those of the peak, and add up to it.
+
+    Attributes:
+        cell_id: the cell that it was measured for; others of the same configuration share it.
+        configuration: what identifies that: all of a cell's settings but its seed.
+        steps: how many were taken.
+        malloc: `exact`, or `fast` where this system's malloc cannot be told to give freed blocks back; the
+            peak then includes such blocks.
+        peak_bytes: of the process, libraries included; on CUDA, of tensors in the device's allocator.
+        peak_phase: where the peak was.
+        process_bytes: the process itself, libraries included (on CUDA, what the allocator held before).
+        parameters_bytes: of the model, buffers included.
+        data_bytes: examples in memory: those of a batch or micro-batch, or the whole set where it is kept as
+            floats.
+        gradients_bytes: gradients that stood at the peak.
+        optimizer_state_bytes: state that the optimizer keeps between steps.
+        optimizer_work_bytes: what it held at the peak beyond that.
+        activations_bytes: what forward and backward took beyond gradients and examples.
+        keeping_bytes: what keeping the weights took.
+        final_state_bytes: the optimizer's state after the last step.
+    """
+
+    cell_id: CellId | None = None
+    configuration: str = ""
+    steps: Whole
+    malloc: Literal["fast", "exact"]
+    peak_bytes: Whole
+    peak_phase: Literal["closure", "update", "evaluation", "keeping weights"]
+    process_bytes: Whole
+    parameters_bytes: Whole
+    data_bytes: Whole
+    gradients_bytes: Whole
+    optimizer_state_bytes: Whole
+    optimizer_work_bytes: Whole
+    activations_bytes: Whole
+    keeping_bytes: Whole
+    final_state_bytes: Whole
+
+    @property
+    def above_base_bytes(self) -> int:
+        """What training takes on top of the process and its model."""
+        return self.peak_bytes - self.process_bytes - self.parameters_bytes
+
+
+class PairingRecord(Record):
+    """What a cell started from, to be compared with the others of its experiment and seed.
+
+    Attributes:
+        weights_sha256: of the whole model's initial parameters and buffers.
+        order_sha256: of the examples in the order of the first epoch.
+        note: how it differs from another cell where that may be rounding; "" if it does not.
+    """
+
+    weights_sha256: str = ""
+    order_sha256: str = ""
+    note: str = ""
 
 
 class FeaturesRecord(Record):
@@ -195,6 +245,7 @@ class CellRecord(Record):
         closures: evaluations of loss and gradient over all steps.
         reused_from: the run that it was taken over from; "" if it ran in this one.
         resumed_at: steps at which it went on from a checkpoint, after an interrupt or a death.
+        memory_pass: what its configuration needs; None if that was not measured.
         trace_crc32: checksum of its trace's file; None if it has none.
         waits_for: what may yet come, so that a cell that was skipped could run; "" if nothing.
     """
@@ -218,6 +269,8 @@ class CellRecord(Record):
     metrics: Metrics = Metrics()
     time: Times = Times()
     memory: MemoryRecord = MemoryRecord()
+    memory_pass: MemoryPassRecord | None = None
+    pairing: PairingRecord = PairingRecord()
     features: FeaturesRecord = FeaturesRecord()
     epochs: list[EpochRecord] = Field(default_factory=list)
     selected_epoch: Whole | None = None

@@ -50,9 +50,15 @@ def _as_number(value: Any) -> float | None:
     return value if is_number and abs(value) < 2**63 else None
 
 
+def _needed(record: CellRecord) -> float | None:
+    """What a configuration needs: on CUDA the allocator's peak as it ran, else that of its memory pass."""
+    if record.memory.peak_device_bytes is not None:
+        return record.memory.peak_device_bytes
+    return record.memory_pass.peak_bytes if record.memory_pass else None
+
+
 def _above_base(record: CellRecord) -> float | None:
-    peak, base = record.memory.peak_host_bytes, record.memory.base_host_bytes
-    return None if peak is None or base is None else peak - base
+    return record.memory_pass.above_base_bytes if record.memory_pass else None
 
 
 def _count(value: float) -> str:
@@ -75,8 +81,8 @@ ROWS = (
     _seconds("training_s", "training time"),
     _seconds("features_s", "computing features"),
     Row("step_ms_median", "step, median", lambda r: r.time.step_ms_median, "{:,.1f} ms".format),
-    _size("peak_host_bytes", "peak host memory"),
+    Row("needed_bytes", "peak memory", _needed, format_bytes),
     Row("above_base_bytes", "  above base", _above_base, format_bytes),
-    _size("peak_device_bytes", "peak device memory"),
+    _size("peak_host_bytes", "  resident as it ran"),
     _size("optimizer_state_bytes", "optimizer state"),
 )

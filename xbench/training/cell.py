@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 import time
@@ -14,7 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from xbench.components import registry
 from xbench.components.specs import ModelSpec, OptimizerSpec
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
@@ -28,15 +28,17 @@ from xbench.training.closure import AccumulatingClosure
 from xbench.training.events import CellResult, Prepared, Scores
 from xbench.training.footprint import model_bytes, optimizer_state_bytes, trained_bytes
 from xbench.training.frozen import set_training
+from xbench.training.global_state import guarded_globals, load_component
+from xbench.training.kept import KeptModel, tensors_digest
 from xbench.training.loader import FeatureLoader, ImageLoader, Loader, ResidentImageLoader
 from xbench.training.loop import Trainer
-from xbench.training.model import model_to_train
+from xbench.training.model import build_model, part_to_train
 from xbench.training.objective import Objective
 from xbench.training.recorder import Diverged, TraceRecorder
 from xbench.training.requirements import unmet_requirement
 from xbench.training.seeding import seed_everything
 from xbench.training.settings import CellSettings
-from xbench.training.splits import Split, split_examples
+from xbench.training.splits import Split, epoch_order, split_examples
 
 
 def train_cell(
@@ -71,9 +73,13 @@ def train_cell(
         XbenchError: the settings cannot be met; anything else is a fault of a component or of xbench.
     """
     started = time.perf_counter()
-    model_spec: ModelSpec = registry.load("model", settings.model.name, import_dirs)
-    optimizer_spec: OptimizerSpec = registry.load("optimizer", settings.optimizer.name, import_dirs)
-    model = model_to_train(model_spec, settings, data, features)
+    model_spec: ModelSpec = load_component("model", settings.model.name, import_dirs)
+    whole_model = build_model(model_spec, settings, data)
+    weights_sha256 = tensors_digest(whole_model)
+    model = part_to_train(whole_model, features)
+    del whole_model
+    # Not before the model stands: what importing the optimizer does must not move where it starts.
+    optimizer_spec: OptimizerSpec = load_component("optimizer", settings.optimizer.name, import_dirs)
     reason = unmet_requirement(optimizer_spec, settings.optimizer.name, model)
     if reason is not None:
         return CellResult(status="skipped", reason=reason)
@@ -94,7 +100,18 @@ def train_cell(
         return train_cell(send, *again, watch_for_stop)
     steps = trainer.steps_per_epoch * settings.training.epochs
     resumed_at, is_saved = trainer.progress.steps, every_s is not None
-    send(Prepared(_ran(trainer), steps, settings.training.epochs, memory, resumed_at, is_saved))
+    send(
+        Prepared(
+            ran=_ran(trainer),
+            steps=steps,
+            epochs=settings.training.epochs,
+            memory=memory,
+            weights_sha256=weights_sha256,
+            order_sha256=hashlib.sha256(epoch_order(split.train, settings.seed, 1).tobytes()).hexdigest(),
+            resumed_at=resumed_at,
+            is_saved=is_saved,
+        )
+    )
     prepare_s = time.perf_counter() - started
 
     scores = selected_epoch = None
@@ -157,9 +174,12 @@ def assemble(
     objective = Objective(data.labels, data.classes, training.class_weights, device, dtype)
     parameters = [p for p in model.parameters() if p.requires_grad]
     profiler = profiler_for(device)
+    with guarded_globals():
+        seed_everything(settings.seed)  # for optimizers that draw when they are made
+        optimizer = optimizer_spec.load_factory()(parameters, **settings.optimizer.params)
     return Trainer(
         model=model,
-        optimizer=optimizer_spec.load_factory()(parameters, **settings.optimizer.params),
+        optimizer=optimizer,
         closure=AccumulatingClosure(
             model, loader, objective, micro_batch if micro_batch < batch_size else None, settings.seed
         ),
@@ -172,7 +192,7 @@ def assemble(
         seed=settings.seed,
         batch_size=batch_size,
         micro_batch=micro_batch,
-        weights_path=checkpoints.folder / "selected.pt",
+        kept=KeptModel(model, checkpoints.folder / "selected.pt"),
         send=send,
         checkpoints=checkpoints,
     )
@@ -214,33 +234,23 @@ def warm_up(trainer: Trainer) -> None:
 
 def _memory_before(trainer: Trainer, spec: OptimizerSpec) -> MemoryRecord:
     """What stands before the first step."""
-    parameters_bytes = model_bytes(trainer.model)
-    # Some optimizers allocate their state when they are made.
-    held_bytes = trainer.profiler.trained_on.now_bytes() - optimizer_state_bytes(trainer.optimizer)
     return MemoryRecord(
         base_host_bytes=resident_bytes(),
         host_peak_method=trainer.profiler.host.method,
         malloc=malloc_profile(),
-        parameters_bytes=parameters_bytes,
-        process_bytes=max(0, held_bytes - parameters_bytes - trainer.loader.resident_bytes),
+        parameters_bytes=model_bytes(trainer.model),
         expected_state_vectors=spec.state_vectors(trainer.optimizer.defaults),
     )
 
 
 def _memory_after(trainer: Trainer, before: MemoryRecord) -> MemoryRecord:
-    recorder, phases = trainer.recorder, trainer.breakdown.phases
     state_bytes = optimizer_state_bytes(trainer.optimizer)
     return before.model_copy(
         update={
-            "peak_host_bytes": recorder.host_peak_bytes,
-            "peak_device_bytes": recorder.device_peak_bytes,
-            "gradients_bytes": trainer.breakdown.gradients_bytes,
+            "peak_host_bytes": trainer.recorder.host_peak_bytes,
+            "peak_device_bytes": trainer.recorder.device_peak_bytes,
             "optimizer_state_bytes": state_bytes,
             "state_vectors": state_bytes / trained_bytes(trainer.model),
-            "data_bytes": trainer.loader.resident_bytes + trainer.breakdown.batch_bytes,
-            "activations_bytes": phases.activations_bytes if phases else None,
-            "optimizer_work_bytes": phases.optimizer_work_bytes if phases else None,
-            "peak_phase": phases.peak_phase if phases else None,
         }
     )
 

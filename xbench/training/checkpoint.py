@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from xbench.files import sync_file, sync_folder
-from xbench.memory.phases import StepPhases
 from xbench.training.events import CheckpointWritten
+from xbench.training.kept import restore_tensors, tensors_of
 from xbench.training.traits import traits
 
 if TYPE_CHECKING:
@@ -104,18 +104,17 @@ def _write(trainer: Trainer, folder: Path, spent_s: float) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     # Two files: beside its own parameters, the process that goes on holds one of them at a time.
-    _save(_model_state(trainer.model), folder / "model.pt")
+    _save(tensors_of(trainer.model), folder / "model.pt")
     recorder, progress = trainer.recorder, trainer.progress
     if progress.selected:
-        _link(trainer.weights_path, folder / trainer.weights_path.name)
-        sync_file(folder / trainer.weights_path.name)
+        _link(trainer.kept.path, folder / trainer.kept.path.name)
+        sync_file(folder / trainer.kept.path.name)
     state = {
         "optimizer": trainer.optimizer.state_dict(),
         "random": _random_state(),
         "progress": asdict(progress),
         "spent_s": [trainer.training_s, trainer.evaluation_s, spent_s + time.perf_counter() - started],
         "peaks": [recorder.host_peak_bytes, recorder.device_peak_bytes],
-        "breakdown": asdict(trainer.breakdown),
     }
     _save(state, folder / "state.pt")
     sync_folder(folder)
@@ -135,21 +134,14 @@ def resume(trainer: Trainer, folder: Path) -> None:
     """
     for file in folder.glob("*.pt"):
         _check(file)
-    model = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
-    trainer.model.load_state_dict(model["state"])
-    buffers = dict(trainer.model.named_buffers())
-    for name, value in model["unsaved_buffers"].items():
-        buffers[name].copy_(value)
-    del model
+    restore_tensors(trainer.model, torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
     state = torch.load(folder / "state.pt", weights_only=True)
     _restore_optimizer(trainer.optimizer, state["optimizer"])
     trainer.progress.__dict__.update(state["progress"])
     trainer.training_s, trainer.evaluation_s, trainer.checkpoints.spent_s = state["spent_s"]
     trainer.recorder.host_peak_bytes, trainer.recorder.device_peak_bytes = state["peaks"]
-    phases = state["breakdown"].pop("phases")
-    trainer.breakdown.__dict__.update(state["breakdown"], phases=phases and StepPhases(**phases))
     if trainer.progress.selected:
-        kept = trainer.weights_path
+        kept = trainer.kept.path
         kept.unlink(missing_ok=True)
         _link(folder / kept.name, kept)
     _restore_random_state(state["random"])
@@ -173,12 +165,6 @@ def _check(file: Path) -> None:
         damaged = parts.testzip()
     if damaged is not None:
         raise ValueError(f"{file.name} is damaged ({damaged})")
-
-
-def _model_state(model: torch.nn.Module) -> dict[str, Any]:
-    state = model.state_dict()
-    unsaved = {name: buffer for name, buffer in model.named_buffers() if name not in state}
-    return {"state": dict(state), "unsaved_buffers": unsaved}
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:

@@ -3,7 +3,8 @@
 The batch's loss is a sum over examples divided by the batch's weight. Each micro-batch contributes its own
 sum divided by the *whole batch's* weight, so loss and gradient are those of the whole batch up to rounding,
 and only one micro-batch's activations are in memory at a time. (Averaging the micro-batches' means instead
-is wrong as soon as classes are weighted or parts differ in size.)
+is wrong as soon as classes are weighted or parts differ in size.) It takes a model that treats examples one
+by one; see `micro_batches`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from xbench.errors import XbenchError
 from xbench.memory.phases import PhaseMeter
+from xbench.training.global_state import Generators, seed_generators
 from xbench.training.loader import Loader
 from xbench.training.objective import Objective
 
@@ -24,25 +24,15 @@ class AccumulatingClosure:
 
     Args:
         micro_batch: examples in memory at once; None for the whole batch.
-        seed: of what the model draws (dropout masks): it is the same at every evaluation of one step, or a
-            line search would compare values of different functions. Each part draws its own, so with
-            another `micro_batch` such a model sees other masks.
-
-    Raises:
-        XbenchError: `micro_batch` is set and the model normalises over batches, which no accumulation can
-            make exact.
+        seed: of what the model draws (dropout masks), from torch, `random` or NumPy: it is the same at every
+            evaluation of one step, or a line search would compare values of different functions. Each part
+            draws its own, so with another `micro_batch` such a model sees other masks. What the optimizer
+            draws goes on from where it was.
     """
 
     def __init__(
         self, model: nn.Module, loader: Loader, objective: Objective, micro_batch: int | None, seed: int
     ):
-        normalises = any(isinstance(m, _BatchNorm) and m.training for m in model.modules())
-        if micro_batch is not None and normalises:
-            raise XbenchError(
-                "the model has batch normalisation, whose statistics depend on the batch that is in memory: "
-                "micro-batches would train a different function",
-                hint='use micro_batch = "full" or a model without batch normalisation',
-            )
         self._model, self._loader, self._objective = model, loader, objective
         self._micro_batch = micro_batch
         self._seed = seed
@@ -60,6 +50,9 @@ class AccumulatingClosure:
     def start(self, step: int, indices: np.ndarray, phases: PhaseMeter | None = None) -> None:
         """Begin a step on the examples at `indices`. A batch that is in memory as a whole is loaded once.
 
+        The last step's gradients are cleared: an optimizer that reads them before its first closure would
+        follow another batch.
+
         Args:
             phases: hears of each closure of this step.
         """
@@ -67,6 +60,7 @@ class AccumulatingClosure:
         self._step, self._indices = step, indices
         self._total_weight = self._objective.total_weight(indices)
         self.release()
+        self._model.zero_grad()
         if self._micro_batch is None or self._micro_batch >= len(indices):
             self._resident = [self._loader.load(indices)]
         self.evaluations = 0
@@ -77,8 +71,10 @@ class AccumulatingClosure:
         self._model.zero_grad()
         if self._phases is not None:
             self._phases.closure_begins()
+        generators = Generators.now()
         with torch.enable_grad():  # torch's optimizers call closures with gradients on; others may not
             loss = self._accumulate()
+        generators.restore()
         if self._phases is not None:
             self._phases.closure_ends()
         self.evaluations += 1
@@ -90,7 +86,7 @@ class AccumulatingClosure:
         parts = self._resident or self._loader.parts(self._indices, self._micro_batch)
         total = None
         for number, (images, labels) in enumerate(parts):
-            torch.manual_seed(self._draw_seed(number))  # always: no list of modules that draw is complete
+            seed_generators(self._draw_seed(number))  # always: no list of modules that draw is complete
             loss = self._objective.summed(self._model(images), labels) / self._total_weight
             if self._phases is not None and number == 0:
                 self._phases.forward_ends()

@@ -40,6 +40,7 @@ class Prepared:
     Attributes:
         ran: train_size, history_size, batch_size, micro_batch in effect.
         steps: of the whole training.
+        weights_sha256, order_sha256: see `PairingRecord`.
         resumed_at: the step after which it goes on; 0 if it begins anew.
         is_saved: whether it saves itself when it is asked to stop.
     """
@@ -48,6 +49,8 @@ class Prepared:
     steps: int
     epochs: int
     memory: MemoryRecord
+    weights_sha256: str = ""
+    order_sha256: str = ""
     resumed_at: int = 0
     is_saved: bool = False
 

@@ -20,6 +20,7 @@ from xbench.memory.processor import processor_name
 from xbench.paths import cache_dir, require_space
 from xbench.training.events import FeatureReport
 from xbench.training.frozen import Front, obstacle, same
+from xbench.training.global_state import load_component
 from xbench.training.loader import ImageLoader
 from xbench.training.model import build_model
 from xbench.training.settings import CellSettings
@@ -56,7 +57,7 @@ def make_features(
     Raises:
         XbenchError: the model cannot be built.
     """
-    spec: ModelSpec = registry.load("model", settings.model.name, import_dirs)
+    spec: ModelSpec = load_component("model", settings.model.name, import_dirs)
     model = build_model(spec, settings, data)
     if all(p.requires_grad for p in model.parameters()):
         return FeatureReport(is_frozen=False)

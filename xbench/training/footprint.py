@@ -1,15 +1,11 @@
-"""What a cell's memory is made of: what models and optimizers hold, by the storages behind their tensors, and
-what steps take, by the phases of those that were bracketed."""
+"""Count what models and optimizers hold, by the storages behind their tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-
-from xbench.memory.phases import StepPhases
 
 
 def storage_bytes(tensors: Iterable[torch.Tensor]) -> int:
@@ -49,22 +45,3 @@ def trained_bytes(model: torch.nn.Module) -> int:
 def gradients_bytes(model: torch.nn.Module) -> int:
     """Bytes of the gradients that stand now."""
     return storage_bytes(p.grad for p in model.parameters() if p.grad is not None)
-
-
-@dataclass
-class Breakdown:
-    """The bracketed step with the highest peak.
-
-    Attributes:
-        phases: None before the first one.
-        batch_bytes: of the examples in memory at once in that step.
-        gradients_bytes: of the gradients that it left.
-    """
-
-    phases: StepPhases | None = None
-    batch_bytes: int = 0
-    gradients_bytes: int = 0
-
-    def add(self, phases: StepPhases, batch_bytes: int, gradients_bytes: int) -> None:
-        if self.phases is None or phases.peak_bytes > self.phases.peak_bytes:
-            self.phases, self.batch_bytes, self.gradients_bytes = phases, batch_bytes, gradients_bytes

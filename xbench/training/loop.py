@@ -5,32 +5,25 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-from xbench.memory.malloc import exact_for_a_while
-from xbench.memory.phases import PhaseMeter
 from xbench.memory.profiler import StepProfiler
 from xbench.records.schema import EpochRecord
 from xbench.training.checkpoint import Checkpoints
 from xbench.training.closure import AccumulatingClosure
 from xbench.training.evaluation import Evaluation, evaluate
 from xbench.training.events import EpochDone
-from xbench.training.footprint import Breakdown, gradients_bytes, optimizer_state_bytes
+from xbench.training.kept import KeptModel
 from xbench.training.loader import Loader
 from xbench.training.objective import Objective
 from xbench.training.recorder import Diverged, TraceRecorder
 from xbench.training.settings import TrainingSettings
 from xbench.training.splits import Split, epoch_order
-
-# So many steps are broken down by phase, which slows those of small batches: the second is the first that has
-# all of an optimizer's state from its beginning, but for that of a history.
-_BRACKETED_STEPS = 2
 
 # Examples that the system is told of before they are needed: some tenths of a second at the speed of a step.
 _AHEAD = 64
@@ -60,9 +53,8 @@ class Trainer:
 
     Attributes:
         batch_size, micro_batch: in examples, resolved to numbers.
-        weights_path: where the selected epoch's weights are kept; on disk, so that they are no memory peak.
+        kept: the model at the selected epoch.
         checkpoints: saves it now and then.
-        breakdown: of the memory of the steps that were bracketed so far.
         training_s, evaluation_s: seconds so far.
     """
 
@@ -78,17 +70,18 @@ class Trainer:
     seed: int
     batch_size: int
     micro_batch: int
-    weights_path: Path
+    kept: KeptModel
     send: Callable[[Any], None]
     checkpoints: Checkpoints
     progress: Progress = field(default_factory=Progress)
-    breakdown: Breakdown = field(default_factory=Breakdown)
     training_s: float = 0.0
     evaluation_s: float = 0.0
+    _mode: Literal["train", "eval"] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.split.train) / self.batch_size)
+        whole, rest = divmod(len(self.split.train), self.batch_size)
+        return whole + bool(rest and not self.settings.drop_last)
 
     def run(self) -> int:
         """Train what is left of all epochs, and leave the selected epoch's weights in the model.
@@ -107,18 +100,21 @@ class Trainer:
             criterion = self._criterion(record)
             if criterion < progress.least:  # the earliest epoch wins ties
                 progress.least, progress.selected = criterion, progress.epoch
-                self._keep_weights()
+                self.kept.save()
             progress.epoch, progress.in_epoch, progress.losses = progress.epoch + 1, 0, []
         if progress.selected == 0:
             return self.settings.epochs  # no criterion: the last weights stand
-        self.model.load_state_dict(torch.load(self.weights_path, weights_only=True))
+        self.kept.load()
         return progress.selected
 
-    def _keep_weights(self) -> None:
-        """A new file in place of the old one, which a checkpoint may hold on to."""
-        aside = self.weights_path.with_suffix(".partial")
-        torch.save(self.model.state_dict(), aside)
-        aside.replace(self.weights_path)
+    def set_mode(self, mode: Literal["train", "eval"]) -> None:
+        """Call the optimizer's own `train()` or `eval()`, where it has them: schedule-free methods keep other
+        weights for evaluation than those that they take gradients at (Defazio et al. 2024,
+        arXiv:2405.15682)."""
+        switch = getattr(self.optimizer, mode, None)
+        if self._mode != mode and callable(switch):
+            switch()
+        self._mode = mode
 
     def evaluate(self, indices: np.ndarray) -> Evaluation:
         """Evaluate the model as it stands; the time counts as evaluation.
@@ -143,6 +139,7 @@ class Trainer:
         """
         order, progress = epoch_order(self.split.train, self.seed, epoch), self.progress
         first = progress.in_epoch
+        self.set_mode("train")
         self.start_clock()
         try:
             for number in range(first, self.steps_per_epoch):
@@ -182,34 +179,11 @@ class Trainer:
         Returns:
             The losses that were sent to the parent, of this and earlier steps; mostly none.
         """
-        if step <= _BRACKETED_STEPS:
-            self._bracketed_step(step, batch)
-        else:
-            self.profiler.begin()
-            self.closure.start(step, batch)
-            self.optimizer.step(self.closure)
-            self.profiler.end()
+        self.profiler.begin()
+        self.closure.start(step, batch)
+        self.optimizer.step(self.closure)
+        self.profiler.end()
         return self.recorder.add(step, epoch, self.closure.first_loss, self.closure.evaluations)
-
-    def _bracketed_step(self, step: int, batch: np.ndarray) -> None:
-        """A step whose memory is broken down by phase. It starts from what is held, not from what was."""
-        self.closure.release()
-        state_bytes = optimizer_state_bytes(self.optimizer)
-        with exact_for_a_while():
-            phases = PhaseMeter(self.profiler.trained_on, gradients_bytes(self.model))
-            self.profiler.begin()
-            self.closure.start(step, batch, phases)
-            self.optimizer.step(self.closure)
-            batch_bytes = self.closure.batch_bytes
-            loaded_bytes = 0 if batch_bytes else self.loader.batch_bytes(self.micro_batch)
-            left_bytes = gradients_bytes(self.model)
-            profile = phases.end(left_bytes, batch_bytes, loaded_bytes)
-            self.profiler.end(profile)
-        # State that this step added stays, and counts as such.
-        added_bytes = max(0, optimizer_state_bytes(self.optimizer) - state_bytes)
-        work_bytes = max(0, profile.optimizer_work_bytes - added_bytes)
-        profile = replace(profile, optimizer_work_bytes=work_bytes)
-        self.breakdown.add(profile, batch_bytes or loaded_bytes, left_bytes)
 
     def _flush_before(self, error: Exception) -> None:
         """Send the steps before a failure.
@@ -225,8 +199,10 @@ class Trainer:
             error.add_note(f"the last steps are not in the trace: {second}")
 
     def _validate(self, epoch: int, train_loss: float) -> EpochRecord:
-        validation = self.evaluate(self.split.validation) if len(self.split.validation) else None
         on_test = self.settings.selection == "test_loss"
+        if len(self.split.validation) or on_test or epoch == self.settings.epochs:
+            self.set_mode("eval")  # what is kept, and scored in the end, is what was evaluated
+        validation = self.evaluate(self.split.validation) if len(self.split.validation) else None
         return EpochRecord(
             epoch=epoch,
             train_loss=train_loss,

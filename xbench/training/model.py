@@ -10,6 +10,7 @@ from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
 from xbench.errors import XbenchError
 from xbench.training.frozen import set_training, trained_part
+from xbench.training.global_state import guarded_globals
 from xbench.training.seeding import make_deterministic, seed_everything
 from xbench.training.settings import CellSettings
 
@@ -30,8 +31,9 @@ def build_model(spec: ModelSpec, settings: CellSettings, data: DecodedDataset) -
         )
     if settings.training.deterministic and settings.device != "cpu":
         make_deterministic()
-    seed_everything(settings.seed)
-    model = spec.load_factory()(len(data.classes), **settings.model.params)
+    with guarded_globals():
+        seed_everything(settings.seed)
+        model = spec.load_factory()(len(data.classes), **settings.model.params)
     model = model.to(settings.device, getattr(torch, settings.training.dtype))
     trained_part(model)
     set_training(model)
@@ -47,5 +49,9 @@ def model_to_train(
     Raises:
         XbenchError: see `build_model`.
     """
-    model = build_model(spec, settings, data)
+    return part_to_train(build_model(spec, settings, data), features)
+
+
+def part_to_train(model: nn.Module, features: FeatureFile | None) -> nn.Module:
+    """The model; where the outputs of its frozen part are in a file, what is behind that part alone."""
     return model if features is None else trained_part(model)[1]

@@ -33,6 +33,8 @@ class TrainingSettings(BaseModel):
         micro_batch: examples in memory at once, or `"full"` for the whole batch, or `"auto"` for the fastest
             that fits, measured. A smaller one changes nothing but memory, time and rounding (and, in a model
             with dropout, which masks are drawn).
+        drop_last: leave out an epoch's last batch if it is smaller than the others (a batch of one example is
+            more than some models can normalise over). Each epoch leaves out other examples.
         dtype: of parameters, images and losses.
         features: precision in which the outputs of a frozen part are computed once per image and kept on
             disk; `"auto"` is that of `dtype`, and trains without where they cannot be kept; `"off"` computes
@@ -54,6 +56,7 @@ class TrainingSettings(BaseModel):
     epochs: Count = 1
     batch_size: Count | Literal["full"] = 32
     micro_batch: Count | Literal["full", "auto"] = "full"
+    drop_last: Annotated[bool, Field(strict=True)] = False
     dtype: Literal["float32", "float64"] = "float32"
     features: Features = "auto"
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"

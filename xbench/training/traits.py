@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
 
@@ -15,9 +16,18 @@ from torch import nn
 _OF_TORCH = frozenset(vars(nn.Module()))
 
 
+def attributes(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Any]]:
+    """Full name, owner, key and value of each attribute of a model's modules that is neither a parameter, a
+    buffer nor a module."""
+    for name, module in model.named_modules():
+        for key, value in vars(module).items():
+            if key not in _OF_TORCH:
+                yield f"{name}.{key}", module, key, value
+
+
 def traits(model: nn.Module) -> dict[str, object]:
-    """What stands for each attribute of a model's modules. Two that are equal held the same, both times; what
-    cannot be compared is equal to nothing."""
+    """What stands for each of a model's `attributes`, by full name. Two that are equal held the same, both
+    times; what cannot be compared is equal to nothing."""
     saved = {
         id(part): f"{kind} {name}"
         for kind, parts in {
@@ -27,12 +37,7 @@ def traits(model: nn.Module) -> dict[str, object]:
         }.items()
         for name, part in parts
     }
-    return {
-        f"{name}.{key}": _stands_for(value, saved)
-        for name, module in model.named_modules()
-        for key, value in vars(module).items()
-        if key not in _OF_TORCH
-    }
+    return {name: _stands_for(value, saved) for name, _, _, value in attributes(model)}
 
 
 def _stands_for(value: Any, saved: dict[int, str]) -> object:

@@ -1,0 +1,107 @@
+"""Compare what the cells of an experiment and seed start from: the same weights, and the same examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from xbench.errors import XbenchError
+from xbench.execution.job import Job
+from xbench.records.schema import CellRecord, PairingRecord
+from xbench.training.events import Prepared
+
+
+class Unpaired(XbenchError):
+    """A cell does not start from where another one of its experiment and seed does."""
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a cell started, and on which processor."""
+
+    cell: str
+    processor: str
+    weights_sha256: str
+    order_sha256: str
+
+
+class Pairing:
+    """The starts of all cells so far.
+
+    Args:
+        records: of cells that ran in earlier processes.
+    """
+
+    def __init__(self, records: Iterable[CellRecord] = ()):
+        self._starts: dict[str, _Start] = {}
+        for record in records:
+            if record.pairing.weights_sha256:
+                processor = str(record.device.get("name"))
+                self._starts.setdefault(_group_of_record(record), _start(record, record.pairing, processor))
+
+    def compare(self, job: Job, prepared: Prepared) -> str:
+        """Compare a cell with the first of its group, in which model, data, dtype, train_size, balance and
+        validation agree.
+
+        Returns:
+            How they differ, where that may be rounding: on another processor. Else "".
+
+        Raises:
+            Unpaired: they differ.
+        """
+        planned, processor = job.planned, job.machine.device_facts["name"]
+        new = _Start(
+            f"{planned.column}, seed {planned.seed}",
+            processor,
+            prepared.weights_sha256,
+            prepared.order_sha256,
+        )
+        first = self._starts.setdefault(_group(job, prepared), new)
+        what = [
+            name
+            for name, ours, theirs in (
+                ("initial weights", new.weights_sha256, first.weights_sha256),
+                ("order of examples", new.order_sha256, first.order_sha256),
+            )
+            if ours != theirs
+        ]
+        if not what:
+            return ""
+        said = f"its {' and '.join(what)} differ from those of {first.cell}"
+        if processor != first.processor:
+            return f"{said}, which ran on another processor ({first.processor})"
+        raise Unpaired(
+            f"{said}: the comparison would not be a paired one",
+            hint="does the model draw from a generator of its own, or read what changes from run to run?",
+        )
+
+
+def _start(record: CellRecord, pairing: PairingRecord, processor: str) -> _Start:
+    cell = f"{record.column}, seed {record.seed}"
+    return _Start(cell, processor, pairing.weights_sha256, pairing.order_sha256)
+
+
+def _group(job: Job, prepared: Prepared) -> str:
+    training, model = job.settings.training, job.settings.model
+    return _key(
+        job.cell.experiment,
+        job.settings.seed,
+        (model.name, model.params, job.model.weights),
+        job.data.fingerprint,
+        training.model_dump(),
+        prepared.ran,
+    )
+
+
+def _group_of_record(record: CellRecord) -> str:
+    model = (record.model.name, record.model.params, record.model.weights)
+    data = record.dataset.fingerprint
+    return _key(record.experiment, record.seed, model, data, record.settings, record.ran)
+
+
+def _key(
+    experiment: str, seed: int, model: tuple, fingerprint: str, training: dict[str, Any], ran: dict[str, Any]
+) -> str:
+    settings = [training.get(name) for name in ("dtype", "balance", "validation")]
+    return repr((experiment, seed, model, fingerprint, settings, ran.get("train_size")))

@@ -1,0 +1,111 @@
+"""Guard the process's global state against the components that a cell loads.
+
+A module that sets torch's default dtype when it is imported, or a factory that draws random numbers, would
+otherwise change what the other optimizers of a comparison start from.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from xbench.components import registry
+from xbench.components.registry import Kind
+from xbench.components.specs import Spec
+
+
+@dataclass(frozen=True)
+class Generators:
+    """States of the generators that a component may draw from: torch's (of the CPU and of CUDA devices in
+    use), Python's `random` and NumPy's global one."""
+
+    torch_state: torch.Tensor
+    cuda_states: list[torch.Tensor]
+    numpy_state: Any
+    python_state: Any
+
+    @classmethod
+    def now(cls) -> Self:
+        """Read them."""
+        cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        return cls(torch.get_rng_state(), cuda_states, np.random.get_state(), random.getstate())
+
+    def restore(self) -> None:
+        """Set them to what they were."""
+        torch.set_rng_state(self.torch_state)
+        if self.cuda_states:
+            torch.cuda.set_rng_state_all(self.cuda_states)
+        np.random.set_state(self.numpy_state)
+        random.setstate(self.python_state)
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the generators that `Generators` reads, as quickly as can be.
+
+    `torch.manual_seed` gives the same numbers; without a CUDA context it writes down a traceback for later,
+    which takes longer than all of this.
+
+    Args:
+        seed: from 0, below 2**32.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
+def load_component(kind: Kind, name: str, import_dirs: Sequence[str] = ()) -> Spec:
+    """The spec of a component, whatever importing its module does to the process.
+
+    Raises:
+        XbenchError: see `registry.load`.
+    """
+    with guarded_globals():
+        return registry.load(kind, name, import_dirs)
+
+
+# Where torch keeps a flag, and its name there.
+_FLAGS = (
+    (torch.backends.cudnn, "enabled"),
+    (torch.backends.cudnn, "benchmark"),
+    (torch.backends.cudnn, "deterministic"),
+    (torch.backends.cudnn, "allow_tf32"),
+    (torch.backends.cuda.matmul, "allow_tf32"),
+    (torch.backends.mkldnn, "enabled"),
+)
+
+
+@contextmanager
+def guarded_globals() -> Iterator[None]:
+    """Restore torch's default dtype and device, its flags, numbers of threads, and all generators when the
+    block is left."""
+    generators = Generators.now()
+    dtype, device, threads = torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads()
+    grad, anomaly = torch.is_grad_enabled(), torch.is_anomaly_enabled()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    precision = torch.get_float32_matmul_precision()
+    flags = [getattr(module, name) for module, name in _FLAGS]
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        if torch.get_default_device() != device:
+            torch.set_default_device(device)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        torch.set_grad_enabled(grad)
+        torch.autograd.set_detect_anomaly(anomaly)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.set_float32_matmul_precision(precision)
+        for (module, name), value in zip(_FLAGS, flags, strict=True):
+            if getattr(module, name) != value:
+                setattr(module, name, value)
+        generators.restore()

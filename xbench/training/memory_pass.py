@@ -1,0 +1,143 @@
+"""Measure what a configuration needs: real steps with all of the optimizer's state, bracketed by phase.
+
+This runs in a process of its own, under malloc settings that give every freed block back, so that a peak is
+what was in use. Timed cells are never measured this way, as it slows them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from xbench.components.specs import OptimizerSpec
+from xbench.memory.malloc import malloc_profile, release_free_memory
+from xbench.memory.peaks import PeakMeter
+from xbench.memory.phases import PhaseMeter, PhasePeak
+from xbench.records.schema import MemoryPassRecord
+from xbench.training.evaluation import evaluate
+from xbench.training.footprint import gradients_bytes, model_bytes, optimizer_state_bytes
+from xbench.training.loop import Trainer
+
+MIN_STEPS, MAX_STEPS = 3, 12
+MAX_S = 10.0
+
+# Peaks are read as the kernel counts pages, which it does in batches: below this, two are alike.
+NOISE_BYTES = 256 << 10
+
+
+def measure_memory(trainer: Trainer, spec: OptimizerSpec) -> MemoryPassRecord:
+    """Take a few steps of a trainer that has warmed up, evaluate a chunk, and keep the weights.
+
+    Steps go on while their peak rises: at least `MIN_STEPS`, at most `MAX_STEPS` or `MAX_S` seconds. An
+    optimizer with a `memory_period` takes one step more than that, however long it takes.
+
+    Raises:
+        XbenchError: the model's weights cannot be kept.
+        MemoryError, RuntimeError: memory ran out; anything else is a fault of a component.
+    """
+    fill_state = spec.load_fill_state()
+    if fill_state is not None:
+        fill_state(trainer.optimizer)
+    meter, started = trainer.profiler.trained_on, time.perf_counter()
+    trainer.set_mode("train")
+    highest: _Peak | None = None
+    steps = 0
+    while True:
+        steps += 1
+        peak = _take_step(trainer, meter, steps)
+        rises = highest is None or peak.of_phase.peak_bytes > highest.of_phase.peak_bytes + NOISE_BYTES
+        if highest is None or peak.of_phase.peak_bytes > highest.of_phase.peak_bytes - NOISE_BYTES:
+            highest = peak  # of peaks that are alike the last: what is loaded at first use is there by then
+        if not _goes_on(steps, rises, time.perf_counter() - started, spec.memory_period):
+            break
+    trainer.set_mode("eval")
+    peaks = [highest, _evaluate(trainer, meter)]
+    if trainer.settings.selection != "last":
+        peaks.append(_keep_weights(trainer, meter))
+    highest = max(peaks, key=lambda peak: peak.of_phase.peak_bytes)
+    return _record(trainer, highest, steps)
+
+
+def _goes_on(steps: int, rises: bool, seconds: float, period: int | None) -> bool:
+    if period is not None:
+        return steps < max(MIN_STEPS, period + 1)
+    return steps < MIN_STEPS or (rises and steps < MAX_STEPS and seconds < MAX_S)
+
+
+class _Peak:
+    """A peak, and the optimizer's state that stood then."""
+
+    def __init__(self, of_phase: PhasePeak, state_bytes: int):
+        self.of_phase, self.state_bytes = of_phase, state_bytes
+
+
+def _take_step(trainer: Trainer, meter: PeakMeter, step: int) -> _Peak:
+    size, order = trainer.batch_size, trainer.split.train
+    batch = np.take(order, range((step - 1) * size, step * size), mode="wrap")
+    trainer.closure.release()
+    state_bytes = optimizer_state_bytes(trainer.optimizer)
+    release_free_memory()
+    phases = PhaseMeter(meter, gradients_bytes(trainer.model))
+    trainer.closure.start(step, batch, phases)
+    trainer.optimizer.step(trainer.closure)
+    batch_bytes = trainer.closure.batch_bytes
+    loaded_bytes = 0 if batch_bytes else trainer.loader.batch_bytes(trainer.micro_batch)
+    peak = phases.end(gradients_bytes(trainer.model), batch_bytes, loaded_bytes)
+    # State that this step added stays, and counts as such.
+    added = min(peak.optimizer_work_bytes, max(0, optimizer_state_bytes(trainer.optimizer) - state_bytes))
+    return _Peak(replace(peak, optimizer_work_bytes=peak.optimizer_work_bytes - added), state_bytes + added)
+
+
+def _evaluate(trainer: Trainer, meter: PeakMeter) -> _Peak:
+    """Evaluate as many examples at once as the trainer does."""
+    chunk = trainer.split.train[: trainer.micro_batch]
+    held = _settle(trainer, meter)
+    evaluate(trainer.model, trainer.loader, trainer.objective, chunk, trainer.micro_batch)
+    peak = meter.peak_bytes()
+    data = min(trainer.loader.batch_bytes(len(chunk)), peak - held)
+    activations = peak - held - data
+    of_phase = PhasePeak(peak, "evaluation", held, data_bytes=data, activations_bytes=activations)
+    return _Peak(of_phase, optimizer_state_bytes(trainer.optimizer))
+
+
+def _keep_weights(trainer: Trainer, meter: PeakMeter) -> _Peak:
+    held = _settle(trainer, meter)
+    trainer.kept.try_out()
+    peak = meter.peak_bytes()
+    of_phase = PhasePeak(peak, "keeping weights", held, keeping_bytes=peak - held)
+    return _Peak(of_phase, optimizer_state_bytes(trainer.optimizer))
+
+
+def _settle(trainer: Trainer, meter: PeakMeter) -> int:
+    """Drop what the last step left, as the trainer does before it evaluates, and start a new peak.
+
+    Returns:
+        What is held then.
+    """
+    trainer.model.zero_grad()
+    trainer.closure.release()
+    release_free_memory()
+    meter.reset()
+    return min(meter.now_bytes(), meter.peak_bytes())
+
+
+def _record(trainer: Trainer, peak: _Peak, steps: int) -> MemoryPassRecord:
+    of_phase, resident_bytes = peak.of_phase, trainer.loader.resident_bytes
+    parameters_bytes = model_bytes(trainer.model)
+    return MemoryPassRecord(
+        steps=steps,
+        malloc=malloc_profile(),
+        peak_bytes=of_phase.peak_bytes,
+        peak_phase=of_phase.phase,
+        process_bytes=of_phase.held_bytes - peak.state_bytes - parameters_bytes - resident_bytes,
+        parameters_bytes=parameters_bytes,
+        data_bytes=of_phase.data_bytes + resident_bytes,
+        gradients_bytes=of_phase.gradients_bytes,
+        optimizer_state_bytes=peak.state_bytes,
+        optimizer_work_bytes=of_phase.optimizer_work_bytes,
+        activations_bytes=of_phase.activations_bytes,
+        keeping_bytes=of_phase.keeping_bytes,
+        final_state_bytes=optimizer_state_bytes(trainer.optimizer),
+    )

@@ -1,0 +1,85 @@
+"""Check that a model treats the examples of a batch one by one, as exact micro-batches need.
+
+Batch normalisation does not, whether it is torch's own class or written by hand: no accumulation over parts
+can make it exact. Dropout does: each example has a mask of its own. So the model is run, and the names of its
+modules do not matter.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from xbench.errors import XbenchError
+from xbench.training.frozen import set_training
+from xbench.training.global_state import seed_generators
+from xbench.training.loader import Loader
+
+_MAX_ROWS = 8
+_SEED = 20
+# Shares of the largest value within which two losses or outputs are the same but for rounding.
+_ROUNDING = {torch.float64: 1e-8, torch.float32: 1e-4}
+
+
+def check_examples_are_independent(
+    model: nn.Module, loader: Loader, indices: np.ndarray, labels: np.ndarray
+) -> None:
+    """Compare a batch with the same batch in other company and in two parts, on at most eight examples.
+
+    In training mode, with one seed, replacing the other examples must not change an example's loss. In
+    evaluation mode, the outputs of the whole must be those of two parts. Both are tried in float64 where the
+    model allows it and memory suffices, else in float32 and to 1e-4.
+
+    Args:
+        model: may not be used afterwards.
+        indices: positions of examples in the dataset; two or more.
+        labels: of all examples of the dataset.
+
+    Raises:
+        XbenchError: the examples of a batch depend on each other.
+    """
+    size = min(_MAX_ROWS, len(indices))
+    examples, _ = loader.load(indices[:size])
+    targets = torch.from_numpy(labels[indices[:size]]).to(examples.device)
+    dtype = next(p.dtype for p in model.parameters())
+    try:
+        reason = _find_dependence(model.double(), examples.double(), targets)
+    except Exception:  # its code may insist on float32, or twice the memory is too much
+        if dtype == torch.float64:
+            raise
+        reason = _find_dependence(model.to(dtype), examples, targets)
+    if reason:
+        raise XbenchError(
+            f"{reason}, as with batch normalisation: micro-batches would train a different function",
+            hint='use micro_batch = "full", or a model without batch normalisation',
+        )
+
+
+@torch.no_grad()
+def _find_dependence(model: nn.Module, examples: torch.Tensor, targets: torch.Tensor) -> str:
+    half = len(examples) // 2
+    others = examples.flip(0).roll(1, 0).mul(0.5).add(0.25)
+    set_training(model)
+    losses = _losses(model, examples, targets)
+    for kept in (slice(0, half), slice(half, None)):
+        mixed = others.clone()
+        mixed[kept] = examples[kept]
+        if not _same(losses[kept], _losses(model, mixed, targets)[kept]):
+            return "an example's loss in training depends on the other examples"
+    model.eval()
+    parts = torch.cat([model(examples[:half]), model(examples[half:])])
+    if not _same(model(examples), parts):
+        return "outputs in evaluation depend on the other examples"
+    return ""
+
+
+def _losses(model: nn.Module, examples: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    seed_generators(_SEED)
+    return functional.cross_entropy(model(examples), targets, reduction="none")
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    scale = one.abs().max().clamp(min=torch.finfo(one.dtype).tiny).item()
+    return torch.allclose(one, other, rtol=0, atol=_ROUNDING[one.dtype] * scale, equal_nan=True)
