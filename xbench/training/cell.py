@@ -216,20 +216,21 @@ def _memory_before(trainer: Trainer, spec: OptimizerSpec) -> MemoryRecord:
     """What stands before the first step."""
     parameters_bytes = model_bytes(trainer.model)
     # Some optimizers allocate their state when they are made.
-    held_bytes = trainer.profiler.trained_on.now_bytes() - optimizer_state_bytes(trainer.optimizer)
+    state_bytes = optimizer_state_bytes(trainer.optimizer, trainer.model)
+    held_bytes = trainer.profiler.trained_on.now_bytes() - state_bytes
     return MemoryRecord(
         base_host_bytes=resident_bytes(),
         host_peak_method=trainer.profiler.host.method,
         malloc=malloc_profile(),
         parameters_bytes=parameters_bytes,
         process_bytes=max(0, held_bytes - parameters_bytes - trainer.loader.resident_bytes),
-        expected_state_vectors=spec.state_vectors(trainer.optimizer.defaults),
+        expected_state_vectors=spec.state_vectors(getattr(trainer.optimizer, "defaults", {})),
     )
 
 
 def _memory_after(trainer: Trainer, before: MemoryRecord) -> MemoryRecord:
     recorder, phases = trainer.recorder, trainer.breakdown.phases
-    state_bytes = optimizer_state_bytes(trainer.optimizer)
+    state_bytes = optimizer_state_bytes(trainer.optimizer, trainer.model)
     return before.model_copy(
         update={
             "peak_host_bytes": recorder.host_peak_bytes,
@@ -257,7 +258,7 @@ def _ran(trainer: Trainer) -> dict[str, int | str | None]:
 
 
 def _history_size(optimizer: torch.optim.Optimizer) -> int | str | None:
-    size = optimizer.defaults.get("history_size")
+    size = getattr(optimizer, "defaults", {}).get("history_size")
     if not isinstance(size, int | str | None):  # it goes into records
         raise TypeError(f"the optimizer's history_size is a {type(size).__name__}, not a number")
     return size

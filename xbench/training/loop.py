@@ -194,7 +194,7 @@ class Trainer:
     def _bracketed_step(self, step: int, batch: np.ndarray) -> None:
         """A step whose memory is broken down by phase. It starts from what is held, not from what was."""
         self.closure.release()
-        state_bytes = optimizer_state_bytes(self.optimizer)
+        state_bytes = optimizer_state_bytes(self.optimizer, self.model)
         with exact_for_a_while():
             phases = PhaseMeter(self.profiler.trained_on, gradients_bytes(self.model))
             self.profiler.begin()
@@ -206,7 +206,7 @@ class Trainer:
             profile = phases.end(left_bytes, batch_bytes, loaded_bytes)
             self.profiler.end(profile)
         # State that this step added stays, and counts as such.
-        added_bytes = max(0, optimizer_state_bytes(self.optimizer) - state_bytes)
+        added_bytes = max(0, optimizer_state_bytes(self.optimizer, self.model) - state_bytes)
         work_bytes = max(0, profile.optimizer_work_bytes - added_bytes)
         profile = replace(profile, optimizer_work_bytes=work_bytes)
         self.breakdown.add(profile, batch_bytes or loaded_bytes, left_bytes)
