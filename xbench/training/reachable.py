@@ -42,7 +42,7 @@ def reachable_tensors(
         if issubclass(type(value), leaves) or id(value) in seen:
             continue
         seen[id(value)] = value
-        if isinstance(value, torch.Tensor):
+        if issubclass(type(value), torch.Tensor):
             yield value
             if value.is_leaf:
                 pending.append(value.grad)

@@ -230,7 +230,7 @@ def _breach(what: str) -> str:
 
 
 def _described(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _count_nans(tensors: list[torch.Tensor]) -> int:
