@@ -24,7 +24,7 @@ train_size = 20
 batch_size = 5
 optimizer = [
   { label = "first", name = "sgd" },
-  { label = "second", name = "tiny_parts:STUBBORN", at = 2 },
+  { label = "second", name = "tiny_parts:STUBBORN", at = 3 },
   { label = "third", name = "adam" },
 ]
 """

@@ -255,7 +255,7 @@ train_size = 20
 batch_size = 5
 optimizer = [
   { name = "sgd" },
-  { name = "tiny_parts:Raising", label = "raising", at = 2 },
+  { name = "tiny_parts:Raising", label = "raising", at = 3 },
 ]
 
 [[experiment]]
@@ -264,7 +264,7 @@ timeout = "2s"
 model = "tiny_parts:build_model"
 dataset = "tiny_parts:build_dataset"
 batch_size = 5
-optimizer = { name = "tiny_parts:Waiting", label = "waiting", at = 2 }
+optimizer = { name = "tiny_parts:Waiting", label = "waiting", at = 3 }
 """
 
 

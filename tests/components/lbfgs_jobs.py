@@ -51,4 +51,4 @@ def peak_of_a_full_step(send, megabytes, history, filled):
     optimizer.step(closure)
     peak = meter.peak_bytes() - base
     after = len(optimizer.state[parameter]["old_dirs"])
-    return peak, (pairs, after), optimizer_state_bytes(optimizer)
+    return peak, (pairs, after), optimizer_state_bytes(optimizer, torch.nn.ParameterList([parameter]))

@@ -91,16 +91,16 @@ class TestFilledHistory:
     def test_state_is_what_theory_says(self, filled, history):
         model, optimizer = filled
         expected = (2 * history + 2) * trained_bytes(model)
-        assert optimizer_state_bytes(optimizer) == pytest.approx(expected, rel=0.02)
+        assert optimizer_state_bytes(optimizer, model) == pytest.approx(expected, rel=0.02)
         optimizer.step(closure_of(model, optimizer))
-        assert optimizer_state_bytes(optimizer) == pytest.approx(expected, rel=0.02)
+        assert optimizer_state_bytes(optimizer, model) == pytest.approx(expected, rel=0.02)
 
     def test_state_is_as_the_model_is(self, history):
         model = a_model().double()
         optimizer = torch.optim.LBFGS(model.parameters(), history_size=history)
         fill_history(optimizer)
         assert {vector.dtype for vector in self.state(optimizer)["old_dirs"]} == {torch.float64}
-        assert optimizer_state_bytes(optimizer) == pytest.approx(
+        assert optimizer_state_bytes(optimizer, model) == pytest.approx(
             (2 * history + 2) * trained_bytes(model), rel=0.02
         )
 
@@ -163,7 +163,7 @@ def test_state_is_what_theory_says(name, params):
         optimizer.step(closure)
     vectors = spec.state_vectors(optimizer.defaults)
     assert vectors is not None
-    measured = optimizer_state_bytes(optimizer) / trained_bytes(model)
+    measured = optimizer_state_bytes(optimizer, model) / trained_bytes(model)
     assert measured == pytest.approx(vectors, rel=0.02, abs=0.02)
 
 

@@ -33,12 +33,23 @@ class Exploding(torch.optim.SGD):
         return loss
 
 
+class Bare:
+    """An Adam that is wrapped in something other than a `torch.optim.Optimizer`."""
+
+    def __init__(self, params, lr=0.05):
+        self.base = torch.optim.Adam(params, lr=lr)
+
+    def step(self, closure):
+        return self.base.step(closure)
+
+
 @pytest.fixture(autouse=True)
 def small_components(monkeypatch):
     specs = {
         "small": ModelSpec(factory=small_cnn),
         "other-shape": ModelSpec(factory=small_cnn, input_shape=(3, 32, 32)),
         "exploding": OptimizerSpec(factory=Exploding),
+        "bare": OptimizerSpec(factory=Bare),
     }
     real_load = registry.load
     monkeypatch.setattr(
@@ -83,6 +94,14 @@ def test_a_cell_learns_and_reports(tiny_data, tmp_path):
     assert memory.parameters_bytes == parameters
     assert memory.optimizer_state_bytes == parameters  # momentum, one vector
     assert memory.peak_host_bytes >= max(row.host_peak_bytes for row in run.rows)
+
+
+def test_an_optimizer_needs_only_a_step(tiny_data, tmp_path):
+    bare, adam = Run(tiny_data, tmp_path, "bare"), Run(tiny_data, tmp_path, "adam")
+    assert bare.result.status == "done"
+    assert bare.losses == adam.losses
+    assert bare.result.memory.optimizer_state_bytes == adam.result.memory.optimizer_state_bytes > 0
+    assert bare.of(Prepared)[0].ran["history_size"] is None
 
 
 def test_optimizers_of_a_seed_start_alike_and_see_the_same_batches(tiny_data, tmp_path):

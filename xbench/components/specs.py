@@ -59,17 +59,33 @@ def _imported(role: str, named: Callable[..., Any] | str) -> Callable[..., Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSpec(Spec):
-    """An optimizer: `factory(params, **hyperparameters) -> torch.optim.Optimizer`.
+    """An optimizer: `factory(params, **hyperparameters)` returns a `torch.optim.Optimizer`, or any object
+    with a `step(closure)`.
 
-    It is always stepped as `optimizer.step(closure)`, and may call the closure as often as it likes. A call
-    clears the old gradients (sets them to None), leaves the batch's new ones in `.grad`, and returns the
-    batch's loss: a float64 scalar without a graph. Within a step every call sees the same examples and the
-    same dropout masks (it reseeds torch's global generator), so that values can be compared, as a line
-    search does.
+    **Closure.** It is always stepped as `optimizer.step(closure)`. A step calls the closure at least once,
+    and as often as it likes. A call clears the old gradients (sets them to None), leaves the batch's new ones
+    in `.grad`, and returns the batch's loss: a float64 scalar without a graph. Within a step every call sees
+    the same examples and the same dropout masks, so that values can be compared, as a line search does: it
+    seeds the generators of torch, `random` and NumPy, and sets them back, so that what the optimizer draws
+    from them goes on. There are no gradients before the first call of a step: an optimizer that
+    needs some, for the ascent of SAM say, calls the closure for them. It cannot call `backward()` itself.
 
-    Hyperparameters are checked before a run by building the optimizer on one 2 x 2 parameter and taking one
-    step: an error there is told to the user with the line of the suite. State counts as optimizer memory if
-    it is kept in `self.state`, as `torch.optim` asks.
+    **Modes.** If it has both `train()` and `eval()`, as schedule-free optimizers do, `train()` is called
+    before training steps, and `eval()` before the weights are evaluated or kept.
+
+    **Check.** Before a run it is built with the hyperparameters of the suite and takes two steps on a few
+    weights (a matrix and a vector; the rows of an embedding if it takes sparse gradients only). What it
+    raises is told to the user with the line of the suite. It takes the same steps again with NaN in `.grad`
+    before each of them: if that brings NaN into its weights or its state, it is refused. Weights may move
+    before the first closure call.
+
+    **State.** All tensors count as its memory that it can reach and the model does not own: in `state`, in a
+    wrapped optimizer, in other attributes (`__dict__` or `__slots__`), and in dicts, lists, tuples, sets and
+    deques within these. The model owns its parameters, their `.grad`, and its buffers. Tensors that share a
+    storage count once. What only a function has closed over is not found.
+
+    **Other attributes.** `defaults` is read where there is one: for a `history_size`, which goes into the
+    record, and for `state_vectors`. `state_dict()` and `load_state_dict()` are needed if it is resumable.
 
     Attributes:
         parameters: which parameters it can update: `"any"`, or `"matrices"` (2-D only, as Muon).

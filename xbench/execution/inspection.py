@@ -26,8 +26,6 @@ from xbench.memory.machine import Bound, device_bounds, host_bounds
 from xbench.memory.processor import processor_name
 from xbench.training.settings import Choice
 
-_MOST_CLOSURES = 200
-
 Send = Callable[[Any], None]
 
 
@@ -173,46 +171,13 @@ def _model_facts(
 
 
 def try_optimizers(send: Send, choices: Sequence[Choice], import_dirs: Sequence[str]) -> None:
-    """Build each optimizer on a small matrix and take a step: that is when it checks its hyperparameters.
-    Send what it objects to, or None."""
-    import torch
+    """Take a few steps with each optimizer, and send what is wrong with it, or None."""
+    from xbench.training.trial import try_optimizer  # loads torch
 
     for choice in choices:
         spec: OptimizerSpec = registry.load("optimizer", choice.name, import_dirs)
-        try:
-            parameter = torch.nn.Parameter(torch.ones(2, 2))
-            optimizer = spec.load_factory()([parameter], **choice.params)
-            if spec.gradients != "sparse":
-                _take_a_step(optimizer, parameter)
-            send(None)
-        except MemoryError:
-            raise
-        except _Enough:
-            send(None)
-        except Exception as error:  # plugins may object in any way
-            send(f"optimizer '{choice.name}': {str(error) or type(error).__name__}")
-
-
-class _Enough(Exception):
-    """A step goes on and on, as one may that is told to take a billion iterations: it is one that works."""
-
-
-def _take_a_step(optimizer: Any, parameter: Any) -> None:
-    calls = 0
-
-    def closure() -> Any:
-        nonlocal calls
-        calls += 1
-        if calls > _MOST_CLOSURES:
-            raise _Enough
-        optimizer.zero_grad()
-        loss = parameter.square().sum()
-        loss.backward()
-        return loss.detach().double()
-
-    optimizer.step(closure)
-    if calls == 0:
-        raise ValueError("its step never calls the closure, so it would train without gradients")
+        complaint = try_optimizer(spec, choice.params)
+        send(None if complaint is None else f"optimizer '{choice.name}': {complaint}")
 
 
 def describe_dataset(send: Send, choice: Choice, import_dirs: Sequence[str]) -> DatasetFacts:

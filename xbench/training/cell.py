@@ -239,12 +239,12 @@ def _memory_before(trainer: Trainer, spec: OptimizerSpec) -> MemoryRecord:
         host_peak_method=trainer.profiler.host.method,
         malloc=malloc_profile(),
         parameters_bytes=model_bytes(trainer.model),
-        expected_state_vectors=spec.state_vectors(trainer.optimizer.defaults),
+        expected_state_vectors=spec.state_vectors(getattr(trainer.optimizer, "defaults", {})),
     )
 
 
 def _memory_after(trainer: Trainer, before: MemoryRecord) -> MemoryRecord:
-    state_bytes = optimizer_state_bytes(trainer.optimizer)
+    state_bytes = optimizer_state_bytes(trainer.optimizer, trainer.model)
     return before.model_copy(
         update={
             "peak_host_bytes": trainer.recorder.host_peak_bytes,
@@ -267,7 +267,7 @@ def _ran(trainer: Trainer) -> dict[str, int | str | None]:
 
 
 def _history_size(optimizer: torch.optim.Optimizer) -> int | str | None:
-    size = optimizer.defaults.get("history_size")
+    size = getattr(optimizer, "defaults", {}).get("history_size")
     if not isinstance(size, int | str | None):  # it goes into records
         raise TypeError(f"the optimizer's history_size is a {type(size).__name__}, not a number")
     return size

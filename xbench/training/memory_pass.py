@@ -77,7 +77,7 @@ def _take_step(trainer: Trainer, meter: PeakMeter, step: int) -> _Peak:
     size, order = trainer.batch_size, trainer.split.train
     batch = np.take(order, range((step - 1) * size, step * size), mode="wrap")
     trainer.closure.release()
-    state_bytes = optimizer_state_bytes(trainer.optimizer)
+    state_bytes = optimizer_state_bytes(trainer.optimizer, trainer.model)
     release_free_memory()
     phases = PhaseMeter(meter, gradients_bytes(trainer.model))
     trainer.closure.start(step, batch, phases)
@@ -86,7 +86,10 @@ def _take_step(trainer: Trainer, meter: PeakMeter, step: int) -> _Peak:
     loaded_bytes = 0 if batch_bytes else trainer.loader.batch_bytes(trainer.micro_batch)
     peak = phases.end(gradients_bytes(trainer.model), batch_bytes, loaded_bytes)
     # State that this step added stays, and counts as such.
-    added = min(peak.optimizer_work_bytes, max(0, optimizer_state_bytes(trainer.optimizer) - state_bytes))
+    added = min(
+        peak.optimizer_work_bytes,
+        max(0, optimizer_state_bytes(trainer.optimizer, trainer.model) - state_bytes),
+    )
     return _Peak(replace(peak, optimizer_work_bytes=peak.optimizer_work_bytes - added), state_bytes + added)
 
 
@@ -99,7 +102,7 @@ def _evaluate(trainer: Trainer, meter: PeakMeter) -> _Peak:
     data = min(trainer.loader.batch_bytes(len(chunk)), peak - held)
     activations = peak - held - data
     of_phase = PhasePeak(peak, "evaluation", held, data_bytes=data, activations_bytes=activations)
-    return _Peak(of_phase, optimizer_state_bytes(trainer.optimizer))
+    return _Peak(of_phase, optimizer_state_bytes(trainer.optimizer, trainer.model))
 
 
 def _keep_weights(trainer: Trainer, meter: PeakMeter) -> _Peak:
@@ -107,7 +110,7 @@ def _keep_weights(trainer: Trainer, meter: PeakMeter) -> _Peak:
     trainer.kept.try_out()
     peak = meter.peak_bytes()
     of_phase = PhasePeak(peak, "keeping weights", held, keeping_bytes=peak - held)
-    return _Peak(of_phase, optimizer_state_bytes(trainer.optimizer))
+    return _Peak(of_phase, optimizer_state_bytes(trainer.optimizer, trainer.model))
 
 
 def _settle(trainer: Trainer, meter: PeakMeter) -> int:
@@ -139,5 +142,5 @@ def _record(trainer: Trainer, peak: _Peak, steps: int) -> MemoryPassRecord:
         optimizer_work_bytes=of_phase.optimizer_work_bytes,
         activations_bytes=of_phase.activations_bytes,
         keeping_bytes=of_phase.keeping_bytes,
-        final_state_bytes=optimizer_state_bytes(trainer.optimizer),
+        final_state_bytes=optimizer_state_bytes(trainer.optimizer, trainer.model),
     )

@@ -1,0 +1,249 @@
+"""Check an optimizer against its contract before a run, by taking two steps on a few weights."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from xbench.components.specs import OptimizerSpec
+from xbench.training.footprint import optimizer_tensors
+
+STEPS = 2
+MAX_CLOSURES = 200
+
+_CONTRACT = (
+    "xbench calls optimizer.step(closure); closure() clears .grad, computes loss and gradients, and returns "
+    "the loss without a graph; there are no gradients before the first call"
+)
+_READ_STALE = "it read .grad before its first closure call"
+
+
+def try_optimizer(spec: OptimizerSpec, params: Mapping[str, Any]) -> str | None:
+    """Build an optimizer and take two steps with it, as training would.
+
+    It is stepped with no gradients beforehand, and then, built anew, with NaN in their place: any that this
+    brings into its weights or its state show that it uses gradients from before its first closure call.
+
+    An optimizer of "any" parameters gets a matrix and a vector; if it fails with these, it gets a matrix, for
+    it may be meant for a model that has nothing else.
+
+    Args:
+        params: hyperparameters to set; others keep their defaults.
+
+    Returns:
+        What is wrong with the optimizer or its hyperparameters, in one sentence, or None if it works. More
+        than 200 closure calls, as a line search without end makes, count as working.
+
+    Raises:
+        MemoryError: there is too little memory for it.
+    """
+    failures: list[str] = []
+    with _uninitialised_is_nan():
+        for build_model in _models_for(spec):
+            clean = _take_steps(spec, params, build_model(), stale=None)
+            if isinstance(clean.error, _Breach):
+                return str(clean.error)
+            stale = _take_steps(spec, params, build_model(), stale=torch.nan)
+            if clean.error is None:
+                is_spoilt = stale.error is not None or stale.nans > clean.nans
+                return _breach(_READ_STALE) if is_spoilt else None
+            failures.append(_explain(clean, stale))
+    return failures[0]
+
+
+class _Breach(Exception):
+    """The optimizer does not keep to its contract; the message says how."""
+
+
+class _Endless(BaseException):
+    """A step goes on and on. It passes through an optimizer's `except Exception`."""
+
+
+@dataclass
+class _Outcome:
+    """What came of the steps.
+
+    Attributes:
+        error: what the optimizer raised, or its breach of the contract.
+        is_built: whether its factory returned.
+        calls, returned: closure calls that began, and those that ended.
+        nans: number of NaN elements in weights and state.
+    """
+
+    error: Exception | None = None
+    is_built: bool = False
+    calls: int = 0
+    returned: int = 0
+    nans: int = 0
+
+
+def _take_steps(
+    spec: OptimizerSpec, params: Mapping[str, Any], model: nn.Module, stale: float | None
+) -> _Outcome:
+    """Build the optimizer for a model and step it.
+
+    Args:
+        stale: what all gradients are filled with before each step; None for no gradients.
+    """
+    outcome = _Outcome()
+    try:
+        optimizer = spec.load_factory()(list(model.parameters()), **params)
+        outcome.is_built = True
+        _check_interface(spec, optimizer)
+        with suppress(_Endless):
+            _train(optimizer, model, stale, outcome)
+        outcome.nans = _count_nans([*model.parameters(), *optimizer_tensors(optimizer, model)])
+    except MemoryError:
+        raise
+    except Exception as error:  # plugins may object in any way
+        outcome.error = error
+    return outcome
+
+
+def _train(optimizer: Any, model: nn.Module, stale: float | None, outcome: _Outcome) -> None:
+    closure = _closure(model, outcome)
+    has_modes = all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
+    if has_modes:
+        optimizer.train()
+    for number in range(STEPS):
+        for parameter in model.parameters():
+            parameter.grad = None if stale is None else _filled_gradient(model, parameter, stale)
+        before = outcome.calls
+        optimizer.step(closure)
+        if outcome.calls == before:
+            which = "" if number == 0 else f" in step {number + 1}"
+            raise _Breach(_breach(f"it never called the closure{which}"))
+    if has_modes:
+        optimizer.eval()
+
+
+def _closure(model: nn.Module, outcome: _Outcome) -> Callable[[], torch.Tensor]:
+    """A closure that behaves as the one of training does, and counts its calls."""
+
+    def closure() -> torch.Tensor:
+        outcome.calls += 1
+        if outcome.calls > MAX_CLOSURES:
+            raise _Endless
+        model.zero_grad()
+        with torch.enable_grad():
+            loss = model(_inputs(model)).square().sum()
+            loss.backward()
+        outcome.returned += 1
+        return loss.detach().double()
+
+    closure.__qualname__ = "closure"  # Python's messages about its arguments name it so
+    return closure
+
+
+def _models_for(spec: OptimizerSpec) -> list[Callable[[], nn.Module]]:
+    if spec.gradients == "sparse":
+        return [_rows]
+    return [_matrix] if spec.parameters == "matrices" else [_matrix_and_vector, _matrix]
+
+
+def _matrix_and_vector() -> nn.Module:
+    return _with_fixed_weights(nn.Linear(3, 2, dtype=torch.float32))
+
+
+def _matrix() -> nn.Module:
+    return _with_fixed_weights(nn.Linear(3, 2, bias=False, dtype=torch.float32))
+
+
+def _rows() -> nn.Module:
+    return _with_fixed_weights(nn.Embedding(3, 2, sparse=True, dtype=torch.float32))
+
+
+def _with_fixed_weights(model: nn.Module) -> nn.Module:
+    """Set the same weights each time, which make weights and gradients matrices of full rank."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.linspace(0.1, 0.6, parameter.numel()).reshape(parameter.shape))
+    return model
+
+
+def _inputs(model: nn.Module) -> torch.Tensor:
+    return torch.tensor([0, 2]) if isinstance(model, nn.Embedding) else torch.eye(3, dtype=torch.float32)
+
+
+def _filled_gradient(model: nn.Module, parameter: torch.Tensor, value: float) -> torch.Tensor:
+    gradient = torch.full_like(parameter, value, requires_grad=False)
+    return gradient.to_sparse(1) if isinstance(model, nn.Embedding) else gradient
+
+
+def _check_interface(spec: OptimizerSpec, optimizer: Any) -> None:
+    """Check what training uses of an optimizer, which need not be a `torch.optim.Optimizer`.
+
+    Raises:
+        _Breach: something is not there, or does not work.
+    """
+    step = getattr(optimizer, "step", None)
+    if not callable(step):
+        raise _Breach(_breach(f"its factory returned a {type(optimizer).__name__}, which has no step()"))
+    with suppress(ValueError):  # the signature is not known
+        signature = inspect.signature(step)
+        try:
+            signature.bind(None)
+        except TypeError:
+            takes_none = not signature.parameters
+            fault = "its step() takes no closure" if takes_none else f"its step is step{signature}"
+            raise _Breach(_breach(fault)) from None
+    lacking = [name for name in ("state_dict", "load_state_dict") if not hasattr(optimizer, name)]
+    if spec.resumable and lacking:
+        raise _Breach(f"its spec says that it is resumable, but it has no {lacking[0]}()")
+    try:
+        spec.state_vectors(getattr(optimizer, "defaults", {}))
+    except Exception as error:
+        raise _Breach(f"its spec's state_vectors raised {_described(error)}") from error
+
+
+def _explain(clean: _Outcome, stale: _Outcome) -> str:
+    """Say why an optimizer failed.
+
+    Args:
+        clean, stale: what came of steps without gradients beforehand, and with some.
+    """
+    error = clean.error
+    if not clean.is_built:
+        return str(error) or type(error).__name__  # mostly about hyperparameters
+    if clean.calls > clean.returned:
+        return _breach(f"closure() failed when it called it: {_described(error)}")
+    if "does not require grad and does not have a grad_fn" in str(error):
+        calls_backward = any(frame.name == "backward" for frame in traceback.extract_tb(error.__traceback__))
+        what = "called backward() on the loss" if calls_backward else "differentiated a loss or a gradient"
+        return _breach(f"it {what}")
+    if stale.error is None or stale.calls > clean.calls:
+        return _breach(_READ_STALE)
+    if isinstance(stale.error, _Breach):
+        return str(stale.error)
+    return _breach(f"it raised {_described(error)}")
+
+
+def _breach(what: str) -> str:
+    return f"{what} ({_CONTRACT})"
+
+
+def _described(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _count_nans(tensors: list[torch.Tensor]) -> int:
+    floating = [t for t in tensors if t.is_floating_point() or t.is_complex()]
+    return sum(int(torch.isnan(t if t.is_complex() else t.float()).sum()) for t in floating)
+
+
+@contextmanager
+def _uninitialised_is_nan() -> Iterator[None]:
+    """Let `torch.empty` and its like give NaN, so that buffers nobody has filled yet are equal each time."""
+    mode = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("warn")
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(mode)
