@@ -114,7 +114,7 @@ class TestMeantToFail:
         assert ran.done.returncode == 0, ran.done.stderr
         assert [(cell["status"], cell["expect"]) for cell in cells] == [("oom", "oom")] * 2
         assert [cell["status"] for cell in ran.cells("roomy")] == ["done", "done"]
-        assert "seed 0; sgd, seed 1: oom (as expected): " in ran.done.stdout
+        assert "sgd, seeds 0, 1: oom (as expected): " in ran.done.stdout
         assert ran.done.stderr.count("(as expected)") == 2
 
     def test_and_it_fits(self, run_suite, suite):

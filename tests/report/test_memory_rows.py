@@ -128,8 +128,8 @@ class TestNotes:
     def test_it_is_told_once_for_all_seeds_that_agree(self):
         told = notes(self.adapted(), self.adapted(1), self.adapted(2, ran={"micro_batch": 8}))
         assert told[:2] == [
-            "sgd: micro_batch full ran as 16: adapted to fit 1.00 GB",
-            "sgd: micro_batch full ran as 8: adapted to fit 1.00 GB",
+            "sgd, seeds 0, 1: micro_batch full ran as 16: adapted to fit 1.00 GB",
+            "sgd, seed 2: micro_batch full ran as 8: adapted to fit 1.00 GB",
         ]
 
     def test_of_a_cell_that_did_not_begin_nothing_ran(self):
@@ -162,8 +162,8 @@ class TestNotes:
         fast, exact = MemoryRecord(malloc="fast"), MemoryRecord(malloc="exact")
         told = notes(cell("sgd", memory=fast), cell("adam", memory=exact))
         assert told == [
-            "adam: filled the limit, and so gave freed memory back at once, which slows small batches: "
-            "compare times with care"
+            "adam: times (*) are not ranked beside the others, because they were taken under exact malloc "
+            "settings, which slow small batches"
         ]
         assert notes(cell("sgd", memory=exact), cell("adam", memory=exact)) == []
         assert notes(cell("sgd", memory=fast), cell("adam", memory=MemoryRecord())) == []
