@@ -317,6 +317,7 @@ class TestFeatures:
     def test_an_earlier_run_computed_them(self):
         comparison = compare(self.featured("sgd"), self.featured("adam"))
         assert row(comparison, "computing features") == ["cached", "cached"]
+        assert "cached" in comparison.notes[-1]
 
     def test_no_one_used_any(self):
         assert "computing features" not in titles(compare(cell("sgd"), cell("adam")))

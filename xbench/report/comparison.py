@@ -77,33 +77,66 @@ def comparisons(
         rows: the figures to compare, and settings that are always shown. Others are shown where they differ.
         note: how to read them; it comes last.
     """
-    figure_rows = [row for row in rows if isinstance(row, Row)]
     by_id = {record.cell_id: record for record in records}
     features_s = features_s_by_cell(records)
     result = []
     for experiment in run.experiments:
-        declared: dict[str, list[str]] = {}
+        declared: dict[str, list[CellRecord | None]] = {}
         for cell in run.cells:
             if cell.experiment == experiment.name:
-                declared.setdefault(cell.column, []).append(cell.cell_id)
-        ended = {name: [by_id[i] for i in ids if i in by_id] for name, ids in declared.items()}
-        unranked = unranked_times(ended)
-        known = known_settings([record for found in ended.values() for record in found])
-        always = {row.key for row in rows if isinstance(row, Setting)}
-        settings = [s for s in known if s.key in always or is_telling(s, list(ended.items()))]
-        columns = tuple(
-            Column(
-                name,
-                len(ids),
-                tuple(ended[name]),
-                _figures(figure_rows, ended[name], features_s),
-                _settings(known, ended[name]),
-                unranked.get(name, ""),
-            )
-            for name, ids in declared.items()
-        )
-        result.append(_compare(experiment, columns, figure_rows, settings, note))
+                declared.setdefault(cell.column, []).append(by_id.get(cell.cell_id))
+        result.append(_compare(experiment, declared, rows, features_s, note))
     return result
+
+
+def _compare(
+    experiment: ExperimentRecord,
+    declared: Mapping[str, Sequence[CellRecord | None]],
+    rows: Sequence[Row | Setting],
+    features_s: Mapping[str, float],
+    note: str,
+) -> Comparison:
+    """Compare the columns of one experiment.
+
+    Args:
+        declared: column -> the record of each of its cells; None for one that has not ended.
+        features_s: what the features of each cell cost.
+    """
+    ended = {name: [record for record in found if record is not None] for name, found in declared.items()}
+    records = [record for found in ended.values() for record in found]
+    figure_rows = [row for row in rows if isinstance(row, Row)]
+    always = {row.key for row in rows if isinstance(row, Setting)}
+    settings, unranked = known_settings(records), unranked_times(ended)
+    columns = tuple(
+        Column(
+            name,
+            len(declared[name]),
+            tuple(found),
+            _figures(figure_rows, found, features_s),
+            _settings(settings, found),
+            unranked.get(name, ""),
+        )
+        for name, found in ended.items()
+    )
+    shown = _with_references(experiment, columns)
+    header = [""]
+    for column, references in shown:
+        header.append(column.name)
+        header += [f"{experiment.reference_name} {name}" for name in references]
+    lines = [_figure_line(row, shown) for row in figure_rows]
+    lines += [
+        _setting_line(setting, shown)
+        for setting in settings
+        if setting.key in always or is_telling(setting, list(ended.items()))
+    ]
+    return Comparison(
+        experiment,
+        columns,
+        data_lines(records),
+        tuple(header),
+        tuple(line for line in lines if any(cell != ABSENT for cell in line[1:])),
+        make_notes(experiment, columns, figure_rows) + ((note,) if note else ()),
+    )
 
 
 def _figures(
@@ -121,6 +154,8 @@ def _figures(
 
 def _with_shared_cost(record: CellRecord, features_s: Mapping[str, float]) -> CellRecord:
     cost_s = features_s.get(record.cell_id)
+    if cost_s == record.time.features_s:
+        return record
     return record.model_copy(update={"time": record.time.model_copy(update={"features_s": cost_s})})
 
 
@@ -129,30 +164,6 @@ def _settings(
 ) -> dict[str, tuple[SettingValue, ...]]:
     found = {setting.key: values_by_seed(setting, records) for setting in settings}
     return {key: values for key, values in found.items() if values}
-
-
-def _compare(
-    experiment: ExperimentRecord,
-    columns: tuple[Column, ...],
-    rows: Sequence[Row],
-    settings: Sequence[Setting],
-    note: str,
-) -> Comparison:
-    shown = _with_references(experiment, columns)
-    header = [""]
-    for column, references in shown:
-        header.append(column.name)
-        header += [f"{experiment.reference_name} {name}" for name in references]
-    lines = [_figure_line(row, shown) for row in rows]
-    lines += [_setting_line(setting, shown) for setting in settings]
-    return Comparison(
-        experiment,
-        columns,
-        data_lines([record for column in columns for record in column.records]),
-        tuple(header),
-        tuple(line for line in lines if any(cell != ABSENT for cell in line[1:])),
-        make_notes(experiment, columns, rows) + ((note,) if note else ()),
-    )
 
 
 # Each column, and the earlier work's figures that stand behind it, by their name.

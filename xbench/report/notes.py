@@ -182,8 +182,12 @@ def _has_substitutes(row: Row, columns: Sequence[Column]) -> bool:
 
 
 def _on_times(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
-    if any(row.key == "features_s" for row in rows) and any("features_s" in c.figures for c in columns):
-        yield "computing features: done once and shared; each column that used them shows what they cost"
+    used = any(r.features.precision is not None and r.status == "done" for c in columns for r in c.records)
+    if used and any(row.key == "features_s" for row in rows):
+        yield (
+            "computing features: done once and shared; each column that used them shows what they cost "
+            "('cached': an earlier run computed them)"
+        )
     if any(row.is_time for row in rows):
         yield from _merged(
             (column.name, None, f"times (*) are not ranked beside the others, because {column.unranked_time}")
