@@ -114,7 +114,7 @@ class TestMeantToFail:
         assert ran.done.returncode == 0, ran.done.stderr
         assert [(cell["status"], cell["expect"]) for cell in cells] == [("oom", "oom")] * 2
         assert [cell["status"] for cell in ran.cells("roomy")] == ["done", "done"]
-        assert "seed 0; sgd, seed 1: oom (as expected): " in ran.done.stdout
+        assert "sgd, seeds 0, 1: oom (as expected): " in ran.done.stdout
         assert ran.done.stderr.count("(as expected)") == 2
 
     def test_and_it_fits(self, run_suite, suite):
@@ -151,7 +151,7 @@ class TestPassedOver:
         reason = "needs at least the memory that sizes / sgd train_size=70 ran out of, at seed 0"
         skipped = [cell for cell in passed_over.cells("sizes") if cell["status"] == "skipped"]
         assert {cell["reason"] for cell in skipped} == {reason}
-        assert f"sgd train_size=80, seed 1: skipped: {reason}" in passed_over.done.stdout
+        assert f"sgd train_size=80, seeds 0, 1: skipped: {reason}" in passed_over.done.stdout
 
     def test_what_can_give_way_is_tried(self, passed_over):
         assert [(cell["status"], cell["ran"]["micro_batch"]) for cell in passed_over.cells("adapted")] == [

@@ -145,7 +145,7 @@ class TestStreams:
             "peak host memory",
         ):
             assert expected in done.stdout
-        assert "muon, seed 1: skipped: muon takes 2-D parameters only" in one_line(done.stdout)
+        assert "muon, seeds 0, 1: skipped: muon takes 2-D parameters only" in one_line(done.stdout)
         assert "[1/8]" not in done.stdout
 
     def test_progress_on_stderr(self, done, folder, place):

@@ -36,3 +36,8 @@ def test_equal_values():
 def test_a_single_value_has_no_spread():
     found = interval([0.7])
     assert (found.mean, found.half_width, found.values) == (0.7, None, (0.7,))
+
+
+def test_it_knows_the_seeds_of_its_values():
+    found = interval([0.5, 0.7], (3, 8))
+    assert (found.n, found.seeds) == (2, (3, 8))

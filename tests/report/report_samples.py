@@ -11,6 +11,7 @@ from xbench.records.schema import (
     Component,
     DataRecord,
     ExperimentRecord,
+    MemoryPassRecord,
     MemoryRecord,
     Metrics,
     PlannedCell,
@@ -51,6 +52,23 @@ def failed(column: str, status: str, reason: str, seed: int = 0, **fields: Any) 
     return cell(column, seed, status=status, reason=reason, ran={}, **fields)
 
 
+def memory_pass(**parts: int) -> MemoryPassRecord:
+    """A memory pass of these parts, in MB: `activations=450`. Others are 0."""
+    names = (
+        *("process", "parameters", "data", "gradients"),
+        *("optimizer_state", "optimizer_work", "activations", "keeping"),
+    )
+    sizes = {f"{name}_bytes": 1_000_000 * parts.get(name, 0) for name in names}
+    return MemoryPassRecord(
+        steps=3,
+        malloc="exact",
+        peak_phase="closure",
+        peak_bytes=sum(sizes.values()),
+        final_state_bytes=sizes["optimizer_state_bytes"],
+        **sizes,
+    )
+
+
 def measured(column: str) -> CellRecord:
     """A cell with every figure that a table shows."""
     return cell(
@@ -68,9 +86,9 @@ def measured(column: str) -> CellRecord:
         memory=MemoryRecord(
             base_host_bytes=400_000_000,
             peak_host_bytes=1_500_000_000,
-            peak_device_bytes=20_000_000,
-            optimizer_state_bytes=460_000,
+            optimizer_state_bytes=2_000_000,
         ),
+        memory_pass=memory_pass(process=400, parameters=10, activations=88, optimizer_state=2),
         steps=1120,
         closures=4480,
     )

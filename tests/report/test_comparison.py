@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 from report_samples import REAL, STAND_IN, cell, failed, measured, run
 
-from xbench.records.schema import ExperimentRecord, MemoryRecord, Metrics
+from xbench.records.schema import (
+    Component,
+    ExperimentRecord,
+    FeaturesRecord,
+    MemoryRecord,
+    Metrics,
+    Times,
+)
 from xbench.report.comparison import Comparison, comparisons
 
 
@@ -50,10 +57,10 @@ class TestFigures:
             "closures": "4,480",
             "training time": "2m 05s",
             "step, median": "12.3 ms",
-            "peak host memory": "1.50 GB",
-            "  above base": "1.10 GB",
-            "peak device memory": "20 MB",
-            "optimizer state": "0.46 MB",
+            "peak memory": "500 MB",
+            "  above base": "90 MB",
+            "  resident as it ran": "1.50 GB",
+            "optimizer state": "2.00 MB",
         }
 
     def test_columns_in_the_order_of_the_plan(self):
@@ -102,15 +109,68 @@ class TestSeeds:
             failed("adam", "oom", "too much", seed=0),
             cell("adam", 1, 0.5),
         )
-        assert row(comparison, "test accuracy")[0].startswith("0.700 ±")
-        assert row(comparison, "test accuracy")[1] == "0.500"
-        assert any("1 to 2 seeds" in note for note in comparison.notes)
-        assert any("different seeds" in note for note in comparison.notes)
+        sgd, adam = row(comparison, "test accuracy")
+        assert sgd.startswith("0.700 ±")
+        assert sgd.endswith(" (2 of 3 seeds)")
+        assert adam == "0.500 (1 of 2 seeds)"
+        assert row(comparison, "steps") == ["0 (2 of 3 seeds)", "0 (1 of 2 seeds)"]
+        (note,) = [note for note in comparison.notes if "t interval" in note]
+        assert note.endswith("over 2 to 3 seeds, or over as many as stand behind a figure")
+
+    def test_every_seed_behind_a_figure_needs_no_count(self):
+        comparison = compare(cell("sgd", 0, 0.8), cell("sgd", 1, 0.9))
+        assert "of 2 seeds" not in " ".join(row(comparison, "test accuracy"))
+        assert not any("as many as" in note for note in comparison.notes)
+
+    def test_seeds_for_which_a_figure_is_undefined(self):
+        precisions = (None, 0.5, 0.5, None, 0.5, 0.5)
+        comparison = compare(
+            *(
+                cell("sgd", seed, 0.7, metrics=Metrics(precision=p, recall=0.5))
+                for seed, p in enumerate(precisions)
+            )
+        )
+        assert row(comparison, "precision") == ["0.500 ± 0.000 (4 of 6 seeds)"]
+        assert row(comparison, "recall") == ["0.500 ± 0.000"]
+        assert comparison.columns[0].figures["precision"].seeds == (1, 2, 4, 5)
+        assert "sgd, seeds 0, 3: precision has no value; its mean is over the other seeds" in comparison.notes
+
+    def test_seeds_that_were_not_run_count(self):
+        comparison = compare(cell("sgd", 0, 0.8), missing=["sgd"])
+        assert row(comparison, "test accuracy") == ["0.800 (1 of 2 seeds)"]
+
+    def test_as_many_seeds_that_are_others(self):
+        comparison = compare(
+            cell("sgd", 0, 0.8),
+            cell("sgd", 1, 0.8),
+            failed("sgd", "error", "broken", seed=2),
+            failed("adam", "error", "broken", seed=0),
+            cell("adam", 1, 0.8),
+            cell("adam", 2, 0.8),
+        )
+        (note,) = [note for note in comparison.notes if "different seeds" in note]
+        assert note.endswith(": sgd: seeds 0, 1; adam: seeds 1, 2")
+
+    def test_as_many_seeds_that_are_others_for_one_figure(self):
+        def precise(column, seed, precision):
+            return cell(column, seed, metrics=Metrics(precision=precision, recall=0.5))
+
+        comparison = compare(
+            *(precise("sgd", seed, value) for seed, value in enumerate((0.5, 0.6, None))),
+            *(precise("adam", seed, value) for seed, value in enumerate((None, 0.6, 0.5))),
+        )
+        (note,) = [note for note in comparison.notes if "different seeds" in note]
+        assert note.startswith("precision: ")
+        assert note.endswith(": sgd: seeds 0, 1; adam: seeds 1, 2")
+
+    def test_the_same_seeds_need_no_warning(self):
+        comparison = compare(*(cell(column, seed, 0.8) for column in ("sgd", "adam") for seed in (0, 1)))
+        assert not any("different seeds" in note for note in comparison.notes)
 
     def test_sizes_take_no_spread(self):
         memories = (MemoryRecord(peak_host_bytes=400_000_000), MemoryRecord(peak_host_bytes=600_000_000))
         comparison = compare(*(cell("sgd", seed, memory=memory) for seed, memory in enumerate(memories)))
-        assert row(comparison, "peak host memory") == ["500 MB"]
+        assert row(comparison, "  resident as it ran") == ["500 MB"]
 
 
 class TestReference:
@@ -199,9 +259,72 @@ class TestNotes:
             cell("sgd", device={"name": "a GPU", "threads": 2}),
             cell("adam", device={"name": "a CPU", "threads": 4}),
         )
-        (note,) = comparison.notes
-        assert "a GPU (2 threads)" in note
-        assert "a CPU (4 threads)" in note
+        why = "times (*) are not ranked beside the others, because they were taken on"
+        assert comparison.notes == (
+            f"sgd: {why} a GPU, and others on a CPU",
+            f"adam: {why} a CPU, and others on a GPU",
+        )
+
+    def test_cells_that_failed_alike_are_named_together(self):
+        comparison = compare(
+            *(failed("sgd", "oom", "too much", seed=seed) for seed in range(5)),
+            failed("adam", "oom", "too much", seed=1),
+        )
+        assert comparison.notes == ("sgd, seeds 0 to 4; adam, seed 1: oom: too much",)
+
+
+class TestTimes:
+    def timed(self, column, seed=0, malloc="fast", **fields):
+        memory = MemoryRecord(malloc=malloc)
+        return cell(column, seed, time=Times(training_s=2.0, step_ms_median=5.0), memory=memory, **fields)
+
+    def test_those_that_are_not_ranked_are_marked(self):
+        comparison = compare(self.timed("sgd"), self.timed("adam", malloc="exact"))
+        assert row(comparison, "training time") == ["2.00 s", "2.00 s*"]
+        assert row(comparison, "step, median") == ["5.0 ms", "5.0 ms*"]
+        assert row(comparison, "malloc") == ["fast", "exact"]
+        assert [bool(column.unranked_time) for column in comparison.columns] == [False, True]
+
+    def test_a_mark_stands_before_the_number_of_seeds(self):
+        comparison = compare(
+            self.timed("sgd"), self.timed("adam", malloc="exact"), failed("adam", "error", "broken", seed=1)
+        )
+        assert row(comparison, "training time")[1] == "2.00 s* (1 of 2 seeds)"
+
+    def test_alike_there_is_no_mark(self):
+        comparison = compare(self.timed("sgd", malloc="exact"), self.timed("adam", malloc="exact"))
+        assert row(comparison, "training time") == ["2.00 s", "2.00 s"]
+        assert "malloc" not in titles(comparison)
+        assert comparison.notes == ()
+
+
+class TestFeatures:
+    def featured(self, column, seed=0, features_s=None, weights="a hash", **fields):
+        return cell(
+            column,
+            seed,
+            model=Component(name="vgg16", weights=weights),
+            features=FeaturesRecord(precision="float32", shape=[6]),
+            time=Times(training_s=2.0, features_s=features_s),
+            **fields,
+        )
+
+    def test_each_column_that_used_them_shows_their_cost(self):
+        comparison = compare(self.featured("sgd", features_s=10.0), self.featured("adam"), cell("plain"))
+        assert row(comparison, "computing features") == ["10.0 s", "10.0 s", "-"]
+        assert any(note.startswith("computing features: done once and shared") for note in comparison.notes)
+
+    def test_an_earlier_run_computed_them(self):
+        comparison = compare(self.featured("sgd"), self.featured("adam"))
+        assert row(comparison, "computing features") == ["cached", "cached"]
+        assert "cached" in comparison.notes[-1]
+
+    def test_no_one_used_any(self):
+        assert "computing features" not in titles(compare(cell("sgd"), cell("adam")))
+
+    def test_records_keep_who_computed_them(self):
+        comparison = compare(self.featured("sgd", features_s=10.0), self.featured("adam"))
+        assert [c.records[0].time.features_s for c in comparison.columns] == [10.0, None]
 
 
 class TestExperiments:

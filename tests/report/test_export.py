@@ -49,8 +49,20 @@ class TestJson:
         accuracy = sgd["figures"]["test_accuracy"]
         assert accuracy["mean"] == pytest.approx(0.85)
         assert accuracy["values"] == [0.8, 0.9]
+        assert (accuracy["n"], accuracy["seeds"]) == (2, [0, 1])
+        assert (sgd["seeds_declared"], adam["seeds_declared"]) == (2, 1)
         assert accuracy["half_width"] == pytest.approx(0.6353, abs=1e-4)
         assert (adam["statuses"], adam["figures"]) == (["error"], {})
+
+    def test_settings(self, document):
+        sgd, adam = document["experiments"][0]["columns"]
+        assert sgd["settings"]["batch_size"] == [{"value": 5, "seeds": [0, 1]}]
+        assert "batch_size" not in adam["settings"]
+        assert sgd["unranked_time"] == ""
+
+    def test_data(self, document):
+        (experiment,) = document["experiments"]
+        assert experiment["data"] == ["report-cnn on chest-xray: 465 test/NORMAL, 1,110 train/NORMAL"]
 
     def test_cells(self, document):
         cells = document["experiments"][0]["cells"]
@@ -121,6 +133,7 @@ class TestMarkdown:
     def test_title_notes_and_warnings(self, text):
         assert text.startswith(r"**Warning:** beware \| of the dog" + "\n\n")
         assert "\n### First " in text
+        assert "\n\nreport-cnn on synthetic-xray [STAND-IN DATA]\n\n| " in text
         assert "\n- synthetic-xray ran in place of chest-xray: synthetic images" in text
         assert r'- adam, seed 0: error: a, "b" \| c d ünd é' in text
 

@@ -3,103 +3,82 @@
 from __future__ import annotations
 
 import pytest
-from report_samples import cell, failed, run
+from report_samples import cell, failed, memory_pass, run
 
-from xbench.records.schema import MemoryRecord
+from xbench.records.schema import MemoryRecord, PairingRecord
 from xbench.report.breakdown import MEMORY_ROWS, NOTE, PARTS
 from xbench.report.comparison import comparisons
+from xbench.report.rows import ROWS
 
-MB = 10**6
-HOST = MemoryRecord(
-    limit_bytes=2000 * MB,
-    peak_host_bytes=1000 * MB,
-    process_bytes=400 * MB,
-    data_bytes=10 * MB,
-    parameters_bytes=20 * MB,
-    gradients_bytes=20 * MB,
-    optimizer_state_bytes=40 * MB,
+PASS = memory_pass(
+    process=430,
+    data=10,
+    parameters=20,
+    gradients=20,
+    optimizer_state=40,
+    optimizer_work=30,
+    activations=450,
+)
+MEMORY = MemoryRecord(
+    limit_bytes=2 * 10**9,
+    peak_host_bytes=1_300_000_000,
+    optimizer_state_bytes=40_000_000,
     state_vectors=2.0,
     expected_state_vectors=2.0,
-    activations_bytes=450 * MB,
-    optimizer_work_bytes=30 * MB,
-    peak_phase="closure",
+)
+OLD = MemoryRecord(
+    base_host_bytes=400_000_000, peak_host_bytes=1_000_000_000, optimizer_state_bytes=40_000_000
 )
 
 
-def compared(*records):
-    (comparison,) = comparisons(run(records), list(records), MEMORY_ROWS, NOTE)
+def compared(*records, rows=MEMORY_ROWS):
+    (comparison,) = comparisons(run(records), list(records), rows, NOTE)
     return comparison
 
 
-def figures(memory: MemoryRecord) -> dict[str, float]:
-    comparison = compared(cell("sgd", memory=memory))
-    return {key: figure.mean for key, figure in comparison.columns[0].figures.items()}
-
-
 class TestParts:
-    def test_parts_and_remainder_make_up_the_peak(self):
-        found = figures(HOST)
-        assert found["remainder_bytes"] == 30 * MB
-        assert sum(found[name] for name in PARTS) + found["remainder_bytes"] == found["peak_bytes"]
-
-    def test_a_remainder_may_be_negative(self):
-        found = figures(HOST.model_copy(update={"activations_bytes": 500 * MB}))
-        assert found["remainder_bytes"] == -20 * MB
-        memory = HOST.model_copy(update={"activations_bytes": 500 * MB})
-        assert ("remainder", "-20 MB") in compared(cell("sgd", memory=memory)).rows
-
-    def test_in_an_update_the_activations_are_free(self):
-        found = figures(HOST.model_copy(update={"peak_phase": "update", "optimizer_work_bytes": 500 * MB}))
-        assert found["activations_bytes"] == 0
-        assert found["remainder_bytes"] == 10 * MB
-
-    def test_on_a_device_its_peak_is_what_is_broken_down(self):
-        device = HOST.model_copy(update={"process_bytes": 5 * MB, "peak_device_bytes": 600 * MB})
-        found = figures(device)
-        assert found["peak_bytes"] == 600 * MB
-        assert found["remainder_bytes"] == (600 - 5 - 10 - 20 - 20 - 40 - 450 - 30) * MB
+    def test_they_make_up_the_peak(self):
+        (column,) = compared(cell("sgd", memory=MEMORY, memory_pass=PASS)).columns
+        figures = {key: figure.mean for key, figure in column.figures.items()}
+        assert sum(figures[name] for name in PARTS) == figures["peak_bytes"] == 1_000_000_000
 
     def test_rows_as_they_are_shown(self):
-        rows = dict(compared(cell("sgd", memory=HOST)).rows)
+        rows = dict(compared(cell("sgd", memory=MEMORY, memory_pass=PASS)).rows)
         assert list(rows)[: len(PARTS)] == list(PARTS.values())
         assert rows["activations"] == "450 MB"
         assert rows["peak"] == "1.00 GB"
         assert rows["limit"] == "2.00 GB"
-        assert rows["optimizer state, in P"] == rows["  in theory, when full"] == "2.00 P"
+        assert rows["optimizer state at the end"] == rows["  in theory, when full"] == "2.00 P"
 
     def test_the_note_comes_last(self):
-        assert compared(cell("sgd", memory=HOST)).notes[-1] == NOTE
+        assert compared(cell("sgd", memory=MEMORY)).notes[-1] == NOTE
 
-    def test_a_mean_over_seeds(self):
-        more = HOST.model_copy(update={"activations_bytes": 470 * MB, "peak_host_bytes": 1020 * MB})
-        rows = dict(compared(cell("sgd", memory=HOST), cell("sgd", seed=1, memory=more)).rows)
-        assert (rows["activations"], rows["remainder"]) == ("460 MB", "30 MB")
+
+class TestMainTable:
+    def test_what_a_configuration_needs_and_what_its_process_held(self):
+        rows = dict(compared(cell("sgd", memory=MEMORY, memory_pass=PASS), rows=ROWS).rows)
+        assert rows["peak memory"] == "1.00 GB"
+        assert rows["  above base"] == "550 MB"
+        assert rows["  resident as it ran"] == "1.30 GB"
+
+    def test_on_a_device_the_allocators_peak_as_it_ran(self):
+        memory = MEMORY.model_copy(update={"peak_device_bytes": 700_000_000})
+        rows = dict(compared(cell("sgd", memory=memory, memory_pass=PASS), rows=ROWS).rows)
+        assert rows["peak memory"] == "700 MB"
 
 
 class TestWhatIsNotThere:
-    def test_records_of_older_runs(self):
-        older = MemoryRecord(
-            base_host_bytes=400 * MB,
-            peak_host_bytes=1000 * MB,
-            parameters_bytes=20 * MB,
-            optimizer_state_bytes=40 * MB,
-        )
-        rows = dict(compared(cell("sgd", memory=older)).rows)
-        assert rows == {"parameters": "20 MB", "optimizer state": "40 MB", "peak": "1.00 GB"}
-
-    def test_an_older_one_beside_a_newer_one(self):
-        rows = {
-            title: shown
-            for title, *shown in compared(
-                cell("sgd", memory=HOST), cell("adam", memory=MemoryRecord(peak_host_bytes=7 * MB))
-            ).rows
-        }
-        assert rows["peak"] == ["1.00 GB", "7.00 MB"]
-        assert rows["remainder"] == ["30 MB", "-"]
+    def test_older_records_have_no_peak_of_their_own(self):
+        records = (cell("sgd", memory=MEMORY, memory_pass=PASS), cell("adam", memory=OLD))
+        rows = {title: shown for title, *shown in compared(*records, rows=ROWS).rows}
+        assert rows["peak memory"] == ["1.00 GB", "-"]
+        assert rows["  above base"] == ["550 MB", "-"]
+        assert rows["  resident as it ran"] == ["1.30 GB", "1.00 GB"]
 
     @pytest.mark.parametrize("status", ["oom", "error", "skipped", "diverged"])
     def test_cells_that_are_not_done_have_no_figures(self, status):
-        comparison = compared(failed("sgd", status, "reasons", memory=HOST), cell("adam", memory=HOST))
+        done = cell("adam", memory=MEMORY, memory_pass=PASS)
+        comparison = compared(failed("sgd", status, "reasons", memory=MEMORY, memory_pass=PASS), done)
         assert {row[1] for row in comparison.rows} == {"-"}
         assert f"sgd, seed 0: {status}: reasons" in comparison.notes
 
@@ -128,8 +107,8 @@ class TestNotes:
     def test_it_is_told_once_for_all_seeds_that_agree(self):
         told = notes(self.adapted(), self.adapted(1), self.adapted(2, ran={"micro_batch": 8}))
         assert told[:2] == [
-            "sgd: micro_batch full ran as 16: adapted to fit 1.00 GB",
-            "sgd: micro_batch full ran as 8: adapted to fit 1.00 GB",
+            "sgd, seeds 0, 1: micro_batch full ran as 16: adapted to fit 1.00 GB",
+            "sgd, seed 2: micro_batch full ran as 8: adapted to fit 1.00 GB",
         ]
 
     def test_of_a_cell_that_did_not_begin_nothing_ran(self):
@@ -162,8 +141,23 @@ class TestNotes:
         fast, exact = MemoryRecord(malloc="fast"), MemoryRecord(malloc="exact")
         told = notes(cell("sgd", memory=fast), cell("adam", memory=exact))
         assert told == [
-            "adam: filled the limit, and so gave freed memory back at once, which slows small batches: "
-            "compare times with care"
+            "adam: times (*) are not ranked beside the others, because they were taken under exact malloc "
+            "settings, which slow small batches"
         ]
         assert notes(cell("sgd", memory=exact), cell("adam", memory=exact)) == []
         assert notes(cell("sgd", memory=fast), cell("adam", memory=MemoryRecord())) == []
+
+    def test_an_optimizer_state_that_ended_otherwise_than_in_the_pass(self):
+        smaller = MEMORY.model_copy(update={"optimizer_state_bytes": 16_000_000})
+        told = notes(cell("lbfgs", memory=smaller, memory_pass=PASS))
+        assert told == ["lbfgs, seed 0: its optimizer state ended at 16 MB, and at 40 MB in its memory pass"]
+        assert notes(cell("sgd", memory=MEMORY, memory_pass=PASS)) == []
+
+    def test_a_malloc_that_keeps_freed_blocks(self):
+        kept = PASS.model_copy(update={"malloc": "fast"})
+        (told,) = notes(cell("sgd", memory=MEMORY, memory_pass=kept))
+        assert "malloc keeps freed blocks" in told
+
+    def test_a_start_that_differs_by_rounding(self):
+        (told,) = notes(cell("sgd", pairing=PairingRecord(note="its initial weights differ")))
+        assert told == "sgd, seed 0: its initial weights differ"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from report_samples import MARKUP, STAND_IN, cell, failed, run
+from report_samples import MARKUP, REAL, STAND_IN, cell, failed, run
 from rich.console import Console
 
 from xbench.records.schema import Component, ExperimentRecord
@@ -62,3 +62,13 @@ def test_a_run_without_a_cell_that_has_ended():
     text = printed([], missing=[("first", "sgd")])
     assert "First" in text
     assert "sgd: 0 of 1 seeds were run" in text
+
+
+def test_each_dataset_is_named_above_the_table():
+    other = REAL.model_copy(update={"requested": "other", "name": "other"})
+    stand_in = STAND_IN.model_copy(update={"counts": {"test/NORMAL": 7}})
+    text = printed([cell(f"sgd dataset={i}", dataset=d) for i, d in enumerate((REAL, other, stand_in))])
+    assert "report-cnn on 3 datasets" in text
+    assert "chest-xray: 465 test, 1,110 train" in text
+    assert "synthetic-xray [STAND-IN DATA]: 7 test" in text
+    assert text.count("STAND-IN") == 1

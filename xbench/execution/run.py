@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from xbench.memory.machine import binding
 from xbench.memory.malloc import FAST_SETTINGS
 from xbench.records.schema import CellRecord, ExperimentRecord, PlannedCell, RunRecord
 from xbench.records.store import RunFolder, remove_unfinished_folders
+from xbench.suite.grid import Cell
 from xbench.units import format_bytes, parse_duration, parse_limit
 
 # A warning names so many unreadable images; the records name all.
@@ -249,9 +251,18 @@ def _warnings(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[str]
                 f"{data.name}: {len(data.unreadable)} of {total} images are unreadable and left out: "
                 f"{named}{more}"
             )
-    for cell in plan.cells:
-        if cell.training.selection == "test_loss":
-            warnings.append(
-                f"{cell.experiment}: weights are selected on the test set, so its metrics are optimistic"
-            )
+    warnings += selection_warnings(plan.cells)
     return list(dict.fromkeys(warnings))
+
+
+def selection_warnings(cells: list[Cell]) -> Iterator[str]:
+    """Warn of each experiment with weights that are selected on the test set, naming its columns."""
+    selected: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        if cell.training.selection == "test_loss":
+            selected.setdefault(cell.experiment, {})[cell.column] = None
+    for experiment, columns in selected.items():
+        yield (
+            f"{experiment}: the weights of {', '.join(columns)} are selected on the test set, "
+            "so their metrics are optimistic"
+        )

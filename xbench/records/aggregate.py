@@ -23,25 +23,36 @@ class Interval:
 
     Attributes:
         half_width: of the two-sided t interval at `CONFIDENCE`; None with a single value.
+        seeds: the seed of each value; empty where the values are not of seeds.
     """
 
     mean: float
     half_width: float | None
     values: tuple[float, ...]
+    seeds: tuple[int, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """The number of values."""
+        return len(self.values)
 
 
-def interval(values: Sequence[float]) -> Interval:
+def interval(values: Sequence[float], seeds: tuple[int, ...] = ()) -> Interval:
     """The t interval of a mean (Student 1908); its values are taken as independent and roughly normal. Where
-    one of them is not finite, or too large to be summed up, neither is the mean."""
+    one of them is not finite, or too large to be summed up, neither is the mean.
+
+    Args:
+        seeds: the seed of each value.
+    """
     try:
         mean = statistics.fmean(values)
         deviation = statistics.stdev(values) if len(values) > 1 and math.isfinite(mean) else None
     except (OverflowError, ValueError):  # infinities of both signs, or beyond the largest float
         mean, deviation = math.nan, None
     if deviation is None:
-        return Interval(mean, None, tuple(values))
+        return Interval(mean, None, tuple(values), seeds)
     half_width = _quantile(len(values) - 1) * deviation / math.sqrt(len(values))
-    return Interval(mean, half_width, tuple(values))
+    return Interval(mean, half_width, tuple(values), seeds)
 
 
 def _quantile(freedom: int) -> float:

@@ -57,7 +57,8 @@ class CapacityReport(Record):
     """A probe of one optimizer, model and dataset under one limit.
 
     Attributes:
-        limit_bytes: the hard limit of every trial's process, and bound where it comes from.
+        limit_bytes: the hard limit of the last axis; each result has its own.
+        bound: where that limit comes from.
         stand_in: what must be told of the data if it is made up.
         malloc: how the trials' malloc kept freed blocks (see `memory.malloc`).
         components: model, dataset and optimizer with their settings and where they come from.

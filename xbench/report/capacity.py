@@ -23,7 +23,7 @@ def capacity_rows(report: CapacityReport) -> list[tuple[str, ...]]:
             result.axis,
             _count(result.found),
             _count(result.fails),
-            format_bytes(report.limit_bytes),
+            format_bytes(result.limit_bytes),
             _size(result.peak_bytes),
             _size(result.predicted_bytes),
             str(len(result.trials)),
@@ -47,7 +47,7 @@ def print_capacity(console: Console, report: CapacityReport) -> None:
     console.print(table)
     for result in report.results:
         console.print(plain(f"peak against {result.axis}, up to the limit"))
-        for line in _picture(result, report.limit_bytes):
+        for line in _picture(result):
             console.print(plain(line), soft_wrap=True)
         for note in result.notes:
             print_line(console, f"  {result.axis}: {note}", "dim")
@@ -60,7 +60,7 @@ def to_capacity_csv(report: CapacityReport) -> str:
     import pandas
 
     rows = [
-        {"axis": result.axis, "found": result.found, "fails": result.fails, "limit_bytes": report.limit_bytes}
+        {"axis": result.axis, "found": result.found, "fails": result.fails, "limit_bytes": result.limit_bytes}
         | trial.model_dump()
         for result in report.results
         for trial in result.trials
@@ -81,14 +81,14 @@ def to_capacity_markdown(report: CapacityReport) -> str:
     ).rstrip()
 
 
-def _picture(result: CapacityRecord, limit_bytes: int) -> Iterator[str]:
+def _picture(result: CapacityRecord) -> Iterator[str]:
     """A bar a size, in order; the bar's whole width is the limit."""
     widest = max(len(f"{trial.value:,}") for trial in result.trials)
     for trial in sorted(result.trials, key=lambda trial: trial.value):
         if trial.peak_bytes is None:
             bar, text = "x".rjust(_BAR), "out of memory"
         else:
-            bar = "█" * max(1, round(_BAR * min(1.0, trial.peak_bytes / limit_bytes)))
+            bar = "█" * max(1, round(_BAR * min(1.0, trial.peak_bytes / result.limit_bytes)))
             text = format_bytes(trial.peak_bytes)
         yield f"  {trial.value:>{widest},} {bar:<{_BAR}} {text}"
 

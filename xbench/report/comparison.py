@@ -1,16 +1,32 @@
-"""An experiment as a table: metrics as rows, optimizers as columns, an earlier work's figures beside ours."""
+"""Build the table of each experiment: figures and settings as rows, optimizers as columns, and the figures of
+an earlier work beside ours."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from xbench.records.aggregate import CONFIDENCE, Interval, interval
+from xbench.records.aggregate import Interval, interval
 from xbench.records.schema import CellRecord, ExperimentRecord, RunRecord
+from xbench.report.feature_costs import features_s_by_cell
+from xbench.report.headings import data_lines
+from xbench.report.notes import make_notes
+from xbench.report.ranking import unranked_times
 from xbench.report.rows import ROWS, Row
+from xbench.report.settings import (
+    ABSENT,
+    Setting,
+    SettingValue,
+    is_telling,
+    known_settings,
+    show_value,
+    show_values,
+    values_by_seed,
+)
 
-_ABSENT = "-"
+# It stands behind a time that is not ranked beside those of other columns.
+UNRANKED = "*"
 
 
 @dataclass(frozen=True)
@@ -18,15 +34,19 @@ class Column:
     """One optimizer of a comparison, over its seeds.
 
     Attributes:
-        planned: seeds that the run declared.
-        records: of each seed that has ended, failed ones included.
-        figures: row key -> mean and interval over the seeds that are done.
+        planned: number of seeds that the run declared.
+        records: the record of each seed that has ended, failed ones included.
+        figures: row key -> mean and interval over the seeds that are done and have a value.
+        settings: setting key -> its values, with the seeds that ran with each.
+        unranked_time: why its times may not be ranked beside those of other columns; "" if they may.
     """
 
     name: str
     planned: int
     records: tuple[CellRecord, ...]
     figures: dict[str, Interval]
+    settings: dict[str, tuple[SettingValue, ...]] = field(default_factory=dict)
+    unranked_time: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,76 +54,123 @@ class Comparison:
     """One experiment, ready to be shown.
 
     Attributes:
-        header: column titles; the first is of the metrics.
-        rows: titles and formatted figures, one cell a column.
+        data: lines that say which models ran on which data.
+        header: column titles; the first is that of the row titles.
+        rows: titles and formatted figures, then settings, one cell a column.
         notes: what a reader must know, most important first.
     """
 
     experiment: ExperimentRecord
     columns: tuple[Column, ...]
+    data: tuple[str, ...]
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
 
 
 def comparisons(
-    run: RunRecord, records: list[CellRecord], rows: Sequence[Row] = ROWS, note: str = ""
+    run: RunRecord, records: list[CellRecord], rows: Sequence[Row | Setting] = ROWS, note: str = ""
 ) -> list[Comparison]:
-    """Every experiment of a run.
+    """Compare the columns of every experiment of a run.
 
     Args:
-        rows: what is compared.
-        note: how to read that; told last.
+        rows: the figures to compare, and settings that are always shown. Others are shown where they differ.
+        note: how to read them; it comes last.
     """
     by_id = {record.cell_id: record for record in records}
+    features_s = features_s_by_cell(records)
     result = []
     for experiment in run.experiments:
-        declared: dict[str, list[str]] = {}
+        declared: dict[str, list[CellRecord | None]] = {}
         for cell in run.cells:
             if cell.experiment == experiment.name:
-                declared.setdefault(cell.column, []).append(cell.cell_id)
-        columns = tuple(
-            _column(name, len(ids), [by_id[cell_id] for cell_id in ids if cell_id in by_id], rows)
-            for name, ids in declared.items()
-        )
-        result.append(_compare(experiment, columns, rows, note))
+                declared.setdefault(cell.column, []).append(by_id.get(cell.cell_id))
+        result.append(_compare(experiment, declared, rows, features_s, note))
     return result
 
 
-def _column(name: str, planned: int, records: list[CellRecord], rows: Sequence[Row]) -> Column:
-    done = [record for record in records if record.status == "done"]
-    figures = {}
-    for row in rows:
-        values = [value for record in done if (value := row.value(record)) is not None]
-        if values:
-            figures[row.key] = interval(values)
-    return Column(name, planned, tuple(records), figures)
-
-
 def _compare(
-    experiment: ExperimentRecord, columns: tuple[Column, ...], compared: Sequence[Row], note: str
+    experiment: ExperimentRecord,
+    declared: Mapping[str, Sequence[CellRecord | None]],
+    rows: Sequence[Row | Setting],
+    features_s: Mapping[str, float],
+    note: str,
 ) -> Comparison:
+    """Compare the columns of one experiment.
+
+    Args:
+        declared: column -> the record of each of its cells; None for one that has not ended.
+        features_s: what the features of each cell cost.
+    """
+    ended = {name: [record for record in found if record is not None] for name, found in declared.items()}
+    records = [record for found in ended.values() for record in found]
+    figure_rows = [row for row in rows if isinstance(row, Row)]
+    always = {row.key for row in rows if isinstance(row, Setting)}
+    settings, unranked = known_settings(records), unranked_times(ended)
+    columns = tuple(
+        Column(
+            name,
+            len(declared[name]),
+            tuple(found),
+            _figures(figure_rows, found, features_s),
+            _settings(settings, found),
+            unranked.get(name, ""),
+        )
+        for name, found in ended.items()
+    )
     shown = _with_references(experiment, columns)
-    rows = []
-    for row in compared:
-        figures = [
-            figures.get(row.key)
-            for column, references in shown
-            for figures in (column.figures, *references.values())
-        ]
-        if any(figure is not None for figure in figures):
-            rows.append((row.title, *(_figure(row, figure) for figure in figures)))
     header = [""]
     for column, references in shown:
         header.append(column.name)
         header += [f"{experiment.reference_name} {name}" for name in references]
-    notes = _notes(experiment, columns) + ((note,) if note else ())
-    return Comparison(experiment, columns, tuple(header), tuple(rows), notes)
+    lines = [_figure_line(row, shown) for row in figure_rows]
+    lines += [
+        _setting_line(setting, shown)
+        for setting in settings
+        if setting.key in always or is_telling(setting, list(ended.items()))
+    ]
+    return Comparison(
+        experiment,
+        columns,
+        data_lines(records),
+        tuple(header),
+        tuple(line for line in lines if any(cell != ABSENT for cell in line[1:])),
+        make_notes(experiment, columns, figure_rows) + ((note,) if note else ()),
+    )
 
 
-def _with_references(
-    experiment: ExperimentRecord, columns: tuple[Column, ...]
-) -> list[tuple[Column, dict[str, dict[str, Interval]]]]:
+def _figures(
+    rows: Sequence[Row], records: Sequence[CellRecord], features_s: Mapping[str, float]
+) -> dict[str, Interval]:
+    done = [_with_shared_cost(record, features_s) for record in records if record.status == "done"]
+    figures = {}
+    for row in rows:
+        found = [(record.seed, value) for record in done if (value := row.value(record)) is not None]
+        if found:
+            seeds, values = zip(*found, strict=True)
+            figures[row.key] = interval(values, seeds)
+    return figures
+
+
+def _with_shared_cost(record: CellRecord, features_s: Mapping[str, float]) -> CellRecord:
+    cost_s = features_s.get(record.cell_id)
+    if cost_s == record.time.features_s:
+        return record
+    return record.model_copy(update={"time": record.time.model_copy(update={"features_s": cost_s})})
+
+
+def _settings(
+    settings: Sequence[Setting], records: Sequence[CellRecord]
+) -> dict[str, tuple[SettingValue, ...]]:
+    found = {setting.key: values_by_seed(setting, records) for setting in settings}
+    return {key: values for key, values in found.items() if values}
+
+
+# Each column, and the earlier work's figures that stand behind it, by their name.
+_Shown = list[tuple[Column, dict[str, dict[str, float]]]]
+
+
+def _with_references(experiment: ExperimentRecord, columns: tuple[Column, ...]) -> _Shown:
     """Each column, and the reference figures that stand behind it: those of that very column, and behind
     the last column of an optimizer's label those of the label."""
     known, shown = experiment.reference, []
@@ -111,112 +178,48 @@ def _with_references(
         label = column.name.split()[0]
         is_last = all(later.name.split()[0] != label for later in columns[place + 1 :])
         names = dict.fromkeys([column.name, *([label] if is_last else [])])
-        shown.append((column, {name: _as_intervals(known[name]) for name in names if name in known}))
+        shown.append((column, {name: known[name] for name in names if name in known}))
     return shown
 
 
-def _as_intervals(figures: dict[str, float]) -> dict[str, Interval]:
-    return {key: Interval(value, None, (value,)) for key, value in figures.items()}
-
-
-def _figure(row: Row, figure: Interval | None) -> str:
-    if figure is None:
-        return _ABSENT
-    if not math.isfinite(figure.mean):
-        return str(figure.mean)
-    text = row.show(figure.mean)
-    if figure.half_width is None or row.spread is None or not math.isfinite(figure.half_width):
-        return text
-    return f"{text} ± {row.spread(figure.half_width)}"
-
-
-# Whom a note is about, and what it says.
-About = tuple[str, str]
-
-
-def _outcome(column: str, record: CellRecord) -> list[About]:
-    """How a cell ended, if there is something to tell, and which of its sizes are not those asked for."""
-    cell, notes = f"{column}, seed {record.seed}", []
-    if record.expect and record.is_failure:
-        how = f"{record.status}: {record.reason}" if record.reason else record.status
-        notes.append((cell, f"was meant to run out of memory, and ended as {how}"))
-    elif record.status != "done":
-        expected = " (as expected)" if record.expect else ""
-        notes.append((cell, f"{record.status}{expected}: {record.reason}"))
-    for key, why in record.fitted.items():
-        if key in record.ran:  # not where it never came to run
-            notes.append((column, f"{key} {record.requested.get(key)} ran as {record.ran[key]}: {why}"))
-    if record.attempt > 1:
-        notes.append((cell, f"attempt {record.attempt}; the ones before failed"))
-    if record.resumed_at:
-        steps = ", ".join(f"{step:,}" for step in record.resumed_at)
-        notes.append((cell, f"went on from a checkpoint after step {steps}"))
-    if record.reused_from:
-        notes.append((cell, f"taken over from run {record.reused_from}"))
-    return notes
-
-
-def _on_model(column: str, record: CellRecord) -> list[About]:
-    """What is to be told of a model's weights and of its frozen part."""
-    features, model, notes = record.features, record.model.name, []
-    if record.model.stand_in:
-        notes.append((column, f"{model} has {record.model.stand_in}"))
-    if features.precision is not None:
-        once = f"the output of its frozen part was computed once per image ({features.precision})"
-        notes.append((model, f"{once}; training time is that of the rest"))
-    if features.note:
-        notes.append((model, f"its frozen part ran in every step: {features.note}"))
-    return notes
-
-
-def _together(notes: list[About]) -> list[str]:
-    """Each thing that is said, once, with all whom it is about."""
-    about: dict[str, list[str]] = {}
-    for whom, text in notes:
-        about.setdefault(text, []).append(whom)
-    return [f"{'; '.join(dict.fromkeys(whom))}: {text}" for text, whom in about.items()]
-
-
-def _notes(experiment: ExperimentRecord, columns: tuple[Column, ...]) -> tuple[str, ...]:
-    records = [record for column in columns for record in column.records]
-    notes: list[str] = []
-    for record in records:
-        data = record.dataset
-        if data.name != data.requested:
-            made_up = f": {data.stand_in}" if data.stand_in else ""
-            notes.append(
-                f"{data.name} ran in place of {data.requested}{made_up}. "
-                f"These figures say nothing about {data.requested}."
-            )
-        elif data.stand_in:
-            notes.append(f"{data.name}: {data.stand_in}")
-        notes += [f"{data.name}: {note}" for note in data.notes]
-    notes += _together(
-        [
-            note
-            for column in columns
-            for record in column.records
-            for note in (*_outcome(column.name, record), *_on_model(column.name, record))
+def _figure_line(row: Row, shown: _Shown) -> tuple[str, ...]:
+    line = [row.title]
+    for column, references in shown:
+        line.append(_figure(row, column))
+        line += [
+            _number(row, figures[row.key]) if row.key in figures else ABSENT
+            for figures in references.values()
         ]
-    )
-    for column in columns:
-        if len(column.records) < column.planned:
-            notes.append(f"{column.name}: {len(column.records)} of {column.planned} seeds were run")
-    counts = {len([r for r in column.records if r.status == "done"]) for column in columns} - {0}
-    if counts and max(counts) > 1:
-        seeds = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
-        notes.append(f"mean ± half width of the {CONFIDENCE:.0%} t interval over {seeds} seeds")
-    if len(counts) > 1:
-        notes.append("columns are means over different seeds: compare them with care")
-    devices = dict.fromkeys(f"{r.device.get('name')} ({r.device.get('threads')} threads)" for r in records)
-    if len(devices) > 1:
-        notes.append(f"times were taken on different devices and cannot be compared: {', '.join(devices)}")
-    if len({r.memory.malloc for r in records if r.status == "done" and r.memory.malloc}) > 1:
-        exact = [c.name for c in columns if any(r.memory.malloc == "exact" for r in c.records)]
-        notes.append(
-            f"{', '.join(exact)}: filled the limit, and so gave freed memory back at once, which slows small "
-            "batches: compare times with care"
-        )
-    if experiment.reference_note:
-        notes.append(experiment.reference_note)
-    return tuple(dict.fromkeys(notes))
+    return tuple(line)
+
+
+def _setting_line(setting: Setting, shown: _Shown) -> tuple[str, ...]:
+    line = [setting.title]
+    for column, references in shown:
+        line.append(show_values(setting, column.settings.get(setting.key, ())))
+        line += [
+            show_value(figures[setting.key]) if setting.key in figures else ABSENT
+            for figures in references.values()
+        ]
+    return tuple(line)
+
+
+def _figure(row: Row, column: Column) -> str:
+    """A figure of a column: `0.875 ± 0.012`, and if not all seeds have it, how many do."""
+    figure = column.figures.get(row.key)
+    if figure is None:
+        instead = [row.instead(record) for record in column.records if record.status == "done"]
+        return next(filter(None, instead), ABSENT)
+    text = _number(row, figure.mean)
+    spread = figure.half_width
+    if spread is not None and row.spread is not None and math.isfinite(spread):
+        text += f" ± {row.spread(spread)}"
+    if row.is_time and column.unranked_time:
+        text += UNRANKED
+    if figure.n < column.planned:
+        text += f" ({figure.n} of {column.planned} seeds)"
+    return text
+
+
+def _number(row: Row, value: float) -> str:
+    return row.show(value) if math.isfinite(value) else str(value)

@@ -50,8 +50,10 @@ def to_markdown(run: RunRecord, comparisons: list[Comparison]) -> str:
             *(markdown_line(row) for row in comparison.rows),
         ]
         notes = "\n".join(f"- {escaped(note)}" for note in comparison.notes)
+        first, *others = comparison.data or ("",)
         parts += [
             f"### {escaped(comparison.experiment.title)}",
+            *(["\n".join([escaped(first), *(f"- {escaped(line)}" for line in others)])] if first else []),
             "\n".join(lines),
             *([notes] if notes else []),
         ]
@@ -64,14 +66,27 @@ def _experiment(comparison: Comparison) -> dict[str, Any]:
         "columns": [
             {
                 "column": column.name,
+                "seeds_declared": column.planned,
                 "statuses": [record.status for record in column.records],
                 "figures": {
-                    key: {"mean": figure.mean, "half_width": figure.half_width, "values": figure.values}
+                    key: {
+                        "mean": figure.mean,
+                        "half_width": figure.half_width,
+                        "n": figure.n,
+                        "seeds": figure.seeds,
+                        "values": figure.values,
+                    }
                     for key, figure in column.figures.items()
                 },
+                "settings": {
+                    key: [{"value": found.value, "seeds": found.seeds} for found in values]
+                    for key, values in column.settings.items()
+                },
+                "unranked_time": column.unranked_time,
             }
             for column in comparison.columns
         ],
+        "data": comparison.data,
         "notes": comparison.notes,
         "cells": [r.model_dump() for column in comparison.columns for r in column.records],
     }

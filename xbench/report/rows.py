@@ -1,12 +1,12 @@
-"""What tables compare: the figures of a cell, by row."""
+"""The rows of the main table: the figures of a cell, and the sizes that it ran with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from xbench.records.schema import CellRecord
+from xbench.report.settings import SIZES
 from xbench.units import format_bytes, format_seconds
 
 
@@ -19,6 +19,8 @@ class Row:
         value: reads it from a cell's record; None where the cell does not have it.
         show: formats it.
         spread: formats the half width of an interval; None for a figure that takes none.
+        is_time: whether it is a time that depends on the device and on malloc (see `ranking`).
+        instead: what a cell without a value shows, if it is done; "" for nothing.
     """
 
     key: str
@@ -26,28 +28,27 @@ class Row:
     value: Callable[[CellRecord], float | None]
     show: Callable[[float], str]
     spread: Callable[[float], str] | None = None
+    is_time: bool = False
+    instead: Callable[[CellRecord], str] = lambda record: ""
 
 
 def _metric(key: str, title: str) -> Row:
     return Row(key, title, lambda r: getattr(r.metrics, key), "{:.3f}".format, "{:.3f}".format)
 
 
-def _seconds(key: str, title: str) -> Row:
-    return Row(key, title, lambda r: getattr(r.time, key), format_seconds, format_seconds)
+def _time(
+    key: str, title: str, show: Callable[[float], str], spread: Callable[[float], str] | None = None
+) -> Row:
+    return Row(key, title, lambda r: getattr(r.time, key), show, spread, is_time=True)
+
+
+def _cached(record: CellRecord) -> str:
+    """What stands for the cost of features that an earlier run computed."""
+    return "" if record.features.precision is None else "cached"
 
 
 def _size(key: str, title: str) -> Row:
     return Row(key, title, lambda r: getattr(r.memory, key), format_bytes)
-
-
-def _ran(key: str, title: str) -> Row:
-    return Row(key, title, lambda record: _as_number(record.ran.get(key)), _count)
-
-
-def _as_number(value: Any) -> float | None:
-    """A record's `ran` holds what plugins gave, or a damaged file."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number and abs(value) < 2**63 else None
 
 
 def _needed(record: CellRecord) -> float | None:
@@ -73,16 +74,14 @@ ROWS = (
     _metric("recall", "recall"),
     _metric("precision", "precision"),
     _metric("test_loss", "test loss"),
-    _ran("train_size", "examples an epoch"),
-    _ran("batch_size", "batch"),
-    _ran("micro_batch", "micro-batch"),
     Row("steps", "steps", lambda r: r.steps, _count),
     Row("closures", "closures", lambda r: r.closures, _count),
-    _seconds("training_s", "training time"),
-    _seconds("features_s", "computing features"),
-    Row("step_ms_median", "step, median", lambda r: r.time.step_ms_median, "{:,.1f} ms".format),
+    _time("training_s", "training time", format_seconds, format_seconds),
+    Row("features_s", "computing features", lambda r: r.time.features_s, format_seconds, instead=_cached),
+    _time("step_ms_median", "step, median", "{:,.1f} ms".format),
     Row("needed_bytes", "peak memory", _needed, format_bytes),
     Row("above_base_bytes", "  above base", _above_base, format_bytes),
     _size("peak_host_bytes", "  resident as it ran"),
     _size("optimizer_state_bytes", "optimizer state"),
+    *SIZES,
 )

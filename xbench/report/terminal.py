@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from xbench.records.schema import CellRecord, RunRecord
+from xbench.records.schema import RunRecord
 from xbench.report.comparison import Comparison
 from xbench.text import shortened, visible
 
@@ -63,21 +63,10 @@ def _table(comparison: Comparison) -> Table:
 
 
 def _title(comparison: Comparison) -> Text:
-    subtitle = _data_line([r for column in comparison.columns for r in column.records])
     title = plain(shortened(comparison.experiment.title, _MOST_OF_A_CELL), style="bold")
-    if subtitle:
-        title.append(f"\n{visible(subtitle)}", style="not bold dim")
+    for line in comparison.data:
+        title.append(f"\n{visible(line)}", style="not bold dim")
     return title
-
-
-def _data_line(records: list[CellRecord]) -> str:
-    if not records:
-        return ""
-    data = records[0].dataset
-    models = ", ".join(dict.fromkeys(record.model.title for record in records))
-    counts = ", ".join(f"{count:,} {name}" for name, count in data.counts.items())
-    stand_in = " [STAND-IN DATA]" if data.name != data.requested else ""
-    return f"{models} on {data.name}{stand_in}: {counts}"
 
 
 def _device(run: RunRecord) -> str:

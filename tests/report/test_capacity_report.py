@@ -1,0 +1,65 @@
+"""A probe's table, picture and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from rich.console import Console
+
+from xbench.records.capacity import CapacityRecord, CapacityReport, TrialRecord
+from xbench.records.schema import Component
+from xbench.report.capacity import capacity_rows, print_capacity, to_capacity_csv, to_capacity_markdown
+
+MB = 10**6
+
+
+def found(axis: str, limit_mb: int) -> CapacityRecord:
+    """A size that takes 100 MB, under some limit."""
+    trial = TrialRecord(value=7, outcome="fits", peak_bytes=100 * MB, seconds=1.0)
+    return CapacityRecord(
+        axis=axis,
+        limit_bytes=limit_mb * MB,
+        settings={},
+        found=7,
+        fails=None,
+        peak_bytes=100 * MB,
+        seconds=1.0,
+        trials=[trial],
+    )
+
+
+REPORT = CapacityReport(
+    limit_bytes=400 * MB,
+    bound="asked for",
+    device="cpu",
+    device_name="some processor",
+    model="net",
+    dataset="data",
+    optimizer="sgd",
+    components={"model": Component(name="net")},
+    versions={"torch": "2"},
+    results=[found("batch-size", 200), found("micro-batch", 400)],
+)
+
+
+def test_each_axis_shows_its_own_limit():
+    assert [row[3] for row in capacity_rows(REPORT)] == ["200 MB", "400 MB"]
+    text = to_capacity_markdown(REPORT)
+    assert "| batch-size | 7 | - | 200 MB |" in text
+    assert "| micro-batch | 7 | - | 400 MB |" in text
+
+
+def test_csv_has_the_limit_of_each_trial():
+    lines = list(csv.DictReader(io.StringIO(to_capacity_csv(REPORT))))
+    assert [(line["axis"], int(line["limit_bytes"])) for line in lines] == [
+        ("batch-size", 200 * MB),
+        ("micro-batch", 400 * MB),
+    ]
+
+
+def test_bars_are_shares_of_their_own_limit():
+    output = io.StringIO()
+    print_capacity(Console(file=output, width=120), REPORT)
+    half, quarter = [line.count("█") for line in output.getvalue().splitlines() if "█" in line]
+    assert half == 2 * quarter

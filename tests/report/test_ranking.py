@@ -1,0 +1,58 @@
+"""Which times may not be ranked beside others, and why."""
+
+from __future__ import annotations
+
+from report_samples import cell, failed
+
+from xbench.records.schema import MemoryRecord
+from xbench.report.ranking import unranked_times
+
+
+def on(*devices: str | None, malloc: str | None = None):
+    """Cells of one column, one on each device."""
+    return [
+        cell("sgd", seed, device={"name": device, "threads": 2}, memory=MemoryRecord(malloc=malloc))
+        for seed, device in enumerate(devices)
+    ]
+
+
+def test_alike():
+    assert unranked_times({"a": on("x", "x"), "b": on("x")}) == {}
+    assert unranked_times({"a": on("x", malloc="exact"), "b": on("x", malloc="exact")}) == {}
+    assert unranked_times({}) == {}
+
+
+def test_those_on_another_device_than_most():
+    reasons = unranked_times({"a": on("x"), "b": on("y"), "c": on("x")})
+    assert reasons == {"b": "they were taken on y, and others on x"}
+
+
+def test_no_device_has_the_most():
+    assert set(unranked_times({"a": on("x"), "b": on("y")})) == {"a", "b"}
+
+
+def test_one_whose_seeds_ran_on_several():
+    assert unranked_times({"a": on("x"), "b": on("x", "y")}) == {"b": "they were taken on x and y"}
+    assert unranked_times({"a": on("x", "y")}) == {"a": "they were taken on x and y"}
+
+
+def test_exact_malloc_beside_fast():
+    reasons = unranked_times({"a": on("x", malloc="fast"), "b": on("x", malloc="exact")})
+    assert list(reasons) == ["b"]
+    assert "exact malloc" in reasons["b"]
+
+
+def test_both_reasons_are_given():
+    reasons = unranked_times({"a": on("x", malloc="fast"), "b": on("y", malloc="exact"), "c": on("x")})
+    assert "taken on y" in reasons["b"]
+    assert "exact malloc" in reasons["b"]
+    assert list(reasons) == ["b"]
+
+
+def test_what_is_not_known_is_no_difference():
+    assert unranked_times({"a": on("x", malloc="fast"), "b": on(None), "c": []}) == {}
+
+
+def test_cells_that_failed_have_no_times():
+    other = [failed("sgd", "oom", "too much", device={"name": "y"})]
+    assert unranked_times({"a": on("x"), "b": other}) == {}

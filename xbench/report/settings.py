@@ -1,0 +1,157 @@
+"""Show how the columns of a table were run: sizes, and the settings that differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xbench.records.schema import CellRecord
+from xbench.report.seeds import name_seeds
+from xbench.text import shown
+
+# So many sizes of one column are listed with their seeds; of more, the range.
+MAX_SIZES_LISTED = 3
+
+# What a table shows where a column has no value.
+ABSENT = "-"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A row of a table that shows how its columns were run.
+
+    Attributes:
+        key: name in exports and in a suite's reference columns.
+        value: reads it from a cell's record; None where the record does not have it.
+        is_size: whether it may be adapted to memory.
+    """
+
+    key: str
+    title: str
+    value: Callable[[CellRecord], Any]
+    is_size: bool = False
+
+
+@dataclass(frozen=True)
+class SettingValue:
+    """A value of a setting in one column, and the seeds that ran with it."""
+
+    value: Any
+    seeds: tuple[int, ...]
+
+
+def _size(key: str, title: str) -> Setting:
+    return Setting(key, title, lambda record: _as_number(record.ran.get(key)), is_size=True)
+
+
+SIZES = (
+    _size("train_size", "examples an epoch"),
+    _size("batch_size", "batch"),
+    _size("micro_batch", "micro-batch"),
+)
+_HISTORY = _size("history_size", "history")
+
+
+def known_settings(records: Sequence[CellRecord]) -> list[Setting]:
+    """Every setting that these records tell of, in the order of tables. Sizes are those that ran."""
+    sizes = [*SIZES, _HISTORY]
+    others = {"threads", *(size.key for size in sizes)}
+    keys = dict.fromkeys(key for record in records for key in record.settings)
+    return [
+        *sizes,
+        *(_trained(key) for key in keys if key not in others),
+        Setting("threads", "threads", lambda record: record.device.get("threads")),
+        Setting("malloc", "malloc", lambda record: record.memory.malloc),
+    ]
+
+
+def _trained(key: str) -> Setting:
+    if key == "class_weights":
+        return Setting(key, "class weights", lambda record: _unequal(record.settings.get(key)))
+    return Setting(key, key.replace("_", " "), lambda record: _or_default(record.settings, key))
+
+
+def _or_default(settings: Mapping[str, Any], key: str) -> Any:
+    """A setting whose value is None was left to its default."""
+    return "default" if key in settings and settings[key] is None else settings.get(key)
+
+
+def _unequal(weights: Any) -> Any:
+    """Class weights, but for those that are 1, as is every class that is not named."""
+    if not isinstance(weights, dict):
+        return weights
+    return {name: weight for name, weight in weights.items() if weight != 1} or "all 1"
+
+
+def values_by_seed(setting: Setting, records: Sequence[CellRecord]) -> tuple[SettingValue, ...]:
+    """The distinct values of a setting in one column; cells without one are left out."""
+    seeds: dict[str, list[int]] = {}
+    values: dict[str, Any] = {}
+    for record in records:
+        value = setting.value(record)
+        if value is not None:
+            text = show_value(value)
+            values.setdefault(text, value)
+            seeds.setdefault(text, []).append(record.seed)
+    return tuple(SettingValue(value, tuple(seeds[text])) for text, value in values.items())
+
+
+def is_telling(setting: Setting, columns: Sequence[tuple[str, Sequence[CellRecord]]]) -> bool:
+    """Whether a table needs a row for a setting: its value was adapted, or differs and the titles do not say
+    how.
+
+    Args:
+        columns: titles and records.
+    """
+    cells = [(name, record) for name, records in columns for record in records]
+    if setting.is_size and any(setting.key in r.fitted and setting.value(r) is not None for _, r in cells):
+        return True
+    known = [(name, record) for name, record in cells if setting.value(record) is not None]
+    if len({show_value(setting.value(record)) for _, record in known}) < 2:
+        return False
+    return not all(_is_in_title(setting.key, name, record) for name, record in known)
+
+
+def _is_in_title(key: str, column: str, record: CellRecord) -> bool:
+    asked = record.settings if key in record.settings else record.requested
+    return key in asked and f" {key}={asked[key]} " in f"{column} "
+
+
+def show_values(setting: Setting, values: Sequence[SettingValue]) -> str:
+    """Format the values of one column: `16`, or `16 (seeds 0, 2), 8 (seed 1)`."""
+    if not values:
+        return ABSENT
+    if len(values) == 1:
+        return show_value(values[0].value)
+    if setting.is_size and len(values) > MAX_SIZES_LISTED:
+        sizes = [found.value for found in values]
+        return f"{show_value(min(sizes))} to {show_value(max(sizes))}, by seed"
+    return ", ".join(f"{show_value(found.value)} ({name_seeds(found.seeds)})" for found in values)
+
+
+def show_value(value: Any) -> str:
+    """Format a setting; a record's may be anything that JSON can hold."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={_show_number(value[name])}" for name in sorted(value)) or "none"
+    return _show_number(value)
+
+
+def _show_number(value: Any) -> str:
+    if _as_number(value) is None:
+        return shown(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    short = f"{value:g}"
+    return short if float(short) == value else str(value)
+
+
+def _as_number(value: Any) -> float | None:
+    """The value if it is a number that tables can show. A record's `ran` holds what plugins gave, or comes
+    from a damaged file."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and abs(value) < 2**63 else None
