@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from report_samples import MARKUP, STAND_IN, cell, failed, run
+from report_samples import MARKUP, REAL, STAND_IN, cell, failed, run
 from rich.console import Console
 
 from xbench.records.schema import Component, ExperimentRecord
@@ -56,6 +56,15 @@ def test_real_data_is_not_called_a_stand_in():
     text = printed([cell("sgd", accuracy=0.8)])
     assert "STAND-IN" not in text
     assert "465 test/NORMAL, 1,110 train/NORMAL" in " ".join(text.split())
+
+
+def test_the_positive_class_of_two_is_named():
+    two = REAL.model_copy(update={"classes": ["NORMAL", "PNEUMONIA"], "positive": "PNEUMONIA"})
+    three = two.model_copy(update={"classes": ["NORMAL", "PNEUMONIA", "COVID"]})
+    for data, is_told in ((two, True), (three, False), (REAL, False)):
+        text = " ".join(printed([cell("sgd", accuracy=0.8, dataset=data)]).split())
+        assert ("train/NORMAL; positive: PNEUMONIA" in text) == is_told
+        assert ("positive" in text) == is_told
 
 
 def test_a_run_without_a_cell_that_has_ended():

@@ -50,8 +50,10 @@ def to_markdown(run: RunRecord, comparisons: list[Comparison]) -> str:
             *(markdown_line(row) for row in comparison.rows),
         ]
         notes = "\n".join(f"- {escaped(note)}" for note in comparison.notes)
+        told = (record.dataset.told_positive for column in comparison.columns for record in column.records)
         parts += [
             f"### {escaped(comparison.experiment.title)}",
+            *(escaped(positive) for positive in dict.fromkeys(told) if positive),
             "\n".join(lines),
             *([notes] if notes else []),
         ]

@@ -77,7 +77,8 @@ def _data_line(records: list[CellRecord]) -> str:
     models = ", ".join(dict.fromkeys(record.model.title for record in records))
     counts = ", ".join(f"{count:,} {name}" for name, count in data.counts.items())
     stand_in = " [STAND-IN DATA]" if data.name != data.requested else ""
-    return f"{models} on {data.name}{stand_in}: {counts}"
+    positive = f"; {data.told_positive}" if data.told_positive else ""
+    return f"{models} on {data.name}{stand_in}: {counts}{positive}"
 
 
 def _device(run: RunRecord) -> str:
