@@ -117,6 +117,8 @@ class TestTrainAndTestFolders:
         assert dataset.notes == ("test is val/",)
         with pytest.raises(XbenchError, match="test_folder 'va' is not a folder in"):
             build_folder(root, test_folder="va")
+        with pytest.raises(XbenchError, match="test_folder 'train' is the folder to train on"):
+            build_folder(root, test_folder="train")
 
     @pytest.mark.parametrize(
         ("name", "twin"), [("NORMAL", "Normal"), ("no_tumor", "notumor"), ("é", "e\u0301")]

@@ -64,6 +64,10 @@ def find_splits(folder: Path, test_folder: str = "") -> dict[str, str]:
             raise XbenchError(
                 f"test_folder '{test_folder}' is not a folder in {folder}", hint=f"it holds {listed(parts)}"
             )
+        if splits.get(test_folder) == "train":
+            raise XbenchError(
+                f"test_folder '{test_folder}' is the folder to train on in {folder}", hint="name another one"
+            )
         splits = {part: split for part, split in splits.items() if split != "test"} | {test_folder: "test"}
     train, test, val = ([part for part, is_of in splits.items() if is_of == split] for split in _SPLIT_NAMES)
     if not train and not test:

@@ -155,9 +155,11 @@ def _has_image_suffix(name: str) -> bool:
 
 
 def _count_clutter(path: str, name: str) -> int:
-    """Count the images and thumbnails in a file or folder that is clutter."""
+    """Count the images and thumbnails in a file or folder that is clutter. Links to folders count as none."""
     if not os.path.isdir(path):
         return int(_has_image_suffix(name) or name.casefold() in _THUMBNAIL_FILES)
+    if os.path.islink(path):
+        return 0
     return sum(_has_image_suffix(file) for _, _, files in os.walk(path) for file in files)
 
 

@@ -289,9 +289,11 @@ def _checked(
         if not counts["train", label] + counts["test", label]:
             raise _without_images(folder, name, splits, listing, choice)
         if not counts["train", label]:
+            hint = "give it more images (or groups), or a smaller `test`"
+            if splits:
+                hint = "add some; or if it is another spelling of a class, rename its folder"
             raise XbenchError(
-                f"class '{name}' of {folder} has no images to train on: all are in test",
-                hint="give it more images (or groups), or a smaller `test`",
+                f"class '{name}' of {folder} has no images to train on: all are in test", hint=hint
             )
     if not any(example.split == "test" for example in examples):
         hint = "give it more, or a larger `test`"

@@ -24,7 +24,7 @@ from xbench.records.schema import (
     Times,
 )
 from xbench.records.traces import TraceRow
-from xbench.text import some_of
+from xbench.text import counted, some_of
 from xbench.training.events import CellResult, Scores
 from xbench.training.metrics import classification_metrics
 from xbench.training.seeding import holds
@@ -138,7 +138,11 @@ def _gaps(job: Job) -> list[str]:
         return []
     split = split_examples(job.data, job.sized.training, job.settings.seed)
     missing = missing_classes(job.data, split.train)
-    return [f"{len(split.train):,} training examples have none of {some_of(missing)}"] if missing else []
+    return (
+        [f"training on {counted(len(split.train), 'example')} leaves out {some_of(missing)}"]
+        if missing
+        else []
+    )
 
 
 def _features(job: Job) -> FeaturesRecord:
