@@ -121,7 +121,9 @@ def check_splits(plan: PlannedRun, jobs: list[Job]) -> list[str]:
             problems.add(
                 (*job.cell.path[:2], "train_size"),
                 f"{job.data.name}: '{only}' is the only class with images to train on (seed {seed})",
-                "raise train_size, or draw as many of each class with balance = 'oversample'",
+                "raise train_size, or draw as many of each class with balance = 'oversample'"
+                if isinstance(training.train_size, int)
+                else "add images of another class",
             )
         parts = {f"training (train_size = {training.train_size})": split.train, "test": split.test}
         if training.validation:
