@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
 # Control characters (escape sequences begin with one), what reorders or hides text (bidirectional overrides,
@@ -14,6 +15,8 @@ _NEEDED = frozenset("\u200c\u200d")
 # So many characters of one value are shown in a message, and of one sentence.
 MOST_OF_A_VALUE = 80
 MOST_OF_A_SENTENCE = 1000
+
+_MAX_NAMED = 3
 
 
 def visible(text: str, keep: str = "") -> str:
@@ -40,6 +43,13 @@ def shortened(text: str, most: int = MOST_OF_A_VALUE) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 cell`, `2 cells`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def some_of(names: Iterable[object]) -> str:
+    """Quote a few names and count the rest."""
+    quoted = [f"'{name}'" for name in names]
+    more = f" and {len(quoted) - _MAX_NAMED:,} more" if len(quoted) > _MAX_NAMED else ""
+    return f"{', '.join(quoted[:_MAX_NAMED])}{more}"
 
 
 def shown(value: Any) -> str:

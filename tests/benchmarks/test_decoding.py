@@ -15,7 +15,8 @@ import pytest
 from pairs import paired
 from PIL import Image
 
-from xbench.components.images import list_images, read_image
+from xbench.components.image_files import list_images
+from xbench.components.images import read_image
 
 SIDE = 224
 

@@ -36,6 +36,8 @@ def names_of(dataset, split: str) -> set[str]:
     return {name for name, of in split_of(dataset).items() if of == split}
 
 
+CHOOSE = "; `pattern` and `exclude` choose among them"
+
 SPLIT = (
     "train/ant/a.png",
     "train/bee/deep/er/b.JPG",
@@ -53,7 +55,7 @@ class TestTrainAndTestFolders:
         assert dataset.classes == ("ant", "bee", "cow")
         assert dataset.positive == "cow"
         assert dataset.shape == (3, 32, 32)
-        assert dataset.notes == ()
+        assert dataset.notes == (f"1 of 7 images lie in sub-folders of their classes: 1 in deep/{CHOOSE}",)
         assert {e.name for e in dataset.examples} == set(SPLIT)
         for example in dataset.examples:
             part, class_name = example.name.split("/")[:2]
@@ -65,17 +67,17 @@ class TestTrainAndTestFolders:
     def test_validation_counts_as_train_and_it_says_so(self, tmp_path, part):
         dataset = build_folder(str(make(tmp_path, *SPLIT, f"{part}/ant/v.png")))
         assert split_of(dataset)[f"{part}/ant/v.png"] == "train"
-        assert dataset.notes == (f"images of {part}/ count as train",)
+        assert dataset.notes[0] == f"images of {part}/ count as train"
 
     def test_other_folders_are_left_out_and_named(self, tmp_path):
         dataset = build_folder(str(make(tmp_path, *SPLIT, "unlabelled/x/1.png", ".git/x/1.png")))
         assert {e.name for e in dataset.examples} == set(SPLIT)
-        assert dataset.notes == ("not used, as they are neither train nor test: 'unlabelled'",)
+        assert dataset.notes[0] == "not used, as they are neither train nor test: 'unlabelled'"
 
     @pytest.mark.parametrize(("there", "missing"), [("train", "test"), ("test", "train")])
     def test_one_without_the_other_is_no_class(self, tmp_path, there, missing):
         root = make(tmp_path, *(name for name in SPLIT if name.startswith(there)), "val/ant/v.png")
-        with pytest.raises(XbenchError, match=f"holds {there}/ but no {missing}/"):
+        with pytest.raises(XbenchError, match=f"holds {there}/ and val/ but no {missing}/"):
             build_folder(str(root))
 
     def test_a_group_in_both_is_named(self, tmp_path):
@@ -89,9 +91,59 @@ class TestTrainAndTestFolders:
         with pytest.raises(XbenchError, match=r"class 'elk' .* has no images to train on"):
             build_folder(str(make(tmp_path, *SPLIT, "test/elk/e.png")))
 
-    def test_a_class_that_is_not_in_test_is_noted(self, tmp_path):
-        dataset = build_folder(str(make(tmp_path, *SPLIT, "train/elk/e.png")))
-        assert dataset.notes == ("no image is left to test these classes on: 'elk'",)
+    @pytest.mark.parametrize("train", ["train", "Training", "TRAIN", "train_set", "Train Data", "trainset"])
+    @pytest.mark.parametrize("test", ["test", "Testing", "TEST", "test-images"])
+    def test_common_spellings(self, tmp_path, train, test):
+        names = (f"{train}/cat/1.png", f"{train}/dog/1.png", f"{test}/cat/2.png", f"{test}/dog/2.png")
+        dataset = build_folder(str(make(tmp_path, *names, "Validation/cat/3.png")))
+        assert dataset.classes == ("cat", "dog")
+        assert names_of(dataset, "test") == set(names[2:])
+        assert names_of(dataset, "train") == {*names[:2], "Validation/cat/3.png"}
+
+    @pytest.mark.parametrize(("first", "second"), [("train", "Training"), ("test", "TEST_SET")])
+    def test_two_folders_for_one_split_are_named(self, tmp_path, first, second):
+        root = make(tmp_path, *SPLIT, f"{second}/ant/x.png")
+        with pytest.raises(XbenchError, match=f"2 folders that mean {first}: '{second}', '{first}'"):
+            build_folder(str(root))
+
+    def test_validation_may_serve_as_test_if_that_is_asked_for(self, tmp_path):
+        names = ("train/cat/1.png", "train/dog/1.png", "val/cat/2.png", "val/dog/2.png")
+        root = str(make(tmp_path, *names))
+        with pytest.raises(XbenchError) as caught:
+            build_folder(root)
+        assert 'test_folder = "val"' in caught.value.hint and f"{root}/train" in caught.value.hint
+        dataset = build_folder(root, test_folder="val")
+        assert names_of(dataset, "test") == set(names[2:])
+        assert dataset.notes == ("test is val/",)
+        with pytest.raises(XbenchError, match="test_folder 'va' is not a folder in"):
+            build_folder(root, test_folder="va")
+        with pytest.raises(XbenchError, match="test_folder 'train' is the folder to train on"):
+            build_folder(root, test_folder="train")
+
+    @pytest.mark.parametrize(
+        ("name", "twin"), [("NORMAL", "Normal"), ("no_tumor", "notumor"), ("é", "e\u0301")]
+    )
+    def test_two_spellings_of_a_class_are_named(self, tmp_path, name, twin):
+        root = make(tmp_path, f"train/{name}/1.png", "train/x/1.png", f"test/{twin}/1.png", "test/x/1.png")
+        with pytest.raises(XbenchError, match="seem to be one class") as caught:
+            build_folder(str(root))
+        assert f"'{name}' in train/" in caught.value.message and f"'{twin}' in test/" in caught.value.message
+
+    def test_two_spellings_side_by_side_are_two_classes(self, tmp_path):
+        root = make(tmp_path, *(f"{part}/{name}/1.png" for part in ("train", "test") for name in "aA"))
+        assert build_folder(str(root)).classes == ("A", "a")
+
+    def test_a_level_too_many_in_the_splits_is_named(self, tmp_path):
+        root = make(
+            tmp_path, *(f"{p}/{p}/{name}/1.png" for p in ("train", "test") for name in ("cat", "dog"))
+        )
+        with pytest.raises(XbenchError, match=r"holds one folder, 't.+', in which the classes") as caught:
+            build_folder(str(root))
+        assert "up into" in caught.value.hint
+
+    def test_a_test_folder_may_hold_one_class_with_sub_folders(self, tmp_path):
+        names = [*SPLIT[:4], "test/ant/p1/1.png", "test/ant/p2/1.png"]
+        assert len(build_folder(str(make(tmp_path, *names))).examples) == 6
 
     def test_nothing_in_test(self, tmp_path):
         root = make(tmp_path, "train/ant/a.png", "train/bee/b.png", "test/ant/a.txt")
@@ -138,6 +190,132 @@ class TestHeldOut:
         names = [f"{c}/patient {p}/{i}.png" for c in ("cat", "dog") for p in range(20) for i in range(2)]
         dataset = build_folder(str(make(tmp_path, *names)), group="^([^/]+)/")
         assert {e.group for e in dataset.examples} == {f"patient {p}" for p in range(20)}
+
+
+class TestFoldersThatAreNoClasses:
+    def test_an_archive_that_was_unpacked_a_level_too_deep(self, tmp_path):
+        make(tmp_path, *(f"chest_xray/{name}" for name in SPLIT), "__MACOSX/x.png")
+        with pytest.raises(XbenchError, match=r"one folder, 'chest_xray', .* a level deeper") as caught:
+            build_folder(str(tmp_path))
+        assert f"set root to {tmp_path}/chest_xray, which holds 'test', 'train'" in caught.value.hint
+
+    def test_splits_beside_other_folders(self, tmp_path):
+        make(tmp_path, *(f"chest_xray/{name}" for name in SPLIT), "more/x.png")
+        with pytest.raises(XbenchError, match=r"'chest_xray' .* is not a class: it holds 'test', 'train'"):
+            build_folder(str(tmp_path))
+
+    def test_splits_of_other_names(self, tmp_path):
+        make(
+            tmp_path,
+            *(f"seg_{p}/seg_{p}/{c}/1.png" for p in ("train", "test") for c in "ab"),
+            "seg_pred/1.png",
+        )
+        with pytest.raises(XbenchError, match=r"'seg_train', 'seg_test' .* look like splits") as caught:
+            build_folder(str(tmp_path))
+        assert f"{tmp_path}/seg_train/seg_train" in caught.value.hint
+
+    @pytest.mark.parametrize("sure", [{}, {"pattern": "*"}, {"exclude": ["x/*"]}])
+    @pytest.mark.parametrize("prefix", ["", "train/"])
+    def test_the_same_folders_in_all_of_them(self, tmp_path, prefix, sure):
+        many(tmp_path / prefix / "site 1", 20)
+        many(tmp_path / prefix / "site 2", 20)
+        if prefix:
+            make(tmp_path, "test/site 1/cat/1.png", "test/site 2/cat/1.png")
+        if sure:
+            assert build_folder(str(tmp_path), **sure).classes == ("site 1", "site 2")
+            return
+        with pytest.raises(XbenchError, match="hold the same folders, 'cat', 'dog'") as caught:
+            build_folder(str(tmp_path))
+        assert "pattern = '*'" in caught.value.hint
+
+    def test_a_class_may_be_called_train_only_under_another_name(self, tmp_path):
+        with pytest.raises(XbenchError) as caught:
+            build_folder(str(many(tmp_path, 3, ("bus", "train"))))
+        assert "if 'train' is a class, rename its folder" in caught.value.hint
+
+
+class TestWhichFilesAreImages:
+    @pytest.fixture
+    def masked(self, tmp_path) -> str:
+        names = [
+            f"{c}/{sub}/{i}.png" for c in ("cat", "dog") for sub in ("images", "masks") for i in range(20)
+        ]
+        return str(make(tmp_path, *names))
+
+    def test_sub_folders_are_counted(self, masked):
+        dataset = build_folder(masked)
+        assert len(dataset.examples) == 80
+        counts = "40 in images/, 40 in masks/"
+        assert dataset.notes[1] == f"80 of 80 images lie in sub-folders of their classes: {counts}{CHOOSE}"
+
+    @pytest.mark.parametrize(
+        ("chosen", "told"),
+        [
+            ({"pattern": "images/*"}, "pattern = 'images/*'"),
+            ({"exclude": "masks/*"}, "exclude = 'masks/*'"),
+            ({"exclude": ["*mask*", "no/*"]}, "exclude = '*mask*', 'no/*'"),
+            ({"pattern": ["i*", "m*"], "exclude": "m*"}, "pattern = 'i*', 'm*' and exclude = 'm*'"),
+        ],
+    )
+    def test_globs_choose_among_them(self, masked, chosen, told):
+        dataset = build_folder(masked, **chosen)
+        assert {e.name.split("/")[1] for e in dataset.examples} == {"images"}
+        assert len(dataset.examples) == 40
+        assert dataset.notes[1:] == (
+            "40 of 40 images lie in sub-folders of their classes: 40 in images/",
+            f"40 images were left out by {told}",
+        )
+
+    def test_globs_that_leave_nothing_are_named(self, masked):
+        with pytest.raises(XbenchError, match=r"'image/\*' leaves class 'cat' .* without images") as caught:
+            build_folder(masked, pattern="image/*")
+        assert "'images/0.png'" in caught.value.hint
+
+    def test_a_glob_is_text(self, masked):
+        with pytest.raises(XbenchError, match=r"exclude .* is not a glob"):
+            build_folder(masked, exclude=[1])
+
+    def test_thumbnails_of_other_programs_are_counted(self, tmp_path):
+        root = many(tmp_path, 20)
+        clutter = ("@eaDir/000.png/SYNOPHOTO_THUMB_M.jpg", ".thumbnails/a.jpg", "._000.png", "Thumbs.db")
+        make(
+            root, *(f"cat/{name}" for name in clutter), "dog/.DS_Store", "dog/desktop.ini", "dog/.x/notes.txt"
+        )
+        dataset = build_folder(str(root))
+        assert len(dataset.examples) == 40
+        assert dataset.notes[1:] == (
+            "4 thumbnails and hidden images that other programs add were left out: "
+            "1 '._*', 1 '.thumbnails', 1 '@eaDir', 1 'Thumbs.db'",
+        )
+
+    def test_other_files_are_counted_and_named(self, tmp_path):
+        root = make(many(tmp_path, 20), "cat/a.svg", "cat/deep/b.SVG", "dog/c.dcm", "dog/LICENCE")
+        (note,) = build_folder(str(root)).notes[1:]
+        assert note == (
+            "4 files in the classes' folders are not images that can be read (2 .svg, 1 .dcm, 1 no suffix): "
+            "'cat/a.svg', 'cat/deep/b.SVG', 'dog/LICENCE' and 1 more"
+        )
+
+    @pytest.mark.parametrize("names", [("1.png", "2.bmp"), ()])
+    def test_loose_images_are_counted_and_named(self, tmp_path, names):
+        root = make(tmp_path, *SPLIT[3:], "train/ant/a.png", "train/bee/b.png", "test/loose.png", *names)
+        (note,) = build_folder(str(root)).notes
+        named = ", ".join(f"'{name}'" for name in (*names, "test/loose.png"))
+        assert note == f"{len(names) + 1} images beside the classes' folders are not used: {named}"
+
+    def test_a_test_folder_without_classes(self, tmp_path):
+        root = make(tmp_path, "train/cat/1.png", "train/dog/1.png", "test/1.png", "test/2.png")
+        with pytest.raises(XbenchError, match="no images to test on") as caught:
+            build_folder(str(root))
+        assert f"set root to {root}/train" in caught.value.hint
+
+    @pytest.mark.parametrize(
+        "suffix",
+        ["bmp", "dib", "gif", "jfif", "jpe", "pbm", "pgm", "pnm", "ppm", "tif", "tiff", "webp", "apng"],
+    )
+    def test_suffixes(self, tmp_path, suffix):
+        root = make(many(tmp_path, 20, ("cat",)), *(f"dog/{i}.{suffix}" for i in range(20)))
+        assert len(build_folder(str(root)).examples) == 40
 
 
 def test_what_is_no_image_or_hidden_is_not_listed(tmp_path):
@@ -208,11 +386,11 @@ def test_it_takes_two_classes(tmp_path, names):
         ({"image_size": 7}, "image_size 7 of folder"),
         ({"image_size": 5000}, "image_size 5000"),
         ({"image_size": 32.5}, "image_size 32.5"),
-        ({"group": "("}, "no regular expression"),
+        ({"group": "("}, "not a valid regular expression"),
         ({"group": "p"}, "has 0 groups"),
         ({"group": "(p)(q)"}, "has 2 groups"),
         ({"group": "patient(x)"}, "matches no image"),
-        ({"positive": "cow"}, "positive 'cow' is no class"),
+        ({"positive": "cow"}, "positive 'cow' is not a class"),
         ({"test": 1e-9}, "no images to test on"),
         ({"test": 1 - 1e-9}, "class 'cat' .* no images to train on"),
     ],

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xbench.components.images import list_images, read_image
+from xbench.components.image_files import list_images
+from xbench.components.images import read_image
 
 SIDE = 16
 
@@ -29,11 +30,13 @@ def halves(left, right, mode: str) -> Image.Image:
     return image
 
 
-def assert_halves(path: Path, left: tuple[int, ...], right: tuple[int, ...], within: int = 0) -> None:
+def assert_halves(
+    path: Path, left: tuple[int, ...], right: tuple[int, ...], within: int = 0, dtype: type = np.uint8
+) -> None:
     """Both as it is, and made smaller."""
     for side in (64, SIDE):
         pixels = read_image(path, side, side)
-        assert (pixels.dtype, pixels.shape) == (np.uint8, (side, side, 3))
+        assert (pixels.dtype, pixels.shape) == (dtype, (side, side, 3))
         middle = side // 2
         for part, expected in ((pixels[:, : middle - 2], left), (pixels[:, middle + 2 :], right)):
             assert abs(part.astype(int) - expected).max() <= within
@@ -110,17 +113,14 @@ class TestKindsOfPng:
             expected = value if mode == "RGB" else (value,) * 3
             assert_halves(tmp_path / "image.png", expected, expected)
 
-    @pytest.mark.parametrize(
-        ("value", "expected"),
-        [(0, 0), (128, 0), (129, 1), (257 * 40, 40), (257 * 128 + 128, 128), (65406, 254), (65535, 255)],
-    )
-    def test_16_bits_are_scaled_to_8(self, tmp_path, value, expected):
+    @pytest.mark.parametrize("value", [0, 128, 4095, 65535])
+    def test_16_bits_of_grey_are_kept(self, tmp_path, value):
         pixels = np.full((64, 64), value, dtype=np.uint16)
-        pixels[:, 32:] = 257 * 99
+        pixels[:, 32:] = 300
         Image.fromarray(pixels).save(tmp_path / "image.png")
         with Image.open(tmp_path / "image.png") as image:
             assert image.mode.startswith("I")
-        assert_halves(tmp_path / "image.png", (expected,) * 3, (99,) * 3)
+        assert_halves(tmp_path / "image.png", (value,) * 3, (300,) * 3, dtype=np.uint16)
 
     def test_of_an_animation_the_first_frame_is_read(self, tmp_path):
         first, second = halves(RED, TEAL, "RGB"), halves(TEAL, RED, "RGB")
@@ -128,6 +128,101 @@ class TestKindsOfPng:
         with Image.open(tmp_path / "image.png") as image:
             assert image.n_frames == 2
         assert_halves(tmp_path / "image.png", RED, TEAL)
+
+
+class TestOtherFormats:
+    @pytest.mark.parametrize(
+        ("name", "form", "within"),
+        [
+            ("i.bmp", "BMP", 0),
+            ("i.webp", "WEBP", 6),
+            ("i.tif", "TIFF", 0),
+            ("i.gif", "GIF", 0),
+            ("i.jfif", "JPEG", 3),
+            ("i.ppm", "PPM", 0),
+        ],
+    )
+    def test_colours(self, tmp_path, name, form, within):
+        halves(RED, TEAL, "RGB").save(tmp_path / name, format=form)
+        assert list_images(tmp_path) == [Path(name)]
+        assert_halves(tmp_path / name, RED, TEAL, within)
+
+    @pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_deflate", "packbits"])
+    def test_tiff_however_it_is_compressed(self, tmp_path, compression):
+        halves(40, 220, "L").save(tmp_path / "i.tif", compression=compression)
+        assert_halves(tmp_path / "i.tif", (40,) * 3, (220,) * 3)
+
+    @pytest.mark.parametrize(
+        ("mode", "left", "right", "shown_left", "shown_right"),
+        [
+            ("1", 0, 1, (0,) * 3, (255,) * 3),
+            ("LA", (40, 0), (220, 9), (40,) * 3, (220,) * 3),
+            ("RGBA", (*RED, 0), (*TEAL, 9), RED, TEAL),
+            ("CMYK", (255, 0, 0, 0), (0, 0, 0, 155), (0, 255, 255), (100,) * 3),
+        ],
+    )
+    def test_modes_of_tiff(self, tmp_path, mode, left, right, shown_left, shown_right):
+        halves(left, right, mode).save(tmp_path / "i.tif")
+        assert_halves(tmp_path / "i.tif", shown_left, shown_right)
+
+    def test_a_palette_in_a_tiff(self, tmp_path):
+        halves(RED, TEAL, "RGB").quantize(2).save(tmp_path / "i.tif")
+        assert_halves(tmp_path / "i.tif", RED, TEAL)
+
+    @pytest.mark.parametrize("name", ["i.tif", "i.pgm"])
+    def test_16_bits_of_grey(self, tmp_path, name):
+        Image.fromarray(np.full((64, 64), 3000, np.uint16)).save(tmp_path / name)
+        assert_halves(tmp_path / name, (3000,) * 3, (3000,) * 3, dtype=np.uint16)
+
+    def test_a_pgm_that_declares_12_bits_is_scaled_by_them(self, tmp_path):
+        (tmp_path / "i.pgm").write_bytes(b"P5 64 64 4095\n" + np.full(64 * 64, 4095, ">u2").tobytes())
+        assert_halves(tmp_path / "i.pgm", (65535,) * 3, (65535,) * 3, dtype=np.uint16)
+
+    @pytest.mark.parametrize(
+        ("pixels", "complaint"),
+        [
+            (np.full((8, 8), 0.5, np.float32), "floats, whose range is not known"),
+            (np.full((8, 8), -1000, np.int32), "its values go from -1000 to -1000, beyond 0 to 65535"),
+            (np.full((8, 8), 70000, np.int32), "its values go from 70000 to 70000"),
+        ],
+    )
+    def test_values_without_a_known_range_are_refused(self, tmp_path, pixels, complaint):
+        Image.fromarray(pixels).save(tmp_path / "i.tif")
+        with pytest.raises(ValueError, match=complaint):
+            read_image(tmp_path / "i.tif", 8, 8)
+
+    def test_16_bits_with_0_for_white_are_refused(self, tmp_path):
+        image = Image.fromarray(np.full((8, 8), 3000, np.uint16))
+        image.save(tmp_path / "i.tif", tiffinfo={262: 0})
+        with Image.open(tmp_path / "i.tif") as saved:
+            assert saved.tag_v2[262] == 0
+        with pytest.raises(ValueError, match="0 for white"):
+            read_image(tmp_path / "i.tif", 8, 8)
+
+    def test_a_stack_is_refused(self, tmp_path):
+        pages = [Image.new("L", (8, 8), shade) for shade in (1, 2, 3)]
+        pages[0].save(tmp_path / "i.tif", save_all=True, append_images=pages[1:])
+        with pytest.raises(ValueError, match="several pages"):
+            read_image(tmp_path / "i.tif", 8, 8)
+
+    def test_a_preview_in_a_tiff_is_not_a_page(self, tmp_path):
+        image = halves(40, 220, "L")
+        image.save(tmp_path / "i.tif", save_all=True, append_images=[image.resize((8, 8))])
+        assert_halves(tmp_path / "i.tif", (40,) * 3, (220,) * 3)
+
+    @pytest.mark.parametrize(("value", "is_read"), [(255, False), (4095, False), (5000, True), (65535, True)])
+    def test_16_bits_of_colour_that_use_12_are_refused(self, tmp_path, value, is_read):
+        (tmp_path / "i.ppm").write_bytes(b"P6 8 8 65535\n" + np.full(8 * 8 * 3, value, ">u2").tobytes())
+        if is_read:
+            assert (read_image(tmp_path / "i.ppm", 8, 8) == round(value * 255 / 65535)).all()
+            return
+        with pytest.raises(ValueError, match="16 bits a colour but values of 12"):
+            read_image(tmp_path / "i.ppm", 8, 8)
+
+    def test_a_tiff_that_pillow_cannot_read_is_called_one(self, tmp_path):
+        (tmp_path / "i.tif").write_bytes(b"II*\0" + bytes(100))
+        with pytest.raises(OSError, match="TIFF of a kind that Pillow cannot read"):
+            read_image(tmp_path / "i.tif", 8, 8)
 
 
 def test_cmyk(tmp_path):

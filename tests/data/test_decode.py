@@ -164,6 +164,23 @@ def test_no_readable_image_is_an_error(images):
         decoded(images.dataset())
 
 
+@pytest.mark.parametrize("also_in_test", [False, True])
+def test_a_class_without_a_readable_image_to_train_on_is_an_error(images, also_in_test):
+    images.broken = {"image-1", "image-3"} | ({"image-5"} if also_in_test else set())
+    for _ in range(2):  # decoded, then cached
+        with pytest.raises(XbenchError) as caught:
+            decoded(images.dataset())
+        assert caught.value.message == (
+            "pictures: class 'PNEUMONIA' has no readable image to train on; "
+            "image-1: ValueError: image-1 is garbled"
+        )
+
+
+def test_a_class_may_lose_its_test_images(images):
+    images.broken = {"image-2"}
+    assert decoded(images.dataset()).unreadable == (("image-2", "ValueError: image-2 is garbled"),)
+
+
 def test_no_file_at_all_is_an_error(images):
     shutil.rmtree(images.folder)
     with pytest.raises(XbenchError, match="none of its 6 images is readable; cannot be read: No such file"):

@@ -137,6 +137,13 @@ class TestMarkdown:
         assert "\n- synthetic-xray ran in place of chest-xray: synthetic images" in text
         assert r'- adam, seed 0: error: a, "b" \| c d ünd é' in text
 
+    def test_the_positive_class_stands_under_the_title(self):
+        data = STAND_IN.model_copy(update={"classes": ["a", "b|c"], "positive": "b|c"})
+        records = [cell("sgd", 0, 0.8, dataset=data)]
+        planned = run(records)
+        text = to_markdown(planned, comparisons(planned, records))
+        assert "STAND-IN DATA]; positive: b\\|c\n\n| " in text
+
     def test_table_stands_between_empty_lines(self, text):
         before, _, after = text.partition("| --- ")
         assert before.rsplit("\n", 3)[1] == ""

@@ -58,6 +58,15 @@ def test_real_data_is_not_called_a_stand_in():
     assert "465 test/NORMAL, 1,110 train/NORMAL" in " ".join(text.split())
 
 
+def test_the_positive_class_of_two_is_named():
+    two = REAL.model_copy(update={"classes": ["NORMAL", "PNEUMONIA"], "positive": "PNEUMONIA"})
+    three = two.model_copy(update={"classes": ["NORMAL", "PNEUMONIA", "COVID"]})
+    for data, is_told in ((two, True), (three, False), (REAL, False)):
+        text = " ".join(printed([cell("sgd", accuracy=0.8, dataset=data)]).split())
+        assert ("train/NORMAL; positive: PNEUMONIA" in text) == is_told
+        assert ("positive" in text) == is_told
+
+
 def test_a_run_without_a_cell_that_has_ended():
     text = printed([], missing=[("first", "sgd")])
     assert "First" in text

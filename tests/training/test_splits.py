@@ -7,7 +7,7 @@ import pytest
 
 from xbench import XbenchError
 from xbench.training.settings import TrainingSettings
-from xbench.training.splits import epoch_order, split_examples
+from xbench.training.splits import epoch_order, missing_classes, split_examples
 
 
 def split(data, seed=0, **settings):
@@ -24,6 +24,13 @@ def test_validation_is_held_out_by_group_in_the_share_of_each_class(tiny_data):
     assert not tiny_data.is_test[parts.train].any()
     assert tiny_data.is_test[parts.test].all()
     assert len(parts.test) == 30
+
+
+def test_classes_that_a_part_lacks_are_named(tiny_data):
+    dark = np.flatnonzero(tiny_data.labels == 0)
+    assert missing_classes(tiny_data, dark) == ["bright"]
+    assert missing_classes(tiny_data, dark[:0]) == ["dark", "bright"]
+    assert missing_classes(tiny_data, split(tiny_data).train) == []
 
 
 def test_a_seed_fixes_validation_and_order_and_never_the_test_set(tiny_data):

@@ -11,9 +11,10 @@ import os
 import re
 from dataclasses import replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from xbench.components.images import IMAGE_SUFFIXES, check_image_size, list_images, not_used, read_square
+from xbench.components.image_files import FoundFiles, find_files, notes_on_left_out
+from xbench.components.images import IMAGE_SUFFIXES, check_image_size, read_square
 from xbench.components.specs import Dataset, DatasetSpec, Example, Source
 from xbench.errors import DataNotFound, XbenchError
 from xbench.paths import cache_dir
@@ -66,8 +67,8 @@ def build_chest_xray(root: str | None = None, split: str = "report", image_size:
         raise XbenchError(f"split '{split}' of chest-xray is neither 'report' nor 'kaggle'")
     check_image_size(image_size, "chest-xray")
     folder = _find_root(root, whole=True)
-    left_out: list[PurePosixPath] = []
-    examples = tuple(e for part in ("train", "val", "test") for e in _list(folder, part, left_out))
+    files = FoundFiles()
+    examples = tuple(e for part in ("train", "val", "test") for e in _list(folder, part, files))
     for part in ("train", "test"):
         for label, name in enumerate(CLASSES):
             if not any(e.split == part and e.label == label for e in examples):
@@ -88,7 +89,7 @@ def build_chest_xray(root: str | None = None, split: str = "report", image_size:
         shape=(3, image_size, image_size),
         examples=examples,
         read=partial(read_square, image_size=image_size),
-        notes=(*notes, *not_used(left_out)),
+        notes=(*notes, *notes_on_left_out(files)),
     )
 
 
@@ -115,17 +116,17 @@ def _find_root(root: str | None, whole: bool) -> Path:
     )
 
 
-def _list(folder: Path, part: str, left_out: list[PurePosixPath]) -> list[Example]:
+def _list(folder: Path, part: str, files: FoundFiles) -> list[Example]:
     split = "test" if part == "test" else "train"
     examples = []
     for label, class_name in enumerate(CLASSES):
         place = folder / part / class_name
-        others: list[PurePosixPath] = []
-        for relative in list_images(place, others) if place.is_dir() else ():
+        found = find_files(place) if place.is_dir() else FoundFiles()
+        files.add(found, f"{part}/{class_name}")
+        for relative in found.images:
             group = f"{split}/{class_name}/{_patient(relative.name)}"
             name = f"{part}/{class_name}/{relative}"
             examples.append(Example(name, label, split, group=group, path=place / relative))
-        left_out.extend(PurePosixPath(part, class_name, name) for name in others)
     return examples
 
 

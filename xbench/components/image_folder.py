@@ -5,88 +5,183 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from xbench.components.images import (
-    IMAGE_SUFFIXES,
-    VALIDATION_FOLDERS,
-    check_image_size,
-    is_clutter,
-    list_images,
-    not_used,
-    read_square,
+from xbench.components.folder_layout import (
+    check_are_classes,
+    check_split_folders,
+    find_splits,
+    folders_in,
+    listed,
+    split_named,
 )
+from xbench.components.image_files import FoundFiles, find_files, loose_images, notes_on_left_out
+from xbench.components.images import IMAGE_SUFFIXES, check_image_size, read_square
 from xbench.components.specs import Dataset, DatasetSpec, Example
 from xbench.errors import DataNotFound, XbenchError
+from xbench.text import some_of
+
+_MAX_SUBFOLDERS = 5
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Which files of a class are its images, and which of these belong together.
+
+    Attributes:
+        pattern, exclude: globs for a file's path within its class; without a pattern all files match.
+        group: finds the name of a file's group in that path.
+    """
+
+    pattern: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    group: re.Pattern[str] | None = None
+
+    @property
+    def is_made(self) -> bool:
+        return bool(self.pattern or self.exclude)
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the user has told what the sub-folders of a class are."""
+        return self.is_made or self.group is not None
+
+    def takes(self, path: str) -> bool:
+        is_wanted = not self.pattern or any(fnmatchcase(path, glob) for glob in self.pattern)
+        return is_wanted and not any(fnmatchcase(path, glob) for glob in self.exclude)
+
+    def group_of(self, path: str) -> str:
+        match = self.group.search(path) if self.group else None
+        return (match and match.group(1)) or ""
+
+    def __str__(self) -> str:
+        settings = (("pattern", self.pattern), ("exclude", self.exclude))
+        return " and ".join(f"{name} = {listed(globs)}" for name, globs in settings if globs)
+
+
+@dataclass
+class _Listing:
+    """What was found in the folders of the classes.
+
+    Attributes:
+        examples: the images that are used.
+        files: all files; names are relative to the root.
+        not_chosen: how many images `pattern` and `exclude` left out.
+        subfolders: how many of the images lie in each sub-folder of a class; "" for directly in the class.
+    """
+
+    examples: list[Example] = field(default_factory=list)
+    files: FoundFiles = field(default_factory=FoundFiles)
+    not_chosen: int = 0
+    subfolders: Counter[str] = field(default_factory=Counter)
+
+    def add_class(self, root: Path, class_folder: str, label: int, split: str, choice: _Choice) -> None:
+        """Add the files of one class's folder, which is named relative to the root."""
+        found = find_files(root / class_folder)
+        self.files.add(found, class_folder)
+        for relative in found.images:
+            path = str(relative)
+            if not choice.takes(path):
+                self.not_chosen += 1
+                continue
+            self.subfolders[relative.parts[0] if len(relative.parts) > 1 else ""] += 1
+            self.examples.append(
+                Example(
+                    name=f"{class_folder}/{path}",
+                    label=label,
+                    split="test" if split == "test" else "train",
+                    group=choice.group_of(path),
+                    path=root / class_folder / relative,
+                )
+            )
 
 
 def build_folder(
-    root: str, image_size: int = 224, test: float = 0.2, group: str = "", positive: str = ""
+    root: str,
+    image_size: int = 224,
+    test: float = 0.2,
+    group: str = "",
+    positive: str = "",
+    pattern: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    test_folder: str = "",
 ) -> Dataset:
     """List the images of a folder; the names of its folders are the classes, in alphabetical order.
 
-    If `root` holds `train/` and `test/`, its classes are the folders in these, and what lies in `val/`,
-    `valid/` or `validation/` counts as train. Otherwise its classes are the folders in `root` itself, and
-    about a share of each is held out as test: the images (or groups) of which a hash of the name falls
-    below that share. So an image never changes sides, whatever is added or taken away, on any machine.
+    If `root` holds folders for training and for test, its classes are the folders in these, and what lies in
+    one for validation counts as train. Such folders are called `train` or `training`, `test` or `testing`,
+    `val`, `valid` or `validation`, in any case; `set`, `data`, `images` or `split` may follow (`Train_Set`).
+    Otherwise the classes are the folders in `root` itself, and about a share of each is held out as test: the
+    images (or groups) of which a hash of the name falls below that share. So an image never changes sides,
+    whatever is added or taken away, on any machine.
+
+    Images may lie at any depth below a class. Notes count what is not used: thumbnails and hidden images,
+    images beside the folders of classes, files of other kinds.
 
     Args:
-        root: the folder. Images (JPEG, PNG) may lie at any depth below a class; hidden files are left out,
-            and so is what is no file: pipes, links to nowhere.
+        root: the folder.
         image_size: height and width that images are squashed to, in pixels.
-        test: the share to hold out, between 0 and 1; not used if there is a `test/`.
+        test: the share to hold out, between 0 and 1; not used if there is a folder for test.
         group: a regular expression with one group of parentheses that finds in an image's path within its
             class what images must share to stay on one side of every split (a patient's number, say); the
             same text means the same group in all classes. Without a match an image stands alone.
         positive: the class that recall, precision and AUC are about, with two classes; by default the last.
+        pattern: a glob, or a list of some, that an image's path within its class must match, as in
+            `images/*`; `*` matches slashes, too. By default all match.
+        exclude: a glob, or a list of some, that it must not match, as in `masks/*`.
+        test_folder: the folder in `root` that is used for test where none is called so: `val`, say.
 
     Returns:
         A dataset of RGB images.
 
     Raises:
         DataNotFound: no such folder here.
-        XbenchError: a class has no images to train on, or nothing is left to test on; a group lies in both
-            `train/` and `test/`; or a setting is no good.
+        XbenchError: the folder is laid out in another way; a class has no images to train on, or nothing is
+            left to test on; a group lies in both train and test; or a setting is not valid.
     """
     check_image_size(image_size, "folder")
     if not isinstance(test, int | float) or not 0 < test < 1:
         raise XbenchError(
             f"test {test} of folder is not a share between 0 and 1", hint="0.2 holds out every fifth image"
         )
-    pattern = _compiled(group)
+    choice = _Choice(_globs("pattern", pattern), _globs("exclude", exclude), _compiled(group))
     folder = Path(root).expanduser()
     if not root or not folder.is_dir():
         raise DataNotFound(
             f"folder: there is no folder '{root}'", hint="give the suite's dataset the `root` of your images"
         )
-    parts = _folders_in(folder)
-    if ("train" in parts) != ("test" in parts):
-        there, missing = ("train", "test") if "train" in parts else ("test", "train")
-        raise XbenchError(
-            f"{folder} holds {there}/ but no {missing}/",
-            hint="give it both; or, to have test images held out, set `root` to the folder of the classes",
-        )
-    left_out: list[PurePosixPath] = []
-    if "train" in parts:
-        classes, examples, notes = _as_split(folder, parts, pattern, left_out)
+    splits = find_splits(folder, test_folder)
+    if splits:
+        classes, listing, notes = _as_split(folder, splits, choice)
     else:
-        classes, examples, notes = _held_out(folder, parts, pattern, test, left_out)
-    notes += not_used(left_out)
-    notes += _checked(folder, classes, examples, pattern)
+        classes, listing, notes = _held_out(folder, choice, test)
+    notes += _notes_on_files(folder, splits, listing, choice)
+    notes += _checked(folder, classes, splits, listing, choice)
     if positive and positive not in classes:
         raise XbenchError(
-            f"positive '{positive}' is no class of {folder}", hint=f"its classes are {_listed(classes)}"
+            f"positive '{positive}' is not a class of {folder}", hint=f"its classes are {listed(classes)}"
         )
     return Dataset(
         classes=tuple(classes),
         positive=positive or classes[-1],
         shape=(3, image_size, image_size),
-        examples=tuple(examples),
+        examples=tuple(listing.examples),
         read=partial(read_square, image_size=image_size),
         notes=tuple(notes),
     )
+
+
+def _globs(name: str, given: str | Sequence[str]) -> tuple[str, ...]:
+    globs = (given,) if isinstance(given, str) else tuple(given)
+    if not all(isinstance(glob, str) for glob in globs):
+        raise XbenchError(
+            f"{name} {given!r} is not a glob or a list of globs", hint="for instance, 'images/*'"
+        )
+    return tuple(glob for glob in globs if glob)
 
 
 def _compiled(group: str) -> re.Pattern[str] | None:
@@ -96,39 +191,31 @@ def _compiled(group: str) -> re.Pattern[str] | None:
     try:
         pattern = re.compile(group)
     except re.error as error:
-        raise XbenchError(f"group '{group}' is no regular expression: {error}", hint) from error
+        raise XbenchError(f"group '{group}' is not a valid regular expression: {error}", hint) from error
     if pattern.groups != 1:
         raise XbenchError(f"group '{group}' has {pattern.groups} groups of parentheses, not one", hint)
     return pattern
 
 
-def _folders_in(folder: Path) -> list[str]:
-    try:
-        return sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_clutter(path.name))
-    except OSError as error:
-        raise XbenchError(f"{folder} cannot be listed: {error.strerror}") from error
-
-
-def _as_split(
-    folder: Path, parts: list[str], pattern: re.Pattern[str] | None, left_out: list[PurePosixPath]
-) -> tuple[list[str], list[Example], list[str]]:
-    """What lies in train/ and test/, with what lies in val/ in train."""
-    validation = [part for part in parts if part in VALIDATION_FOLDERS]
-    used = ["train", *validation, "test"]
-    classes = sorted({name for part in used for name in _folders_in(folder / part)})
-    examples = [
-        example
-        for part in used
-        for label, name in enumerate(classes)
-        if (folder / part / name).is_dir()
-        for split in ["test" if part == "test" else "train"]
-        for example in _list(folder, f"{part}/{name}", label, split, pattern, left_out)
-    ]
-    notes = [f"images of {part}/ count as train" for part in validation]
-    if unused := [part for part in parts if part not in used]:
-        notes.append(f"not used, as they are neither train nor test: {_listed(unused)}")
+def _as_split(folder: Path, splits: dict[str, str], choice: _Choice) -> tuple[list[str], _Listing, list[str]]:
+    """List the classes in the folders of the splits, with those for validation in train."""
+    places = {part: folders_in(folder / part) for part in splits}
+    check_split_folders(folder, places)
+    for part, split in splits.items():
+        if split == "train" and len(places[part]) > 1:
+            check_are_classes(folder / part, places[part], choice.is_sure)
+    classes = sorted({name for names in places.values() for name in names})
+    listing = _Listing()
+    for part, split in splits.items():
+        for label, name in enumerate(classes):
+            if name in places[part]:
+                listing.add_class(folder, f"{part}/{name}", label, split, choice)
+    notes = [f"images of {part}/ count as train" for part, split in splits.items() if split == "val"]
+    notes += [f"test is {part}/" for part, split in splits.items() if split == "test" != split_named(part)]
+    if unused := [part for part in folders_in(folder) if part not in splits]:
+        notes.append(f"not used, as they are neither train nor test: {listed(unused)}")
     side_of: dict[str, Example] = {}
-    for example in examples:
+    for example in listing.examples:
         other = side_of.setdefault(example.group, example)
         if example.group and other.split != example.split:
             raise XbenchError(
@@ -136,104 +223,121 @@ def _as_split(
                 f"{other.name}, {example.name}",
                 hint="a model could know it again: move its images to one side, or mend `group`",
             )
-    return classes, examples, notes
+    return classes, listing, notes
 
 
-def _held_out(
-    folder: Path,
-    classes: list[str],
-    pattern: re.Pattern[str] | None,
-    test: float,
-    left_out: list[PurePosixPath],
-) -> tuple[list[str], list[Example], list[str]]:
-    """What lies in the classes' folders, with a share of it in test."""
+def _held_out(folder: Path, choice: _Choice, test: float) -> tuple[list[str], _Listing, list[str]]:
+    """List the classes in `folder` itself, with a share of their images in test."""
+    classes = folders_in(folder)
+    check_are_classes(folder, classes, choice.is_sure)
 
     def side(example: Example) -> Example:
         drawn = hashlib.sha256((example.group or example.name).encode()).digest()
         is_test = int.from_bytes(drawn[:8], "big") < test * 2**64
         return replace(example, split="test") if is_test else example
 
-    examples = [
-        side(example)
-        for label, name in enumerate(classes)
-        for example in _list(folder, name, label, "train", pattern, left_out)
-    ]
-    count = sum(example.split == "test" for example in examples)
-    what = "images" if pattern is None else "groups of images"
+    listing = _Listing()
+    for label, name in enumerate(classes):
+        listing.add_class(folder, name, label, "train", choice)
+    listing.examples = [side(example) for example in listing.examples]
+    count = sum(example.split == "test" for example in listing.examples)
+    what = "images" if choice.group is None else "groups of images"
     note = (
-        f"test is {count:,} of {len(examples):,} images: the {what} whose name's hash falls below "
+        f"test is {count:,} of {len(listing.examples):,} images: the {what} whose name's hash falls below "
         f"test = {test}, the same ones wherever this is run"
     )
-    return classes, examples, [note]
+    return classes, listing, [note]
 
 
-def _list(
-    folder: Path,
-    class_folder: str,
-    label: int,
-    split: str,
-    pattern: re.Pattern[str] | None,
-    left_out: list[PurePosixPath],
-) -> list[Example]:
-    others: list[PurePosixPath] = []
-    images = list_images(folder / class_folder, others)
-    left_out.extend(class_folder / name for name in others)
-    return [
-        Example(
-            name=f"{class_folder}/{relative}",
-            label=label,
-            split=split,
-            group=_group(str(relative), pattern),
-            path=folder / class_folder / relative,
+def _notes_on_files(folder: Path, splits: dict[str, str], listing: _Listing, choice: _Choice) -> list[str]:
+    """Write down where images were taken from, and what was left out."""
+    notes = []
+    deeper = sorted((name, count) for name, count in listing.subfolders.items() if name)
+    if deeper:
+        counts = ", ".join(f"{count:,} in {name}/" for name, count in deeper[:_MAX_SUBFOLDERS])
+        rest = len(deeper) - _MAX_SUBFOLDERS
+        counts += f", others in {rest:,} more" if rest > 0 else ""
+        hint = "" if choice.is_made else "; `pattern` and `exclude` choose among them"
+        total = sum(count for _, count in deeper)
+        notes.append(
+            f"{total:,} of {listing.subfolders.total():,} images lie in sub-folders of their classes: "
+            f"{counts}{hint}"
         )
-        for relative in images
+    if listing.not_chosen:
+        notes.append(f"{listing.not_chosen:,} images were left out by {choice}")
+    loose = [
+        *loose_images(folder),
+        *(f"{part}/{name}" for part in splits for name in loose_images(folder / part)),
     ]
-
-
-def _group(relative: str, pattern: re.Pattern[str] | None) -> str:
-    match = pattern.search(relative) if pattern else None
-    return (match and match.group(1)) or ""
+    if loose:
+        notes.append(f"{len(loose):,} images beside the classes' folders are not used: {some_of(loose)}")
+    return notes + notes_on_left_out(listing.files)
 
 
 def _checked(
-    folder: Path, classes: list[str], examples: list[Example], pattern: re.Pattern[str] | None
+    folder: Path, classes: list[str], splits: dict[str, str], listing: _Listing, choice: _Choice
 ) -> list[str]:
     """Check that there is something to train and to test on; what a reader should know besides."""
-    suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+    examples = listing.examples
     if len(classes) < 2:
         raise XbenchError(
-            f"{folder} holds {len(classes)} folders of images, and it takes two to tell apart",
+            f"{folder} holds {len(classes) or 'no'} folders of images, and it takes two classes",
             hint="put the images of each class into a folder of its own",
         )
     counts = Counter((example.split, example.label) for example in examples)
     for label, name in enumerate(classes):
         if not counts["train", label] + counts["test", label]:
-            raise XbenchError(
-                f"class '{name}' of {folder} has no images ({suffixes})",
-                hint="if it is no class, move that folder elsewhere, or put a dot before its name",
-            )
+            raise _without_images(folder, name, splits, listing, choice)
         if not counts["train", label]:
+            hint = "give it more images (or groups), or a smaller `test`"
+            if splits:
+                hint = "add some; or if it is another spelling of a class, rename its folder"
             raise XbenchError(
-                f"class '{name}' of {folder} has no images to train on: all are in test",
-                hint="give it more images (or groups), or a smaller `test`",
+                f"class '{name}' of {folder} has no images to train on: all are in test", hint=hint
             )
     if not any(example.split == "test" for example in examples):
-        raise XbenchError(f"{folder} has no images to test on", hint="give it more, or a larger `test`")
-    without = [name for label, name in enumerate(classes) if not counts["test", label]]
-    notes = [f"no image is left to test these classes on: {_listed(without)}"] if without else []
+        hint = "give it more, or a larger `test`"
+        if splits:
+            test, train = (next(p for p, s in splits.items() if s == split) for split in ("test", "train"))
+            hint = (
+                f"put some into the classes' folders in {folder / test}; or set root to {folder / train}, to "
+                "hold a share of it out as test"
+            )
+        raise XbenchError(f"{folder} has no images to test on", hint=hint)
     alone = sum(not example.group for example in examples)
-    if pattern is not None and alone == len(examples):
+    if choice.group is None or not alone:
+        return []
+    if alone == len(examples):
         raise XbenchError(
-            f"group '{pattern.pattern}' matches no image of {folder}",
+            f"group '{choice.group.pattern}' matches no image of {folder}",
             hint=f"it is looked for in names such as '{examples[0].path.name}'",
         )
-    if pattern is not None and alone:
-        notes.append(f"{alone:,} of {len(examples):,} images belong to no group, and stand alone")
-    return notes
+    return [f"{alone:,} of {len(examples):,} images belong to no group, and stand alone"]
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
+def _without_images(
+    folder: Path, name: str, splits: dict[str, str], listing: _Listing, choice: _Choice
+) -> XbenchError:
+    places = [f"{part}/{name}/" for part in splits] or [f"{name}/"]
+    images, others = (
+        [file for file in files if str(file).startswith(tuple(places))]
+        for files in (listing.files.images, listing.files.others)
+    )
+    if images:
+        return XbenchError(
+            f"{choice} leaves class '{name}' of {folder} without images",
+            hint=f"globs are compared with an image's path within its class, such as "
+            f"'{_within_class(str(images[0]), places)}'",
+        )
+    instead = f"; it holds {some_of(others)}" if others else ""
+    return XbenchError(
+        f"class '{name}' of {folder} has no images ({', '.join(sorted(IMAGE_SUFFIXES))}){instead}",
+        hint="if it is not a class, move that folder elsewhere, or put a dot before its name",
+    )
+
+
+def _within_class(path: str, places: list[str]) -> str:
+    return next(path.removeprefix(place) for place in places if path.startswith(place))
 
 
 FOLDER = DatasetSpec(

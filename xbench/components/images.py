@@ -1,10 +1,8 @@
-"""Image files: which of a folder's files are images, and reading one to the size that a dataset has."""
+"""Read an image file to the size that a dataset has."""
 
 from __future__ import annotations
 
-import os
-import stat
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from xbench.errors import XbenchError
@@ -16,10 +14,19 @@ if TYPE_CHECKING:
 
     from xbench.components.specs import Example
 
-IMAGE_SUFFIXES = frozenset({".jpeg", ".jpg", ".png"})
-
-# Folders beside `train` that hold images for validation: xbench holds its own out of train.
-VALIDATION_FOLDERS = ("val", "valid", "validation")
+# The formats that are read, whatever a file's suffix says. Pillow knows more; for some of them it runs other
+# programs.
+_SUFFIXES_OF = {
+    "JPEG": (".jpeg", ".jpg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
+_FORMATS = tuple(_SUFFIXES_OF)
+IMAGE_SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES_OF.values() for suffix in suffixes)
 
 # A JPEG is decoded to a half, a quarter or an eighth of its size if that leaves at least this many times the
 # size that is wanted. Against the full decode of 16 originals of chest-xray (1,032 to 1,944 pixels wide), at
@@ -30,79 +37,13 @@ VALIDATION_FOLDERS = ("val", "valid", "validation")
 # From 2 on, the error is below that of rounding to whole levels (0.25 on average).
 _SCALED_DECODE_GAP = 2
 
-# What is read, whatever a file's suffix says. Not all that Pillow knows: for some it runs other programs.
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
-
 _LONGEST_REASON = 200
 
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B")
+_MAX_16_BITS = 65535
 
-
-def is_clutter(name: str) -> bool:
-    """Whether a file or folder of that name is none of a dataset: hidden, or put there by macOS."""
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def list_images(folder: Path, left_out: list[PurePosixPath] | None = None) -> list[PurePosixPath]:
-    """The images at any depth below a folder, relative to it, sorted; links are followed.
-
-    Args:
-        left_out: is given the names that look like images and are no regular files, sorted: links to nowhere,
-            pipes, devices.
-
-    Raises:
-        XbenchError: a folder cannot be read, or a name is no Unicode.
-    """
-    images: list[PurePosixPath] = []
-    others: list[PurePosixPath] = []
-    # A stack: folders may lie in each other as deep as names may be long.
-    waiting: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(str(folder), "", frozenset())]
-    while waiting:
-        place, relative, above = waiting.pop()
-        itself, entries = _look_into(place)
-        if itself in above:
-            continue  # a link to a folder that it lies in
-        for name, kind in entries:
-            if stat.S_ISDIR(kind):
-                waiting.append((f"{place}/{name}", f"{relative}{name}/", above | {itself}))
-            elif os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
-                (images if stat.S_ISREG(kind) else others).append(PurePosixPath(relative, name))
-    if left_out is not None:
-        left_out.extend(sorted(others))
-    return sorted(images)
-
-
-def not_used(left_out: list[PurePosixPath]) -> list[str]:
-    """A note for the readers of results on what `list_images` left out; none if that is nothing."""
-    more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
-    names = ", ".join(f"{str(name)!r}" for name in left_out[:3])
-    return [f"not used, as they are no regular files: {names}{more}"] if left_out else []
-
-
-def _look_into(folder: str) -> tuple[tuple[int, int], list[tuple[str, int]]]:
-    """What tells a folder from all others; and name and kind of what lies in it, clutter aside. The kind of a
-    link to nowhere is 0."""
-    try:
-        folder.encode()
-        itself = os.stat(folder)
-        with os.scandir(folder) as entries:
-            found = [entry for entry in entries if not is_clutter(entry.name)]
-        for entry in found:
-            entry.name.encode()
-    except OSError as error:
-        raise XbenchError(f"{folder} cannot be listed: {error.strerror}") from error
-    except UnicodeEncodeError as error:
-        raise XbenchError(
-            f"{error.object!a}, at or in {folder!a}, is no UTF-8 name", hint="rename it"
-        ) from error
-    return (itself.st_dev, itself.st_ino), [(entry.name, _kind(entry)) for entry in found]
-
-
-def _kind(entry: os.DirEntry[str]) -> int:
-    try:
-        return stat.S_IFMT(entry.stat().st_mode)
-    except OSError:
-        return 0
+_WHITE_IS_ZERO = 0
+_PHOTOMETRIC_TAG = 262
 
 
 def check_image_size(image_size: int, dataset: str) -> None:
@@ -127,19 +68,24 @@ def read_image(path: Path, height: int, width: int) -> np.ndarray:
     """Decode one file to RGB and squash it to a size, as the report did (no crop, no padding).
 
     A JPEG that is much larger is decoded at reduced resolution, which is what its blocks of frequencies are
-    made for. Grey stays grey until the end, 16 bits are scaled to 8, transparency is left out, and of an
-    animation the first frame is taken. Pixels stay where the file has them: a camera's note on how it was
-    held (EXIF) turns nothing.
+    made for. Grey stays grey until the end, transparency is left out, and of an animation the first frame is
+    taken. Pixels stay where the file has them: a camera's note on how it was held (EXIF) turns nothing. Only
+    a TIFF is turned as its own orientation says.
+
+    Grey images of 16 bits keep them, because what their values mean (12 bits in a file of 16, say) shows only
+    in all images of a set together. Colours of 16 bits keep the higher 8, as Pillow reads no more.
 
     Args:
-        path: a JPEG or PNG file of any kind, or a GIF, BMP or WebP under such a name.
+        path: a JPEG, PNG, GIF, BMP, WebP, TIFF or PNM file, whatever its suffix.
         height, width: of the result, in pixels.
 
     Returns:
-        uint8 array of (height, width, 3).
+        Array of (height, width, 3): uint8, or uint16 for grey images of 16 bits.
 
     Raises:
-        OSError, ValueError, SyntaxError: what Pillow raises for a file that is truncated or no image.
+        OSError, SyntaxError: what Pillow raises for a file that is truncated or not an image.
+        ValueError: its values have no known range (floats, negative or large integers), or it has several
+            pages.
         PIL.Image.DecompressionBombError: it has more pixels than Pillow considers sane.
     """
     import numpy as np
@@ -152,14 +98,18 @@ def read_image(path: Path, height: int, width: int) -> np.ndarray:
             raise Image.DecompressionBombError(
                 f"{pixels:,} pixels are more than {Image.MAX_IMAGE_PIXELS:,}: it may be made to fill memory"
             )
+        _check_pages(image)
         box = None
         if image.size != (width, height):
             drafted = image.draft(None, (_SCALED_DECODE_GAP * width, _SCALED_DECODE_GAP * height))
             # Where the picture ends in the reduced one: not at a whole pixel, if its size is no multiple.
             box = drafted and drafted[1]
-        plain = _to_eight_bits(image)
+        plain = _plain(image)
     if plain.size != (width, height):
         plain = plain.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    if plain.mode == "I":
+        grey = np.asarray(plain).clip(0, _MAX_16_BITS).astype(np.uint16)
+        return np.repeat(grey[..., None], 3, axis=2)
     return np.asarray(plain.convert("RGB"))
 
 
@@ -176,20 +126,67 @@ def _opened(file: BinaryIO) -> Image:
     try:
         return Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError:
-        is_empty = not os.fstat(file.fileno()).st_size
         # Pillow's own words hold an address of memory.
-        told = "the file is empty" if is_empty else f"the content is none of {', '.join(_FORMATS)}"
+        file.seek(0)
+        start = file.read(4)
+        if not start:
+            told = "the file is empty"
+        elif start in (b"II*\0", b"MM\0*"):
+            told = "it is a TIFF of a kind that Pillow cannot read (64 bits, or an odd number of bands, say)"
+        else:
+            told = f"the content is none of {', '.join(_FORMATS)}"
         raise UnidentifiedImageError(told) from None
 
 
-def _to_eight_bits(image: Image) -> Image:
-    """The same picture in mode L or RGB, whose values can be averaged."""
+def _check_pages(image: Image) -> None:
+    """Refuse a TIFF that is a stack: a second page that is not smaller than the first is no preview of it."""
+    if image.format != "TIFF":
+        return
+    first = image.size
+    try:
+        image.seek(1)
+    except EOFError:
+        return
+    if image.width >= first[0] and image.height >= first[1]:
+        raise ValueError("it holds several pages: save each as a file of its own")
+    image.seek(0)
+
+
+def _plain(image: Image) -> Image:
+    """Return the same picture in a mode whose values can be averaged: L or RGB, or I for 16 bits of grey."""
     import numpy as np
     from PIL import Image
 
+    depth_is_cut = _is_cut_to_eight_bits(image)
     image.load()
     if image.mode in _SIXTEEN_BIT_MODES:
-        values = np.asarray(image).astype(np.int64).clip(0, 65535)
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+        values = np.asarray(image).astype(np.int32)
+        if values.min() < 0 or values.max() > _MAX_16_BITS:
+            raise ValueError(
+                f"its values go from {values.min()} to {values.max()}, beyond 0 to {_MAX_16_BITS}: "
+                "save it with 8 or 16 bits, unsigned"
+            )
+        if image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO:
+            raise ValueError("it has 16 bits with 0 for white: save it with 0 for black")
+        return Image.fromarray(values)
+    if image.mode == "F":
+        raise ValueError("its values are floats, whose range is not known: save it with 8 or 16 bits")
     image.info.pop("transparency", None)  # Pillow warns that it is lost
-    return image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+    plain = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+    if depth_is_cut and np.asarray(plain).max() <= 16:
+        raise ValueError(
+            "it has 16 bits a colour but values of 12, of which Pillow reads the higher 4: save it with 8"
+        )
+    return plain
+
+
+def _is_cut_to_eight_bits(image: Image) -> bool:
+    """Tell whether Pillow drops the lower byte of each value, as it does where colours, or grey with
+    transparency, have 16 bits. It shows only before the pixels are loaded."""
+    if image.mode in _SIXTEEN_BIT_MODES or not image.tile:
+        return False
+    args = image.tile[0].args
+    raw_mode, *more = args if isinstance(args, tuple) else (args,)
+    if image.format == "PPM":
+        return bool(more) and isinstance(more[0], int) and more[0] == _MAX_16_BITS
+    return image.format in ("PNG", "TIFF") and ";16" in str(raw_mode)

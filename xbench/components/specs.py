@@ -280,8 +280,9 @@ class Dataset:
         positive: the class that recall, precision and AUC are about (two classes).
         shape: (channels, height, width) of every image.
         examples: all examples of both splits.
-        read: `read(example)` gives a uint8 array of (height, width, channels); it is called from several
-            threads, once per image content, and what it raises names an unreadable file.
+        read: `read(example)` gives a uint8 array of (height, width, channels), or a uint16 one: then xbench
+            scales all that are uint16 to 8 bits alike, by the highest value in the set. It is called from
+            several threads, once or twice per image content, and what it raises names an unreadable file.
         notes: facts that a reader of results must know (how a split was made, say).
 
     Raises:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from xbench.components.images import VALIDATION_FOLDERS, is_clutter
+from xbench.components.image_files import VALIDATION_FOLDERS, is_clutter
 from xbench.errors import XbenchError
 from xbench.paths import disk_errors, require_space
 from xbench.units import format_bytes

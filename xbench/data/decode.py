@@ -20,6 +20,8 @@ import numpy as np
 from xbench.components.images import why_unreadable
 from xbench.components.specs import Dataset, Example
 from xbench.data.decoded import DecodedDataset
+from xbench.data.depth import notes_on_depth, to_eight_bits, white_level
+from xbench.data.duplicates import NO_DUPLICATES, find_duplicates
 from xbench.data.fingerprints import are_known, content_hashes
 from xbench.data.rows import row_checksums
 from xbench.errors import XbenchError
@@ -27,9 +29,11 @@ from xbench.files import folder_aside, keep_json, kept_json, put_in_place, write
 from xbench.paths import cache_dir, disk_errors, require_space
 
 # Part of every key: raise it when the bytes that decoding makes of the same file change.
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 
 _SYSTEM_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+_WHOLE_RANGE = 65535
 
 _PIXELS, _INDEX = "pixels.u8", "index.json"
 
@@ -37,7 +41,13 @@ OnProgress = Callable[[int, int], None]
 
 
 def decode(
-    dataset: Dataset, name: str, stand_in: str, strict: bool, on_progress: OnProgress, code: str = ""
+    dataset: Dataset,
+    name: str,
+    stand_in: str,
+    strict: bool,
+    on_progress: OnProgress,
+    code: str = "",
+    is_sample: bool = False,
 ) -> DecodedDataset:
     """Make sure that a dataset's images are in the cache, and describe them.
 
@@ -47,10 +57,12 @@ def decode(
         strict: stop at unreadable images instead of leaving them out.
         on_progress: called with (decoded, total) while images are decoded; never if they were cached.
         code: what stands for the code that reads them, where the examples do not.
+        is_sample: the dataset holds a few images of another one. They need not suffice to train on, and tell
+            nothing of the others.
 
     Raises:
-        XbenchError: an image is unreadable and `strict` holds, or none is readable; images are changed while
-            they are decoded; the cache cannot be written.
+        XbenchError: an image is unreadable and `strict` holds, or none of a class is readable; images are
+            changed while they are decoded; the cache cannot be written.
     """
     examples = _in_order(dataset)
     if not examples:
@@ -58,11 +70,11 @@ def decode(
     hashes, reasons = content_hashes(examples)
     key = _key(examples, hashes, dataset.shape, code)
     rows = _Rows(cache_dir() / "images" / key, len(examples), math.prod(dataset.shape))
-    undecodable = rows.read_index()
-    if undecodable is None:
+    index = rows.read_index()
+    if index is None:
         with disk_errors(f"images cannot be cached in {cache_dir()}"):
-            undecodable = _build(rows, dataset, examples, hashes, on_progress)
-    unreadable = sorted({**reasons, **undecodable}.items())
+            index = _build(rows, dataset, examples, hashes, on_progress)
+    unreadable = sorted({**reasons, **index.unreadable}.items())
     if unreadable and strict:
         first, reason = unreadable[0]
         raise XbenchError(
@@ -73,12 +85,17 @@ def decode(
     kept = [row for row, example in enumerate(examples) if example.name not in bad]
     if not kept:
         raise XbenchError(f"{name}: none of its {len(examples)} images is readable; {unreadable[0][1]}")
+    duplicates, depth_notes = NO_DUPLICATES, []
+    if not is_sample:
+        _check_classes(name, dataset, [examples[row] for row in kept], dict(unreadable))
+        duplicates = find_duplicates([examples[row] for row in kept], [hashes[row] for row in kept])
+        depth_notes = notes_on_depth(index.highest)
     return DecodedDataset(
         name=name,
         classes=dataset.classes,
         positive=dataset.positive,
         shape=dataset.shape,
-        notes=dataset.notes,
+        notes=(*dataset.notes, *depth_notes),
         stand_in=stand_in,
         pixels_path=rows.path,
         rows=np.array(kept),
@@ -87,7 +104,23 @@ def decode(
         groups=tuple(examples[row].group for row in kept),
         fingerprint=_fingerprint(key, dataset, [examples[row] for row in kept]),
         unreadable=tuple(unreadable),
+        duplicates=duplicates,
+        is_sample=is_sample,
     )
+
+
+def _check_classes(name: str, dataset: Dataset, kept: list[Example], unreadable: dict[str, str]) -> None:
+    """Check that no class has lost all its images to train on."""
+    readable = {example.label for example in kept if example.split == "train"}
+    lost = [e for e in dataset.examples if e.name in unreadable and e.label not in readable]
+    if lost:
+        first = min(lost, key=lambda example: (example.split != "train", example.name))
+        count = sum(example.label == first.label for example in lost)
+        raise XbenchError(
+            f"{name}: class '{dataset.classes[first.label]}' has no readable image to train on; "
+            f"{first.name}: {unreadable[first.name]}",
+            hint=f"replace its {count:,} unreadable images, or take the class out",
+        )
 
 
 def is_decoded(dataset: Dataset, code: str = "") -> bool:
@@ -130,6 +163,19 @@ def _fingerprint(key: str, dataset: Dataset, examples: list[Example]) -> str:
 
 
 @dataclass(frozen=True)
+class _Index:
+    """What decoding found out besides pixels.
+
+    Attributes:
+        unreadable: the reason for each image that cannot be decoded.
+        highest: the highest value of each image of 16 bits.
+    """
+
+    unreadable: dict[str, str]
+    highest: list[int]
+
+
+@dataclass(frozen=True)
 class _Rows:
     """The cache of one dataset: rows of equal size in one file, and an index by which it is checked."""
 
@@ -141,8 +187,8 @@ class _Rows:
     def path(self) -> Path:
         return self.folder / _PIXELS
 
-    def read_index(self) -> dict[str, str] | None:
-        """The reason for each undecodable image; None if there is no cache, or it is damaged."""
+    def read_index(self) -> _Index | None:
+        """Read what decoding found out; None if there is no cache, or it is damaged."""
         index = kept_json(self.folder / _INDEX)
         try:
             found = self.path.stat()
@@ -153,14 +199,15 @@ class _Rows:
                     return None
                 with suppress(OSError):  # it would be looked at again
                     keep_json(self.folder / _INDEX, index | {"mtime_ns": found.st_mtime_ns})
-            return index["unreadable"]
+            return _Index(index["unreadable"], index["highest"])
         except (OSError, KeyError, TypeError):
             return None
 
-    def write_index(self, unreadable: dict[str, str], checksums: np.ndarray) -> None:
+    def write_index(self, index: _Index, checksums: np.ndarray) -> None:
         """Write down what the file of pixels, which is complete, is known by; the folder is still aside."""
-        index: dict[str, Any] = {"unreadable": unreadable, "checksum": _digest(checksums)}
-        write_json(self.folder / _INDEX, index | {"mtime_ns": self.path.stat().st_mtime_ns})
+        content: dict[str, Any] = {"unreadable": index.unreadable, "highest": index.highest}
+        content["checksum"] = _digest(checksums)
+        write_json(self.folder / _INDEX, content | {"mtime_ns": self.path.stat().st_mtime_ns})
 
 
 def _digest(checksums: np.ndarray) -> str:
@@ -173,16 +220,16 @@ def _build(
     examples: list[Example],
     hashes: list[str | None],
     on_progress: OnProgress,
-) -> dict[str, str]:
+) -> _Index:
     """Decode into a folder beside the final one and rename it, so that a half-made cache is never seen."""
     require_space(rows.folder.parent, rows.count * rows.row_bytes, f"decoding {rows.count:,} images")
     with folder_aside(rows.folder) as aside:
         new = replace(rows, folder=aside)
-        unreadable, checksums = _decode_all(new, dataset, examples, hashes, on_progress)
+        index, checksums = _decode_all(new, dataset, examples, hashes, on_progress)
         _check_unchanged(examples, hashes)
-        new.write_index(unreadable, checksums)
+        new.write_index(index, checksums)
         put_in_place(aside, rows.folder, lambda: rows.read_index() is not None)
-    return unreadable
+    return index
 
 
 def _check_unchanged(examples: list[Example], hashes: list[str | None]) -> None:
@@ -202,14 +249,17 @@ def _decode_all(
     examples: list[Example],
     hashes: list[str | None],
     on_progress: OnProgress,
-) -> tuple[dict[str, str], np.ndarray]:
-    """Write every image to its row; an unreadable one leaves a hole.
+) -> tuple[_Index, np.ndarray]:
+    """Write every image to its row; an unreadable one leaves a hole. Images of 16 bits are read twice if they
+    do not use their whole range, which shows only when all were read.
 
     Returns:
-        Its reason, for each that is unreadable; and the checksum of each row.
+        What was found out, and the checksum of each row.
     """
     channels, height, width = dataset.shape
     unreadable: dict[str, str] = {}
+    highest: dict[int, int] = {}
+    white = _WHOLE_RANGE
     checksums = np.full(rows.count, zlib.crc32(bytes(rows.row_bytes)), np.uint32)
 
     def decode_one(row: int) -> None:
@@ -220,11 +270,14 @@ def _decode_all(
                 raise  # gone another time, so not to be remembered as the image's fault
             unreadable[examples[row].name] = why_unreadable(error)
             return
-        if image.shape != (height, width, channels) or image.dtype != np.uint8:
+        if image.shape != (height, width, channels) or image.dtype not in (np.uint8, np.uint16):
             raise XbenchError(
                 f"{examples[row].name}: read() gave {image.dtype} {image.shape}, "
                 f"not uint8 {(height, width, channels)}"
             )
+        if image.dtype == np.uint16:
+            highest[row] = int(image.max())
+            image = to_eight_bits(image, white)
         if os.pwrite(descriptor, image, row * rows.row_bytes) != rows.row_bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         checksums[row] = zlib.crc32(image)
@@ -233,15 +286,23 @@ def _decode_all(
     descriptor = os.open(rows.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         os.truncate(descriptor, rows.count * rows.row_bytes)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            futures = [pool.submit(decode_one, row) for row in todo]
-            try:
-                for done, future in enumerate(as_completed(futures), start=1):
-                    future.result()
-                    on_progress(done, len(todo))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)  # not thousands more for nothing
-                raise
+        _for_each(todo, decode_one, on_progress)
+        narrow = white_level(highest.values())
+        if highest and narrow < white:
+            white = narrow
+            _for_each(sorted(highest), decode_one, on_progress)
     finally:
         os.close(descriptor)
-    return unreadable, checksums
+    return _Index(unreadable, [highest[row] for row in sorted(highest)]), checksums
+
+
+def _for_each(rows: list[int], decode_one: Callable[[int], None], on_progress: OnProgress) -> None:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        futures = [pool.submit(decode_one, row) for row in rows]
+        try:
+            for done, future in enumerate(as_completed(futures), start=1):
+                future.result()
+                on_progress(done, len(rows))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # not thousands more for nothing
+            raise

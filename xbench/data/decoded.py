@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from xbench.data.duplicates import NO_DUPLICATES, Duplicates
 from xbench.data.rows import RowReader
 
 
@@ -24,6 +25,7 @@ class DecodedDataset:
         groups: (examples,) names of patients or the like.
         fingerprint: hash of all that training can see of the data.
         unreadable: (name, reason) of each image that was left out.
+        duplicates: copies across splits or classes.
         is_sample: a few images stand for all; see `data.sample`.
     """
 
@@ -40,6 +42,7 @@ class DecodedDataset:
     groups: tuple[str, ...]
     fingerprint: str
     unreadable: tuple[tuple[str, str], ...]
+    duplicates: Duplicates = NO_DUPLICATES
     is_sample: bool = False
 
     @property

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xbench.components.images import VALIDATION_FOLDERS, list_images, read_image, why_unreadable
+from xbench.components.image_files import VALIDATION_FOLDERS, list_images
+from xbench.components.images import read_image, why_unreadable
 from xbench.components.settings import settings_of
 from xbench.components.specs import DatasetSpec, Source
 from xbench.downloads import sha256_of

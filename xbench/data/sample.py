@@ -30,7 +30,7 @@ def sampled(dataset: Dataset, name: str, stand_in: str, code: str = "") -> Decod
         if len(of_class) < of_each and len(few) <= _ALL:
             of_class.append(example)
     part = replace(dataset, examples=tuple(e for of_class in few.values() for e in of_class))
-    decoded = decode(part, name, stand_in, False, lambda done, total: None, code)
+    decoded = decode(part, name, stand_in, False, lambda done, total: None, code, is_sample=True)
     labels = np.array([example.label for example in dataset.examples])
     rows = np.resize(decoded.rows, len(labels))
     for label in np.unique(decoded.labels):
@@ -38,7 +38,6 @@ def sampled(dataset: Dataset, name: str, stand_in: str, code: str = "") -> Decod
         rows[of_class] = np.resize(decoded.rows[decoded.labels == label], of_class.sum())
     return replace(
         decoded,
-        is_sample=True,
         rows=rows,
         labels=labels,
         is_test=np.array([example.split == "test" for example in dataset.examples]),

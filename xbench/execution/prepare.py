@@ -12,8 +12,9 @@ from xbench.execution.observer import Observer
 from xbench.execution.plan import PlannedRun, ResolvedData
 from xbench.isolation.run import Ending, Patience, call_in_child, run_in_child
 from xbench.suite.grid import Cell
+from xbench.text import some_of
 from xbench.training.settings import CellSettings
-from xbench.training.splits import split_examples
+from xbench.training.splits import missing_classes, split_examples
 from xbench.units import parse_duration
 
 # Another process may be at the same work, and is waited for.
@@ -92,6 +93,50 @@ def make_jobs(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[Job]
         )
     problems.raise_if_any()
     return jobs
+
+
+def check_splits(plan: PlannedRun, jobs: list[Job]) -> list[str]:
+    """Look for classes that training, validation or test of a job lack.
+
+    Returns:
+        Warnings, which name the experiments and seeds.
+
+    Raises:
+        XbenchError: a job would train on a single class.
+    """
+    problems = plan.suite.problems
+    seeds_of: dict[tuple[str, str], list[int]] = {}
+    seen = set()
+    for job in jobs:
+        training, seed = job.cell.training, job.cell.seed
+        drawn_by = (training.validation, training.train_size, training.balance)
+        what = (job.cell.experiment, seed, job.data.fingerprint, *drawn_by)
+        if what in seen:
+            continue  # optimizers of one experiment share their splits
+        seen.add(what)
+        split = split_examples(job.data, training, seed)
+        lacking = missing_classes(job.data, split.train)
+        if len(lacking) == len(job.data.classes) - 1:
+            (only,) = set(job.data.classes) - set(lacking)
+            problems.add(
+                (*job.cell.path[:2], "train_size"),
+                f"{job.data.name}: '{only}' is the only class with images to train on (seed {seed})",
+                "raise train_size, or draw as many of each class with balance = 'oversample'"
+                if isinstance(training.train_size, int)
+                else "add images of another class",
+            )
+        parts = {f"training (train_size = {training.train_size})": split.train, "test": split.test}
+        if training.validation:
+            parts["validation"] = split.validation
+        for part, examples in parts.items():
+            if lacking := missing_classes(job.data, examples):
+                text = f"{job.data.name} has no image of {some_of(lacking)} for {part}"
+                seeds_of.setdefault((job.cell.experiment, text), []).append(seed)
+    problems.raise_if_any()
+    return [
+        f"{experiment}, seed{'s'[len(set(seeds)) == 1 :]} {', '.join(map(str, dict.fromkeys(seeds)))}: {text}"
+        for (experiment, text), seeds in seeds_of.items()
+    ]
 
 
 def _company(plan: PlannedRun, cell: Cell) -> tuple[str, ...]:

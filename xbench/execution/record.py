@@ -25,10 +25,12 @@ from xbench.records.schema import (
     Times,
 )
 from xbench.records.traces import TraceRow
+from xbench.text import counted, some_of
 from xbench.training.events import CellResult, Scores
 from xbench.training.metrics import classification_metrics
 from xbench.training.seeding import holds
 from xbench.training.settings import Choice
+from xbench.training.splits import missing_classes, split_examples
 
 
 def make_record(
@@ -136,7 +138,25 @@ def _data_record(job: Job) -> DataRecord:
         fingerprint=data.fingerprint,
         counts=dict(sorted(counts.items())),
         unreadable=list(data.unreadable),
-        notes=list(data.notes),
+        notes=[*data.notes, *_gaps(job)],
+        classes=list(data.classes),
+        positive=data.positive,
+        test_copies=len(data.duplicates.in_test),
+        cross_class_copies=len(data.duplicates.across_classes),
+    )
+
+
+def _gaps(job: Job) -> list[str]:
+    """Tell which classes a training set lacks that was made smaller than asked for; of the others the run's
+    warnings tell."""
+    if "train_size" not in job.fitted:
+        return []
+    split = split_examples(job.data, job.sized.training, job.settings.seed)
+    missing = missing_classes(job.data, split.train)
+    return (
+        [f"training on {counted(len(split.train), 'example')} leaves out {some_of(missing)}"]
+        if missing
+        else []
     )
 
 

@@ -21,7 +21,7 @@ from xbench.execution.memory_passes import MemoryPasses
 from xbench.execution.observer import Observer
 from xbench.execution.pairing import Pairing
 from xbench.execution.plan import PlannedRun
-from xbench.execution.prepare import decode_all, decode_samples, make_jobs, with_weights
+from xbench.execution.prepare import check_splits, decode_all, decode_samples, make_jobs, with_weights
 from xbench.execution.request import describe_request
 from xbench.execution.schedule import blocks, estimate_s, features_s, within, without_hopeless
 from xbench.memory.machine import binding
@@ -57,6 +57,7 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer, fresh: bool = 
     decoded = decode_all(plan, observer)
     features = FeatureKeeper(observer)
     jobs, limit = make_jobs(plan, decoded), plan.suite.header.time_limit
+    warnings = [*_warnings(plan, decoded), *check_splits(plan, jobs)]
     left = _unsettled(jobs, history)
     if limit is not None:
         left = estimated(left, features, observer)
@@ -68,7 +69,7 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer, fresh: bool = 
     jobs = [known.get(_place(job), job) for job in jobs]
     try:
         cells = [job.planned for job in jobs]
-        run = _describe(plan, cells, _warnings(plan, decoded))
+        run = _describe(plan, cells, warnings)
         run = run.model_copy(update={"request": request, "fresh": fresh})
         folder = _open(run, plan.suite.text, history, results, observer)
         earlier = history.records if folder == history.same else {}
@@ -205,7 +206,9 @@ def preview(plan: PlannedRun, observer: Observer) -> list[Job]:
     Raises:
         XbenchError: no image of a dataset can be read, or there are not enough.
     """
-    jobs = estimated(make_jobs(plan, decode_samples(plan)), FeatureKeeper(observer), observer)
+    jobs = make_jobs(plan, decode_samples(plan))
+    check_splits(plan, jobs)
+    jobs = estimated(jobs, FeatureKeeper(observer), observer)
     limit, previewed = plan.suite.header.time_limit, []
     for block in blocks(jobs, by_time=limit is not None):
         if limit is not None:
@@ -251,6 +254,7 @@ def _warnings(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[str]
                 f"{data.name}: {len(data.unreadable)} of {total} images are unreadable and left out: "
                 f"{named}{more}"
             )
+        warnings += [f"{data.name}: {warning}" for warning in data.duplicates.warnings]
     warnings += selection_warnings(plan.cells)
     return list(dict.fromkeys(warnings))
 

@@ -60,6 +60,10 @@ class DataRecord(Record):
         fingerprint: hash of all that training can see of it.
         counts: images by `"SPLIT/CLASS"`, before validation is held out.
         unreadable: (name, reason) of images left out.
+        classes: in the order of their labels; empty in records of older versions, as is `positive`.
+        positive: the class that recall, precision and AUC are about, with two classes.
+        test_copies: how many test images have the same content as a training image; None where not counted.
+        cross_class_copies: how many images have the same content as one of another class.
     """
 
     requested: str
@@ -71,6 +75,15 @@ class DataRecord(Record):
     counts: dict[str, Whole] = Field(default_factory=dict)
     unreadable: list[tuple[str, str]] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
+    classes: list[str] = Field(default_factory=list)
+    positive: str = ""
+    test_copies: Whole | None = None
+    cross_class_copies: Whole | None = None
+
+    @property
+    def told_positive(self) -> str:
+        """The class that recall, precision and AUC are about, as tables name it; "" if there is no such."""
+        return f"positive: {self.positive}" if self.positive and len(self.classes) == 2 else ""
 
 
 class Metrics(Record):

@@ -15,6 +15,7 @@ def data_lines(records: Sequence[CellRecord]) -> tuple[str, ...]:
     """The models and their data, with the number of images.
 
     One dataset takes a single line, with its counts by class. Several take a line each, with counts by split.
+    Of two classes, the positive one is named.
     """
     if not records:
         return ()
@@ -25,15 +26,20 @@ def data_lines(records: Sequence[CellRecord]) -> tuple[str, ...]:
         datasets.setdefault(repr((data.requested, data.name, data.params, data.counts)), data)
     several = list(datasets.values())
     if len(several) == 1:
-        return (_with_counts(f"{models} on {_name(several[0])}", several[0].counts),)
+        line = _with_counts(f"{models} on {_name(several[0])}", several[0].counts)
+        return ("; ".join(filter(None, [line, several[0].told_positive])),)
     lines = [f"{models} on {counted(len(several), 'dataset')}"]
     lines += [
-        _with_counts(" ".join([_name(data), *_own_params(data, several)]), _by_split(data))
+        "; ".join(filter(None, [_with_counts(_title(data, several), _by_split(data)), data.told_positive]))
         for data in several[:MAX_DATASETS]
     ]
     if len(several) > MAX_DATASETS:
         lines.append(f"and {len(several) - MAX_DATASETS} more")
     return tuple(lines)
+
+
+def _title(data: DataRecord, datasets: Sequence[DataRecord]) -> str:
+    return " ".join([_name(data), *_own_params(data, datasets)])
 
 
 def _name(data: DataRecord) -> str:

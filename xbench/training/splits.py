@@ -49,6 +49,16 @@ def split_examples(data: DecodedDataset, settings: TrainingSettings, seed: int) 
     )
 
 
+def missing_classes(data: DecodedDataset, part: np.ndarray) -> list[str]:
+    """Name the classes of a dataset of which a part of it has no example.
+
+    Args:
+        part: indices into its examples.
+    """
+    counts = np.bincount(data.labels[part], minlength=len(data.classes))
+    return [name for name, count in zip(data.classes, counts, strict=True) if not count]
+
+
 def epoch_order(train: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     """The training examples in the order that this epoch sees them, the same for every optimizer."""
     return np.random.default_rng([_ORDER_STREAM, seed, epoch]).permutation(train)

@@ -1,0 +1,81 @@
+"""Find images of the same content that lie in train and in test, or in two classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xbench.components.specs import Example
+
+_MAX_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Copies that make a result doubtful; those within one class and split do not.
+
+    Attributes:
+        in_test: (test image, training image) for each test image that is a copy of a training image.
+        across_classes: (image, copy in another class) for each image that has such a copy.
+        test: the number of test images.
+        total: the number of images.
+    """
+
+    in_test: tuple[tuple[str, str], ...] = ()
+    across_classes: tuple[tuple[str, str], ...] = ()
+    test: int = 0
+    total: int = 0
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader of results must be told."""
+        warnings = []
+        if self.in_test:
+            warnings.append(
+                f"{len(self.in_test):,} of {self.test:,} test images are copies of training images, so test "
+                f"metrics are optimistic: {_some(self.in_test)}"
+            )
+        if self.across_classes:
+            warnings.append(
+                f"{len(self.across_classes):,} of {self.total:,} images have a copy in another class, which "
+                f"contradicts their label: {_some(self.across_classes)}"
+            )
+        return warnings
+
+
+NO_DUPLICATES = Duplicates()
+
+
+def find_duplicates(examples: Sequence[Example], hashes: Sequence[str | None]) -> Duplicates:
+    """Compare images by the hashes of their content.
+
+    Args:
+        examples: the readable images, in the order of their names.
+        hashes: the hash of each; an example without file and content has none to compare.
+    """
+    copies: dict[str, list[Example]] = {}
+    for example, content in zip(examples, hashes, strict=True):
+        if content is not None and (example.path is not None or example.content):
+            copies.setdefault(content, []).append(example)
+    in_test, across = [], []
+    for group in copies.values():
+        trained = next((example for example in group if example.split == "train"), None)
+        if trained is not None:
+            in_test += [(example.name, trained.name) for example in group if example.split == "test"]
+        if len({example.label for example in group}) > 1:
+            across += [
+                (example.name, next(other.name for other in group if other.label != example.label))
+                for example in group
+            ]
+    return Duplicates(
+        tuple(sorted(in_test)),
+        tuple(sorted(across)),
+        sum(example.split == "test" for example in examples),
+        len(examples),
+    )
+
+
+def _some(pairs: Sequence[tuple[str, str]]) -> str:
+    named = "; ".join(f"{name} is {other}" for name, other in pairs[:_MAX_NAMED])
+    more = f"; and {len(pairs) - _MAX_NAMED:,} more" if len(pairs) > _MAX_NAMED else ""
+    return named + more
