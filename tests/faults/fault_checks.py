@@ -14,7 +14,7 @@ from fault_scene import lines_of
 from fault_suites import FaultSuite
 
 # What a run that has ended leaves beside its records.
-_NAMES = {"suite.toml", "run.json", "cells.jsonl", "traces", "logs", "checkpoints"}
+_NAMES = {"suite.toml", "run.json", "cells.jsonl", "traces", "outputs", "logs", "checkpoints"}
 
 Place = tuple[str, str, int]
 
@@ -130,7 +130,8 @@ def left_in(run: Path) -> list[str]:
     """Files in the folder of a finished run that are nothing that it should leave."""
     found = [path for path in run.iterdir() if path.name not in _NAMES]
     found += (run / "checkpoints").rglob("*")
-    found += [path for path in (run / "traces").iterdir() if path.suffix != ".parquet"]
+    for name in ("traces", "outputs"):
+        found += [path for path in (run / name).iterdir() if path.suffix != ".parquet"]
     found += [
         path for path in (run / "logs").iterdir() if path.suffix != ".stderr" or not path.stat().st_size
     ]
