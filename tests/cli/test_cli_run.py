@@ -8,12 +8,16 @@ import json
 import math
 import subprocess
 import sys
+import zlib
 from datetime import datetime
 from pathlib import Path
 
 import pyarrow.parquet
 import pytest
 from cli_process import one_line, records_of
+from sklearn.metrics import accuracy_score, roc_auc_score
+
+from xbench.records.outputs import read_outputs
 
 SUITE = """# A comment, and a name in ünïcode
 [suite]
@@ -130,6 +134,13 @@ def traces(folder, by_name):
     return {key: pyarrow.parquet.read_table(path).to_pylist() for key, path in paths.items() if path.exists()}
 
 
+@pytest.fixture(scope="module")
+def outputs(folder, by_name):
+    """(optimizer, seed) -> its outputs, where it has any."""
+    paths = {key: folder / "outputs" / f"{record['cell_id']}.parquet" for key, record in by_name.items()}
+    return {key: read_outputs(path) for key, path in paths.items() if path.exists()}
+
+
 class TestStreams:
     def test_exit_code(self, done):
         assert done.returncode == 0, done.stderr
@@ -182,7 +193,32 @@ class TestFolder:
 
     def test_nothing_else(self, folder):
         names = {path.name for path in folder.iterdir()}
-        assert names == {"suite.toml", "run.json", "cells.jsonl", "traces", "logs"}
+        assert names == {"suite.toml", "run.json", "cells.jsonl", "traces", "outputs", "logs"}
+
+
+class TestOutputs:
+    def test_of_all_that_are_done(self, outputs, by_name):
+        assert outputs.keys() == {key for key, record in by_name.items() if record["status"] == "done"}
+
+    def test_examples_are_those_of_the_test_split(self, outputs):
+        for found in outputs.values():
+            assert found.classes == ("NORMAL", "PNEUMONIA")
+            assert len(set(found.names)) == len(found.labels) == len(found.groups) == 30
+            assert all(name.startswith("test/") for name in found.names)
+        assert len({(found.names, found.groups, *found.labels) for found in outputs.values()}) == 1
+
+    def test_metrics_follow_from_them(self, outputs, by_name):
+        for key, found in outputs.items():
+            metrics, difference = by_name[key]["metrics"], found.logits[:, 1] - found.logits[:, 0]
+            assert metrics["auc"] == pytest.approx(roc_auc_score(found.labels, difference), rel=1e-12)
+            assert metrics["test_accuracy"] == accuracy_score(found.labels, found.logits.argmax(axis=1))
+            assert metrics["test_loss"] == pytest.approx(found.losses.mean(), rel=1e-5)
+
+    def test_their_checksums_are_in_the_records(self, folder, by_name):
+        for key, record in by_name.items():
+            path = folder / "outputs" / f"{record['cell_id']}.parquet"
+            expected = zlib.crc32(path.read_bytes()) if key[0] != "muon" else None
+            assert record["outputs_crc32"] == expected
 
 
 class TestRecords:

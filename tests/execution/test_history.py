@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from run_samples import SUITE, planned, record, run_of, suite_of
 
 from xbench.execution.history import MOST_ATTEMPTS, History, is_settled
+from xbench.records.outputs import Outputs, read_outputs
 from xbench.records.store import RunFolder
 from xbench.records.traces import TraceRow
+
+OUTPUTS = Outputs(
+    classes=("a", "b"),
+    names=("test/1",),
+    labels=np.array([1]),
+    groups=("",),
+    losses=np.array([0.5]),
+    logits=np.array([[0.0, 1.0]]),
+)
 
 
 class TestSettled:
@@ -227,30 +238,44 @@ class TestGoingOn:
         assert set(records) == {"a"}
 
 
-class TestTraces:
+class TestFiles:
     @pytest.fixture
     def folder(self, tmp_path) -> RunFolder:
-        """A run whose cells have traces."""
+        """A run whose cells have traces and outputs."""
         folder = run_of(tmp_path, suite_of(), CELLS)
         for cell_id in "ab":
             row = TraceRow(1, 1, 0.5, 0.1, 1, 10, None, None)
-            folder.append(record(cell_id, steps=1, trace_crc32=folder.write_trace(cell_id, [row])))
+            crc32s = {"trace_crc32": folder.write_trace(cell_id, [row])}
+            crc32s["outputs_crc32"] = folder.write_outputs(cell_id, OUTPUTS)
+            folder.append(record(cell_id, steps=1, **crc32s))
         return folder
 
     def test_whole_ones(self, tmp_path, folder):
         history = History.of(tmp_path, suite_of())
         assert (history.settled(CELLS), history.damaged) == ({"a", "b"}, ())
 
-    def test_a_damaged_one_is_told_and_its_cell_is_run_again(self, tmp_path, folder):
-        path = folder.trace_path("a")
+    @pytest.mark.parametrize("kind", ["trace_path", "outputs_path"])
+    def test_a_damaged_one_is_told_and_its_cell_is_run_again(self, tmp_path, folder, kind):
+        path = getattr(folder, kind)("a")
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
         history = History.of(tmp_path, suite_of())
         assert history.settled(CELLS) == {"b"}
-        assert str(path) in history.damaged[0]
+        (told,) = history.damaged
+        assert str(path) in told
 
-    def test_one_that_somebody_removed_is_not_missed(self, tmp_path, folder):
-        folder.trace_path("a").unlink()
+    def test_a_damaged_one_is_not_taken_over(self, tmp_path, folder):
+        folder.outputs_path("a").write_bytes(b"PAR1")
+        new = run_of(tmp_path, suite_of("# edited" + SUITE), CELLS)
+        History.of(tmp_path, suite_of("# another" + SUITE)).take_over(CELLS, new)
+        (taken,) = new.read()[1]
+        assert taken.cell_id == "b"
+        assert new.damaged_files(taken) == []
+        assert read_outputs(new.outputs_path("b")).names == OUTPUTS.names
+
+    @pytest.mark.parametrize("kind", ["trace_path", "outputs_path"])
+    def test_one_that_somebody_removed_is_not_missed(self, tmp_path, folder, kind):
+        getattr(folder, kind)("a").unlink()
         history = History.of(tmp_path, suite_of())
         assert (history.settled(CELLS), history.damaged) == ({"a", "b"}, ())

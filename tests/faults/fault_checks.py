@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from fault_scene import lines_of
 from fault_suites import FaultSuite
 
 # What a run that has ended leaves beside its records.
-_NAMES = {"suite.toml", "run.json", "cells.jsonl", "traces", "logs", "checkpoints"}
+_NAMES = {"suite.toml", "run.json", "cells.jsonl", "traces", "outputs", "logs", "checkpoints"}
 
 Place = tuple[str, str, int]
 
@@ -24,9 +25,9 @@ def place_of(cell: dict[str, Any]) -> Place:
     return cell["experiment"], cell["column"], cell["seed"]
 
 
-def trace_path(run: Path, record: dict[str, Any]) -> Path:
+def table_path(run: Path, record: dict[str, Any], kind: str = "traces") -> Path:
     number = f".{record['attempt']}" if record["attempt"] > 1 else ""
-    return run / "traces" / f"{record['cell_id']}{number}.parquet"
+    return run / kind / f"{record['cell_id']}{number}.parquet"
 
 
 def trace_of(run: Path, record: dict[str, Any]) -> list[tuple[int, int, float, int]]:
@@ -35,13 +36,14 @@ def trace_of(run: Path, record: dict[str, Any]) -> list[tuple[int, int, float, i
     Raises:
         Exception: of pyarrow's: it cannot be read.
     """
-    table = pyarrow.parquet.read_table(trace_path(run, record), page_checksum_verification=True)
+    table = pyarrow.parquet.read_table(table_path(run, record), page_checksum_verification=True)
     columns = (table[name].to_pylist() for name in ("step", "epoch", "loss", "closures"))
     return list(zip(*columns, strict=True))
 
 
 def done_cells(run: Path) -> tuple[dict[Place, dict[str, Any]], dict[Place, str]]:
-    """The last record of each cell that is done and has its whole trace, and what is wrong with others."""
+    """The last record of each cell that is done with its whole trace and outputs, and what is wrong with
+    others."""
     records, _, _ = lines_of(run)
     last, problems = {place_of(record): record for record in records}, {}
     for place, record in list(last.items()):
@@ -52,11 +54,14 @@ def done_cells(run: Path) -> tuple[dict[Place, dict[str, Any]], dict[Place, str]
             steps = [row[0] for row in trace_of(run, record)]
             whole = steps == list(range(1, record["steps"] + 1))
             reason = "" if whole else f"steps {steps} of {record['steps']}"
+            for kind, crc32 in (("traces", "trace_crc32"), ("outputs", "outputs_crc32")):
+                if zlib.crc32(table_path(run, record, kind).read_bytes()) != record[crc32]:
+                    reason = f"a file in {kind} is damaged"
         except (OSError, ValueError, pyarrow.ArrowException) as error:
             reason = f"{type(error).__name__}: {error}"
         if reason:
             del last[place]
-            problems[place] = f"{place} is done without its whole trace: {reason}"
+            problems[place] = f"{place} is done without its whole trace and outputs: {reason}"
     return last, problems
 
 
@@ -67,6 +72,7 @@ def result_of(run: Path, record: dict[str, Any]) -> dict[str, Any]:
         "epochs": record["epochs"],
         "selected_epoch": record["selected_epoch"],
         "trace": trace_of(run, record),
+        "outputs": record["outputs_crc32"],
     }
 
 
@@ -130,7 +136,8 @@ def left_in(run: Path) -> list[str]:
     """Files in the folder of a finished run that are nothing that it should leave."""
     found = [path for path in run.iterdir() if path.name not in _NAMES]
     found += (run / "checkpoints").rglob("*")
-    found += [path for path in (run / "traces").iterdir() if path.suffix != ".parquet"]
+    for name in ("traces", "outputs"):
+        found += [path for path in (run / name).iterdir() if path.suffix != ".parquet"]
     found += [
         path for path in (run / "logs").iterdir() if path.suffix != ".stderr" or not path.stat().st_size
     ]

@@ -67,7 +67,8 @@ def _in_cache(scene: Scene) -> list[Path]:
     return list((scene.scratch / "cache").rglob("*"))
 
 
-RECORDS, RUN, TRACE, CHECKPOINT = "cells.jsonl", "run.json", "traces/*.parquet", "checkpoints/*/step-*/*"
+RECORDS, RUN, CHECKPOINT = "cells.jsonl", "run.json", "checkpoints/*/step-*/*"
+TRACE, OUTPUTS = "traces/*.parquet", "outputs/*.parquet"
 
 DAMAGE = (
     *(
@@ -76,6 +77,7 @@ DAMAGE = (
             "records": RECORDS,
             "run.json": RUN,
             "a trace": TRACE,
+            "outputs": OUTPUTS,
             "a checkpoint": CHECKPOINT,
         }.items()
         for what, hurt in {"flipped": _flip, "cut": _cut}.items()

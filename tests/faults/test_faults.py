@@ -22,6 +22,7 @@ SAMPLE = (
     "SIGKILL of its group",
     "SIGKILL of a worker",
     "a trace flipped",
+    "outputs cut",
     "garbage in records",
     "SIGTERM",
     "results not writable",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from xbench.records.outputs import Outputs
 from xbench.records.schema import CellRecord, Component, DataRecord, ExperimentRecord, PlannedCell, RunRecord
 
 
@@ -34,3 +37,15 @@ def run(*cell_ids: str, suite: str = "tiny", **fields: Any) -> RunRecord:
         "cells": [PlannedCell(cell_id=i, experiment="first", column="adam", seed=0) for i in cell_ids],
     }
     return RunRecord(suite=suite, **{**values, **fields})
+
+
+def outputs() -> Outputs:
+    """Outputs on two examples of two classes."""
+    return Outputs(
+        classes=("NORMAL", "PNEUMONIA"),
+        names=("test/1", "test/2"),
+        labels=np.array([0, 1]),
+        groups=("", "patient"),
+        losses=np.array([0.5, 0.25]),
+        logits=np.array([[1.0, 2.0], [3.0, 5.0]]),
+    )

@@ -7,7 +7,7 @@ import math
 import os
 
 import pytest
-from record_samples import cell, run
+from record_samples import cell, outputs, run
 
 from xbench.errors import XbenchError
 from xbench.records import store
@@ -37,6 +37,7 @@ class TestCreate:
         assert (folder.path / "suite.toml").read_text(encoding="utf-8") == text
         assert json.loads((folder.path / "run.json").read_text())["suite"] == "my-suite"
         assert folder.trace_path("a").parent.is_dir()
+        assert folder.outputs_path("a").parent.is_dir()
         assert folder.log_path("a").parent.is_dir()
 
     def test_runs_of_one_second_have_folders_of_their_own(self, tmp_path):
@@ -105,6 +106,7 @@ class TestWhole:
         assert sorted(path.name for path in folder.path.iterdir()) == [
             "cells.jsonl",
             "logs",
+            "outputs",
             "run.json",
             "suite.toml",
             "traces",
@@ -122,17 +124,26 @@ class TestAdopt:
         record = cell("a", attempt=3, seed=4)
         other.append(record)
         other.write_trace("a", [], 3)
+        other.write_outputs("a", outputs(), 3)
         other.log_path("a").write_bytes(b"said\xff\n")
         adopted = folder.adopt(record, other)
         assert adopted == record.model_copy(update={"attempt": 1, "reused_from": other.run_id})
         assert folder.read()[1] == [adopted]
         assert folder.trace_path("a").read_bytes() == other.trace_path("a", 3).read_bytes()
+        assert folder.outputs_path("a").read_bytes() == other.outputs_path("a", 3).read_bytes()
         assert folder.log_path("a").read_bytes() == b"said\xff\n"
 
     def test_that_said_nothing_and_has_no_trace(self, folder, other):
         folder.adopt(cell("a"), other)
         assert not folder.log_path("a").exists()
         assert not folder.trace_path("a").exists()
+        assert not folder.outputs_path("a").exists()
+
+    def test_into_a_folder_of_an_xbench_that_kept_no_outputs(self, folder, other):
+        folder.outputs_path("a").parent.rmdir()
+        other.write_outputs("a", outputs())
+        folder.adopt(cell("a"), other)
+        assert folder.outputs_path("a").read_bytes() == other.outputs_path("a").read_bytes()
 
     def test_where_it_ran_first_is_what_counts(self, folder, other, tmp_path):
         third = RunFolder.create(tmp_path, "", run("a"))
@@ -253,7 +264,17 @@ class TestRead:
 
     def test_a_pipe_is_no_trace(self, folder):
         os.mkfifo(folder.trace_path("a"))
-        assert folder.has_damaged_trace(cell("a", trace_crc32=0))
+        assert folder.damaged_files(cell("a", trace_crc32=0)) == [folder.trace_path("a")]
+
+    def test_damage_is_found_in_the_files_of_the_attempt(self, folder):
+        crc32s = {"trace_crc32": folder.write_trace("a", [], 2)}
+        crc32s["outputs_crc32"] = folder.write_outputs("a", outputs(), 2)
+        second = cell("a", attempt=2, **crc32s)
+        assert folder.damaged_files(second) == []
+        for path in (folder.trace_path("a", 2), folder.outputs_path("a", 2)):
+            path.write_bytes(path.read_bytes()[:-1])
+        assert folder.damaged_files(second) == [folder.trace_path("a", 2), folder.outputs_path("a", 2)]
+        assert folder.damaged_files(cell("a", **crc32s)) == []  # somebody removed the files
 
     def test_a_run_json_without_end_does_not_fill_memory(self, folder, monkeypatch):
         monkeypatch.setattr(store, "_MOST_RUN_BYTES", (folder.path / "run.json").stat().st_size)

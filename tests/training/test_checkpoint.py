@@ -144,7 +144,7 @@ def assert_same(data, tmp_path, settings, *stops):
     assert epochs == whole.epochs
     assert part.result.status == whole.result.status == "done"
     assert part.result.selected_epoch == whole.result.selected_epoch
-    assert np.array_equal(part.result.scores.probabilities, whole.result.scores.probabilities)
+    assert np.array_equal(part.result.scores.logits, whole.result.scores.logits)
     assert part.result.scores.test_loss == whole.result.scores.test_loss
     assert part.result.memory.optimizer_state_bytes == whole.result.memory.optimizer_state_bytes
 
@@ -306,7 +306,7 @@ def test_a_damaged_checkpoint_begins_anew(tiny_data, tmp_path, name, damage):
     whole = Session(settings, tiny_data, tmp_path / "whole")
     assert again.result.status == "done"
     assert [row.loss for row in again.rows][-10:] == [row.loss for row in whole.rows][-10:]
-    assert np.array_equal(again.result.scores.probabilities, whole.result.scores.probabilities)
+    assert np.array_equal(again.result.scores.logits, whole.result.scores.logits)
 
 
 class Evil:

@@ -408,7 +408,7 @@ class TestTraining:
         assert auto.file.precision == "float64"
         assert auto.losses == pytest.approx(off.losses, rel=1e-9)
         assert auto.validation == pytest.approx(off.validation, rel=1e-9)
-        assert auto.result.scores.probabilities == pytest.approx(off.result.scores.probabilities, rel=1e-6)
+        assert auto.result.scores.logits == pytest.approx(off.result.scores.logits, rel=1e-6, abs=1e-9)
         assert auto.result.scores.train_accuracy == off.result.scores.train_accuracy
         assert auto.result.scores.test_loss == pytest.approx(off.result.scores.test_loss, rel=1e-9)
         assert auto.result.selected_epoch == off.result.selected_epoch

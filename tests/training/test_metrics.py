@@ -9,9 +9,11 @@ from xbench.training.metrics import classification_metrics
 
 
 def metrics(scores, labels, positive=1):
+    """Of a model whose outputs are the logarithms of these probabilities of class 1."""
     scores = np.array(scores)
-    probabilities = np.stack([1 - scores, scores], axis=1)
-    return classification_metrics(probabilities, np.array(labels), positive, 0.5, 0.7)
+    with np.errstate(divide="ignore"):
+        logits = np.log(np.stack([1 - scores, scores], axis=1))
+    return classification_metrics(logits, np.array(labels), positive, 0.5, 0.7)
 
 
 def test_by_hand():
@@ -59,7 +61,7 @@ def test_an_absent_class_leaves_what_it_would_define_undefined():
 
 def test_three_classes_are_averaged():
     probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.1, 0.6, 0.3], [0.1, 0.1, 0.8]])
-    result = classification_metrics(probabilities, np.array([0, 1, 2, 2]), 0, 1.0, 0.1)
+    result = classification_metrics(np.log(probabilities), np.array([0, 1, 2, 2]), 0, 1.0, 0.1)
     assert result.test_accuracy == pytest.approx(3 / 4)
     assert result.recall == pytest.approx((1 + 1 + 1 / 2) / 3)
     assert result.precision == pytest.approx((1 + 1 / 2 + 1) / 3)

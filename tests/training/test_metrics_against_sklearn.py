@@ -4,39 +4,42 @@ and degenerate cases."""
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.special import logsumexp
 from sklearn.metrics import confusion_matrix, roc_auc_score
+from torch.nn import functional
 
 from xbench.training.evaluation import Evaluation
-from xbench.training.metrics import classification_metrics
+from xbench.training.metrics import classification_metrics, cross_entropies, log_odds
 
 often = settings(derandomize=True, max_examples=80, deadline=None)
 
-# Few distinct values, so that ties are common; and logits so large that probabilities are 0, 1 or subnormal.
+# Few distinct values, so that ties are common; and logits so large that probabilities round to 0 or 1.
 COARSE = st.integers(-3, 3).map(float)
 FINE = st.floats(-30, 30, width=32)
-EXTREME = st.sampled_from([-200.0, -100.0, -88.0, -17.0, 0.0, 17.0, 88.0, 100.0, 200.0])
+EXTREME = st.sampled_from([-1e5, -200.0, -100.0, -88.0, -17.0, 0.0, 17.0, 88.0, 100.0, 200.0, 3e38])
 
 
 @st.composite
 def scored(draw, least=2, most=5):
-    """Logits (n, classes) in float32, softmax probabilities of them, and labels: some class may be absent
-    from labels, predictions or both."""
+    """Logits (n, classes) that float32 can hold, and labels. Some class may be absent from labels,
+    predictions or both."""
     count, width = draw(st.integers(1, 30)), draw(st.integers(least, most))
     numbers = draw(st.sampled_from([COARSE, FINE, EXTREME]))
     rows = st.lists(numbers, min_size=width, max_size=width)
     logits = np.array(draw(st.lists(rows, min_size=count, max_size=count)), dtype=np.float32)
     labels = np.array(draw(st.lists(st.integers(0, width - 1), min_size=count, max_size=count)))
-    return logits, torch.from_numpy(logits).softmax(dim=1).numpy(), labels
+    return logits.astype(np.float64), labels
 
 
-def measured(probabilities, labels, positive=1):
-    return classification_metrics(probabilities, labels, positive, 0.5, 0.7)
+def measured(logits, labels, positive=1):
+    return classification_metrics(np.asarray(logits, dtype=np.float64), labels, positive, 0.5, 0.7)
 
 
 def share(part: float, whole: float) -> float | None:
@@ -45,8 +48,17 @@ def share(part: float, whole: float) -> float | None:
 
 def auc_by_pairs(scores, is_positive) -> float:
     """The share of pairs of a positive and a negative example that are in order; a tie counts half."""
-    differences = scores[is_positive][:, None] - scores[~is_positive][None, :]
-    return float(((differences > 0) + 0.5 * (differences == 0)).mean())
+    pairs = [(p, n) for p in scores[is_positive] for n in scores[~is_positive]]
+    return sum(1.0 if p > n else 0.5 if p == n else 0.0 for p, n in pairs) / len(pairs)
+
+
+def odds_one_by_one(logits) -> np.ndarray:
+    """Log odds of each class by their definition: the others in the order of their differences."""
+    found = np.empty_like(logits)
+    for row, label in np.ndindex(logits.shape):
+        others = np.sort(np.delete(logits[row], label) - logits[row, label])
+        found[row, label] = -logsumexp(others)
+    return found
 
 
 def same(found: float | None, expected: float | None) -> bool:
@@ -56,13 +68,13 @@ def same(found: float | None, expected: float | None) -> bool:
 @often
 @given(scored())
 def test_counts_are_those_of_the_confusion_matrix(case):
-    _, probabilities, labels = case
-    width = probabilities.shape[1]
-    predicted = np.array([max(range(width), key=lambda c: row[c]) for row in probabilities])  # first of ties
+    logits, labels = case
+    width = logits.shape[1]
+    predicted = np.array([max(range(width), key=lambda c: row[c]) for row in logits])  # first of ties
     matrix = confusion_matrix(labels, predicted, labels=range(width))
     hits, truths, predictions = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     recalls = [hits[c] / truths[c] for c in range(width) if truths[c]]
-    found = measured(probabilities, labels)
+    found = measured(logits, labels)
     assert same(found.test_accuracy, hits.sum() / matrix.sum())
     assert same(found.balanced_accuracy, np.mean(recalls))
     if width == 2:
@@ -76,77 +88,150 @@ def test_counts_are_those_of_the_confusion_matrix(case):
 
 @often
 @given(scored(most=2), st.integers(0, 1))
-def test_auc_of_two_classes_is_that_of_the_logits(case, positive):
-    """Far from where probabilities round to 0 or 1, and beyond."""
-    logits, probabilities, labels = case
-    margins = logits[:, positive].astype(np.float64) - logits[:, 1 - positive]
-    # Where the smaller probability has no digits left, or not enough of them, margins tell more than it does.
-    gaps = np.diff(np.unique(margins))
-    assume((abs(margins) < 80).all() and (gaps > 1e-5).all())
+def test_auc_of_two_classes_is_that_of_the_difference_of_logits(case, positive):
+    logits, labels = case
+    differences = logits[:, positive] - logits[:, 1 - positive]
     is_positive = labels == positive
-    found = measured(probabilities, labels, positive).auc
+    found = measured(logits, labels, positive).auc
     if is_positive.all() or not is_positive.any():
         assert found is None
     else:
-        assert found == pytest.approx(auc_by_pairs(margins, is_positive), rel=1e-12)
-        assert found == pytest.approx(roc_auc_score(is_positive, margins), rel=1e-12)
+        assert found == pytest.approx(auc_by_pairs(differences, is_positive), rel=1e-12)
+        assert found == pytest.approx(roc_auc_score(is_positive, differences), rel=1e-12)
 
 
 @often
 @given(scored(most=2))
 def test_auc_does_not_depend_on_which_class_is_positive(case):
-    _, probabilities, labels = case
+    logits, labels = case
     assume(len(set(labels)) == 2)
-    one, other = (measured(probabilities, labels, positive).auc for positive in (0, 1))
+    one, other = (measured(logits, labels, positive).auc for positive in (0, 1))
     assert one == pytest.approx(other, rel=1e-12)
 
 
 @often
 @given(st.lists(st.integers(0, 1000), min_size=2, max_size=40), st.data())
-def test_auc_of_unrounded_probabilities_is_sklearns(thousandths, data):
+def test_auc_of_log_probabilities_is_that_of_probabilities(thousandths, data):
+    """Certainty included: the logarithm of 0 is minus infinity."""
     scores = np.array(thousandths) / 1000
     labels = np.array(data.draw(st.lists(st.integers(0, 1), min_size=len(scores), max_size=len(scores))))
     assume(0 < labels.sum() < len(labels))
-    found = measured(np.stack([1 - scores, scores], axis=1), labels)
+    with np.errstate(divide="ignore"):
+        found = measured(np.log(np.stack([1 - scores, scores], axis=1)), labels)
     assert found.auc == pytest.approx(roc_auc_score(labels, scores), rel=1e-12)
 
 
 @often
 @given(scored(least=3))
-def test_auc_of_more_classes_is_the_mean_of_one_against_rest(case):
-    _, probabilities, labels = case
-    width = probabilities.shape[1]
-    found = measured(probabilities, labels).auc
+def test_auc_of_more_classes_is_the_mean_of_each_against_the_rest(case):
+    logits, labels = case
+    width = logits.shape[1]
+    found = measured(logits, labels).auc
     if len(set(labels)) < width:
         assert found is None
         return
-    scores = probabilities.astype(np.float64)
-    scores = scores / scores.sum(axis=1, keepdims=True)
-    each = [auc_by_pairs(scores[:, c], labels == c) for c in range(width)]
+    odds = log_odds(logits)
+    each = [auc_by_pairs(odds[:, c], labels == c) for c in range(width)]
     assert found == pytest.approx(np.mean(each), rel=1e-12)
-    assert found == pytest.approx(roc_auc_score(labels, scores, multi_class="ovr"), rel=1e-12)
+    assert found == pytest.approx(
+        np.mean([roc_auc_score(labels == c, odds[:, c]) for c in range(width)]), rel=1e-12
+    )
+
+
+@often
+@given(st.data())
+def test_auc_of_moderate_logits_is_sklearns_of_probabilities(data):
+    """Where probabilities lose nothing, one-against-rest of scikit-learn is the same."""
+    width = data.draw(st.integers(3, 4))
+    labels = np.array(data.draw(st.permutations([*range(width)] * 4)))
+    logits = np.random.default_rng(data.draw(st.integers(0, 999))).normal(size=(len(labels), width))
+    odds = np.exp(logits)
+    probabilities = odds / odds.sum(axis=1, keepdims=True)
+    found = measured(logits, labels).auc
+    assert found == pytest.approx(roc_auc_score(labels, probabilities, multi_class="ovr"), rel=1e-12)
+
+
+class TestLogOdds:
+    @often
+    @given(scored())
+    def test_are_those_of_the_definition(self, case):
+        logits, _ = case
+        assert log_odds(logits) == pytest.approx(odds_one_by_one(logits), rel=1e-12, abs=1e-12)
+
+    @often
+    @given(scored(most=2))
+    def test_of_two_classes_are_the_difference_to_the_last_bit(self, case):
+        logits, _ = case
+        difference = logits[:, 0] - logits[:, 1]
+        assert np.array_equal(log_odds(logits), np.stack([difference, -difference], axis=1))
+
+    @often
+    @given(st.lists(COARSE, min_size=4, max_size=6), st.randoms(use_true_random=False), COARSE)
+    def test_are_equal_where_they_must_be(self, row, random, shift):
+        """Examples that differ by the order of the other classes, or by a constant."""
+        others = row[1:]
+        random.shuffle(others)
+        logits = np.array([row, [row[0], *others], [value + shift for value in row]])
+        assert len(set(log_odds(logits)[:, 0])) == 1
+
+    def test_of_certain_classes_are_infinite(self):
+        inf = math.inf
+        found = log_odds(np.array([[inf, 0.0, 1.0], [-inf, 0.0, 0.0], [-inf, -inf, 5.0]]))
+        assert found.tolist() == [[inf, -inf, -inf], [-inf, 0.0, 0.0], [-inf, -inf, inf]]
+
+    def test_that_are_not_defined_are_nan(self):
+        inf = math.inf
+        found = log_odds(np.array([[inf, inf, 1.0], [-inf, -inf, -inf]]))
+        assert np.isnan(found).tolist() == [[True, True, False], [True, True, True]]
+        assert found[0, 2] == -inf
+
+
+@pytest.mark.parametrize(("labels", "auc"), [([0, 0, 1, 1], 1.0), ([1, 0, 0, 1], 0.5), ([1, 1, 0, 0], 0.0)])
+def test_infinite_logits_have_an_order(labels, auc):
+    logits = np.array([[math.inf, 0.0], [1.0, 0.0], [0.0, 0.0], [-math.inf, 0.0]])
+    assert measured(logits, np.array(labels), positive=0).auc == auc
+
+
+def test_infinite_logits_of_three_classes_have_an_order():
+    logits = np.array([[math.inf, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, -math.inf]])
+    assert measured(logits, np.array([2, 0, 1])).auc == pytest.approx((1 / 2 + 1 + 1 / 4) / 3)
+
+
+def test_an_order_that_infinite_logits_leave_open_gives_no_auc():
+    logits = np.array([[math.inf, math.inf], [0.0, 1.0], [1.0, 0.0]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = measured(logits, np.array([0, 1, 0]))
+    assert found.auc is None
+    assert found.test_accuracy == 1.0
 
 
 @pytest.mark.parametrize("positive", [0, 1])
 def test_a_confident_model_keeps_its_order(positive):
-    """All these probabilities of the right class round to 1, and one example is worse than all others."""
+    """In float32 all these probabilities of the right class round to 1, and one example is worse than all."""
     logits = torch.tensor([[0.0, 20.0], [0.0, 30.0], [0.0, 40.0], [0.0, 18.0]])
-    probabilities = logits.softmax(dim=1).numpy()
-    assert len(set(probabilities[:, 1])) == 1
-    assert measured(probabilities, np.array([1, 1, 1, 0]), positive).auc == 1.0
-    assert measured(probabilities, np.array([0, 0, 0, 1]), positive).auc == 0.0
+    assert len(set(logits.softmax(dim=1)[:, 1].tolist())) == 1
+    assert measured(logits, np.array([1, 1, 1, 0]), positive).auc == 1.0
+    assert measured(logits, np.array([0, 0, 0, 1]), positive).auc == 0.0
 
 
-def test_subnormal_probabilities_keep_their_order():
-    logits = torch.tensor([[100.0, 0.0], [101.0, 0.0], [102.0, 0.0]])
-    probabilities = logits.softmax(dim=1).numpy()
-    assert 0 < probabilities[2, 1] < probabilities[0, 1] < np.finfo(np.float32).tiny
-    assert measured(probabilities, np.array([1, 0, 0])).auc == 1.0
+@pytest.mark.parametrize("scale", [1.0, 100.0, 1e6])
+def test_a_scale_changes_no_auc_of_two_classes(scale):
+    logits = np.random.default_rng(0).normal(size=(60, 2))
+    labels = np.arange(60) % 2
+    assert measured(scale * logits, labels).auc == measured(logits, labels).auc
+
+
+def test_a_confident_model_of_three_classes_keeps_its_order():
+    """Even in float64 the probabilities of class 0 of the first three round to 1."""
+    logits = np.array([[900.0, 0.0, 0.0], [800.0, 0.0, 0.0], [60.0, 0.0, 0.0], [30.0, 0.0, 0.0]])
+    # Of class 1 two of three pairs are in order, of the others all.
+    assert measured(logits, np.array([0, 0, 1, 2])).auc == pytest.approx((1 + 2 / 3 + 1) / 3)
 
 
 @pytest.mark.parametrize(("label", "hit"), [(0, 1.0), (1, 0.0)])
 def test_one_example_with_equal_scores_is_the_first_class(label, hit):
-    found = measured(np.array([[0.5, 0.5]], dtype=np.float32), np.array([label]))
+    found = measured([[0.5, 0.5]], np.array([label]))
     assert (found.test_accuracy, found.balanced_accuracy, found.auc) == (hit, hit, None)
     assert found.precision is None  # class 1 is never predicted
     assert found.recall == (0.0 if label else None)
@@ -154,19 +239,19 @@ def test_one_example_with_equal_scores_is_the_first_class(label, hit):
 
 def test_a_class_that_is_never_predicted_lowers_the_macro_precision():
     """Three balanced classes, all taken for the first."""
-    probabilities = np.tile(np.array([[0.8, 0.1, 0.1]]), (6, 1))
-    found = measured(probabilities, np.array([0, 0, 1, 1, 2, 2]))
+    logits = np.tile(np.array([[2.0, 0.1, 0.1]]), (6, 1))
+    found = measured(logits, np.array([0, 0, 1, 1, 2, 2]))
     assert found.precision == pytest.approx(1 / 9)
     assert found.recall == found.balanced_accuracy == pytest.approx(1 / 3)
 
 
 @often
 @given(scored(), st.data())
-def test_a_score_that_is_no_number_gives_none(case, data):
-    _, probabilities, labels = case
+def test_a_logit_that_is_nan_gives_none(case, data):
+    logits, labels = case
     row = data.draw(st.integers(0, len(labels) - 1))
-    broken = probabilities.copy()
-    broken[row, data.draw(st.integers(0, probabilities.shape[1] - 1))] = np.nan
+    broken = logits.copy()
+    broken[row, data.draw(st.integers(0, logits.shape[1] - 1))] = np.nan
     found = measured(broken, labels)
     assert (found.train_accuracy, found.test_loss) == (0.5, 0.7)
     assert found.model_dump(exclude={"train_accuracy", "test_loss"}) == {
@@ -179,7 +264,7 @@ def test_a_score_that_is_no_number_gives_none(case, data):
     assert math.isnan(Evaluation(0.7, broken, labels).accuracy)
 
 
-def test_an_accuracy_that_is_no_number_is_none():
+def test_an_accuracy_that_is_nan_is_none():
     found = classification_metrics(np.array([[0.2, 0.8]]), np.array([1]), 1, math.nan, 0.7)
     assert found.train_accuracy is None
     assert found.test_accuracy == 1.0
@@ -188,5 +273,19 @@ def test_an_accuracy_that_is_no_number_is_none():
 @often
 @given(scored())
 def test_accuracy_of_an_evaluation_is_that_of_the_metrics(case):
-    _, probabilities, labels = case
-    assert Evaluation(0.7, probabilities, labels).accuracy == measured(probabilities, labels).test_accuracy
+    logits, labels = case
+    assert Evaluation(0.7, logits, labels).accuracy == measured(logits, labels).test_accuracy
+
+
+@often
+@given(scored())
+def test_cross_entropies_are_torchs(case):
+    logits, labels = case
+    expected = functional.cross_entropy(
+        torch.from_numpy(logits), torch.from_numpy(labels), reduction="none"
+    ).numpy()
+    assert cross_entropies(logits, labels) == pytest.approx(expected, rel=1e-12, abs=1e-12)
+
+
+def test_a_tiny_cross_entropy_is_not_0():
+    assert cross_entropies(np.array([[0.0, 50.0]]), np.array([1]))[0] == pytest.approx(math.exp(-50))

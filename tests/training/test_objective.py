@@ -83,7 +83,7 @@ class TestEvaluation:
         expected = cross_entropy(logits, labels, weight=torch.tensor([2.5, 0.5], dtype=torch.float64))
         assert found.loss == pytest.approx(expected.item(), rel=1e-12)
         assert found.labels.tolist() == tiny_data.labels[indices].tolist()
-        np.testing.assert_allclose(found.probabilities, logits.softmax(dim=1).numpy(), rtol=1e-12)
+        np.testing.assert_allclose(found.logits, logits.numpy(), rtol=1e-12)
         assert found.accuracy == float((logits.argmax(dim=1) == labels).double().mean())
 
     def test_leaves_the_model_training(self, tiny_data, model):
@@ -107,12 +107,12 @@ class TestEvaluation:
         assert found.loss == pytest.approx(expected, rel=1e-12)
 
     def test_precision_is_that_of_training(self, tiny_data, model):
-        """Scores of a float64 model that are equal in float32 are told apart."""
+        """Outputs of a float64 model that are equal in float32 are told apart."""
         loader, objective = self.parts(tiny_data)
         with torch.no_grad():
             model[4].weight *= 1e-10
-            model[4].bias.zero_()
+            model[4].bias.fill_(1.0)
         found = evaluate(model, loader, objective, np.arange(30), 8)
-        assert found.probabilities.dtype == np.float64
-        assert len(np.unique(found.probabilities[:, 0])) == 30
-        assert len(np.unique(found.probabilities[:, 0].astype(np.float32))) == 1
+        assert found.logits.dtype == np.float64
+        assert len(np.unique(found.logits[:, 0])) == 30
+        assert len(np.unique(found.logits[:, 0].astype(np.float32))) == 1

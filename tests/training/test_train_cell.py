@@ -22,14 +22,18 @@ def small_cnn(num_classes: int) -> nn.Module:
 
 
 class Exploding(torch.optim.SGD):
-    """Writes infinity into the weights at its third step."""
+    """Writes a value into the first weights at one of its steps."""
+
+    def __init__(self, params, lr, at=3, value=math.inf):
+        super().__init__(params, lr)
+        self.calls, self.at, self.value = 0, at, value
 
     def step(self, closure):
         loss = super().step(closure)
-        self.calls = getattr(self, "calls", 0) + 1
-        if self.calls == 3:
+        self.calls += 1
+        if self.calls == self.at:
             with torch.no_grad():
-                self.param_groups[0]["params"][0].fill_(math.inf)
+                self.param_groups[0]["params"][0].fill_(self.value)
         return loss
 
 
@@ -43,11 +47,24 @@ class Bare:
         return self.base.step(closure)
 
 
+class Masked(nn.Module):
+    """Has infinite weights that are not trained."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.inner = small_cnn(num_classes)
+        self.mask = nn.Parameter(torch.full((num_classes,), math.inf), requires_grad=False)
+
+    def forward(self, images):
+        return self.inner(images).minimum(self.mask)
+
+
 @pytest.fixture(autouse=True)
 def small_components(monkeypatch):
     specs = {
         "small": ModelSpec(factory=small_cnn),
         "other-shape": ModelSpec(factory=small_cnn, input_shape=(3, 32, 32)),
+        "masked": ModelSpec(factory=Masked),
         "exploding": OptimizerSpec(factory=Exploding),
         "bare": OptimizerSpec(factory=Bare),
     }
@@ -83,7 +100,7 @@ LBFGS = {"history_size": 4, "max_iter": 4, "line_search_fn": "strong_wolfe"}
 def test_a_cell_learns_and_reports(tiny_data, tmp_path):
     run = Run(tiny_data, tmp_path, params={"lr": 0.05, "momentum": 0.9}, epochs=4)
     assert run.result.status == "done"
-    assert (run.result.scores.probabilities.argmax(axis=1) == run.result.scores.labels).mean() > 0.8
+    assert (run.result.scores.logits.argmax(axis=1) == run.result.scores.labels).mean() > 0.8
     assert [row.step for row in run.rows] == list(range(1, 17 * 4 + 1))
     assert [row.epoch for row in run.rows] == [epoch for epoch in (1, 2, 3, 4) for _ in range(17)]
     assert {row.closures for row in run.rows} == {1}
@@ -191,9 +208,30 @@ def test_layouts_agree(tiny_data, tmp_path):
     assert fast.losses == pytest.approx(plain.losses, rel=1e-10)
 
 
-def test_a_divergence_of_the_last_update_is_noticed(tiny_data, tmp_path):
-    run = Run(tiny_data, tmp_path, "exploding", {"lr": 0.01}, train_size=15, epochs=1)
-    assert len(run.losses) == 3
+@pytest.mark.parametrize(
+    ("training", "value", "reason"),
+    [
+        ({"selection": "last", "validation": 0.0}, math.nan, "the weights are not finite after step 6"),
+        ({"selection": "last", "validation": 0.2}, math.inf, "the weights are not finite after step 6"),
+        ({"validation": 0.2}, math.nan, "the weights are not finite after step 6"),
+        ({"selection": "test_loss", "validation": 0.0}, -math.inf, "the weights are not finite after step 6"),
+        ({"validation": 0.2}, 3e38, "the validation loss is nan after epoch 2"),
+        ({"selection": "test_loss", "validation": 0.0}, 3e38, "the test loss is nan after epoch 2"),
+        ({"selection": "last", "validation": 0.0}, 3e38, "the test loss of the selected weights is nan"),
+    ],
+)
+def test_a_divergence_of_the_last_step_is_noticed(tiny_data, tmp_path, training, value, reason):
+    """Also where the weights of an earlier epoch are selected."""
+    params = {"lr": 0.01, "at": 6, "value": value}
+    run = Run(tiny_data, tmp_path, "exploding", params, train_size=15, **training)
+    assert len(run.losses) == 6
     assert all(math.isfinite(loss) for loss in run.losses)
+    assert len(run.of(EpochDone)) == 2
     assert run.result.status == "diverged"
-    assert "test loss" in run.result.reason
+    assert reason in run.result.reason
+    assert run.result.scores is None
+
+
+def test_what_is_not_trained_may_be_infinite(tiny_data, tmp_path):
+    run = Run(tiny_data, tmp_path, model="masked")
+    assert run.result.status == "done"

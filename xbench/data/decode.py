@@ -102,6 +102,7 @@ def decode(
         labels=np.array([examples[row].label for row in kept]),
         is_test=np.array([examples[row].split == "test" for row in kept]),
         groups=tuple(examples[row].group for row in kept),
+        names=tuple(examples[row].name for row in kept),
         fingerprint=_fingerprint(key, dataset, [examples[row] for row in kept]),
         unreadable=tuple(unreadable),
         duplicates=duplicates,

@@ -23,6 +23,7 @@ class DecodedDataset:
         pixels_path: uint8 file of (rows, height, width, channels).
         rows, labels, is_test: (examples,) arrays: row in the file (int64), class (int64), split (bool).
         groups: (examples,) names of patients or the like.
+        names: (examples,) as in `xbench.Example`; empty where a process has no need of them.
         fingerprint: hash of all that training can see of the data.
         unreadable: (name, reason) of each image that was left out.
         duplicates: copies across splits or classes.
@@ -40,6 +41,7 @@ class DecodedDataset:
     labels: np.ndarray
     is_test: np.ndarray
     groups: tuple[str, ...]
+    names: tuple[str, ...]
     fingerprint: str
     unreadable: tuple[tuple[str, str], ...]
     duplicates: Duplicates = NO_DUPLICATES

@@ -42,4 +42,5 @@ def sampled(dataset: Dataset, name: str, stand_in: str, code: str = "") -> Decod
         labels=labels,
         is_test=np.array([example.split == "test" for example in dataset.examples]),
         groups=tuple(example.group for example in dataset.examples),
+        names=tuple(example.name for example in dataset.examples),
     )

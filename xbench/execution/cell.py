@@ -19,7 +19,7 @@ from xbench.execution.history import MOST_ATTEMPTS
 from xbench.execution.job import Job, code_of
 from xbench.execution.observer import Observer
 from xbench.execution.pairing import Pairing, Unpaired
-from xbench.execution.record import make_record, now
+from xbench.execution.record import make_outputs, make_record, now
 from xbench.files import make_folder
 from xbench.isolation.interrupts import Interrupts
 from xbench.isolation.run import Ending, Patience, run_in_child
@@ -32,7 +32,7 @@ from xbench.training.settings import CellSettings
 def run_cell(
     job: Job, planned: PlannedCell, attempt: int, folder: RunFolder, observer: Observer, pairing: Pairing
 ) -> CellRecord:
-    """Run one attempt at a cell, from its checkpoint if it has one, and write its trace and its record.
+    """Run one attempt at a cell, from its checkpoint if it has one, and write its trace, outputs and record.
 
     Returns:
         The record; a failure of any kind is its status.
@@ -60,7 +60,7 @@ def run_cell(
                 _train,
                 job.code,
                 job.settings,
-                job.data,
+                job.measured_data,
                 str(scratch),
                 job.import_dirs,
                 job.features,
@@ -79,10 +79,15 @@ def run_cell(
             raise KeyboardInterrupt
         remove_unfinished(scratch)  # it may be what fills the disk
         record = make_record(job, planned, heard, ending, started_at, _log_note(log, folder))
-        crc32 = None
-        if heard.trace:  # first: a record promises its trace
-            crc32 = folder.write_trace(planned.cell_id, heard.trace, attempt)
-        record = record.model_copy(update={"attempt": attempt, "trace_crc32": crc32})
+        # The files come first: a record promises them.
+        trace_crc32 = outputs_crc32 = None
+        if heard.trace:
+            trace_crc32 = folder.write_trace(planned.cell_id, heard.trace, attempt)
+        if ending.value is not None and ending.value.scores is not None:
+            outputs = make_outputs(job, ending.value.scores)
+            outputs_crc32 = folder.write_outputs(planned.cell_id, outputs, attempt)
+        checksums = {"trace_crc32": trace_crc32, "outputs_crc32": outputs_crc32}
+        record = record.model_copy(update={"attempt": attempt, **checksums})
         folder.append(record)
         was_killed = has_stopped or (ending.outcome == "died" and not ending.out_of_memory)
         if not was_killed or attempt >= MOST_ATTEMPTS:  # else it may go on the next time

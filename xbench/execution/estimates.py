@@ -157,7 +157,7 @@ def _measured(job: Job, observer: Observer) -> dict[str, float] | None:
     if size_of(settings, Axis.HISTORY_SIZE) is not None:
         tried.append(with_size(settings, Axis.HISTORY_SIZE, 1))  # a whole one may be what has to give way
     for settings in tried:
-        args = (settings, job.data, job.import_dirs, job.features)
+        args = (settings, job.measured_data, job.import_dirs, job.features)
         ending = run_in_child(measure_pace, *args, limits=job.limits)
         if ending.outcome == "returned":
             pace = asdict(ending.value)

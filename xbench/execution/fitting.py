@@ -73,7 +73,7 @@ def capacity_of(
     if axis is Axis.HISTORY_SIZE:
         tolerance = 0.0
     return find_capacity(
-        TrainingWorkload(settings, job.data, axis, job.import_dirs, job.features),
+        TrainingWorkload(settings, job.measured_data, axis, job.import_dirs, job.features),
         _limits(job, reserve),
         axis=axis.value,
         tolerance=tolerance,
@@ -123,7 +123,7 @@ def _fastest(job: Job, whole: CellSettings, observer: Observer) -> int:
     if known is not None and known["enough_bytes"] >= limit_bytes:
         return known["micro_batch"]
     observer.fitting(job.planned, "the speed of micro_batch")
-    workload = TrainingWorkload(whole, job.data, Axis.MICRO_BATCH, job.import_dirs, job.features)
+    workload = TrainingWorkload(whole, job.measured_data, Axis.MICRO_BATCH, job.import_dirs, job.features)
     tuned = tune_micro_batch(workload, _limits(job, RESERVE, malloc="fast"), whole.training.batch_size)
     # Where a larger one did not fit, more memory might have made it the fastest.
     enough_bytes = limit_bytes if tuned.ran_out else _NO_LIMIT

@@ -56,11 +56,12 @@ class History:
         if same is None:
             return cls(others=tuple(others), damaged=tuple(damaged))
         run, every = same.read()
-        records = {record.cell_id: record for record in every if not same.has_damaged_trace(record)}
+        records = {}
         for record in every:
-            if record.cell_id not in records:
-                path = same.trace_path(record.cell_id, record.attempt)
-                damaged.append(f"{path} is damaged: what its cell had there does not count")
+            files = same.damaged_files(record)
+            damaged += [f"{path} is damaged: what its cell had there does not count" for path in files]
+            if not files:
+                records[record.cell_id] = record
         return cls(same, run, records, tuple(others), tuple(damaged))
 
     def declares(self, cells: Sequence[PlannedCell]) -> bool:
@@ -90,7 +91,7 @@ class History:
 
     def take_over(self, cells: Sequence[PlannedCell], folder: RunFolder) -> None:
         """Copy what other runs have of these cells and a run has not: those that ended as they should, with
-        their traces, and the checkpoints of those that were in hand.
+        their traces and outputs, and the checkpoints of those that were in hand.
 
         Args:
             folder: of the run: a new one, or `same`.
@@ -130,7 +131,7 @@ class History:
             except XbenchError:
                 continue
             for record in records.values():
-                if folder.has_damaged_trace(record):
+                if folder.damaged_files(record):
                     continue
                 if not record.is_failure and record.status != "skipped":
                     done.setdefault(record.cell_id, (folder, record))

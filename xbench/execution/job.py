@@ -87,6 +87,11 @@ class Job:
         return Limits(self.machine.device, threads, self.memory_limit_bytes, malloc)
 
     @property
+    def measured_data(self) -> DecodedDataset:
+        """The data for a process whose memory counts: without the names of examples."""
+        return replace(self.data, names=())
+
+    @property
     def code(self) -> tuple[str, str, str]:
         """What stands for the code that its process is to run."""
         return code_of(self.settings, self.import_dirs)

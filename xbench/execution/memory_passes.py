@@ -65,7 +65,9 @@ class MemoryPasses:
 
     def _take(self, job: Job, log: Path) -> Ending:
         micro_batch = job.sized.training.micro_batch
-        workload = TrainingWorkload(job.sized, job.data, Axis.MICRO_BATCH, job.import_dirs, job.features)
+        workload = TrainingWorkload(
+            job.sized, job.measured_data, Axis.MICRO_BATCH, job.import_dirs, job.features
+        )
         return run_in_child(
             _measure,
             job.code,

@@ -12,6 +12,7 @@ from xbench.execution.heard import Heard
 from xbench.execution.job import Job
 from xbench.isolation.run import Ending
 from xbench.memory.exhaustion import failed_allocation_bytes
+from xbench.records.outputs import Outputs
 from xbench.records.schema import (
     CellRecord,
     Component,
@@ -27,7 +28,7 @@ from xbench.records.schema import (
 from xbench.records.traces import TraceRow
 from xbench.text import counted, some_of
 from xbench.training.events import CellResult, Scores
-from xbench.training.metrics import classification_metrics
+from xbench.training.metrics import classification_metrics, cross_entropies
 from xbench.training.seeding import holds
 from xbench.training.settings import Choice
 from xbench.training.splits import missing_classes, split_examples
@@ -171,7 +172,28 @@ def _metrics(job: Job, scores: Scores | None) -> Metrics:
         return Metrics()
     positive = job.data.classes.index(job.data.positive)
     return classification_metrics(
-        scores.probabilities, scores.labels, positive, scores.train_accuracy, scores.test_loss
+        scores.logits, scores.labels, positive, scores.train_accuracy, scores.test_loss
+    )
+
+
+def make_outputs(job: Job, scores: Scores) -> Outputs:
+    """Join the scores of a cell with what is known of the test examples.
+
+    Raises:
+        RuntimeError: the scores are of other examples.
+    """
+    data = job.data
+    test = data.is_test.nonzero()[0]
+    labels = data.labels[test]
+    if scores.logits.shape != (len(test), len(data.classes)) or scores.labels.tolist() != labels.tolist():
+        raise RuntimeError(f"the scores of {job.planned.cell_id} are not of the {len(test)} test examples")
+    return Outputs(
+        classes=data.classes,
+        names=[data.names[index] for index in test],
+        labels=labels,
+        groups=[data.groups[index] for index in test],
+        losses=cross_entropies(scores.logits, labels),
+        logits=scores.logits,
     )
 
 

@@ -91,7 +91,8 @@ class Metrics(Record):
 
     Attributes:
         train_accuracy: on the distinct training examples, not on repeated ones.
-        auc: area under the ROC curve, from scores.
+        auc: area under the ROC curve, by the log odds of the positive class (two classes), else the macro
+            mean of each class against the rest.
         balanced_accuracy: mean of the classes' recalls, from hard predictions.
         recall, precision: of the positive class (two classes), else macro means.
         test_loss: the training objective (class weights included) on the test split.
@@ -260,6 +261,7 @@ class CellRecord(Record):
         resumed_at: steps at which it went on from a checkpoint, after an interrupt or a death.
         memory_pass: what its configuration needs; None if that was not measured.
         trace_crc32: checksum of its trace's file; None if it has none.
+        outputs_crc32: checksum of the file of its outputs on the test split; None if it has none.
         waits_for: what may yet come, so that a cell that was skipped could run; "" if nothing.
     """
 
@@ -294,6 +296,7 @@ class CellRecord(Record):
     resumed_at: list[int] = Field(default_factory=list)
     waits_for: str = ""
     trace_crc32: Whole | None = None
+    outputs_crc32: Whole | None = None
     started_at: str
     ended_at: str
 

@@ -6,6 +6,7 @@ results/<suite>/<run-id>/
   run.json       versions, hardware, experiments, declared cells (RunRecord)
   cells.jsonl    a line for each cell that ended (CellRecord); the last line of a cell wins
   traces/        <cell_id>.parquet, a row a step (<cell_id>.2.parquet of a second attempt)
+  outputs/       <cell_id>.parquet, a row per test example, of cells that are done (likewise numbered)
   checkpoints/   <cell_id>/, of cells that have not ended
   logs/          <cell_id>.stderr, what the cell's process wrote, if anything
 ```
@@ -29,6 +30,7 @@ from pydantic import ValidationError
 from xbench.errors import XbenchError
 from xbench.files import append_line, make_folder, put_whole, read_regular, write_whole
 from xbench.records.lock import unwritable
+from xbench.records.outputs import Outputs, write_outputs
 from xbench.records.schema import CellRecord, RunRecord
 from xbench.records.traces import TraceRow, write_trace
 
@@ -52,7 +54,7 @@ class RunFolder:
             make_folder(parent)
             aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=parent))
             aside.chmod(0o755)
-            for name in ("traces", "logs"):
+            for name in ("traces", "outputs", "logs"):
                 (aside / name).mkdir()
             write_whole(aside / "suite.toml", suite_text.encode())
             cls(aside).write_run(run)
@@ -81,10 +83,12 @@ class RunFolder:
         cell_id = record.cell_id
         pairs = [
             (other.trace_path(cell_id, record.attempt), self.trace_path(cell_id, attempt)),
+            (other.outputs_path(cell_id, record.attempt), self.outputs_path(cell_id, attempt)),
             (other.log_path(cell_id), self.log_path(cell_id)),
         ]
         for theirs, ours in pairs:
             if theirs.is_file():
+                make_folder(ours.parent)  # an older xbench may have made this run
                 write_whole(ours, theirs.read_bytes())
         origin = record.reused_from or other.run_id
         adopted = record.model_copy(update={"attempt": attempt, "reused_from": origin})
@@ -101,19 +105,34 @@ class RunFolder:
         write_trace(path, rows)
         return zlib.crc32(path.read_bytes())
 
+    def write_outputs(self, cell_id: str, outputs: Outputs, attempt: int = 1) -> int:
+        """Write a cell's outputs on the test split.
+
+        Returns:
+            The checksum of the file.
+        """
+        path = self.outputs_path(cell_id, attempt)
+        write_outputs(path, outputs)
+        return zlib.crc32(path.read_bytes())
+
     def trace_path(self, cell_id: str, attempt: int = 1) -> Path:
         """Where the trace of an attempt lies; of later attempts beside the first."""
-        return self.path / "traces" / f"{cell_id}{f'.{attempt}' if attempt > 1 else ''}.parquet"
+        return self.path / "traces" / _table_name(cell_id, attempt)
 
-    def has_damaged_trace(self, record: CellRecord) -> bool:
-        """Whether the trace of a record is damaged. One that is gone was removed by somebody."""
-        try:
-            content = read_regular(self.trace_path(record.cell_id, record.attempt))
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True
-        return record.trace_crc32 is not None and zlib.crc32(content) != record.trace_crc32
+    def outputs_path(self, cell_id: str, attempt: int = 1) -> Path:
+        """Where the outputs of an attempt are."""
+        return self.path / "outputs" / _table_name(cell_id, attempt)
+
+    def damaged_files(self, record: CellRecord) -> list[Path]:
+        """Those of a record's trace and outputs whose content is not what was written.
+
+        A file that is missing is not damaged: somebody removed it.
+        """
+        checksums = {
+            self.trace_path(record.cell_id, record.attempt): record.trace_crc32,
+            self.outputs_path(record.cell_id, record.attempt): record.outputs_crc32,
+        }
+        return [path for path, crc32 in checksums.items() if _is_damaged(path, crc32)]
 
     def log_path(self, cell_id: str) -> Path:
         return self.path / "logs" / f"{cell_id}.stderr"
@@ -243,6 +262,21 @@ def find_run(results: Path, wanted: str | None) -> RunFolder:
         what = f"run '{wanted}'" if wanted else "run"
         raise XbenchError(f"no {what} in {results}", hint="`xbench run suites/report.toml` makes one")
     return RunFolder(found[-1])
+
+
+def _table_name(cell_id: str, attempt: int) -> str:
+    return f"{cell_id}{f'.{attempt}' if attempt > 1 else ''}.parquet"
+
+
+def _is_damaged(path: Path, crc32: int | None) -> bool:
+    """Whether a file is there and cannot be read, or does not have the checksum (None for any)."""
+    try:
+        content = read_regular(path)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return crc32 is not None and zlib.crc32(content) != crc32
 
 
 def _age(run: Path) -> tuple[str, int, str]:

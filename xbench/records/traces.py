@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from xbench.files import put_whole, read_regular, sync_file
+from xbench.records.tables import read_table, write_table
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,12 @@ class TraceRow:
 def write_trace(path: Path, rows: Sequence[TraceRow]) -> None:
     """Write a whole trace: no half of one is ever seen."""
     import pyarrow
-    import pyarrow.parquet
 
     schema = pyarrow.schema(
         [(f.name, pyarrow.float64() if f.type == "float" else pyarrow.int64()) for f in fields(TraceRow)]
     )
     columns = {f.name: [getattr(row, f.name) for row in rows] for f in fields(TraceRow)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".partial")
-    table = pyarrow.table(columns, schema=schema)
-    pyarrow.parquet.write_table(table, aside, write_page_checksum=True)
-    sync_file(aside)
-    put_whole(aside, path)
+    write_table(path, pyarrow.table(columns, schema=schema))
 
 
 def read_trace(path: Path) -> list[TraceRow]:
@@ -53,8 +47,4 @@ def read_trace(path: Path) -> list[TraceRow]:
     Raises:
         OSError, ValueError: it is missing or damaged; pyarrow's errors are of these kinds.
     """
-    import pyarrow.parquet
-
-    content = pyarrow.BufferReader(read_regular(path))
-    table = pyarrow.parquet.read_table(content, page_checksum_verification=True)
-    return [TraceRow(**row) for row in table.to_pylist()]
+    return [TraceRow(**row) for row in read_table(path).to_pylist()]

@@ -228,6 +228,7 @@ def warm_up(trainer: Trainer) -> None:
     trainer.objective.summed(model(images), labels).backward()
     model.zero_grad()
     set_training(model)
+    trainer.weights_are_finite()  # as after the last step
     calibrate_host_limit_again()
     release_free_memory()
 
@@ -280,4 +281,4 @@ def _score(trainer: Trainer) -> Scores:
     train = trainer.evaluate(np.unique(trainer.split.train))
     if not math.isfinite(train.loss):
         raise Diverged(f"the training loss of the selected weights is {train.loss}")
-    return Scores(test.probabilities, test.labels, test.loss, train.accuracy)
+    return Scores(test.logits, test.labels, test.loss, train.accuracy)

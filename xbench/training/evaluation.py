@@ -1,4 +1,4 @@
-"""Loss and scores of a model on held-out examples."""
+"""Loss and outputs of a model on held-out examples."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from xbench.training.objective import Objective
 class Evaluation:
     """Attributes:
     loss: the training objective on these examples.
-    probabilities: (n, classes) softmax outputs, as precise as training.
+    logits: (n, classes) float64, the model's outputs without any rounding.
     labels: (n,) int64.
     """
 
     loss: float
-    probabilities: np.ndarray
+    logits: np.ndarray
     labels: np.ndarray
 
     @property
     def accuracy(self) -> float:
-        """Share of the examples whose highest score is their class's; NaN if a score is."""
-        if np.isnan(self.probabilities).any():
+        """Share of the examples whose highest logit is that of their class; NaN if a logit is."""
+        if np.isnan(self.logits).any():
             return float("nan")
-        return float((self.probabilities.argmax(axis=1) == self.labels).mean())
+        return float((self.logits.argmax(axis=1) == self.labels).mean())
 
 
 @torch.no_grad()
@@ -41,19 +41,19 @@ def evaluate(
     model.eval()
     summed = torch.zeros((), dtype=torch.float64)
     # In place from the start: small blocks that stay between large ones that go would break up the heap.
-    probabilities = torch.empty(len(indices), objective.classes, dtype=objective.dtype)
+    logits = torch.empty(len(indices), objective.classes, dtype=torch.float64)
     labels = torch.empty(len(indices), dtype=torch.int64)
     start = 0
     for images, part_labels in loader.parts(indices, chunk):
-        logits = model(images)
-        summed += objective.summed(logits, part_labels).double().cpu()
+        part = model(images)
+        summed += objective.summed(part, part_labels).double().cpu()
         end = start + len(part_labels)
-        probabilities[start:end] = logits.softmax(dim=1)
+        logits[start:end] = part
         labels[start:end] = part_labels
         start = end
     set_training(model)
     return Evaluation(
         loss=float(summed) / objective.total_weight(indices),
-        probabilities=probabilities.numpy(),
+        logits=logits.numpy(),
         labels=labels.numpy(),
     )

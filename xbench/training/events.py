@@ -84,9 +84,15 @@ class CheckpointWritten:
 
 @dataclass(frozen=True)
 class Scores:
-    """Of the selected weights. `probabilities` (n, classes) and `labels` (n,) are of the test split."""
+    """What the selected weights give.
 
-    probabilities: np.ndarray
+    Attributes:
+        logits, labels: (n, classes) float64 and (n,) int64, of the test split in the order of the dataset.
+        test_loss: the training objective (class weights included) on the test split.
+        train_accuracy: on the distinct training examples.
+    """
+
+    logits: np.ndarray
     labels: np.ndarray
     test_loss: float
     train_accuracy: float

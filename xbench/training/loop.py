@@ -90,7 +90,7 @@ class Trainer:
             The selected epoch, from 1.
 
         Raises:
-            Diverged: a loss is not finite.
+            Diverged: a loss of a step is not finite, or after the last step the weights or a loss are not.
             Stopped: it was asked to stop.
         """
         progress = self.progress
@@ -101,6 +101,8 @@ class Trainer:
             if criterion < progress.least:  # the earliest epoch wins ties
                 progress.least, progress.selected = criterion, progress.epoch
                 self.kept.save()
+            if progress.epoch == self.settings.epochs:
+                self._check_end(record)
             progress.epoch, progress.in_epoch, progress.losses = progress.epoch + 1, 0, []
         if progress.selected == 0:
             return self.settings.epochs  # no criterion: the last weights stand
@@ -115,6 +117,26 @@ class Trainer:
         if self._mode != mode and callable(switch):
             switch()
         self._mode = mode
+
+    def _check_end(self, last: EpochRecord) -> None:
+        """Check what the last step left: no later step would notice, and an earlier epoch may be selected.
+
+        Raises:
+            Diverged: the trained weights or a held-out loss of the last epoch are not finite.
+        """
+        if not self.weights_are_finite():
+            raise Diverged(f"the weights are not finite after step {self.progress.steps}, the last one")
+        for name, loss in (("validation", last.validation_loss), ("test", last.test_loss)):
+            if loss is not None and not math.isfinite(loss):
+                raise Diverged(f"the {name} loss is {loss} after epoch {last.epoch}, the last one")
+
+    def weights_are_finite(self) -> bool:
+        """Tell whether all trained weights are finite, without a copy of any.
+
+        The largest magnitude of a tensor is NaN or infinite if one of its values is.
+        """
+        weights = (p.detach() for p in self.model.parameters() if p.requires_grad and p.numel())
+        return all(math.isfinite(torch.linalg.vector_norm(weight, math.inf)) for weight in weights)
 
     def evaluate(self, indices: np.ndarray) -> Evaluation:
         """Evaluate the model as it stands; the time counts as evaluation.

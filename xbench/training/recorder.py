@@ -21,7 +21,7 @@ _INTERVAL_S = 1.0
 
 
 class Diverged(Exception):
-    """A loss is not finite; the message says which."""
+    """A loss or a weight is not finite; the message says which, and where."""
 
 
 class TraceRecorder:
