@@ -35,9 +35,9 @@ optimizer = [
 
 [[experiment]]
 name = "broken"
-model = "tiny_parts:build_broken_model"
+model = "tiny_parts:build_model"
 dataset = { name = "tiny_parts:build_dataset", train = 24 }
-optimizer = { label = "hopeless", name = "sgd" }
+optimizer = { label = "hopeless", name = "tiny_parts:Particular" }
 """
 COLUMNS = ["raising", "killing", "dying", "diverging", "greedy", "chatty", "plain"]
 

@@ -18,7 +18,7 @@ from xbench.errors import XbenchError
 FAMILIES = """
 from xbench import Family, ModelSpec, OptimizerSpec, XbenchError
 
-def build(first, width=8):
+def build(num_classes, width=8):
     return width
 
 def model(name):

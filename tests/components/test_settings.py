@@ -10,6 +10,7 @@ import pytest
 from xbench.components.registry import load
 from xbench.components.settings import Settings, settings_of
 from xbench.components.specs import DatasetSpec, ModelSpec, OptimizerSpec
+from xbench.errors import XbenchError
 
 DECLARED = Settings({"lr": 1e-3, "size": 4, "act": "relu", "bias": True, "none": None, "pair": (1, 2)})
 
@@ -30,7 +31,7 @@ def open_factory(params, lr=1e-3, **anything):
     pass
 
 
-def test_names_and_defaults_are_those_of_the_signature_but_for_the_first():
+def test_names_and_defaults_are_those_of_the_signature_but_for_the_number_of_classes():
     settings = settings_of(ModelSpec(factory=lambda num_classes, width=8, act="relu", bias=True: None))
     assert settings.defaults == {"width": 8, "act": "relu", "bias": True}
     assert list(settings.defaults) == ["width", "act", "bias"]
@@ -45,7 +46,30 @@ def test_a_datasets_factory_has_no_parameter_of_ours():
 
     settings = settings_of(DatasetSpec(factory=build))
     assert (settings.required, settings.defaults) == (("root",), {"size": 3})
-    assert settings_of(ModelSpec(factory=build)).required == ()
+    assert settings_of(OptimizerSpec(factory=build)).required == ()
+
+
+def test_a_models_first_parameter_is_a_setting_like_any_other():
+    settings = settings_of(ModelSpec(factory=lambda width=64, n_classes=2, depth=3: None))
+    assert settings.defaults == {"width": 64, "depth": 3}
+    assert settings_of(ModelSpec(factory=lambda width, num_classes: None)).required == ("width",)
+
+
+@pytest.mark.parametrize("factory", [lambda num_classes, width=8: None, lambda width=8, **others: None])
+def test_the_number_of_classes_is_not_a_setting(factory):
+    settings = settings_of(ModelSpec(factory=factory))
+    complaint = "'num_classes' is not a setting: xbench passes the dataset's number of classes there"
+    assert settings.unknown("num_classes") == complaint
+    assert settings.unknown("width") is None
+    assert settings_of(OptimizerSpec(factory=open_factory)).unknown("num_classes") is None
+
+
+def test_a_model_that_cannot_be_told_the_number_of_classes_has_no_settings():
+    def build(width=8):
+        pass
+
+    with pytest.raises(XbenchError, match=r"build\(width=8\) has no parameter for the number of classes"):
+        settings_of(ModelSpec(factory=build))
 
 
 def test_what_has_no_default_is_required_and_what_cannot_be_named_is_no_setting():

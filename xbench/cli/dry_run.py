@@ -20,7 +20,7 @@ from xbench.units import format_bytes, format_seconds
 
 def print_cells(plan: PlannedRun, jobs: list[Job], form: Format) -> None:
     """Print what would run, in order, and how long it would take; warnings go to stderr."""
-    for warning in dict.fromkeys(data.warning for data in plan.data if data.warning):
+    for warning in dict.fromkeys([*plan.untried, *(data.warning for data in plan.data if data.warning)]):
         print_line(stderr_console(), f"warning: {warning}", "bold yellow")
     for missing in dict.fromkeys(job.model.missing for job in jobs if job.model.missing and not job.unfit):
         print_line(stderr_console(), f"to be downloaded: {missing}", "yellow")

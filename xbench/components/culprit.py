@@ -1,9 +1,10 @@
-"""Whose code an exception was raised in."""
+"""Tell whose code an exception was raised in, and where."""
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from xbench.components.registry import Kind, find, origin
 
@@ -25,6 +26,18 @@ def raised_in(error: BaseException, components: Sequence[tuple[Kind, str]]) -> s
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     modules = [str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame in reversed(frames)]
     return next((packages[module] for module in modules if module in packages), "")
+
+
+def in_one_line(error: BaseException) -> str:
+    """Describe an exception: its type, its message, and the file and line of the user's own code, if any of
+    that was at work: `ValueError: width is 0 (nets.py:12)`."""
+    # Not `str(error)`, which may raise in its turn.
+    told = " ".join("".join(traceback.format_exception_only(error)).split())
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package not in ("xbench", "torch", "torchvision"):
+            return f"{told} ({Path(frame.f_code.co_filename).name}:{line})"
+    return told
 
 
 def _packages(kind: Kind, name: str) -> list[str]:

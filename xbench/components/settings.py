@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from xbench.components.model_factory import class_count_parameter
 from xbench.components.registry import did_you_mean
-from xbench.components.specs import DatasetSpec, Spec
+from xbench.components.specs import ModelSpec, OptimizerSpec, Spec
 from xbench.text import shortened, shown
 
 
@@ -20,11 +21,13 @@ class Settings:
         defaults: each setting's default, in the order of the signature.
         required: settings without a default.
         is_open: the factory takes any further keyword (`**kwargs`).
+        class_count: the parameter of a model that xbench fills with the number of classes; "" for others.
     """
 
     defaults: Mapping[str, Any]
     required: tuple[str, ...] = ()
     is_open: bool = False
+    class_count: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -36,6 +39,8 @@ class Settings:
 
     def unknown(self, name: str, also_known: tuple[str, ...] = ()) -> str | None:
         """What is wrong with a setting's name, or None."""
+        if name == self.class_count and name:
+            return f"'{name}' is not a setting: xbench passes the dataset's number of classes there"
         if self.is_open or name in self.names:
             return None
         guess = did_you_mean(name, (*self.names, *also_known))
@@ -55,19 +60,29 @@ class Settings:
 
 
 def settings_of(spec: Spec) -> Settings:
-    """Read the settings off the signature of the spec's factory (its first parameter is xbench's to fill:
-    `params` of an optimizer, `num_classes` of a model; a dataset's factory has none).
+    """Read the settings off the signature of the spec's factory.
 
-    Importing a factory can import torch: call this in a child.
+    One parameter is not a setting, as xbench fills it: the first one of an optimizer, and of a model the one
+    that takes the number of classes (see `class_count_parameter`). Importing a factory can import torch: call
+    this in a child.
+
+    Raises:
+        XbenchError: the factory cannot be imported, or is a model's and cannot be told the number of classes.
     """
-    parameters = list(inspect.signature(spec.load_factory()).parameters.values())
-    if not isinstance(spec, DatasetSpec):
+    factory = spec.load_factory()
+    parameters = list(inspect.signature(factory).parameters.values())
+    class_count = ""
+    if isinstance(spec, ModelSpec):
+        class_count = class_count_parameter(factory).name
+        parameters = [p for p in parameters if p.name != class_count]
+    elif isinstance(spec, OptimizerSpec):
         parameters = parameters[1:]
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     return Settings(
         defaults={p.name: _plain(p.default) for p in named if p.default is not p.empty},
         required=tuple(p.name for p in named if p.default is p.empty),
         is_open=any(p.kind is p.VAR_KEYWORD for p in parameters),
+        class_count=class_count,
     )
 
 

@@ -3,8 +3,9 @@
 A factory is a callable, or a string `"module:attribute"` that is imported when the component is used. The
 module that holds the *spec* is imported by every listing, so it must not import torch at its top.
 
-A factory's parameters are the component's settings (but the first of an optimizer's or a model's, which
-xbench fills): their names, defaults and types are read from its signature, and a suite may set any of them.
+A factory's parameters are the component's settings: their names, defaults and types are read from its
+signature, and a suite may set any of them. xbench fills one itself: the first parameter of an optimizer's
+factory, and the parameter of a model's that takes the number of classes.
 """
 
 from __future__ import annotations
@@ -133,7 +134,15 @@ class OptimizerSpec(Spec):
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Spec):
     """A classifier: `factory(num_classes, **settings) -> torch.nn.Module`, from (N, C, H, W) float images in
-    the normalised range to (N, num_classes) logits.
+    the normalised range to (N, num_classes) logits: before any softmax, and in one tensor.
+
+    The number of classes is passed by keyword. Its parameter may stand anywhere, and is called `num_classes`,
+    `n_classes`, `classes`, `num_labels`, `num_outputs` or `out_features` (`model_factory.CLASS_COUNT_NAMES`
+    lists all spellings); a factory without one is given `num_classes` if it takes `**kwargs`, and is refused
+    otherwise. Parameters that are sized by the first image (`LazyLinear`) are initialised with the others.
+
+    When a suite is checked, each model is built and run on random images of the dataset's shape, in
+    evaluation and in training mode: one that fails or returns something else is a mistake of the suite.
 
     A parameter that is not to be trained has `requires_grad` off. If all that are trained lie in one
     submodule that comes last, what is in front of it is computed once per image (see `training.frozen`).

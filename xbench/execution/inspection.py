@@ -13,6 +13,8 @@ from typing import Any
 
 from xbench.components import registry
 from xbench.components.code import code_stamp
+from xbench.components.culprit import in_one_line
+from xbench.components.model_factory import build_network
 from xbench.components.registry import Kind
 from xbench.components.settings import Settings, settings_of
 from xbench.components.specs import Dataset, DatasetSpec, ModelSpec, OptimizerSpec
@@ -72,6 +74,36 @@ class ModelFacts:
 
 
 @dataclass(frozen=True)
+class ModelTrial:
+    """A model to be tried on images before a run.
+
+    Attributes:
+        image_shape: (channels, height, width).
+        dtype: `"float32"` or `"float64"`, of the images and weights.
+        memory_format: of the images, `"channels_last"` or `"contiguous"`.
+    """
+
+    model: Choice
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    dtype: str
+    memory_format: str
+
+
+@dataclass(frozen=True)
+class TriedModel:
+    """A model that was built, and in whose output nothing was found to be wrong.
+
+    Attributes:
+        is_frozen: whether a part of it is not trained.
+        warning: what to tell the user all the same; "" for nothing.
+    """
+
+    is_frozen: bool
+    warning: str = ""
+
+
+@dataclass(frozen=True)
 class Machine:
     """Where a run takes place.
 
@@ -97,7 +129,7 @@ def describe_components(
     known: dict[tuple[Kind, str], Settings | XbenchError] = {}
     for kind, name in references:
         try:
-            known[kind, name] = settings_of(registry.load(kind, name, import_dirs))
+            known[kind, name] = _settings(kind, name, import_dirs)
         except XbenchError as error:
             known[kind, name] = error
         except MemoryError:
@@ -105,6 +137,14 @@ def describe_components(
         except Exception as error:  # a factory that is named by a string is imported only here
             known[kind, name] = XbenchError(f"{kind} '{name}' is broken: {type(error).__name__}: {error}")
     return known
+
+
+def _settings(kind: Kind, name: str, import_dirs: Sequence[str]) -> Settings:
+    spec = registry.load(kind, name, import_dirs)
+    try:
+        return settings_of(spec)
+    except XbenchError as error:
+        raise XbenchError(_about(kind, name, error.message), error.hint) from error
 
 
 def describe_models(send: Send, choices: Sequence[Choice], import_dirs: Sequence[str]) -> None:
@@ -121,25 +161,62 @@ def describe_models(send: Send, choices: Sequence[Choice], import_dirs: Sequence
             send(XbenchError(f"model '{choice.name}' is broken: {type(error).__name__}: {error}"))
 
 
-def try_models(send: Send, models: Sequence[tuple[Choice, int]], import_dirs: Sequence[str]) -> None:
-    """Build each model, for a number of classes: that is when it checks its settings and reads its files.
-    Send what it objects to, or whether a part of it is frozen; other failures are those of its cells.
+def try_models(send: Send, trials: Sequence[ModelTrial], device: str, import_dirs: Sequence[str]) -> None:
+    """Build each model and run it on a few random images: then it checks its settings, reads its files and
+    shows what it returns. Send a `TriedModel`, or the `XbenchError` that is wrong with it.
+
+    Args:
+        device: where the suite trains. Models are tried on the CPU, and there only if they fail on that.
 
     Raises:
-        MemoryError, RuntimeError: there is too little memory for one of them.
+        MemoryError, RuntimeError: there is too little memory to build one of them.
     """
-    for choice, classes in models:
-        model = None  # two need not fit at once
-        spec: ModelSpec = registry.load("model", choice.name, import_dirs)
+    from xbench.training.seeding import seed_everything
+
+    for trial in trials:
+        network = None  # two need not fit at once
+        name = trial.model.name
+        spec: ModelSpec = registry.load("model", name, import_dirs)
+        seed_everything(0)  # each check of a suite finds the same
         try:
-            model = spec.load_factory()(classes, **choice.params)
-            send(not all(p.requires_grad for p in model.parameters()))
+            network = build_network(spec, trial.num_classes, trial.image_shape, trial.model.params)
         except XbenchError as error:
-            send(error)
-        except Exception as error:
+            send(XbenchError(_about("model", name, error.message), error.hint))
+        except Exception as error:  # a plugin may raise anything
             if exhaustion(evidence_of(error)):
                 raise
-            send(True)
+            send(XbenchError(f"model '{name}' cannot be built: {in_one_line(error)}"))
+        else:
+            send(_tried(trial, spec, network, device))
+
+
+def _tried(trial: ModelTrial, spec: ModelSpec, network: Any, device: str) -> TriedModel | XbenchError:
+    import torch
+
+    from xbench.training.logits import check_logits, random_images
+
+    dtype, name = getattr(torch, trial.dtype), trial.model.name
+    is_frozen = not all(p.requires_grad for p in network.parameters())
+    found: XbenchError | None = None
+    for place in dict.fromkeys(("cpu", device)):  # some operations are only there on CUDA
+        try:
+            images = random_images(spec, 3, trial.image_shape, dtype, trial.memory_format).to(place)
+            return TriedModel(
+                is_frozen, check_logits(network.to(place, dtype), name, images, trial.num_classes)
+            )
+        except XbenchError as error:
+            found = XbenchError(_about("model", name, error.message), error.hint)
+        except Exception as error:
+            if not exhaustion(evidence_of(error)):
+                raise
+            # Its cells have other limits, and may be meant to end so.
+            return TriedModel(is_frozen, f"model '{name}' was not tried on an image: memory ran out")
+    return found
+
+
+def _about(kind: Kind, name: str, message: str) -> str:
+    """The message, with the component's name in front unless it is in it already."""
+    return message if name in message else f"{kind} '{name}': {message}"
 
 
 def fetch_weights(send: Send, choice: Choice, import_dirs: Sequence[str]) -> ModelFacts:

@@ -11,6 +11,7 @@ from xbench.execution.inspection import (
     DatasetFacts,
     Machine,
     ModelFacts,
+    ModelTrial,
     describe_components,
     describe_dataset,
     describe_machine,
@@ -31,6 +32,9 @@ _GRAIN_BYTES = 256 << 20
 
 # A trial step takes milliseconds, the import of a plugin before it seconds.
 _TRIAL_S = 20.0
+
+# The largest models are read from a slow disk and run on a slow processor in less.
+_MODEL_TRIAL_S = 180.0
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class PlannedRun:
         memory_bound: what limits the memory of each cell's process: the suite's `memory_limit`, or the
             machine where that has less.
         default_histories: `history_size` of the optimizers that have one, by name.
-        untried: a sentence on each optimizer and model that could not be tried.
+        untried: a warning for each optimizer and model that could not be tried, or whose trial looked odd.
     """
 
     suite: Suite
@@ -124,7 +128,7 @@ def plan_run(suite: Suite, import_dirs: Sequence[str] = ()) -> PlannedRun:
     resolved = _resolve_datasets(expansion, import_dirs, problems)
     models = _describe_models(expansion, import_dirs, problems)
     _check_fit(expansion.cells, resolved, models, problems)
-    untried += _check_models(expansion.cells, resolved, models, import_dirs, problems)
+    untried += _check_models(expansion, resolved, models, machine.device, import_dirs, problems)
     problems.raise_if_any()
     return PlannedRun(
         suite=suite,
@@ -235,40 +239,60 @@ def _check_fit(
 
 
 def _check_models(
-    cells: list[Cell],
+    expansion: Expansion,
     resolved: dict[str, ResolvedData],
     models: dict[str, ModelFacts],
+    device: str,
     import_dirs: Sequence[str],
     problems: Problems,
 ) -> tuple[str, ...]:
-    """Build each model once; as one that needs no files where its own are yet to be fetched.
+    """Build each model once for each kind of images that it is given, and run it on a few of them.
+
+    That it dies or hangs is for its cells to show. What is found of it is put into its facts.
 
     Returns:
-        A sentence on each that dies or hangs, for other reasons than memory.
+        Warnings.
     """
-    untried = []
-    tried: dict[str, tuple[Choice, int]] = {}
-    for cell in cells:
-        facts, data = models.get(repr(cell.model)), resolved.get(_key(cell.dataset))
-        if facts is None or data is None or (facts.missing and facts.untrained is None):
+    paths = {(*path[:2], repr(model)): path for model, path in expansion.models}
+    trials = [_trial(cell, resolved, models) for cell in expansion.cells]
+    distinct = {repr(trial): trial for trial in trials if trial is not None}
+    patience = Patience(silence_s=_MODEL_TRIAL_S)
+    outcomes = ask_each(try_models, list(distinct.values()), device, import_dirs, patience=patience)
+    found = dict(zip(distinct, outcomes, strict=True))
+    warnings: dict[str, None] = {}
+    for cell, trial in zip(expansion.cells, trials, strict=True):
+        if trial is None:
             continue
-        choice = Choice(cell.model.name, facts.untrained) if facts.missing else cell.model
-        tried[repr((*cell.path[:2], cell.model))] = choice, len(data.facts.classes)
-    found = dict(zip(tried, ask_each(try_models, list(tried.values()), import_dirs), strict=True))
-    for cell in cells:
-        outcome = found.pop(repr((*cell.path[:2], cell.model)), None)
-        if isinstance(outcome, NoAnswer):
-            message = f"model '{cell.model.name}' cannot be built: {outcome.message}"
-            if not outcome.out_of_memory:
-                untried.append(message)
+        outcome, path = found[repr(trial)], paths[(*cell.path[:2], repr(cell.model))]
+        if isinstance(outcome, NoAnswer) and outcome.out_of_memory:
             # What is meant to run out of memory may do so as soon as its model is built.
-            elif cell.expect != "oom":
-                problems.add((*cell.path[:2], "model"), message, outcome.hint)
+            if cell.expect != "oom":
+                message = f"model '{cell.model.name}' cannot be built: {outcome.message}"
+                problems.add(path, message, outcome.hint)
+        elif isinstance(outcome, NoAnswer):
+            warnings[f"model '{cell.model.name}' could not be tried: {outcome.message}"] = None
         elif isinstance(outcome, XbenchError):
-            problems.add((*cell.path[:2], "model"), outcome.message, outcome.hint)
-        elif outcome is not None:
-            models[repr(cell.model)] = replace(models[repr(cell.model)], is_frozen=outcome)
-    return tuple(untried)
+            problems.add(path, outcome.message, outcome.hint)
+        else:
+            models[repr(cell.model)] = replace(models[repr(cell.model)], is_frozen=outcome.is_frozen)
+            if outcome.warning:
+                warnings[outcome.warning] = None
+    return tuple(warnings)
+
+
+def _trial(cell: Cell, resolved: dict[str, ResolvedData], models: dict[str, ModelFacts]) -> ModelTrial | None:
+    """What a cell asks of its model; of one that needs no files where its own are yet to be fetched. None if
+    the model cannot be tried yet, or its data has another mistake."""
+    facts, data = models.get(repr(cell.model)), resolved.get(_key(cell.dataset))
+    if facts is None or data is None or (facts.missing and facts.untrained is None):
+        return None
+    return ModelTrial(
+        model=Choice(cell.model.name, facts.untrained) if facts.missing else cell.model,
+        num_classes=len(data.facts.classes),
+        image_shape=facts.input_shape or data.facts.shape,
+        dtype=cell.training.dtype,
+        memory_format=cell.training.memory_format,
+    )
 
 
 def _key(dataset: DatasetChoice) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from xbench.components.model_factory import build_network
 from xbench.components.specs import ModelSpec
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
@@ -33,7 +34,7 @@ def build_model(spec: ModelSpec, settings: CellSettings, data: DecodedDataset) -
         make_deterministic()
     with guarded_globals():
         seed_everything(settings.seed)
-        model = spec.load_factory()(len(data.classes), **settings.model.params)
+        model = build_network(spec, len(data.classes), data.shape, settings.model.params)
     model = model.to(settings.device, getattr(torch, settings.training.dtype))
     trained_part(model)
     set_training(model)

@@ -1,0 +1,156 @@
+"""The number of classes reaches the parameter that is meant for it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from xbench.components.model_factory import (
+    CLASS_COUNT_NAMES,
+    build_network,
+    class_count_parameter,
+    signature_of,
+)
+from xbench.components.registry import load
+from xbench.components.specs import ModelSpec
+from xbench.errors import XbenchError
+
+SHAPE = (3, 8, 8)
+
+
+class Wide(nn.Module):
+    def __init__(self, width=64, num_classes=2):
+        super().__init__()
+        self.width, self.num_classes = width, num_classes
+
+
+class Forwarding(Wide):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+
+
+def positional(num_classes, /, width=4):
+    return Wide(width, num_classes)
+
+
+def open_to_all(*, width=5, **others):
+    return Wide(width, **others)
+
+
+def both(out_features=7, n_classes=2):
+    return Wide(out_features, n_classes)
+
+
+def needs_width(width, num_classes):
+    return Wide(width, num_classes)
+
+
+def build(factory, **settings):
+    network = build_network(ModelSpec(factory=factory), 3, SHAPE, settings)
+    return network.width, network.num_classes
+
+
+@pytest.mark.parametrize(
+    ("factory", "settings", "width"),
+    [
+        (Wide, {}, 64),
+        (Wide, {"width": 16}, 16),
+        (Forwarding, {"width": 16}, 16),
+        (positional, {"width": 16}, 16),
+        (open_to_all, {}, 5),
+        (both, {}, 7),
+        (partial(Wide, 9), {}, 9),
+        (partial(Wide, num_classes=5), {}, 64),
+        (partial(needs_width, width=6), {}, 6),
+    ],
+)
+def test_the_number_of_classes_and_settings_arrive(factory, settings, width):
+    assert build(factory, **settings) == (width, 3)
+
+
+@pytest.mark.parametrize("name", [*CLASS_COUNT_NAMES, "numClasses", "nClasses", "NUM_CLASSES"])
+def test_every_known_name_is_found_behind_other_parameters(name):
+    found = {}
+    exec(f"def factory(width=8, {name}=2): pass", found)
+    assert class_count_parameter(found["factory"]).name == name
+
+
+def test_built_in_families_are_told_by_name():
+    assert class_count_parameter(load("model", "vgg16").load_factory()).name == "num_classes"
+    assert class_count_parameter(load("model", "report-cnn").load_factory()).name == "num_classes"
+
+
+def nothing_at_all():
+    pass
+
+
+def channels_first(in_channels, depth=2):
+    pass
+
+
+def names_of_classes(classes=("a", "b")):
+    pass
+
+
+def has_a_switch(classes=True):
+    pass
+
+
+def late_positional(width, num_classes, /):
+    pass
+
+
+def any_number(*num_classes):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("factory", "signature"),
+    [
+        (nothing_at_all, "nothing_at_all()"),
+        (channels_first, "channels_first(in_channels, depth=2)"),
+        (names_of_classes, "names_of_classes(classes=('a', 'b'))"),
+        (has_a_switch, "has_a_switch(classes=True)"),
+        (late_positional, "late_positional(width, num_classes, /)"),
+        (any_number, "any_number(*num_classes)"),
+    ],
+)
+def test_another_parameter_is_not_given_it(factory, signature):
+    with pytest.raises(XbenchError) as caught:
+        build(factory)
+    assert caught.value.message == f"the signature {signature} has no parameter for the number of classes"
+    assert f"def build(num_classes): return {factory.__name__}(...)" in caught.value.hint
+
+
+def test_signatures_are_short_and_without_annotations():
+    def annotated(width: int = 3, **others: object) -> nn.Module: ...
+
+    assert signature_of(annotated) == "annotated(width=3, **others)"
+    assert signature_of(partial(Wide, 4)) == "Wide(num_classes=2)"
+    assert len(signature_of(partial(annotated, width="w" * 1000))) < 300
+
+
+def test_what_is_no_factory_or_gives_no_module_is_refused():
+    with pytest.raises(XbenchError, match="a Sequential that was built already"):
+        build_network(ModelSpec(factory=nn.Sequential()), 2, SHAPE, {})
+    with pytest.raises(XbenchError, match=r"<lambda>\(num_classes\) returns a int, not a torch.nn.Module"):
+        build_network(ModelSpec(factory=lambda num_classes: 3), 2, SHAPE, {})
+
+
+def lazy(num_classes):
+    return nn.Sequential(nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(num_classes))
+
+
+def test_layers_sized_by_the_first_image_are_drawn_under_the_seed():
+    def built(seed):
+        torch.manual_seed(seed)
+        return build_network(ModelSpec(factory=lazy), 2, SHAPE, {})
+
+    assert built(1)[2].weight.shape == (2, 3 * 8 * 8)
+    assert torch.equal(built(1)[2].weight, built(1)[2].weight)
+    assert not torch.equal(built(1)[2].weight, built(2)[2].weight)
+    assert built(1).training
+    assert built(1)[0].num_batches_tracked == 0

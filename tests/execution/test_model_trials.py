@@ -1,0 +1,125 @@
+"""Models are built and run on images in a child, before a run."""
+
+from __future__ import annotations
+
+import sys
+from textwrap import dedent
+
+import pytest
+
+from xbench.errors import XbenchError
+from xbench.execution.inspection import ModelTrial, TriedModel, describe_components, try_models
+from xbench.training.settings import Choice
+
+NETS = """
+import torch
+from torch import nn
+from xbench import XbenchError
+
+
+def plain(num_classes, width=4):
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, width), nn.Linear(width, num_classes))
+
+
+def frozen(num_classes):
+    model = plain(num_classes)
+    model[1].requires_grad_(False)
+    return model
+
+
+def softmaxed(num_classes):
+    return nn.Sequential(plain(num_classes), nn.Softmax(1))
+
+
+def thousand(num_classes):
+    return plain(1000)
+
+
+def raising(num_classes):
+    raise ValueError("no such width")
+
+
+def refusing(num_classes):
+    raise XbenchError("weights are of another network", "take others")
+
+
+def nothing(num_classes):
+    pass
+
+
+def fixed(width=3):
+    return plain(2, width)
+
+
+class Greedy(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.last = nn.Linear(1, num_classes)
+
+    def forward(self, images):
+        return torch.empty(1 << 58, dtype=torch.uint8)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "trial_nets.py").write_text(dedent(NETS))
+    monkeypatch.syspath_prepend(tmp_path)
+    yield str(tmp_path)
+    sys.modules.pop("trial_nets", None)
+
+
+@pytest.fixture
+def outcome(folder):
+    def try_one(name, dtype="float32", **settings):
+        sent = []
+        trial = ModelTrial(Choice(f"trial_nets:{name}", settings), 2, (3, 8, 8), dtype, "channels_last")
+        try_models(sent.append, [trial], "cpu", (folder,))
+        (answer,) = sent
+        return answer
+
+    return try_one
+
+
+def test_a_model_that_suits_the_data(outcome):
+    assert outcome("plain", width=3) == TriedModel(is_frozen=False)
+    assert outcome("plain", dtype="float64") == TriedModel(is_frozen=False)
+    assert outcome("frozen") == TriedModel(is_frozen=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("thousand", "gives (1, 1000) for one image, and (1, 2) is expected: one logit per class"),
+        ("raising", "cannot be built: ValueError: no such width (trial_nets.py:"),
+    ],
+)
+def test_a_mistake_names_the_model(outcome, name, message):
+    error = outcome(name)
+    assert isinstance(error, XbenchError)
+    assert error.message.startswith(f"model 'trial_nets:{name}' {message}")
+
+
+def test_errors_without_the_models_name_get_it(outcome):
+    error = outcome("refusing")
+    assert error.message == "model 'trial_nets:refusing': weights are of another network"
+    assert error.hint == "take others"
+    told = "model 'trial_nets:nothing': nothing(num_classes) returns a NoneType, not a torch.nn.Module"
+    assert outcome("nothing").message == told
+
+
+def test_a_warning_goes_with_the_facts(outcome):
+    tried = outcome("softmaxed")
+    assert not tried.is_frozen
+    assert tried.warning.startswith("model 'trial_nets:softmaxed' gives what looks like probabilities")
+
+
+def test_one_that_has_too_little_memory_is_left_to_its_cells(outcome):
+    told = "model 'trial_nets:Greedy' was not tried on an image: memory ran out"
+    assert outcome("Greedy") == TriedModel(is_frozen=False, warning=told)
+
+
+def test_a_model_without_a_parameter_for_the_number_of_classes_is_told_by_name(folder):
+    name = "trial_nets:fixed"
+    error = describe_components(lambda message: None, [("model", name)], (folder,))["model", name]
+    assert error.message.startswith(f"model '{name}': the signature fixed(width=3) has no parameter")
