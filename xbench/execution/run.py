@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +21,6 @@ from xbench.execution.prepare import decode_all, decode_samples, make_jobs, with
 from xbench.execution.request import describe_request
 from xbench.execution.schedule import blocks, estimate_s, features_s, within, without_hopeless
 from xbench.memory.machine import binding
-from xbench.memory.malloc import FAST_SETTINGS
 from xbench.records.schema import CellRecord, ExperimentRecord, PlannedCell, RunRecord
 from xbench.records.store import RunFolder, remove_unfinished_folders
 from xbench.units import format_bytes, parse_duration, parse_limit
@@ -131,7 +129,7 @@ def _describe(plan: PlannedRun, cells: list[PlannedCell], warnings: list[str]) -
         changes=list(plan.suite.changes),
         versions=plan.machine.versions,
         hardware=plan.machine.hardware,
-        malloc={name: os.environ.get(name, "") for name in FAST_SETTINGS},
+        malloc=plan.machine.allocator,
         memory_bound=f"{plan.memory_bound.source}: {plan.memory_bound.detail}",
         experiments=_experiments(plan),
         cells=cells,

@@ -151,9 +151,17 @@ def _outcome(column: str, record: CellRecord) -> list[About]:
     if record.resumed_at:
         steps = ", ".join(f"{step:,}" for step in record.resumed_at)
         notes.append((cell, f"went on from a checkpoint after step {steps}"))
+    if len(record.processors) > 1:
+        notes.append((cell, _on_processors(record)))
     if record.reused_from:
         notes.append((cell, f"taken over from run {record.reused_from}"))
     return notes
+
+
+def _on_processors(record: CellRecord) -> str:
+    """What to say of a cell that went on on another processor."""
+    names = ", then ".join(record.processors)
+    return f"ran on {names}: its times are not those of either, and its last digits may differ"
 
 
 def _on_model(column: str, record: CellRecord) -> list[About]:
