@@ -124,7 +124,7 @@ class TestUserCode:
         for name in FILES:
             os.utime(folder / name, (1, 1))
         os.utime(folder / "net.json", (2, 2))
-        assert latest_change([str(folder)]) == folder / "net.json"
+        assert latest_change([str(folder)]).path == folder / "net.json"
         assert latest_change([]) is None
 
     @pytest.mark.parametrize("text", ["import plugged", 'import_module("plugged")', 'SPEC("plugged:f")'])

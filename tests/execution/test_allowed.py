@@ -6,10 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from job_samples import job_of
 from run_samples import suite_of
 
-from xbench.components.code_files import code_files, place_of
-from xbench.execution.allowed import allowed_folders
+from xbench.components.code_files import ImportDirs, code_files, place_of
+from xbench.errors import XbenchError
+from xbench.execution.allowed import allowed_folders, changed_since
+from xbench.execution.cell import _train
 
 
 def suite_with(dataset: str):
@@ -49,7 +52,7 @@ ALL = {"mine.py", "one/a/1.png", "two/a/1.png", "report/notes.txt"}
         ('{ name = "folder", root = "one" }', {"one/a/1.png"}),
         ('{ name = "folder", params = { root = "./one/" } }', {"one/a/1.png"}),
         ('{ name = "folder", root = ["one", "two"] }', {"one/a/1.png", "two/a/1.png"}),
-        ('[{ name = "folder", root = "one" }, { name = "folder", root = "two/a" }]', {"one/a/1.png", "two/a/1.png"}),
+        ('["chest-xray", { name = "folder", root = "two/a" }]', {"two/a/1.png"}),
         ('{ name = "chest-xray", fallback = { name = "folder", root = "one" } }', {"one/a/1.png"}),
         ('{ name = "chest-xray", split = "report" }', set()),
         ('{ name = "folder", root = "nowhere" }', set()),
@@ -58,7 +61,7 @@ ALL = {"mine.py", "one/a/1.png", "two/a/1.png", "report/notes.txt"}
         ('{ name = "folder", root = "mine.py" }', set()),
         ('{ name = "mine:data", root = "one" }', set()),
     ],
-)  # fmt: skip
+)
 def test_roots_of_datasets(folder, dataset, gone):
     assert left(folder, dataset) == ALL - gone
 
@@ -66,6 +69,27 @@ def test_roots_of_datasets(folder, dataset, gone):
 def test_roots_in_variables(folder, monkeypatch):
     monkeypatch.setenv("XBENCH_CHEST_XRAY_ROOT", str(folder / "one"))
     assert left(folder, '"chest-xray"') == ALL - {"one/a/1.png"}
+
+
+class TestChangedSince:
+    def test_names_the_latest_file(self, folder):
+        dirs = ImportDirs((str(folder),))
+        os.utime(folder / "mine.py", (4e9, 4e9))
+        (told,) = changed_since(dirs, "2026-01-31T12:00:00+00:00")
+        assert told.startswith(f"{folder / 'mine.py'} was changed")
+
+    def test_says_nothing_of_what_was_there_before(self, folder):
+        assert changed_since(ImportDirs((str(folder),)), "2096-01-31T12:00:00+00:00") == ()
+
+    def test_says_nothing_without_allowed_folders(self):
+        assert changed_since(ImportDirs(), "2026-01-31T12:00:00+00:00") == ()
+
+
+def test_a_change_during_the_run_ends_the_cell_and_names_the_file(folder, tiny_data):
+    job = job_of(tiny_data, model="mine:net", import_dirs=ImportDirs((str(folder),)))
+    os.utime(folder / "mine.py", (4e9, 4e9))
+    with pytest.raises(XbenchError, match=r"changed while the run went on \(.*mine\.py\)"):
+        _train(print, ("another", "stamp"), job.settings, job.data, "", job.import_dirs)
 
 
 def test_what_stdout_is_redirected_to(folder):

@@ -203,7 +203,6 @@ class TestNotes:
         assert "a GPU (2 threads)" in note
         assert "a CPU (4 threads)" in note
 
-
     def test_a_cell_that_went_on_on_another_processor(self):
         moved = cell("sgd", resumed_at=[5], processors=["an old CPU", "a new CPU"])
         stayed = cell("adam", resumed_at=[5], processors=["a new CPU"])

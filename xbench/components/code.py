@@ -68,13 +68,13 @@ def own_stamp() -> str:
     return digest.hexdigest()[:16]
 
 
-def latest_change(import_dirs: Sequence[str] | ImportDirs) -> Path | None:
+def latest_change(import_dirs: Sequence[str] | ImportDirs) -> CodeFile | None:
     """Find the file below the allowed folders that was changed last; None if there is none."""
     try:
         files = _files_below(ImportDirs.of(import_dirs))
     except XbenchError:  # by now there are too many
         return None
-    return max(files, key=lambda file: file.changed_ns).path if files else None
+    return max(files, key=lambda file: file.changed_ns, default=None)
 
 
 def _files_below(allowed: ImportDirs) -> list[CodeFile]:

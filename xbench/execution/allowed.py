@@ -6,8 +6,10 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
-from xbench.components.code_files import ImportDirs, place_of
+from xbench.components.code import latest_change
+from xbench.components.code_files import IGNORE_FILE, ImportDirs, place_of
 from xbench.suite.reader import Suite
 
 # Names of settings, and of variables such as XBENCH_CHEST_XRAY_ROOT, that say where a dataset's images are.
@@ -25,6 +27,22 @@ def allowed_folders(import_dirs: Sequence[str], suite: Suite) -> ImportDirs:
     places = [place_of(folder) for folder in folders if os.path.isdir(folder)]
     places += [place_of(descriptor) for descriptor in (1, 2) if _is_file(descriptor)]
     return ImportDirs(tuple(import_dirs), frozenset(place for place in places if place is not None))
+
+
+def changed_since(import_dirs: ImportDirs, started_at: str) -> tuple[str, ...]:
+    """A sentence on the file below the allowed folders that was changed last, if that was after a run began:
+    it explains why cells of that run are run again.
+
+    Args:
+        started_at: when that run began, in ISO format.
+    """
+    latest = latest_change(import_dirs)
+    if latest is None or latest.changed_ns < datetime.fromisoformat(started_at).timestamp() * 1e9:
+        return ()
+    return (
+        f"{latest.path} was changed since the latest run of this suite: cells with a module:attribute are run "
+        f"again. If the file is not code, name it in a {IGNORE_FILE}",
+    )
 
 
 def _roots(suite: Suite) -> Iterator[str]:

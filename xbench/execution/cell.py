@@ -144,7 +144,7 @@ def _train(
     """
     if code_of(settings, import_dirs) != code:
         latest = latest_change(import_dirs)
-        which = f" ({latest})" if latest else ""
+        which = f" ({latest.path})" if latest else ""
         raise XbenchError(
             f"its code was changed while the run went on{which}; run the suite again, or name what is not "
             f"code in a {IGNORE_FILE}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from xbench.capacity.axes import Axis, with_size
 from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
+from xbench.execution.allowed import changed_since
 from xbench.execution.attempts import run_job
 from xbench.execution.estimates import estimated
 from xbench.execution.features import FeatureKeeper
@@ -64,7 +65,7 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer, fresh: bool = 
         cells = [job.planned for job in jobs]
         run = _describe(plan, cells, _warnings(plan, decoded))
         run = run.model_copy(update={"request": request, "fresh": fresh})
-        folder = _open(run, plan.suite.text, history, results, observer)
+        folder = _open(run, plan, history, results, observer)
         earlier = history.records if folder == history.same else {}
         left = _unsettled(jobs, history)
         left = _fitted(_of_one_size(left, folder), jobs, features, observer)
@@ -77,12 +78,9 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer, fresh: bool = 
     return folder
 
 
-def _open(run: RunRecord, text: str, history: History, results: Path, observer: Observer) -> RunFolder:
-    """The folder of a run, with all that is settled of it.
-
-    Args:
-        text: of the suite.
-    """
+def _open(run: RunRecord, plan: PlannedRun, history: History, results: Path, observer: Observer) -> RunFolder:
+    """The folder of a run, with all that is settled of it."""
+    told = [*run.warnings, *history.damaged]
     if history.declares(run.cells):
         folder = history.same
         for cell_id in history.with_leftovers():
@@ -90,9 +88,11 @@ def _open(run: RunRecord, text: str, history: History, results: Path, observer: 
         before = {"started_at": history.run.started_at, "fresh": history.run.fresh}
         folder.write_run(run.model_copy(update=before))
     else:
-        folder = RunFolder.create(results, text, run)
+        folder = RunFolder.create(results, plan.suite.text, run)
+        if history.run is not None:
+            told += changed_since(plan.import_dirs, history.run.started_at)
     history.take_over(run.cells, folder)
-    observer.run_started(folder.path, run.cells, [*run.warnings, *history.damaged])
+    observer.run_started(folder.path, run.cells, told)
     settled = history.settled(run.cells)
     if settled:
         observer.cells_kept(len(settled), len({cell.cell_id for cell in run.cells}))
