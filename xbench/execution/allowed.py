@@ -40,7 +40,7 @@ def changed_since(import_dirs: ImportDirs, started_at: str) -> tuple[str, ...]:
     if latest is None or latest.changed_ns < datetime.fromisoformat(started_at).timestamp() * 1e9:
         return ()
     return (
-        f"{latest.path} was changed since the latest run of this suite: cells with a module:attribute are run "
+        f"{latest.path} was changed since the latest run of this suite: cells with a module:attribute run "
         f"again. If the file is not code, name it in a {IGNORE_FILE}",
     )
 
