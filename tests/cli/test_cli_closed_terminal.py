@@ -33,13 +33,14 @@ optimizer = [{ name = "sgd" }, { name = "slow_parts:SLOW", label = "slow", lr = 
 epochs = 30
 """
 USER_CODE = Path(__file__).parent / "user_code"
-COMMAND = ("run", "suite.toml", "--allow-import", ".")
+COMMAND = ("run", "suite.toml", "--allow-import", "code")
 
 
 @pytest.fixture
 def folder(tmp_path):
+    (tmp_path / "code").mkdir()
     for name in ("tiny_parts.py", "slow_parts.py"):
-        shutil.copy(USER_CODE / name, tmp_path)
+        shutil.copy(USER_CODE / name, tmp_path / "code")
     (tmp_path / "suite.toml").write_text(SUITE)
     (tmp_path / "steps").touch()
     return tmp_path

@@ -35,8 +35,8 @@ optimizer = [
   { name = "mine:Mine", label = "mine" },
 ]
 """
-# All is called otherwise and in another order; `adam` learns faster, `adamw` is new, and so is the code of
-# `mine`.
+# The experiment has another name and another order; `adam` learns faster, `adamw` is new, and `mine` stands
+# in another column. `sgd` is what it was.
 EDITED = """# A comment.
 [suite]
 name = "goes-on"
@@ -53,7 +53,7 @@ optimizer = [
   { name = "adamw" },
   { name = "mine:Mine", label = "my-own" },
   { name = "adam", lr = 0.002 },
-  { name = "sgd", lr = 0.01, label = "plain" },
+  { name = "sgd", lr = 0.01 },
 ]
 """
 MINE = """from torch.optim import SGD
@@ -71,7 +71,7 @@ try:
     main()
 finally:
     children = [process.pid for process in psutil.Process().children(recursive=True)]
-    with open("spied.json", "w") as file:
+    with open(".spied.json", "w") as file:
         json.dump({"modules": sorted(sys.modules), "children": children}, file)
 """
 
@@ -107,10 +107,14 @@ class Run:
 
 
 class Place:
-    """A folder with a suite, in which commands are run."""
+    """A folder with a suite, in which commands are run.
 
-    def __init__(self, folder: Path, cli: Cli, name: str):
-        self.folder, self._cli, self._name = folder, cli, name
+    Args:
+        code: the folder that the suite may import from.
+    """
+
+    def __init__(self, folder: Path, cli: Cli, name: str, code: str = "."):
+        self.folder, self._cli, self._name, self._code = folder, cli, name, code
 
     @property
     def results(self) -> Path:
@@ -126,12 +130,12 @@ class Place:
         return Run(exit_code, out, err, [path.name for path in order], lines, traces)
 
     def run(self, *flags: str) -> Run:
-        done = self._cli(self.folder, "run", "suite.toml", "--allow-import", ".", *flags)
+        done = self._cli(self.folder, "run", "suite.toml", "--allow-import", self._code, *flags)
         return self.seen(done.returncode, done.stdout, done.stderr)
 
     def spy(self, *flags: str) -> Run:
         done = subprocess.run(
-            [sys.executable, "-c", SPY, "run", "suite.toml", "--allow-import", ".", *flags],
+            [sys.executable, "-c", SPY, "run", "suite.toml", "--allow-import", self._code, *flags],
             cwd=self.folder,
             env=self._cli.environment,
             stdin=subprocess.DEVNULL,
@@ -140,7 +144,7 @@ class Place:
             timeout=220,
         )
         run = self.seen(done.returncode, done.stdout, done.stderr)
-        run.spied = json.loads((self.folder / "spied.json").read_text())
+        run.spied = json.loads((self.folder / ".spied.json").read_text())
         return run
 
     def show(self) -> subprocess.CompletedProcess:
@@ -175,8 +179,9 @@ def story(xbench, tmp_path_factory) -> dict[str, Run]:
     os.utime(picture, (1e9, 1e9))
     told |= {"touched": place.spy(), "after": place.spy()}
     (folder / "suite.toml").write_text(EDITED)
-    (folder / "mine.py").write_text(MINE + "\n\n# Another version.\n")
     told["edited"] = place.run()
+    (folder / "layout.json").write_text('{"side": 4}')
+    told |= {"new file": place.run(), "after new file": place.spy()}
     told |= {"fresh": place.run("--fresh"), "after fresh": place.spy()}
     return told
 
@@ -212,13 +217,13 @@ class TestChanged:
         first, edited = story["first"], story["edited"]
         assert edited.folders[:-1] == first.folders
         assert edited.lines[first.folders[0]] == first.lines[first.folders[0]]
-        taken, before = edited.latest["plain"], first.latest["sgd"]
+        taken, before = edited.latest["sgd"], first.latest["sgd"]
         assert taken["reused_from"] == first.folders[0]
         assert taken["experiment"] == "renamed"
         assert (taken["cell_id"], taken["metrics"]) == (before["cell_id"], before["metrics"])
 
     def test_with_its_trace(self, story):
-        assert story["edited"].latest["plain"]["cell_id"] in story["edited"].traces
+        assert story["edited"].latest["sgd"]["cell_id"] in story["edited"].traces
 
     def test_and_exactly_the_rest_is_run(self, story):
         edited = story["edited"]
@@ -227,16 +232,28 @@ class TestChanged:
         assert "1 of 4 cells have their result already" in edited.err
 
     def test_tables_show_all_of_it(self, story):
-        for column in ("adamw", "my-own", "adam", "plain"):
+        for column in ("adamw", "my-own", "adam", "sgd"):
             assert column in story["edited"].out
         assert "Renamed" in story["edited"].out
+
+
+class TestFileBesideTheCode:
+    def test_makes_all_cells_new(self, story):
+        edited, changed = story["edited"], story["new file"]
+        assert (changed.exit_code, len(changed.folders)) == (0, 3), changed.err
+        assert changed.ran == ["adamw", "my-own", "adam", "sgd"]
+        before, after = ({line["cell_id"] for line in run.latest.values()} for run in (edited, changed))
+        assert before.isdisjoint(after)
+
+    def test_but_once(self, story):
+        assert_nothing_was_started(story["after new file"])
 
 
 class TestFresh:
     def test_runs_all_in_a_new_folder(self, story):
         fresh = story["fresh"]
-        assert (fresh.exit_code, len(fresh.folders)) == (0, 3)
-        assert fresh.ran == ["adamw", "my-own", "adam", "plain"]
+        assert (fresh.exit_code, len(fresh.folders)) == (0, 4)
+        assert fresh.ran == ["adamw", "my-own", "adam", "sgd"]
 
     def test_is_what_counts_from_then_on(self, story):
         assert_nothing_was_started(story["after fresh"])
@@ -278,8 +295,9 @@ def append_attempt(run: Path, line: dict[str, Any], attempt: int) -> None:
 def failing(xbench, tmp_path_factory) -> dict[str, Any]:
     """A suite with failures, run until it gives up."""
     folder = tmp_path_factory.mktemp("failing")
-    place = Place(folder, xbench, "failing")
-    shutil.copy(USER_CODE / "tiny_parts.py", folder)
+    place = Place(folder, xbench, "failing", code="code")  # `waiting` writes a file beside it
+    (folder / "code").mkdir()
+    shutil.copy(USER_CODE / "tiny_parts.py", folder / "code")
     (folder / "suite.toml").write_text(FAILING)
     told: dict[str, Any] = {"first": place.run()}
     (run,) = place.results.glob("[!.]*")

@@ -75,13 +75,14 @@ def wait_for(condition, process: subprocess.Popen, what: str) -> None:
 @pytest.fixture(scope="module")
 def story(xbench, tmp_path_factory) -> Story:
     folder = tmp_path_factory.mktemp("stopped")
+    (folder / "code").mkdir()
     for name in ("tiny_parts.py", "slow_parts.py"):
-        shutil.copy(USER_CODE / name, folder)
+        shutil.copy(USER_CODE / name, folder / "code")
     (folder / "suite.toml").write_text(SUITE)
     (folder / "slow").touch()
     (folder / "steps").touch()
     told = Story(folder)
-    command = ("run", "suite.toml", "--allow-import", ".")
+    command = ("run", "suite.toml", "--allow-import", "code")
 
     def steps() -> int:
         return (folder / "steps").stat().st_size

@@ -1,27 +1,26 @@
-"""The stamp of code changes when the code does that a component runs, and only then."""
+"""The stamp of code changes when files or packages that a component may use do."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from xbench.components import code
-from xbench.components.code import code_stamp, own_stamp
-from xbench.components.imports import files_behind
+from xbench.components.code import code_stamp, latest_change, own_stamp
+from xbench.components.code_files import ImportDirs, place_of
+from xbench.components.imports import imported_names
 
 FILES = {
-    "mine.py": "import os, torch\nfrom helpers.layers import thing\nfrom pack import part\ndef f(): ...\n",
-    "helpers/layers.py": "import deep\nthing = 1\n",  # a folder without an `__init__.py`
-    "deep.py": "depth = 2\n",
-    "pack/__init__.py": "from . import part\n",
-    "pack/part.py": "from .other import *\n",
-    "pack/other.py": "other = 3\n",
+    "mine.py": "import os, torch\nfrom helpers.layers import thing\ndef f(): ...\n",
+    "helpers/layers.py": "thing = 1\n",
     "alone.py": "raise SystemExit('nobody imports me')\n",
-    "notes.txt": "no code\n",
+    "net.json": '{"side": 2}\n',
+    "start.pt": "weights\n",
+    "notes.txt": "text\n",
 }
-BEHIND_MINE = set(FILES) - {"alone.py", "notes.txt"}
 
 
 def write(folder: Path, files: dict[str, str]) -> None:
@@ -37,82 +36,141 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def stamp(folder: Path, reference: str = "mine:build") -> str:
+def stamp(*folders: Path, reference: str = "mine:build", left_out: tuple[Path, ...] = ()) -> str:
     """As another process would see it."""
     code_stamp.cache_clear()
-    return code_stamp("model", reference, (str(folder),))
+    dirs = ImportDirs(tuple(map(str, folders)), frozenset(map(place_of, left_out)))
+    return code_stamp("model", reference, dirs)
 
 
 class TestUserCode:
-    def test_files(self, folder):
-        found = {str(path.relative_to(folder)) for path in files_behind("mine", [str(folder)])}
-        assert found == BEHIND_MINE
-
-    def test_nothing_is_run(self, folder):
-        assert files_behind("alone", [str(folder)]) == [folder / "alone.py"]
-        assert not {"mine", "helpers", "deep", "pack", "alone"} & set(sys.modules)
-
-    @pytest.mark.parametrize("name", sorted(BEHIND_MINE))
-    def test_whatever_it_imports_from_there_counts(self, folder, name):
+    @pytest.mark.parametrize("name", sorted(FILES))
+    def test_every_file_counts(self, folder, name):
         before = stamp(folder)
         (folder / name).write_text(FILES[name] + "# more\n")
         changed = stamp(folder)
         (folder / name).write_text(FILES[name])
         assert changed != before == stamp(folder)
 
-    @pytest.mark.parametrize("name", ["alone.py", "notes.txt", "new.py"])
-    def test_what_it_does_not_import_does_not(self, folder, name):
+    @pytest.mark.parametrize("name", ["new.py", "helpers/new.json", "new"])
+    def test_a_new_file_counts(self, folder, name):
         before = stamp(folder)
-        (folder / name).write_text("another = 1\n")
+        (folder / name).write_text("")
+        assert stamp(folder) != before
+
+    def test_a_name_counts(self, folder):
+        before = stamp(folder)
+        (folder / "net.json").rename(folder / "other.json")
+        assert stamp(folder) != before
+
+    def test_content_counts_and_not_the_time_of_change(self, folder):
+        before = stamp(folder)
+        os.utime(folder / "net.json", (1, 1))
         assert stamp(folder) == before
 
-    def test_what_it_names_in_a_text(self, folder):
-        write(folder, {"mine.py": 'SPEC = dict(factory="alone:build")\n'})
-        before = stamp(folder)
-        (folder / "alone.py").write_text("another = 1\n")
-        assert stamp(folder) != before
+    def test_nothing_is_run(self, folder):
+        assert stamp(folder)
+        assert not {"mine", "helpers", "alone"} & set(sys.modules)
 
-    def test_a_module_that_was_missing(self, folder):
-        write(folder, {"mine.py": "try:\n    import later\nexcept ImportError:\n    later = None\n"})
-        before = stamp(folder)
-        (folder / "later.py").write_text("")
-        assert stamp(folder) != before
+    def test_every_reference_has_the_same(self, folder):
+        assert stamp(folder, reference="alone:x") == stamp(folder, reference="helpers.layers:thing")
+
+    def test_every_allowed_folder_counts_and_their_order(self, folder, tmp_path_factory):
+        other = tmp_path_factory.mktemp("other")
+        write(other, {"more.py": "a = 1\n"})
+        both = stamp(folder, other)
+        assert len({stamp(folder), both, stamp(other, folder)}) == 3
+        write(other, {"more.py": "a = 2\n"})
+        assert stamp(folder, other) != both
 
     def test_where_it_lies_does_not_matter(self, folder, tmp_path_factory):
         other = tmp_path_factory.mktemp("other")
         write(other, FILES)
         assert stamp(other) == stamp(folder)
 
-    def test_a_package(self, folder):
-        write(folder, {"pack/sub/parts.py": "from ..other import other\ndef build(): ...\n"})
-        before = stamp(folder, "pack.sub.parts:build")
-        (folder / "pack/other.py").write_text("other = 4\n")
-        assert stamp(folder, "pack.sub.parts:build") != before
-
-    def test_folders_of_no_code_that_have_the_name_of_a_package(self, folder):
-        write(folder, {"wandb/log.txt": "", "mine.py": "import wandb, wandb.sdk\nfrom wandb import *\n"})
-        assert files_behind("mine", [str(folder)]) == [folder / "mine.py"]
-        assert stamp(folder)
+    def test_what_is_left_out_does_not(self, folder):
+        write(folder, {"pictures/1.txt": "1"})
+        before = stamp(folder, left_out=(folder / "pictures",))
+        write(folder, {"pictures/1.txt": "2", "pictures/2.txt": "2"})
+        assert stamp(folder, left_out=(folder / "pictures",)) == before
 
     @pytest.mark.parametrize("broken", ["def (", "\0", "import mine\nimport broken\n"])
-    def test_what_it_imports_may_be_broken(self, folder, broken):
-        write(folder, {"mine.py": "import broken, deep\n", "broken.py": broken})
+    def test_a_file_may_be_broken(self, folder, broken):
+        write(folder, {"broken.py": broken})
+        assert stamp(folder)
+
+    def test_a_file_that_cannot_be_read_counts_by_what_is_seen_of_it(self, folder, monkeypatch):
+        def unreadable(path):
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr(code, "read_regular", unreadable)
         before = stamp(folder)
-        (folder / "deep.py").write_text("depth = 3\n")
+        (folder / "net.json").write_text("of another size")
         assert stamp(folder) != before
 
-    def test_a_package_may_be_broken(self, folder):
-        write(folder, {"mine.py": "import pack\n", "pack/__init__.py": "def ("})
+    @pytest.mark.parametrize(("name", "size"), [("start.pt", 10_000_001), ("picture.png", 10)])
+    def test_large_files_and_images_count_by_size_and_time_of_change(self, folder, name, size):
+        path = folder / name
+        path.write_bytes(bytes(size))
+        os.utime(path, (1, 1))
         before = stamp(folder)
-        (folder / "pack/__init__.py").write_text("def f(): ...\n")
+        path.write_bytes(bytes(size - 1) + b"x")
+        os.utime(path, (1, 1))
+        assert stamp(folder) == before
+        os.utime(path, (2, 2))
         assert stamp(folder) != before
 
-    @pytest.mark.parametrize("text", [None, "def ("])
-    def test_without_a_module_there_is_none(self, folder, text):
-        (folder / "mine.py").unlink()
-        if text:
-            (folder / "mine.py").write_text(text)
-        assert stamp(folder) == ""
+    def test_the_file_that_was_changed_last_is_named(self, folder):
+        for name in FILES:
+            os.utime(folder / name, (1, 1))
+        os.utime(folder / "net.json", (2, 2))
+        assert latest_change([str(folder)]).path == folder / "net.json"
+        assert latest_change([]) is None
+
+    @pytest.mark.parametrize("text", ["import plugged", 'import_module("plugged")', 'SPEC("plugged:f")'])
+    def test_packages_that_it_imports_count(self, folder, tmp_path_factory, monkeypatch, text):
+        site = tmp_path_factory.mktemp("site")
+        monkeypatch.syspath_prepend(str(site))
+        write(site, {"plugged/__init__.py": "a = 1\n", "plugged/data.json": "{}"})
+        without = stamp(folder)
+        write(folder, {"mine.py": FILES["mine.py"] + text})
+        before = stamp(folder)
+        write(site, {"plugged/data.json": "{ }"})
+        assert len({without, before, stamp(folder)}) == 3
+
+    def test_of_installed_ones_the_version_does(self, folder, tmp_path_factory, monkeypatch):
+        site = tmp_path_factory.mktemp("site")
+        install(site, "Plug-Ged", "1.0", {"plugged/__init__.py": "a = 1\n"})
+        monkeypatch.syspath_prepend(str(site))
+        monkeypatch.setattr(code.sysconfig, "get_path", lambda name: str(site))
+        write(folder, {"mine.py": "import plugged\n"})
+        before = stamp(folder)
+        write(site, {"plugged/__init__.py": "a = 2\n"})
+        assert stamp(folder) == before
+        (site / "Plug_Ged-1.0.dist-info/METADATA").write_text("Name: Plug-Ged\nVersion: 1.1\n")
+        assert stamp(folder) != before
+
+
+def install(site: Path, name: str, version: str, files: dict[str, str]) -> None:
+    """What an installer leaves of a distribution."""
+    info = f"{name.replace('-', '_')}-{version}.dist-info"
+    metadata = {f"{info}/METADATA": f"Name: {name}\nVersion: {version}\n"}
+    write(site, files | metadata | {f"{info}/RECORD": "".join(f"{file},,\n" for file in files)})
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (b"import a.b, c as d  # e\nimport f;import g\n", {"a", "c", "f"}),
+        (b"def f():\n    from a.b import c\n\tfrom d import (e,\n f)\n", {"a", "d"}),
+        (b"from . import a\nfrom .b import c\n", set()),
+        (b"import_module('a.b'); __import__(\"c\")\n", {"a", "c"}),
+        (b"SPEC = dict(factory='a.b:c.d', other='a : b', url='http://x')\n", {"a"}),
+        (b"\xff\x00important = 'from here'\n", set()),
+    ],
+)
+def test_imported_names(text, names):
+    assert imported_names(text) == names
 
 
 class Claim:
@@ -128,7 +186,7 @@ class TestPackages:
         """`stamp_of(module)`: of a component in a module of the package `plugged`."""
         plugged = "def build():\n    import elsewhere\n    raise RuntimeError\n"
         write(tmp_path, {"plugged/__init__.py": plugged, "plugged/inner/part.py": "a = 1\n"})
-        write(tmp_path, {"flat.py": "a = 1\n", "plugged/readme.md": "text\n", "elsewhere.py": "b = 1\n"})
+        write(tmp_path, {"flat.py": "a = 1\n", "plugged/net.json": "{}\n", "elsewhere.py": "b = 1\n"})
         monkeypatch.syspath_prepend(str(tmp_path))
 
         def of(module: str) -> str:
@@ -139,11 +197,19 @@ class TestPackages:
 
         return of
 
-    @pytest.mark.parametrize("name", ["plugged/__init__.py", "plugged/inner/part.py", "elsewhere.py"])
+    @pytest.mark.parametrize(
+        "name", ["plugged/__init__.py", "plugged/inner/part.py", "plugged/net.json", "elsewhere.py"]
+    )
     def test_in_place_every_file_counts(self, stamp_of, tmp_path, name):
         before = stamp_of("plugged.inner")
         (tmp_path / name).write_text("a = 2\n")
         assert before != stamp_of("plugged.inner") != ""
+
+    @pytest.mark.parametrize("name", ["plugged/__pycache__/a.pyc", "plugged/.hidden", "beside.json"])
+    def test_in_place_other_files_do_not(self, stamp_of, tmp_path, name):
+        before = stamp_of("plugged")
+        write(tmp_path, {name: "a = 2\n"})
+        assert stamp_of("plugged") == before
 
     @pytest.mark.parametrize(
         ("text", "beside"),
@@ -162,23 +228,18 @@ class TestPackages:
         (tmp_path / beside).write_text("import deep\nc = 2\n")
         assert stamp_of("plugged") != before
 
-    def test_what_is_no_code_does_not(self, stamp_of, tmp_path):
-        before = stamp_of("plugged")
-        (tmp_path / "plugged/readme.md").write_text("more text\n")
-        assert stamp_of("plugged") == before
-
     def test_one_file(self, stamp_of, tmp_path):
         before = stamp_of("flat")
         (tmp_path / "flat.py").write_text("a = 2\n")
         assert before != stamp_of("flat") != ""
 
-    def test_of_what_is_installed_only_what_it_needs_counts(self, stamp_of, tmp_path, monkeypatch):
+    def test_of_what_is_installed_only_versions_count(self, stamp_of, tmp_path, monkeypatch):
         monkeypatch.setattr(code.sysconfig, "get_path", lambda name: str(tmp_path))
-        assert stamp_of("plugged") == ""
-        versions = iter(["1.0", "1.1"])
-        monkeypatch.setattr(code, "packages_distributions", lambda: {"elsewhere": ["else-where"]})
-        monkeypatch.setattr(code, "version", lambda name: next(versions))
-        assert stamp_of("plugged") != stamp_of("plugged") != ""
+        assert stamp_of("plugged") == ""  # its own is part of the component's origin
+        install(tmp_path, "else-where", "1.0", {"elsewhere.py": "b = 1\n"})
+        before = stamp_of("plugged")
+        write(tmp_path, {"elsewhere.py": "b = 2\n", "plugged/net.json": "{ }"})
+        assert stamp_of("plugged") == before != ""
 
     def test_xbench_has_a_stamp_of_its_own(self, stamp_of):
         assert stamp_of("xbench.components.optimizers") == ""
@@ -192,7 +253,7 @@ class TestOwn:
     @pytest.fixture
     def own_of(self, monkeypatch, tmp_path):
         """The stamp of a package of these files, in place."""
-        monkeypatch.setattr(code, "__file__", str(tmp_path / "components" / "code.py"))
+        monkeypatch.setattr(code, "_XBENCH", tmp_path)
 
         def of(files: dict[str, str]) -> str:
             write(tmp_path, files)

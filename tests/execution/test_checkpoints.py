@@ -62,6 +62,10 @@ def kept(folder, job) -> Heard:
     return heard
 
 
+def processor(job) -> str:
+    return job.machine.device_facts["name"]
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -69,7 +73,8 @@ def names(folder: Path) -> list[str]:
 class TestKeep:
     def test_and_recall(self, folder, job, kept):
         recalled = recall(folder, job)
-        assert recalled == replace(kept, checkpoint=folder / "step-000000007")
+        place = folder / "step-000000007"
+        assert recalled == replace(kept, checkpoint=place, processors=[processor(job)])
         assert (recalled.checkpoint / "model.pt").read_bytes() == b"weights"
 
     def test_in_place_of_those_before(self, folder, job, kept):
@@ -81,6 +86,21 @@ class TestKeep:
     def test_the_same_step_again(self, folder, job, kept):
         keep(write(folder, 7), job, replace(kept, resumed_at=[2, 5]))
         assert recall(folder, job).resumed_at == [2, 5]
+
+    def test_it_names_the_processors_on_which_the_cell_ran(self, folder, job, kept):
+        assert recall(folder, job).processors == [processor(job)]
+        moved = replace(job, machine=replace(job.machine, device_facts={"type": "cpu", "name": "another"}))
+        heard = recall(folder, moved)
+        for step in (9, 12):
+            keep(write(folder, step), moved, replace(heard_until(step), processors=heard.processors))
+        assert recall(folder, job).processors == [processor(job), "another"]
+
+    def test_an_older_one_that_names_none_can_be_used(self, folder, job, kept):
+        path = folder / "step-000000007" / "heard.json"
+        rest = json.loads(path.read_text())
+        del rest["processors"]
+        path.write_text(json.dumps(rest))
+        assert recall(folder, job).processors == []
 
     def test_one_that_cannot_be_kept_leaves_the_one_before(self, folder, job, kept, monkeypatch):
         def full(path, content):
@@ -147,7 +167,7 @@ class TestRecall:
         (folder.parent / "older").rename(older)
         assert recall(folder, job).checkpoint == folder / "step-000000009"
         self.damage(folder / "step-000000009" / name, damage)
-        assert recall(folder, job) == replace(kept, checkpoint=older)
+        assert recall(folder, job) == replace(kept, checkpoint=older, processors=[processor(job)])
 
     @pytest.mark.parametrize(
         "edit",
@@ -158,6 +178,7 @@ class TestRecall:
             {"epochs": {"a": 1}},
             {"resumed_at": ["x"]},
             {"resumed_at": None},
+            {"processors": None},
         ],
     )
     def test_of_another_form_it_begins_anew(self, folder, job, kept, edit):

@@ -219,6 +219,14 @@ class TestRemembered:
         remember_time(job_of(), record_of(job_of(), **TOOK))
         assert seconds(job_of(**other)) == [100]
 
+    def test_is_not_of_another_processor(self, job_of, paces):
+        job = job_of()
+        facts = {"type": "cpu", "name": "another"}
+        other = replace(job, machine=replace(job.machine, device_facts=facts))
+        remember_time(other, record_of(other, **TOOK))
+        assert other.planned.cell_id == job.planned.cell_id
+        assert seconds(job, other) == [100, 321]
+
     def test_is_not_of_other_data(self, job_of, paces, tiny_data):
         remember_time(job_of(), record_of(job_of(), **TOOK))
         other = replace(job_of(), data=replace(tiny_data, fingerprint="other"))

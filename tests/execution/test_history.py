@@ -179,8 +179,8 @@ class TestTakeOver:
 
     def test_it_bears_the_names_of_today(self, tmp_path, new):
         run_of(tmp_path, suite_of(), CELLS, record("a"))
-        taken = self.taken(tmp_path, new, [planned("a", "renamed", "label"), planned("a", "again", "twice")])
-        assert (taken["a"].experiment, taken["a"].column) == ("renamed", "label")
+        taken = self.taken(tmp_path, new, [planned("a", "renamed"), planned("a", "again")])
+        assert (taken["a"].experiment, taken["a"].column) == ("renamed", "sgd")
 
     def test_checkpoints_of_what_is_yet_to_be_done(self, tmp_path, new):
         old = run_of(tmp_path, suite_of(), CELLS, record("a"))

@@ -59,11 +59,17 @@ OTHERS = {
     "torch": lambda job: replace(job, machine=on({"torch": "3"})),
     "xbench": lambda job: replace(job, machine=on({"xbench": "2"})),
     "numpy": lambda job: replace(job, machine=on({"numpy": "3"})),
-    "processor": lambda job: replace(job, machine=on(device_facts={"type": "cpu", "name": "z"})),
+    "Python": lambda job: replace(job, machine=on({"python": "3.99.0"})),
+    "CUDA": lambda job: replace(job, machine=on({"cuda": "13.9"})),
+    "cuDNN": lambda job: replace(job, machine=on({"cudnn": "99999"})),
+    "device": lambda job: replace(job, machine=on(device_facts={"type": "cuda", "name": "a processor"})),
+    "GPU": lambda job: replace(job, machine=on(device_facts={"type": "cuda", "name": "another"})),
+    "allocator": lambda job: replace(job, machine=on(allocator={"MALLOC_ARENA_MAX": "4"})),
+    "column": lambda job: with_cell(job, column="renamed"),
 }
 SAME = {
     "experiment": lambda job: with_cell(job, experiment="renamed"),
-    "column": lambda job: with_cell(job, column="renamed"),
+    "processor": lambda job: replace(job, machine=on(device_facts={"type": "cpu", "name": "z"})),
     "place": lambda job: with_cell(job, path=("experiment", 3, "optimizer", 2)),
     "timeout": lambda job: replace(with_cell(job, timeout="5m"), timeout_s=300.0),
     "checkpoint interval": lambda job: replace(job, checkpoint_every_s=1.0),
@@ -112,7 +118,7 @@ class TestCode:
         yield of
         code.code_stamp.cache_clear()
 
-    @pytest.mark.parametrize("name", ["mine.py", "part.py"])
+    @pytest.mark.parametrize("name", ["mine.py", "part.py", "new.json"])
     def test_changed(self, mine, tmp_path, name):
         before = mine()
         (tmp_path / name).write_text("import part\na = 2\n")
@@ -120,7 +126,7 @@ class TestCode:
 
     def test_the_same(self, mine, tmp_path):
         before = mine()
-        (tmp_path / "other.py").write_text("a = 2\n")
+        (tmp_path / "suite.toml").write_text("[suite]\n[[experiment]]\n")
         assert mine() == before
 
     def test_of_xbench_where_it_lies(self, job, monkeypatch):

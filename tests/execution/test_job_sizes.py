@@ -156,9 +156,9 @@ class TestPlace:
     def test_so_do_limits_that_were_asked_for_and_who_shares_a_size(self, job_of, fields):
         assert replace(job_of(), **fields).planned.cell_id != job_of().planned.cell_id
 
-    def test_what_the_machine_has_to_give_and_titles_do_not(self, job_of):
+    def test_what_the_machine_has_to_give_and_the_experiment_do_not(self, job_of):
         job = job_of()
         other = replace(job_of(), memory_limit_bytes=2 * 10**9)
-        renamed = replace(other, cell=replace(other.cell, experiment="renamed", column="other"))
+        renamed = replace(other, cell=replace(other.cell, experiment="renamed"))
         assert renamed.planned.cell_id == job.planned.cell_id
-        assert (renamed.planned.experiment, renamed.planned.column) == ("renamed", "other")
+        assert renamed.planned.experiment == "renamed"

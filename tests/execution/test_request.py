@@ -84,7 +84,7 @@ def world(tmp_path, monkeypatch) -> World:
         (tmp_path / name).write_text(name)
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "mine.py").write_text("import part\n")
-    (tmp_path / "code" / "part.py").write_text("")
+    (tmp_path / "code" / "net.json").write_text("{}")
     (tmp_path / "weights.pth").write_text("weights")
     yield World(tmp_path)
     code.code_stamp.cache_clear()
@@ -137,12 +137,14 @@ CHANGES = {
     "a class is added": lambda here: (here / "images/train/q").mkdir(),
     "all images are gone": lambda here: (here / "images").rename(here / "elsewhere"),
     "a module is changed": lambda here: (here / "code/mine.py").write_text("import part\na = 1\n"),
-    "what it imports is changed": lambda here: (here / "code/part.py").write_text("a = 1\n"),
+    "a file beside it is changed": lambda here: (here / "code/net.json").write_text("{ }"),
+    "another module": lambda here: (here / "code/other.py").write_text("a = 1\n"),
     "the real data is here": lambda here: (here / "cache/chest-xray/train/NORMAL").mkdir(parents=True),
 }
 NO_CHANGES = {
     "nothing": lambda here: None,
-    "another module": lambda here: (here / "code/other.py").write_text("a = 1\n"),
+    "a suite beside the code": lambda here: (here / "code/other.toml").write_text(SUITE),
+    "a log beside the code": lambda here: (here / "code/train.log").write_text("text"),
     "another file": lambda here: (here / "notes.txt").write_text("text"),
     "something in the cache": lambda here: (here / "cache/decoded").mkdir(parents=True),
 }
@@ -174,6 +176,11 @@ def test_by_what_does_not_matter_it_is(world, what):
         ("MKL_NUM_THREADS", "7"),
         ("CUDA_VISIBLE_DEVICES", "3"),
         ("TORCH_HOME", "/elsewhere"),
+        ("MALLOC_ARENA_MAX", "4"),
+        ("MALLOC_TRIM_THRESHOLD_", "131072"),
+        ("GLIBC_TUNABLES", "glibc.malloc.arena_max=4"),
+        ("LD_PRELOAD", "libnothing.so"),
+        ("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"),
     ],
 )
 def test_in_another_environment_it_is_not(world, monkeypatch, name, value):

@@ -9,6 +9,7 @@ import pytest
 
 from xbench.isolation.child import Limits
 from xbench.isolation.run import run_in_child
+from xbench.memory.malloc import FAST_SETTINGS, allocator_settings
 
 MB = jobs.MB
 BLOCKS = 60
@@ -18,6 +19,28 @@ NEXT_TO_NOTHING = 3 * MB
 pytestmark = pytest.mark.skipif(
     not hasattr(ctypes.CDLL(None), "mallopt"), reason="this is not glibc's malloc"
 )
+
+
+class TestAllocatorSettings:
+    @pytest.fixture(autouse=True)
+    def environment(self, monkeypatch):
+        for name in ("LD_PRELOAD", "GLIBC_TUNABLES", *FAST_SETTINGS):
+            monkeypatch.delenv(name, raising=False)
+
+    @pytest.mark.parametrize("device", ["cpu", "cuda"])
+    def test_are_the_fast_ones_as_children_get_them(self, device):
+        assert allocator_settings(device) == FAST_SETTINGS
+
+    @pytest.mark.parametrize("name", [*FAST_SETTINGS, "MALLOC_TOP_PAD_", "LD_PRELOAD", "GLIBC_TUNABLES"])
+    def test_what_the_user_sets_goes_before(self, monkeypatch, name):
+        monkeypatch.setenv(name, "7")
+        assert allocator_settings("cpu") == FAST_SETTINGS | {name: "7"}
+
+    @pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
+    def test_those_of_cuda_count_there_alone(self, monkeypatch, name):
+        monkeypatch.setenv(name, "expandable_segments:True")
+        assert allocator_settings("cpu") == FAST_SETTINGS
+        assert allocator_settings("cuda") == FAST_SETTINGS | {name: "expandable_segments:True"}
 
 
 @pytest.fixture(scope="module")

@@ -326,6 +326,15 @@ class TestFeatures:
         comparison = compare(self.featured("sgd", features_s=10.0), self.featured("adam"))
         assert [c.records[0].time.features_s for c in comparison.columns] == [10.0, None]
 
+    def test_a_cell_that_went_on_on_another_processor(self):
+        moved = cell("sgd", resumed_at=[5], processors=["an old CPU", "a new CPU"])
+        stayed = cell("adam", resumed_at=[5], processors=["a new CPU"])
+        told, plain = "ran on an old CPU, then a new CPU", "sgd, seed 0; adam, seed 0: went on from"
+        notes = compare(moved, stayed).notes
+        assert [note for note in notes if told in note] == [notes[1]]
+        assert notes[1].startswith("sgd, seed 0: ")
+        assert notes[0].startswith(plain)
+
 
 class TestExperiments:
     def test_each_is_a_table_of_its_own_cells(self):

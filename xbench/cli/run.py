@@ -24,7 +24,7 @@ Examples:
 - `xbench run suites/report.toml`
 - `xbench run suites/report.toml --only table-3 --seeds 3`
 - `xbench run suites/report.toml --set 'adam.lr=[1e-4,1e-3]' --set epochs=2 --dry-run`
-- `xbench run my.toml --allow-import . --format json > result.json`
+- `xbench run my.toml --allow-import code --format json > result.json`
 """
 
 ANSWERED = "every cell has its result already, in {}; nothing was run (--fresh runs all of them again)"

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from xbench.components.code import latest_change
+from xbench.components.code_files import IGNORE_FILE, ImportDirs
 from xbench.components.culprit import raised_in
 from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
@@ -155,7 +157,7 @@ def _train(
     settings: CellSettings,
     data: DecodedDataset,
     scratch: str,
-    import_dirs: tuple[str, ...],
+    import_dirs: ImportDirs,
     *more: Any,
 ) -> CellResult | None:
     """The child's job. The trainer is imported there: this process has no need of torch.
@@ -177,7 +179,12 @@ def check_code(code: tuple[str, ...], settings: CellSettings, import_dirs: tuple
         XbenchError: it was changed.
     """
     if code_of(settings, import_dirs) != code:
-        raise XbenchError("its code was changed while the run went on; run the suite again")
+        latest = latest_change(import_dirs)
+        which = f" ({latest.path})" if latest else ""
+        raise XbenchError(
+            f"its code was changed while the run went on{which}; run the suite again, or name what is not "
+            f"code in a {IGNORE_FILE}"
+        )
 
 
 @contextmanager

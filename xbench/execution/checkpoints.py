@@ -28,6 +28,7 @@ def keep(written: CheckpointWritten, job: Job, heard: Heard) -> None:
         "identity": _identity(job),
         "epochs": [epoch.model_dump() for epoch in heard.epochs],
         "resumed_at": heard.resumed_at,
+        "processors": heard.processors_with(job.machine.device_facts["name"]),
     }
     write_whole(written.aside / _REST, json.dumps(rest).encode())
     shutil.rmtree(written.place, ignore_errors=True)
@@ -74,7 +75,8 @@ def _read(checkpoint: Path, job: Job) -> Heard | None:
     if [row.step for row in trace] != list(range(1, int(checkpoint.name.removeprefix("step-")) + 1)):
         raise ValueError("its trace is not whole")
     epochs = [EpochRecord.model_validate(epoch) for epoch in rest["epochs"]]
-    return Heard(checkpoint, trace, epochs, [int(step) for step in rest["resumed_at"]])
+    steps, processors = rest["resumed_at"], rest.get("processors", [])  # older checkpoints do not name them
+    return Heard(checkpoint, trace, epochs, list(map(int, steps)), list(map(str, processors)))
 
 
 def _identity(job: Job) -> str:

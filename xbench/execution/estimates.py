@@ -202,4 +202,5 @@ def _pass_key(job: Job) -> str:
 
 def _key(job: Job, settings: CellSettings, *parts: str) -> str:
     """Hash of all that a time depends on; images of one shape take the same time."""
+    parts = (job.machine.device_facts["name"], *parts)  # another processor takes another time
     return cell_id(replace(settings, seed=0), repr(job.data.shape), job.machine, job.import_dirs, parts)

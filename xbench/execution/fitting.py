@@ -117,7 +117,8 @@ def _fastest(job: Job, whole: CellSettings, observer: Observer) -> int:
     """The best micro-batch by time, the same for every optimizer; what was found under one limit is right
     under any that allows as much."""
     anyone = replace(whole, optimizer=Choice("", {}))
-    key = "fastest " + ceiling_key(replace(job, memory_limit_bytes=None), anyone, Axis.MICRO_BATCH)
+    found_by = ceiling_key(replace(job, memory_limit_bytes=None), anyone, Axis.MICRO_BATCH)
+    key = f"fastest {found_by} on {job.machine.device_facts['name']}"
     limit_bytes = _NO_LIMIT if job.memory_limit_bytes is None else job.memory_limit_bytes
     known = remembered(key)
     if known is not None and known["enough_bytes"] >= limit_bytes:

@@ -19,6 +19,7 @@ class Heard:
         checkpoint: folder of what the cell can go on from; None if it begins anew.
         trace, epochs: so far.
         resumed_at: steps at which it went on.
+        processors: models of the processors (on CUDA of the device) on which it ran until the checkpoint.
         prepared: the latest message that training begins.
         pairing_note: how its start differs from another cell's, where that may be rounding.
     """
@@ -27,8 +28,13 @@ class Heard:
     trace: list[TraceRow] = field(default_factory=list)
     epochs: list[EpochRecord] = field(default_factory=list)
     resumed_at: list[int] = field(default_factory=list)
+    processors: list[str] = field(default_factory=list)
     prepared: Prepared | None = None
     pairing_note: str = ""
+
+    def processors_with(self, name: str) -> list[str]:
+        """The models on which the cell ran, each once, if it now runs on one of that name."""
+        return list(dict.fromkeys([*self.processors, name]))
 
     def note(self, message: Any) -> None:
         """Take a message in."""
@@ -37,7 +43,7 @@ class Heard:
             if message.resumed_at:
                 self.resumed_at.append(message.resumed_at)
             else:  # the checkpoint could not be used
-                self.trace, self.epochs, self.resumed_at = [], [], []
+                self.trace, self.epochs, self.resumed_at, self.processors = [], [], [], []
         elif isinstance(message, StepsDone):
             self.trace += message.rows
         elif isinstance(message, EpochDone):

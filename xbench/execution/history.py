@@ -103,9 +103,8 @@ class History:
                 continue
             if cell_id in self._done:
                 other, record = self._done[cell_id]
-                named = {"experiment": cell.experiment, "column": cell.column}
-                attempt = self.next_attempt(cell_id) if goes_on else 1
-                folder.adopt(record.model_copy(update=named), other, attempt)
+                named = record.model_copy(update={"experiment": cell.experiment})
+                folder.adopt(named, other, self.next_attempt(cell_id) if goes_on else 1)
                 continue
             ours = folder.checkpoint_folder(cell_id)
             theirs = (other.checkpoint_folder(cell_id) for other in self._elsewhere)

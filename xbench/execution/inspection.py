@@ -6,13 +6,14 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from xbench.components import registry
 from xbench.components.code import code_stamp
+from xbench.components.code_files import ImportDirs
 from xbench.components.culprit import in_one_line
 from xbench.components.model_factory import build_network
 from xbench.components.registry import Kind
@@ -25,6 +26,7 @@ from xbench.data.sample import sampled
 from xbench.errors import WeightsNotFound, XbenchError
 from xbench.memory.exhaustion import evidence_of, exhaustion
 from xbench.memory.machine import Bound, device_bounds, host_bounds
+from xbench.memory.malloc import allocator_settings
 from xbench.memory.processor import processor_name
 from xbench.training.settings import Choice
 
@@ -112,6 +114,7 @@ class Machine:
         device_facts: its name and size, for the records.
         threads: of torch's CPU pool, unless a suite sets another number.
         memory_bounds: what limits one worker there: on CUDA its device's memory, else the host's.
+        allocator: environment variables that set how a worker allocates memory.
     """
 
     device: str
@@ -120,6 +123,7 @@ class Machine:
     versions: dict[str, str]
     hardware: dict[str, Any]
     memory_bounds: tuple[Bound, ...]
+    allocator: dict[str, str] = field(default_factory=dict)
 
 
 def describe_components(
@@ -280,14 +284,14 @@ def describe_dataset(send: Send, choice: Choice, import_dirs: Sequence[str]) -> 
 def decode_dataset(send: Send, choice: Choice, strict: bool, import_dirs: Sequence[str]) -> DecodedDataset:
     """Decode a dataset to the cache; sends (decoded, total) while it does."""
     spec, dataset = _build_dataset(choice, import_dirs)
-    code = code_stamp("dataset", choice.name, tuple(import_dirs))
+    code = code_stamp("dataset", choice.name, ImportDirs.of(import_dirs))
     return decode(dataset, choice.name, spec.stand_in, strict, lambda *progress: send(progress), code)
 
 
 def decode_sample(send: Send, choice: Choice, import_dirs: Sequence[str]) -> DecodedDataset:
     """The dataset, if it was decoded before; else listed whole, with a few images that stand for all."""
     spec, dataset = _build_dataset(choice, import_dirs)
-    code = code_stamp("dataset", choice.name, tuple(import_dirs))
+    code = code_stamp("dataset", choice.name, ImportDirs.of(import_dirs))
     if is_decoded(dataset, code):
         return decode(dataset, choice.name, spec.stand_in, False, lambda done, total: None, code)
     return sampled(dataset, choice.name, spec.stand_in, code)
@@ -337,6 +341,7 @@ def describe_machine(send: Send, wanted: str) -> Machine:
             "memory_bytes": psutil.virtual_memory().total,
         },
         memory_bounds=_memory_bounds(device),
+        allocator=allocator_settings(facts["type"]),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from xbench.capacity.axes import Axis, resolve_sizes, size_of, with_size
 from xbench.components.code import code_stamp, own_stamp
+from xbench.components.code_files import ImportDirs
 from xbench.components.registry import origin
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
@@ -59,7 +60,7 @@ class Job:
     default_history: int | None
     machine: Machine
     memory_limit_bytes: int | None
-    import_dirs: tuple[str, ...]
+    import_dirs: ImportDirs
     asked_limits: tuple[str, ...] = ()
     company: tuple[str, ...] = ()
     timeout_s: float | None = None
@@ -102,6 +103,7 @@ class Job:
         asked = replace(self.settings, optimizer=self.cell.optimizer, training=self.cell.training)
         data, choice = self.resolved, self.resolved.choice
         conditions = (
+            self.cell.column,  # an optimizer under two labels is measured twice
             *(self.asked_limits, self.cell.expect, self.cell.adapt, self.company, self.model.weights),
             # Whether it stands in for another is part of a result, and its code of what examples are.
             *(data.requested, choice.name, origin("dataset", choice.name)),
@@ -155,7 +157,7 @@ class Job:
         return replace(self, settings=changed, fitted=fitted, memory_pass=None)
 
 
-def code_of(settings: CellSettings, import_dirs: tuple[str, ...]) -> tuple[str, str, str]:
+def code_of(settings: CellSettings, import_dirs: ImportDirs) -> tuple[str, str, str]:
     """What stands for the code of a cell, in this process: it is read once."""
     kinds = (("model", settings.model.name), ("optimizer", settings.optimizer.name))
     return own_stamp(), *(code_stamp(kind, name, import_dirs) for kind, name in kinds)

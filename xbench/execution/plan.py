@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from xbench.components.code_files import ImportDirs
 from xbench.errors import DataNotFound, XbenchError
+from xbench.execution.allowed import allowed_folders
 from xbench.execution.asking import NoAnswer, ask, ask_each
 from xbench.execution.inspection import (
     DatasetFacts,
@@ -74,7 +76,7 @@ class PlannedRun:
     memory_bound: Bound
     default_histories: dict[str, int]
     untried: tuple[str, ...]
-    import_dirs: tuple[str, ...]
+    import_dirs: ImportDirs
 
     @property
     def name(self) -> str:
@@ -115,7 +117,7 @@ def plan_run(suite: Suite, import_dirs: Sequence[str] = ()) -> PlannedRun:
     Raises:
         XbenchError: all mistakes of the suite, or the device is not here.
     """
-    header = suite.header
+    header, import_dirs = suite.header, allowed_folders(import_dirs, suite)
     try:
         machine = call_in_child(describe_machine, header.device)
     except XbenchError as error:
@@ -143,7 +145,7 @@ def plan_run(suite: Suite, import_dirs: Sequence[str] = ()) -> PlannedRun:
             if kind == "optimizer" and "history_size" in getattr(settings, "defaults", {})
         },
         untried=untried,
-        import_dirs=tuple(import_dirs),
+        import_dirs=import_dirs,
     )
 
 

@@ -87,6 +87,7 @@ def make_record(
             "repeats": holds(job.machine.device, training.deterministic),
         },
         resumed_at=heard.resumed_at,
+        processors=heard.processors_with(job.machine.device_facts["name"]) if heard.prepared else [],
         # They were there when the run began.
         waits_for="weights" if isinstance(ending.error, WeightsNotFound) else "",
         started_at=started_at,

@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xbench.components.code import code_stamp, own_stamp
+from xbench.components.code_files import ImportDirs
 from xbench.components.registry import find, origin
 from xbench.components.specs import DatasetSpec
 from xbench.data.listing import listing_stamp
 from xbench.errors import DataNotFound, XbenchError
+from xbench.execution.allowed import allowed_folders
 from xbench.execution.history import History
+from xbench.memory.malloc import allocator_settings
 from xbench.records.schema import RequestRecord
 from xbench.records.store import RunFolder
 from xbench.suite.grid import references
@@ -70,7 +73,7 @@ def answered_before(suite: Suite, import_dirs: Sequence[str], results: Path) -> 
     request = history.run.request
     if any(_is_here(name) is not False for name in request.absent):
         return None
-    is_same = _stamp(suite, tuple(import_dirs), request) == request.stamp
+    is_same = _stamp(suite, allowed_folders(import_dirs, suite), request) == request.stamp
     return history.same if is_same else None
 
 
@@ -89,7 +92,7 @@ def _is_here(dataset: str) -> bool | None:
     return True
 
 
-def _stamp(suite: Suite, import_dirs: tuple[str, ...], request: RequestRecord) -> str:
+def _stamp(suite: Suite, import_dirs: ImportDirs, request: RequestRecord) -> str:
     parts: list[Any] = [
         suite.text,
         suite.changes,
@@ -114,7 +117,8 @@ def _environment() -> list[Any]:
     devices = sorted(path.name for path in Path("/dev").glob("nvidia*"))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     machine = [platform.node(), platform.platform(), devices, cores]
-    return [os.getcwd(), sorted(variables.items()), machine]
+    allocator = allocator_settings("cuda")  # which device it will be takes torch to tell
+    return [os.getcwd(), sorted(variables.items()), sorted(allocator.items()), machine]
 
 
 def _file_stamp(file: Path) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from pathlib import Path
 from xbench.capacity.axes import Axis, with_size
 from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
+from xbench.execution.allowed import changed_since
 from xbench.execution.attempts import run_job
 from xbench.execution.estimates import estimated
 from xbench.execution.features import FeatureKeeper
@@ -25,7 +25,6 @@ from xbench.execution.prepare import check_splits, decode_all, decode_samples, m
 from xbench.execution.request import describe_request
 from xbench.execution.schedule import blocks, estimate_s, features_s, within, without_hopeless
 from xbench.memory.machine import binding
-from xbench.memory.malloc import FAST_SETTINGS
 from xbench.records.schema import CellRecord, ExperimentRecord, PlannedCell, RunRecord
 from xbench.records.store import RunFolder, remove_unfinished_folders
 from xbench.suite.grid import Cell
@@ -71,7 +70,7 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer, fresh: bool = 
         cells = [job.planned for job in jobs]
         run = _describe(plan, cells, warnings)
         run = run.model_copy(update={"request": request, "fresh": fresh})
-        folder = _open(run, plan.suite.text, history, results, observer)
+        folder = _open(run, plan, history, results, observer)
         earlier = history.records if folder == history.same else {}
         left = _unsettled(jobs, history)
         passes = MemoryPasses(observer)
@@ -85,12 +84,9 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer, fresh: bool = 
     return folder
 
 
-def _open(run: RunRecord, text: str, history: History, results: Path, observer: Observer) -> RunFolder:
-    """The folder of a run, with all that is settled of it.
-
-    Args:
-        text: of the suite.
-    """
+def _open(run: RunRecord, plan: PlannedRun, history: History, results: Path, observer: Observer) -> RunFolder:
+    """The folder of a run, with all that is settled of it."""
+    told = [*run.warnings, *history.damaged]
     if history.declares(run.cells):
         folder = history.same
         for cell_id in history.with_leftovers():
@@ -98,9 +94,11 @@ def _open(run: RunRecord, text: str, history: History, results: Path, observer: 
         before = {"started_at": history.run.started_at, "fresh": history.run.fresh}
         folder.write_run(run.model_copy(update=before))
     else:
-        folder = RunFolder.create(results, text, run)
+        folder = RunFolder.create(results, plan.suite.text, run)
+        if history.run is not None:
+            told += changed_since(plan.import_dirs, history.run.started_at)
     history.take_over(run.cells, folder)
-    observer.run_started(folder.path, run.cells, [*run.warnings, *history.damaged])
+    observer.run_started(folder.path, run.cells, told)
     settled = history.settled(run.cells)
     if settled:
         observer.cells_kept(len(settled), len({cell.cell_id for cell in run.cells}))
@@ -137,7 +135,7 @@ def _describe(plan: PlannedRun, cells: list[PlannedCell], warnings: list[str]) -
         changes=list(plan.suite.changes),
         versions=plan.machine.versions,
         hardware=plan.machine.hardware,
-        malloc={name: os.environ.get(name, "") for name in FAST_SETTINGS},
+        malloc=plan.machine.allocator,
         memory_bound=f"{plan.memory_bound.source}: {plan.memory_bound.detail}",
         experiments=_experiments(plan),
         cells=cells,

@@ -9,6 +9,7 @@ percent; small batches are up to 1.7 times slower. See mallopt(3).
 from __future__ import annotations
 
 import ctypes
+import os
 from typing import Literal
 
 MallocProfile = Literal["fast", "exact"]
@@ -23,10 +24,27 @@ FAST_SETTINGS = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
 
+# Variables that replace or tune an allocator: glibc's, then PyTorch's own on CUDA.
+_OF_HOST = ("GLIBC_TUNABLES", "LD_PRELOAD")
+_OF_CUDA = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _EXACT_BYTES = 64 << 10
 
 _profile: MallocProfile = "fast"
+
+
+def allocator_settings(device_type: str) -> dict[str, str]:
+    """The environment variables that set how a child allocates memory, by name; those that are unset are left
+    out.
+
+    Args:
+        device_type: `"cpu"` or `"cuda"`.
+    """
+    names = {name for name in os.environ if name.startswith("MALLOC_")} | {*_OF_HOST}
+    if device_type == "cuda":
+        names |= {*_OF_CUDA}
+    return FAST_SETTINGS | {name: os.environ[name] for name in sorted(names) if os.environ.get(name)}
 
 
 def malloc_profile() -> MallocProfile:

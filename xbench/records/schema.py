@@ -259,6 +259,8 @@ class CellRecord(Record):
         closures: evaluations of loss and gradient over all steps.
         reused_from: the run that it was taken over from; "" if it ran in this one.
         resumed_at: steps at which it went on from a checkpoint, after an interrupt or a death.
+        processors: models of the processors (on CUDA of the device) on which it ran, in that order; more than
+            one if it went on on another.
         memory_pass: what its configuration needs; None if that was not measured.
         trace_crc32: checksum of its trace's file; None if it has none.
         outputs_crc32: checksum of the file of its outputs on the test split; None if it has none.
@@ -294,6 +296,7 @@ class CellRecord(Record):
     device: dict[str, Any] = Field(default_factory=dict)
     reused_from: str = ""
     resumed_at: list[int] = Field(default_factory=list)
+    processors: list[str] = Field(default_factory=list)
     waits_for: str = ""
     trace_crc32: Whole | None = None
     outputs_crc32: Whole | None = None

@@ -96,6 +96,9 @@ def _history(record: CellRecord) -> Iterator[str]:
     if record.resumed_at:
         steps = ", ".join(f"{step:,}" for step in record.resumed_at)
         yield f"went on from a checkpoint after step {steps}"
+    if len(record.processors) > 1:
+        names = ", then ".join(record.processors)
+        yield f"ran on {names}: its times are those of neither, and its last digits may differ"
     if record.reused_from:
         yield f"taken over from run {record.reused_from}"
     if record.pairing.note:

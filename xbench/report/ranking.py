@@ -37,7 +37,7 @@ def unranked_times(columns: Columns) -> dict[str, str]:
 def _by_device(columns: Columns) -> dict[str, str]:
     devices = {}
     for column, records in columns.items():
-        names = [str(record.device["name"]) for record in records if record.device.get("name")]
+        names = [name for record in records for name in _devices_of(record)]
         if names:
             devices[column] = list(dict.fromkeys(names))
     everywhere = list(dict.fromkeys(name for names in devices.values() for name in names))
@@ -53,6 +53,12 @@ def _by_device(columns: Columns) -> dict[str, str]:
         if others:
             reasons[column] += f", and others on {' and '.join(others)}"
     return reasons
+
+
+def _devices_of(record: CellRecord) -> list[str]:
+    """Where a cell ran: a resumed one may have gone on elsewhere."""
+    name = record.device.get("name")
+    return record.processors or ([str(name)] if name else [])
 
 
 def _most_common(names: list[str]) -> str | None:

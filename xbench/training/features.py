@@ -12,6 +12,7 @@ import torch
 
 from xbench.components import registry
 from xbench.components.code import code_stamp
+from xbench.components.code_files import ImportDirs
 from xbench.components.specs import ModelSpec
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile, FeatureWriter
@@ -117,7 +118,7 @@ def _key(
     parts = [
         _VERSION,
         [name, settings.model.params, registry.origin("model", name)],
-        code_stamp("model", name, tuple(import_dirs)),
+        code_stamp("model", name, ImportDirs.of(import_dirs)),
         front.name,
         str(model),
         [spec.mean, spec.std],
