@@ -57,7 +57,7 @@ def doctor(
     if not _DEVICE.fullmatch(device):
         raise XbenchError(f"'{device}' is not a device", hint="write auto, cpu, cuda or cuda:N")
     if memory_limit is not None:
-        parse_limit(memory_limit, 0)  # a mistake is told before anything is started
+        parse_limit(memory_limit)  # a mistake is told before anything is started
     start_server()
     checkup: Checkup = call_in_child(check_up, device)
     bounds = with_memory_limit(checkup.machine.memory_bounds, memory_limit)

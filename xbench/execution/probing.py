@@ -98,11 +98,12 @@ def probe(plans: dict[Axis, PlannedRun], fresh: bool, observer: Observer) -> Cap
         kind: Component(name=choice.name, origin=origin(kind, choice.name), params=choice.params)
         for kind, choice in choices.items()
     }
+    bound = plan.bound_of(job.cell)
     facts = {"stand_in": job.model.stand_in, "weights": job.model.weights}
     components["model"] = components["model"].model_copy(update=facts)
     return CapacityReport(
         limit_bytes=job.memory_limit_bytes,
-        bound=f"{plan.memory_bound.source}: {plan.memory_bound.detail}",
+        bound=f"{bound.source}: {bound.detail}",
         device=job.machine.device,
         device_name=job.machine.device_facts["name"],
         **{kind: choice.name for kind, choice in choices.items()},
