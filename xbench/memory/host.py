@@ -89,8 +89,8 @@ class _SampledPeak:
             self._peak = self._read()
 
     def sample(self) -> None:
-        """Take one reading. A reset waits until it is stored, or comes before it: what was read before a reset
-        never counts after it."""
+        """Take one reading. A reset comes before it or waits until it is stored, so that what was read before
+        a reset never counts after it."""
         with self._lock:
             self._peak = max(self._peak, self._read())
 
