@@ -13,6 +13,7 @@ import numpy as np
 from xbench.memory import host
 from xbench.memory.limits import calibrate_host_limit_again, host_reserve_bytes, limit_host_memory
 from xbench.memory.machine import binding, host_bounds
+from xbench.memory.malloc import release_free_memory
 from xbench.memory.profiler import StepProfiler
 
 MB = 1_000_000
@@ -116,7 +117,8 @@ def fill_under(send, headroom, block_bytes, before="", late_file_bytes=0):
 
     Args:
         before: what happens between the limit and its second calibration: `mapped` maps memory that is never
-            touched, `freed` touches as much and frees it; by default there is one calibration.
+            touched, `freed` touches as much and frees it; by default there is one calibration. `given back`
+            is of a third one, before which memory of the heap is freed and given back to the system.
         late_file_bytes: of a file that is read through a mapping after the calibration.
 
     Returns:
@@ -131,6 +133,16 @@ def fill_under(send, headroom, block_bytes, before="", late_file_bytes=0):
         np.ones(headroom // 2, dtype=np.uint8)
     if before:
         calibrate_host_limit_again()
+    if before == "given back":
+        blocks = [
+            np.ones(100_000, dtype=np.uint8) for _ in range(headroom // 300_000)
+        ]  # they are in the heap
+        last = np.ones(100_000, dtype=np.uint8)  # above them: what is below it cannot be cut off
+        calibrate_host_limit_again()
+        del blocks
+        release_free_memory()
+        calibrate_host_limit_again()
+        del last
     file = _mapped_file(late_file_bytes)
     reserve = host_reserve_bytes()
     _largest_resident(block_bytes)
@@ -193,7 +205,7 @@ def _data_bytes():
 def _largest_resident(block_bytes):
     kept = []
     try:
-        while len(kept) < 1000:
+        while len(kept) < 10_000:
             kept.append(np.ones(block_bytes, dtype=np.uint8))
     except MemoryError:
         pass

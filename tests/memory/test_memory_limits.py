@@ -37,6 +37,11 @@ class TestHostLimit:
         assert peak <= limit
         assert peak == pytest.approx(limit - reserve, abs=6 * MB)
 
+    def test_is_held_after_heap_was_given_back(self):
+        """Its holes are filled again without being counted."""
+        limit, _, peak = call_in_child(jobs.fill_under, 150 * MB, MB // 10, "given back")
+        assert peak <= limit
+
     def test_its_reserve_covers_pages_of_files(self):
         """As a library's, whose code is first called after the limit was taken."""
         late = 7 * MB

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import resource
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ class _Calibration:
 
     Attributes:
         inherited: the soft `RLIMIT_DATA` that the process was started under.
+        was_repeated: whether `calibrate_host_limit_again` took it.
     """
 
     limit_bytes: int
@@ -38,6 +39,7 @@ class _Calibration:
     resident_bytes: int
     address_space_bytes: int
     inherited: int
+    was_repeated: bool = False
 
 
 _calibration: _Calibration | None = None
@@ -104,13 +106,21 @@ def calibrate_host_limit_again() -> None:
     which it does.
 
     Call this before freed memory is given back: the holes that this leaves in the heap are filled again
-    without being counted.
+    without being counted. Memory is given back after the first call, so later ones can only tighten the limit.
 
     Raises:
         MemoryError: the process is larger than its limit already.
     """
-    if _calibration is not None:
-        limit_host_memory(_calibration.limit_bytes)
+    global _calibration
+    if _calibration is None:
+        return
+    was_repeated = _calibration.was_repeated
+    before, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    limit_host_memory(_calibration.limit_bytes)
+    _calibration = replace(_calibration, was_repeated=True)
+    now, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if was_repeated and now > before:
+        resource.setrlimit(resource.RLIMIT_DATA, (before, hard))
 
 
 def charged_peak_bytes(device: str) -> int | None:
