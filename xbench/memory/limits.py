@@ -106,7 +106,7 @@ def calibrate_host_limit_again() -> None:
     which it does.
 
     Call this before freed memory is given back: the holes that this leaves in the heap are filled again
-    without being counted. Memory is given back after the first call, so later ones can only tighten the limit.
+    without being counted. After the first call memory is given back, so a later one can only tighten.
 
     Raises:
         MemoryError: the process is larger than its limit already.
