@@ -13,13 +13,13 @@ from xbench.units import format_bytes, format_seconds, parse_bytes, parse_durati
     [("12GB", 12 * 10**9), ("12GiB", 12 << 30), ("50%", 500), (" 12.5 % ", 125), ("100%", 1000), ("0.1%", 1)],
 )
 def test_limit(text, count):
-    assert parse_limit(text, 1000) == count
+    assert parse_limit(text).bytes_of(1000) == count
 
 
 @pytest.mark.parametrize("text", ["", "12", "much", "0%", "100.1%", "-5%", "%", "50%GB", "5 apples"])
 def test_what_is_no_limit(text):
     with pytest.raises(XbenchError, match="is not a size") as caught:
-        parse_limit(text, 1000)
+        parse_limit(text)
     for form in ("12GB", "12GiB", "50%"):
         assert form in caught.value.hint
 
@@ -83,7 +83,7 @@ def test_what_is_no_duration(text):
         assert form in caught.value.hint
 
 
-@pytest.mark.parametrize("parse", [parse_bytes, lambda text: parse_limit(text, 10**9)])
+@pytest.mark.parametrize("parse", [parse_bytes, parse_limit])
 def test_a_size_that_no_float_holds_is_none(parse):
     with pytest.raises(XbenchError, match=r"is not a size") as caught:
         parse("9" * 400 + "GB")

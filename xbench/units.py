@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 
 from xbench.errors import XbenchError
 from xbench.text import shortened, visible
@@ -34,18 +35,42 @@ def parse_bytes(text: str) -> int:
     return round(float(number) * (1024 if binary else 1000) ** _POWERS[(prefix or "").upper()])
 
 
-def parse_limit(text: str, whole_bytes: int) -> int:
-    """Read a limit: a size as `parse_bytes` takes it, or a share of a whole, `50%`.
+@dataclass(frozen=True)
+class Limit:
+    """A memory limit as somebody asked for it: a size or a share, of which the other one is None.
 
-    Args:
-        whole_bytes: what `100%` is.
+    Attributes:
+        size_bytes: an exact size.
+        percent: a share of what the machine can give, above 0 and at most 100.
+    """
+
+    size_bytes: int | None = None
+    percent: float | None = None
+
+    def bytes_of(self, whole_bytes: int) -> int:
+        """Return the limit in bytes.
+
+        Args:
+            whole_bytes: what `100%` is.
+        """
+        if self.percent is None:
+            return self.size_bytes
+        return round(whole_bytes * self.percent / 100)
+
+    def __str__(self) -> str:
+        return str(self.size_bytes) if self.percent is None else f"{self.percent:.15g}%"
+
+
+def parse_limit(text: str) -> Limit:
+    """Read a limit: a size as `parse_bytes` takes it, or a share of a whole, `50%`. Blanks around it are
+    ignored.
 
     Raises:
-        XbenchError: the text is neither, or it is nothing, or a share above 100 %.
+        XbenchError: the text is neither, or it is zero, or a share above 100 %.
     """
     share = _SHARE.fullmatch(text)
     if share and 0 < float(share[1]) <= 100:
-        return round(whole_bytes * float(share[1]) / 100)
+        return Limit(percent=float(share[1]))
     try:
         size = parse_bytes(text)
     except XbenchError:
@@ -55,7 +80,7 @@ def parse_limit(text: str, whole_bytes: int) -> int:
             f"'{_told(text)}' is not a size or share",
             hint="write 12GB (10^9 bytes each), 12GiB (2^30) or 50% (of what the machine can give)",
         )
-    return size
+    return Limit(size_bytes=size)
 
 
 def parse_duration(text: str) -> float:

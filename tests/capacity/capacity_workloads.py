@@ -52,15 +52,16 @@ class Unpreparable:
         raise ArithmeticError("no size would help")
 
 
-def held_bytes(send, workload) -> int:
-    """What a trial's child holds before the size that it is about."""
+def held_bytes(send, workload) -> tuple[int, int]:
+    """What a trial's child holds before the size that it is about, and the reserve of its limit."""
     import xbench.capacity.probe  # noqa: F401 -- a trial's child has it
     from xbench.memory.host import resident_bytes
+    from xbench.memory.limits import host_reserve_bytes
     from xbench.memory.peaks import release_all
 
     workload.prepare()(1)
     release_all("cpu")
-    return resident_bytes()
+    return resident_bytes(), host_reserve_bytes()
 
 
 def build_model(num_classes: int) -> nn.Module:

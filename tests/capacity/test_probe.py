@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from capacity_workloads import MB, Allocating, Unpreparable, held_bytes
 
-from xbench.capacity.probe import find_capacity
+from xbench.capacity.probe import ProbeFailed, find_capacity
 from xbench.errors import XbenchError
 from xbench.isolation.child import Limits
 from xbench.isolation.run import run_in_child
@@ -17,14 +17,19 @@ WORKLOAD = Allocating(PER_SIZE)
 
 
 @pytest.fixture(scope="module")
-def held() -> int:
-    """What a trial's child holds without its size."""
+def held_and_reserve() -> tuple[int, int]:
     return run_in_child(held_bytes, WORKLOAD, limits=Limits(malloc="exact")).value
 
 
 @pytest.fixture(scope="module")
-def limits(held) -> Limits:
-    return Limits(memory_bytes=held + HEADROOM)
+def held(held_and_reserve) -> int:
+    """What a trial's child holds without its size."""
+    return held_and_reserve[0]
+
+
+@pytest.fixture(scope="module")
+def limits(held_and_reserve) -> Limits:
+    return Limits(memory_bytes=sum(held_and_reserve) + HEADROOM)
 
 
 class TestCapacity:
@@ -106,34 +111,62 @@ class TestEnds:
 
 class TestOtherFailures:
     @pytest.mark.parametrize("breaks_at", [2, 300])
-    def test_are_told_with_their_size(self, limits, breaks_at):
+    def test_keep_what_was_found(self, limits, breaks_at):
+        """The largest size that ran, and the one that failed, are a bracket."""
         trials = []
-        with pytest.raises(XbenchError) as caught:
+        with pytest.raises(ProbeFailed) as caught:
             find_capacity(Allocating(PER_SIZE, breaks_at), limits, on_trial=trials.append)
-        assert "ArithmeticError: the code is wrong" in caught.value.message
-        assert "not for memory" in caught.value.message
-        size = int(caught.value.message.split()[1])
-        assert size >= breaks_at
-        assert size > max(trial.value for trial in trials)
-        assert {trial.outcome for trial in trials} == {"fits"}
+        so_far, failed = caught.value.so_far, trials[-1]
+        assert so_far.found < breaks_at <= so_far.fails == failed.value
+        assert so_far.found == max(trial.value for trial in trials[:-1])
+        assert so_far.trials == tuple(trials)
+        assert [trial.outcome for trial in trials] == ["fits"] * (len(trials) - 1) + ["error"]
+        assert failed.reason == "ArithmeticError: the code is wrong"
+        assert caught.value.message == f"size {failed.value} failed, and not for memory: {failed.reason}"
 
-    def test_of_the_first_size(self, limits):
-        with pytest.raises(XbenchError, match="size 1 failed, and not for memory: ArithmeticError"):
-            find_capacity(Allocating(PER_SIZE, breaks_at=1), limits)
+    def test_leave_their_traceback(self, limits, tmp_path):
+        log = tmp_path / "trial.stderr"
+        with pytest.raises(ProbeFailed) as caught:
+            find_capacity(Allocating(PER_SIZE, 300), limits, log=log)
+        assert caught.value.message.endswith(f"; its traceback is in {log}")
+        assert "\n" not in caught.value.message
+        text = log.read_text()
+        assert text.startswith("Traceback")
+        assert text.rstrip().endswith("ArithmeticError: the code is wrong")
 
-    def test_before_any_size(self, limits):
-        with pytest.raises(XbenchError, match="no size would help"):
-            find_capacity(Unpreparable(), limits)
+    def test_no_file_is_left_of_other_trials(self, limits, tmp_path):
+        log = tmp_path / "trial.stderr"
+        log.write_text("of an earlier probe")
+        capacity = find_capacity(Allocating(2 * HEADROOM), limits, log=log)
+        assert [trial.outcome for trial in capacity.trials] == ["oom"]
+        assert not log.exists()
+
+    @pytest.mark.parametrize(
+        ("workload", "reason"),
+        [(Allocating(PER_SIZE, breaks_at=1), "the code is wrong"), (Unpreparable(), "no size would help")],
+    )
+    def test_of_the_first_size(self, limits, workload, reason):
+        with pytest.raises(ProbeFailed, match=f"size 1 failed, and not for memory: .*{reason}") as caught:
+            find_capacity(workload, limits)
+        assert (caught.value.so_far.found, caught.value.so_far.fails) == (None, 1)
 
     def test_a_death_is_not_taken_for_memory(self, limits):
-        trials = []
-        with pytest.raises(XbenchError, match=r"size \d+ failed, and not for memory: killed by SIGKILL"):
-            find_capacity(Allocating(PER_SIZE, 300, "SIGKILL"), limits, on_trial=trials.append)
-        assert max(trial.value for trial in trials) < 300
+        with pytest.raises(
+            ProbeFailed, match=r"size \d+ failed, and not for memory: killed by SIGKILL"
+        ) as caught:
+            find_capacity(Allocating(PER_SIZE, 300, "SIGKILL"), limits)
+        assert caught.value.so_far.found < 300
 
     def test_a_refusal_is_passed_on(self, limits):
         with pytest.raises(XbenchError, match="these settings cannot be met") as caught:
             find_capacity(Allocating(PER_SIZE, 1, "refuse"), limits)
+        assert not isinstance(caught.value, ProbeFailed)
+        assert caught.value.hint == "change them"
+
+    def test_a_refusal_of_a_larger_size_keeps_what_was_found(self, limits):
+        with pytest.raises(ProbeFailed, match="not for memory: these settings cannot be met") as caught:
+            find_capacity(Allocating(PER_SIZE, 300, "refuse"), limits)
+        assert caught.value.so_far.found < 300 <= caught.value.so_far.fails
         assert caught.value.hint == "change them"
 
 

@@ -33,6 +33,7 @@ class TestDocument:
         assert document["host_peaks"] in ("clear_refs", "sampled")
         assert document["malloc"]["MALLOC_ARENA_MAX"] == "1"
         assert isinstance(document["memory"]["hard"], bool)
+        assert (document["memory"]["reserve_bytes"] is None) != document["memory"]["hard"]
         assert "oom_kills_file" in document
 
     def test_what_is_here(self, document, xbench):

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from xbench import ModelSpec
+from xbench.capacity.axes import Axis
+from xbench.capacity.workload import TrainingWorkload
 from xbench.components import registry
 from xbench.memory.profiler import StepProfiler
 from xbench.training.cell import train_cell
@@ -93,11 +95,18 @@ def ballast(num_classes: int, trained: int = 1, frozen: int = 1, buffer: int = 1
 
 def train_ballast(send, model_params, optimizer, data, scratch, training):
     """A whole cell with that model, in the child that calls this."""
+    return train_cell(send, _settings(model_params, optimizer, training), data, scratch)
+
+
+def measure_ballast(send, model_params, optimizer, data, scratch, training):
+    """The memory pass of such a cell, in the child that calls this."""
+    settings = _settings(model_params, optimizer, training)
+    return TrainingWorkload(settings, data, Axis.BATCH_SIZE).prepare()(training["batch_size"])
+
+
+def _settings(model_params, optimizer, training) -> CellSettings:
     real_load = registry.load
     registry.load = lambda kind, name, dirs=(): (
         ModelSpec(factory=ballast) if name == "ballast" else real_load(kind, name, dirs)
     )
-    settings = CellSettings(
-        Choice("ballast", model_params), optimizer, TrainingSettings(**training), 0, "cpu"
-    )
-    return train_cell(send, settings, data, scratch)
+    return CellSettings(Choice("ballast", model_params), optimizer, TrainingSettings(**training), 0, "cpu")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import resource
+import tempfile
 import time
 
 import numpy as np
 
 from xbench.memory import host
-from xbench.memory.limits import limit_host_memory
+from xbench.memory.limits import calibrate_host_limit_again, host_reserve_bytes, limit_host_memory
 from xbench.memory.machine import binding, host_bounds
+from xbench.memory.malloc import release_free_memory
 from xbench.memory.profiler import StepProfiler
 
 MB = 1_000_000
@@ -95,20 +98,71 @@ def limit_to(send, limit_bytes):
     return "limited", None
 
 
+def limit_above(send, headroom):
+    """The same by how much there is to be above what is held now."""
+    return limit_to(send, host.resident_bytes() + headroom)
+
+
 def allocate_under(send, headroom, megabytes):
-    """Whether an array can be made that many bytes below a limit."""
-    limit_host_memory(host.resident_bytes() + headroom)
+    """Whether an array of so many megabytes can be made where so much is left above the reserve."""
+    limit_host_memory(host.resident_bytes() + headroom + host_reserve_bytes())
     try:
         return touched(megabytes).size
     except MemoryError:
         return None
 
 
-def fill_under(send, headroom, block_bytes):
-    """The resident sizes at which a limit was set, and after the last block that could be had."""
+def fill_under(send, headroom, block_bytes, before="", late_file_bytes=0):
+    """Allocate until nothing is left under a limit.
+
+    Args:
+        before: what happens between the limit and its second calibration: `mapped` maps memory that is never
+            touched, `freed` touches as much and frees it; by default there is one calibration. `given back`
+            is of a third one, before which memory of the heap is freed and given back to the system.
+        late_file_bytes: of a file that is read through a mapping after the calibration.
+
+    Returns:
+        The limit, its reserve, and the process's resident peak, all in bytes.
+    """
     limit = host.resident_bytes() + headroom
     limit_host_memory(limit)
-    return limit, _largest_resident(block_bytes)
+    untouched = None
+    if before == "mapped":
+        untouched = mmap.mmap(-1, headroom // 2, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    elif before == "freed":
+        np.ones(headroom // 2, dtype=np.uint8)
+    if before:
+        calibrate_host_limit_again()
+    if before == "given back":
+        blocks = [
+            np.ones(100_000, dtype=np.uint8) for _ in range(headroom // 300_000)
+        ]  # they are in the heap
+        last = np.ones(100_000, dtype=np.uint8)  # above them: what is below it cannot be cut off
+        calibrate_host_limit_again()
+        del blocks
+        release_free_memory()
+        calibrate_host_limit_again()
+        del last
+    file = _mapped_file(late_file_bytes)
+    reserve = host_reserve_bytes()
+    _largest_resident(block_bytes)
+    with open("/proc/self/status", "rb") as status:
+        peak = host.status_bytes("VmHWM", status.read())
+    del untouched, file
+    return limit, reserve, peak
+
+
+def _mapped_file(size_bytes):
+    """A mapping of a file, every page of which is resident."""
+    if not size_bytes:
+        return None
+    with tempfile.TemporaryFile() as file:
+        file.write(bytes(size_bytes))
+        file.flush()
+        mapping = mmap.mmap(file.fileno(), size_bytes, mmap.MAP_SHARED, mmap.PROT_READ)
+    for place in range(0, size_bytes, mmap.PAGESIZE):
+        mapping[place]
+    return mapping
 
 
 def fill_under_rlimit(send, headroom, block_bytes):
@@ -117,8 +171,11 @@ def fill_under_rlimit(send, headroom, block_bytes):
     return binding(host_bounds()), _largest_resident(block_bytes)
 
 
-def limit_within(send, soft_headroom, hard_headroom, headroom):
+def limit_within(send, soft_headroom, hard_headroom, headroom, times=1):
     """Take a limit where others stand, which are given by how much above what there is now (None for none).
+
+    Args:
+        times: how often it is calibrated.
 
     Returns:
         The soft limit above what was there, and the hard limit as before.
@@ -128,7 +185,9 @@ def limit_within(send, soft_headroom, hard_headroom, headroom):
         resource.RLIM_INFINITY if above is None else data + above for above in (soft_headroom, hard_headroom)
     )
     resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-    limit_host_memory(host.resident_bytes() + headroom)
+    limit_host_memory(host.resident_bytes() + headroom + host_reserve_bytes())
+    for _ in range(times - 1):
+        calibrate_host_limit_again()
     soft_now, hard_now = resource.getrlimit(resource.RLIMIT_DATA)
     return soft_now - data, hard_now == hard
 
@@ -146,7 +205,7 @@ def _data_bytes():
 def _largest_resident(block_bytes):
     kept = []
     try:
-        while len(kept) < 1000:
+        while len(kept) < 10_000:
             kept.append(np.ones(block_bytes, dtype=np.uint8))
     except MemoryError:
         pass

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import memory_jobs as jobs
 import pytest
 
 from xbench.isolation.run import call_in_child
-from xbench.memory.host import status_bytes
+from xbench.memory.host import _SampledPeak, status_bytes
 
 MB = jobs.MB
 
@@ -56,6 +57,48 @@ class TestSampledPeak:
 
     def test_is_reset(self, measured):
         assert measured[2] == pytest.approx(0, abs=3 * MB)
+
+
+class TestSampler:
+    """Its readings, made by hand: whether its own thread takes one more changes nothing."""
+
+    def test_the_largest_reading_since_a_reset(self):
+        sizes = {"now": 5}
+        meter = _SampledPeak(read=lambda: sizes["now"])
+        sizes["now"] = 9
+        meter.sample()
+        sizes["now"] = 7
+        assert (meter.peak_bytes(), meter.now_bytes()) == (9, 7)
+        meter.reset()
+        assert meter.peak_bytes() == 7
+
+    def test_a_reading_from_before_a_reset_does_not_undo_it(self):
+        """The reset comes while a sample is being read, and waits for it."""
+        sizes, resets = {"now": 5}, []
+
+        def read() -> int:
+            size = sizes["now"]
+            if size == 9:
+                sizes["now"] = 6
+                resets.append(threading.Thread(target=meter.reset))
+                resets[0].start()
+                resets[0].join(timeout=0.05)  # it would end, if it did not wait
+            return size
+
+        meter = _SampledPeak(read)
+        sizes["now"] = 9
+        meter.sample()
+        resets[0].join()
+        assert meter.peak_bytes() == 6
+
+    def test_its_thread_ends_with_its_meter(self):
+        before = set(threading.enumerate())
+        meter = _SampledPeak(read=lambda: 5)
+        (thread,) = set(threading.enumerate()) - before
+        assert thread.is_alive()
+        del meter
+        thread.join(timeout=60)
+        assert not thread.is_alive()
 
 
 def test_resident_bytes_rise_with_what_is_touched():

@@ -21,13 +21,32 @@ class TestHostLimit:
         assert "5000000 bytes" in complaint
         assert allocated == 100 * MB  # nothing was limited
 
+    def test_less_than_the_reserve_above_what_is_held(self):
+        complaint, allocated = call_in_child(jobs.limit_above, 4 * MB)
+        assert "and a reserve of" in complaint
+        assert allocated == 100 * MB
+
     @pytest.mark.parametrize(("megabytes", "allocated"), [(150, 150 * MB), (250, None)])
     def test_lets_pass_what_fits(self, megabytes, allocated):
         assert call_in_child(jobs.allocate_under, 200 * MB, megabytes) == allocated
 
-    def test_holds_within_a_few_megabytes(self):
-        limit, largest = call_in_child(jobs.fill_under, 150 * MB, 2 * MB)
-        assert largest == pytest.approx(limit, abs=8 * MB)
+    @pytest.mark.parametrize("before", ["", "mapped", "freed"])
+    def test_is_held_and_used_but_for_its_reserve(self, before):
+        """Whatever was mapped or freed before the limit was calibrated again."""
+        limit, reserve, peak = call_in_child(jobs.fill_under, 150 * MB, MB // 2, before)
+        assert peak <= limit
+        assert peak == pytest.approx(limit - reserve, abs=6 * MB)
+
+    def test_is_held_after_heap_was_given_back(self):
+        """Its holes are filled again without being counted."""
+        limit, _, peak = call_in_child(jobs.fill_under, 150 * MB, MB // 10, "given back")
+        assert peak <= limit
+
+    def test_its_reserve_covers_pages_of_files(self):
+        """As a library's, whose code is first called after the limit was taken."""
+        late = 7 * MB
+        limit, reserve, peak = call_in_child(jobs.fill_under, 150 * MB, MB // 2, "", late)
+        assert limit - reserve < peak <= limit
 
     @pytest.mark.parametrize(
         ("soft", "hard", "taken"),
@@ -40,9 +59,10 @@ class TestHostLimit:
             (500, 600, 300),
         ],
     )
-    def test_never_raises_a_limit_that_stands(self, soft, hard, taken):
+    @pytest.mark.parametrize("times", [1, 2])
+    def test_never_raises_a_limit_that_stands(self, soft, hard, taken, times):
         above = [None if megabytes is None else megabytes * MB for megabytes in (soft, hard)]
-        rise, hard_stands = call_in_child(jobs.limit_within, *above, 300 * MB)
+        rise, hard_stands = call_in_child(jobs.limit_within, *above, 300 * MB, times)
         assert rise == pytest.approx(taken * MB, abs=3 * MB)
         assert hard_stands
 

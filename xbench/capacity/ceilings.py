@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,16 @@ def forget(key: str) -> None:
     """Drop what was found under a key: it does not hold any more."""
     with contextlib.suppress(OSError):
         _path(key).unlink()
+
+
+def trial_log(name: str) -> Path | None:
+    """Return where the traceback of a probe's trial may be kept; None where the cache takes no files."""
+    folder = cache_dir() / "probes"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder / f"{name}.stderr" if os.access(folder, os.W_OK) else None
 
 
 def _path(key: str) -> Path:

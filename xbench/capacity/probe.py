@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from xbench.capacity.search import (
@@ -35,7 +36,7 @@ class Workload(Protocol):
             A function that does all the work whose peak counts (whole optimizer steps) at a size. What it
             allocated must be free when it returns. It may return what it has measured itself, if it resets
             the process's peak. An exception that says that memory ran out makes the size one that does not
-            fit; any other ends the probe.
+            fit; any other one ends the probe.
         """
         ...
 
@@ -47,6 +48,7 @@ class Capacity:
     Attributes:
         found: the largest size that ran; None if not even the smallest did.
         fails: the smallest size above it that ran out of memory; None if none did, up to the end of the axis.
+            The size that failed for another reason, where that has ended the probe.
         limit_bytes: the hard limit of each trial's process.
         peak_bytes: of `found`.
         trials: in the order in which they ran.
@@ -62,18 +64,36 @@ class Capacity:
     seconds: float
 
 
+class ProbeFailed(XbenchError):
+    """A size failed for another reason than memory.
+
+    Attributes:
+        so_far: what had been found by then.
+    """
+
+    def __init__(self, message: str, hint: str | None, so_far: Capacity):
+        super().__init__(message, hint)
+        self.so_far = so_far
+
+
 @dataclass
 class _Trials:
-    """Trials so far, and the size that is being tried."""
+    """Trials so far.
+
+    Attributes:
+        log: a file for what a trial's child writes, a traceback above all; it stays where one failed for
+            another reason than memory. None for no file.
+    """
 
     on_trial: Callable[[Trial], None]
+    log: Path | None = None
     done: list[Trial] = field(default_factory=list)
 
     def run(self, limits: Limits, workload: Workload, bounds: Bounds, size: int | None) -> list[Trial]:
         """Run one size in a fresh child, or (None) ascending sizes in one.
 
         Raises:
-            XbenchError: it failed for another reason than memory.
+            _Failed: one failed for another reason than memory.
         """
         before = len(self.done)
         predicted = None if size is None else predicted_peak(self.done, size)
@@ -89,17 +109,34 @@ class _Trials:
             started = time.perf_counter()
 
         limits = replace(limits, malloc="exact")
-        ending = run_in_child(_measure, workload, bounds, limits.device, size, on_message=hear, limits=limits)
+        job = (_measure, workload, bounds, limits.device, size)
+        self._remove_log()
+        ending = run_in_child(*job, on_message=hear, stderr_path=self.log, limits=limits)
         if ending.outcome != "returned":
-            if not ending.out_of_memory:
-                raise _other_failure(trying, ending)
+            outcome = "oom" if ending.out_of_memory else "error"
             seconds = time.perf_counter() - started
-            self._add(Trial(trying, "oom", predicted_bytes=predicted, seconds=seconds, reason=ending.reason))
+            self._add(
+                Trial(trying, outcome, predicted_bytes=predicted, seconds=seconds, reason=ending.reason)
+            )
+            if outcome == "error":
+                raise _Failed(trying, ending)
+        self._remove_log()
         return self.done[before:]
+
+    def _remove_log(self) -> None:
+        if self.log is not None:
+            self.log.unlink(missing_ok=True)
 
     def _add(self, trial: Trial) -> None:
         self.done.append(trial)
         self.on_trial(trial)
+
+
+class _Failed(Exception):
+    """A trial failed for another reason than memory."""
+
+    def __init__(self, size: int, ending: Ending):
+        self.size, self.ending = size, ending
 
 
 def find_capacity(
@@ -113,6 +150,7 @@ def find_capacity(
     enough: int | None = None,
     start: tuple[int, int | None] | None = None,
     on_trial: Callable[[Trial], None] = lambda trial: None,
+    log: Path | None = None,
 ) -> Capacity:
     """Find the largest size whose peak fits the limit of `limits.memory_bytes`.
 
@@ -126,28 +164,42 @@ def find_capacity(
         enough: the largest size that is of use in itself; see `search.Bounds`. By default `highest`.
         start: (found, fails) of an earlier probe, to be tried first.
         on_trial: hears of each trial as it ends.
+        log: a file for the traceback of a trial that fails for another reason than memory. It is removed
+            where none does.
 
     Raises:
-        XbenchError: a trial failed for another reason than memory.
+        ProbeFailed: a trial failed for another reason than memory.
+        XbenchError: not even the smallest size is possible with these settings.
     """
     started = time.perf_counter()
     end = highest or _UNBOUNDED
     bounds = Bounds(limits.memory_bytes, lowest, end, min(enough or end, end), tolerance)
-    trials = _Trials(on_trial)
-    if start is None or not _stands(trials, limits, workload, bounds, start):
-        trials.run(limits, workload, bounds, None)
-    while (size := next_size(trials.done, bounds)) is not None:
-        trials.run(limits, workload, bounds, size)
-    best, failure = largest_fit(trials.done), first_failure(trials.done)
-    return Capacity(
-        axis=axis,
-        found=best.value if best else None,
-        fails=failure.value if failure else None,
-        limit_bytes=bounds.limit_bytes,
-        peak_bytes=best.peak_bytes if best else None,
-        trials=tuple(trials.done),
-        seconds=time.perf_counter() - started,
-    )
+    trials = _Trials(on_trial, log)
+
+    def capacity(failed_at: int | None = None) -> Capacity:
+        best, failure = largest_fit(trials.done), first_failure(trials.done)
+        return Capacity(
+            axis=axis,
+            found=best.value if best else None,
+            fails=failed_at or (failure.value if failure else None),
+            limit_bytes=bounds.limit_bytes,
+            peak_bytes=best.peak_bytes if best else None,
+            trials=tuple(trials.done),
+            seconds=time.perf_counter() - started,
+        )
+
+    try:
+        if start is None or not _stands(trials, limits, workload, bounds, start):
+            trials.run(limits, workload, bounds, None)
+        while (size := next_size(trials.done, bounds)) is not None:
+            trials.run(limits, workload, bounds, size)
+    except _Failed as error:
+        refusal = error.ending.error
+        if refusal is not None and largest_fit(trials.done) is None:
+            raise refusal from None
+        so_far = capacity(failed_at=error.size)
+        raise ProbeFailed(_told(error, log), refusal.hint if refusal else None, so_far) from None
+    return capacity()
 
 
 def _stands(
@@ -160,11 +212,12 @@ def _stands(
     return fails is None or trials.run(limits, workload, bounds, fails)[-1].outcome == "oom"
 
 
-def _other_failure(size: int, ending: Ending) -> XbenchError:
-    if ending.error is not None:
-        return ending.error
-    detail = f"\n{ending.stderr.strip()}" if ending.stderr.strip() else ""
-    return XbenchError(f"size {size} failed, and not for memory: {ending.reason}{detail}")
+def _told(failed: _Failed, log: Path | None) -> str:
+    message = f"size {failed.size:,} failed, and not for memory: {failed.ending.reason}"
+    if log is None or not failed.ending.stderr.strip():
+        return message
+    written = "its traceback" if failed.ending.outcome == "failed" else "what it wrote"
+    return f"{message}; {written} is in {log}"
 
 
 def _measure(

@@ -30,17 +30,18 @@ class Trial:
     """A size that was run.
 
     Attributes:
+        outcome: `error` if it failed for another reason than memory; no search goes on after that.
         peak_bytes: the process's resident peak (on CUDA the allocator's reserved peak); None if it ran out.
         charged_bytes: what the limit counted at the peak, which may be more: memory that is allocated and not
-            filled.
+            filled, and the limit's reserve.
         predicted_bytes: what earlier trials said that the peak would be; None if they said nothing.
         seconds: wall time, the start of the process included.
-        reason: what failed, if it ran out of memory.
+        reason: what failed, if it does not fit or if it ended in an error.
         measured: what its peak is made of, if it ran in a process of its own and is a training run.
     """
 
     value: int
-    outcome: Literal["fits", "oom"]
+    outcome: Literal["fits", "oom", "error"]
     peak_bytes: int | None = None
     charged_bytes: int | None = None
     predicted_bytes: int | None = None

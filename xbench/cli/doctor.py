@@ -57,7 +57,7 @@ def doctor(
     if not _DEVICE.fullmatch(device):
         raise XbenchError(f"'{device}' is not a device", hint="write auto, cpu, cuda or cuda:N")
     if memory_limit is not None:
-        parse_limit(memory_limit, 0)  # a mistake is told before anything is started
+        parse_limit(memory_limit)  # a mistake is told before anything is started
     start_server()
     checkup: Checkup = call_in_child(check_up, device)
     bounds = with_memory_limit(checkup.machine.memory_bounds, memory_limit)
@@ -77,6 +77,7 @@ def _document(checkup: Checkup, bounds: list[Bound], binds: Bound) -> dict[str, 
             "limit_bytes": binds.limit_bytes,
             "bound": binds.source,
             "hard": _is_hard(checkup),
+            "reserve_bytes": _reserve_bytes(checkup),
             "bounds": [
                 {
                     "source": bound.source,
@@ -119,11 +120,7 @@ def _facts_table(checkup: Checkup) -> Table:
     machine = checkup.machine
     table = Table(title="what is here", title_justify="left", show_header=False)
     facts = {
-        "limit": (
-            "hard: what goes above it fails in its own cell"
-            if _is_hard(checkup)
-            else "not hard: this system cannot hold a process to a resident size"
-        ),
+        "limit": _limit_fact(checkup),
         "host peaks": (
             "exact: the kernel's own high-water mark, reset through clear_refs"
             if checkup.peak_method == "clear_refs"
@@ -149,6 +146,24 @@ def _facts_table(checkup: Checkup) -> Table:
 def _device(device: dict[str, Any]) -> str:
     slice_of = f" (slice {device['mig']})" if device["mig"] else ""
     return f"{device['name']}{slice_of}, {format_bytes(device['total_bytes'])}"
+
+
+def _limit_fact(checkup: Checkup) -> str:
+    if not _is_hard(checkup):
+        return "not hard: this system cannot hold a process to a resident size"
+    fact = "hard: what goes above it fails in its own cell"
+    reserve_bytes = _reserve_bytes(checkup)
+    if reserve_bytes:
+        fact += (
+            f"; {format_bytes(reserve_bytes)} of it are a reserve for what the system cannot limit (library "
+            "code that is loaded late)"
+        )
+    return fact
+
+
+def _reserve_bytes(checkup: Checkup) -> int | None:
+    """Of a limit on the host's memory."""
+    return checkup.reserve_bytes if checkup.machine.device == "cpu" else None
 
 
 def _is_hard(checkup: Checkup) -> bool:

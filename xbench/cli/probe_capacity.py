@@ -68,7 +68,7 @@ def probe_capacity(
         stderr_console().print("interrupted", style="yellow")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     _print(report, form)
-    if any(result.found is None for result in report.results):
+    if any(result.found is None or result.error for result in report.results):
         raise typer.Exit(EXIT_CELL_FAILED)
 
 

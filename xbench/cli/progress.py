@@ -152,7 +152,10 @@ class ProgressDisplay:
 
 def trial_line(setting: str, trial: Trial) -> str:
     """A trial of a probe, in a line."""
-    outcome = f"fits, peak {format_bytes(trial.peak_bytes)}" if trial.peak_bytes else "does not fit"
+    if trial.outcome == "fits":
+        outcome = f"fits, peak {format_bytes(trial.peak_bytes)}"
+    else:
+        outcome = "does not fit" if trial.outcome == "oom" else "failed"
     return f"{setting} {trial.value:,}: {outcome} ({format_seconds(trial.seconds)})"
 
 

@@ -11,7 +11,7 @@ from xbench.execution.inspection import Machine, describe_machine
 from xbench.memory.cgroups import oom_kill_group
 from xbench.memory.devices import device_memory
 from xbench.memory.host import PeakMethod, host_peak_meter
-from xbench.memory.limits import can_limit_host_memory
+from xbench.memory.limits import can_limit_host_memory, host_reserve_bytes
 from xbench.memory.malloc import FAST_SETTINGS
 
 
@@ -25,6 +25,8 @@ class Checkup:
         oom_kills_file: where the system counts what its OOM killer does to workers; None where it does not,
             and a worker that is killed cannot be told from one that somebody else killed.
         has_hard_limit: whether workers can be held to a resident size.
+        reserve_bytes: what is kept of such a limit for what the system cannot hold a worker to; None if
+            there is no such limit.
         malloc: settings of malloc that a worker has in its environment.
     """
 
@@ -33,6 +35,7 @@ class Checkup:
     peak_method: PeakMethod
     oom_kills_file: str | None
     has_hard_limit: bool
+    reserve_bytes: int | None
     malloc: dict[str, str]
 
 
@@ -53,6 +56,7 @@ def check_up(send: Callable[[Any], None], wanted: str) -> Checkup:
         peak_method=host_peak_meter().method,
         oom_kills_file=str(group.kills_file) if group else None,
         has_hard_limit=can_limit_host_memory(),
+        reserve_bytes=host_reserve_bytes() if can_limit_host_memory() else None,
         malloc={name: os.environ.get(name, "") for name in FAST_SETTINGS},
     )
 

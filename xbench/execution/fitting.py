@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from xbench.capacity.adaptation import adapt
 from xbench.capacity.axes import Axis, resolve_sizes, size_of, with_size
-from xbench.capacity.ceilings import forget, remember, remembered
+from xbench.capacity.ceilings import forget, remember, remembered, trial_log
 from xbench.capacity.probe import Capacity, find_capacity
 from xbench.capacity.search import Trial
 from xbench.capacity.tuning import tune_micro_batch
@@ -69,7 +69,12 @@ def capacity_of(
     start: tuple[int, int | None] | None = None,
     on_trial: Callable[[Trial], None],
 ) -> Capacity:
-    """Probe one axis of a job's settings under the job's limit."""
+    """Probe one axis of a job's settings under the job's limit.
+
+    Raises:
+        ProbeFailed: a size failed for another reason than memory.
+        XbenchError: not even the smallest size is possible with these settings.
+    """
     if axis is Axis.HISTORY_SIZE:
         tolerance = 0.0
     return find_capacity(
@@ -81,6 +86,7 @@ def capacity_of(
         enough=enough,
         start=start,
         on_trial=on_trial,
+        log=trial_log(f"{axis.value}-{ceiling_key(job, settings, axis)}"),
     )
 
 

@@ -82,25 +82,31 @@ class PlannedRun:
     def name(self) -> str:
         return self.suite.header.name
 
+    def bound_of(self, cell: Cell) -> Bound:
+        """What limits the memory of a cell's process: the least of the suite's limit, the experiment's, and
+        what the machine has."""
+        limits = self.suite.header.memory_limit, cell.memory_limit
+        return binding(with_memory_limit(self.machine.memory_bounds, *limits))
+
     def limit_of(self, cell: Cell) -> int | None:
         """The limit that a cell's process is held to: resident bytes, or on CUDA bytes of the device. None
         where nobody asked for one and the system has no means to hold a process to it (macOS)."""
         asked = self.suite.header.memory_limit or cell.memory_limit
         if self.machine.device == "cpu" and not can_limit_host_memory() and not asked:
             return None
-        bound = binding(with_memory_limit([self.memory_bound], cell.memory_limit))
-        if bound.source == "memory_limit" and not str(asked).endswith("%"):
+        bound = self.bound_of(cell)
+        if bound.is_exact:
             return bound.limit_bytes
         # What a machine has to give drifts by the minute; coarser, it is the same from run to run.
         return bound.limit_bytes // _GRAIN_BYTES * _GRAIN_BYTES or bound.limit_bytes
 
     def limits_asked(self, cell: Cell) -> tuple[str, ...]:
-        """The memory limits that somebody asked for: the least size, in bytes, and what is a share of the
-        machine's, as written."""
-        asked = {limit for limit in (self.suite.header.memory_limit, cell.memory_limit) if limit}
-        shares = {limit for limit in asked if limit.strip().endswith("%")}
-        sizes = [parse_limit(limit, 0) for limit in asked - shares]
-        return tuple(sorted(shares)) + ((str(min(sizes)),) if sizes else ())
+        """The memory limits that somebody asked for, in one form however they were written: the least share
+        of what the machine has, in percent, and the least size, in bytes."""
+        asked = [parse_limit(text) for text in (self.suite.header.memory_limit, cell.memory_limit) if text]
+        shares = sorted((limit for limit in asked if limit.percent), key=lambda limit: limit.percent)
+        sizes = sorted((limit for limit in asked if limit.size_bytes), key=lambda limit: limit.size_bytes)
+        return tuple(str(limit) for limit in (*shares[:1], *sizes[:1]))
 
     def timeout_of(self, cell: Cell) -> float | None:
         """The most seconds that a cell's process may take."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from xbench.capacity.axes import Axis
 from xbench.capacity.ceilings import remember, remembered
-from xbench.capacity.probe import Capacity
+from xbench.capacity.probe import Capacity, ProbeFailed
 from xbench.capacity.search import Trial
 from xbench.components.registry import find, origin
 from xbench.errors import XbenchError
@@ -75,13 +75,14 @@ def plan_probe(
 
 
 def probe(plans: dict[Axis, PlannedRun], fresh: bool, observer: Observer) -> CapacityReport:
-    """Probe one axis after the other.
+    """Probe one axis after the other. Where a size fails for another reason than memory, the result of its
+    axis says so, and the next axis is probed.
 
     Args:
         fresh: not to start from what was found before.
 
     Raises:
-        XbenchError: a trial failed for another reason than memory.
+        XbenchError: what is to be probed is not possible with these settings.
     """
     results, warnings, features = [], [], FeatureKeeper(observer)
     for axis, plan in plans.items():
@@ -98,11 +99,12 @@ def probe(plans: dict[Axis, PlannedRun], fresh: bool, observer: Observer) -> Cap
         kind: Component(name=choice.name, origin=origin(kind, choice.name), params=choice.params)
         for kind, choice in choices.items()
     }
+    bound = plan.bound_of(job.cell)
     facts = {"stand_in": job.model.stand_in, "weights": job.model.weights}
     components["model"] = components["model"].model_copy(update=facts)
     return CapacityReport(
         limit_bytes=job.memory_limit_bytes,
-        bound=f"{plan.memory_bound.source}: {plan.memory_bound.detail}",
+        bound=f"{bound.source}: {bound.detail}",
         device=job.machine.device,
         device_name=job.machine.device_facts["name"],
         **{kind: choice.name for kind, choice in choices.items()},
@@ -131,20 +133,24 @@ def _probe_axis(job: Job, axis: Axis, fresh: bool, observer: Observer) -> Capaci
     key = "probe " + ceiling_key(job, job.settings, axis)
     known = None if fresh else remembered(key)
     observer.fitting(job.planned, axis.setting)
-    capacity = capacity_of(
-        job,
-        job.settings,
-        axis,
-        highest=job.sized.training.batch_size if axis is Axis.MICRO_BATCH else None,
-        enough=job.available if axis in (Axis.TRAIN_SIZE, Axis.BATCH_SIZE) else None,
-        start=(known["found"], known["fails"]) if known else None,
-        on_trial=lambda trial: observer.fitting(job.planned, axis.setting, trial),
-    )
+    error = ""
+    try:
+        capacity = capacity_of(
+            job,
+            job.settings,
+            axis,
+            highest=job.sized.training.batch_size if axis is Axis.MICRO_BATCH else None,
+            enough=job.available if axis in (Axis.TRAIN_SIZE, Axis.BATCH_SIZE) else None,
+            start=(known["found"], known["fails"]) if known else None,
+            on_trial=lambda trial: observer.fitting(job.planned, axis.setting, trial),
+        )
+    except ProbeFailed as failure:
+        capacity, error = failure.so_far, failure.message
     predictions = [t.predicted_bytes for t in capacity.trials if t.value == capacity.found]
     if known and known["found"] == capacity.found:  # it was run first this time, before there was a line
         predictions.append(known.get("predicted_bytes"))
     predicted_bytes = next((p for p in predictions if p is not None), None)
-    if capacity.found is not None:
+    if capacity.found is not None and not error:
         found = {"found": capacity.found, "fails": capacity.fails, "predicted_bytes": predicted_bytes}
         remember(key, found)
     varied = {axis.setting, *(("train_size",) if axis is Axis.BATCH_SIZE else ())}
@@ -158,13 +164,16 @@ def _probe_axis(job: Job, axis: Axis, fresh: bool, observer: Observer) -> Capaci
         predicted_bytes=predicted_bytes,
         seconds=capacity.seconds,
         trials=[_trial_record(trial) for trial in capacity.trials],
+        error=error,
         notes=_notes(job, axis, capacity, known is not None),
     )
 
 
 def _notes(job: Job, axis: Axis, capacity: Capacity, started_from_known: bool) -> list[str]:
     notes = []
-    if capacity.found is None:
+    if capacity.trials[-1].outcome == "error":
+        pass  # the record's `error` tells
+    elif capacity.found is None:
         notes.append(f"not even the smallest size fits: {capacity.trials[-1].reason}")
     elif capacity.fails is None:
         notes.append(f"memory does not limit {axis.value} up to {capacity.found:,}: nothing failed")

@@ -238,9 +238,9 @@ def _warnings(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[str]
     warnings = [*plan.untried, *(data.warning for data in plan.data if data.warning)]
     machine = binding(plan.machine.memory_bounds)
     for asked in dict.fromkeys([plan.suite.header.memory_limit, *(cell.memory_limit for cell in plan.cells)]):
-        if asked is not None and parse_limit(asked, machine.limit_bytes) > machine.limit_bytes:
+        if asked is not None and parse_limit(asked).bytes_of(machine.limit_bytes) > machine.limit_bytes:
             warnings.append(
-                f"memory_limit {asked} is more than there is: cells are held to "
+                f"memory_limit {asked.strip()} is more than there is: cells are held to "
                 f"{format_bytes(machine.limit_bytes)} ({machine.source}; {machine.detail})"
             )
     for data in decoded.values():

@@ -17,9 +17,14 @@ Exhaustion = Literal["host allocator", "device allocator", "python", "native", "
 _HOST = re.compile(
     r"DefaultCPUAllocator: can't allocate memory|not enough memory: you tried to allocate"
     r"|could not create a primitive(?! descriptor)|could not create a memory object"
+    r"|: Cannot allocate memory"
 )
+# "CUDA out of memory", "CUDA driver error: out of memory", "MPS backend out of memory", "Triton Error [CUDA]:
+# out of memory"; then the names of libraries' status codes, cuDNN 9's included.
 _DEVICE = re.compile(
-    r"CUDA out of memory|CUDA error: out of memory|CUDNN_STATUS_ALLOC_FAILED|CUBLAS_STATUS_ALLOC_FAILED"
+    r"\b(?:CUDA|HIP|MPS|XPU)\b[^.\n]{0,40}\bout of memory"
+    r"|\b(?:CU|HIP|ROC)[A-Z]+_STATUS_(?:INTERNAL_ERROR_DEVICE_)?ALLOC(?:ATION)?_FAILED"
+    r"|\bCU(?:DA_ERROR_OUT_OF_MEMORY|FFT_ALLOC_FAILED)\b|\b(?:cuda|hip)Error(?:MemoryAllocation|OutOfMemory)\b"
 )
 _BAD_ALLOC = "std::bad_alloc"
 _NO_THREAD = "Thread creation failed"  # libgomp: there is no address space for its stack

@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
+import weakref
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import psutil
@@ -63,31 +66,52 @@ class _KernelPeak:
 
 
 class _SampledPeak:
-    """Approximate: the largest of a thread's readings. Peaks shorter than its interval can be missed."""
+    """Approximate: the largest of a thread's readings. Peaks shorter than its interval can be missed. The
+    thread ends with its meter.
+
+    Args:
+        read: returns the resident bytes now.
+    """
 
     method: PeakMethod = "sampled"
     INTERVAL_S = 0.005
 
-    def __init__(self) -> None:
-        self._process = psutil.Process()
-        self._peak = 0
+    def __init__(self, read: Callable[[], int] | None = None) -> None:
+        self._read = read or _resident_reader()
+        self._lock = threading.Lock()
         self.reset()
-        threading.Thread(target=self._sample, name="host-peak-sampler", daemon=True).start()
-
-    def _sample(self) -> None:
-        pause = threading.Event()
-        while not pause.wait(self.INTERVAL_S):
-            self._peak = max(self._peak, self._process.memory_info().rss)
+        threading.Thread(
+            target=_sample_while_alive, args=(weakref.ref(self),), name="host-peak-sampler", daemon=True
+        ).start()
 
     def reset(self) -> None:
-        self._peak = self._process.memory_info().rss
+        with self._lock:
+            self._peak = self._read()
+
+    def sample(self) -> None:
+        """Take one reading. A reset comes before it or waits until it is stored, so that what was read before
+        a reset never counts after it."""
+        with self._lock:
+            self._peak = max(self._peak, self._read())
 
     def peak_bytes(self) -> int:
-        self._peak = max(self._peak, self.now_bytes())
+        self.sample()
         return self._peak
 
     def now_bytes(self) -> int:
-        return self._process.memory_info().rss
+        return self._read()
+
+
+def _resident_reader() -> Callable[[], int]:
+    process = psutil.Process()
+    return lambda: process.memory_info().rss
+
+
+def _sample_while_alive(reference: weakref.ref[_SampledPeak]) -> None:
+    while (meter := reference()) is not None:
+        meter.sample()
+        del meter  # while it waits, this thread must not keep its meter alive
+        time.sleep(_SampledPeak.INTERVAL_S)
 
 
 def status_bytes(field: str, status: bytes) -> int:

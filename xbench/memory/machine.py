@@ -37,11 +37,13 @@ class Bound:
         limit_bytes: the resident size that one worker may reach under this bound; on a CUDA device the bytes
             that it may hold there, its context included.
         detail: in words: where it was read, the limit as it stands there, what was taken off.
+        is_exact: whether somebody asked for just this size; every other bound drifts with the machine.
     """
 
     source: str
     limit_bytes: int
     detail: str
+    is_exact: bool = False
 
 
 def host_bounds(root: Path = Path("/")) -> list[Bound]:
@@ -94,25 +96,29 @@ def binding(bounds: Iterable[Bound]) -> Bound:
     return min(bounds, key=lambda bound: bound.limit_bytes)
 
 
-def with_memory_limit(bounds: Iterable[Bound], memory_limit: str | None) -> list[Bound]:
-    """A machine's bounds, and before them the user's own limit.
+def with_memory_limit(bounds: Iterable[Bound], *memory_limits: str | None) -> list[Bound]:
+    """A machine's bounds, and before them the user's own limits.
 
     Args:
-        memory_limit: a size such as `12GB`, or a share of the machine's binding bound such as `50%`; None
-            for no limit of the user's.
+        memory_limits: sizes such as `12GB`, or shares of the machine's binding bound such as `50%`; None
+            stands for no limit.
 
     Raises:
-        XbenchError: the text is neither.
+        XbenchError: a text is neither.
     """
     bounds = list(bounds)
-    if memory_limit is None:
-        return bounds
+    asked = [text for text in memory_limits if text is not None]
+    return [*(_asked_bound(text, bounds) for text in asked), *bounds]
+
+
+def _asked_bound(text: str, bounds: list[Bound]) -> Bound:
+    limit = parse_limit(text)
+    detail = f"asked for: {text.strip()}"
+    if limit.percent is None:
+        return Bound("memory_limit", limit.size_bytes, detail, is_exact=True)
     machine = binding(bounds)
-    limit = parse_limit(memory_limit, machine.limit_bytes)
-    detail = f"asked for: {memory_limit}"
-    if memory_limit.strip().endswith("%"):
-        detail += f" of {format_bytes(machine.limit_bytes)} ({machine.source})"
-    return [Bound("memory_limit", limit, detail), *bounds]
+    detail += f" of {format_bytes(machine.limit_bytes)} ({machine.source})"
+    return Bound("memory_limit", limit.bytes_of(machine.limit_bytes), detail)
 
 
 def _cgroup_bounds(root: Path) -> Iterator[Bound]:

@@ -14,13 +14,15 @@ class TrialRecord(Record):
 
     Attributes:
         peak_bytes: resident peak of the process (on CUDA reserved peak of the allocator); None if it ran out.
-        charged_bytes: what the limit counted, memory that was allocated and not filled included.
+        charged_bytes: what the limit counted: memory that was allocated and not filled, and the limit's
+            reserve, included.
         predicted_bytes: what earlier trials said that the peak would be.
+        outcome: `error` where it failed for another reason than memory, which ends a probe.
         reason: what failed.
     """
 
     value: int
-    outcome: Literal["fits", "oom"]
+    outcome: Literal["fits", "oom", "error"]
     peak_bytes: int | None = None
     charged_bytes: int | None = None
     predicted_bytes: int | None = None
@@ -35,7 +37,10 @@ class CapacityRecord(Record):
         limit_bytes: the hard limit of each trial.
         settings: of training, but for what the axis varies.
         found: the largest size that ran; None if not even the smallest did.
-        fails: the smallest size above it that ran out of memory; None if none did.
+        fails: the smallest size above it that ran out of memory; None if none did. The size of `error`, where
+            there is one.
+        error: why the probe ended without an answer: a size failed for another reason than memory. Empty
+            otherwise.
         peak_bytes: of `found`, and predicted_bytes what smaller sizes had said that it would be.
         seconds: wall time of all trials.
         notes: what a reader must know.
@@ -50,6 +55,7 @@ class CapacityRecord(Record):
     predicted_bytes: int | None = None
     seconds: float
     trials: list[TrialRecord]
+    error: str = ""
     notes: list[str] = Field(default_factory=list)
 
 

@@ -49,6 +49,8 @@ def print_capacity(console: Console, report: CapacityReport) -> None:
         console.print(plain(f"peak against {result.axis}, up to the limit"))
         for line in _picture(result):
             console.print(plain(line), soft_wrap=True)
+        if result.error:
+            print_line(console, f"  {result.axis}: {result.error}", "bold red")
         for note in result.notes:
             print_line(console, f"  {result.axis}: {note}", "dim")
     print_line(console, f"limit: {report.bound}", "dim")
@@ -72,7 +74,11 @@ def to_capacity_markdown(report: CapacityReport) -> str:
     """The table, and what a reader must know."""
     lines = [markdown_line(HEADER), markdown_line(("---", *("---:" for _ in HEADER[1:])))]
     lines += [markdown_line(row) for row in capacity_rows(report)]
-    notes = [f"{result.axis}: {note}" for result in report.results for note in result.notes]
+    notes = [
+        f"{result.axis}: {note}"
+        for result in report.results
+        for note in (*([result.error] if result.error else []), *result.notes)
+    ]
     stand_in = [f"{report.dataset}: {report.stand_in}"] if report.stand_in else []
     model = report.components["model"]
     stand_in += [f"{model.name} has {model.stand_in}"] if model.stand_in else []
@@ -86,7 +92,7 @@ def _picture(result: CapacityRecord) -> Iterator[str]:
     widest = max(len(f"{trial.value:,}") for trial in result.trials)
     for trial in sorted(result.trials, key=lambda trial: trial.value):
         if trial.peak_bytes is None:
-            bar, text = "x".rjust(_BAR), "out of memory"
+            bar, text = "x".rjust(_BAR), "out of memory" if trial.outcome == "oom" else "failed"
         else:
             bar = "█" * max(1, round(_BAR * min(1.0, trial.peak_bytes / result.limit_bytes)))
             text = format_bytes(trial.peak_bytes)

@@ -41,7 +41,7 @@ def _as_text(value: Any) -> Any:
 
 def _is_a_limit(value: str) -> str:
     try:
-        parse_limit(value, 0)
+        parse_limit(value)
     except XbenchError as error:
         raise ValueError(f"{error.message}: {error.hint}") from error
     return value

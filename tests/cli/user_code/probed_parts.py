@@ -23,3 +23,20 @@ class Wide(nn.Module):
 
 def build_wide(num_classes: int) -> nn.Module:
     return Wide(num_classes)
+
+
+class Limited(nn.Module):
+    """Takes no more than 20 examples at once."""
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.last = nn.Linear(3, num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > 20:
+            raise RuntimeError("a kernel takes no more than 20")
+        return self.last(images.mean((2, 3)))
+
+
+def build_limited(num_classes: int) -> nn.Module:
+    return Limited(num_classes)

@@ -1,0 +1,114 @@
+"""Which memory limit holds where a suite, an experiment and the machine each have one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from job_samples import MACHINE
+from run_samples import SUITE, suite_of
+
+from xbench.execution import plan as planning
+from xbench.execution.plan import PlannedRun
+from xbench.memory.machine import Bound
+from xbench.suite.grid import Cell, DatasetChoice
+from xbench.training.settings import Choice, TrainingSettings
+
+GRAIN = 256 << 20
+# What a machine has is rounded down to a grain, and so is a share of it.
+HAS = 10 * GRAIN + 12_345
+
+
+def plan_of(suite_limit: str | None) -> PlannedRun:
+    bounds = (Bound("cgroup v2", 2 * HAS, "a file"), Bound("available memory", HAS, "another"))
+    overrides = [] if suite_limit is None else [f"suite.memory_limit={suite_limit}"]
+    return PlannedRun(
+        suite=suite_of(SUITE, *overrides),
+        machine=replace(MACHINE, memory_bounds=bounds),
+        cells=[],
+        data=[],
+        models=[],
+        memory_bound=bounds[1],
+        default_histories={},
+        untried=(),
+        import_dirs=(),
+    )
+
+
+def cell_of(limit: str | None) -> Cell:
+    return Cell(
+        experiment="exp",
+        column="sgd",
+        model=Choice("net", {}),
+        dataset=DatasetChoice(Choice("data", {}), None, False),
+        optimizer=Choice("sgd", {}),
+        training=TrainingSettings(),
+        seed=0,
+        path=("experiment", 0, "optimizer", 0),
+        memory_limit=limit,
+    )
+
+
+@pytest.mark.parametrize(
+    ("suite_limit", "experiment_limit", "limit_bytes"),
+    [
+        (None, None, 10 * GRAIN),
+        ("1.5GB", None, 1_500_000_000),
+        (None, "1.5GB", 1_500_000_000),
+        ("50%", None, 5 * GRAIN),
+        (None, "50%", 5 * GRAIN),
+        (None, " 50 % ", 5 * GRAIN),
+        ("2GB", "1.5GB", 1_500_000_000),
+        ("1.5GB", "2GB", 1_500_000_000),
+        # A size that binds is exact, and a share that binds is not, whoever asked for the other one.
+        ("50%", "1.3GB", 1_300_000_000),
+        ("1.3GB", "50%", 1_300_000_000),
+        ("50%", "2GB", 5 * GRAIN),
+        ("2GB", "50% ", 5 * GRAIN),
+        # Both are shares of what the machine has.
+        ("50%", "20%", 2 * GRAIN),
+        ("20%", "50%", 2 * GRAIN),
+        ("100%", "100%", 10 * GRAIN),
+        # The machine has less than anybody asked for.
+        ("9GB", "8GB", 10 * GRAIN),
+        ("9GB", "100%", 10 * GRAIN),
+        # Less than a grain.
+        ("5%", None, round(HAS * 0.05)),
+        ("5%", "100MB", 100_000_000),
+    ],
+)
+def test_the_least_holds(monkeypatch, suite_limit, experiment_limit, limit_bytes):
+    monkeypatch.setattr(planning, "can_limit_host_memory", lambda: True)
+    assert plan_of(suite_limit).limit_of(cell_of(experiment_limit)) == limit_bytes
+
+
+@pytest.mark.parametrize(
+    ("suite_limit", "experiment_limit", "limit_bytes"), [(None, None, None), (None, "50%", 5 * GRAIN)]
+)
+def test_where_no_process_can_be_held_to_one(monkeypatch, suite_limit, experiment_limit, limit_bytes):
+    """Nothing is limited that nobody asked for."""
+    monkeypatch.setattr(planning, "can_limit_host_memory", lambda: False)
+    assert plan_of(suite_limit).limit_of(cell_of(experiment_limit)) == limit_bytes
+
+
+def test_the_bound_says_who_asked():
+    plan = plan_of("50%")
+    assert plan.bound_of(cell_of("1GB")).detail == "asked for: 1GB"
+    assert plan.bound_of(cell_of("20%")).detail.startswith("asked for: 20% of 2.68 GB (available memory)")
+    assert plan.bound_of(cell_of(None)).detail.startswith("asked for: 50% of 2.68 GB")
+
+
+@pytest.mark.parametrize(
+    ("suite_limit", "experiment_limit", "asked"),
+    [
+        (None, None, ()),
+        ("1.5GB", None, ("1500000000",)),
+        ("2GB", "1500MB", ("1500000000",)),
+        ("50%", "1.5GB", ("50%", "1500000000")),
+        ("1.5GB", " 50.0 % ", ("50%", "1500000000")),
+        ("50%", "12.5%", ("12.5%",)),
+    ],
+)
+def test_what_was_asked_for_has_one_form(suite_limit, experiment_limit, asked):
+    """What a cell is must not depend on how a limit was written."""
+    assert plan_of(suite_limit).limits_asked(cell_of(experiment_limit)) == asked
