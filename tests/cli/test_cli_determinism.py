@@ -46,8 +46,9 @@ micro_batch = 3
 """
 COLUMNS = ("adam", "repeated_parts:SameAdam", "repeated_parts:Noisy", "lbfgs")
 # What is another at another time, traces with their times included. Of memory, what tensors take is not.
-MEASURED = {"time", "memory", "started_at", "ended_at", "trace_crc32"}
-EXACT_MEMORY = ("parameters_bytes", "gradients_bytes", "optimizer_state_bytes", "state_vectors")
+MEASURED = {"time", "memory", "memory_pass", "started_at", "ended_at", "trace_crc32"}
+EXACT_MEMORY = ("parameters_bytes", "optimizer_state_bytes", "state_vectors")
+EXACT_PASS = ("cell_id", "configuration", "malloc", "parameters_bytes", "final_state_bytes")
 
 
 class Times:
@@ -108,6 +109,8 @@ def test_records_are_the_same_at_another_time(first, second, place):
         assert one[field] == other[field], field
     for field in EXACT_MEMORY:
         assert one["memory"][field] == other["memory"][field], field
+    for field in EXACT_PASS:
+        assert one["memory_pass"][field] == other["memory_pass"][field], field
 
 
 def test_curves_are_the_same_at_another_time(first, second):

@@ -22,9 +22,11 @@ model = "tiny_parts:build_model"
 dataset = "tiny_parts:build_dataset"
 train_size = 20
 batch_size = 5
+epochs = 5
 optimizer = [
   { label = "first", name = "sgd" },
-  { label = "second", name = "tiny_parts:STUBBORN", at = 3 },
+  # Its memory pass takes twelve steps at the most.
+  { label = "second", name = "tiny_parts:STUBBORN", at = 15 },
   { label = "third", name = "adam" },
 ]
 """
@@ -145,6 +147,21 @@ def test_a_cell_that_cannot_be_saved_ends_at_the_first(xbench, tmp_path, allow_u
     assert process.returncode == 130
     assert "stopping; the cell in flight begins anew the next time" in err
     assert "Traceback" not in err
+
+
+def test_in_a_memory_pass(xbench, tmp_path, allow_user_code):
+    """Nothing is lost: the pass is taken again the next time."""
+    (tmp_path / "suite.toml").write_text(SUITE.replace("at = 15", "at = 3"))
+    with xbench.start(tmp_path, "run", "suite.toml", *allow_user_code) as process:
+        try:
+            wait_for(lambda: (tmp_path / "waiting").exists() or process.poll() is not None, "it waits")
+            os.killpg(process.pid, signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert [record["column"] for record in records_of(tmp_path)] == ["first"]
 
 
 def test_while_torch_is_imported(xbench, tmp_path, allow_user_code):

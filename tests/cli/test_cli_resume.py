@@ -324,13 +324,17 @@ class TestFailures:
         assert statuses == {"sgd": "done", "raising": "error", "waiting": "timeout"}
 
     def test_a_timeout_says_which(self, failing):
-        assert failing["first"].latest["waiting"]["reason"].startswith("it did not end within 2")
+        assert (
+            failing["first"]
+            .latest["waiting"]["reason"]
+            .startswith("in its memory pass: it did not end within 2")
+        )
 
     def test_an_exception_says_whose_it_is_and_where_more_is(self, failing):
         first = failing["first"]
         line = first.latest["raising"]
         assert line["reason"] == (
-            "ArithmeticError: I cannot go on; raised in optimizer 'tiny_parts:Raising'"
+            "in its memory pass: ArithmeticError: I cannot go on; raised in optimizer 'tiny_parts:Raising'"
             f" (more in logs/{line['cell_id']}.stderr)"
         )
         assert "Traceback" not in first.err

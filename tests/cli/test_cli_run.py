@@ -153,7 +153,8 @@ class TestStreams:
             "0.903",
             "test accuracy",
             "±",
-            "peak host memory",
+            "peak memory",
+            "resident as it ran",
         ):
             assert expected in done.stdout
         assert "muon, seeds 0, 1: skipped: muon takes 2-D parameters only" in one_line(done.stdout)
@@ -279,12 +280,28 @@ class TestRecords:
                 assert math.isfinite(metrics["test_loss"])
 
     def test_time(self, by_name):
-        for (name, _), record in by_name.items():
+        for (name, seed), record in by_name.items():
             times = record["time"]
             # Nothing is frozen, there is no time limit, and the next checkpoint is a minute away.
             assert times.pop("features_s") is times.pop("estimated_s") is times.pop("checkpoints_s") is None
+            pass_s = times.pop("memory_pass_s")  # the first seed's, which the others share
+            assert pass_s > 0 if (name, seed) in [("sgd", 0), ("adam", 0), ("lbfgs", 0)] else pass_s is None
             for value in times.values():
                 assert value is None if name == "muon" else value > 0
+
+    def test_seeds_share_a_memory_pass(self, by_name):
+        for name in ("sgd", "adam", "lbfgs"):
+            first, second = (by_name[name, seed] for seed in (0, 1))
+            assert first["memory_pass"] == second["memory_pass"]
+            assert first["memory_pass"]["cell_id"] == first["cell_id"]
+        assert by_name["muon", 0]["memory_pass"] is None
+
+    def test_optimizers_of_a_seed_start_alike(self, by_name):
+        for seed in (0, 1):
+            found = [by_name[name, seed]["pairing"] for name in ("sgd", "adam", "lbfgs")]
+            assert found[0] == found[1] == found[2]
+            assert len(found[0]["weights_sha256"]) == len(found[0]["order_sha256"]) == 64
+        assert by_name["sgd", 0]["pairing"] != by_name["sgd", 1]["pairing"]
 
     def test_memory(self, by_name):
         parameters = by_name["sgd", 0]["memory"]["parameters_bytes"]
@@ -295,7 +312,7 @@ class TestRecords:
             if name != "muon":
                 assert memory["host_peak_method"] in ("clear_refs", "sampled")
                 assert memory["peak_host_bytes"] >= memory["base_host_bytes"] > 1e8
-                assert memory["parameters_bytes"] == memory["gradients_bytes"] == parameters
+                assert memory["parameters_bytes"] == parameters
         assert by_name["sgd", 0]["memory"]["optimizer_state_bytes"] == 0
         # Adam keeps two moments of each parameter and a step count of each tensor.
         assert 2 * parameters <= by_name["adam", 0]["memory"]["optimizer_state_bytes"] < 2.01 * parameters

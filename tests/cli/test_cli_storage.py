@@ -62,8 +62,7 @@ def test_every_loss_is_the_same(ran, pairs):
 
 
 def test_data_counts_what_is_held(pairs):
-    """The whole set, test images included, and the copy of it that a batch or micro-batch is."""
-    for read, kept in pairs:
-        batch_bytes = 16 * EXAMPLE_BYTES
-        assert read["memory"]["data_bytes"] == batch_bytes
-        assert kept["memory"]["data_bytes"] == 90 * EXAMPLE_BYTES + batch_bytes
+    """The whole set, test images included, beside the batch; a micro-batch is gone when the update begins."""
+    for (read, kept), batch in zip(pairs, (16, 0), strict=True):
+        assert read["memory_pass"]["data_bytes"] == batch * EXAMPLE_BYTES
+        assert kept["memory_pass"]["data_bytes"] == (90 + batch) * EXAMPLE_BYTES

@@ -134,8 +134,10 @@ def record_failed_pass(
     """Write down an attempt that ended in its memory pass: it was never timed."""
     note = _log_note(folder.log_path(planned.cell_id), folder)
     record = make_record(job, planned, Heard(), ending, started_at, note)
-    reason = record.reason if ending.outcome == "refused" else f"in its memory pass: {record.reason}"
-    record = record.model_copy(update={"attempt": attempt, "reason": reason})
+    updates: dict[str, Any] = {"attempt": attempt}
+    if ending.outcome != "refused":
+        updates |= {"reason": f"in its memory pass: {record.reason}", "ran": job.sizes}
+    record = record.model_copy(update=updates)
     folder.append(record)
     return record
 

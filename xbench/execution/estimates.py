@@ -197,7 +197,7 @@ def _took_key(job: Job) -> str:
 
 def _pass_key(job: Job) -> str:
     """Of the memory pass of a job's configuration."""
-    return f"memory pass {_key(job, job.sized, job.data.fingerprint, str(job.memory_limit_bytes))}"
+    return f"memory pass {_key(job, job.sized, job.data.fingerprint)}"
 
 
 def _key(job: Job, settings: CellSettings, *parts: str) -> str:

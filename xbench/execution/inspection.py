@@ -63,6 +63,7 @@ class ModelFacts:
         missing: what to do, where these are not on this machine.
         untrained: settings of the same network that need no files; None if there are none.
         is_frozen: whether a part of it is not trained, as far as is known.
+        fails_alone, normalises: see `TriedModel`.
         files: all that identify its weights, those that are not there included; None if it reads others.
     """
 
@@ -72,6 +73,8 @@ class ModelFacts:
     missing: str = ""
     untrained: dict[str, Any] | None = None
     is_frozen: bool = True
+    fails_alone: str = ""
+    normalises: bool = False
     files: tuple[str, ...] | None = ()
 
 
@@ -99,10 +102,14 @@ class TriedModel:
     Attributes:
         is_frozen: whether a part of it is not trained.
         warning: what to tell the user all the same; "" for nothing.
+        fails_alone: what it raises in training mode for a batch of one image; "" if it takes one.
+        normalises: whether it has batch normalisation that is trained.
     """
 
     is_frozen: bool
     warning: str = ""
+    fails_alone: str = ""
+    normalises: bool = False
 
 
 @dataclass(frozen=True)
@@ -197,7 +204,12 @@ def try_models(send: Send, trials: Sequence[ModelTrial], device: str, import_dir
 def _tried(trial: ModelTrial, spec: ModelSpec, network: Any, device: str) -> TriedModel | XbenchError:
     import torch
 
-    from xbench.training.logits import check_logits, random_images
+    from xbench.training.logits import (
+        check_logits,
+        has_batch_normalisation,
+        random_images,
+        why_not_alone,
+    )
 
     dtype, name = getattr(torch, trial.dtype), trial.model.name
     is_frozen = not all(p.requires_grad for p in network.parameters())
@@ -205,8 +217,9 @@ def _tried(trial: ModelTrial, spec: ModelSpec, network: Any, device: str) -> Tri
     for place in dict.fromkeys(("cpu", device)):  # some operations are only there on CUDA
         try:
             images = random_images(spec, 3, trial.image_shape, dtype, trial.memory_format).to(place)
+            warning = check_logits(network.to(place, dtype), name, images, trial.num_classes)
             return TriedModel(
-                is_frozen, check_logits(network.to(place, dtype), name, images, trial.num_classes)
+                is_frozen, warning, why_not_alone(network, images[:1]), has_batch_normalisation(network)
             )
         except XbenchError as error:
             found = XbenchError(_about("model", name, error.message), error.hint)

@@ -140,9 +140,9 @@ class Job:
 
     @property
     def configuration(self) -> str:
-        """What identifies all that its memory depends on: its seed does not matter."""
+        """What identifies all that the memory it needs depends on: neither its seed nor its limit."""
         features = self.features.precision if self.features else ""
-        parts = ("memory pass", self.cell.column, self.memory_limit_bytes, features, self.model.weights)
+        parts = ("memory pass", self.cell.column, features, self.model.weights)
         neutral = replace(self.sized, seed=0)
         return cell_id(neutral, self.data.fingerprint, self.machine, self.import_dirs, parts)
 

@@ -46,9 +46,8 @@ class MemoryPasses:
         Returns:
             How the pass ended, where it failed.
         """
-        key = job.configuration
-        known = self._known.get(key)
-        if known is None:
+        known = self._known.get(job.configuration)
+        if known is None or not _fits(job, known):
             self._observer.measuring_memory(job.planned)
             started = time.monotonic()
             ending = self._take(job, log)
@@ -77,6 +76,11 @@ class MemoryPasses:
             limits=replace(job.limits, malloc="exact"),
             patience=Patience(job.timeout_s),
         )
+
+
+def _fits(job: Job, taken: MemoryPassRecord) -> bool:
+    """Whether a pass that may have been taken under another limit would succeed under the job's."""
+    return job.memory_limit_bytes is None or taken.peak_bytes <= job.memory_limit_bytes
 
 
 def _is_close(job: Job, taken: MemoryPassRecord) -> bool:

@@ -282,7 +282,12 @@ def _check_models(
         elif isinstance(outcome, XbenchError):
             problems.add(path, outcome.message, outcome.hint)
         else:
-            models[repr(cell.model)] = replace(models[repr(cell.model)], is_frozen=outcome.is_frozen)
+            models[repr(cell.model)] = replace(
+                models[repr(cell.model)],
+                is_frozen=outcome.is_frozen,
+                fails_alone=outcome.fails_alone,
+                normalises=outcome.normalises,
+            )
             if outcome.warning:
                 warnings[outcome.warning] = None
     return tuple(warnings)

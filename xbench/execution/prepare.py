@@ -139,6 +139,39 @@ def check_splits(plan: PlannedRun, jobs: list[Job]) -> list[str]:
     ]
 
 
+def check_batches(plan: PlannedRun, jobs: list[Job]) -> list[str]:
+    """Look for batches, or parts of them, of a single example, which not every model can train on.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        XbenchError: a model fails on one.
+    """
+    problems, warnings = plan.suite.problems, []
+    for job in jobs:
+        training, name = job.sized.training, job.settings.model.name
+        rest = training.train_size % training.batch_size
+        batches = {training.batch_size} | ({rest} if rest and not training.drop_last else set())
+        parts = {batch % training.micro_batch or training.micro_batch for batch in batches}
+        if 1 not in parts or job.settings.training.train_size == "largest":  # that is found later
+            continue
+        what = f"{training.train_size:,} examples in batches of {training.batch_size:,}"
+        if training.micro_batch < training.batch_size:
+            what += f" and micro-batches of {training.micro_batch:,}"
+        what += " leave a single example at the end"
+        if job.model.fails_alone:
+            problems.add(
+                (*job.cell.path[:2], "batch_size"),
+                f"{what}, and model '{name}' fails on one: {job.model.fails_alone}",
+                hint="leave it out with `drop_last = true`, or choose another batch_size or train_size",
+            )
+        elif job.model.normalises and training.batch_size > 1:
+            warnings.append(f"{job.cell.experiment}: {what}, over which model '{name}' normalises")
+    problems.raise_if_any()
+    return list(dict.fromkeys(warnings))
+
+
 def _company(plan: PlannedRun, cell: Cell) -> tuple[str, ...]:
     """All that has a say in how large `train_size = "largest"` is."""
     if cell.training.train_size != "largest":

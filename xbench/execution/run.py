@@ -21,7 +21,14 @@ from xbench.execution.memory_passes import MemoryPasses
 from xbench.execution.observer import Observer
 from xbench.execution.pairing import Pairing
 from xbench.execution.plan import PlannedRun
-from xbench.execution.prepare import check_splits, decode_all, decode_samples, make_jobs, with_weights
+from xbench.execution.prepare import (
+    check_batches,
+    check_splits,
+    decode_all,
+    decode_samples,
+    make_jobs,
+    with_weights,
+)
 from xbench.execution.request import describe_request
 from xbench.execution.schedule import blocks, estimate_s, features_s, within, without_hopeless
 from xbench.memory.machine import binding
@@ -56,7 +63,7 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer, fresh: bool = 
     decoded = decode_all(plan, observer)
     features = FeatureKeeper(observer)
     jobs, limit = make_jobs(plan, decoded), plan.suite.header.time_limit
-    warnings = [*_warnings(plan, decoded), *check_splits(plan, jobs)]
+    warnings = [*_warnings(plan, decoded), *check_splits(plan, jobs), *check_batches(plan, jobs)]
     left = _unsettled(jobs, history)
     if limit is not None:
         left = estimated(left, features, observer)
@@ -206,6 +213,7 @@ def preview(plan: PlannedRun, observer: Observer) -> list[Job]:
     """
     jobs = make_jobs(plan, decode_samples(plan))
     check_splits(plan, jobs)
+    check_batches(plan, jobs)
     jobs = estimated(jobs, FeatureKeeper(observer), observer)
     limit, previewed = plan.suite.header.time_limit, []
     for block in blocks(jobs, by_time=limit is not None):

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from xbench.components.culprit import in_one_line
 from xbench.components.specs import ModelSpec
@@ -103,6 +104,31 @@ def check_logits(model: nn.Module, name: str, images: torch.Tensor, num_classes:
             " takes logits, so leave out its last softmax"
         )
     return ""
+
+
+@torch.no_grad()
+def why_not_alone(model: nn.Module, image: torch.Tensor) -> str:
+    """Run a model in training mode on a batch of one image, as the last batch of an epoch may be.
+
+    Returns:
+        What it raises, in one line, as batch normalisation over single values does; "" if nothing.
+
+    Raises:
+        MemoryError, RuntimeError: memory ran out.
+    """
+    set_training(model)
+    try:
+        model(image)
+    except Exception as error:
+        _raise_if_exhausted(error)
+        return in_one_line(error)
+    return ""
+
+
+def has_batch_normalisation(model: nn.Module) -> bool:
+    """Tell whether a part of a model that is trained has batch normalisation, as torch's own class."""
+    set_training(model)
+    return any(isinstance(module, _BatchNorm) and module.training for module in model.modules())
 
 
 def _raise_if_wrong(output: Any, name: str, count: int, num_classes: int, mode: str = "") -> None:

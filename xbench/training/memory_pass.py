@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
+from torch import nn
 
 from xbench.components.specs import OptimizerSpec
 from xbench.memory.malloc import malloc_profile, release_free_memory
@@ -18,6 +19,7 @@ from xbench.memory.phases import PhaseMeter, PhasePeak
 from xbench.records.schema import MemoryPassRecord
 from xbench.training.evaluation import evaluate
 from xbench.training.footprint import gradients_bytes, model_bytes, optimizer_state_bytes
+from xbench.training.kept import KeptModel
 from xbench.training.loop import Trainer
 
 MIN_STEPS, MAX_STEPS = 3, 12
@@ -37,27 +39,33 @@ def measure_memory(trainer: Trainer, spec: OptimizerSpec) -> MemoryPassRecord:
         XbenchError: the model's weights cannot be kept.
         MemoryError, RuntimeError: memory ran out; anything else is a fault of a component.
     """
+    if _keeps_weights(trainer):
+        # What libraries load at first use is no part of a peak.
+        KeptModel(nn.Linear(1, 1), trainer.kept.path).try_out()
     fill_state = spec.load_fill_state()
     if fill_state is not None:
         fill_state(trainer.optimizer)
     meter, started = trainer.profiler.trained_on, time.perf_counter()
     trainer.set_mode("train")
-    highest: _Peak | None = None
-    steps = 0
-    while True:
-        steps += 1
-        peak = _take_step(trainer, meter, steps)
-        rises = highest is None or peak.of_phase.peak_bytes > highest.of_phase.peak_bytes + NOISE_BYTES
-        if highest is None or peak.of_phase.peak_bytes > highest.of_phase.peak_bytes - NOISE_BYTES:
-            highest = peak  # of peaks that are alike the last: what is loaded at first use is there by then
-        if not _goes_on(steps, rises, time.perf_counter() - started, spec.memory_period):
-            break
+    peaks: list[_Peak] = []
+    rises = True
+    while _goes_on(len(peaks), rises, time.perf_counter() - started, spec.memory_period):
+        before = max((peak.of_phase.peak_bytes for peak in peaks), default=0)
+        peaks.append(_take_step(trainer, meter, len(peaks) + 1))
+        rises = peaks[-1].of_phase.peak_bytes > before + NOISE_BYTES
+    steps = len(peaks)
+    peaks.reverse()  # of peaks that are alike the last counts: what is loaded at first use is there by then
     trainer.set_mode("eval")
-    peaks = [highest, _evaluate(trainer, meter)]
-    if trainer.settings.selection != "last":
+    peaks.append(_evaluate(trainer, meter))
+    if _keeps_weights(trainer):
         peaks.append(_keep_weights(trainer, meter))
-    highest = max(peaks, key=lambda peak: peak.of_phase.peak_bytes)
-    return _record(trainer, highest, steps)
+    highest = max(peak.of_phase.peak_bytes for peak in peaks)
+    told = next(peak for peak in peaks if peak.of_phase.peak_bytes > highest - NOISE_BYTES)
+    return _record(trainer, told, steps)
+
+
+def _keeps_weights(trainer: Trainer) -> bool:
+    return trainer.settings.selection != "last"
 
 
 def _goes_on(steps: int, rises: bool, seconds: float, period: int | None) -> bool:

@@ -1,0 +1,51 @@
+"""Batches that end in a single example, and models that cannot train on one, are told before a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from job_samples import job_of
+from run_samples import suite_of
+
+from xbench.errors import XbenchError
+from xbench.execution.prepare import check_batches
+
+
+def check(data, *, fails_alone="", normalises=False, **training):
+    job = job_of(data, validation=0.0, selection="last", **training)
+    facts = replace(job.model, fails_alone=fails_alone, normalises=normalises)
+    return check_batches(SimpleNamespace(suite=suite_of()), [replace(job, model=facts)])
+
+
+ENDS_IN_ONE = [
+    {"train_size": 21, "batch_size": 10},
+    {"train_size": 20, "batch_size": 10, "micro_batch": 3},
+    {"train_size": 24, "batch_size": 10, "micro_batch": 3, "drop_last": True},
+    {"train_size": 10, "batch_size": 1},
+]
+ENDS_WELL = [
+    {"train_size": 20, "batch_size": 10},
+    {"train_size": 22, "batch_size": 10},
+    {"train_size": 21, "batch_size": 10, "drop_last": True},
+    {"train_size": 20, "batch_size": "full", "micro_batch": 2},
+]
+
+
+@pytest.mark.parametrize("training", ENDS_IN_ONE)
+def test_a_model_that_fails_on_one_is_refused(tiny_data, training):
+    with pytest.raises(XbenchError, match="a single example at the end, and model 'net' fails on one: why"):
+        check(tiny_data, fails_alone="why", **training)
+    assert check(tiny_data, **training) == []
+
+
+@pytest.mark.parametrize("training", ENDS_WELL)
+def test_other_sizes_are_fine(tiny_data, training):
+    assert check(tiny_data, fails_alone="why", normalises=True, **training) == []
+
+
+def test_normalising_over_one_example_is_warned_of(tiny_data):
+    (warning,) = check(tiny_data, normalises=True, train_size=21, batch_size=10)
+    assert "21 examples in batches of 10 leave a single example" in warning
+    assert check(tiny_data, normalises=True, train_size=21, batch_size=1) == []

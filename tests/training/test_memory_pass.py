@@ -1,0 +1,124 @@
+"""A memory pass takes as many steps as its optimizer needs, fills its state, and adds up."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small_cells import small_cnn
+from torch import nn
+
+from xbench import ModelSpec, OptimizerSpec, XbenchError
+from xbench.capacity.axes import Axis
+from xbench.capacity.workload import TrainingWorkload
+from xbench.components import registry
+from xbench.errors import Unsupported
+from xbench.training import memory_pass
+from xbench.training.settings import CellSettings, Choice, TrainingSettings
+
+MB = 1_000_000
+PARTS = (
+    *("process_bytes", "parameters_bytes", "data_bytes", "gradients_bytes"),
+    *("optimizer_state_bytes", "optimizer_work_bytes", "activations_bytes", "keeping_bytes"),
+)
+
+
+class Growing(torch.optim.SGD):
+    """Keeps some more memory after each of its first steps; every `period` steps it takes much more for a
+    moment."""
+
+    def __init__(self, params, lr=0.01, grows=0, period=0):
+        super().__init__(params, lr=lr)
+        self.kept, self.grows, self.period, self.calls = [], grows, period, 0
+
+    def step(self, closure):
+        self.calls += 1
+        if self.calls <= self.grows:
+            self.kept.append(torch.ones(8 * MB, dtype=torch.uint8))
+        if self.period and self.calls % self.period == 0:
+            torch.ones(100 * MB, dtype=torch.uint8)
+        return super().step(closure)
+
+
+def normed_cnn(num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.BatchNorm2d(3), small_cnn(num_classes))
+
+
+@pytest.fixture(autouse=True)
+def components(monkeypatch):
+    specs = {
+        "small": ModelSpec(factory=small_cnn),
+        "normed": ModelSpec(
+            factory=lambda num_classes: nn.Sequential(nn.BatchNorm2d(3), small_cnn(num_classes))
+        ),
+        "growing": OptimizerSpec(factory=Growing),
+        "periodic": OptimizerSpec(factory=Growing, memory_period=20),
+        "picky": OptimizerSpec(factory=Growing, parameters="matrices"),
+    }
+    real_load = registry.load
+    monkeypatch.setattr(
+        registry, "load", lambda kind, name, dirs=(): specs.get(name) or real_load(kind, name, dirs)
+    )
+    monkeypatch.setattr(memory_pass, "MAX_S", 1e9)  # on a busy machine, too
+
+
+def measure(data, optimizer="growing", params=None, model="small", **training):
+    training = {"batch_size": 10, "train_size": 40} | training
+    settings = CellSettings(
+        Choice(model, {}), Choice(optimizer, params or {}), TrainingSettings(**training), 0, "cpu"
+    )
+    workload = TrainingWorkload(settings, data, Axis.MICRO_BATCH)
+    return workload.prepare()(training.get("micro_batch", training["batch_size"]))
+
+
+class TestSteps:
+    def test_three_where_the_peak_does_not_rise(self, tiny_data):
+        assert measure(tiny_data).steps == 3
+
+    def test_more_while_it_rises(self, tiny_data):
+        assert measure(tiny_data, params={"grows": 6}).steps == 7
+
+    def test_twelve_at_most(self, tiny_data):
+        assert measure(tiny_data, params={"grows": 100}).steps == 12
+
+    def test_no_more_than_three_once_time_is_over(self, tiny_data, monkeypatch):
+        monkeypatch.setattr(memory_pass, "MAX_S", 0.0)
+        assert measure(tiny_data, params={"grows": 100}).steps == 3
+
+    def test_one_more_than_a_period_that_is_declared(self, tiny_data, monkeypatch):
+        monkeypatch.setattr(memory_pass, "MAX_S", 0.0)
+        measured = measure(tiny_data, "periodic", {"period": 20})
+        assert measured.steps == 21
+        assert measured.peak_phase == "update"
+        assert measured.optimizer_work_bytes > 90 * MB
+
+
+class TestParts:
+    @pytest.mark.parametrize("params", [{}, {"grows": 3}], ids=str)
+    @pytest.mark.parametrize("micro_batch", [10, 4])
+    @pytest.mark.parametrize("selection", ["validation_loss", "last"])
+    def test_add_up(self, tiny_data, params, micro_batch, selection):
+        measured = measure(tiny_data, params=params, micro_batch=micro_batch, selection=selection)
+        assert sum(getattr(measured, part) for part in PARTS) == measured.peak_bytes
+
+    def test_state_is_all_that_the_optimizer_keeps(self, tiny_data):
+        assert measure(tiny_data, params={"grows": 2}).final_state_bytes == 16 * MB
+
+    def test_a_history_is_filled(self, tiny_data):
+        parameters = 4 * (3 * 4 * 25 + 4 + 64 * 2 + 2)
+        measured = measure(tiny_data, "lbfgs", {"history_size": 7}, batch_size=40, micro_batch=10)
+        assert measured.final_state_bytes >= (2 * 7 + 2) * parameters
+
+    def test_a_part_of_a_batch_is_in_memory_at_once(self, tiny_data):
+        whole, parts = measure(tiny_data), measure(tiny_data, micro_batch=2)
+        assert whole.data_bytes == 5 * parts.data_bytes
+
+
+class TestRefusals:
+    def test_of_micro_batches_that_would_train_another_function(self, tiny_data):
+        with pytest.raises(XbenchError, match="micro-batches would train a different function"):
+            measure(tiny_data, model="normed", micro_batch=5)
+        assert measure(tiny_data, model="normed").steps == 3
+
+    def test_of_a_model_that_the_optimizer_does_not_take(self, tiny_data):
+        with pytest.raises(Unsupported):
+            measure(tiny_data, "picky")
