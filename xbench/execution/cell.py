@@ -136,7 +136,9 @@ def record_failed_pass(
     record = make_record(job, planned, Heard(), ending, started_at, note)
     updates: dict[str, Any] = {"attempt": attempt}
     if ending.outcome != "refused":
-        updates |= {"reason": f"in its memory pass: {record.reason}", "ran": job.sizes}
+        updates["reason"] = f"in its memory pass: {record.reason}"
+    if ending.out_of_memory:
+        updates["ran"] = job.sizes  # a reader wants to know what did not fit
     record = record.model_copy(update=updates)
     folder.append(record)
     return record
