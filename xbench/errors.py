@@ -1,4 +1,4 @@
-"""The error that a user can mend: what is wrong, where, and what to do next."""
+"""The error that a user can fix: what is wrong, where, and what to do next."""
 
 from __future__ import annotations
 

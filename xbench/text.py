@@ -16,6 +16,9 @@ _NEEDED = frozenset("\u200c\u200d")
 MOST_OF_A_VALUE = 80
 MOST_OF_A_SENTENCE = 1000
 
+# A shorter stretch of consecutive seeds is written out.
+MIN_STRETCH = 4
+
 _MAX_NAMED = 3
 
 
@@ -50,6 +53,24 @@ def some_of(names: Iterable[object]) -> str:
     quoted = [f"'{name}'" for name in names]
     more = f" and {len(quoted) - _MAX_NAMED:,} more" if len(quoted) > _MAX_NAMED else ""
     return f"{', '.join(quoted[:_MAX_NAMED])}{more}"
+
+
+def name_seeds(seeds: Iterable[int]) -> str:
+    """Write out seeds: `seed 3`, `seeds 0, 2`, `seeds 0 to 9, 12`."""
+    ordered = sorted(set(seeds))
+    stretches: list[list[int]] = []
+    for seed in ordered:
+        if stretches and seed == stretches[-1][-1] + 1:
+            stretches[-1].append(seed)
+        else:
+            stretches.append([seed])
+    parts = []
+    for stretch in stretches:
+        if len(stretch) >= MIN_STRETCH:
+            parts.append(f"{stretch[0]} to {stretch[-1]}")
+        else:
+            parts += map(str, stretch)
+    return f"seed{'s' * (len(ordered) != 1)} {', '.join(parts)}"
 
 
 def shown(value: Any) -> str:

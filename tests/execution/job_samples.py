@@ -14,7 +14,7 @@ from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.splits import split_examples
 
 VERSIONS = {"xbench": "1", "torch": "2", "torchvision": "1", "numpy": "2"}
-MACHINE = Machine("cpu", {"type": "cpu", "name": "a processor"}, 2, VERSIONS, {}, ())
+MACHINE = Machine("cpu", {"type": "cpu", "name": "a processor"}, 2, VERSIONS, {"cpu": "a processor"}, ())
 
 
 def job_of(

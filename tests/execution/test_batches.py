@@ -35,7 +35,7 @@ ENDS_WELL = [
 
 @pytest.mark.parametrize("training", ENDS_IN_ONE)
 def test_a_model_that_fails_on_one_is_refused(tiny_data, training):
-    with pytest.raises(XbenchError, match="a single example at the end, and model 'net' fails on one: why"):
+    with pytest.raises(XbenchError, match="leave one example on its own, and model 'net' fails on one: why"):
         check(tiny_data, fails_alone="why", **training)
     assert check(tiny_data, **training) == []
 
@@ -47,5 +47,5 @@ def test_other_sizes_are_fine(tiny_data, training):
 
 def test_normalising_over_one_example_is_warned_of(tiny_data):
     (warning,) = check(tiny_data, normalises=True, train_size=21, batch_size=10)
-    assert "21 examples in batches of 10 leave a single example" in warning
+    assert "21 examples in batches of 10 leave one example on its own" in warning
     assert check(tiny_data, normalises=True, train_size=21, batch_size=1) == []

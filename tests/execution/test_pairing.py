@@ -66,10 +66,17 @@ def test_settings_that_move_no_start_do_not_matter(tiny_data):
 def test_on_another_processor_it_is_a_note(tiny_data):
     pairing = Pairing()
     pairing.compare(job_of(tiny_data), start())
-    elsewhere = replace(MACHINE, device_facts={"type": "cpu", "name": "another processor"})
+    elsewhere = replace(MACHINE, hardware={"cpu": "another processor"})
     note = pairing.compare(replace(job_of(tiny_data), machine=elsewhere), start(weights="x"))
-    assert "initial weights differ" in note
-    assert "another processor (a processor)" in note
+    assert note.startswith(
+        "its initial weights differ from those of opt, seed 0, which were drawn on a processor"
+    )
+
+
+def test_with_other_threads_it_is_a_note(tiny_data):
+    pairing = Pairing()
+    pairing.compare(job_of(tiny_data, threads=1), start())
+    assert "(1 thread)" in pairing.compare(job_of(tiny_data, threads=2), start(weights="x"))
 
 
 def test_cells_of_earlier_processes_count(tiny_data):
@@ -81,8 +88,7 @@ def test_cells_of_earlier_processes_count(tiny_data):
         dataset=DataRecord(requested="d", name="d", fingerprint=tiny_data.fingerprint),
         settings=job.settings.training.model_dump(),
         ran={"train_size": 40},
-        device={"name": "a processor"},
-        pairing=PairingRecord(weights_sha256="w", order_sha256="o"),
+        pairing=PairingRecord(weights_sha256="w", order_sha256="o", drawn_on="a processor (2 threads)"),
     )
     assert Pairing([earlier]).compare(job, start()) == ""
     with pytest.raises(Unpaired, match="those of sgd, seed 0"):

@@ -54,6 +54,31 @@ def test_all_that_changes_comes_back(tmp_path):
     assert model.growing.shape == (2,)
 
 
+def test_what_changes_later_alone_comes_back_too(tmp_path):
+    """Kept before anything has changed, as the first epoch may be."""
+    model = Counting()
+    model.register_buffer("later", None)
+    kept = KeptModel(model, tmp_path / "selected.pt")
+    kept.save()
+    expected = model(torch.ones(1, 2))
+    model.train_once()
+    model.later, model.new = torch.ones(2), "set in a later epoch"
+    kept.load()
+    assert torch.equal(model(torch.ones(1, 2)), expected)
+    assert model.later is None
+    assert not hasattr(model, "new")
+
+
+def test_attributes_that_refer_to_the_model_still_do(tmp_path):
+    model = Counting()
+    model.named = {"weight": model.linear.weight, "layer": [model.linear]}
+    kept = KeptModel(model, tmp_path / "selected.pt")
+    kept.save()
+    kept.load()
+    assert model.named["weight"] is model.linear.weight
+    assert model.named["layer"][0] is model.linear
+
+
 def test_what_was_kept_does_not_change_with_the_model(tmp_path):
     model = Counting()
     kept = KeptModel(model, tmp_path / "selected.pt")

@@ -109,6 +109,7 @@ def measure_pace(
         warm_up(trainer)
         start_s = time.perf_counter() - started
         batch = trainer.split.train
+        trainer.set_mode("train")
         closures, updates, counts = [], [], []
         ends_at = time.perf_counter() + _TIMED_S
         while len(counts) <= _LEAST_STEPS or time.perf_counter() < ends_at:
@@ -120,6 +121,7 @@ def measure_pace(
             closures.append(closure.seconds / max(1, closure.calls) / size)
             updates.append(whole_s - closure.seconds)
             counts.append(closure.calls)
+        trainer.set_mode("eval")
         began = time.perf_counter()
         trainer.evaluate(batch)
         evaluation_s = (time.perf_counter() - began) / size

@@ -20,8 +20,8 @@ from xbench.components.registry import Kind, find
 from xbench.errors import XbenchError
 from xbench.files import read_regular
 
-# The rooms of xbench whose code a cell's process runs.
-_OF_CELLS = ("components", "data", "isolation", "memory", "training")
+# The subpackages of xbench whose code a cell or its memory pass runs.
+_OF_CELLS = ("capacity", "components", "data", "isolation", "memory", "training")
 
 _XBENCH = Path(__file__).parents[1]
 

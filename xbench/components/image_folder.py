@@ -221,7 +221,7 @@ def _as_split(folder: Path, splits: dict[str, str], choice: _Choice) -> tuple[li
             raise XbenchError(
                 f"group '{example.group}' lies in both train and test of {folder}: "
                 f"{other.name}, {example.name}",
-                hint="a model could know it again: move its images to one side, or mend `group`",
+                hint="a model could know it again: move its images to one side, or fix `group`",
             )
     return classes, listing, notes
 

@@ -79,7 +79,7 @@ def decode(
         first, reason = unreadable[0]
         raise XbenchError(
             f"{name}: {len(unreadable)} of {len(examples)} images are unreadable; {first}: {reason}",
-            hint="mend or remove them, or drop `strict = true` to leave them out",
+            hint="fix or remove them, or drop `strict = true` to leave them out",
         )
     bad = {name for name, _ in unreadable}
     kept = [row for row, example in enumerate(examples) if example.name not in bad]

@@ -13,7 +13,7 @@ from xbench.components.code_files import IGNORE_FILE, ImportDirs, place_of
 from xbench.suite.reader import Suite
 
 # Names of settings, and of variables such as XBENCH_CHEST_XRAY_ROOT, that say where a dataset's images are.
-_ROOT_KEY = re.compile(r"(?:.*_)?(?:root|path|dir|folder)", re.DOTALL)
+_ROOT_KEY = re.compile(r"(?:.*_)?(?:root|path|dir)|folder", re.DOTALL)
 _ROOT_VARIABLE = re.compile(r"XBENCH_.+_ROOT")
 
 

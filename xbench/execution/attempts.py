@@ -44,8 +44,8 @@ def run_job(
     planned = job.planned
     observer.cell_started(planned)
     attempt = earlier.next_attempt if earlier else 1
-    if earlier is not None and earlier.status == "oom" and earlier.memory_pass is not None:
-        job = replace(job, gives_back=True)  # freed blocks may be what did not fit
+    if earlier is not None and earlier.status == "oom" and earlier.memory_pass and job.may_give_back:
+        job = replace(job, gives_back=True)
     record = _pass_over(job, attempt, failures, folder)
     while record is None:
         with kept_log(folder, planned) as log:
@@ -57,7 +57,7 @@ def run_job(
         if record.status == "oom" and job.cell.expect != "oom":
             # A memory pass keeps no freed blocks. The system's OOM killer speaks of the machine as it was
             # then, not of the limit.
-            is_certain = job.gives_back or job.memory_pass is None
+            is_certain = job.memory_pass is None or not job.may_give_back
             if is_certain and record.memory.exhausted != "oom killer":
                 failures.append(job)
             again = _again(job)
@@ -110,7 +110,7 @@ def _needs_at_least(job: Job, failed: Job) -> bool:
 def _again(job: Job) -> Job | None:
     """What to try after a job ran out of memory: less; or, if it did so after its memory pass had succeeded,
     the same without the freed blocks that malloc keeps. None if there is nothing left to give."""
-    if job.memory_pass is not None and not job.gives_back:
+    if job.memory_pass is not None and job.may_give_back:
         return replace(job, gives_back=True)
     if job.fitted:
         forget_what_was_found(job)

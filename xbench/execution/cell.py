@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ def run_cell(
     started_at = now()
     scratch = folder.checkpoint_folder(planned.cell_id)
     heard = recall(scratch, job)
+    if heard.was_exact:
+        job = replace(job, gives_back=True)  # one time is not to be of two kinds
     make_folder(scratch)
     with Interrupts(observer.stopping) as interrupts, kept_log(folder, planned) as log:
 
@@ -141,6 +144,8 @@ def record_failed_pass(
         updates["ran"] = job.sizes  # a reader wants to know what did not fit
     record = record.model_copy(update=updates)
     folder.append(record)
+    if attempt >= MOST_ATTEMPTS:
+        shutil.rmtree(folder.checkpoint_folder(planned.cell_id), ignore_errors=True)
     return record
 
 

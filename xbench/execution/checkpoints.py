@@ -29,6 +29,7 @@ def keep(written: CheckpointWritten, job: Job, heard: Heard) -> None:
         "epochs": [epoch.model_dump() for epoch in heard.epochs],
         "resumed_at": heard.resumed_at,
         "processors": heard.processors_with(job.machine.device_facts["name"]),
+        "was_exact": job.gives_back,
     }
     write_whole(written.aside / _REST, json.dumps(rest).encode())
     shutil.rmtree(written.place, ignore_errors=True)
@@ -76,7 +77,8 @@ def _read(checkpoint: Path, job: Job) -> Heard | None:
         raise ValueError("its trace is not whole")
     epochs = [EpochRecord.model_validate(epoch) for epoch in rest["epochs"]]
     steps, processors = rest["resumed_at"], rest.get("processors", [])  # older checkpoints do not name them
-    return Heard(checkpoint, trace, epochs, list(map(int, steps)), list(map(str, processors)))
+    was_exact = bool(rest.get("was_exact"))
+    return Heard(checkpoint, trace, epochs, list(map(int, steps)), list(map(str, processors)), was_exact)
 
 
 def _identity(job: Job) -> str:

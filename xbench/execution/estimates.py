@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cache
 
@@ -26,10 +27,20 @@ _WATCHED_S = 0.3
 _BUSY_PERCENT = 50
 
 
-def estimated(jobs: list[Job], features: FeatureKeeper, observer: Observer) -> list[Job]:
+def estimated(
+    jobs: list[Job],
+    features: FeatureKeeper,
+    observer: Observer,
+    has_pass: Callable[[Job], bool] = lambda job: False,
+) -> list[Job]:
     """The jobs with an estimate each, in the same order; None where a few steps cannot be run. One that
-    cannot have what it asks for says so in `unfit`."""
-    result, paces, measured = [], {}, set()
+    cannot have what it asks for says so in `unfit`.
+
+    Args:
+        has_pass: whether the memory pass of a job was taken before.
+    """
+    result, paces = [], {}
+    measured = {_pass_key(job) for job in jobs if has_pass(job)}
     for job in jobs:
         if job.unfit is None:
             observer.estimating(job.planned)

@@ -20,6 +20,7 @@ class Heard:
         trace, epochs: so far.
         resumed_at: steps at which it went on.
         processors: models of the processors (on CUDA of the device) on which it ran until the checkpoint.
+        was_exact: whether it ran under exact malloc settings until the checkpoint.
         prepared: the latest message that training begins.
         pairing_note: how its start differs from another cell's, where that may be rounding.
     """
@@ -29,6 +30,7 @@ class Heard:
     epochs: list[EpochRecord] = field(default_factory=list)
     resumed_at: list[int] = field(default_factory=list)
     processors: list[str] = field(default_factory=list)
+    was_exact: bool = False
     prepared: Prepared | None = None
     pairing_note: str = ""
 

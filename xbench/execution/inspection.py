@@ -264,13 +264,19 @@ def _model_facts(
     return ModelFacts(spec.input_shape, spec.stand_in(settings), weights, missing, untrained, files=files)
 
 
-def try_optimizers(send: Send, choices: Sequence[Choice], import_dirs: Sequence[str]) -> None:
-    """Take a few steps with each optimizer, and send what is wrong with it, or None."""
+def try_optimizers(send: Send, choices: Sequence[Choice], device: str, import_dirs: Sequence[str]) -> None:
+    """Take a few steps with each optimizer, and send what is wrong with it, or None.
+
+    Args:
+        device: where the suite trains. Optimizers are tried on the CPU, and there only if they fail on that.
+    """
     from xbench.training.trial import try_optimizer  # loads torch
 
     for choice in choices:
         spec: OptimizerSpec = registry.load("optimizer", choice.name, import_dirs)
         complaint = try_optimizer(spec, choice.params)
+        if complaint is not None and device != "cpu":
+            complaint = try_optimizer(spec, choice.params, device)
         send(None if complaint is None else f"optimizer '{choice.name}': {complaint}")
 
 

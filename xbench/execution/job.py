@@ -154,7 +154,19 @@ class Job:
             if size != before and (size != size_of(self.sized, axis) or before in ("auto", "largest")):
                 changed = with_size(changed, axis, size)
                 fitted[axis.setting] = why
-        return replace(self, settings=changed, fitted=fitted, memory_pass=None)
+        return replace(
+            self,
+            settings=changed,
+            fitted=fitted,
+            gives_back=False,
+            memory_pass=None,
+            memory_pass_s=None,
+        )
+
+    @property
+    def may_give_back(self) -> bool:
+        """Whether freed blocks that malloc keeps may be what does not fit: on a device, malloc has no say."""
+        return self.machine.device == "cpu" and not self.gives_back
 
 
 def code_of(settings: CellSettings, import_dirs: ImportDirs) -> tuple[str, str, str]:

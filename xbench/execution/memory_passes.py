@@ -32,6 +32,11 @@ class MemoryPasses:
             if record.memory_pass is not None:
                 self._known[record.memory_pass.configuration] = record.memory_pass
 
+    def has(self, job: Job) -> bool:
+        """Whether a job's pass is known."""
+        known = self._known.get(job.configuration)
+        return known is not None and _fits(job, known)
+
     def know_trial(self, job: Job, measured: MemoryPassRecord | None) -> None:
         """Take over what a trial of a job's very settings has measured: it does all that a pass does."""
         if measured is not None:
@@ -46,8 +51,8 @@ class MemoryPasses:
         Returns:
             How the pass ended, where it failed.
         """
-        known = self._known.get(job.configuration)
-        if known is None or not _fits(job, known):
+        known = self._known.get(job.configuration) if self.has(job) else None
+        if known is None:
             self._observer.measuring_memory(job.planned)
             started = time.monotonic()
             ending = self._take(job, log)
@@ -85,7 +90,7 @@ def _fits(job: Job, taken: MemoryPassRecord) -> bool:
 
 def _is_close(job: Job, taken: MemoryPassRecord) -> bool:
     limit_bytes = job.memory_limit_bytes
-    if limit_bytes is None or job.machine.device != "cpu":  # the device's memory is not malloc's
+    if limit_bytes is None or not job.may_give_back:
         return False
     return taken.peak_bytes > MAX_SHARE_WITH_FAST_MALLOC * limit_bytes
 

@@ -10,8 +10,8 @@ from xbench.records.schema import CellRecord, PlannedCell
 
 
 class Observer(Protocol):
-    """Hears of a run, in this order: decoding of each dataset, weights being fetched, fitting of cells, their
-    times being estimated, start, then each cell; of features whenever they are computed."""
+    """Hears of a run, in this order: decoding of each dataset, times being estimated, weights being fetched,
+    start, fitting of cells, then each cell and its memory pass; of features whenever they are computed."""
 
     def decoding(self, dataset: str, done: int, total: int) -> None: ...
 
@@ -38,7 +38,7 @@ class Observer(Protocol):
         """A `Prepared`, `StepsDone` or `EpochDone` of the cell that runs."""
 
     def cell_adapted(self, record: CellRecord, changes: str) -> None:
-        """An attempt ran out of memory; the next one is smaller."""
+        """An attempt ran out of memory; the next one runs smaller, or gives freed memory back."""
 
     def stopping(self) -> None:
         """An interrupt came: the cell that runs is being saved, if it can be."""

@@ -9,6 +9,7 @@ from typing import Any
 from xbench.errors import XbenchError
 from xbench.execution.job import Job
 from xbench.records.schema import CellRecord, PairingRecord
+from xbench.text import counted
 from xbench.training.events import Prepared
 
 
@@ -18,10 +19,10 @@ class Unpaired(XbenchError):
 
 @dataclass(frozen=True)
 class _Start:
-    """Where a cell started, and on which processor."""
+    """Where a cell started, and what drew its weights."""
 
     cell: str
-    processor: str
+    drawn_on: str
     weights_sha256: str
     order_sha256: str
 
@@ -37,23 +38,21 @@ class Pairing:
         self._starts: dict[str, _Start] = {}
         for record in records:
             if record.pairing.weights_sha256:
-                processor = str(record.device.get("name"))
-                self._starts.setdefault(_group_of_record(record), _start(record, record.pairing, processor))
+                self._starts.setdefault(_group_of_record(record), _start(record, record.pairing))
 
     def compare(self, job: Job, prepared: Prepared) -> str:
         """Compare a cell with the first of its group, in which model, data, dtype, train_size, balance and
         validation agree.
 
         Returns:
-            How they differ, where that may be rounding: on another processor. Else "".
+            How they differ, where that may be rounding: on another processor, or with other threads.
 
         Raises:
             Unpaired: they differ.
         """
-        planned, processor = job.planned, job.machine.device_facts["name"]
         new = _Start(
-            f"{planned.column}, seed {planned.seed}",
-            processor,
+            f"{job.cell.column}, seed {job.cell.seed}",
+            drawn_on(job),
             prepared.weights_sha256,
             prepared.order_sha256,
         )
@@ -69,17 +68,23 @@ class Pairing:
         if not what:
             return ""
         said = f"its {' and '.join(what)} differ from those of {first.cell}"
-        if processor != first.processor:
-            return f"{said}, which ran on another processor ({first.processor})"
+        if new.drawn_on != first.drawn_on:
+            return f"{said}, which were drawn on {first.drawn_on}"
         raise Unpaired(
             f"{said}: the comparison would not be a paired one",
             hint="does the model draw from a generator of its own, or read what changes from run to run?",
         )
 
 
-def _start(record: CellRecord, pairing: PairingRecord, processor: str) -> _Start:
+def drawn_on(job: Job) -> str:
+    """What draws a cell's initial weights, whatever it trains on."""
+    threads = job.settings.training.threads or job.machine.threads
+    return f"{job.machine.hardware.get('cpu')} ({counted(threads, 'thread')})"
+
+
+def _start(record: CellRecord, pairing: PairingRecord) -> _Start:
     cell = f"{record.column}, seed {record.seed}"
-    return _Start(cell, processor, pairing.weights_sha256, pairing.order_sha256)
+    return _Start(cell, pairing.drawn_on, pairing.weights_sha256, pairing.order_sha256)
 
 
 def _group(job: Job, prepared: Prepared) -> str:

@@ -65,7 +65,7 @@ class PlannedRun:
         memory_bound: what limits the memory of each cell's process: the suite's `memory_limit`, or the
             machine where that has less.
         default_histories: `history_size` of the optimizers that have one, by name.
-        untried: a warning for each optimizer and model that could not be tried, or whose trial looked odd.
+        untried: warnings of optimizers and models that could not be tried, and of what their trials found.
     """
 
     suite: Suite
@@ -132,36 +132,37 @@ def plan_run(suite: Suite, import_dirs: Sequence[str] = ()) -> PlannedRun:
     known = ask(describe_components, references(suite), import_dirs)
     expansion = expand(suite, known)
     problems = suite.problems
-    untried = _check_optimizers(expansion, import_dirs, problems)
+    untried = _check_optimizers(expansion, machine.device, import_dirs, problems)
     resolved = _resolve_datasets(expansion, import_dirs, problems)
     models = _describe_models(expansion, import_dirs, problems)
     _check_fit(expansion.cells, resolved, models, problems)
-    untried += _check_models(expansion, resolved, models, machine.device, import_dirs, problems)
+    warnings, tried = _check_models(expansion, resolved, models, machine.device, import_dirs, problems)
     problems.raise_if_any()
     return PlannedRun(
         suite=suite,
         machine=machine,
         cells=expansion.cells,
         data=[resolved[_key(cell.dataset)] for cell in expansion.cells],
-        models=[models[repr(cell.model)] for cell in expansion.cells],
+        models=tried,
         memory_bound=binding(with_memory_limit(machine.memory_bounds, header.memory_limit)),
         default_histories={
             name: settings.defaults["history_size"]
             for (kind, name), settings in known.items()
             if kind == "optimizer" and "history_size" in getattr(settings, "defaults", {})
         },
-        untried=untried,
+        untried=untried + warnings,
         import_dirs=import_dirs,
     )
 
 
 def _check_optimizers(
-    expansion: Expansion, import_dirs: Sequence[str], problems: Problems
+    expansion: Expansion, device: str, import_dirs: Sequence[str], problems: Problems
 ) -> tuple[str, ...]:
     """What an optimizer objects to is a mistake of the suite. That it dies or hangs is for its cells to show,
     while those of others go on: a sentence on each that does is returned."""
     choices = [choice for choice, _ in expansion.optimizers]
-    complaints = ask_each(try_optimizers, choices, import_dirs, patience=Patience(silence_s=_TRIAL_S))
+    patience = Patience(silence_s=_TRIAL_S)
+    complaints = ask_each(try_optimizers, choices, device, import_dirs, patience=patience)
     untried = []
     for (choice, path), complaint in zip(expansion.optimizers, complaints, strict=True):
         if isinstance(complaint, NoAnswer):
@@ -253,13 +254,14 @@ def _check_models(
     device: str,
     import_dirs: Sequence[str],
     problems: Problems,
-) -> tuple[str, ...]:
+) -> tuple[tuple[str, ...], list[ModelFacts]]:
     """Build each model once for each kind of images that it is given, and run it on a few of them.
 
-    That it dies or hangs is for its cells to show. What is found of it is put into its facts.
+    That it dies or hangs is for its cells to show.
 
     Returns:
-        Warnings.
+        Warnings, and the facts of each cell's model with what was found of it. If there are problems, these
+        are not for all cells.
     """
     paths = {(*path[:2], repr(model)): path for model, path in expansion.models}
     trials = [_trial(cell, resolved, models) for cell in expansion.cells]
@@ -268,7 +270,11 @@ def _check_models(
     outcomes = ask_each(try_models, list(distinct.values()), device, import_dirs, patience=patience)
     found = dict(zip(distinct, outcomes, strict=True))
     warnings: dict[str, None] = {}
+    described: list[ModelFacts] = []
     for cell, trial in zip(expansion.cells, trials, strict=True):
+        if repr(cell.model) not in models:
+            continue
+        described.append(models[repr(cell.model)])
         if trial is None:
             continue
         outcome, path = found[repr(trial)], paths[(*cell.path[:2], repr(cell.model))]
@@ -282,15 +288,15 @@ def _check_models(
         elif isinstance(outcome, XbenchError):
             problems.add(path, outcome.message, outcome.hint)
         else:
-            models[repr(cell.model)] = replace(
-                models[repr(cell.model)],
+            described[-1] = replace(
+                described[-1],
                 is_frozen=outcome.is_frozen,
                 fails_alone=outcome.fails_alone,
                 normalises=outcome.normalises,
             )
             if outcome.warning:
                 warnings[outcome.warning] = None
-    return tuple(warnings)
+    return tuple(warnings), described
 
 
 def _trial(cell: Cell, resolved: dict[str, ResolvedData], models: dict[str, ModelFacts]) -> ModelTrial | None:

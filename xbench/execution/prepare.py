@@ -12,7 +12,7 @@ from xbench.execution.observer import Observer
 from xbench.execution.plan import PlannedRun, ResolvedData
 from xbench.isolation.run import Ending, Patience, call_in_child, run_in_child
 from xbench.suite.grid import Cell
-from xbench.text import some_of
+from xbench.text import name_seeds, some_of
 from xbench.training.settings import CellSettings
 from xbench.training.splits import missing_classes, split_examples
 from xbench.units import parse_duration
@@ -133,10 +133,7 @@ def check_splits(plan: PlannedRun, jobs: list[Job]) -> list[str]:
                 text = f"{job.data.name} has no image of {some_of(lacking)} for {part}"
                 seeds_of.setdefault((job.cell.experiment, text), []).append(seed)
     problems.raise_if_any()
-    return [
-        f"{experiment}, seed{'s'[len(set(seeds)) == 1 :]} {', '.join(map(str, dict.fromkeys(seeds)))}: {text}"
-        for (experiment, text), seeds in seeds_of.items()
-    ]
+    return [f"{experiment}, {name_seeds(seeds)}: {text}" for (experiment, text), seeds in seeds_of.items()]
 
 
 def check_batches(plan: PlannedRun, jobs: list[Job]) -> list[str]:
@@ -159,12 +156,15 @@ def check_batches(plan: PlannedRun, jobs: list[Job]) -> list[str]:
         what = f"{training.train_size:,} examples in batches of {training.batch_size:,}"
         if training.micro_batch < training.batch_size:
             what += f" and micro-batches of {training.micro_batch:,}"
-        what += " leave a single example at the end"
+        what += " leave one example on its own"
         if job.model.fails_alone:
+            hint = "choose another batch_size, micro_batch or train_size"
+            if rest == 1 and training.batch_size > 1:
+                hint = f"leave it out with `drop_last = true`, or {hint}"
             problems.add(
                 (*job.cell.path[:2], "batch_size"),
                 f"{what}, and model '{name}' fails on one: {job.model.fails_alone}",
-                hint="leave it out with `drop_last = true`, or choose another batch_size or train_size",
+                hint,
             )
         elif job.model.normalises and training.batch_size > 1:
             warnings.append(f"{job.cell.experiment}: {what}, over which model '{name}' normalises")

@@ -10,6 +10,7 @@ from xbench.components.registry import Kind, origin
 from xbench.errors import Unsupported, WeightsNotFound
 from xbench.execution.heard import Heard
 from xbench.execution.job import Job
+from xbench.execution.pairing import drawn_on
 from xbench.isolation.run import Ending
 from xbench.memory.exhaustion import failed_allocation_bytes
 from xbench.records.outputs import Outputs
@@ -76,7 +77,7 @@ def make_record(
         ),
         memory=_memory(job, heard, result, ending),
         memory_pass=job.memory_pass,
-        pairing=_pairing(heard),
+        pairing=_pairing(job, heard),
         epochs=heard.epochs,
         selected_epoch=result.selected_epoch if result else None,
         closures=sum(row.closures for row in heard.trace),
@@ -95,13 +96,14 @@ def make_record(
     )
 
 
-def _pairing(heard: Heard) -> PairingRecord:
+def _pairing(job: Job, heard: Heard) -> PairingRecord:
     prepared = heard.prepared
     if prepared is None:
         return PairingRecord()
     return PairingRecord(
         weights_sha256=prepared.weights_sha256,
         order_sha256=prepared.order_sha256,
+        drawn_on=drawn_on(job),
         note=heard.pairing_note,
     )
 

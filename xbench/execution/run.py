@@ -61,12 +61,13 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer, fresh: bool = 
     history = History() if fresh else History.of(results, plan.suite)
     request = describe_request(plan)  # before anything is decoded: what changes from here on is noticed
     decoded = decode_all(plan, observer)
-    features = FeatureKeeper(observer)
+    features, passes = FeatureKeeper(observer), MemoryPasses(observer)
+    passes.know(history.records.values())
     jobs, limit = make_jobs(plan, decoded), plan.suite.header.time_limit
     warnings = [*_warnings(plan, decoded), *check_splits(plan, jobs), *check_batches(plan, jobs)]
     left = _unsettled(jobs, history)
     if limit is not None:
-        left = estimated(left, features, observer)
+        left = estimated(left, features, observer, passes.has)
         # Before weights are fetched and sizes fitted for nothing.
         left = without_hopeless(left, parse_duration(limit) - (time.monotonic() - started), limit)
     left = with_weights(left, observer)
@@ -80,7 +81,6 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer, fresh: bool = 
         folder = _open(run, plan, history, results, observer)
         earlier = history.records if folder == history.same else {}
         left = _unsettled(jobs, history)
-        passes = MemoryPasses(observer)
         left = _fitted(_of_one_size(left, folder), jobs, features, passes, observer)
         _run_blocks(left, earlier, limit, started, features, passes, folder, observer)
     except OSError as error:

@@ -215,11 +215,13 @@ class PairingRecord(Record):
     Attributes:
         weights_sha256: of the whole model's initial parameters and buffers.
         order_sha256: of the examples in the order of the first epoch.
+        drawn_on: the processor, and the number of threads, that drew the weights: others may round otherwise.
         note: how it differs from another cell where that may be rounding; "" if it does not.
     """
 
     weights_sha256: str = ""
     order_sha256: str = ""
+    drawn_on: str = ""
     note: str = ""
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from xbench.records.aggregate import CONFIDENCE
 from xbench.records.schema import CellRecord, ExperimentRecord
 from xbench.report.rows import Row
-from xbench.report.seeds import name_seeds
+from xbench.text import name_seeds
 from xbench.units import format_bytes
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _history(record: CellRecord) -> Iterator[str]:
         yield f"went on from a checkpoint after step {steps}"
     if len(record.processors) > 1:
         names = ", then ".join(record.processors)
-        yield f"ran on {names}: its times are those of neither, and its last digits may differ"
+        yield f"ran on {names}: its times belong to neither processor, and its last digits may differ"
     if record.reused_from:
         yield f"taken over from run {record.reused_from}"
     if record.pairing.note:

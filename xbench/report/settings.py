@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xbench.records.schema import CellRecord
-from xbench.report.seeds import name_seeds
-from xbench.text import shown
+from xbench.text import name_seeds, shown
 
 # So many sizes of one column are listed with their seeds; of more, the range.
 MAX_SIZES_LISTED = 3

@@ -8,7 +8,6 @@ with the trace that it had heard until then. Only plain values are in it: it is 
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import sys
 import time
@@ -18,11 +17,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from xbench.files import sync_file, sync_folder
 from xbench.training.events import CheckpointWritten
+from xbench.training.global_state import Generators
 from xbench.training.kept import restore_tensors, tensors_of
 from xbench.training.traits import traits
 
@@ -111,7 +110,7 @@ def _write(trainer: Trainer, folder: Path, spent_s: float) -> None:
         sync_file(folder / trainer.kept.path.name)
     state = {
         "optimizer": trainer.optimizer.state_dict(),
-        "random": _random_state(),
+        "random": Generators.now().to_plain(),
         "progress": asdict(progress),
         "spent_s": [trainer.training_s, trainer.evaluation_s, spent_s + time.perf_counter() - started],
         "peaks": [recorder.host_peak_bytes, recorder.device_peak_bytes],
@@ -144,7 +143,7 @@ def resume(trainer: Trainer, folder: Path) -> None:
         kept = trainer.kept.path
         kept.unlink(missing_ok=True)
         _link(folder / kept.name, kept)
-    _restore_random_state(state["random"])
+    Generators.from_plain(state["random"]).restore()
 
 
 def _link(path: Path, other: Path) -> None:
@@ -173,23 +172,3 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) 
         # It converts states to the parameters' dtype, which would not be what they were.
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         optimizer.state.update({parameters[index]: state for index, state in saved["state"].items()})
-
-
-def _random_state() -> dict[str, Any]:
-    """Of all generators that a component may draw from, in plain values."""
-    kind, keys, *rest = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],
-        "python": random.getstate(),
-    }
-
-
-def _restore_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    random.setstate(state["python"])

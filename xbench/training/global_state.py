@@ -36,6 +36,23 @@ class Generators:
         cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
         return cls(torch.get_rng_state(), cuda_states, np.random.get_state(), random.getstate())
 
+    @classmethod
+    def from_plain(cls, state: dict[str, Any]) -> Self:
+        """What `to_plain` gave."""
+        kind, keys, *rest = state["numpy"]
+        numpy_state = (kind, keys.numpy().astype(np.uint32), *rest)
+        return cls(state["torch"], state["cuda"], numpy_state, state["python"])
+
+    def to_plain(self) -> dict[str, Any]:
+        """Tensors, numbers, texts, lists and tuples, which a checkpoint may hold."""
+        kind, keys, *rest = self.numpy_state
+        return {
+            "torch": self.torch_state,
+            "cuda": self.cuda_states,
+            "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],
+            "python": self.python_state,
+        }
+
     def restore(self) -> None:
         """Set them to what they were."""
         torch.set_rng_state(self.torch_state)
@@ -78,6 +95,8 @@ _FLAGS = (
     (torch.backends.cudnn, "deterministic"),
     (torch.backends.cudnn, "allow_tf32"),
     (torch.backends.cuda.matmul, "allow_tf32"),
+    (torch.backends.cuda.matmul, "allow_fp16_reduced_precision_reduction"),
+    (torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction"),
     (torch.backends.mkldnn, "enabled"),
 )
 
@@ -98,7 +117,8 @@ def guarded_globals() -> Iterator[None]:
     finally:
         torch.set_default_dtype(dtype)
         if torch.get_default_device() != device:
-            torch.set_default_device(device)
+            # Setting the CPU would leave a mode behind that slows every call.
+            torch.set_default_device(None if device.type == "cpu" else device)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         torch.set_grad_enabled(grad)
@@ -106,6 +126,5 @@ def guarded_globals() -> Iterator[None]:
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.set_float32_matmul_precision(precision)
         for (module, name), value in zip(_FLAGS, flags, strict=True):
-            if getattr(module, name) != value:
-                setattr(module, name, value)
+            setattr(module, name, value)
         generators.restore()

@@ -1,7 +1,7 @@
 """Keep a model as it is at the selected epoch, and bring it back.
 
 Everything that training changes is kept: parameters, all buffers (those that a state dict leaves out, too),
-and other attributes of its modules, as far as they have changed since the training began.
+and the other attributes of its modules.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import nn
 
 from xbench.errors import XbenchError
 from xbench.memory.exhaustion import evidence_of, exhaustion
-from xbench.training.traits import attributes, traits
+from xbench.training.traits import attributes
 
 
 def tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -50,6 +50,8 @@ def restore_tensors(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
             owner, _, key = name.rpartition(".")
             module = model.get_submodule(owner)
             current = module._buffers.get(key)
+            if current is not None and current.shape == value.shape and torch.equal(current.cpu(), value):
+                continue  # it may be a view that nothing can be written to
             if current is not None and current.shape == value.shape and current.dtype == value.dtype:
                 current.copy_(value)
             else:  # it has been replaced since, as one that grows
@@ -57,18 +59,18 @@ def restore_tensors(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
 
 
 class KeptModel:
-    """A model's state at one epoch. Tensors are kept on disk, so that they are never the memory peak.
+    """A model's state at one epoch. Tensors are kept on disk; loading them back takes their size once.
 
     Args:
-        model: as it is before training.
         path: file for the tensors.
     """
 
     def __init__(self, model: nn.Module, path: Path):
         self.path = path
         self._model = model
-        self._first_traits = traits(model)
-        self._changed: list[tuple[nn.Module, str, Any]] = []
+        # None where a process before this one has saved: a model whose attributes change is never resumed.
+        self._attributes: dict[tuple[nn.Module, str], Any] | None = None
+        self._empty_buffers: list[tuple[nn.Module, str]] = []
 
     def save(self) -> None:
         """Keep the model as it is now, in place of what was kept before.
@@ -78,29 +80,47 @@ class KeptModel:
         aside = self.path.with_suffix(".partial")
         torch.save(tensors_of(self._model), aside)
         aside.replace(self.path)
-        now = traits(self._model)
-        self._changed = [
-            (module, key, copied)
-            for name, module, key, value in attributes(self._model)
-            if now[name] != self._first_traits.get(name) and (copied := _copy(value)) is not _NOT_COPIED
+        self._attributes = self._copied_attributes()
+        self._empty_buffers = [
+            (module, key)
+            for module in self._model.modules()
+            for key, value in module._buffers.items()
+            if value is None
         ]
 
     def load(self) -> None:
         """Bring the model back to what was kept last."""
         restore_tensors(self._model, torch.load(self.path, map_location="cpu", weights_only=True))
-        for module, key, value in self._changed:
-            setattr(module, key, _copy(value))
+        for module, key in self._empty_buffers:
+            module._buffers[key] = None
+        if self._attributes is None:
+            return
+        for module, key in self._copied_attributes().keys() - self._attributes.keys():
+            delattr(module, key)  # it came later
+        parts = _parts_of(self._model)
+        for (module, key), value in self._attributes.items():
+            setattr(module, key, _copy(value, parts))
+
+    def _copied_attributes(self) -> dict[tuple[nn.Module, str], Any]:
+        """Copies of all attributes that can be copied, by their owner and name."""
+        parts = _parts_of(self._model)
+        copies = {(module, key): _copy(value, parts) for _, module, key, value in attributes(self._model)}
+        return {place: copied for place, copied in copies.items() if copied is not _NOT_COPIED}
 
     def try_out(self) -> None:
-        """Save and load the model once, so that hours of training are not lost to one that cannot be kept.
+        """Save the model, change it, and load it back, so that hours of training are not lost to one that
+        cannot be kept.
 
         Raises:
-            XbenchError: it cannot be loaded back.
+            XbenchError: it does not come back.
             MemoryError, RuntimeError: there is too little memory.
         """
         before = tensors_digest(self._model)
         try:
             self.save()
+            with torch.no_grad():
+                for parameter in self._model.parameters():
+                    parameter.zero_()
             self.load()
         except Exception as error:  # a plugin's module may raise anything
             if exhaustion(evidence_of(error)):
@@ -118,11 +138,17 @@ class KeptModel:
 _NOT_COPIED = object()
 
 
-def _copy(value: Any) -> Any:
+def _parts_of(model: nn.Module) -> dict[int, Any]:
+    """What copies of attributes share with the model: its modules, parameters and buffers, by their `id`."""
+    parts = [*model.modules(), *model.parameters(), *model.buffers()]
+    return {id(part): part for part in parts}
+
+
+def _copy(value: Any, parts: dict[int, Any]) -> Any:
     """A copy of an attribute; `_NOT_COPIED` where there cannot be one (an open file, a graph)."""
     if isinstance(value, torch.Tensor):
-        return value.detach().clone()
+        return value if id(value) in parts else value.detach().clone()
     try:
-        return copy.deepcopy(value)
+        return copy.deepcopy(value, dict(parts))
     except Exception:  # whatever a class raises
         return _NOT_COPIED

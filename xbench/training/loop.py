@@ -29,6 +29,11 @@ from xbench.training.splits import Split, epoch_order
 _AHEAD = 64
 
 
+def has_modes(optimizer: Any) -> bool:
+    """Tell whether an optimizer has `train()` and `eval()` of its own."""
+    return all(callable(getattr(optimizer, mode, None)) for mode in ("train", "eval"))
+
+
 @dataclass
 class Progress:
     """How far a training has come.
@@ -113,9 +118,8 @@ class Trainer:
         """Call the optimizer's own `train()` or `eval()`, where it has them: schedule-free methods keep other
         weights for evaluation than those that they take gradients at (Defazio et al. 2024,
         arXiv:2405.15682)."""
-        switch = getattr(self.optimizer, mode, None)
-        if self._mode != mode and callable(switch):
-            switch()
+        if self._mode != mode and has_modes(self.optimizer):
+            getattr(self.optimizer, mode)()
         self._mode = mode
 
     def _check_end(self, last: EpochRecord) -> None:

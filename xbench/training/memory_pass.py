@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from torch import nn
@@ -74,11 +75,11 @@ def _goes_on(steps: int, rises: bool, seconds: float, period: int | None) -> boo
     return steps < MIN_STEPS or (rises and steps < MAX_STEPS and seconds < MAX_S)
 
 
-class _Peak:
+class _Peak(NamedTuple):
     """A peak, and the optimizer's state that stood then."""
 
-    def __init__(self, of_phase: PhasePeak, state_bytes: int):
-        self.of_phase, self.state_bytes = of_phase, state_bytes
+    of_phase: PhasePeak
+    state_bytes: int
 
 
 def _take_step(trainer: Trainer, meter: PeakMeter, step: int) -> _Peak:
@@ -98,7 +99,11 @@ def _take_step(trainer: Trainer, meter: PeakMeter, step: int) -> _Peak:
         peak.optimizer_work_bytes,
         max(0, optimizer_state_bytes(trainer.optimizer, trainer.model) - state_bytes),
     )
-    return _Peak(replace(peak, optimizer_work_bytes=peak.optimizer_work_bytes - added), state_bytes + added)
+    changes = {
+        "optimizer_work_bytes": peak.optimizer_work_bytes - added,
+        "held_bytes": peak.held_bytes + added,
+    }
+    return _Peak(replace(peak, **changes), state_bytes + added)
 
 
 def _evaluate(trainer: Trainer, meter: PeakMeter) -> _Peak:

@@ -14,6 +14,7 @@ from torch import nn
 
 from xbench.components.specs import OptimizerSpec
 from xbench.training.footprint import optimizer_tensors
+from xbench.training.loop import has_modes
 
 STEPS = 2
 MAX_CLOSURES = 200
@@ -25,7 +26,7 @@ _CONTRACT = (
 _READ_STALE = "it read .grad before its first closure call"
 
 
-def try_optimizer(spec: OptimizerSpec, params: Mapping[str, Any]) -> str | None:
+def try_optimizer(spec: OptimizerSpec, params: Mapping[str, Any], device: str = "cpu") -> str | None:
     """Build an optimizer and take two steps with it, as training would.
 
     It is stepped with no gradients beforehand, and then, built anew, with NaN in their place: any that this
@@ -36,6 +37,7 @@ def try_optimizer(spec: OptimizerSpec, params: Mapping[str, Any]) -> str | None:
 
     Args:
         params: hyperparameters to set; others keep their defaults.
+        device: where the weights are.
 
     Returns:
         What is wrong with the optimizer or its hyperparameters, in one sentence, or None if it works. More
@@ -47,10 +49,10 @@ def try_optimizer(spec: OptimizerSpec, params: Mapping[str, Any]) -> str | None:
     failures: list[str] = []
     with _uninitialised_is_nan():
         for build_model in _models_for(spec):
-            clean = _take_steps(spec, params, build_model(), stale=None)
+            clean = _take_steps(spec, params, build_model().to(device), stale=None)
             if isinstance(clean.error, _Breach):
                 return str(clean.error)
-            stale = _take_steps(spec, params, build_model(), stale=torch.nan)
+            stale = _take_steps(spec, params, build_model().to(device), stale=torch.nan)
             if clean.error is None:
                 is_spoilt = stale.error is not None or stale.nans > clean.nans
                 return _breach(_READ_STALE) if is_spoilt else None
@@ -109,8 +111,7 @@ def _take_steps(
 
 def _train(optimizer: Any, model: nn.Module, stale: float | None, outcome: _Outcome) -> None:
     closure = _closure(model, outcome)
-    has_modes = all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
-    if has_modes:
+    if has_modes(optimizer):
         optimizer.train()
     for number in range(STEPS):
         for parameter in model.parameters():
@@ -120,7 +121,7 @@ def _train(optimizer: Any, model: nn.Module, stale: float | None, outcome: _Outc
         if outcome.calls == before:
             which = "" if number == 0 else f" in step {number + 1}"
             raise _Breach(_breach(f"it never called the closure{which}"))
-    if has_modes:
+    if has_modes(optimizer):
         optimizer.eval()
 
 
@@ -169,7 +170,10 @@ def _with_fixed_weights(model: nn.Module) -> nn.Module:
 
 
 def _inputs(model: nn.Module) -> torch.Tensor:
-    return torch.tensor([0, 2]) if isinstance(model, nn.Embedding) else torch.eye(3, dtype=torch.float32)
+    device = next(model.parameters()).device
+    if isinstance(model, nn.Embedding):
+        return torch.tensor([0, 2], device=device)
+    return torch.eye(3, dtype=torch.float32, device=device)
 
 
 def _filled_gradient(model: nn.Module, parameter: torch.Tensor, value: float) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from xbench.report.seeds import name_seeds
+from xbench.text import name_seeds
 
 
 @pytest.mark.parametrize(
