@@ -52,6 +52,16 @@ class TestUserCode:
         (folder / name).write_text(FILES[name])
         assert changed != before == stamp(folder)
 
+    @pytest.mark.parametrize("name", sorted(FILES))
+    def test_modules_alone_can_be_told_from_what_code_writes(self, folder, name):
+        def of_modules() -> str:
+            code_stamp.cache_clear()
+            return code_stamp("model", "mine:build", ImportDirs((str(folder),)), only_modules=True)
+
+        before = of_modules()
+        (folder / name).write_text(FILES[name] + "# more\n")
+        assert (of_modules() != before) == name.endswith(".py")
+
     @pytest.mark.parametrize("name", ["new.py", "helpers/new.json", "new"])
     def test_a_new_file_counts(self, folder, name):
         before = stamp(folder)

@@ -33,7 +33,12 @@ _ANY: tuple[Kind, str] = ("model", ":")
 
 
 @cache
-def code_stamp(kind: Kind, reference: str, import_dirs: Sequence[str] | ImportDirs = ()) -> str:
+def code_stamp(
+    kind: Kind,
+    reference: str,
+    import_dirs: Sequence[str] | ImportDirs = (),
+    only_modules: bool = False,
+) -> str:
     """Hash the code of a component; "" for what is built in or installed and imports nothing of its own.
 
     A `module:attribute` is all files below the allowed folders, a package that is installed in place (`pip
@@ -41,6 +46,7 @@ def code_stamp(kind: Kind, reference: str, import_dirs: Sequence[str] | ImportDi
 
     Args:
         import_dirs: the allowed folders; hashable.
+        only_modules: leave out the files that are not Python modules: code may write such files as it runs.
 
     Raises:
         XbenchError: a folder holds too many files, or its `.xbenchignore` is not valid.
@@ -49,11 +55,14 @@ def code_stamp(kind: Kind, reference: str, import_dirs: Sequence[str] | ImportDi
         registration = find(kind, reference)
         modules = [claim.module for claim in registration.claims] if registration else []
         own = {module.partition(".")[0] for module in modules} - _OF_ALL
-        return _hash([file for package in sorted(own) for file in _files_of(package)], own)
+        files = [file for package in sorted(own) for file in _files_of(package)]
+        return _hash([file for file in files if not only_modules or _is_module(file)], own)
     if (kind, reference) != _ANY:
-        return code_stamp(*_ANY, import_dirs)  # read once, for all components
+        return code_stamp(*_ANY, import_dirs, only_modules)  # read once, for all components
     allowed = ImportDirs.of(import_dirs)
     files = [file for file in _files_below(allowed) if not file.path.is_relative_to(_XBENCH)]
+    if only_modules:
+        files = list(filter(_is_module, files))
     return _hash(files, {name for file in files if (name := _module_name(file))}, allowed)
 
 
@@ -68,17 +77,22 @@ def own_stamp() -> str:
     return digest.hexdigest()[:16]
 
 
-def latest_change(import_dirs: Sequence[str] | ImportDirs) -> CodeFile | None:
+def latest_change(import_dirs: Sequence[str] | ImportDirs, only_modules: bool = False) -> CodeFile | None:
     """Find the file below the allowed folders that was changed last; None if there is none."""
     try:
         files = _files_below(ImportDirs.of(import_dirs))
     except XbenchError:  # by now there are too many
         return None
+    files = [file for file in files if not only_modules or _is_module(file)]
     return max(files, key=lambda file: file.changed_ns, default=None)
 
 
 def _files_below(allowed: ImportDirs) -> list[CodeFile]:
     return [file for folder in allowed for file in code_files(Path(folder), allowed.left_out)]
+
+
+def _is_module(file: CodeFile) -> bool:
+    return file.name.endswith(tuple(all_suffixes()))
 
 
 def _module_name(file: CodeFile) -> str | None:

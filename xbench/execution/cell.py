@@ -188,7 +188,7 @@ def check_code(code: tuple[str, ...], settings: CellSettings, import_dirs: tuple
         XbenchError: it was changed.
     """
     if code_of(settings, import_dirs) != code:
-        latest = latest_change(import_dirs)
+        latest = latest_change(import_dirs, only_modules=True)
         which = f" ({latest.path})" if latest else ""
         raise XbenchError(
             f"its code was changed while the run went on{which}; run the suite again, or name what is not "

@@ -172,4 +172,4 @@ class Job:
 def code_of(settings: CellSettings, import_dirs: ImportDirs) -> tuple[str, str, str]:
     """What stands for the code of a cell, in this process: it is read once."""
     kinds = (("model", settings.model.name), ("optimizer", settings.optimizer.name))
-    return own_stamp(), *(code_stamp(kind, name, import_dirs) for kind, name in kinds)
+    return own_stamp(), *(code_stamp(kind, name, import_dirs, only_modules=True) for kind, name in kinds)
