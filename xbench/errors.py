@@ -35,5 +35,9 @@ class DownloadFailed(XbenchError):
     """A server cannot be reached, or does not give what it should."""
 
 
+class DependentExamples(XbenchError):
+    """A model mixes the examples of a batch, as batch normalisation does: no micro-batches are exact."""
+
+
 class Unsupported(XbenchError):
     """An optimizer cannot train a model: its cells are skipped, and nothing is wrong."""

@@ -70,3 +70,14 @@ def test_times_compare_with_those_of_what_was_not_fitted(first):
 def test_what_was_asked_for_in_numbers_stays_so(first):
     for cell in first.cells("auto", "sgd micro_batch=1"):
         assert (cell["requested"]["micro_batch"], cell["ran"]["micro_batch"], cell["fitted"]) == (1, 1, {})
+
+
+def test_a_model_that_mixes_examples_gets_the_whole_batch(run_suite, above_base):
+    text = SUITE.format(limit=above_base(500)).replace("build_wide", "build_normed")
+    ran = run_suite(text.replace('["auto", 1]', '"auto"'))
+    assert ran.done.returncode == 0, ran.done.stderr
+    why = "its model mixes the examples of a batch"
+    assert [(cell["ran"]["micro_batch"], cell["fitted"]) for cell in ran.cells("auto")] == [
+        (64, {"micro_batch": why})
+    ] * 2
+    assert f"sgd: micro_batch auto ran as 64: {why}" in ran.done.stdout

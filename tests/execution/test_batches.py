@@ -29,7 +29,7 @@ ENDS_WELL = [
     {"train_size": 20, "batch_size": 10},
     {"train_size": 22, "batch_size": 10},
     {"train_size": 21, "batch_size": 10, "drop_last": True},
-    {"train_size": 20, "batch_size": "full", "micro_batch": 2},
+    {"train_size": 20, "batch_size": "full"},
 ]
 
 
@@ -49,3 +49,9 @@ def test_normalising_over_one_example_is_warned_of(tiny_data):
     (warning,) = check(tiny_data, normalises=True, train_size=21, batch_size=10)
     assert "21 examples in batches of 10 leave one example on its own" in warning
     assert check(tiny_data, normalises=True, train_size=21, batch_size=1) == []
+
+
+def test_micro_batches_of_batch_normalisation_are_refused(tiny_data):
+    with pytest.raises(XbenchError, match="micro-batches of 4 would train a different function"):
+        check(tiny_data, normalises=True, train_size=20, batch_size=10, micro_batch=4)
+    assert check(tiny_data, normalises=True, train_size=20, batch_size=10, micro_batch=10) == []

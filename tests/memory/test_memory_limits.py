@@ -18,7 +18,7 @@ MB = jobs.MB
 class TestHostLimit:
     def test_below_what_is_held(self):
         complaint, allocated = call_in_child(jobs.limit_to, 5 * MB)
-        assert "5000000 bytes" in complaint
+        assert "the limit of 5.00 MB is below" in complaint
         assert allocated == 100 * MB  # nothing was limited
 
     def test_less_than_the_reserve_above_what_is_held(self):
@@ -95,6 +95,6 @@ class TestDeviceLimit:
 
     def test_below_the_context(self, nvml, taken):
         nvml(processes={os.getpid(): 12 * MB})
-        with pytest.raises(MemoryError, match="10000000 bytes of a CUDA context"):
+        with pytest.raises(MemoryError, match=r"what a CUDA context holds \(10 MB\)"):
             limit_device_memory(10 * MB, self.DEVICE)
         assert taken == []

@@ -141,7 +141,8 @@ class ProgressDisplay:
         if record.metrics.test_accuracy is not None and record.time.training_s is not None:
             line += f", test accuracy {record.metrics.test_accuracy:.3f}"
             line += f", training {format_seconds(record.time.training_s)}"
-            line += f", peak {format_bytes(record.memory.peak_host_bytes or 0)}"
+            if (needed_bytes := record.needed_bytes) is not None:
+                line += f", peak memory {format_bytes(needed_bytes)}"
         if record.expect:
             line += " (was meant to run out of memory)" if record.is_failure else " (as expected)"
         self._say(line, "yellow" if record.is_failure or record.status == "skipped" else "")
@@ -155,7 +156,7 @@ def trial_line(setting: str, trial: Trial) -> str:
     if trial.outcome == "fits":
         outcome = f"fits, peak {format_bytes(trial.peak_bytes)}"
     else:
-        outcome = "does not fit" if trial.outcome == "oom" else "failed"
+        outcome = "does not fit" if trial.outcome == "oom" else f"failed: {trial.reason}"
     return f"{setting} {trial.value:,}: {outcome} ({format_seconds(trial.seconds)})"
 
 

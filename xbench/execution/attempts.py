@@ -115,7 +115,11 @@ def _again(job: Job) -> Job | None:
     if job.fitted:
         forget_what_was_found(job)
     settings = after_failure(job.sized, job.adapt_order)
-    return job.with_settings(settings, "adapted after it ran out of memory") if settings else None
+    if settings is None:
+        return None
+    smaller = job.with_settings(settings, "adapted after it ran out of memory")
+    # A pass that was taken says too little of a cell that ran out of memory all the same.
+    return replace(smaller, gives_back=job.memory_pass is not None and job.gives_back)
 
 
 def _difference(job: Job, again: Job) -> str:

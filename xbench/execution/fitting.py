@@ -15,7 +15,7 @@ from xbench.capacity.probe import Capacity, find_capacity
 from xbench.capacity.search import Trial
 from xbench.capacity.tuning import tune_micro_batch
 from xbench.capacity.workload import TrainingWorkload
-from xbench.errors import Unsupported, XbenchError
+from xbench.errors import DependentExamples, Unsupported, XbenchError
 from xbench.execution.features import FeatureKeeper
 from xbench.execution.identity import cell_id
 from xbench.execution.job import Job
@@ -110,6 +110,8 @@ def _tuned(job: Job, passes: MemoryPasses, observer: Observer) -> Job:
             fits = _largest(job, whole, Axis.MICRO_BATCH, picked, passes, observer, keys)
             # Powers of two were timed.
             picked = fits if fits in (None, picked) else 1 << (fits.bit_length() - 1)
+    except DependentExamples:
+        return job.with_settings(whole, "its model mixes the examples of a batch")
     except XbenchError as error:
         return replace(job, unfit=_ending(error))
     if picked is None:

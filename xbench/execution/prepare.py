@@ -137,17 +137,26 @@ def check_splits(plan: PlannedRun, jobs: list[Job]) -> list[str]:
 
 
 def check_batches(plan: PlannedRun, jobs: list[Job]) -> list[str]:
-    """Look for batches, or parts of them, of a single example, which not every model can train on.
+    """Look for micro-batches of models with batch normalisation, and for batches, or parts of them, of a
+    single example, which not every model can train on.
 
     Returns:
         Warnings.
 
     Raises:
-        XbenchError: a model fails on one.
+        XbenchError: a model cannot train on its batches.
     """
     problems, warnings = plan.suite.problems, []
     for job in jobs:
         training, name = job.sized.training, job.settings.model.name
+        if job.model.normalises and training.micro_batch < training.batch_size:
+            problems.add(
+                (*job.cell.path[:2], "micro_batch"),
+                f"model '{name}' has batch normalisation: micro-batches of {training.micro_batch:,} would "
+                "train a different function",
+                hint='use micro_batch = "full", or a model without batch normalisation',
+            )
+            continue
         rest = training.train_size % training.batch_size
         batches = {training.batch_size} | ({rest} if rest and not training.drop_last else set())
         parts = {batch % training.micro_batch or training.micro_batch for batch in batches}
@@ -167,7 +176,10 @@ def check_batches(plan: PlannedRun, jobs: list[Job]) -> list[str]:
                 hint,
             )
         elif job.model.normalises and training.batch_size > 1:
-            warnings.append(f"{job.cell.experiment}: {what}, over which model '{name}' normalises")
+            warnings.append(
+                f"{job.cell.experiment}: {what}, over which model '{name}' "
+                "normalises; `drop_last = true` leaves it out"
+            )
     problems.raise_if_any()
     return list(dict.fromkeys(warnings))
 

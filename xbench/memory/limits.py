@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from xbench.memory.devices import device_memory
 from xbench.memory.host import status_bytes
+from xbench.units import format_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -87,8 +88,8 @@ def limit_host_memory(limit_bytes: int) -> None:
     headroom = limit_bytes - reserve_bytes - resident_bytes
     if headroom <= 0:
         raise MemoryError(
-            f"the limit of {limit_bytes} bytes is below what the process holds before training, "
-            f"{resident_bytes} bytes, and a reserve of {reserve_bytes} bytes"
+            f"the limit of {format_bytes(limit_bytes)} is below what the process holds before training "
+            f"({format_bytes(resident_bytes)}) and a reserve of {format_bytes(reserve_bytes)}"
         )
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     # Later the soft limit is an earlier one of ours, by sizes that are out of date.
@@ -161,6 +162,7 @@ def limit_device_memory(limit_bytes: int, device: torch.device) -> None:
     cap = limit_bytes - memory.context_bytes
     if cap <= 0:
         raise MemoryError(
-            f"the limit of {limit_bytes} bytes is below the {memory.context_bytes} bytes of a CUDA context"
+            f"the limit of {format_bytes(limit_bytes)} is below what a CUDA context holds "
+            f"({format_bytes(memory.context_bytes)})"
         )
     torch.cuda.set_per_process_memory_fraction(min(1.0, cap / memory.total_bytes), device)

@@ -311,6 +311,14 @@ class CellRecord(Record):
         return self.attempt + (self.status != "skipped")
 
     @property
+    def needed_bytes(self) -> int | None:
+        """Memory that its configuration needs: on CUDA the allocator's peak as it ran, else the peak of its
+        memory pass; None if that was not measured."""
+        if self.memory.peak_device_bytes is not None:
+            return self.memory.peak_device_bytes
+        return self.memory_pass.peak_bytes if self.memory_pass else None
+
+    @property
     def is_failure(self) -> bool:
         """Whether it did not end as it should; a cell that is meant to run out of memory must."""
         return self.status != self.expect if self.expect else self.status in FAILED

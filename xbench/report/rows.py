@@ -51,13 +51,6 @@ def _size(key: str, title: str) -> Row:
     return Row(key, title, lambda r: getattr(r.memory, key), format_bytes)
 
 
-def _needed(record: CellRecord) -> float | None:
-    """What a configuration needs: on CUDA the allocator's peak as it ran, else that of its memory pass."""
-    if record.memory.peak_device_bytes is not None:
-        return record.memory.peak_device_bytes
-    return record.memory_pass.peak_bytes if record.memory_pass else None
-
-
 def _above_base(record: CellRecord) -> float | None:
     return record.memory_pass.above_base_bytes if record.memory_pass else None
 
@@ -79,7 +72,7 @@ ROWS = (
     _time("training_s", "training time", format_seconds, format_seconds),
     Row("features_s", "computing features", lambda r: r.time.features_s, format_seconds, instead=_cached),
     _time("step_ms_median", "step, median", "{:,.1f} ms".format),
-    Row("needed_bytes", "peak memory", _needed, format_bytes),
+    Row("needed_bytes", "peak memory", lambda record: record.needed_bytes, format_bytes),
     Row("above_base_bytes", "  above base", _above_base, format_bytes),
     _size("peak_host_bytes", "  resident as it ran"),
     _size("optimizer_state_bytes", "optimizer state"),

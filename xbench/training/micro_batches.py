@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from xbench.errors import XbenchError
+from xbench.errors import DependentExamples
 from xbench.training.frozen import set_training
 from xbench.training.global_state import seed_generators
 from xbench.training.loader import Loader
@@ -39,7 +39,7 @@ def check_examples_are_independent(
         labels: of all examples of the dataset.
 
     Raises:
-        XbenchError: the examples of a batch depend on each other.
+        DependentExamples: the model mixes the examples of a batch.
     """
     size = min(_MAX_ROWS, len(indices))
     examples, _ = loader.load(indices[:size])
@@ -52,9 +52,9 @@ def check_examples_are_independent(
             raise
         reason = _find_dependence(model.to(dtype), examples, targets)
     if reason:
-        raise XbenchError(
-            f"{reason}, as with batch normalisation: micro-batches would train a different function",
-            hint='use micro_batch = "full", or a model without batch normalisation',
+        raise DependentExamples(
+            f"{reason}, as with batch normalisation: micro-batches would train a different function "
+            '(use micro_batch = "full")',
         )
 
 
