@@ -103,20 +103,19 @@ def test_a_probe_ends_with_a_size_that_ran_and_one_that_did_not(tiny_data):
     assert {trial.outcome for trial in capacity.trials} == {"fits", "oom"}
 
 
-def test_the_parts_of_a_device_peak_add_up(tiny_data, tmp_path):
-    ending, _ = run(Choice("adam", {}), tiny_data, tmp_path)
-    memory = ending.value.memory
-    parts = (
-        memory.process_bytes,
-        memory.data_bytes,
-        memory.parameters_bytes,
-        memory.gradients_bytes,
-        memory.optimizer_state_bytes,
-        memory.optimizer_work_bytes,
-        memory.activations_bytes,
+def memory_pass_of(send, settings, data):
+    return TrainingWorkload(settings, data, Axis.BATCH_SIZE).prepare()(10)
+
+
+def test_the_parts_of_a_device_peak_add_up():
+    settings = CellSettings(
+        Choice("report-cnn", {}), Choice("adam", {}), TrainingSettings(batch_size=10), 0, "cuda:0"
     )
-    assert memory.state_vectors == pytest.approx(2, rel=0.05)
-    assert abs(memory.peak_device_bytes - sum(parts)) < 0.25 * memory.peak_device_bytes
+    data = call_in_child(decode_dataset, Choice("synthetic-xray", {"train": 64, "test": 8}), False, ())
+    measured = call_in_child(memory_pass_of, settings, data)
+    parts = ("process", "parameters", "data", "gradients", "optimizer_state", "optimizer_work", "activations")
+    assert sum(getattr(measured, f"{part}_bytes") for part in (*parts, "keeping")) == measured.peak_bytes
+    assert measured.final_state_bytes == pytest.approx(2 * measured.parameters_bytes, rel=0.05)
 
 
 def features_of(send, precision, data, cache):
