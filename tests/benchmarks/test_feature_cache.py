@@ -32,6 +32,7 @@ pytestmark = pytest.mark.timeout(900)
 def in_turn(send, optimizer, data, folder):
     """Seconds of steps with and without features, one after the other, and of an image's features."""
     from xbench.training.cell import assemble, warm_up
+    from xbench.training.checkpoint import Checkpoints
     from xbench.training.features import make_features
     from xbench.training.model import model_to_train
     from xbench.training.splits import split_examples
@@ -42,11 +43,11 @@ def in_turn(send, optimizer, data, folder):
     report = make_features(send, settings, data, np.arange(len(data.rows)))
     specs = registry.load("model", model.name), registry.load("optimizer", optimizer)
     split = split_examples(data, training, 0)
-    trainers = []
+    trainers, kept = [], Checkpoints(Path(folder))
     for features in (report.file, None):
         trained = model_to_train(specs[0], settings, data, features)
         trainers.append(
-            assemble(lambda message: None, settings, data, *specs, trained, split, Path(folder), features)
+            assemble(lambda message: None, settings, data, *specs, trained, split, kept, features)
         )
         warm_up(trainers[-1])
     seconds = []

@@ -22,6 +22,7 @@ from xbench.isolation.child import Limits
 from xbench.isolation.run import call_in_child, run_in_child
 from xbench.memory.host import host_peak_meter, resident_bytes
 from xbench.training.cell import assemble
+from xbench.training.checkpoint import Checkpoints
 from xbench.training.model import build_model
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.splits import split_examples
@@ -44,7 +45,7 @@ def trainer_of(send, data, way, scratch, **changes):
     settings = CellSettings(Choice("report-cnn", {}), Choice("lbfgs", params), training, 0, "cpu", storage)
     model = build_model(REPORT_CNN, settings, data)
     split = split_examples(data, training, 0)
-    return assemble(send, settings, data, REPORT_CNN, LBFGS, model, split, Path(scratch))
+    return assemble(send, settings, data, REPORT_CNN, LBFGS, model, split, Checkpoints(Path(scratch)))
 
 
 def first_closure(send, data, way, scratch):

@@ -17,6 +17,7 @@ from xbench.components.optimizers import SGD
 from xbench.components.synthetic_xray import build_synthetic_xray
 from xbench.data.decode import decode
 from xbench.training.cell import assemble
+from xbench.training.checkpoint import Checkpoints
 from xbench.training.model import build_model
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.splits import split_examples
@@ -41,7 +42,8 @@ def epoch(data, tmp_path):
     settings = CellSettings(Choice("report-cnn", {}), Choice("sgd", {"lr": 1e-3}), training, 0, "cpu")
     split = split_examples(data, training, 0)
     model = build_model(REPORT_CNN, settings, data)
-    trainer = assemble(lambda message: None, settings, data, REPORT_CNN, SGD, model, split, tmp_path)
+    kept = Checkpoints(tmp_path)
+    trainer = assemble(lambda message: None, settings, data, REPORT_CNN, SGD, model, split, kept)
 
     def run(is_cold: bool, is_announced: bool):
         if is_cold:

@@ -19,6 +19,7 @@ from xbench.components.optimizers import SGD
 from xbench.data.decode import decode
 from xbench.memory.profiler import StepProfile, StepProfiler
 from xbench.training.cell import assemble
+from xbench.training.checkpoint import Checkpoints
 from xbench.training.loop import Trainer
 from xbench.training.model import build_model
 from xbench.training.recorder import TraceRecorder
@@ -75,7 +76,9 @@ def trainer_for(data, tmp_path, profiler: StepProfiler | None = None) -> Trainer
     )
     model = build_model(REPORT_CNN, settings, data)
     split = split_examples(data, settings.training, settings.seed)
-    trainer = assemble(lambda message: None, settings, data, REPORT_CNN, SGD, model, split, tmp_path)
+    trainer = assemble(
+        lambda message: None, settings, data, REPORT_CNN, SGD, model, split, Checkpoints(tmp_path)
+    )
     if profiler is not None:
         trainer.profiler = profiler
         trainer.recorder = TraceRecorder(profiler, lambda message: None)
