@@ -233,7 +233,7 @@ class TestMemoryLimit:
         ending = run_in_child(jobs.echo, 1, limits=Limits(memory_bytes=1_000_000))
         assert ending.outcome == "failed"
         assert ending.exhaustion == "python"
-        assert "1000000 bytes" in ending.reason
+        assert "the limit of 1.00 MB is below" in ending.reason
 
 
 class TestInterrupts:
