@@ -18,6 +18,7 @@ from xbench.components.synthetic_xray import build_synthetic_xray
 from xbench.data.decode import decode
 from xbench.training.cell import assemble
 from xbench.training.checkpoint import Checkpoints
+from xbench.training.loop import Progress
 from xbench.training.model import build_model
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.splits import split_examples
@@ -54,6 +55,7 @@ def epoch(data, tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             if not is_announced:
                 patch.setattr(trainer.loader, "announce", lambda indices: None)
+            trainer.progress = Progress()  # else it would go on where the last one ended
             trainer.train_epoch(1)
 
     return run
