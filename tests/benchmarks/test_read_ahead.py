@@ -55,7 +55,7 @@ def epoch(data, tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             if not is_announced:
                 patch.setattr(trainer.loader, "announce", lambda indices: None)
-            trainer.progress = Progress()  # else it would go on where the last one ended
+            trainer.progress = Progress()  # otherwise it resumes where the last epoch ended
             trainer.train_epoch(1)
 
     return run

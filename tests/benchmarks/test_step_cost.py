@@ -121,7 +121,7 @@ def test_step(benchmark, noise, tmp_path, layout):
             optimizer.step()
 
     def epoch() -> None:
-        trainer.progress = Progress()  # else it would go on where the last one ended
+        trainer.progress = Progress()  # otherwise it resumes where the last epoch ended
         trainer.train_epoch(1)
 
     ratio = paired(benchmark, epoch, bare_epoch, rounds=20)

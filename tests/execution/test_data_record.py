@@ -1,4 +1,4 @@
-"""What a cell's record tells of its data."""
+"""The facts about its data that a cell records."""
 
 from __future__ import annotations
 

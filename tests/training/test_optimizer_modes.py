@@ -14,7 +14,7 @@ CALLS: list[str] = []
 
 
 class Switching(torch.optim.SGD):
-    """Trains at weights that are moved away from those that it evaluates at, and tells of each call."""
+    """Trains at weights that differ from those it evaluates at, and logs each call."""
 
     offset = 0.25
 

@@ -30,7 +30,7 @@ class Trial:
     """A size that was run.
 
     Attributes:
-        outcome: `error` if it failed for another reason than memory; no search goes on after that.
+        outcome: `error` if it failed for a reason other than memory, which ends the search.
         peak_bytes: the process's resident peak (on CUDA the allocator's reserved peak); None if it ran out.
         charged_bytes: what the limit counted at the peak, which may be more: memory that is allocated and not
             filled, and the limit's reserve.
