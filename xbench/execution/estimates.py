@@ -133,8 +133,9 @@ def _stands_in(job: Job) -> bool:
 
 
 def _shared_key(job: Job) -> str:
-    # Weights that are read from a file are the same for all seeds.
-    return shared_by(job, seed=job.settings.seed if job.model.stand_in else None)
+    # Weights that are read from a file are the same for all seeds; others are drawn from the seed.
+    reads_weights = job.model.weights or job.model.missing
+    return shared_by(job, seed=None if reads_weights else job.settings.seed)
 
 
 def _in_hand(job: Job) -> Job | None:
