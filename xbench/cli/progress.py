@@ -32,7 +32,7 @@ class ProgressDisplay:
             disable=not self._console.file.isatty(),
         )
         self._once: dict[str, Any] = {}
-        self._estimates = self._busy = self._is_saved = False
+        self._estimates = self._busy = self._waits = self._is_saved = False
         self._cells = self._steps = None
         self._cell = ""
         self._count = self._total = 0
@@ -63,8 +63,14 @@ class ProgressDisplay:
 
     def machine_is_busy(self) -> None:
         if not self._busy:
-            self._say("warning: other programs are at work here: estimates are too long", "bold yellow")
+            self._say("warning: other programs are at work here: times may be too long", "bold yellow")
         self._busy = True
+
+    def waiting_for_quiet(self, may_wait_s: float) -> None:
+        if not self._waits:
+            said = f"waiting for a quiet moment to measure in, {format_seconds(may_wait_s)} at most"
+            self._say(said, "dim")
+        self._waits = True
 
     def _advance(self, said: str, title: str, done: int, total: int) -> None:
         """A bar of work that is done once, and a line when it begins."""

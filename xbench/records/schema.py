@@ -266,7 +266,6 @@ class CellRecord(Record):
         memory_pass: what its configuration needs; None if that was not measured.
         trace_crc32: checksum of its trace's file; None if it has none.
         outputs_crc32: checksum of the file of its outputs on the test split; None if it has none.
-        waits_for: what may yet come, so that a cell that was skipped could run; "" if nothing.
     """
 
     schema_version: Whole = SCHEMA_VERSION
@@ -299,7 +298,6 @@ class CellRecord(Record):
     reused_from: str = ""
     resumed_at: list[int] = Field(default_factory=list)
     processors: list[str] = Field(default_factory=list)
-    waits_for: str = ""
     trace_crc32: Whole | None = None
     outputs_crc32: Whole | None = None
     started_at: str

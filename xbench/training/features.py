@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from xbench.components.specs import ModelSpec
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile, FeatureWriter
 from xbench.errors import XbenchError
+from xbench.memory.contention import ContentionWatch, typical_s
 from xbench.memory.processor import processor_name
 from xbench.paths import cache_dir, require_space
 from xbench.training.events import FeatureReport
@@ -85,10 +87,14 @@ def make_features(
         require_space(folder, len(asked) * file.row_bytes, "keeping features")
     except XbenchError as error:
         return FeatureReport(note=error.message)
-    started = time.perf_counter()
-    _compute(send, front, loader, data.rows, file, asked)
-    seconds = time.perf_counter() - started if len(asked) else 0.0
-    return FeatureReport(file=file, computed=len(asked), missing=len(missing) - len(asked), seconds=seconds)
+    report = FeatureReport(file=file, computed=len(asked), missing=len(missing) - len(asked))
+    if not len(asked):
+        return report
+    started, watch = time.perf_counter(), ContentionWatch()
+    images_s = _compute(send, front, loader, data.rows, file, asked)
+    seconds, is_disturbed = time.perf_counter() - started, watch.was_disturbed(images_s)
+    image_s = typical_s(images_s, is_disturbed)
+    return replace(report, seconds=seconds, image_s=image_s, is_disturbed=is_disturbed)
 
 
 def _is_of(front: Front, loader: ImageLoader, rows: np.ndarray, file: FeatureFile) -> bool:
@@ -146,11 +152,14 @@ def _compute(
     rows: np.ndarray,
     file: FeatureFile,
     missing: np.ndarray,
-) -> None:
+) -> list[float]:
+    """Compute and keep features; returns what an image of each chunk took, in seconds."""
+    images_s = []
     precision, size = getattr(torch, file.precision), _CHUNK[loader.device.type]
     with FeatureWriter(file) as writer:
         committed = time.perf_counter()
         for start in range(0, len(missing), size):
+            began = time.perf_counter()
             chunk = missing[start : start + size]
             # Always as many at once, for the same rounding.
             images, _ = loader.load(np.resize(chunk, size))
@@ -158,7 +167,9 @@ def _compute(
             if precision is torch.bfloat16:
                 values = values.view(torch.int16)
             writer.write(rows[chunk], values.numpy())
+            images_s.append((time.perf_counter() - began) / size)  # a chunk takes as long if it is not full
             send((start + len(chunk), len(missing)))
             if time.perf_counter() - committed > _COMMIT_S:
                 writer.commit()
                 committed = time.perf_counter()
+    return images_s
