@@ -24,7 +24,8 @@ from xbench.training.frozen import Front, obstacle, same
 from xbench.training.global_state import load_component
 from xbench.training.loader import ImageLoader
 from xbench.training.model import build_model
-from xbench.training.settings import CellSettings
+from xbench.training.seeding import pin_tf32
+from xbench.training.settings import CellSettings, TrainingSettings
 
 # Part of every key: raise it when the same front gives other values.
 _VERSION = 1
@@ -65,7 +66,9 @@ def make_features(
     if settings.storage == "float32":
         return FeatureReport(note='storage = "float32" keeps the images themselves in memory')
     device, dtype = torch.device(settings.device), getattr(torch, settings.training.dtype)
-    loader = ImageLoader(data, spec, device, dtype, "channels_last")
+    if device.type == "cuda":
+        pin_tf32(False)  # cells with and without it share features
+    loader = ImageLoader(data, spec, device, dtype, _memory_format(settings.device))
     front = Front(model)
     folder = cache_dir() / "features" / _key(front, model, spec, settings, data, import_dirs)
     file = FeatureFile.found(folder)
@@ -89,6 +92,11 @@ def make_features(
     _compute(send, front, loader, data.rows, file, asked)
     seconds = time.perf_counter() - started if len(asked) else 0.0
     return FeatureReport(file=file, computed=len(asked), missing=len(missing) - len(asked), seconds=seconds)
+
+
+def _memory_format(device: str) -> str:
+    """The layout of images on a device, whatever a cell's: its features are kept for others, too."""
+    return TrainingSettings().memory_format_on(device)
 
 
 def _is_of(front: Front, loader: ImageLoader, rows: np.ndarray, file: FeatureFile) -> bool:
@@ -133,10 +141,11 @@ def _key(
     return digest.hexdigest()[:24]
 
 
-def _computer(device: str) -> tuple[str, str]:
-    """Kind and name of what computes: another one may round otherwise."""
-    kind = torch.device(device).type
-    return kind, torch.cuda.get_device_name(device) if kind == "cuda" else processor_name()
+def _computer(device: str) -> tuple[str, ...]:
+    """Kind and name of what computes, and on CUDA the layout of images: another one may round otherwise."""
+    if torch.device(device).type == "cuda":
+        return "cuda", torch.cuda.get_device_name(device), _memory_format(device)
+    return "cpu", processor_name()
 
 
 def _compute(
