@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from xbench.components.culprit import in_one_line
+from xbench.memory.exhaustion import evidence_of, exhaustion
 from xbench.memory.peaks import release_all
 from xbench.training.evaluation import evaluate
 from xbench.training.global_state import guarded_globals
@@ -41,7 +42,12 @@ def rehearse(
         with guarded_globals():
             _rehearse(trainer, build_model, build_optimizer)
     except Exception as error:  # of a plugin's, or want of memory
-        print(f"the first steps' times may include loading kernels: {in_one_line(error)}", file=sys.stderr)
+        # Not in torch's words for want of memory: what stderr says may be taken for the cause of a death.
+        why = "memory ran out" if exhaustion(evidence_of(error)) else in_one_line(error)
+        print(
+            f"the first steps' times may include loading kernels: their rehearsal failed: {why}",
+            file=sys.stderr,
+        )
     release_all(trainer.loader.device)
 
 
