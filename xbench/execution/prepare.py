@@ -65,9 +65,9 @@ def make_jobs(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[Job]
     problems, jobs = plan.suite.problems, []
     for cell, resolved, model in zip(plan.cells, plan.data, plan.models, strict=True):
         data = decoded[_key(resolved)]
-        settings = CellSettings(
-            cell.model, cell.optimizer, cell.training, cell.seed, plan.machine.device, cell.dataset.storage
-        )
+        device = plan.machine.device
+        training = cell.training.model_copy(update={"memory_format": cell.training.memory_format_on(device)})
+        settings = CellSettings(cell.model, cell.optimizer, training, cell.seed, device, cell.dataset.storage)
         try:
             available = len(split_examples(data, cell.training, cell.seed).train)
         except XbenchError as error:

@@ -136,6 +136,8 @@ class MemoryRecord(Record):
     Attributes:
         limit_bytes: the hard limit that the cell ran under.
         base_host_bytes: resident after a warm-up step on one example.
+        pinned_bytes: of host memory that batches go through to a CUDA device, held all the time; None on a
+            CPU.
         peak_host_bytes: resident peak, libraries included, over training and evaluation.
         peak_device_bytes: peak of the CUDA allocator over training.
         host_peak_method: `clear_refs` (exact) or `sampled`.
@@ -149,6 +151,7 @@ class MemoryRecord(Record):
 
     limit_bytes: Whole | None = None
     base_host_bytes: Whole | None = None
+    pinned_bytes: Whole | None = None
     peak_host_bytes: Whole | None = None
     peak_device_bytes: Whole | None = None
     host_peak_method: str | None = None

@@ -26,7 +26,8 @@ from xbench.training.frozen import Front, obstacle, same
 from xbench.training.global_state import load_component
 from xbench.training.loader import ImageLoader
 from xbench.training.model import build_model
-from xbench.training.settings import CellSettings
+from xbench.training.seeding import pin_tf32
+from xbench.training.settings import CellSettings, TrainingSettings
 
 # Part of every key: raise it when the same front gives other values.
 _VERSION = 1
@@ -67,7 +68,9 @@ def make_features(
     if settings.storage == "float32":
         return FeatureReport(note='storage = "float32" keeps the images themselves in memory')
     device, dtype = torch.device(settings.device), getattr(torch, settings.training.dtype)
-    loader = ImageLoader(data, spec, device, dtype, "channels_last")
+    if device.type == "cuda":
+        pin_tf32(False)  # cells with and without it share features
+    loader = ImageLoader(data, spec, device, dtype, _memory_format(settings.device))
     front = Front(model)
     folder = cache_dir() / "features" / _key(front, model, spec, settings, data, import_dirs)
     file = FeatureFile.found(folder)
@@ -95,6 +98,11 @@ def make_features(
     seconds, is_disturbed = time.perf_counter() - started, watch.was_disturbed(images_s)
     image_s = typical_s(images_s, is_disturbed)
     return replace(report, seconds=seconds, image_s=image_s, is_disturbed=is_disturbed)
+
+
+def _memory_format(device: str) -> str:
+    """The layout of images on a device, whatever a cell's: its features are kept for others, too."""
+    return TrainingSettings().memory_format_on(device)
 
 
 def _is_of(front: Front, loader: ImageLoader, rows: np.ndarray, file: FeatureFile) -> bool:
@@ -139,10 +147,11 @@ def _key(
     return digest.hexdigest()[:24]
 
 
-def _computer(device: str) -> tuple[str, str]:
-    """Kind and name of what computes: another one may round otherwise."""
-    kind = torch.device(device).type
-    return kind, torch.cuda.get_device_name(device) if kind == "cuda" else processor_name()
+def _computer(device: str) -> tuple[str, ...]:
+    """Kind and name of what computes, and on CUDA the layout of images: another one may round otherwise."""
+    if torch.device(device).type == "cuda":
+        return "cuda", torch.cuda.get_device_name(device), _memory_format(device)
+    return "cpu", processor_name()
 
 
 def _compute(
