@@ -102,6 +102,8 @@ def measure_pace(
         settings: with resolved sizes, `shortened`.
         data, import_dirs, features: as a `TrainingWorkload` has them.
     """
+    import torch
+
     from xbench.training.cell import warm_up
 
     started, started_cpu = time.perf_counter(), time.process_time()
@@ -121,6 +123,8 @@ def measure_pace(
             began = time.perf_counter()
             trainer.closure.start(len(counts) + 1, batch)
             trainer.optimizer.step(closure)
+            if trainer.loader.device.type == "cuda":
+                torch.cuda.synchronize(trainer.loader.device)
             whole_s = time.perf_counter() - began
             closures.append(closure.seconds / max(1, closure.calls) / size)
             updates.append(whole_s - closure.seconds)
