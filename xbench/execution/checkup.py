@@ -73,7 +73,7 @@ def _cuda_devices() -> list[dict[str, Any]]:
                 "device": f"cuda:{index}",
                 "name": properties.name,
                 "total_bytes": properties.total_memory,
-                "mig": slice_name(index),
+                "mig": slice_name(f"cuda:{index}"),
             }
         )
     return devices
