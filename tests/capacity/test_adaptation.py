@@ -121,13 +121,30 @@ class TestAfterAFailure:
         [
             ((MICRO, HISTORY), MICRO, 32),
             ((HISTORY, MICRO), HISTORY, 5),
-            ((TRAIN, HISTORY), TRAIN, 900),
-            ((BATCH, TRAIN), BATCH, 500),
         ],
     )
     def test_one_size_is_less(self, order, changed, size):
         settings = full(10, 1000, 64)
         assert after_failure(settings, order) == with_size(settings, changed, size)
+
+    @pytest.mark.parametrize(
+        ("order", "changed", "size"), [((TRAIN, HISTORY), TRAIN, 900), ((BATCH, TRAIN), BATCH, 500)]
+    )
+    def test_a_batch_that_is_taken_whole_is_less(self, order, changed, size):
+        settings = full(10, 1000, 1000)
+        assert after_failure(settings, order) == with_size(settings, changed, size)
+
+    @pytest.mark.parametrize(
+        ("order", "changed", "size"), [((TRAIN, HISTORY), TRAIN, 90), ((BATCH, TRAIN), BATCH, 50)]
+    )
+    def test_a_batch_that_is_taken_in_parts_becomes_less_than_one(self, order, changed, size):
+        """A smaller batch in parts of the same size takes as much memory as before."""
+        settings = full(10, 1000, 100)
+        assert after_failure(settings, order) == with_size(settings, changed, size)
+
+    def test_fewer_examples_one_at_a_time_are_no_help(self):
+        assert after_failure(full(10, 1000, 1), (TRAIN, BATCH, HISTORY)) == full(5, 1000, 1)
+        assert after_failure(full(10, 1000, 1), (TRAIN, BATCH)) is None
 
     def test_what_has_nothing_left_is_passed_over(self):
         settings = full(history=2, train=1000, micro=1)
@@ -144,7 +161,7 @@ class TestAfterAFailure:
 
     @pytest.mark.parametrize("order", list(itertools.permutations((TRAIN, HISTORY, MICRO))))
     def test_ends(self, order):
-        """Each step takes something away, down to one of everything."""
+        """Each step takes something away, down to a pair of the history and one example at a time."""
         settings, steps = full(100, 5000, 512), 0
         while (less := after_failure(settings, order)) is not None:
             before, after = sizes(settings), sizes(less)
@@ -152,7 +169,7 @@ class TestAfterAFailure:
             assert all(1 <= after[axis] <= before[axis] for axis in AXES)
             settings, steps = less, steps + 1
             assert steps < 200
-        assert {size_of(settings, axis) for axis in order} == {1}
+        assert size_of(settings, HISTORY) == min(size_of(settings, TRAIN), size_of(settings, MICRO)) == 1
 
 
 class TestDominance:

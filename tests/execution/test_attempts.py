@@ -15,7 +15,7 @@ from xbench.execution.attempts import run_job
 from xbench.execution.cell import _train
 from xbench.execution.history import is_settled
 from xbench.isolation.run import Ending
-from xbench.records.schema import MemoryPassRecord
+from xbench.records.schema import MemoryPassRecord, MemoryRecord
 
 PARTS = (
     *("process", "parameters", "data", "gradients"),
@@ -142,3 +142,41 @@ class TestFailedPasses:
             ended = run_job(job, None, failures, nobody, Passes(OOM), nobody, folder, nobody)
         assert ended.status == "skipped"
         assert "ran out of, at seed 0" in ended.reason
+
+
+class TestOnADevice:
+    """malloc has no say there: a retry that changed nothing else would repeat the run."""
+
+    @pytest.fixture
+    def sizes(self, monkeypatch, tried):
+        """The micro-batch and malloc settings of each attempt; all run out of the device's memory."""
+        sizes = []
+
+        def run_cell(job, planned, attempt, folder, observer, pairing):
+            sizes.append((job.sized.training.micro_batch, job.limits.malloc))
+            memory = MemoryRecord(exhausted="device allocator")
+            return record(planned.cell_id, "oom", attempt, memory=memory, memory_pass=job.memory_pass)
+
+        monkeypatch.setattr(attempts, "run_cell", run_cell)
+        return sizes
+
+    def on_cuda(self, job):
+        machine = replace(job.machine, device="cuda:1", device_facts={"type": "cuda", "name": "a GPU"})
+        return replace(job, machine=machine)
+
+    def test_nothing_is_tried_again_where_nothing_may_give_way(self, tiny_data, sizes):
+        ended = run(self.on_cuda(adaptable(tiny_data, train_size=64)), passes=Passes())
+        assert (ended.status, sizes) == ("oom", [(64, "fast")])
+
+    def test_the_first_retry_is_smaller(self, tiny_data, sizes):
+        run(self.on_cuda(adaptable(tiny_data, "micro_batch", train_size=64)), passes=Passes())
+        assert sizes == [(64, "fast"), (32, "fast"), (16, "fast"), (8, "fast")]
+
+    def test_on_another_day_malloc_is_left_alone(self, tiny_data, sizes):
+        earlier = record("x", "oom", memory_pass=PASS)
+        run(self.on_cuda(job_of(tiny_data, batch_size="full", train_size=64)), earlier, passes=Passes())
+        assert sizes == [(64, "fast")]
+
+    def test_on_a_cpu_it_is_malloc_that_gives_way_first(self, tiny_data, sizes):
+        run(adaptable(tiny_data, train_size=64), passes=Passes())
+        assert sizes == [(64, "fast"), (64, "exact")]

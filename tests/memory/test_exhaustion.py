@@ -4,16 +4,36 @@ from __future__ import annotations
 
 import errno
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from xbench.memory.exhaustion import Evidence, evidence_of, exhaustion, failed_allocation_bytes
+from xbench.memory.exhaustion import (
+    DevicePressure,
+    Evidence,
+    evidence_of,
+    exhaustion,
+    failed_allocation_bytes,
+)
 
 HOST_WORDS = (
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
     "you tried to allocate 5811484800 bytes. Error code 12 (Cannot allocate memory)"
+)
+UNDER_PRESSURE = (
+    "FIND was unable to find an engine to execute this computation",
+    "GET was unable to find an engine to execute this computation",
+    "Unable to find an engine to execute this computation in Quantized Conv2D Cudnn",
+    "Unable to find a valid cuDNN algorithm to run convolution",
+    "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR",
+    "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+    "cusolver error: CUSOLVER_STATUS_NOT_INITIALIZED, when calling `cusolverDnCreate(handle)`",
+    "CUDA error: CUSPARSE_STATUS_INSUFFICIENT_RESOURCES when calling `cusparseSpMM(handle)`",
+    "cuFFT error: CUFFT_INTERNAL_ERROR",
 )
 DEVICE_WORDS = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.10 GiB"
 
@@ -57,6 +77,32 @@ class TestExceptions:
             (RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"), "device allocator"),
             (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "device allocator"),
             (
+                RuntimeError(
+                    "CUDA error: CUSPARSE_STATUS_ALLOC_FAILED when calling `cusparseCreate(handle)`"
+                ),
+                "device allocator",
+            ),
+            (
+                RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
+                "host allocator",
+            ),
+            (torch.AcceleratorError("CUDA error: out of memory"), "device allocator"),
+            (
+                RuntimeError("CUDA ran out of memory outside PyTorch's allocator. If this workload"),
+                "device allocator",
+            ),
+            (
+                RuntimeError("Allocation on device 0 would exceed allowed memory. (out of memory)"),
+                "device allocator",
+            ),
+            (RuntimeError("MAGMA: cannot allocate memory on GPU device"), "device allocator"),
+            (
+                torch.cuda.DeferredCudaCallError(
+                    "CUDA call failed lazily at initialization with error: CUDA error: out of memory"
+                ),
+                "device allocator",
+            ),
+            (
                 RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
                 "device allocator",
             ),
@@ -87,6 +133,40 @@ class TestExceptions:
     )
     def test_of_something_else(self, error):
         assert exhaustion(evidence_of(error)) is None
+
+    @pytest.mark.parametrize("message", UNDER_PRESSURE)
+    @pytest.mark.parametrize(
+        ("device", "how"),
+        [
+            (None, None),
+            (DevicePressure(refusals=0, room_bytes=4 << 30, allowed_bytes=40 << 30), None),
+            (DevicePressure(refusals=0, room_bytes=100 << 20, allowed_bytes=40 << 30), "device allocator"),
+            (DevicePressure(refusals=0, room_bytes=100 << 20, allowed_bytes=1 << 30), None),
+            (DevicePressure(refusals=2, room_bytes=4 << 30, allowed_bytes=40 << 30), "device allocator"),
+        ],
+    )
+    def test_that_may_be_of_memory_is_where_hardly_any_is_left(self, message, device, how):
+        error = evidence_of(RuntimeError(message))
+        assert exhaustion(replace(error, device=device)) == how
+
+    def test_that_may_be_of_memory_looks_at_the_device(self, made_up):
+        """And nothing else does: it may be slow, or lost."""
+        error = RuntimeError("FIND was unable to find an engine to execute this computation")
+        assert exhaustion(evidence_of(error)) is None
+        made_up.counters = {"num_ooms": 1}
+        assert exhaustion(evidence_of(error)) == "device allocator"
+        assert evidence_of(RuntimeError("mat1 and mat2 shapes cannot be multiplied")).device is None
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            RuntimeError("mat1 and mat2 shapes cannot be multiplied (5x360 and 36x120)"),
+            ValueError("unable to find an engine"),
+        ],
+    )
+    def test_of_something_else_under_pressure(self, error):
+        under_pressure = DevicePressure(refusals=2, room_bytes=0, allowed_bytes=1 << 30)
+        assert exhaustion(replace(evidence_of(error), device=under_pressure)) is None
 
     def test_this_torchs_own_words(self):
         with pytest.raises(RuntimeError) as caught:
@@ -125,6 +205,7 @@ class TestDeaths:
             (ABORTED, THROWN + HOST_WORDS, 0, True, "host allocator"),
             (ABORTED, THROWN + DEVICE_WORDS, 0, True, "device allocator"),
             (ABORTED, THROWN + "mat1 and mat2", 0, True, None),
+            (ABORTED, THROWN + UNDER_PRESSURE[0], 0, True, None),
             (ABORTED, "double free or corruption (out)\n", 0, True, None),
             (ABORTED, "", 1, True, None),
             (CRASHED, BAD_ALLOC, 0, True, None),

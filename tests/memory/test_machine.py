@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import memory_jobs as jobs
 import psutil
 import pytest
-import torch
 
 from xbench.errors import XbenchError
 from xbench.isolation.run import call_in_child
@@ -270,30 +268,27 @@ class TestMemoryLimit:
 class TestDevice:
     """With a CUDA device that is made up."""
 
-    TOTAL, FREE, RESERVED = 80_000 * MB, 50_000 * MB, 2_000 * MB
-
     @pytest.fixture(autouse=True)
-    def cuda(self, monkeypatch):
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (self.FREE, self.TOTAL))
-        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: self.RESERVED)
-        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="1-2"))
+    def cuda(self, made_up):
+        made_up.reserved, made_up.others = 2_000 * MB, {1: 27_500 * MB}
 
-    def test_is_what_is_free_and_what_this_process_has(self, nvml):
-        nvml(processes={os.getpid(): 2_500 * MB, 1: 9_000 * MB})
-        (bound,) = device_bounds("cuda:0")
+    def test_is_what_is_free_and_what_this_process_has(self):
+        (bound,) = device_bounds("cuda:1")
         assert (bound.source, bound.limit_bytes) == ("device memory", 52_500 * MB)
         for part in ("80.00 GB", "50.00 GB are free", "500 MB taken for its context", "others use 27.50 GB"):
             assert part in bound.detail
+        assert "estimated" not in bound.detail
 
-    def test_of_a_slice(self, nvml):
-        nvml(processes={}, mig="H100 MIG 1g.10gb")
-        (bound,) = device_bounds("cuda:0")
+    def test_of_a_slice(self, made_up):
+        made_up.slice = "H100 MIG 1g.10gb"
+        (bound,) = device_bounds("cuda:1")
         assert "H100 MIG 1g.10gb" in bound.detail
 
-    def test_without_nvml_a_context_is_of_known_size(self, nvml):
-        nvml(fails=True)
-        (bound,) = device_bounds("cuda:0")
+    def test_without_nvml_a_context_is_of_known_size(self, made_up):
+        made_up.has_nvml = False
+        (bound,) = device_bounds("cuda:1")
         assert bound.limit_bytes == 52_000 * MB + GIB
+        assert "estimated" in bound.detail
 
     def test_a_cpu_is_none(self):
         assert device_bounds("cpu") == []

@@ -36,11 +36,17 @@ class TestAllocatorSettings:
         monkeypatch.setenv(name, "7")
         assert allocator_settings("cpu") == FAST_SETTINGS | {name: "7"}
 
-    @pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_NO_CUDA_MEMORY_CACHING"),
+            *("CUDA_MODULE_LOADING", "CUBLAS_WORKSPACE_CONFIG", "CUBLASLT_WORKSPACE_SIZE"),
+        ],
+    )
     def test_those_of_cuda_count_there_alone(self, monkeypatch, name):
-        monkeypatch.setenv(name, "expandable_segments:True")
+        monkeypatch.setenv(name, "7")
         assert allocator_settings("cpu") == FAST_SETTINGS
-        assert allocator_settings("cuda") == FAST_SETTINGS | {name: "expandable_segments:True"}
+        assert allocator_settings("cuda") == FAST_SETTINGS | {name: "7"}
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from types import SimpleNamespace
-
 import memory_jobs as jobs
 import pytest
 import torch
 
+from xbench.errors import XbenchError
 from xbench.isolation.run import call_in_child
-from xbench.memory.limits import limit_device_memory
+from xbench.memory.limits import calibrate_device_limit_again, charged_peak_bytes, limit_device_memory
 
 MB = jobs.MB
 
@@ -68,33 +66,59 @@ class TestHostLimit:
 
 
 class TestDeviceLimit:
-    """With a CUDA device that is made up: 80 MB, of which others and a context use 30."""
+    """On a CUDA device that is made up: 80 MB, of which others and a context use 30."""
 
     DEVICE = torch.device("cuda:1")
 
     @pytest.fixture(autouse=True)
-    def taken(self, monkeypatch):
-        taken = []
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (48 * MB, 80 * MB))
-        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 2 * MB)
-        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="1-2"))
-        monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *args: taken.append(args))
-        return taken
+    def cuda(self, made_up):
+        made_up.total, made_up.context, made_up.reserved = 80 * MB, 10 * MB, 2 * MB
+        made_up.others = {1: 20 * MB}
 
     @pytest.mark.parametrize(("limit", "fraction"), [(30, 0.25), (90, 1.0), (200, 1.0)])
-    def test_leaves_out_the_context(self, nvml, taken, limit, fraction):
-        nvml(processes={os.getpid(): 12 * MB, os.getppid(): 18 * MB})
+    def test_leaves_out_the_context(self, made_up, limit, fraction):
         limit_device_memory(limit * MB, self.DEVICE)
-        assert taken == [(fraction, self.DEVICE)]
+        assert made_up.fraction == fraction
 
-    @pytest.mark.parametrize("known", [{"fails": True}, {"processes": {os.getppid(): 18 * MB}}])
-    def test_whose_size_nobody_tells(self, nvml, taken, known):
-        nvml(**known)
+    @pytest.mark.parametrize("known", [{"has_nvml": False}, {"pid": None}])
+    def test_whose_size_nobody_tells(self, made_up, known):
+        for name, value in known.items():
+            setattr(made_up, name, value)
         limit_device_memory(50 * MB, self.DEVICE)
-        assert taken == [(0.25, self.DEVICE)]
+        assert made_up.fraction == 0.25
 
-    def test_below_the_context(self, nvml, taken):
-        nvml(processes={os.getpid(): 12 * MB})
+    def test_below_the_context(self, made_up):
         with pytest.raises(MemoryError, match=r"what a CUDA context holds \(10 MB\)"):
             limit_device_memory(10 * MB, self.DEVICE)
-        assert taken == []
+        assert made_up.fraction == 1.0
+
+    def test_follows_a_context_that_grows(self, made_up):
+        limit_device_memory(30 * MB, self.DEVICE)
+        made_up.context += 10 * MB
+        calibrate_device_limit_again()
+        assert made_up.fraction == 0.125
+
+    def test_that_a_context_grows_beyond(self, made_up):
+        limit_device_memory(30 * MB, self.DEVICE)
+        made_up.context += 20 * MB
+        with pytest.raises(MemoryError, match="is below what a CUDA context holds"):
+            calibrate_device_limit_again()
+
+    def test_is_not_taken_again_where_there_is_none(self, made_up):
+        calibrate_device_limit_again()
+        assert made_up.fraction == 1.0
+
+    def test_never_raises_a_cap_that_stands(self, made_up):
+        made_up.fraction = 0.125
+        for limit in (30, 200):
+            limit_device_memory(limit * MB, self.DEVICE)
+            assert made_up.fraction == 0.125
+
+    def test_counts_the_reserved_peak_and_the_context(self, made_up):
+        made_up.peak = 15 * MB
+        assert charged_peak_bytes("cuda:1") == 25 * MB
+
+    def test_needs_the_caching_allocator(self, monkeypatch):
+        monkeypatch.setenv("PYTORCH_NO_CUDA_MEMORY_CACHING", "1")
+        with pytest.raises(XbenchError, match="PYTORCH_NO_CUDA_MEMORY_CACHING is set"):
+            limit_device_memory(50 * MB, self.DEVICE)

@@ -66,6 +66,13 @@ class TestMainTable:
         rows = dict(compared(cell("sgd", memory=memory, memory_pass=PASS), rows=ROWS).rows)
         assert rows["peak memory"] == "700 MB"
 
+    def test_a_cell_that_hardly_fitted_has_a_note(self):
+        memory = MEMORY.model_copy(update={"device_alloc_retries": 3})
+        notes = compared(cell("sgd", memory=memory), cell("adam", memory=MEMORY), rows=ROWS).notes
+        (note,) = [note for note in notes if "hardly fitted" in note]
+        assert note.startswith("sgd")
+        assert "no room 3 times" in note
+
 
 class TestWhatIsNotThere:
     def test_older_records_have_no_peak_of_their_own(self):

@@ -50,6 +50,9 @@ def after_failure(settings: CellSettings, order: Sequence[Axis]) -> CellSettings
         size = size_of(settings, axis)
         # Fewer examples in batches of the same size take as much memory as before.
         helps = axis is not Axis.TRAIN_SIZE or settings.training.batch_size >= size
+        if axis in (Axis.TRAIN_SIZE, Axis.BATCH_SIZE):
+            # So does a smaller batch in micro-batches of the same size.
+            size = min(size, settings.training.micro_batch)
         if size is not None and size > 1 and helps:
             less = size * 9 // 10 if axis is Axis.TRAIN_SIZE else size // 2
             return with_size(settings, axis, less)

@@ -227,25 +227,41 @@ def _measure(
 
     Sends each size before it is tried, then its trial.
     """
-    from xbench.memory.limits import calibrate_host_limit_again, charged_peak_bytes
+    from xbench.memory.devices import allocator_retries
+    from xbench.memory.limits import (
+        calibrate_device_limit_again,
+        calibrate_host_limit_again,
+        charged_peak_bytes,
+    )
     from xbench.memory.peaks import peak_meter, release_all
 
     step = workload.prepare()
     step(bounds.lowest)  # libraries load what they load at first use
     calibrate_host_limit_again()
     release_all(device)
+    calibrate_device_limit_again()
     meter = peak_meter(device)
     ascending: list[Trial] = []
     value = size if size is not None else next_slope_size(ascending, bounds)
     while value is not None:
         send(value)
         meter.reset()
+        retries = 0 if device == "cpu" else allocator_retries(device)
         measured = step(value)
         peak_bytes = meter.peak_bytes()
         if measured is not None and device == "cpu":  # it has reset the meter
             peak_bytes = max(peak_bytes, measured.peak_bytes)
         charged_bytes = charged_peak_bytes(device) or peak_bytes
-        trial = Trial(value, "fits", peak_bytes, charged_bytes, measured=measured if size else None)
+        if device != "cpu":
+            retries = allocator_retries(device) - retries
+        trial = Trial(
+            value,
+            "fits",
+            peak_bytes,
+            charged_bytes,
+            measured=measured if size else None,
+            alloc_retries=retries,
+        )
         ascending.append(trial)
         send(ascending[-1])
         if size is not None:

@@ -38,6 +38,7 @@ class Trial:
         seconds: wall time, the start of the process included.
         reason: what failed, if it does not fit or if it ended in an error.
         measured: what its peak is made of, if it ran in a process of its own and is a training run.
+        alloc_retries: on CUDA, how often the allocator had no room and gave its cached blocks back.
     """
 
     value: int
@@ -48,6 +49,7 @@ class Trial:
     seconds: float = 0.0
     reason: str = ""
     measured: MemoryPassRecord | None = None
+    alloc_retries: int = 0
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from xbench.execution.inspection import Machine, describe_machine
 from xbench.memory.cgroups import oom_kill_group
-from xbench.memory.devices import device_memory
+from xbench.memory.devices import slice_name
 from xbench.memory.host import PeakMethod, host_peak_meter
 from xbench.memory.limits import can_limit_host_memory, host_reserve_bytes
 from xbench.memory.malloc import FAST_SETTINGS
@@ -66,13 +66,14 @@ def _cuda_devices() -> list[dict[str, Any]]:
 
     devices = []
     for index in range(torch.cuda.device_count()):
-        properties, memory = torch.cuda.get_device_properties(index), device_memory(f"cuda:{index}")
+        # Without a context, which would take memory on devices that others use.
+        properties = torch.cuda.get_device_properties(index)
         devices.append(
             {
                 "device": f"cuda:{index}",
                 "name": properties.name,
-                "total_bytes": memory.total_bytes,
-                "mig": memory.mig,
+                "total_bytes": properties.total_memory,
+                "mig": slice_name(f"cuda:{index}"),
             }
         )
     return devices

@@ -23,7 +23,7 @@ from xbench.records.schema import Component
 from xbench.suite.document import unusable
 from xbench.suite.overrides import SuiteOption
 from xbench.suite.reader import Suite, parse_suite
-from xbench.text import shortened, visible
+from xbench.text import counted, shortened, visible
 
 _FALLBACKS = {"chest-xray": "synthetic-xray"}
 _EXPERIMENT = "probe"
@@ -177,6 +177,12 @@ def _notes(job: Job, axis: Axis, capacity: Capacity, started_from_known: bool) -
         notes.append(f"not even the smallest size fits: {capacity.trials[-1].reason}")
     elif capacity.fails is None:
         notes.append(f"memory does not limit {axis.value} up to {capacity.found:,}: nothing failed")
+    hardly = max((t.alloc_retries for t in capacity.trials if t.value == capacity.found), default=0)
+    if hardly:
+        notes.append(
+            f"{capacity.found:,} hardly fits: the allocator had no room {counted(hardly, 'time')} in a few "
+            "steps and gave back its cache, which slows training"
+        )
     sizes = [trial.value for trial in capacity.trials]
     if axis in (Axis.TRAIN_SIZE, Axis.BATCH_SIZE) and max(sizes) > job.available:
         notes.append(f"beyond the {job.available:,} examples of the run, they were drawn again")
@@ -194,6 +200,7 @@ def _trial_record(trial: Trial) -> TrialRecord:
         predicted_bytes=trial.predicted_bytes,
         seconds=trial.seconds,
         reason=trial.reason,
+        alloc_retries=trial.alloc_retries,
     )
 
 

@@ -209,8 +209,10 @@ def _memory(job: Job, heard: Heard, result: CellResult | None, ending: Ending) -
                 "peak_device_bytes": max(device_peaks, default=None),
             }
         )
+    reserved = [r.device_reserved_bytes for r in heard.trace if r.device_reserved_bytes is not None]
     return measured.model_copy(
         update={
+            "peak_device_reserved_bytes": max(reserved, default=None),
             "limit_bytes": job.memory_limit_bytes,
             "exhausted": ending.exhaustion,
             "failed_allocation_bytes": failed_allocation_bytes(ending.reason) if ending.exhaustion else None,

@@ -119,6 +119,7 @@ def _watch_parent() -> None:
 def _take_limits(limits: Limits) -> None:
     import torch
 
+    from xbench.memory.devices import create_context
     from xbench.memory.limits import limit_device_memory, limit_host_memory
 
     if limits.malloc == "exact":
@@ -129,6 +130,7 @@ def _take_limits(limits: Limits) -> None:
     torch.ones(1 << 18).add_(1.0)
     device = torch.device(limits.device)
     if device.type == "cuda":
+        create_context(device)
         torch.cuda.set_device(device)  # events, plugins and libraries use the current device
     if limits.memory_bytes is None:
         return

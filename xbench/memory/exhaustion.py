@@ -1,15 +1,21 @@
-"""How memory ran out, if that is what happened: one pure function for exceptions and dead processes."""
+"""How memory ran out, if that is what happened: one pure function for exceptions and dead processes.
+
+Some errors of CUDA's libraries say nothing of memory, and are what a lack of it looks like: a handle or a
+kernel that cannot be loaded, a convolution for which no workspace is found. Such an error counts as a lack of
+memory only if there was hardly any left.
+"""
 
 from __future__ import annotations
 
 import errno
 import re
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-# What gave out: torch's allocator on the host, or on the device; Python, or the system under it (ENOMEM);
-# a native library, such as the one that starts threads; everything, until the system's OOM killer came.
+# What gave out: torch's allocator on the host; torch's allocator on the device, or a library beside it;
+# Python, or the system under it (ENOMEM); a native library, such as the one that starts threads; everything,
+# until the system's OOM killer came.
 Exhaustion = Literal["host allocator", "device allocator", "python", "native", "oom killer"]
 
 # None of these has an exception type of its own. oneDNN says no more when it gets no memory for a primitive;
@@ -17,15 +23,32 @@ Exhaustion = Literal["host allocator", "device allocator", "python", "native", "
 _HOST = re.compile(
     r"DefaultCPUAllocator: can't allocate memory|not enough memory: you tried to allocate"
     r"|could not create a primitive(?! descriptor)|could not create a memory object"
-    r"|: Cannot allocate memory"
+    r"|: Cannot allocate memory|cannot allocate memory on CPU host|NVRTC_ERROR_OUT_OF_MEMORY"
+    r"|_HOST_ALLOC(?:ATION)?_FAILED"
 )
 # "CUDA out of memory", "CUDA driver error: out of memory", "MPS backend out of memory", "Triton Error [CUDA]:
-# out of memory"; then the names of libraries' status codes, cuDNN 9's included.
+# out of memory"; what `backend:cudaMallocAsync` says under a limit, and MAGMA; then the names of libraries'
+# status codes, cuDNN 9's included.
 _DEVICE = re.compile(
     r"\b(?:CUDA|HIP|MPS|XPU)\b[^.\n]{0,40}\bout of memory"
+    r"|would exceed allowed memory|cannot allocate memory on GPU device"
     r"|\b(?:CU|HIP|ROC)[A-Z]+_STATUS_(?:INTERNAL_ERROR_DEVICE_)?ALLOC(?:ATION)?_FAILED"
     r"|\bCU(?:DA_ERROR_OUT_OF_MEMORY|FFT_ALLOC_FAILED)\b|\b(?:cuda|hip)Error(?:MemoryAllocation|OutOfMemory)\b"
 )
+# What these say has other causes as well (an unsupported shape, libraries that do not match).
+_DEVICE_UNDER_PRESSURE = re.compile(
+    r"unable to find an engine|Unable to find a valid cuDNN algorithm|Not enough memory for workspace"
+    r"|\bCU[A-Z]+_STATUS_(?:NOT_INITIALIZED|INTERNAL_ERROR|EXECUTION_FAILED|INSUFFICIENT_RESOURCES)"
+    r"|\bCUFFT_(?:SETUP_FAILED|INTERNAL_ERROR|EXEC_FAILED)\b",
+    re.IGNORECASE,
+)
+# Names of the types whose messages are read: torch's errors have no common type of their own. The second is
+# raised where the first use of CUDA fails.
+_TOLD_BY_WORDS = {"RuntimeError", "DeferredCudaCallError"}
+
+# So little is left under pressure: less than the handle and kernels of a library take, or than this share of
+# what the process may hold.
+_MAX_ROOM_BYTES, _MAX_ROOM_SHARE = 256 << 20, 0.05
 _BAD_ALLOC = "std::bad_alloc"
 _NO_THREAD = "Thread creation failed"  # libgomp: there is no address space for its stack
 _LAST_WORD = re.compile(r"^MemoryError\b.*\Z", re.MULTILINE)
@@ -34,6 +57,29 @@ _ALLOCATION = re.compile(
     r"(?:tried|unable) to allocate (\d+(?:\.\d*)?) (bytes|KiB|MiB|GiB|TiB|PiB|EiB)", re.IGNORECASE
 )
 _UNITS = ("bytes", "kib", "mib", "gib", "tib", "pib", "eib")
+
+
+@dataclass(frozen=True)
+class DevicePressure:
+    """How near a process is to the end of its CUDA device's memory.
+
+    Attributes:
+        refusals: how often torch's allocator has refused to allocate (`num_ooms`). Libraries that then try
+            with less memory hide such a refusal.
+        room_bytes: the smaller of what the device has free and what the limit left the allocator at its peak.
+        allowed_bytes: what the limit allows the allocator.
+    """
+
+    refusals: int
+    room_bytes: int
+    allowed_bytes: int
+
+    @property
+    def is_high(self) -> bool:
+        """Whether a lack of memory explains an error that does not speak of it."""
+        return self.refusals > 0 or self.room_bytes < min(
+            _MAX_ROOM_BYTES, _MAX_ROOM_SHARE * self.allowed_bytes
+        )
 
 
 @dataclass(frozen=True)
@@ -48,6 +94,8 @@ class Evidence:
         stderr: what a dead process wrote there last.
         oom_kills: by how much the system's count of OOM kills rose while it ran.
         under_limit: whether the process had a hard limit.
+        device: how much memory its CUDA device had left, for an exception that may have come of it; None if
+            that is not known.
     """
 
     error_types: tuple[str, ...] = ()
@@ -57,15 +105,21 @@ class Evidence:
     stderr: str = ""
     oom_kills: int = 0
     under_limit: bool = False
+    device: DevicePressure | None = None
 
 
 def evidence_of(error: BaseException) -> Evidence:
-    """What an exception tells."""
-    return Evidence(
+    """What an exception tells, in the process in which it was raised."""
+    evidence = Evidence(
         error_types=tuple(base.__name__ for base in type(error).__mro__),
         message=str(error),
         errno=error.errno if isinstance(error, OSError) else None,
     )
+    if _DEVICE_UNDER_PRESSURE.search(evidence.message):
+        from xbench.memory.devices import device_pressure
+
+        evidence = replace(evidence, device=device_pressure())
+    return evidence
 
 
 def exhaustion(evidence: Evidence) -> Exhaustion | None:
@@ -76,9 +130,12 @@ def exhaustion(evidence: Evidence) -> Exhaustion | None:
         return "python"
     if "OutOfMemoryError" in evidence.error_types:
         return "device allocator"
-    if "RuntimeError" not in evidence.error_types:
+    if _TOLD_BY_WORDS.isdisjoint(evidence.error_types):
         return None
-    return _of_words(evidence.message)
+    found = _of_words(evidence.message)
+    if found is None and evidence.device is not None and evidence.device.is_high:
+        return "device allocator" if _DEVICE_UNDER_PRESSURE.search(evidence.message) else None
+    return found
 
 
 def failed_allocation_bytes(message: str) -> int | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xbench.errors import XbenchError
 from xbench.memory.devices import device_memory
 from xbench.memory.host import status_bytes
 from xbench.units import format_bytes
@@ -23,6 +25,9 @@ _STATUS = Path("/proc/self/status")
 _LATE_FILES_BYTES = 8 << 20
 # Up to so many pages of each thread are missing in the kernel's counts of what is resident.
 _UNCOUNTED_PAGES = 64
+
+# With it torch asks the driver for each block: its allocator neither caps nor counts anything.
+_NO_CACHING = "PYTORCH_NO_CUDA_MEMORY_CACHING"
 
 
 @dataclass(frozen=True)
@@ -133,31 +138,54 @@ def charged_peak_bytes(device: str) -> int | None:
         allocator has reserved since its peak was reset last, and the context.
     """
     if device != "cpu":
-        import torch
+        from xbench.memory.peaks import peak_meter
 
-        return torch.cuda.max_memory_reserved(device) + device_memory(device).context_bytes
+        return peak_meter(device).peak_bytes() + device_memory(device).context_bytes
     if _calibration is None:
         return None
     grown_bytes = status_bytes("VmPeak", _STATUS.read_bytes()) - _calibration.address_space_bytes
     return _calibration.resident_bytes + _calibration.reserve_bytes + grown_bytes
 
 
+@dataclass(frozen=True)
+class _DeviceLimit:
+    """The limit of this process on its device.
+
+    Attributes:
+        inherited: the share of the device that the allocator was allowed before.
+    """
+
+    limit_bytes: int
+    device: torch.device
+    inherited: float
+
+
+_device_limit: _DeviceLimit | None = None
+
+
 def limit_device_memory(limit_bytes: int, device: torch.device) -> None:
     """Let this process's CUDA allocator reserve no more than a limit leaves beside its context.
 
     torch can cap its caching allocator alone (pytorch #107667). So what this process holds outside of it now
-    is taken off the limit; see `DeviceMemory.context_bytes` for how that is known, and that it may be taken
-    too high (the cap is then too low) where others use the device. What libraries allocate past torch's
-    allocator later, kernels that are loaded late for example, is not held to the limit.
+    is taken off the limit; `DeviceMemory.context_method` tells how that is known. The context grows as
+    kernels and libraries are loaded: take the limit again after a warm-up (`calibrate_device_limit_again`).
+    A lower cap that the process was started under stays as it is.
 
     Args:
         limit_bytes: what this process may hold on the device, its context included.
 
     Raises:
         MemoryError: the context is larger than that already.
+        XbenchError: torch's caching allocator is switched off, so that there is nothing to cap or to count.
     """
     import torch
 
+    global _device_limit
+    if _NO_CACHING in os.environ:
+        raise XbenchError(
+            f"{_NO_CACHING} is set: torch then neither limits nor counts memory on a device",
+            hint="unset it, or use --device cpu",
+        )
     memory = device_memory(device)
     cap = limit_bytes - memory.context_bytes
     if cap <= 0:
@@ -165,4 +193,22 @@ def limit_device_memory(limit_bytes: int, device: torch.device) -> None:
             f"the limit of {format_bytes(limit_bytes)} is below what a CUDA context holds "
             f"({format_bytes(memory.context_bytes)})"
         )
-    torch.cuda.set_per_process_memory_fraction(min(1.0, cap / memory.total_bytes), device)
+    if _device_limit is None:
+        inherited = torch.cuda.get_per_process_memory_fraction(device)
+    else:
+        inherited = _device_limit.inherited
+    torch.cuda.set_per_process_memory_fraction(min(inherited, cap / memory.total_bytes), device)
+    _device_limit = _DeviceLimit(limit_bytes, device, inherited)
+
+
+def calibrate_device_limit_again() -> None:
+    """Take the limit on the device anew, if there is one, by what the context holds now.
+
+    What is loaded later still (the kernels of an algorithm that only a larger batch uses, for example) is not
+    held to the limit. `charged_peak_bytes` counts it.
+
+    Raises:
+        MemoryError: the context has become larger than the limit.
+    """
+    if _device_limit is not None:
+        limit_device_memory(_device_limit.limit_bytes, _device_limit.device)

@@ -83,6 +83,8 @@ def device_bounds(device: str) -> list[Bound]:
         f"{format_bytes(memory.reserved_bytes)} are reserved and {format_bytes(memory.context_bytes)} taken "
         f"for its context by this process; others use {format_bytes(memory.others_bytes)}"
     )
+    if memory.is_estimate:
+        detail += " (estimated: NVML does not know this process)"
     own = memory.reserved_bytes + memory.context_bytes
     return [Bound("device memory", memory.free_bytes + own, detail)]
 

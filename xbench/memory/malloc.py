@@ -24,9 +24,13 @@ FAST_SETTINGS = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
 
-# Variables that replace or tune an allocator: glibc's, then PyTorch's own on CUDA.
+# Variables that replace or tune an allocator: glibc's, then PyTorch's own on CUDA. The others of CUDA set how
+# large its context and the workspaces of libraries are.
 _OF_HOST = ("GLIBC_TUNABLES", "LD_PRELOAD")
-_OF_CUDA = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+_OF_CUDA = (
+    *("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_NO_CUDA_MEMORY_CACHING"),
+    *("CUDA_MODULE_LOADING", "CUBLAS_WORKSPACE_CONFIG", "CUBLASLT_WORKSPACE_SIZE"),
+)
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _EXACT_BYTES = 64 << 10

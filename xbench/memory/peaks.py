@@ -22,17 +22,34 @@ class PeakMeter(Protocol):
         """What is held now."""
 
 
+# Of each device, the most that was reserved before torch's counters were last reset, in bytes. torch resets
+# all of its peaks at once, and near a limit the allocator gives cached blocks back: the peak of what it had
+# reserved would be lost whenever somebody asks for the peak of what tensors hold.
+_reserved_before: dict[int, int] = {}
+
+
+def _reserved_peak_bytes(device: torch.device) -> int:
+    counters = torch.cuda.memory.memory_stats_as_nested_dict(device)
+    return counters["reserved_bytes"]["all"]["peak"]
+
+
+def _key(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index
+
+
 class _CudaPeak:
-    """What the allocator has reserved: a limit is on that, used or not."""
+    """What the allocator has reserved: a limit is on that, used or not. Resets of `CudaAllocated` do not
+    touch it."""
 
     def __init__(self, device: torch.device):
         self._device = device
 
     def reset(self) -> None:
         torch.cuda.reset_peak_memory_stats(self._device)
+        _reserved_before.pop(_key(self._device), None)
 
     def peak_bytes(self) -> int:
-        return torch.cuda.max_memory_reserved(self._device)
+        return max(_reserved_before.get(_key(self._device), 0), _reserved_peak_bytes(self._device))
 
     def now_bytes(self) -> int:
         return torch.cuda.memory_reserved(self._device)
@@ -45,6 +62,8 @@ class CudaAllocated:
         self._device = device
 
     def reset(self) -> None:
+        key = _key(self._device)
+        _reserved_before[key] = max(_reserved_before.get(key, 0), _reserved_peak_bytes(self._device))
         torch.cuda.reset_peak_memory_stats(self._device)
 
     def peak_bytes(self) -> int:

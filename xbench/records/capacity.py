@@ -19,6 +19,8 @@ class TrialRecord(Record):
         predicted_bytes: what earlier trials said that the peak would be.
         outcome: `error` where it failed for another reason than memory, which ends a probe.
         reason: what failed.
+        alloc_retries: on CUDA, how often the allocator had no room and gave its cached blocks back: above 0
+            the size fits only just, and is slowed.
     """
 
     value: int
@@ -28,6 +30,7 @@ class TrialRecord(Record):
     predicted_bytes: int | None = None
     seconds: float
     reason: str = ""
+    alloc_retries: int = 0
 
 
 class CapacityRecord(Record):

@@ -140,6 +140,13 @@ class MemoryRecord(Record):
             CPU.
         peak_host_bytes: resident peak, libraries included, over training and evaluation.
         peak_device_bytes: peak of the CUDA allocator over training.
+        peak_device_reserved_bytes: peak of what it had reserved for that, which is what the limit is on.
+        device_context_bytes: what the process held on the device beside its allocator (context, libraries,
+            kernels), when it ended or, if it failed, after its warm-up.
+        device_context_method: `nvml`, or an estimate, in which memory of other processes may be included:
+            `difference` (by how much free memory fell) or `bound` (at most so much); see `memory.devices`.
+        device_alloc_retries: how often the allocator had no room and gave its cached blocks back. Above 0 the
+            cell fits only just, and is slowed.
         host_peak_method: `clear_refs` (exact) or `sampled`.
         malloc: `fast` or `exact`, how the process's malloc kept freed blocks (see `memory.malloc`).
         parameters_bytes: of the model, buffers included.
@@ -154,6 +161,10 @@ class MemoryRecord(Record):
     pinned_bytes: Whole | None = None
     peak_host_bytes: Whole | None = None
     peak_device_bytes: Whole | None = None
+    peak_device_reserved_bytes: Whole | None = None
+    device_context_bytes: Whole | None = None
+    device_context_method: Literal["nvml", "difference", "bound"] | None = None
+    device_alloc_retries: Whole | None = None
     host_peak_method: str | None = None
     malloc: Literal["fast", "exact"] | None = None
     parameters_bytes: Whole | None = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from xbench.records.aggregate import CONFIDENCE
 from xbench.records.schema import CellRecord, ExperimentRecord
 from xbench.report.rows import Row
-from xbench.text import name_seeds
+from xbench.text import counted, name_seeds
 from xbench.units import format_bytes
 
 if TYPE_CHECKING:
@@ -114,7 +114,11 @@ def _history(record: CellRecord) -> Iterator[str]:
 
 
 def _on_memory(record: CellRecord) -> Iterator[str]:
-    """Where the memory pass may not stand for the cell as it ran."""
+    """Where the memory pass may not stand for the cell as it ran, and where the cell hardly fitted."""
+    retries = record.memory.device_alloc_retries
+    if retries and record.status == "done":
+        times = counted(retries, "time")
+        yield f"it hardly fitted: its allocator had no room {times} and gave back its cache, which slows it"
     measured, ended_bytes = record.memory_pass, record.memory.optimizer_state_bytes
     if measured is None or ended_bytes is None:
         return

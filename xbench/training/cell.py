@@ -18,8 +18,9 @@ from torch import nn
 from xbench.components.specs import ModelSpec, OptimizerSpec
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
+from xbench.memory.devices import allocator_retries, device_memory
 from xbench.memory.host import resident_bytes
-from xbench.memory.limits import calibrate_host_limit_again
+from xbench.memory.limits import calibrate_device_limit_again, calibrate_host_limit_again
 from xbench.memory.malloc import malloc_profile, release_free_memory
 from xbench.memory.profiler import profiler_for
 from xbench.records.schema import MemoryRecord, Times
@@ -242,6 +243,7 @@ def warm_up(trainer: Trainer) -> None:
     set_training(model)
     trainer.weights_are_finite()  # as after the last step
     calibrate_host_limit_again()
+    calibrate_device_limit_again()
     release_free_memory()
 
 
@@ -254,13 +256,28 @@ def _memory_before(trainer: Trainer, spec: OptimizerSpec) -> MemoryRecord:
         malloc=malloc_profile(),
         parameters_bytes=model_bytes(trainer.model),
         expected_state_vectors=spec.state_vectors(getattr(trainer.optimizer, "defaults", {})),
+        **_context_facts(trainer.loader.device),
     )
+
+
+def _context_facts(device: torch.device) -> dict[str, Any]:
+    """What this process holds on a CUDA device beside its allocator."""
+    if device.type != "cuda":
+        return {}
+    memory = device_memory(device)
+    return {
+        "device_context_bytes": memory.context_bytes,
+        "device_context_method": memory.context_method,
+    }
 
 
 def _memory_after(trainer: Trainer, before: MemoryRecord) -> MemoryRecord:
     state_bytes = optimizer_state_bytes(trainer.optimizer, trainer.model)
+    device = trainer.loader.device
     return before.model_copy(
         update={
+            **_context_facts(device),
+            "device_alloc_retries": allocator_retries(device) if device.type == "cuda" else None,
             "peak_host_bytes": trainer.recorder.host_peak_bytes,
             "peak_device_bytes": trainer.recorder.device_peak_bytes,
             "optimizer_state_bytes": state_bytes,
