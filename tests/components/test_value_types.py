@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NewType, Optional, Pr
 import pytest
 import torch
 
-from xbench.components.value_types import allows, describe, is_sequence, names_seen_by, parameter_type
+from xbench.components.annotations import names_seen_by, parameter_type
+from xbench.components.value_types import allows, describe, is_sequence
 
 if TYPE_CHECKING:
     from nowhere import Schedule

@@ -7,9 +7,9 @@ from textwrap import dedent
 
 import pytest
 
+from xbench.components.annotations import type_of_default
 from xbench.components.registry import listing_hint, unknown_name
 from xbench.components.settings import Settings
-from xbench.components.value_types import type_of_default
 from xbench.errors import XbenchError
 from xbench.suite.grid import expand, references
 from xbench.suite.reader import read_suite

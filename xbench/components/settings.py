@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from xbench.components.annotations import names_seen_by, parameter_type
 from xbench.components.model_factory import class_count_parameter
 from xbench.components.registry import did_you_mean
 from xbench.components.specs import ModelSpec, OptimizerSpec, Spec
-from xbench.components.value_types import allows, describe, is_sequence, names_seen_by, parameter_type
+from xbench.components.value_types import allows, describe, is_sequence
 from xbench.text import shortened, shown
 
 
