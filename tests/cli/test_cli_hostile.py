@@ -55,7 +55,8 @@ def test_a_model_that_no_memory_can_hold_is_told_with_its_line(dry_run, allow_us
     done = dry_run(text, *allow_user_code)
     (error,) = done.stderr.splitlines()
     assert error.startswith(
-        "error: my.toml:5: model 'sized_parts:build_wide' cannot be built: it needs more memory"
+        "error: my.toml:5: model 'sized_parts:build_wide' with ballast = 1000000000000 cannot be built: "
+        "it needs more memory"
     )
     assert (done.returncode, done.stdout) == (2, "")
 

@@ -55,6 +55,64 @@ dataset = { name = "synthetic-xray", train = 40, test = 10 }
 optimizer = { name = "adam", lr = -1.0 }
 """
 
+LISTS = """[suite]
+name = "lists"
+
+[[experiment]]
+name = "first"
+model = { name = "picky_parts:build", width = [
+  4,
+  0,
+] }
+dataset = { name = "synthetic-xray", train = 40, test = 10, image_size = [
+  32, 2] }
+
+  [[experiment.optimizer]]
+  name = "lbfgs"
+  history_size = [10, 0, 5, -1]
+
+  [[experiment.optimizer]]
+  name = "picky_parts:Picky"
+  momentum = [0.0, 0.9]
+  rho = [
+    2,
+    3,
+  ]
+
+  [[experiment.optimizer]]
+  name = "sgd"
+  momentum = -5.0
+  lr = [0.1, 0.2]
+
+  [[experiment.optimizer]]
+  name = "sam"
+  rho = [0.05, "0.1"]
+"""
+
+PICKY_PARTS = """from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def build(num_classes, width=8):
+    if width < 1:
+        raise ValueError("too narrow")
+    return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, num_classes))
+
+
+class Picky(torch.optim.SGD):
+    def __init__(self, params, lr: float | Tensor = 0.1, momentum=0, rho=0.5):
+        if rho > 1:
+            raise ValueError("out of range")
+        super().__init__(params, lr=lr, momentum=momentum)
+"""
+
 
 @pytest.fixture
 def place(tmp_path):
@@ -170,6 +228,43 @@ class TestWrongSuites:
             assert said in error
         assert "hint: " in text
         assert "--allow-import" in text
+
+    def test_each_wrong_value_of_a_list_is_named_with_its_line(self, xbench, tmp_path):
+        (tmp_path / "lists.toml").write_text(LISTS)
+        (tmp_path / "picky_parts.py").write_text(PICKY_PARTS)
+        flags = ["--allow-import", ".", "--set", 'sam.lr=["a", -1, 0.1]', "--dry-run"]
+        text = refused(xbench(tmp_path, "run", "lists.toml", *flags), tmp_path)
+        errors = [line.removeprefix("error: ") for line in text.splitlines() if line.startswith("error: ")]
+        picky, lr = "optimizer 'picky_parts:Picky'", "--set sam.lr=[\"a\", -1, 0.1]: optimizer 'sam'"
+        expected = [
+            f"{lr}: 'lr' should be a number, not 'a'",
+            "lists.toml:8: model 'picky_parts:build' with width = 0 cannot be built: ValueError: too narrow",
+            "lists.toml:11: synthetic-xray cannot be made with image_size = 2",
+            "lists.toml:15: optimizer 'lbfgs' with history_size = 0: ",
+            "lists.toml:15: optimizer 'lbfgs' with history_size = -1: ",
+            f"lists.toml:21: {picky} with rho = 2: out of range",
+            f"lists.toml:22: {picky} with rho = 3: out of range",
+            "lists.toml:27: optimizer 'sgd' with momentum = -5.0: Invalid momentum value: -5.0",
+            "lists.toml:32: optimizer 'sam': 'rho' should be a number, not '0.1'",
+        ]
+        # What the optimizer says of -1 is its own affair.
+        of_trial = [error for error in errors if error.startswith(lr) and "-1" in error.removeprefix(lr)]
+        rest = [error for error in errors if error not in of_trial]
+        assert (len(of_trial), len(rest)) == (1, len(expected))
+        for error, beginning in zip(rest, expected, strict=True):
+            assert error.startswith(beginning)
+
+    def test_a_probes_settings_are_checked_alike(self, xbench, tmp_path):
+        settings = ["--set", "adam.betas=0.9", "--set", 'adam.foreach="false"', "--set", "dataset.train=4.0"]
+        command = ["probe-capacity", "--optimizer", "adam", "--dataset", "synthetic-xray", *settings]
+        text = refused(xbench(tmp_path, *command), tmp_path)
+        assert [line for line in text.splitlines() if line.startswith("error: ")] == [
+            "error: --set adam.betas=0.9: optimizer 'adam': 'betas' should be a list of 2 numbers, not 0.9",
+            "error: --set adam.foreach=\"false\": optimizer 'adam': 'foreach' should be true or false, "
+            "not 'false'",
+            "error: --set dataset.train=4.0: dataset 'synthetic-xray': 'train' should be an integer, not 4.0",
+        ]
+        assert "write foreach = false, without quotes" in text
 
     def test_no_toml(self, xbench, tmp_path):
         (tmp_path / "wrong.toml").write_text("[suite]\nname = tiny\n")

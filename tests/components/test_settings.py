@@ -12,7 +12,12 @@ from xbench.components.settings import Settings, settings_of
 from xbench.components.specs import DatasetSpec, ModelSpec, OptimizerSpec
 from xbench.errors import XbenchError
 
-DECLARED = Settings({"lr": 1e-3, "size": 4, "act": "relu", "bias": True, "none": None, "pair": (1, 2)})
+
+def declare(params, lr=1e-3, size=4, act="relu", bias=True, none=None, pair=(1, 2), count: int = 3):
+    pass
+
+
+DECLARED = settings_of(OptimizerSpec(factory=declare))
 
 
 class Odd:
@@ -120,9 +125,11 @@ def test_built_in_datasets_and_models():
 
 
 def test_a_list_is_a_value_where_the_default_is_a_sequence():
-    settings = Settings({"betas": (0.9, 0.999), "sizes": [1], "lr": 1e-3, "none": None}, ("rho",))
-    assert {name for name in settings.names if settings.takes_list(name)} == {"betas", "sizes"}
-    assert not settings.takes_list("absent")
+    defaults = {"betas": (0.9, 0.999), "sizes": [1], "none": (), "blocks": ((1, 2), (3, 4)), "lr": 1e-3}
+    settings = Settings(defaults | {"text": "abc", "nothing": None}, ("rho",))
+    depths = {name: settings.list_depth(name) for name in settings.names if settings.list_depth(name)}
+    assert depths == {"betas": 1, "sizes": 1, "none": 1, "blocks": 2}
+    assert settings.list_depth("absent") == 0
 
 
 def test_an_unknown_setting_gets_a_guess_among_all_that_could_stand_there():
@@ -160,14 +167,59 @@ def test_right_types(name, value):
 @pytest.mark.parametrize(
     ("name", "value", "complaint"),
     [
-        ("lr", "1e-3", "'lr' is a number, not '1e-3'"),
-        ("lr", True, "'lr' is a number, not True"),
-        ("size", [1], "'size' is a number, not [1]"),
-        ("act", 3, "'act' is a string, not 3"),
-        ("act", False, "'act' is a string, not False"),
-        ("bias", 1, "'bias' is true or false, not 1"),
-        ("bias", "yes", "'bias' is true or false, not 'yes'"),
+        ("lr", "1e-3", "'lr' should be a number, not '1e-3'"),
+        ("lr", True, "'lr' should be a number, not True"),
+        ("size", [1], "'size' should be a number, not [1]"),
+        ("act", 3, "'act' should be a string, not 3"),
+        ("act", False, "'act' should be a string, not False"),
+        ("bias", 1, "'bias' should be true or false, not 1"),
+        ("bias", 1.0, "'bias' should be true or false, not 1.0"),
+        ("pair", 1, "'pair' should be a list of numbers, not 1"),
+        ("pair", "12", "'pair' should be a list of numbers, not '12'"),
+        ("pair", [1, "2"], "'pair' should be a list of numbers, not [1, '2']"),
+        ("count", 3.0, "'count' should be an integer, not 3.0"),
+        ("bias", "yes", "'bias' should be true or false, not 'yes'"),
     ],
 )
 def test_wrong_types(name, value, complaint):
     assert DECLARED.wrong_type(name, value) == complaint
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "advice"),
+    [
+        ("lr", "0.1", "write lr = 0.1, without quotes"),
+        ("bias", "false", "write bias = false, without quotes"),
+        ("pair", "[3, 4]", "write pair = [3, 4], without quotes"),
+        ("bias", 0, "write bias = false"),
+        ("count", 3.0, "write count = 3, without a decimal point"),
+        ("pair", 0.9, "for example pair = [1, 2]"),
+        ("lr", "fast", None),
+        ("lr", True, None),
+        ("count", 3.5, None),
+        ("count", float("inf"), None),
+    ],
+)
+def test_how_to_write_a_value(name, value, advice):
+    assert DECLARED.wrong_type(name, value) is not None
+    assert DECLARED.how_to_write(name, value) == advice
+
+
+def test_a_list_for_a_sequence_without_a_default_is_advised_to_be_a_list_of_one():
+    def build(params, sizes: tuple[int, ...], more: list[int] | None = None):
+        pass
+
+    settings = settings_of(OptimizerSpec(factory=build))
+    assert settings.list_depth("sizes") == 0
+    assert settings.wrong_type("sizes", 3) == "'sizes' should be a list of integers, not 3"
+    assert "[[...]]" in settings.how_to_write("sizes", 3)
+    assert "[[...]]" in settings.how_to_write("more", 3)
+
+
+def test_types_travel_between_processes():
+    settings = settings_of(load("optimizer", "adam"))
+    assert pickle.loads(pickle.dumps(settings)) == settings
+    assert settings.wrong_type("foreach", "false") == "'foreach' should be true or false, not 'false'"
+    assert settings.wrong_type("betas", [0.9]) == "'betas' should be a list of 2 numbers, not [0.9]"
+    assert settings.wrong_type("betas", [0, 0.9]) is None
+    assert settings.wrong_type("lr", 1) is None

@@ -7,16 +7,31 @@ from types import SimpleNamespace
 
 import pytest
 from job_samples import job_of
-from run_samples import suite_of
+from run_samples import SUITE, suite_of
 
 from xbench.errors import XbenchError
 from xbench.execution.prepare import check_batches
+from xbench.suite.axes import Value
+
+LISTS = """
+suite.name = "lists"
+[[experiment]]
+name = "exp"
+model = "net"
+dataset = "data"
+optimizer = "opt"
+batch_size = [
+  10,
+  7,
+]
+"""
 
 
-def check(data, *, fails_alone="", normalises=False, **training):
+def check(data, *, fails_alone="", normalises=False, text=SUITE, values=(), **training):
     job = job_of(data, validation=0.0, selection="last", **training)
+    job = replace(job, cell=replace(job.cell, values=values))
     facts = replace(job.model, fails_alone=fails_alone, normalises=normalises)
-    return check_batches(SimpleNamespace(suite=suite_of()), [replace(job, model=facts)])
+    return check_batches(SimpleNamespace(suite=suite_of(text)), [replace(job, model=facts)])
 
 
 ENDS_IN_ONE = [
@@ -43,6 +58,17 @@ def test_a_model_that_fails_on_one_is_refused(tiny_data, training):
 @pytest.mark.parametrize("training", ENDS_WELL)
 def test_other_sizes_are_fine(tiny_data, training):
     assert check(tiny_data, fails_alone="why", normalises=True, **training) == []
+
+
+def test_the_value_of_a_list_is_named_with_its_line(tiny_data):
+    path = ("experiment", 0, "batch_size", 1)
+    given = {"text": LISTS, "values": (Value("training", "batch_size", 7, path, True),), "train_size": 22}
+    told = r"^suite.toml:10: 22 examples in batches of 7 leave one example on its own"
+    with pytest.raises(XbenchError, match=told):
+        check(tiny_data, fails_alone="why", batch_size=7, **given)
+    told = r"^suite.toml:10: model 'net' .* batches of 7 in micro-batches of 2 would"
+    with pytest.raises(XbenchError, match=told):
+        check(tiny_data, normalises=True, batch_size=7, micro_batch=2, **given)
 
 
 def test_normalising_over_one_example_is_warned_of(tiny_data):

@@ -7,24 +7,33 @@ from textwrap import dedent
 
 import pytest
 
+from xbench.components.annotations import type_of_default
 from xbench.components.registry import listing_hint, unknown_name
 from xbench.components.settings import Settings
 from xbench.errors import XbenchError
 from xbench.suite.grid import expand, references
 from xbench.suite.reader import read_suite
 
+
+def declared(required=(), is_open=False, **defaults):
+    """Settings whose types are those of their defaults."""
+    types = {key: type_of_default(default) for key, default in defaults.items()}
+    return Settings(defaults, required, is_open, types=types)
+
+
 KNOWN = {
-    ("model", "net"): Settings({"width": 8, "act": "relu"}),
-    ("model", "deep"): Settings({"depth": 3}),
-    ("model", "mine:build"): Settings({"width": 8}),
-    ("dataset", "pictures"): Settings({"root": None, "image_size": 64, "flip": False}),
-    ("dataset", "made-up"): Settings({"seed": 0}),
-    ("optimizer", "sgd"): Settings({"lr": 1e-3, "momentum": 0.0, "nesterov": False}),
-    ("optimizer", "adam"): Settings({"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8}),
-    ("optimizer", "needy"): Settings({"lr": 1e-3}, ("rho",)),
-    ("optimizer", "open"): Settings({"lr": 1e-3}, is_open=True),
+    ("model", "net"): declared(width=8, act="relu"),
+    ("model", "deep"): declared(depth=3),
+    ("model", "mine:build"): declared(width=8),
+    ("dataset", "pictures"): declared(root=None, image_size=64, flip=False),
+    ("dataset", "made-up"): declared(seed=0),
+    ("optimizer", "sgd"): declared(lr=1e-3, momentum=0.0, nesterov=False),
+    ("optimizer", "adam"): declared(lr=1e-3, betas=(0.9, 0.999), eps=1e-8),
+    ("optimizer", "needy"): declared(required=("rho",), lr=1e-3),
+    ("optimizer", "open"): declared(is_open=True, lr=1e-3),
+    ("optimizer", "blocks"): declared(sizes=((1, 2), (3, 4))),
     # Its own number of inner epochs collides with a training setting.
-    ("optimizer", "inner"): Settings({"lr": 1e-3, "epochs": 1}),
+    ("optimizer", "inner"): declared(lr=1e-3, epochs=1),
 }
 
 # Lines 1 to 6 of a suite; tests add what they are about from line 7 on.

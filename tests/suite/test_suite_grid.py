@@ -315,12 +315,16 @@ def test_an_open_factory_takes_any_setting(cells, head):
             '{ name = "net", widht = 3 }',
             "5: model 'net': unknown setting 'widht'. Did you mean 'width'?",
         ),
-        ('"net"', '{ name = "net", width = "x" }', "5: model 'net': 'width' is a number, not 'x'"),
-        ('"net"', '{ name = "net", width = [3, "x"] }', "5: model 'net': 'width' is a number, not 'x'"),
+        ('"net"', '{ name = "net", width = "x" }', "5: model 'net': 'width' should be a number, not 'x'"),
+        (
+            '"net"',
+            '{ name = "net", width = [3, "x"] }',
+            "5: model 'net': 'width' should be a number, not 'x'",
+        ),
         (
             '"pictures"',
             '{ name = "pictures", flip = "yes" }',
-            "6: dataset 'pictures': 'flip' is true or false, not 'yes'",
+            "6: dataset 'pictures': 'flip' should be true or false, not 'yes'",
         ),
         (
             '"pictures"',

@@ -114,17 +114,44 @@ def test_a_value_of_several_lines_stands_where_it_begins():
     assert found == {
         ("a",): 1,
         ("b",): 2,
-        ("b", 0): 2,
-        ("b", 1): 2,
-        ("b", 2): 2,
+        ("b", 0): 3,
+        ("b", 1): 4,
+        ("b", 2): 7,
         ("text",): 9,
         ("e",): 13,
-        ("e", 0): 13,
-        ("e", 0, "f"): 13,
-        ("e", 1): 13,
-        ("e", 1, "f"): 13,
+        ("e", 0): 14,
+        ("e", 0, "f"): 14,
+        ("e", 1): 15,
+        ("e", 1, "f"): 15,
         ("last",): 17,
     }
+
+
+def test_items_stand_where_they_begin_whatever_is_in_strings_and_comments():
+    found = lines_of('''\
+        a = { b = [ "]",  # ]
+          """two
+          lines""", 'three" [',
+          [5,
+           6],
+        ], c = 7 }
+        d = ["""a""\\"
+          ""","""
+          """, 4 ]
+        e = 5
+    ''')
+    assert {path: found[path] for path in found if path[0] == "a"} == {
+        ("a",): 1,
+        ("a", "b"): 1,
+        ("a", "b", 0): 1,
+        ("a", "b", 1): 2,
+        ("a", "b", 2): 3,
+        ("a", "b", 3): 4,
+        ("a", "b", 3, 0): 4,
+        ("a", "b", 3, 1): 5,
+        ("a", "c"): 6,
+    }
+    assert [found[path] for path in [("d",), ("d", 0), ("d", 1), ("d", 2), ("e",)]] == [7, 7, 8, 9, 10]
 
 
 def test_a_string_that_goes_on_after_a_backslash():

@@ -191,7 +191,7 @@ def test_an_argument_that_names_nothing(error, argument, complaint):
         ("epochs=[]", "'epochs' is an empty list"),
         ("epoch=3", "unknown key 'epoch'. Did you mean 'epochs'?"),
         ("exp.batch_size=half", "'batch_size'"),
-        ("adam.lr=fast", "optimizer 'adam': 'lr' is a number, not 'fast'"),
+        ("adam.lr=fast", "optimizer 'adam': 'lr' should be a number, not 'fast'"),
         ("exp.adam.betta=[1, 2]", "optimizer 'adam': unknown setting 'betta'. Did you mean 'betas'?"),
         ("patient.epochs=0", "'epochs'"),
         ("model=nett", "unknown model 'nett'"),

@@ -305,7 +305,7 @@ def test_every_mistake_is_told_at_once_in_the_order_of_the_file(error):
             "'epochs'",
             "'batch_size'",
             "unknown key 'epoch'. Did you mean 'epochs'?",
-            "optimizer 'sgd': 'lr' is a number, not 'fast'",
+            "optimizer 'sgd': 'lr' should be a number, not 'fast'",
             "optimizer 'sgd': unknown setting 'momentun'. Did you mean 'momentum'?",
             "unknown optimizer 'adm'. Did you mean 'adam'?",
             "a second experiment 'one'",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from xbench.components.annotations import names_seen_by, parameter_type
 from xbench.components.model_factory import class_count_parameter
 from xbench.components.registry import did_you_mean
 from xbench.components.specs import ModelSpec, OptimizerSpec, Spec
+from xbench.components.value_types import allows, describe, is_sequence
 from xbench.text import shortened, shown
 
 
@@ -22,20 +25,23 @@ class Settings:
         required: settings without a default.
         is_open: the factory takes any further keyword (`**kwargs`).
         class_count: the parameter of a model that xbench fills with the number of classes; "" for others.
+        types: each setting's type, as `parameter_type` gives it; values of others are not checked.
     """
 
     defaults: Mapping[str, Any]
     required: tuple[str, ...] = ()
     is_open: bool = False
     class_count: str = ""
+    types: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
         return (*self.required, *self.defaults)
 
-    def takes_list(self, name: str) -> bool:
-        """Whether a list is one value of this setting (its default is a sequence) and not an axis."""
-        return isinstance(self.defaults.get(name), tuple | list)
+    def list_depth(self, name: str) -> int:
+        """How many lists within each other are one value of this setting: 0 unless its default is a sequence.
+        A list of more than that is an axis."""
+        return nesting(self.defaults.get(name))
 
     def unknown(self, name: str, also_known: tuple[str, ...] = ()) -> str | None:
         """What is wrong with a setting's name, or None."""
@@ -47,15 +53,25 @@ class Settings:
         return f"unknown setting '{shortened(name)}'.{guess}"
 
     def wrong_type(self, name: str, value: Any) -> str | None:
-        """What is wrong with a value's type, judged by the default's, or None where that cannot be told."""
-        default = self.defaults.get(name)
-        if isinstance(default, bool):
-            return None if isinstance(value, bool) else f"'{name}' is true or false, not {shown(value)}"
-        if isinstance(default, int | float):
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            return None if is_number else f"'{name}' is a number, not {shown(value)}"
-        if isinstance(default, str):
-            return None if isinstance(value, str) else f"'{name}' is a string, not {shown(value)}"
+        """Say what is wrong with the type of a value; None if nothing is, or it cannot be told."""
+        kind = self.types.get(name, Any)
+        return None if allows(kind, value) else f"'{name}' should be {describe(kind)}, not {shown(value)}"
+
+    def how_to_write(self, name: str, value: Any) -> str | None:
+        """Say how to write a value of the wrong type; None if what was meant cannot be told."""
+        kind, default = self.types.get(name, Any), self.defaults.get(name)
+        if isinstance(value, str) and allows(kind, _toml_value(value)):
+            return f"write {name} = {value.strip()}, without quotes"
+        if isinstance(value, float) and value.is_integer() and allows(kind, int(value)):
+            return f"write {name} = {int(value)}, without a decimal point"
+        if isinstance(value, int) and value in (0, 1) and allows(kind, bool(value)):
+            return f"write {name} = {str(bool(value)).lower()}"
+        if is_sequence(kind) and not self.list_depth(name):
+            return (
+                f"'{name}' has no list as its default, so a list of values is an axis: write one as [[...]]"
+            )
+        if is_sequence(kind) and allows(kind, default):
+            return f"for example {name} = {_toml(default)}"
         return None
 
 
@@ -78,12 +94,37 @@ def settings_of(spec: Spec) -> Settings:
     elif isinstance(spec, OptimizerSpec):
         parameters = parameters[1:]
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    names = names_seen_by(factory)
+    types = {p.name: parameter_type(p, names) for p in named}
     return Settings(
         defaults={p.name: _plain(p.default) for p in named if p.default is not p.empty},
         required=tuple(p.name for p in named if p.default is p.empty),
         is_open=any(p.kind is p.VAR_KEYWORD for p in parameters),
         class_count=class_count,
+        types={name: kind for name, kind in types.items() if kind is not Any},
     )
+
+
+def nesting(value: Any) -> int:
+    """Count the levels of lists in a value: 0 for one that is not a list."""
+    if not isinstance(value, tuple | list):
+        return 0
+    return 1 + max(map(nesting, value), default=0)
+
+
+def _toml_value(text: str) -> Any:
+    """The value that a text would be without quotes; the text itself if it would be none."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        return text
+
+
+def _toml(default: Any) -> str:
+    """Write a sequence of numbers, strings or booleans as a suite would."""
+    if isinstance(default, tuple | list):
+        return f"[{', '.join(map(_toml, default))}]"
+    return str(default).lower() if isinstance(default, bool) else repr(default)
 
 
 def _plain(default: Any) -> Any:

@@ -14,6 +14,7 @@ from xbench.execution.inspection import (
     Machine,
     ModelFacts,
     ModelTrial,
+    TriedModel,
     describe_components,
     describe_dataset,
     describe_machine,
@@ -24,7 +25,10 @@ from xbench.execution.inspection import (
 from xbench.isolation.run import Patience, call_in_child
 from xbench.memory.limits import can_limit_host_memory
 from xbench.memory.machine import Bound, binding, with_memory_limit
-from xbench.suite.grid import Cell, DatasetChoice, Expansion, expand, references
+from xbench.suite.axes import Value
+from xbench.suite.culprits import Tried, add_complaints
+from xbench.suite.grid import Cell, DatasetChoice, Declared, Expansion, expand, references
+from xbench.suite.lines import Path
 from xbench.suite.problems import Problems
 from xbench.suite.reader import Suite
 from xbench.training.settings import Choice
@@ -160,32 +164,65 @@ def _check_optimizers(
 ) -> tuple[str, ...]:
     """What an optimizer objects to is a mistake of the suite. That it dies or hangs is for its cells to show,
     while those of others go on: a sentence on each that does is returned."""
-    choices = [choice for choice, _ in expansion.optimizers]
-    patience = Patience(silence_s=_TRIAL_S)
-    complaints = ask_each(try_optimizers, choices, device, import_dirs, patience=patience)
+
+    def complaints_about(choices: list[Choice]) -> list[str | NoAnswer | None]:
+        patience = Patience(silence_s=_TRIAL_S)
+        return ask_each(try_optimizers, choices, device, import_dirs, patience=patience)
+
     untried = []
-    for (choice, path), complaint in zip(expansion.optimizers, complaints, strict=True):
+    alike: dict[tuple[Path, str], list[tuple[Declared[Choice], Tried]]] = {}
+    complaints = complaints_about([optimizer.choice for optimizer in expansion.optimizers])
+    for optimizer, complaint in zip(expansion.optimizers, complaints, strict=True):
+        name = optimizer.choice.name
         if isinstance(complaint, NoAnswer):
-            untried.append(f"optimizer '{choice.name}' took no trial step: {complaint.message}")
-        elif complaint is not None:
-            problems.add(path, complaint)
+            untried.append(f"optimizer '{name}' took no trial step: {complaint.message}")
+            complaint = None
+        tried = Tried(optimizer.values, complaint or "")
+        alike.setdefault((optimizer.path, name), []).append((optimizer, tried))
+    for (path, name), members in alike.items():
+        optimizers, tried = zip(*members, strict=True)
+
+        def needless(place: int, optimizers: Sequence[Declared[Choice]] = optimizers) -> list[Value]:
+            choice, values = optimizers[place].choice, optimizers[place].values
+            answers = complaints_about([_without(choice, value) for value in values])
+            return [value for value, answer in zip(values, answers, strict=True) if answer is None]
+
+        add_complaints(problems, path, f"optimizer '{name}'", tried, needless)
     return tuple(untried)
+
+
+def _without(choice: Choice, value: Value) -> Choice:
+    """The component without one of its settings, which then has its default."""
+    return Choice(choice.name, {key: chosen for key, chosen in choice.params.items() if key != value.key})
 
 
 def _resolve_datasets(
     expansion: Expansion, import_dirs: Sequence[str], problems: Problems
 ) -> dict[str, ResolvedData]:
     resolved: dict[str, ResolvedData] = {}
-    for dataset, path in expansion.datasets:
-        if _key(dataset) not in resolved:
-            try:
-                resolved[_key(dataset)] = _resolve(dataset, import_dirs)
-            except NoAnswer as error:
-                message = f"dataset '{dataset.chosen.name}' cannot be listed: {error.message}"
-                problems.add(path, message, error.hint)
-            except XbenchError as error:
-                problems.add(path, error.message, error.hint)
+    wrong: dict[str, XbenchError] = {}
+    for dataset in (declared.choice for declared in expansion.datasets):
+        if _key(dataset) in resolved or _key(dataset) in wrong:
+            continue
+        try:
+            resolved[_key(dataset)] = _resolve(dataset, import_dirs)
+        except NoAnswer as error:
+            message = f"dataset '{dataset.chosen.name}' cannot be listed: {error.message}"
+            wrong[_key(dataset)] = XbenchError(message, error.hint)
+        except XbenchError as error:
+            wrong[_key(dataset)] = error
+    alike: dict[tuple[Path, str], list[Tried]] = {}
+    for declared in expansion.datasets:
+        tried = _tried(declared.values, wrong.get(_key(declared.choice)))
+        alike.setdefault((declared.path, declared.choice.chosen.name), []).append(tried)
+    for (path, name), of_table in alike.items():
+        add_complaints(problems, path, f"dataset '{name}'", of_table)
     return resolved
+
+
+def _tried(values: Sequence[Value], error: object) -> Tried:
+    """What came of a combination: an `XbenchError`, or anything else for nothing wrong."""
+    return Tried(values, error.message, error.hint) if isinstance(error, XbenchError) else Tried(values)
 
 
 def _resolve(dataset: DatasetChoice, import_dirs: Sequence[str]) -> ResolvedData:
@@ -209,13 +246,15 @@ def _resolve(dataset: DatasetChoice, import_dirs: Sequence[str]) -> ResolvedData
 def _describe_models(
     expansion: Expansion, import_dirs: Sequence[str], problems: Problems
 ) -> dict[str, ModelFacts]:
-    choices = {repr(choice): choice for choice, _ in expansion.models}
+    choices = {repr(declared.choice): declared.choice for declared in expansion.models}
     described = ask_each(describe_models, list(choices.values()), import_dirs)
     models = dict(zip(choices, described, strict=True))
-    for choice, path in expansion.models:
-        facts = models[repr(choice)]
-        if isinstance(facts, XbenchError):
-            problems.add(path, facts.message, facts.hint)
+    alike: dict[tuple[Path, str], list[Tried]] = {}
+    for declared in expansion.models:
+        tried = _tried(declared.values, models[repr(declared.choice)])
+        alike.setdefault((declared.path, declared.choice.name), []).append(tried)
+    for (path, name), of_table in alike.items():
+        add_complaints(problems, path, f"model '{name}'", of_table)
     return {key: facts for key, facts in models.items() if isinstance(facts, ModelFacts)}
 
 
@@ -234,14 +273,17 @@ def _check_fit(
         unknown = sorted(set(cell.training.class_weights) - set(facts.classes))
         if unknown:
             problems.add(
-                (*experiment, "class_weights"),
+                cell.where("class_weights"),
                 f"{data.choice.name} has no class '{unknown[0]}'; it has {', '.join(facts.classes)}",
             )
         model = models.get(repr(cell.model))
         shape = None if model is None else model.input_shape
         if shape is not None and shape != facts.shape:
+            sizes = [
+                v.path for v in cell.values if v.key == "image_size" and v.kind == "dataset" and v.is_item
+            ]
             problems.add(
-                (*experiment, "model"),
+                sizes[0] if sizes else (*experiment, "model"),
                 f"model '{cell.model.name}' takes images of {shape}, {data.choice.name} has {facts.shape}",
                 hint=f"set the dataset's image_size to {shape[-1]}",
             )
@@ -270,30 +312,33 @@ def _check_models(
         Warnings, and the facts of each cell's model with what was found of it. If there are problems, these
         are not for all cells.
     """
-    paths = {(*path[:2], repr(model)): path for model, path in expansion.models}
     trials = [_trial(cell, resolved, models, device) for cell in expansion.cells]
     distinct = {repr(trial): trial for trial in trials if trial is not None}
-    patience = Patience(silence_s=_MODEL_TRIAL_S)
-    outcomes = ask_each(try_models, list(distinct.values()), device, import_dirs, patience=patience)
-    found = dict(zip(distinct, outcomes, strict=True))
+
+    def outcomes_of(trials: list[ModelTrial]) -> list[TriedModel | XbenchError]:
+        patience = Patience(silence_s=_MODEL_TRIAL_S)
+        return ask_each(try_models, trials, device, import_dirs, patience=patience)
+
+    found = dict(zip(distinct, outcomes_of(list(distinct.values())), strict=True))
     warnings: dict[str, None] = {}
     described: list[ModelFacts] = []
+    alike: dict[tuple[Path, str], list[tuple[ModelTrial, Tried]]] = {}
     for cell, trial in zip(expansion.cells, trials, strict=True):
         if repr(cell.model) not in models:
             continue
         described.append(models[repr(cell.model)])
         if trial is None:
             continue
-        outcome, path = found[repr(trial)], paths[(*cell.path[:2], repr(cell.model))]
+        outcome, wrong = found[repr(trial)], None
         if isinstance(outcome, NoAnswer) and outcome.out_of_memory:
             # What is meant to run out of memory may do so as soon as its model is built.
             if cell.expect != "oom":
                 message = f"model '{cell.model.name}' cannot be built: {outcome.message}"
-                problems.add(path, message, outcome.hint)
+                wrong = XbenchError(message, outcome.hint)
         elif isinstance(outcome, NoAnswer):
             warnings[f"model '{cell.model.name}' could not be tried: {outcome.message}"] = None
         elif isinstance(outcome, XbenchError):
-            problems.add(path, outcome.message, outcome.hint)
+            wrong = outcome
         else:
             described[-1] = replace(
                 described[-1],
@@ -303,7 +348,23 @@ def _check_models(
             )
             if outcome.warning:
                 warnings[outcome.warning] = None
+        tried = _tried([value for value in cell.values if _matters_to_model(value)], wrong)
+        alike.setdefault((cell.model_path, cell.model.name), []).append((trial, tried))
+    for (path, name), members in alike.items():
+        of_cells, tried = zip(*members, strict=True)
+
+        def needless(place: int, of_cells: Sequence[ModelTrial] = of_cells, tried=tried) -> list[Value]:
+            trial = of_cells[place]
+            values = [value for value in tried[place].values if value.kind == "model"]
+            outcomes = outcomes_of([replace(trial, model=_without(trial.model, v)) for v in values])
+            return [v for v, outcome in zip(values, outcomes, strict=True) if isinstance(outcome, TriedModel)]
+
+        add_complaints(problems, path, f"model '{name}'", tried, needless)
     return tuple(warnings), described
+
+
+def _matters_to_model(value: Value) -> bool:
+    return value.kind in ("model", "dataset") or value.key in ("dtype", "memory_format")
 
 
 def _trial(

@@ -11,7 +11,9 @@ from xbench.execution.job import Job
 from xbench.execution.observer import Observer
 from xbench.execution.plan import PlannedRun, ResolvedData
 from xbench.isolation.run import Ending, Patience, call_in_child, run_in_child
+from xbench.suite.culprits import Tried, add_complaints
 from xbench.suite.grid import Cell
+from xbench.suite.lines import Path
 from xbench.text import name_seeds, some_of
 from xbench.training.settings import CellSettings
 from xbench.training.splits import missing_classes, split_examples
@@ -19,6 +21,9 @@ from xbench.units import parse_duration
 
 # Another process may be at the same work, and is waited for.
 _MAY_WAIT = Patience(hangs_after_s=None)
+
+# Training settings that decide which examples are trained on.
+_SPLIT_BY = ("train_size", "validation", "balance")
 
 
 def decode_all(plan: PlannedRun, observer: Observer) -> dict[str, DecodedDataset]:
@@ -63,15 +68,19 @@ def make_jobs(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[Job]
         XbenchError: there are not enough examples, which is certain only when unreadable ones are left out.
     """
     problems, jobs = plan.suite.problems, []
+    splits: dict[Path, list[Tried]] = {}
     for cell, resolved, model in zip(plan.cells, plan.data, plan.models, strict=True):
         data = decoded[_key(resolved)]
         device = plan.machine.device
         training = cell.training.model_copy(update={"memory_format": cell.training.memory_format_on(device)})
         settings = CellSettings(cell.model, cell.optimizer, training, cell.seed, device, cell.dataset.storage)
+        of_experiment = splits.setdefault(cell.path[:2], [])
+        values = [v for v in cell.values if v.kind == "dataset" or v.key in _SPLIT_BY]
         try:
             available = len(split_examples(data, cell.training, cell.seed).train)
+            of_experiment.append(Tried(values))
         except XbenchError as error:
-            problems.add((*cell.path[:2], "train_size"), error.message, error.hint)
+            of_experiment.append(Tried(values, error.message, error.hint))
             continue
         jobs.append(
             Job(
@@ -91,6 +100,8 @@ def make_jobs(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[Job]
                 checkpoint_every_s=parse_duration(plan.suite.header.checkpoint_interval),
             )
         )
+    for path, of_experiment in splits.items():
+        add_complaints(problems, (*path, "train_size"), "", of_experiment)
     problems.raise_if_any()
     return jobs
 
@@ -119,7 +130,7 @@ def check_splits(plan: PlannedRun, jobs: list[Job]) -> list[str]:
         if len(lacking) == len(job.data.classes) - 1:
             (only,) = set(job.data.classes) - set(lacking)
             problems.add(
-                (*job.cell.path[:2], "train_size"),
+                job.cell.where("train_size"),
                 f"{job.data.name}: '{only}' is the only class with images to train on (seed {seed})",
                 "raise train_size, or draw as many of each class with balance = 'oversample'"
                 if isinstance(training.train_size, int)
@@ -151,9 +162,9 @@ def check_batches(plan: PlannedRun, jobs: list[Job]) -> list[str]:
         training, name = job.sized.training, job.settings.model.name
         if job.model.normalises and training.micro_batch < training.batch_size:
             problems.add(
-                (*job.cell.path[:2], "micro_batch"),
-                f"model '{name}' has batch normalisation: micro-batches of {training.micro_batch:,} would "
-                "train a different function",
+                job.cell.where("micro_batch", "batch_size"),
+                f"model '{name}' has batch normalisation: batches of {training.batch_size:,} in "
+                f"micro-batches of {training.micro_batch:,} would train a different function",
                 hint='use micro_batch = "full", or a model without batch normalisation',
             )
             continue
@@ -171,7 +182,7 @@ def check_batches(plan: PlannedRun, jobs: list[Job]) -> list[str]:
             if rest == 1 and training.batch_size > 1:
                 hint = f"leave it out with `drop_last = true`, or {hint}"
             problems.add(
-                (*job.cell.path[:2], "batch_size"),
+                job.cell.where("batch_size", "train_size", "micro_batch"),
                 f"{what}, and model '{name}' fails on one: {job.model.fails_alone}",
                 hint,
             )

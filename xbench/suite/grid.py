@@ -6,22 +6,27 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import ValidationError
 
 from xbench.components.registry import Kind, did_you_mean
 from xbench.components.settings import Settings
 from xbench.errors import XbenchError
+from xbench.suite.axes import Value, axes_of, axis, combine, count_combinations
+from xbench.suite.culprits import Tried, add_complaints
 from xbench.suite.explain import explain
 from xbench.suite.lines import Path
 from xbench.suite.reader import TRAINING_KEYS, Suite
 from xbench.suite.schema import MOST_CELLS, Adaptable, DatasetTable, Experiment, OptimizerTable, Table
+from xbench.suite.setting_checks import check_settings
 from xbench.text import shortened
 from xbench.training.settings import Choice, Storage, TrainingSettings
 
 # What is known of a component that a suite names: its settings, or why it cannot be loaded.
 Known = Mapping[tuple[Kind, str], Settings | XbenchError]
+
+ChoiceT = TypeVar("ChoiceT")
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class Cell:
     Attributes:
         column: the optimizer's label and the axes that vary, as a column's title.
         path: key path of the optimizer's table, to say where a cell comes from.
+        model_path: that of the model's.
+        values: what the suite sets on its components and its training.
         adapt: what may give way, in this order, where it does not fit into memory.
         expect: `"oom"` if it is meant to run out of memory.
         memory_limit, timeout: the experiment's own, as written.
@@ -59,6 +66,30 @@ class Cell:
     expect: Literal["oom"] | None = None
     memory_limit: str | None = None
     timeout: str | None = None
+    model_path: Path = ()
+    values: tuple[Value, ...] = ()
+
+    def where(self, *keys: str) -> Path:
+        """The key path of a training setting; of several the first that is an item of an axis, or is set."""
+        found = {value.key: value for value in self.values if value.kind == "training"}
+        of_keys = sorted((found[key] for key in keys if key in found), key=lambda value: not value.is_item)
+        return of_keys[0].path if of_keys else (*self.path[:2], keys[0])
+
+
+@dataclass(frozen=True)
+class Declared(Generic[ChoiceT]):
+    """A component, or training settings, with one combination of values.
+
+    Attributes:
+        path: key path of its table.
+        varying: what tells it from its siblings in column titles.
+        values: its settings, each with its place in the suite.
+    """
+
+    choice: ChoiceT
+    path: Path
+    varying: dict[str, Any]
+    values: tuple[Value, ...]
 
 
 @dataclass
@@ -68,14 +99,14 @@ class Expansion:
     Attributes:
         cells: every cell, experiment by experiment, and seed-major within each (all optimizers of one seed,
             then the next), so that a run that is cut short leaves whole comparisons.
-        models, optimizers, datasets: every choice with the key path of its table, those of cells that cannot
-            be made for other mistakes included.
+        models, optimizers, datasets: every choice, those of cells that cannot be made for other mistakes
+            included.
     """
 
     cells: list[Cell] = field(default_factory=list)
-    models: list[tuple[Choice, Path]] = field(default_factory=list)
-    optimizers: list[tuple[Choice, Path]] = field(default_factory=list)
-    datasets: list[tuple[DatasetChoice, Path]] = field(default_factory=list)
+    models: list[Declared[Choice]] = field(default_factory=list)
+    optimizers: list[Declared[Choice]] = field(default_factory=list)
+    datasets: list[Declared[DatasetChoice]] = field(default_factory=list)
 
 
 def references(suite: Suite) -> set[tuple[Kind, str]]:
@@ -113,9 +144,6 @@ def expand(suite: Suite, known: Known) -> Expansion:
 # Each model is built and each dataset is listed before a run.
 _MOST_MODELS, _MOST_DATASETS, _MOST_COMPONENTS = 1000, 100, 1000
 
-# A value, and the axes (key -> value) that tell it from its siblings in column titles.
-Labelled = tuple[Any, dict[str, Any]]
-
 
 class _Expander:
     def __init__(self, suite: Suite, known: Known):
@@ -141,7 +169,7 @@ class _Expander:
             (self._result.datasets, _MOST_DATASETS, "datasets"),
         ):
             if len(found) > most:
-                path = found[most][1]
+                path = found[most].path
                 self._problems.add(path, f"{len(found):,} {what} with this: a suite may have {most:,}")
 
     def _too_many(self, count: int, path: Path, what: str) -> bool:
@@ -156,12 +184,12 @@ class _Expander:
 
     def _columns(self, experiment: Experiment, path: Path) -> Iterator[Cell]:
         """Every combination of model, dataset, optimizer and training settings, for one seed."""
-        models = []
-        for place, table in enumerate(experiment.model):
-            model_path = (*path, "model", place)
-            found = list(self._choices("model", table, model_path, len(experiment.model) > 1))
-            self._result.models += [(choice, model_path) for choice, _ in found]
-            models += found
+        models = [
+            found
+            for place, table in enumerate(experiment.model)
+            for found in self._choices("model", table, (*path, "model", place), len(experiment.model) > 1)
+        ]
+        self._result.models += models
         datasets = [
             found
             for place, table in enumerate(experiment.dataset)
@@ -172,31 +200,30 @@ class _Expander:
         for place, table in enumerate(experiment.optimizer):
             own_path = (*path, "optimizer", place)
             own = {key: value for key, value in (table.model_extra or {}).items() if key in TRAINING_KEYS}
-            optimizers = [
-                (choice, {key: value for key, value in axes.items() if key != "optimizer"})
-                for choice, axes in self._choices("optimizer", table, own_path, several=False)
-            ]
-            self._result.optimizers += [(choice, own_path) for choice, _ in optimizers]
-            trainings = list(self._trainings(shared, own, path, own_path))
+            optimizers = list(self._choices("optimizer", table, own_path, several=False))
+            self._result.optimizers += optimizers
+            trainings = self._trainings(shared, own, path, own_path)
             made += math.prod(map(len, (optimizers, models, datasets, trainings)))
             if self._too_many(made, own_path, "all combinations"):
                 return
             for parts in itertools.product(optimizers, models, datasets, trainings):
-                (optimizer, model, dataset, training), axes = zip(*parts, strict=True)
-                titles = [f"{key}={value}" for part in axes for key, value in part.items()]
+                optimizer, model, dataset, training = parts
+                titles = [f"{key}={value}" for part in parts for key, value in part.varying.items()]
                 yield Cell(
                     experiment=experiment.name,
-                    column=" ".join([table.label or optimizer.name, *titles]),
-                    model=model,
-                    dataset=dataset,
-                    optimizer=optimizer,
-                    training=training,
+                    column=" ".join([table.label or optimizer.choice.name, *titles]),
+                    model=model.choice,
+                    dataset=dataset.choice,
+                    optimizer=optimizer.choice,
+                    training=training.choice,
                     seed=0,
                     path=own_path,
                     adapt=tuple(experiment.adapt if table.adapt is None else table.adapt),
                     expect=table.expect or experiment.expect,
                     memory_limit=experiment.memory_limit,
                     timeout=experiment.timeout,
+                    model_path=model.path,
+                    values=tuple(value for part in parts for value in part.values),
                 )
 
     def _check_titles(self, columns: list[Cell]) -> None:
@@ -220,113 +247,81 @@ class _Expander:
                 which = f"'{shortened(name)}', which is no column of this experiment.{guess}"
                 self._problems.add((*path, "reference", "columns", name), f"a reference for {which}")
 
-    def _choices(self, kind: Kind, table: Table, path: Path, several: bool) -> Iterator[Labelled]:
+    def _choices(self, kind: Kind, table: Table, path: Path, several: bool) -> Iterator[Declared[Choice]]:
         """Every component that a table names, with every combination of its settings.
 
         Args:
             several: whether its name belongs in titles, because other tables stand beside this one.
         """
-        for name in table.names:
+
+        def path_of(key: str) -> Path:
+            return (*path, "params", key) if key in table.params else (*path, key)
+
+        for name_path, name in axis(table.name, (*path, "name")):
             settings = self._known[kind, name]
             if isinstance(settings, XbenchError):
-                self._problems.add((*path, "name"), settings.message, settings.hint)
+                self._problems.add(name_path, settings.message, settings.hint)
                 continue
             values = table.settings
             if isinstance(table, OptimizerTable):
                 own = {key: value for key, value in values.items() if key not in TRAINING_KEYS}
                 values = own | table.params
-            if not self._settings_are_right(kind, name, values, settings, path):
+            axes = axes_of(values, kind, path_of, settings.list_depth)
+            right = check_settings(self._problems, kind, name, axes, settings, path, path_of)
+            if right is None or self._too_many(count_combinations(right), path, "its lists"):
                 continue
-            if self._too_many(_count(values, settings), path, "its lists"):
-                continue
-            named = {kind: name} if several or len(table.names) > 1 else {}
-            for combination, axes in _product(values, settings):
-                yield Choice(name, combination), named | axes
+            is_in_title = kind != "optimizer" and (several or len(table.names) > 1)
+            named = {kind: name} if is_in_title else {}
+            for found in combine(right):
+                yield Declared(Choice(name, found.chosen), path, named | found.varying, found.values)
 
-    def _datasets(self, table: DatasetTable, path: Path, several: bool) -> Iterator[Labelled]:
+    def _datasets(self, table: DatasetTable, path: Path, several: bool) -> Iterator[Declared[DatasetChoice]]:
         fallback = None
         if table.fallback is not None:
             fallback_path = (*path, "fallback")
             found = list(self._choices("dataset", table.fallback, fallback_path, several=False))
             if len(found) > 1:
                 self._problems.add(fallback_path, "a fallback is one dataset: lists are no axis in it")
-            fallback = found[0][0] if found else None
-        for choice, axes in self._choices("dataset", table, path, several):
-            dataset = DatasetChoice(choice, fallback, table.strict, table.storage)
-            self._result.datasets.append((dataset, path))
-            yield dataset, axes
+            fallback = found[0].choice if found else None
+        for one in self._choices("dataset", table, path, several):
+            choice = DatasetChoice(one.choice, fallback, table.strict, table.storage)
+            dataset = Declared(choice, path, one.varying, one.values)
+            self._result.datasets.append(dataset)
+            yield dataset
 
     def _trainings(
         self, shared: dict[str, Any], own: dict[str, Any], path: Path, own_path: Path
-    ) -> Iterator[Labelled]:
+    ) -> list[Declared[TrainingSettings]]:
         """Every combination of training settings; an optimizer's own override the experiment's."""
-        values = {**shared, **own}
-        for key, value in values.items():
-            if value == []:
-                self._problems.add((*(own_path if key in own else path), key), f"'{key}' is an empty list")
-        if self._too_many(_count(values, None), path, "its lists"):
-            return
-        for combination, axes in _product(values, None):
+
+        def path_of(key: str) -> Path:
+            return (*(own_path if key in own else path), key)
+
+        axes = axes_of({**shared, **own}, "training", path_of)
+        for key, axis_of_key in axes.items():
+            if not axis_of_key.values:
+                self._problems.add(path_of(key), f"'{key}' is an empty list")
+        if self._too_many(count_combinations(axes), path, "its lists"):
+            return []
+        right: list[Declared[TrainingSettings]] = []
+        tried: list[Tried] = []  # those of values that are right by themselves
+        for found in combine(axes):
             try:
-                yield TrainingSettings.model_validate(combination), axes
+                training = TrainingSettings.model_validate(found.chosen)
+                right.append(Declared(training, path, found.varying, found.values))
+                tried.append(Tried(found.values))
             except ValidationError as error:
-                for inner, message in explain(error, combination, TrainingSettings):
-                    of_own = bool(inner) and inner[0] in own
-                    self._problems.add((*(own_path if of_own else path), *inner), message)
+                paths = {value.key: value.path for value in found.values}
+                for inner, message in explain(error, found.chosen, TrainingSettings):
+                    if inner:
+                        self._problems.add((*paths[str(inner[0])], *inner[1:]), message)
+                    else:
+                        tried.append(Tried(found.values, message))
                 if self._problems.is_full:
-                    return
-
-    def _settings_are_right(
-        self, kind: Kind, name: str, values: dict[str, Any], settings: Settings, path: Path
-    ) -> bool:
-        right = True
-        also_known = TRAINING_KEYS if kind == "optimizer" else ()
-        hint = f"`xbench info {name}` shows its settings" if ":" not in name else None
-        for key, value in values.items():
-            if self._problems.is_full:
-                return False
-            wrong = [settings.unknown(key, also_known)]
-            if wrong == [None]:
-                items = _axis(value, settings.takes_list(key))
-                wrong = [settings.wrong_type(key, item) for item in items] or [f"'{key}' is an empty list"]
-            for message in filter(None, wrong):
-                right = False
-                self._problems.add((*path, key), f"{kind} '{name}': {message}", hint)
-        for key in settings.required:
-            if key not in values:
-                right = False
-                self._problems.add(path, f"{kind} '{name}' needs a value for '{key}'", hint)
+                    break
+        add_complaints(self._problems, path, "", tried)
         return right
-
-
-def _product(
-    values: dict[str, Any], settings: Settings | None
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Every combination of values, with those of its keys that vary."""
-    axes = {
-        key: _axis(value, settings is not None and settings.takes_list(key)) for key, value in values.items()
-    }
-    varying = [key for key, items in axes.items() if len(items) > 1]
-    for items in itertools.product(*axes.values()):
-        combination = dict(zip(axes, items, strict=True))
-        yield combination, {key: combination[key] for key in varying}
-
-
-def _count(values: dict[str, Any], settings: Settings | None) -> int:
-    """How many combinations `_product` gives."""
-    return math.prod(
-        len(_axis(value, settings is not None and settings.takes_list(key))) for key, value in values.items()
-    )
 
 
 def _number(count: int) -> str:
     return f"{count:,}" if count < 10**15 else f"over 10^{int(math.log10(count))}"
-
-
-def _axis(value: Any, takes_list: bool) -> list[Any]:
-    """The values of one key: a list's items, but where a list is itself a value only a list of lists'."""
-    if not isinstance(value, list):
-        return [value]
-    if takes_list and not all(isinstance(item, list) for item in value):
-        return [value]
-    return value

@@ -1,12 +1,15 @@
-"""On which line of a TOML file a key stands; `tomllib` does not tell.
+"""On which line of a TOML file a key or a list's item stands; `tomllib` does not tell.
 
 A valid text is a row of statements (a header, or a key and its value), each a valid text by itself: the
-fewest lines from where the one before ended that parse. All that first appears in a statement stands on its
-first line. That needs no grammar of our own, and costs nothing until there is an error to show.
+fewest lines from where the one before ended that parse. What first appears in a statement of one line stands
+on that line. One of several lines is cut off after each of them, and what is open there is closed: what the
+result holds, and a shorter one does not, stands on the last line of it. That needs no grammar but that of
+brackets and quotes, and costs nothing until there is an error to show.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +19,17 @@ Path = tuple[str | int, ...]
 # A value of many lines is tried line by line, until so many characters were parsed in vain: what stands
 # behind one that was made to take forever is not found.
 _EFFORT = 5_000_000
+
+_STRING_COMMENT_OR_BRACKET = re.compile(
+    r"""
+    (?P<quotes>\"{3}|\'{3}) (?: \\. | (?!(?P=quotes)). )* (?P=quotes)?
+    | "(?:\\.|[^"\\\n])*" | '[^'\n]*'
+    | \#[^\n]*
+    | [\[\]{}]
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_CLOSING = {"[": "]", "{": "}"}
 
 
 def key_lines(text: str) -> dict[Path, int]:
@@ -28,9 +42,13 @@ def key_lines(text: str) -> dict[Path, int]:
         document = tomllib.loads(statement)
         if statement.lstrip().startswith("["):
             table = _enter(document, line, found, counts)
-        else:
-            for path in _paths(document, table):
-                found.setdefault(path, line)
+            continue
+        for lines_before, beginning in _beginnings(statement):
+            for path in _paths(beginning, table):
+                found.setdefault(path, line + lines_before)
+        last_line = line + statement.rstrip("\n").count("\n")
+        for path in _paths(document, table):
+            found.setdefault(path, last_line)
     return found
 
 
@@ -63,6 +81,37 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
             yield start + 1, statement
             break
         start = end + 1
+
+
+def _beginnings(statement: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """What a statement of several lines holds up to the end of each line but the last, and the number of
+    lines before that one."""
+    effort = _EFFORT
+    lines = statement.rstrip("\n").split("\n")
+    beginning = ""
+    for number, line in enumerate(lines[:-1]):
+        beginning += f"{line}\n"
+        effort -= len(beginning)
+        if effort < 0:
+            return
+        try:
+            yield number, tomllib.loads(beginning + _closing(beginning))
+        except tomllib.TOMLDecodeError:
+            continue
+
+
+def _closing(beginning: str) -> str:
+    """The quotes and brackets that end the value that a statement breaks off in."""
+    open_brackets = []
+    for token in _STRING_COMMENT_OR_BRACKET.finditer(beginning):
+        text, quotes = token.group(), token["quotes"]
+        if quotes and (len(text) < 6 or not text.endswith(quotes)):
+            return quotes + "".join(reversed(open_brackets))
+        if text in _CLOSING:
+            open_brackets.append(_CLOSING[text])
+        elif text in _CLOSING.values():
+            open_brackets.pop()
+    return "".join(reversed(open_brackets))
 
 
 def _enter(document: dict[str, Any], line: int, found: dict[Path, int], counts: dict[Path, int]) -> Path:

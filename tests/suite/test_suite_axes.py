@@ -1,0 +1,185 @@
+"""An error about one value of a list names that value, and the line that it stands on."""
+
+from __future__ import annotations
+
+import pytest
+
+from xbench.suite.axes import Value, axis
+from xbench.suite.culprits import Tried, add_complaints
+from xbench.suite.problems import Problems
+
+TABLE = ("optimizer",)
+
+
+def test_all_wrong_values_of_a_list_are_told_each_with_its_line(complaints, head):
+    text = (
+        head
+        + """\
+epochs = [
+  1, 0,
+  -2,  # not [ this
+]
+[[experiment.optimizer]]
+name = "sgd"
+lr = [
+  0.1,
+  "fast",
+  true,
+]
+nesterov = 1
+"""
+    )
+    assert complaints(text) == [
+        "my.toml:8: 'epochs' should be greater than or equal to 1, not 0",
+        "my.toml:9: 'epochs' should be greater than or equal to 1, not -2",
+        "my.toml:15: optimizer 'sgd': 'lr' should be a number, not 'fast'",
+        "my.toml:16: optimizer 'sgd': 'lr' should be a number, not True",
+        "my.toml:18: optimizer 'sgd': 'nesterov' should be true or false, not 1",
+    ]
+
+
+def test_lists_of_models_and_datasets_too(complaints, head):
+    text = head.replace('"net"', '{ name = "net", width = [\n8,\n"x"] }') + 'optimizer = "sgd"\n'
+    assert complaints(text) == ["my.toml:7: model 'net': 'width' should be a number, not 'x'"]
+    text = head.replace('"pictures"', '{ name = "pictures", flip = [\ntrue,\n0] }') + 'optimizer = "sgd"\n'
+    assert complaints(text) == ["my.toml:8: dataset 'pictures': 'flip' should be true or false, not 0"]
+
+
+def test_lists_of_names_too(complaints, head):
+    found = complaints(head + 'optimizer = { name = [\n"sgd",\n"adm"] }\n')
+    assert found == ["my.toml:9: unknown optimizer 'adm'. Did you mean 'adam'?"]
+    found = complaints(head + 'optimizer = [\n"sgd",\n"adm"]\n')
+    assert found == ["my.toml:9: unknown optimizer 'adm'. Did you mean 'adam'?"]
+
+
+def test_a_list_under_params_too(complaints, head):
+    text = head + 'optimizer = { name = "inner", epochs = 7, params = { epochs = [\n3,\n"x"] } }\n'
+    assert complaints(text) == ["my.toml:9: optimizer 'inner': 'epochs' should be a number, not 'x'"]
+
+
+def test_a_list_of_lists_too(complaints, head):
+    found = complaints(head + 'optimizer = { name = "adam", betas = [\n[0.9, 0.99],\n["a", 1],\n0.9] }\n')
+    assert found == [
+        "my.toml:9: optimizer 'adam': 'betas' should be a list of numbers, not ['a', 1]",
+        "my.toml:10: optimizer 'adam': 'betas' should be a list of numbers, not 0.9",
+    ]
+
+
+def test_an_own_list_of_an_optimizer_stands_in_its_table(complaints, head):
+    found = complaints(head + 'epochs = 2\n[[experiment.optimizer]]\nname = "sgd"\nepochs = [\n1,\n0]\n')
+    assert found == ["my.toml:12: 'epochs' should be greater than or equal to 1, not 0"]
+
+
+def test_a_value_that_does_not_suit_others_is_found_by_what_has_it(complaints, head):
+    found = complaints(head + 'optimizer = "sgd"\nepochs = [1, 2]\nvalidation = [0.1,\n0.0]\n')
+    (complaint,) = found
+    assert complaint.startswith("my.toml:10: with validation = 0.0: selection by validation_loss needs")
+
+
+def test_the_flag_is_named_for_a_list_of_its_own(complaints, head):
+    text = head + 'optimizer = { name = "sgd", lr = [\n1,\n"x"] }\n'
+    assert complaints(text, 'sgd.lr=["a", 1]') == [
+        "--set sgd.lr=[\"a\", 1]: optimizer 'sgd': 'lr' should be a number, not 'a'"
+    ]
+
+
+def test_a_hint_says_how_to_write_it(error, head):
+    found = error(head + 'optimizer = { name = "sgd", lr = ["0.1", "fast"], nesterov = "false" }\n')
+    assert found.hint.splitlines() == [
+        "write lr = 0.1, without quotes",
+        "`xbench info sgd` shows its settings",
+        "write nesterov = false, without quotes",
+    ]
+
+
+def test_titles_keep_telling_columns_apart_when_only_one_of_a_list_is_right(complaints, head):
+    text = head + 'optimizer = [{ name = "sgd", lr = [0.1, "fast"] }, "sgd"]\n'
+    assert complaints(text) == ["my.toml:7: optimizer 'sgd': 'lr' should be a number, not 'fast'"]
+
+
+def test_a_list_is_a_value_to_the_depth_of_the_default(cells, head):
+    found = cells(head + 'optimizer = { name = "blocks", sizes = [[5, 6], [7, 8]] }\n')
+    assert [c.optimizer.params["sizes"] for c in found] == [[[5, 6], [7, 8]]]
+    found = cells(head + 'optimizer = { name = "blocks", sizes = [[[5, 6]], [[7, 8]]] }\n')
+    assert [c.optimizer.params["sizes"] for c in found] == [[[5, 6]], [[7, 8]]]
+
+
+def test_a_cell_knows_where_its_training_settings_stand(cells, head):
+    text = head + 'epochs = 3\nbatch_size = [4, 8]\noptimizer = [{ name = "sgd", epochs = [1, 2] }]\n'
+    last = cells(text)[-1]
+    assert last.where("batch_size") == ("experiment", 0, "batch_size", 1)
+    assert last.where("epochs") == ("experiment", 0, "optimizer", 0, "epochs", 1)
+    assert last.where("train_size") == ("experiment", 0, "train_size")
+    assert last.where("train_size", "batch_size") == last.where("batch_size")
+
+
+def tried(settings: dict[str, object], message: str = "", axes: tuple[str, ...] = ()) -> Tried:
+    """A combination; of settings that are axes, the value tells its place."""
+    values = [
+        Value("optimizer", key, value, (*TABLE, key, value) if key in axes else (*TABLE, key), key in axes)
+        for key, value in settings.items()
+    ]
+    return Tried(values, message)
+
+
+def noted(combinations, needless=lambda place: ()):
+    problems = Problems("my.toml", "")
+    add_complaints(problems, TABLE, "optimizer 'x'", combinations, needless)
+    return [(path, message) for path, message in problems._found]
+
+
+GRID = [(a, b) for a in (1, 2, 3) for b in (1, 2)]
+
+
+def grid(message_of):
+    return [tried({"a": a, "b": b}, message_of(a, b), ("a", "b")) for a, b in GRID]
+
+
+def test_nothing_wrong_is_nothing_to_note():
+    assert noted(grid(lambda a, b: "")) == []
+
+
+def test_a_value_is_to_blame_if_all_that_has_it_fails_and_others_do_not():
+    assert noted(grid(lambda a, b: "bad" if a > 1 else "")) == [
+        ((*TABLE, "a", 2), "optimizer 'x' with a = 2: bad"),
+        ((*TABLE, "a", 3), "optimizer 'x' with a = 3: bad"),
+    ]
+    # Each has its own message, and all fail.
+    assert noted(grid(lambda a, b: f"optimizer 'x': bad a {a}")) == [
+        ((*TABLE, "a", a), f"optimizer 'x': bad a {a}") for a in (1, 2, 3)
+    ]
+    # One message hides the other.
+    assert noted(grid(lambda a, b: "bad a" if a == 1 else "bad b" if b == 1 else "")) == [
+        ((*TABLE, "a", 1), "optimizer 'x' with a = 1: bad a"),
+        ((*TABLE, "b", 1), "optimizer 'x' with b = 1: bad b"),
+    ]
+
+
+def test_values_that_fail_only_together_are_named_together():
+    assert noted(grid(lambda a, b: "bad" if (a, b) == (2, 1) else "")) == [
+        (TABLE, "optimizer 'x' with a = 2 and b = 1: bad")
+    ]
+
+
+def test_what_fails_whatever_the_values_is_about_the_table_or_what_it_would_do_without():
+    everything = grid(lambda a, b: "bad")
+    assert noted(everything) == [(TABLE, "bad")]
+    without_a = noted(everything, lambda place: everything[place].values[:1])
+    assert without_a == [((*TABLE, "a", a), f"optimizer 'x' with a = {a}: bad") for a in (1, 2, 3)]
+    scalar = [tried({"a": a, "c": -5}, "bad", ("a",)) for a in (1, 2)]
+    assert noted(scalar, lambda place: scalar[place].values[1:]) == [
+        ((*TABLE, "c"), "optimizer 'x' with c = -5: bad")
+    ]
+    assert noted(scalar, lambda place: scalar[place].values) == [
+        (TABLE, "optimizer 'x' with a = 1 and c = -5: bad")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "depth", "places"),
+    [(3, 0, 0), ([3], 0, 1), ([3, 4], 1, 0), ([[3], 4], 1, 2), ([[3]], 2, 0), ([], 0, 0), ({"a": [1]}, 0, 0)],
+)
+def test_axes(value, depth, places):
+    paths = [path for path, _ in axis(value, ("key",), depth)]
+    whole = [("key",)] if value != [] else []
+    assert paths == ([("key", place) for place in range(places)] or whole)

@@ -1,0 +1,159 @@
+"""Read the type of a setting off the annotation or the default of its factory's parameter."""
+
+from __future__ import annotations
+
+import builtins
+import collections.abc
+import inspect
+import numbers
+import os
+import types
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+from functools import partial
+from typing import Annotated, Any, Literal, Never, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from xbench.components.value_types import allows, is_sequence, list_of, tuple_of
+
+
+def parameter_type(parameter: inspect.Parameter, names: Mapping[str, Any]) -> Any:
+    """Find the type of a factory's parameter.
+
+    It is that of the annotation. The default's is used where there is no annotation, where the annotation
+    allows nothing that a suite can write, and where it does not allow the default itself.
+
+    Args:
+        names: what the names in a string annotation stand for.
+
+    Returns:
+        A type whose parts are all built in, or `Any`.
+    """
+    from_default = Any if parameter.default is parameter.empty else type_of_default(parameter.default)
+    if parameter.annotation is parameter.empty:
+        return from_default
+    annotated = _reduced(_evaluated(parameter.annotation, names))
+    if annotated is Never:
+        return from_default
+    if from_default is not Any and not allows(annotated, parameter.default):
+        return from_default
+    return annotated
+
+
+def names_seen_by(factory: Callable[..., Any]) -> Mapping[str, Any]:
+    """The global names of the module that a factory's signature was written in."""
+    while isinstance(factory, partial):
+        factory = factory.func
+    factory = inspect.unwrap(factory)
+    makers = [factory.__init__, factory.__new__] if inspect.isclass(factory) else [factory]
+    makers.append(type(factory).__call__)
+    found = (getattr(inspect.unwrap(maker), "__globals__", None) for maker in makers)
+    return next((names for names in found if names is not None), {})
+
+
+def _union(kinds: Iterable[Any]) -> Any:
+    """The union of types, to which `Never` adds nothing."""
+    distinct = tuple(dict.fromkeys(kind for kind in kinds if kind is not Never))
+    if Any in distinct:
+        return Any
+    return Never if set(distinct) <= {types.NoneType} else Union[distinct]  # noqa: UP007
+
+
+def type_of_default(default: Any) -> Any:
+    """The type of values like this one; `Any` if that cannot be told.
+
+    A default of 0 does not tell integers from numbers, nor does a sequence tell how long others may be.
+    """
+    if isinstance(default, bool):
+        return bool
+    if isinstance(default, int | float):
+        return float
+    if isinstance(default, str):
+        return Any if isinstance(default, Enum) else str
+    if isinstance(default, tuple | list):
+        return list_of(_known(_union(map(type_of_default, default))))
+    return dict[str, Any] if isinstance(default, dict) else Any
+
+
+def _reduced(annotation: Any) -> Any:
+    """Reduce an annotation to what a suite can write: `Never` if a suite can write none of its values."""
+    if annotation is Any:
+        return Any
+    if isinstance(annotation, TypeVar):
+        return _union(map(_reduced, annotation.__constraints__ or (annotation.__bound__ or Any,)))
+    for target in ("__supertype__", "__value__"):  # of a NewType, of a `type` statement
+        if not isinstance(annotation, type) and hasattr(annotation, target):
+            return _reduced(getattr(annotation, target))
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is None or not inner:
+        return _reduced_class(origin or annotation)
+    if origin is Annotated:
+        return _reduced(inner[0])
+    if origin in (Union, types.UnionType):
+        return _union(map(_reduced, inner))
+    if origin is Literal:
+        return annotation if all(type(item) in (bool, int, str, types.NoneType) for item in inner) else Any
+    if origin is tuple and Ellipsis not in inner:
+        return tuple_of(*map(_known, map(_reduced, inner)))
+    kind = _reduced_class(origin)
+    if is_sequence(kind):
+        return list_of(_known(_reduced(inner[0])))
+    if get_origin(kind) is dict:
+        return dict[str, _known(_reduced(inner[1]))] if inner[0] is str else Any
+    return kind
+
+
+def _reduced_class(annotation: Any) -> Any:
+    if annotation in (bool, int, float, str, types.NoneType):
+        return annotation
+    if annotation in (complex, numbers.Number, numbers.Complex, numbers.Real):
+        return float
+    if annotation in (numbers.Integral, numbers.Rational):
+        return int
+    try:
+        if issubclass(annotation, os.PathLike):
+            return str
+        if issubclass(annotation, Enum | str | int | float) or issubclass(int, annotation):
+            return Any  # it may be made of a value, or is a protocol that numbers have
+        if issubclass(annotation, collections.abc.Mapping):
+            return dict[str, Any]
+        if issubclass(annotation, tuple | collections.abc.Set) or issubclass(list, annotation):
+            return list_of(Any)
+    except TypeError:  # it is not a class, or a protocol that cannot be checked
+        return Any
+    return Never
+
+
+def _known(kind: Any) -> Any:
+    """The type of the items of a sequence or table: they are not checked where it is not known."""
+    return Any if kind is Never else kind
+
+
+def _evaluated(annotation: Any, names: Mapping[str, Any]) -> Any:
+    """The annotation with its strings evaluated; `Never` if that fails."""
+    holder = types.SimpleNamespace(__annotations__={"value": annotation})
+    try:
+        return get_type_hints(holder, dict(names), _Names(names))["value"]
+    except Exception:  # a string may be any expression
+        return Never
+
+
+class _Unwritable(type):
+    """A class that could not be imported: what belongs to it cannot either."""
+
+    def __getattr__(cls, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return cls
+
+    def __getitem__(cls, item: Any) -> type:
+        return cls
+
+
+class _Names(dict):
+    """Names for an annotation; one that is imported for type checkers only stands for an unknown class."""
+
+    def __missing__(self, name: str) -> Any:
+        try:
+            return getattr(builtins, name)
+        except AttributeError:
+            return _Unwritable(name, (), {})
