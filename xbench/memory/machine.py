@@ -138,8 +138,8 @@ def _cgroup_bounds(root: Path) -> Iterator[Bound]:
             left = limit - others - GROUP_RESERVE_BYTES
             detail = (
                 f"{group.limit_file}: {format_bytes(limit)}, less {format_bytes(others)} that other "
-                "processes of the group hold and the system cannot reclaim (its usage less file pages and the "
-                f"worker's own), and {format_bytes(GROUP_RESERVE_BYTES)} for their growth"
+                "processes of the group hold and the system cannot reclaim (its usage less file pages and "
+                f"the worker's own), and {format_bytes(GROUP_RESERVE_BYTES)} for their growth"
             )
             yield Bound(f"cgroup v{group.version}", max(0, left), detail)
 
