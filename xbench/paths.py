@@ -60,8 +60,11 @@ def _find_cache() -> tuple[Path, str]:
     override = os.environ.get(CACHE_VARIABLE)
     if override:
         return expand_user(override, CACHE_VARIABLE), ""
-    usual = user_cache_path("xbench")
-    if str(usual).startswith("~"):  # what stays of `~` where nothing tells of a home folder
+    try:
+        usual = user_cache_path("xbench")
+    except RuntimeError:  # newer versions of platformdirs
+        usual = Path("~")
+    if usual.parts[0] == "~":  # nothing tells of a home folder
         reason = "this user has no home folder (HOME is not set)"
     elif not _is_writable(usual):
         reason = f"{usual} cannot be written to"

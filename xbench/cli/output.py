@@ -108,7 +108,7 @@ def print_results(folder: RunFolder, form: Format, memory: bool = False) -> None
     run, records = folder.read()
     compared = comparisons(run, records, MEMORY_ROWS, NOTE) if memory else comparisons(run, records)
     where = _shortest(folder.path)
-    with reader_may_leave():
+    with reader_may_leave("`xbench show` prints those of a run again"):
         if form is Format.JSON:
             print_json(to_json(run, compared, where))
         elif form is Format.CSV:
@@ -127,8 +127,11 @@ def _close(stream: TextIO) -> None:
 
 
 @contextmanager
-def reader_may_leave() -> Iterator[None]:
+def reader_may_leave(hint: str = "make space there, or send them elsewhere") -> Iterator[None]:
     """`xbench show | head`: that the reader has enough is no failure, and says nothing about the cells.
+
+    Args:
+        hint: what to do where the output is not taken.
 
     Raises:
         XbenchError: what takes the output is full, or fails.
@@ -140,10 +143,7 @@ def reader_may_leave() -> Iterator[None]:
         _close(sys.stdout)
     except OSError as error:
         _close(sys.stdout)
-        raise XbenchError(
-            f"results cannot be printed to stdout: {error.strerror}",
-            hint="`xbench show` prints those of a run again",
-        ) from error
+        raise XbenchError(f"results cannot be printed to stdout: {error.strerror}", hint) from error
 
 
 def _shortest(path: Path) -> str:

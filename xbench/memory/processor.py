@@ -13,7 +13,7 @@ from xbench.memory.cgroups import cpu_groups
 def processor_name() -> str:
     """As the system tells it: the model, or at least the architecture."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        with open("/proc/cpuinfo") as file:
             names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
         return names[0]
     except (OSError, IndexError):

@@ -56,12 +56,19 @@ def _table(comparison: Comparison, ascii_only: bool) -> Table:
             comparison.experiment.reference_name
         )
         table.add_column(
-            cell(name), justify="right" if place else "left", style="dim" if is_reference else None
+            cell(_in_ascii(name) if ascii_only else name),
+            justify="right" if place else "left",
+            style="dim" if is_reference else None,
         )
     for row in comparison.rows:
-        # Before columns get their widths: the stream would replace one character by two.
-        table.add_row(*(cell(text.replace("±", "+-") if ascii_only else text) for text in row))
+        table.add_row(*(cell(_in_ascii(text) if ascii_only else text) for text in row))
     return table
+
+
+def _in_ascii(text: str) -> str:
+    """Text of a table for a stream that has no other characters: columns get their widths from what the
+    stream would write instead."""
+    return text.replace("±", "+-").encode("ascii", "backslashreplace").decode()
 
 
 def _title(comparison: Comparison) -> Text:
