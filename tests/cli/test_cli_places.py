@@ -30,7 +30,8 @@ epochs = 1
 optimizer = { name = "sgd", label = "sgd-é" }
 """
 
-# May read all files, as the interpreter's may be out of reach for other users, and do nothing else that root may.
+# May read all files, as the interpreter's may be out of reach for other users, and do nothing else that root
+# may do.
 READS_ALL = [f"--{kind}=-all,+dac_read_search" for kind in ("inh-caps", "ambient-caps", "bounding-set")]
 AS_NOBODY = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", *READS_ALL]
 
