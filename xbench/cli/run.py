@@ -34,7 +34,7 @@ def run(
     suite: Annotated[
         Path,
         typer.Argument(
-            parser=user_path("suite"), metavar="SUITE", help="a suite file (TOML)", show_default=False
+            parser=user_path("suite"), metavar="suite", help="a suite file (TOML)", show_default=False
         ),
     ],
     only: Annotated[list[str] | None, typer.Option(help="run this experiment alone (repeatable)")] = None,
