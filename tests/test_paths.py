@@ -1,16 +1,18 @@
-"""Room in the cache, and what is told of a disk that does not take what it should."""
+"""Where the cache is, room in it, and what is told of a disk that does not take what it should."""
 
 from __future__ import annotations
 
 import errno
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from xbench import paths
 from xbench.errors import XbenchError
 from xbench.files import folder_aside
-from xbench.paths import disk_errors
+from xbench.paths import cache_dir, cache_note, disk_errors, expand_user, scratch_folder
 
 
 class TestDiskErrors:
@@ -47,3 +49,90 @@ class TestDiskErrors:
 def test_too_little_space_is_told(tmp_path):
     with pytest.raises(XbenchError, match=r"this needs .* are free"):
         paths.require_space(tmp_path / "deep/down", 10**18, "this")
+
+
+class TestCache:
+    @pytest.fixture(autouse=True)
+    def temporary(self, monkeypatch, tmp_path):
+        """A folder for temporary files, and nothing that names another place."""
+        for name in ("XBENCH_CACHE_DIR", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        return tmp_path / f"xbench-cache-{os.getuid()}"
+
+    @pytest.fixture
+    def homeless(self, monkeypatch):
+        """As a user without an entry in the password file."""
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+
+    def test_is_the_users(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+        assert (cache_dir(), cache_note()) == (tmp_path / "caches/xbench", "")
+
+    def test_is_where_the_variable_says(self, monkeypatch, homeless):
+        monkeypatch.setenv("XBENCH_CACHE_DIR", "/here")
+        assert (cache_dir(), cache_note()) == (Path("/here"), "")
+
+    def test_is_among_temporary_files_without_a_home(self, homeless, temporary):
+        assert cache_dir() == temporary
+        assert "no home folder" in cache_note() and "XBENCH_CACHE_DIR" in cache_note()
+
+    def test_is_among_temporary_files_where_the_usual_place_is_read_only(
+        self, monkeypatch, tmp_path, temporary
+    ):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path) == temporary)
+        assert cache_dir() == temporary
+        assert "caches/xbench cannot be written to" in cache_note()
+
+    @pytest.mark.parametrize("make", ["for all", "a link"])
+    def test_is_not_where_others_could_change_it(self, homeless, temporary, tmp_path, make):
+        if make == "for all":
+            temporary.mkdir()
+            temporary.chmod(0o777)
+        else:
+            temporary.symlink_to(tmp_path)
+        with pytest.raises(XbenchError, match="cannot be the cache") as caught:
+            cache_dir()
+        assert "XBENCH_CACHE_DIR" in caught.value.hint
+
+    def test_needs_a_place(self, homeless, monkeypatch):
+        def fail() -> str:
+            raise FileNotFoundError(errno.ENOENT, "no usable temporary directory")
+
+        monkeypatch.setattr(tempfile, "gettempdir", fail)
+        with pytest.raises(XbenchError, match="no place for the cache"):
+            cache_dir()
+
+
+class TestExpandUser:
+    def test_a_home(self, monkeypatch):
+        monkeypatch.setenv("HOME", "/home/me")
+        assert expand_user("~/data", "--out") == Path("/home/me/data")
+        assert expand_user("data/~", "--out") == Path("data/~")
+
+    def test_of_nobody(self):
+        with pytest.raises(
+            XbenchError, match="--out '~no-such-user/x': there is no user 'no-such-user'"
+        ) as caught:
+            expand_user("~no-such-user/x", "--out")
+        assert "./~no-such-user/x" in caught.value.hint
+
+    def test_where_there_is_none(self, monkeypatch):
+        def fail(path: Path) -> Path:
+            raise RuntimeError
+
+        monkeypatch.setattr(Path, "expanduser", fail)
+        with pytest.raises(XbenchError, match="this user has no home folder"):
+            expand_user("~/x", "--out")
+
+
+def test_a_scratch_folder_is_gone_afterwards(monkeypatch, tmp_path):
+    monkeypatch.setenv("XBENCH_CACHE_DIR", str(tmp_path))
+    left = tmp_path / "scratch" / ".trial.0123abcd.aside"
+    left.mkdir(parents=True)  # as by a process that was killed: nobody has locked it
+    with scratch_folder() as folder:
+        (folder / "file").touch()
+        assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert list((tmp_path / "scratch").iterdir()) == []

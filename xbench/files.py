@@ -24,6 +24,17 @@ _ASIDE, _OLDER = ".aside", ".older"
 _OLDER_NAME = re.compile(r"\.(.+)\.[0-9a-f]{8}\.older", re.DOTALL)
 
 
+@contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """Let an OSError tell which file it is about: those of an open file, such as a full disk's, do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file beside its place, see it to the disk, and rename it. For who is alone there.
 
@@ -31,7 +42,7 @@ def write_whole(path: Path, content: bytes) -> None:
         OSError: it cannot be written; what was there still is.
     """
     aside = path.with_name(f".{path.name}.partial")
-    with aside.open("wb") as file:
+    with naming_file(path), aside.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -48,7 +59,8 @@ def sync_file(path: Path) -> None:
     """See to the disk what another library has written."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming_file(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -84,17 +96,18 @@ def append_line(path: Path, line: bytes) -> None:
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        end = _end_of_lines(descriptor)
-        os.ftruncate(descriptor, end)
-        try:
-            rest, place = line + b"\n", end
-            while rest:  # of a disk that fills up, the first write may take a part
-                written = os.pwrite(descriptor, rest, place)
-                rest, place = rest[written:], place + written
-            os.fsync(descriptor)
-        except OSError:
+        with naming_file(path):
+            end = _end_of_lines(descriptor)
             os.ftruncate(descriptor, end)
-            raise
+            try:
+                rest, place = line + b"\n", end
+                while rest:  # of a disk that fills up, the first write may take a part
+                    written = os.pwrite(descriptor, rest, place)
+                    rest, place = rest[written:], place + written
+                os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, end)
+                raise
         if end == 0:
             sync_folder(path.parent)  # the file may be new
     finally:

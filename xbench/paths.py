@@ -1,18 +1,21 @@
-"""Where xbench keeps what it makes on this machine, whether there is room for it, and what to tell of a disk
-that does not take it."""
+"""Find the folders that xbench writes to, check their free space, and explain the errors of a disk."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 from xbench.errors import XbenchError
+from xbench.files import folder_aside
+from xbench.text import shown, visible
 from xbench.units import format_bytes
 
 _FULL = "make space, or move the cache with XBENCH_CACHE_DIR"
@@ -24,10 +27,111 @@ _HINTS = {
 }
 
 
+CACHE_VARIABLE = "XBENCH_CACHE_DIR"
+
+
 def cache_dir() -> Path:
-    """The cache folder: `XBENCH_CACHE_DIR` if set, else the user's cache folder. It may not exist yet."""
-    override = os.environ.get("XBENCH_CACHE_DIR")
-    return Path(override).expanduser() if override else user_cache_path("xbench")
+    """Return the cache folder, which may not exist yet.
+
+    It is `XBENCH_CACHE_DIR` if that is set, else the user's cache folder, or a folder of the user's own among
+    the temporary files where the former cannot be written to or the user has no home folder.
+
+    Raises:
+        XbenchError: `XBENCH_CACHE_DIR` names the home folder of somebody unknown, or there is no folder that
+            can be written to.
+    """
+    return _find_cache()[0]
+
+
+def cache_note() -> str:
+    """Return a sentence that says where the cache is and why, if it is among the temporary files; else "".
+
+    Raises:
+        XbenchError: as `cache_dir`.
+    """
+    folder, reason = _find_cache()
+    if not reason:
+        return ""
+    return f"{reason}, so the cache is in {folder}; {CACHE_VARIABLE} names a lasting place"
+
+
+def _find_cache() -> tuple[Path, str]:
+    """The cache folder and, if it is not the usual one, the reason."""
+    override = os.environ.get(CACHE_VARIABLE)
+    if override:
+        return expand_user(override, CACHE_VARIABLE), ""
+    try:
+        usual = user_cache_path("xbench")
+    except RuntimeError:  # newer versions of platformdirs
+        usual = Path("~")
+    if usual.parts[0] == "~":  # nothing tells of a home folder
+        reason = "this user has no home folder (HOME is not set)"
+    elif not _is_writable(usual):
+        reason = f"{usual} cannot be written to"
+    else:
+        return usual, ""
+    return _temporary_cache(reason), reason
+
+
+def _temporary_cache(reason: str) -> Path:
+    """The user's own folder among the temporary files.
+
+    Raises:
+        XbenchError: there is no place for it, or it belongs to somebody else, who could change what is read.
+    """
+    hint = f"set {CACHE_VARIABLE} to a folder that you may write to"
+    try:
+        folder = Path(tempfile.gettempdir()) / f"xbench-cache-{os.getuid()}"
+    except OSError as error:
+        raise XbenchError(f"there is no place for the cache: {reason}", hint) from error
+    try:
+        found = folder.lstat()
+    except OSError:
+        return folder
+    is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+    if not is_own or not os.access(folder, os.W_OK | os.X_OK):
+        raise XbenchError(f"{folder} cannot be the cache: other users can write to it, or you cannot", hint)
+    return folder
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether a folder can be written to, or made where it does not exist."""
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    # Something other than a folder is told when the cache is used.
+    return not folder.is_dir() or os.access(folder, os.W_OK | os.X_OK)
+
+
+def expand_user(path: str | Path, source: str) -> Path:
+    """Replace a leading `~` or `~name` by that user's home folder.
+
+    Args:
+        source: where the path was given, for messages.
+
+    Raises:
+        XbenchError: this machine knows no such user, or no home folder of this one.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        who = Path(path).parts[0].removeprefix("~")
+        why = f"there is no user '{visible(who)}'" if who else "this user has no home folder"
+        hint = f"write the whole path, or ./{path} for a folder whose name begins with ~"
+        raise XbenchError(f"{source} {shown(str(path))}: {why} on this machine", visible(hint)) from error
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Make a folder in the cache that is removed afterwards. The next one removes what a killed process left.
+
+    Raises:
+        XbenchError: it cannot be made.
+    """
+    place = cache_dir() / "scratch" / "trial"
+    with ExitStack() as stack:
+        with disk_errors(f"temporary files cannot be kept in {place.parent}"):
+            folder = stack.enter_context(folder_aside(place))
+        yield folder
 
 
 @contextmanager

@@ -12,7 +12,14 @@ import pytest
 from xbench.errors import XbenchError
 from xbench.isolation.run import call_in_child
 from xbench.memory.cgroups import memory_groups, oom_kill_count, oom_kill_group
-from xbench.memory.machine import Bound, binding, device_bounds, host_bounds, with_memory_limit
+from xbench.memory.machine import (
+    GROUP_RESERVE_BYTES,
+    Bound,
+    binding,
+    device_bounds,
+    host_bounds,
+    with_memory_limit,
+)
 
 MB = 1_000_000
 GIB = 1 << 30
@@ -69,7 +76,12 @@ def v1_group(write):
 
 
 def of_groups(bounds: list[Bound]) -> list[tuple[str, int]]:
-    return [(bound.source, bound.limit_bytes) for bound in bounds if bound.source.startswith("cgroup")]
+    """The bounds of groups, as they are without the reserve."""
+    return [
+        (bound.source, bound.limit_bytes + GROUP_RESERVE_BYTES)
+        for bound in bounds
+        if bound.source.startswith("cgroup")
+    ]
 
 
 class TestVersion2:
@@ -84,7 +96,7 @@ class TestVersion2:
         bounds = host_bounds(tmp_path)
         assert of_groups(bounds) == [("cgroup v2", 6 * GIB), ("cgroup v2", 2 * GIB - 300 * MB)]
         bound = binding(bounds)
-        assert bound.limit_bytes == 2 * GIB - 300 * MB
+        assert bound.limit_bytes == 2 * GIB - 300 * MB - GROUP_RESERVE_BYTES
         for part in (str(tmp_path / "sys/fs/cgroup/jobs/memory.max"), "2.15 GB", "less 300 MB"):
             assert part in bound.detail
 
@@ -196,6 +208,33 @@ class TestContainers:
         assert of_groups(host_bounds(tmp_path)) == [("cgroup v2", GIB)]
         write("proc/self/mountinfo", inner)
         assert of_groups(host_bounds(tmp_path)) == [("cgroup v2", 2 * GIB)]
+
+
+class TestOwnMemory:
+    """Of a process that is like the worker: 300 MB, its own or shared with the fork server, and files."""
+
+    STATUS = f"VmRSS:\t {500 * MB // 1000} kB\nRssAnon:\t {300 * MB // 1024} kB\nRssFile:\t 1 kB\n"
+    OWN = 300 * MB // 1024 * 1024
+
+    @pytest.fixture(autouse=True)
+    def system(self, write):
+        write("proc/self/status", self.STATUS)
+        write("proc/self/cgroup", "0::/mine")
+        write("proc/self/mountinfo", V2_MOUNT)
+
+    def test_does_not_count_against_its_group_twice(self, v2_group, tmp_path):
+        v2_group("/mine", GIB, current=900 * MB, inactive=300 * MB, active=200 * MB)
+        # 400 MB cannot be reclaimed, of which others hold 100.
+        assert of_groups(host_bounds(tmp_path)) == [("cgroup v2", GIB - 400 * MB + self.OWN)]
+
+    def test_is_not_more_than_what_the_group_holds(self, v2_group, tmp_path):
+        """As a process that was moved here after it had grown."""
+        v2_group("/mine", GIB, current=10 * MB)
+        assert of_groups(host_bounds(tmp_path)) == [("cgroup v2", GIB)]
+
+    def test_is_no_longer_available_and_counts_all_the_same(self, write, tmp_path):
+        write("proc/meminfo", MEMINFO.format(1_000_000))
+        assert host_bounds(tmp_path)[-1].limit_bytes == 972_800_000 + self.OWN
 
 
 class TestResourceLimits:

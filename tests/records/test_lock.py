@@ -14,7 +14,7 @@ import pytest
 
 from xbench.errors import XbenchError
 from xbench.records import lock
-from xbench.records.lock import sole_run
+from xbench.records.lock import concerns, sole_run
 
 HOLD = """
 import sys, time
@@ -194,3 +194,21 @@ def test_what_cannot_be_written(tmp_path, folder, taken):
     with pytest.raises(XbenchError, match="cannot write results to") as caught, sole_run(folder):
         pass
     assert "--out" in caught.value.hint
+
+
+class TestConcerns:
+    """Whether an error is about results."""
+
+    @pytest.mark.parametrize(
+        ("names", "concerned"),
+        [
+            (("results/suite/run/cells.jsonl",), True),
+            (("elsewhere/file", None, "results/file"), True),
+            (("results",), True),
+            (("results-of-others/file",), False),
+            ((), False),
+        ],
+    )
+    def test_by_its_files(self, names, concerned):
+        error = OSError(errno.EIO, "it fails", *names)
+        assert concerns(error, Path("results")) is concerned

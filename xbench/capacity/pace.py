@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from xbench.capacity.workload import TrainingWorkload
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
 from xbench.memory.contention import ContentionWatch, typical_s
+from xbench.paths import scratch_folder
 from xbench.training.settings import CellSettings
 
 # A step is timed on a few small parts of its batch: closures are sums over parts, so their time is, too.
@@ -107,7 +107,7 @@ def measure_pace(
     from xbench.training.cell import warm_up
 
     started, started_cpu = time.perf_counter(), time.process_time()
-    with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
+    with scratch_folder() as scratch:
         size = settings.training.batch_size
         workload = TrainingWorkload(settings, data, Axis.BATCH_SIZE, import_dirs, features)
         trainer = workload.trainer(size, scratch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from xbench.capacity.axes import Axis, trial_settings
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
 from xbench.errors import Unsupported, XbenchError
+from xbench.paths import scratch_folder
 from xbench.training.settings import CellSettings
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class TrainingWorkload:
         def run(value: int) -> MemoryPassRecord:
             nonlocal checked
             checked = checked or self.check_micro_batches(value)
-            with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
+            with scratch_folder() as scratch:
                 trainer = self.trainer(value, scratch)
                 warm_up(trainer)
                 return measure_memory(trainer, spec)
@@ -90,7 +90,7 @@ class TrainingWorkload:
         """
         from xbench.training.micro_batches import check_examples_are_independent
 
-        with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
+        with scratch_folder() as scratch:
             trainer = self.trainer(value, scratch)
             if trainer.micro_batch >= trainer.batch_size:
                 return False
@@ -101,7 +101,7 @@ class TrainingWorkload:
     def closure(self, value: int) -> tuple[Callable[[], object], int]:
         """A closure of a step at a size, with the loading of its examples, to be timed, and the number of
         examples it sees. Called in a child."""
-        with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
+        with scratch_folder() as scratch:
             trainer = self.trainer(value, scratch)
 
         def closure() -> object:
@@ -110,7 +110,7 @@ class TrainingWorkload:
 
         return closure, trainer.batch_size
 
-    def trainer(self, value: int, scratch: str) -> Trainer:
+    def trainer(self, value: int, scratch: Path) -> Trainer:
         """What trains at a size. Called in a child.
 
         Args:
@@ -137,5 +137,5 @@ class TrainingWorkload:
         model = model_to_train(model_spec, settings, data, self.features)
         optimizer_spec = load_component("optimizer", settings.optimizer.name, self.import_dirs)
         send = lambda message: None  # noqa: E731 - nobody listens to a trial's steps
-        kept = Checkpoints(Path(scratch))
+        kept = Checkpoints(scratch)
         return assemble(send, settings, data, model_spec, optimizer_spec, model, drawn, kept, self.features)

@@ -5,14 +5,32 @@ Kept light: every worker process imports it again, as `multiprocessing` does wit
 
 from __future__ import annotations
 
+import codecs
+import errno
 import os
 import sys
 from io import TextIOWrapper
 from typing import NoReturn
 
 EXIT_CELL_FAILED = 1
+EXIT_INTERNAL = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+
+# What the user can do about errors of a disk, or of its file system, wherever they come up.
+_HINTS = {
+    errno.ENOSPC: "make space there",
+    errno.EDQUOT: "make space there: your quota is used up",
+    errno.EFBIG: "a limit on the size of files is in force (`ulimit -f`): raise it",
+    errno.EROFS: "choose a place that can be written to: --out for results, XBENCH_CACHE_DIR for the cache",
+    errno.EACCES: "choose a place that you may write to: --out for results, XBENCH_CACHE_DIR for the cache",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
+    errno.ENFILE: "too many files are open on this machine: end some programs",
+    errno.ENAMETOOLONG: "choose a shorter path",
+}
+
+# Characters of tables and notes, for streams whose encoding has none of them.
+_ASCII = {"±": "+-", "█": "#", "…": "..."}
 
 
 def main() -> None:
@@ -24,21 +42,44 @@ def main() -> None:
 
 
 def _run_command() -> None:
-    from xbench.cli.app import app
-    from xbench.errors import XbenchError
-
-    if sys.stdout is None:  # it was closed: nobody wants to read
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 -- until the end
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal may not know every character
+    _prepare_streams()
+    try:
+        from xbench.cli.app import app
+        from xbench.errors import XbenchError
+    except (ImportError, MemoryError) as error:
+        _refuse_for_address_space(error)
+        raise
     try:
         _in_a_folder()
         app()
     except XbenchError as error:
         _refuse(error.message, error.hint)
-    except OSError as error:  # a full disk, a file that is gone
-        _refuse(str(error))
+    except OSError as error:
+        if error.errno not in _HINTS or error.filename is None:
+            _tell_of_fault(error)
+        _refuse(f"{error.filename}: {error.strerror}", _HINTS[error.errno])
+    except Exception as error:
+        if isinstance(error, ImportError | MemoryError):
+            _refuse_for_address_space(error)
+        _tell_of_fault(error)
+
+
+def _prepare_streams() -> None:
+    if sys.stdout is None:  # it was closed: nobody wants to read
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 -- until the end
+    codecs.register_error("xbench", _replace_characters)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="xbench")  # a terminal may not know every character
+
+
+def _replace_characters(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Write characters that an encoding lacks with others, or as Python escapes them."""
+    found = error.object[error.start]
+    if found in _ASCII:
+        return _ASCII[found], error.start + 1
+    error.end = error.start + 1
+    return codecs.backslashreplace_errors(error)
 
 
 def _in_a_folder() -> None:
@@ -53,7 +94,7 @@ def _in_a_folder() -> None:
         raise XbenchError("the current folder is gone", hint="change to one that is there") from error
 
 
-def _refuse(message: str, hint: str = "") -> NoReturn:
+def _refuse(message: str, hint: str | None = "") -> NoReturn:
     from xbench.text import visible
 
     # Not splitlines: it also splits at characters that names may hold.
@@ -62,3 +103,29 @@ def _refuse(message: str, hint: str = "") -> NoReturn:
     for line in hint.split("\n") if hint else ():
         print(f"  hint: {visible(line)}", file=sys.stderr)
     sys.exit(EXIT_USAGE)
+
+
+def _refuse_for_address_space(error: Exception) -> None:
+    """Exit with what to do, if this process is under a limit on address space."""
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft != resource.RLIM_INFINITY:
+        _refuse(
+            f"xbench cannot run under the limit on address space of {soft // 1024:,} kB "
+            f"(`ulimit -v {soft // 1024}`): {type(error).__name__}: {error}",
+            "lift it: `ulimit -v unlimited`",
+        )
+
+
+def _tell_of_fault(error: Exception) -> NoReturn:
+    """Show an error that is no user's mistake, with its traceback, and exit."""
+    import traceback
+
+    from xbench.text import visible
+
+    traceback.print_exc()
+    what = f"{type(error).__name__}: {error}".partition("\n")[0]
+    print(f"error: xbench failed: {visible(what)} (its traceback is above)", file=sys.stderr)
+    print("  hint: this is a fault of xbench, or of this machine; please report it", file=sys.stderr)
+    sys.exit(EXIT_INTERNAL)

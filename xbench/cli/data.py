@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +23,14 @@ from rich.progress import (
 from rich.table import Table
 
 from xbench.cli import EXIT_INTERRUPTED
-from xbench.cli.output import stderr_console, stdout_console
+from xbench.cli.options import user_path
+from xbench.cli.output import (
+    print_json,
+    reader_may_leave,
+    stderr_console,
+    stdout_console,
+    tell_where_cache_is,
+)
 from xbench.components.registry import load, registrations
 from xbench.components.specs import DatasetSpec
 from xbench.errors import DataNotFound, XbenchError
@@ -77,6 +83,7 @@ def status(
     form: Form = DataFormat.TABLE,
 ) -> None:
     """Show where each dataset is on this machine, what is missing of it, or how to get it."""
+    tell_where_cache_is()
     names = [name] if name else list(registrations("dataset"))
     rows = []
     for item in names:
@@ -89,17 +96,24 @@ def status(
         except Exception as error:  # a plugin's hook may raise anything
             why = f"{type(error).__name__}: {error}"
             rows.append({"dataset": item, "state": "broken", "how_to_get": why})
-    if form is DataFormat.JSON:
-        print(json.dumps({"datasets": rows}, indent=2))
-    else:
-        stdout_console().print(_status_table(rows))
+    with reader_may_leave():
+        if form is DataFormat.JSON:
+            print_json({"datasets": rows})
+        else:
+            stdout_console().print(_status_table(rows))
 
 
 @app.command(epilog=EXAMPLES)
 def fetch(
     name: Name,
     from_: Annotated[
-        Path | None, typer.Option("--from", metavar="FILE.zip", help="unpack this file, download nothing")
+        Path | None,
+        typer.Option(
+            "--from",
+            parser=user_path("--from"),
+            metavar="FILE.zip",
+            help="unpack this file, download nothing",
+        ),
     ] = None,
     url: Annotated[str, typer.Option(help="of the archive, if it is published elsewhere")] = "",
     sha256: Annotated[str, typer.Option(metavar="HEX", help="of the archive at --url")] = "",
@@ -114,6 +128,7 @@ def fetch(
     from xbench.data.fetch import fetch as fetch_archive
     from xbench.data.inventory import published, take_inventory
 
+    tell_where_cache_is()
     spec = load("dataset", name)
     source = published(name, spec)
     if bool(url) != bool(sha256):
@@ -164,6 +179,7 @@ def verify(name: Name, form: Form = DataFormat.TABLE) -> None:
     from xbench.data.inventory import published
     from xbench.data.inventory import verify as look_at_files
 
+    tell_where_cache_is()
     spec = load("dataset", name)
     source = published(name, spec)
     root = spec.find_root()
@@ -172,10 +188,11 @@ def verify(name: Name, form: Form = DataFormat.TABLE) -> None:
         _Bars(MofNCompleteColumn(), TimeRemainingColumn()) as bars,
     ):
         verdict = look_at_files(root, source, lambda *at: bars.show("reading", *at))
-    if form is DataFormat.JSON:
-        print(json.dumps(_verdict_document(name, verdict), indent=2, ensure_ascii=False))
-    else:
-        _print_verdict(name, verdict)
+    with reader_may_leave():
+        if form is DataFormat.JSON:
+            print_json(_verdict_document(name, verdict))
+        else:
+            _print_verdict(name, verdict)
     if not verdict.is_right:
         raise typer.Exit(EXIT_NOT_RIGHT)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from xbench.cli.output import stdout_console
+from xbench.cli.output import print_json, reader_may_leave, stdout_console, tell_where_cache_is
 from xbench.errors import XbenchError
 from xbench.paths import cache_dir
 from xbench.report.terminal import plain
@@ -58,15 +57,17 @@ def doctor(
         raise XbenchError(f"'{device}' is not a device", hint="write auto, cpu, cuda or cuda:N")
     if memory_limit is not None:
         parse_limit(memory_limit)  # a mistake is told before anything is started
+    tell_where_cache_is()
     start_server()
     checkup: Checkup = call_in_child(check_up, device)
     bounds = with_memory_limit(checkup.machine.memory_bounds, memory_limit)
-    if form is DoctorFormat.JSON:
-        print(json.dumps(_document(checkup, bounds, binding(bounds)), indent=2))
-    else:
-        console = stdout_console()
-        console.print(_bounds_table(checkup, bounds, binding(bounds)))
-        console.print(_facts_table(checkup))
+    with reader_may_leave():
+        if form is DoctorFormat.JSON:
+            print_json(_document(checkup, bounds, binding(bounds)))
+        else:
+            console = stdout_console()
+            console.print(_bounds_table(checkup, bounds, binding(bounds)))
+            console.print(_facts_table(checkup))
 
 
 def _document(checkup: Checkup, bounds: list[Bound], binds: Bound) -> dict[str, Any]:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
+from typing import Any
 
 from rich.table import Table
 
-from xbench.cli.output import Format, stderr_console, stdout_console
+from xbench.cli.output import Format, print_json, reader_may_leave, stderr_console, stdout_console
 from xbench.execution.job import Job
 from xbench.execution.plan import PlannedRun
 from xbench.execution.schedule import estimate_s, features_s
 from xbench.report.export import csv_text, markdown_line
 from xbench.report.terminal import cell, plain, print_line
 from xbench.text import counted
-from xbench.units import format_bytes, format_seconds
+from xbench.units import format_bytes, format_seconds, parse_duration
 
 
 def print_cells(plan: PlannedRun, jobs: list[Job], form: Format) -> None:
@@ -26,18 +26,49 @@ def print_cells(plan: PlannedRun, jobs: list[Job], form: Format) -> None:
         print_line(stderr_console(), f"to be downloaded: {missing}", "yellow")
     for reason in dict.fromkeys(job.unfit[1] for job in jobs if job.unfit):
         print_line(stderr_console(), f"skipped: {reason}", "yellow")
-    rows = [_row(plan, job) for job in jobs]
+    with reader_may_leave():
+        if form in (Format.JSON, Format.CSV):
+            _print_data(plan, jobs, form)
+        else:
+            _print_text(plan, jobs, form)
+
+
+def _print_data(plan: PlannedRun, jobs: list[Job], form: Format) -> None:
+    """Print cells for programs: sizes in bytes and times in seconds, null (or nothing, in CSV) for none."""
+    rows = [
+        _sizes(plan, job)
+        | {
+            "memory_limit_bytes": plan.limit_of(job.cell),
+            "adapt": list(job.cell.adapt),
+            "estimated_s": job.estimated_s,
+            "skipped": job.unfit[1] if job.unfit else "",
+        }
+        for job in jobs
+    ]
     if form is Format.JSON:
-        for row, job in zip(rows, jobs, strict=True):
-            row |= {"estimated_s": job.estimated_s, "skipped": job.unfit[1] if job.unfit else ""}
-        times = {"estimated_s": estimate_s(jobs), "time_limit": plan.suite.header.time_limit}
-        document = {"suite": plan.name, "device": plan.machine.device, **times, "cells": rows}
-        print(json.dumps(document, indent=2))
-    elif form is Format.CSV:
-        writer = csv.DictWriter(sys.stdout, rows[0])
-        writer.writeheader()
-        writer.writerows({key: csv_text(value) for key, value in row.items()} for row in rows)
-    elif form is Format.MARKDOWN:
+        limit = plan.suite.header.time_limit
+        times = {"estimated_s": estimate_s(jobs), "time_limit_s": parse_duration(limit) if limit else None}
+        print_json({"suite": plan.name, "device": plan.machine.device, **times, "cells": rows})
+        return
+    writer = csv.DictWriter(sys.stdout, rows[0])
+    writer.writeheader()
+    for row in rows:
+        row["adapt"] = ", ".join(row["adapt"])
+        writer.writerow({key: csv_text(value) for key, value in row.items()})
+
+
+def _print_text(plan: PlannedRun, jobs: list[Job], form: Format) -> None:
+    """Print cells for people."""
+    rows = [
+        _sizes(plan, job)
+        | {
+            "memory_limit": _limit(plan.limit_of(job.cell)),
+            "adapt": ", ".join(job.cell.adapt),
+            "estimate": _estimate(job),
+        }
+        for job in jobs
+    ]
+    if form is Format.MARKDOWN:
         for cells in (list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)):
             print(markdown_line(tuple(map(str, cells))))
     else:
@@ -73,7 +104,8 @@ def _limit(limit_bytes: int | None) -> str:
     return "none" if limit_bytes is None else format_bytes(limit_bytes)
 
 
-def _row(plan: PlannedRun, job: Job) -> dict[str, str | int]:
+def _sizes(plan: PlannedRun, job: Job) -> dict[str, Any]:
+    """What a cell is, in the order of columns."""
     cell, training = job.cell, job.cell.training
     stand_in = f" ({job.model.stand_in})" if job.model.stand_in else ""
     return {
@@ -86,7 +118,4 @@ def _row(plan: PlannedRun, job: Job) -> dict[str, str | int]:
         "epochs": training.epochs,
         "batch_size": training.batch_size,
         "micro_batch": training.micro_batch,
-        "memory_limit": _limit(plan.limit_of(cell)),
-        "adapt": ", ".join(cell.adapt),
-        "estimate": _estimate(job),
     }

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from xbench.cli.output import stdout_console
-from xbench.components.registry import KINDS, did_you_mean, find, registrations
+from xbench.cli.output import reader_may_leave, stdout_console
+from xbench.components.registry import KINDS, Registration, did_you_mean, find, registrations
 from xbench.components.settings import settings_of
 from xbench.components.specs import Family, ModelSpec, OptimizerSpec, Spec
 from xbench.errors import XbenchError
@@ -34,6 +34,11 @@ def info(
         names = [registered for kind in KINDS for registered in registrations(kind)]
         guess = did_you_mean(name.partition("/")[0], names)
         raise XbenchError(f"nothing is called '{name}'.{guess}", hint="try `xbench list`")
+    with reader_may_leave():
+        _print_components(name, found)
+
+
+def _print_components(name: str, found: list[Registration]) -> None:
     console = stdout_console()
     for registration in found:
         component = registration.load()

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from xbench.cli.output import stdout_console
+from xbench.cli.output import reader_may_leave, stdout_console
 from xbench.components.registry import Kind, Registration, registrations
 from xbench.components.specs import Family
 from xbench.errors import XbenchError
@@ -37,8 +37,13 @@ def list_components(
     what: Annotated[What | None, typer.Argument(help="all if not given", show_default=False)] = None,
 ) -> None:
     """List models, optimizers, datasets and suites."""
+    with reader_may_leave():
+        _print_lists([what] if what else list(What))
+
+
+def _print_lists(kinds: list[What]) -> None:
     console = stdout_console()
-    for item in [what] if what else list(What):
+    for item in kinds:
         if item is What.SUITES:
             table = _table("suites", "file")
             for path in sorted(Path("suites").glob("*.toml")):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +13,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
+from rich.text import Text
 
 from xbench.errors import XbenchError
+from xbench.paths import cache_note
 from xbench.records.store import RunFolder
+from xbench.text import visible
 
 # Where nobody watches, tables keep their whole width instead of being squeezed into 80 columns.
 _PIPE_WIDTH = 200
@@ -59,6 +64,24 @@ class _UntilItFails:
             _close(self._stream)
 
 
+def print_json(document: Any) -> None:
+    """Print a JSON document, in ASCII: a stream that lacks a character would escape it as Python does,
+    and not as JSON does.
+
+    Args:
+        document: a value that `json` can write, or a document's text.
+    """
+    text = document if isinstance(document, str) else json.dumps(document, indent=2)
+    print(re.sub(r"[^\x00-\x7f]+", lambda match: json.dumps(match[0])[1:-1], text))
+
+
+def tell_where_cache_is() -> None:
+    """Tell on stderr if the cache is not in its usual place."""
+    note = cache_note()
+    if note:
+        stderr_console().print(Text(visible(f"note: {note}"), style="yellow"), soft_wrap=True)
+
+
 def stdout_console() -> Console:
     """Rich's console for results."""
     return _ResultsConsole(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
@@ -88,9 +111,9 @@ def print_results(folder: RunFolder, form: Format, memory: bool = False) -> None
         run = run.model_copy(update={"warnings": [headline, *run.warnings]})
     compared = comparisons(run, records, MEMORY_ROWS, NOTE) if memory else comparisons(run, records)
     where = _shortest(folder.path)
-    with reader_may_leave():
+    with reader_may_leave("`xbench show` prints those of a run again"):
         if form is Format.JSON:
-            print(to_json(run, compared, where))
+            print_json(to_json(run, compared, where))
         elif form is Format.CSV:
             print(to_csv(records), end="")
         elif form is Format.MARKDOWN:
@@ -107,8 +130,11 @@ def _close(stream: TextIO) -> None:
 
 
 @contextmanager
-def reader_may_leave() -> Iterator[None]:
+def reader_may_leave(hint: str = "make space there, or send them elsewhere") -> Iterator[None]:
     """`xbench show | head`: that the reader has enough is no failure, and says nothing about the cells.
+
+    Args:
+        hint: what to do where the output is not taken.
 
     Raises:
         XbenchError: what takes the output is full, or fails.
@@ -120,9 +146,7 @@ def reader_may_leave() -> Iterator[None]:
         _close(sys.stdout)
     except OSError as error:
         _close(sys.stdout)
-        raise XbenchError(
-            f"results cannot be printed: {error.strerror}", hint="`xbench show` prints those of a run again"
-        ) from error
+        raise XbenchError(f"results cannot be printed to stdout: {error.strerror}", hint) from error
 
 
 def _shortest(path: Path) -> str:

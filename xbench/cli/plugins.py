@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from xbench.cli.output import stdout_console
+from xbench.cli.output import reader_may_leave, stdout_console
 from xbench.components.registry import KINDS, registrations
 from xbench.errors import XbenchError
 from xbench.report.terminal import plain
@@ -26,4 +26,5 @@ def plugins() -> None:
             rows += [(name, kind, registration.name, state) for name in registration.distributions]
     for package, kind, name, state in sorted(rows, key=lambda row: row[:3]):
         table.add_row(plain(package), plain(kind), plain(name), state)
-    stdout_console().print(table)
+    with reader_may_leave():
+        stdout_console().print(table)

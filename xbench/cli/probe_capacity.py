@@ -9,7 +9,14 @@ import typer
 from xbench.capacity.axes import Axis
 from xbench.cli import EXIT_CELL_FAILED, EXIT_INTERRUPTED
 from xbench.cli.options import AllowImport, Device
-from xbench.cli.output import Format, reader_may_leave, stderr_console, stdout_console
+from xbench.cli.output import (
+    Format,
+    print_json,
+    reader_may_leave,
+    stderr_console,
+    stdout_console,
+    tell_where_cache_is,
+)
 
 EXAMPLES = """
 Examples:
@@ -53,6 +60,7 @@ def probe_capacity(
     from xbench.isolation.server import start_server
     from xbench.suite.overrides import SuiteOption
 
+    tell_where_cache_is()
     given = {"device": device, "memory-limit": memory_limit}
     options = [SuiteOption(name, value) for name, value in given.items() if value is not None]
     import_dirs = [str(directory) for directory in allow_import or []]
@@ -77,7 +85,7 @@ def _print(report, form: Format) -> None:
 
     with reader_may_leave():
         if form is Format.JSON:
-            print(report.model_dump_json(indent=2))
+            print_json(report.model_dump_json(indent=2))
         elif form is Format.CSV:
             print(to_capacity_csv(report), end="")
         elif form is Format.MARKDOWN:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xbench.cli import EXIT_CELL_FAILED, EXIT_INTERRUPTED
-from xbench.cli.options import AllowImport, Device
-from xbench.cli.output import Format, print_results, stderr_console
+from xbench.cli.options import AllowImport, Device, Results, user_path
+from xbench.cli.output import Format, print_results, stderr_console, tell_where_cache_is
 from xbench.report.terminal import print_line
 
 if TYPE_CHECKING:
@@ -32,7 +32,12 @@ ANSWERED = "every cell has its result already, in {}; nothing was run (--fresh r
 
 
 def run(
-    suite: Annotated[Path, typer.Argument(help="a suite file (TOML)", show_default=False)],
+    suite: Annotated[
+        Path,
+        typer.Argument(
+            parser=user_path("suite"), metavar="suite", help="a suite file (TOML)", show_default=False
+        ),
+    ],
     only: Annotated[list[str] | None, typer.Option(help="run this experiment alone (repeatable)")] = None,
     set_: Annotated[
         list[str] | None,
@@ -51,7 +56,7 @@ def run(
         str | None, typer.Option(help="of each cell, such as 30m: one that takes longer is ended")
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="number of seeds of every cell")] = None,
-    out: Annotated[Path, typer.Option(help="folder for results")] = Path("results"),
+    out: Results = Path("results"),
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="check the suite, print its cells with time estimates, stop")
     ] = False,
@@ -85,6 +90,7 @@ def run(
     }
     overrides = [SuiteOption(name, str(value)) for name, value in flags.items() if value is not None]
     import_dirs = [str(directory) for directory in allow_import or []]
+    tell_where_cache_is()
     asked = read_suite(suite, [*(set_ or []), *overrides], only or [])
     if dry_run:
         _preview(asked, import_dirs, form)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from xbench.cli.options import Results
 from xbench.cli.output import Format, print_results
 from xbench.records.store import find_run
 
@@ -24,7 +25,7 @@ def show(
     run: Annotated[
         str | None, typer.Argument(help="a run's folder or a suite's name; the latest run by default")
     ] = None,
-    out: Annotated[Path, typer.Option(help="folder of results")] = Path("results"),
+    out: Results = Path("results"),
     memory: Annotated[
         bool, typer.Option("--memory", help="where the memory went, instead of the results")
     ] = False,

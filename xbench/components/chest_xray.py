@@ -17,7 +17,7 @@ from xbench.components.image_files import FoundFiles, find_files, notes_on_left_
 from xbench.components.images import IMAGE_SUFFIXES, check_image_size, read_square
 from xbench.components.specs import Dataset, DatasetSpec, Example, Source
 from xbench.errors import DataNotFound, XbenchError
-from xbench.paths import cache_dir
+from xbench.paths import cache_dir, expand_user
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 ROOT_VARIABLE = "XBENCH_CHEST_XRAY_ROOT"
@@ -104,7 +104,8 @@ def find_chest_xray() -> Path:
 
 def _find_root(root: str | None, whole: bool) -> Path:
     wanted = root or os.environ.get(ROOT_VARIABLE)
-    base = Path(wanted).expanduser() if wanted else cache_dir() / CHEST_XRAY_SOURCE.folder
+    source = "the `root` of chest-xray" if root else ROOT_VARIABLE
+    base = expand_user(wanted, source) if wanted else cache_dir() / CHEST_XRAY_SOURCE.folder
     for folder in (base, base / "chest_xray"):
         present = [(folder / part).is_dir() for part in ("train", "test")]
         if all(present) or (any(present) and not whole):

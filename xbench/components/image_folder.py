@@ -23,6 +23,7 @@ from xbench.components.image_files import FoundFiles, find_files, loose_images, 
 from xbench.components.images import IMAGE_SUFFIXES, check_image_size, read_square
 from xbench.components.specs import Dataset, DatasetSpec, Example
 from xbench.errors import DataNotFound, XbenchError
+from xbench.paths import expand_user
 from xbench.text import some_of
 
 _MAX_SUBFOLDERS = 5
@@ -149,7 +150,7 @@ def build_folder(
             f"test {test} of folder is not a share between 0 and 1", hint="0.2 holds out every fifth image"
         )
     choice = _Choice(_globs("pattern", pattern), _globs("exclude", exclude), _compiled(group))
-    folder = Path(root).expanduser()
+    folder = expand_user(root, "the `root` of folder")
     if not root or not folder.is_dir():
         raise DataNotFound(
             f"folder: there is no folder '{root}'", hint="give the suite's dataset the `root` of your images"

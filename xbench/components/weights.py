@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from xbench.downloads import download, sha256_of
 from xbench.errors import DownloadFailed, WeightsNotFound, XbenchError
+from xbench.paths import cache_dir, expand_user
 
 if TYPE_CHECKING:
     import torch
@@ -99,10 +100,14 @@ def published_url(name: str) -> str:
 
 
 def hub_file(name: str) -> Path:
-    """Where torchvision itself would keep them on this machine: the file may not be there yet."""
+    """Where torchvision itself would keep them on this machine, or xbench's cache if the user has no home
+    folder. The file may not be there yet."""
     import torch
 
-    return Path(torch.hub.get_dir(), "checkpoints", published_url(name).rpartition("/")[2])
+    hub = Path(torch.hub.get_dir())
+    if hub.parts[0] == "~":  # nothing tells of a home folder
+        hub = cache_dir() / "torch" / "hub"
+    return hub / "checkpoints" / published_url(name).rpartition("/")[2]
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -194,7 +199,7 @@ def _users_file(name: str, weights: str) -> Path | None:
     variable = weights_variable(name)
     for source, value in ((f"the `weights` of model {name}", weights), (variable, os.environ.get(variable))):
         if value:
-            path = Path(value).expanduser()
+            path = expand_user(value, source)
             if not path.is_file():
                 raise XbenchError(
                     f"{source} names {path}, which is no file",

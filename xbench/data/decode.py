@@ -26,6 +26,7 @@ from xbench.data.fingerprints import are_known, content_hashes
 from xbench.data.rows import row_checksums
 from xbench.errors import XbenchError
 from xbench.files import folder_aside, keep_json, kept_json, put_in_place, write_json
+from xbench.memory.processor import usable_cpus
 from xbench.paths import cache_dir, disk_errors, require_space
 
 # Part of every key: raise it when the bytes that decoding makes of the same file change.
@@ -298,7 +299,7 @@ def _decode_all(
 
 
 def _for_each(rows: list[int], decode_one: Callable[[int], None], on_progress: OnProgress) -> None:
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         futures = [pool.submit(decode_one, row) for row in rows]
         try:
             for done, future in enumerate(as_completed(futures), start=1):

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from xbench.components.specs import Example
 from xbench.files import keep_json, kept_json, open_regular
+from xbench.memory.processor import usable_cpus
 from xbench.paths import cache_dir
 
 # Older than this at its hashing, a file cannot change again and keep its time: clocks of file systems are
@@ -46,7 +47,7 @@ def content_hashes(examples: Sequence[Example]) -> tuple[list[str | None], dict[
             return None
         return f"{of_file} {declared}" if example.content else of_file
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         hashes = list(pool.map(hash_of, examples))
     store.save()
     return hashes, reasons

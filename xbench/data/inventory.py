@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -15,6 +14,7 @@ from xbench.components.settings import settings_of
 from xbench.components.specs import DatasetSpec, Source
 from xbench.downloads import sha256_of
 from xbench.errors import DataNotFound, XbenchError
+from xbench.memory.processor import usable_cpus
 
 # One line a file as `sha256sum` writes it, so that `sha256sum -c MANIFEST.sha256` checks it without xbench.
 MANIFEST = "MANIFEST.sha256"
@@ -217,7 +217,7 @@ def _why_unreadable(path: Path) -> str:
 
 def _for_each(names: Iterable[str], look: Callable[[str], str], on_progress: OnProgress) -> dict[str, str]:
     """`look` at each name, on all processors: what it says, in the order of names."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         futures = {name: pool.submit(look, name) for name in names}
         try:
             for done, _ in enumerate(as_completed(futures.values()), start=1):

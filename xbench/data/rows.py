@@ -13,6 +13,8 @@ from typing import Self
 
 import numpy as np
 
+from xbench.memory.processor import usable_cpus
+
 Rows = Sequence[int] | np.ndarray
 
 # Of a file that is checked, read at once.
@@ -38,7 +40,7 @@ def row_checksums(path: Path, row_bytes: int, rows: Rows) -> np.ndarray:
         with RowReader(path, (row_bytes,), "uint8", len(block)) as reader:
             return [zlib.crc32(row) for row in reader.read(block)]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         found = [checksum for block in pool.map(of_block, blocks) for checksum in block]
     return np.array(found, dtype=np.uint32)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -27,7 +26,7 @@ from xbench.errors import WeightsNotFound, XbenchError
 from xbench.memory.exhaustion import evidence_of, exhaustion
 from xbench.memory.machine import Bound, device_bounds, host_bounds
 from xbench.memory.malloc import allocator_settings
-from xbench.memory.processor import processor_name
+from xbench.memory.processor import processor_name, usable_cpus
 from xbench.training.settings import Choice
 
 Send = Callable[[Any], None]
@@ -330,7 +329,7 @@ def describe_machine(send: Send, wanted: str) -> Machine:
 
     has_cuda = torch.cuda.is_available()
     if wanted == "cpu" or (wanted == "auto" and not has_cuda):
-        device, facts = "cpu", {"type": "cpu", "name": processor_name(), "cores": os.cpu_count()}
+        device, facts = "cpu", {"type": "cpu", "name": processor_name(), "cores": usable_cpus()}
     else:
         index = int(wanted.partition(":")[2] or 0)
         if not has_cuda or index >= torch.cuda.device_count():
@@ -356,7 +355,7 @@ def describe_machine(send: Send, wanted: str) -> Machine:
             "device": facts["name"],
             "system": platform.platform(),
             "cpu": processor_name(),
-            "cores": os.cpu_count(),
+            "cores": usable_cpus(),
             "memory_bytes": psutil.virtual_memory().total,
         },
         memory_bounds=_memory_bounds(device),

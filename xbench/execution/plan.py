@@ -35,6 +35,8 @@ from xbench.training.settings import Choice
 from xbench.units import parse_duration, parse_limit
 
 _GRAIN_BYTES = 256 << 20
+# Of a tight limit, as a small container's, that would be a large part.
+_FINE_GRAIN_BYTES, _MAX_FINE_BYTES = 32 << 20, 4 << 30
 
 # A trial step takes milliseconds, the import of a plugin before it seconds.
 _TRIAL_S = 20.0
@@ -102,7 +104,10 @@ class PlannedRun:
         if bound.is_exact:
             return bound.limit_bytes
         # What a machine has to give drifts by the minute; coarser, it is the same from run to run.
-        return bound.limit_bytes // _GRAIN_BYTES * _GRAIN_BYTES or bound.limit_bytes
+        if bound.limit_bytes < _GRAIN_BYTES:
+            return bound.limit_bytes
+        grain = _FINE_GRAIN_BYTES if bound.limit_bytes < _MAX_FINE_BYTES else _GRAIN_BYTES
+        return bound.limit_bytes // grain * grain
 
     def limits_asked(self, cell: Cell) -> tuple[str, ...]:
         """The memory limits that somebody asked for, in one form however they were written: the least share

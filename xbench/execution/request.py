@@ -26,6 +26,7 @@ from xbench.errors import DataNotFound, XbenchError
 from xbench.execution.allowed import allowed_folders
 from xbench.execution.history import History
 from xbench.memory.malloc import allocator_settings
+from xbench.memory.processor import usable_cpus
 from xbench.records.schema import RequestRecord
 from xbench.records.store import RunFolder
 from xbench.suite.grid import references
@@ -115,8 +116,7 @@ def _environment() -> list[Any]:
         name: value for name, value in os.environ.items() if name in _VARIABLES or name.startswith("XBENCH_")
     }
     devices = sorted(path.name for path in Path("/dev").glob("nvidia*"))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    machine = [platform.node(), platform.platform(), devices, cores]
+    machine = [platform.node(), platform.platform(), devices, usable_cpus()]
     allocator = allocator_settings("cuda")  # which device it will be takes torch to tell
     return [os.getcwd(), sorted(variables.items()), sorted(allocator.items()), machine]
 

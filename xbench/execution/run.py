@@ -33,6 +33,7 @@ from xbench.execution.request import describe_request
 from xbench.execution.schedule import blocks, estimate_s, features_s, within
 from xbench.execution.time_limit import TimeLimit
 from xbench.memory.machine import binding
+from xbench.records.lock import concerns
 from xbench.records.schema import CellRecord, ExperimentRecord, PlannedCell, RunRecord
 from xbench.records.store import RunFolder, remove_unfinished_folders
 from xbench.suite.grid import Cell
@@ -89,8 +90,10 @@ def run_plan(
         left = _fitted(_of_one_size(left, folder), jobs, features, passes, observer)
         _run_blocks(left, earlier, limit, estimator, features, passes, folder, observer)
     except OSError as error:
+        if not concerns(error, results):
+            raise
         raise XbenchError(
-            f"cannot keep results in {results}: {error.strerror or error}",
+            f"cannot keep results in {results}: {error.filename}: {error.strerror or error}",
             hint="what had ended before is kept; make space and run again",
         ) from error
     return folder

@@ -19,6 +19,7 @@ from xbench.errors import XbenchError
 from xbench.isolation.messages import Outbox
 from xbench.memory.exhaustion import Exhaustion, evidence_of, exhaustion
 from xbench.memory.malloc import MallocProfile, keep_nothing_freed
+from xbench.memory.processor import usable_cpus
 
 # Characters of an exception's message that are passed on.
 _MOST_SAID = 1000
@@ -62,8 +63,8 @@ def _shortened(text: str) -> str:
 
 
 def child_main(job: Callable[..., Any], args: tuple, pipe: Connection, log: int, limits: Limits) -> None:
-    """Entry point of every child. Sends `("message", ...)` any number of times, then one of
-    `("returned", value)`, `("refused", XbenchError)` or `("failed", Failure)`.
+    """Entry point of every child. Sends `("ready", None)` once torch is loaded, `("message", ...)` any
+    number of times, then one of `("returned", value)`, `("refused", XbenchError)` or `("failed", Failure)`.
 
     Args:
         log: descriptor of the file that gets its stdout and stderr.
@@ -75,6 +76,8 @@ def child_main(job: Callable[..., Any], args: tuple, pipe: Connection, log: int,
         outbox.send(("message", message))
 
     try:
+        _load_torch(limits)
+        outbox.send(("ready", None))
         _take_limits(limits)
         outbox.send(("returned", job(send, *args)))
     except XbenchError as error:
@@ -116,18 +119,30 @@ def _watch_parent() -> None:
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
+def _load_torch(limits: Limits) -> None:
+    """Import torch, and start the threads of its pool.
+
+    OpenMP goes by the affinity mask and does not know the CPU quotas of control groups: threads beyond them
+    would only wait for each other. A number that the user has set stands.
+    """
+    import torch
+
+    if limits.malloc == "exact":
+        keep_nothing_freed()
+    if limits.threads is not None:
+        torch.set_num_threads(limits.threads)
+    elif not any(name in os.environ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")):
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))
+    # Start the thread pool before the limit: its stacks are address space, and would count against it.
+    torch.ones(1 << 18).add_(1.0)
+
+
 def _take_limits(limits: Limits) -> None:
     import torch
 
     from xbench.memory.devices import create_context
     from xbench.memory.limits import limit_device_memory, limit_host_memory
 
-    if limits.malloc == "exact":
-        keep_nothing_freed()
-    if limits.threads is not None:
-        torch.set_num_threads(limits.threads)
-    # Start the thread pool before the limit: its stacks are address space, and would count against it.
-    torch.ones(1 << 18).add_(1.0)
     device = torch.device(limits.device)
     if device.type == "cuda":
         create_context(device)

@@ -34,6 +34,9 @@ class Log(AbstractContextManager):
     def __reduce__(self):
         return _detached, (DupFd(self._file.fileno()),)
 
+    def fileno(self) -> int:
+        return self._file.fileno()
+
     def tail(self) -> str:
         """The end of what this child wrote, and not of what was there before."""
         descriptor = self._file.fileno()

@@ -17,7 +17,14 @@ from xbench.isolation.interrupts import HeldSignals, Interrupts
 from xbench.isolation.liveness import HangWatch, Liveness
 from xbench.isolation.log import Log
 from xbench.isolation.messages import Inbox
-from xbench.isolation.server import can_start, server_context, start_server
+from xbench.isolation.server import (
+    address_space_limit,
+    can_start,
+    server_context,
+    server_log,
+    start_server,
+    too_little_address_space,
+)
 from xbench.memory.cgroups import oom_kill_count
 from xbench.memory.exhaustion import Evidence, Exhaustion, exhaustion
 from xbench.units import format_seconds
@@ -29,6 +36,10 @@ _EXIT_GRACE_S = 10.0
 
 # Servers that may be killed while one child is started, and how long one takes to be seen as dead.
 _SERVERS, _DYING_S = 3, 0.1
+
+
+# The final message of a child, or ("timeout", why) in its place.
+Final = tuple[str, Any]
 
 
 @dataclass(frozen=True)
@@ -111,12 +122,19 @@ def run_in_child(
         sender.close()
         with held, receiver, Liveness(process) as liveness:  # left in any case, it ends the child
             inbox = Inbox(receiver)
-            final = _Listener(inbox, liveness, held, on_message, patience or Patience(), interrupts).listen()
+            listener = _Listener(inbox, liveness, held, on_message, patience or Patience(), interrupts)
+            final = listener.listen()
             if final is None or final[0] != "timeout":
                 wait([liveness.sentinel, held], _EXIT_GRACE_S)  # then a thread keeps it from exiting
         stderr = log.tail()
+    ending = _ending(final, process.exitcode or 0, stderr, kills_before, limits)
+    if ending.outcome in ("failed", "died") and not listener.is_ready and address_space_limit():
+        raise too_little_address_space(ending.reason)
+    return ending
+
+
+def _ending(final: Final | None, exit_code: int, stderr: str, kills_before: int, limits: Limits) -> Ending:
     if final is None:
-        exit_code = process.exitcode or 0
         evidence = Evidence(
             exit_code=exit_code,
             stderr=stderr,
@@ -151,6 +169,7 @@ def _start(context: ForkServerContext, args: tuple) -> ForkServerProcess:
         XbenchError: that one does not live either, or there is no room for one.
     """
     for _ in range(_SERVERS):
+        start_server()
         process = context.Process(target=child_main, args=args)
         try:
             with can_start():
@@ -158,9 +177,12 @@ def _start(context: ForkServerContext, args: tuple) -> ForkServerProcess:
             return process
         except (EOFError, ConnectionError):
             time.sleep(_DYING_S)
-            start_server()
+    lines = server_log().strip().splitlines()
+    if address_space_limit():
+        raise too_little_address_space(lines[-1].strip() if lines else "its process died")
+    last_line = f"; last stderr line: {lines[-1]}" if lines else ""
     raise XbenchError(
-        "the server of worker processes is killed each time it is started",
+        f"the server of worker processes is killed each time it is started{last_line}",
         hint="there may be no memory for it, or too many processes (`ulimit -u`)",
     )
 
@@ -185,13 +207,13 @@ def call_in_child(
     raise XbenchError(f"a worker process failed: {ending.reason}{detail}")
 
 
-# The final message of a child, or ("timeout", why) in its place.
-Final = tuple[str, Any]
-
-
 @dataclass
 class _Listener:
-    """Passes messages of a child on until the final one."""
+    """Passes messages of a child on until the final one.
+
+    Attributes:
+        is_ready: whether the child has loaded torch.
+    """
 
     inbox: Inbox
     liveness: Liveness
@@ -199,6 +221,7 @@ class _Listener:
     on_message: Callable[[Any], None]
     patience: Patience
     interrupts: Interrupts | None
+    is_ready: bool = False
     started: float = field(default_factory=time.monotonic)
     last_heard: float = field(default_factory=time.monotonic)
 
@@ -247,6 +270,9 @@ class _Listener:
             if message is None:
                 return None
             kind, content = message
+            if kind == "ready":
+                self.is_ready = True
+                continue
             if kind != "message":
                 return kind, content
             self.on_message(content)

@@ -3,6 +3,10 @@
 Its children start in hundredths of a second. Its hygiene matters: a tensor operation there would start
 OpenMP's threads, which a fork does not copy, and the children would hang on their first parallel operation;
 `torch.cuda.is_available()` would leave them a CUDA context that they cannot use.
+
+Multiprocessing keeps the server's socket in a temporary folder, which stays if this process is killed, and
+whose name may be longer than that of a socket can be. On Linux the socket is reached by an open descriptor
+instead, and has lost its name as soon as the server listens.
 """
 
 from __future__ import annotations
@@ -10,15 +14,31 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import resource
 import signal
+import sys
+import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
 from xbench.errors import XbenchError
+from xbench.isolation.log import Log
 from xbench.memory.malloc import FAST_SETTINGS
+from xbench.units import format_bytes
+
+# Resource limit -> the command that sets it, in units of 1024 bytes, and what it limits.
+_ADDRESS_SPACE_LIMITS = {
+    resource.RLIMIT_AS: ("ulimit -v", "address space"),
+    resource.RLIMIT_DATA: ("ulimit -d", "data"),
+}
+
+# The server's stderr, and the descriptor of its socket.
+_log: Log | None = None
+_socket: int | None = None
 
 
 @cache
@@ -35,22 +55,111 @@ def server_context() -> ForkServerContext:
 
 
 def start_server() -> None:
-    """Let the server start importing now; the first child then waits for less.
+    """Start the server, unless it runs, and let it import torch: the first child then waits for less.
 
     Raises:
         XbenchError: it cannot be started.
     """
     server_context()
+    if _is_running():
+        return
     _have_streams()
-    # It inherits this, or Ctrl-C while it imports would end in a traceback of its own, and a terminal that is
-    # closed would end it while a child is yet to be saved.
+    with can_start(), _ignored_by_the_server(), _stderr_to_log(), _unnamed_socket():
+        forkserver.ensure_running()
+
+
+def server_log() -> str:
+    """Return the end of what the server wrote to its stderr: why it died, if it did."""
+    return "" if _log is None else _log.tail()
+
+
+def address_space_limit() -> str:
+    """Describe a limit on address space that this process and its children are under; "" if there is none."""
+    told = []
+    for number, (command, what) in _ADDRESS_SPACE_LIMITS.items():
+        soft, _ = resource.getrlimit(number)
+        if soft != resource.RLIM_INFINITY:
+            told.append(f"the {what} limit of {format_bytes(soft)} (`{command} {soft // 1024}`)")
+    return " and ".join(told)
+
+
+def too_little_address_space(reason: str) -> XbenchError:
+    """Return the error of a worker that could not load torch under `address_space_limit`."""
+    return XbenchError(
+        f"a worker process cannot load torch under {address_space_limit()}: {reason}",
+        hint="raise the limit or lift it (`ulimit -v unlimited`, `ulimit -d unlimited`): torch maps several "
+        "gigabytes, most of which it never touches; --memory-limit limits what is resident",
+    )
+
+
+def _is_running() -> bool:
+    pid = forkserver._forkserver._forkserver_pid
+    if pid is None:
+        return False
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
+
+
+@contextmanager
+def _ignored_by_the_server() -> Iterator[None]:
+    """Let the server inherit that it ignores interrupts: Ctrl-C while it imports would end in a traceback of
+    its own, and a terminal that is closed would end it while a child is yet to be saved."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
     try:
-        with can_start():
-            forkserver.ensure_running()
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _stderr_to_log() -> Iterator[None]:
+    """Let the server inherit a file as its stderr: a library that aborts for want of memory would write to
+    this process's terminal."""
+    global _log
+    if _log is None:
+        _log = Log()
+    own = os.dup(2)
+    try:
+        os.dup2(_log.fileno(), 2)
+        yield
+    finally:
+        os.dup2(own, 2)
+        os.close(own)
+
+
+@contextmanager
+def _unnamed_socket() -> Iterator[None]:
+    """Let the server's socket be made where its name cannot be too long, and remove that name."""
+    global _socket
+    if sys.platform != "linux" or not os.path.isdir("/proc/self/fd"):
+        yield
+        return
+    config = multiprocessing.current_process()._config  # where multiprocessing looks for its temporary folder
+    before = config.get("tempdir")
+    folder = tempfile.mkdtemp(prefix="xbench-")
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        config["tempdir"] = f"/proc/self/fd/{descriptor}"
+        yield
+        server = forkserver._forkserver
+        made = os.open(server._forkserver_address, os.O_PATH | os.O_CLOEXEC)
+        if _socket is not None:
+            os.close(_socket)
+        _socket, server._forkserver_address = made, f"/proc/self/fd/{made}"
+    finally:
+        config["tempdir"] = before
+        for name in os.listdir(descriptor):
+            with suppress(OSError):
+                os.unlink(name, dir_fd=descriptor)
+        os.close(descriptor)
+        with suppress(OSError):
+            os.rmdir(folder)
 
 
 def _have_streams() -> None:

@@ -1,8 +1,9 @@
-"""The control groups of this process that count memory: where they are, and what they say.
+"""Find the control groups that limit this process's memory and CPU time, and read their files.
 
 `/proc/self/cgroup` names a process's group in each hierarchy, `/proc/self/mountinfo` where a hierarchy is
 mounted and which of its groups is the mount's root (cgroups(7), proc_pid_mountinfo(5)). Version 1 has a
-hierarchy for memory alone, version 2 one for all; a hybrid system has both, and memory files in one of them.
+hierarchy for each controller, version 2 one for all; a hybrid system has both, and a controller's files in
+one of them.
 """
 
 from __future__ import annotations
@@ -53,6 +54,29 @@ class MemoryGroup:
         return _counts(self.kills_file).get("oom_kill")
 
 
+@dataclass(frozen=True)
+class CpuGroup:
+    """One group; its quota holds for the processes in it and in all groups below it together.
+
+    Attributes:
+        version: 1 or 2, of the cgroup interface.
+        folder: where its files are.
+    """
+
+    version: int
+    folder: Path
+
+    def cpus(self) -> float | None:
+        """Return how many CPUs' time the group gets, None for no quota."""
+        if self.version == 2:
+            quota, _, period = _text(self.folder / "cpu.max").strip().partition(" ")
+        else:
+            quota = _text(self.folder / "cpu.cfs_quota_us").strip()
+            period = _text(self.folder / "cpu.cfs_period_us").strip()
+        # "max" (version 2) and -1 (version 1) are no quota.
+        return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() and int(period) else None
+
+
 def memory_groups(root: Path = Path("/")) -> list[MemoryGroup]:
     """This process's group and all of its ancestors that can be seen, the innermost first.
 
@@ -62,11 +86,19 @@ def memory_groups(root: Path = Path("/")) -> list[MemoryGroup]:
     Args:
         root: folder that `proc` and `sys` are read below.
     """
-    return [
-        MemoryGroup(version, folder)
-        for version, own in _own_paths(root)
-        for folder in _folders(own, [mount for mount in _mounts(root) if mount.version == version])
-    ]
+    return [MemoryGroup(version, folder) for version, folder in _groups("memory", root)]
+
+
+def cpu_groups(root: Path = Path("/")) -> list[CpuGroup]:
+    """The same for the groups that limit CPU time."""
+    return [CpuGroup(version, folder) for version, folder in _groups("cpu", root)]
+
+
+def _groups(controller: str, root: Path) -> Iterator[tuple[int, Path]]:
+    mounts = list(_mounts(controller, root))
+    for version, own in _own_paths(controller, root):
+        for folder in _folders(own, [mount for mount in mounts if mount.version == version]):
+            yield version, folder
 
 
 def oom_kill_group(root: Path = Path("/")) -> MemoryGroup | None:
@@ -89,22 +121,22 @@ class _Mount:
     folder: Path
 
 
-def _own_paths(root: Path) -> Iterator[tuple[int, PurePosixPath]]:
-    """The version and the path of this process's group in each hierarchy that may count memory."""
+def _own_paths(controller: str, root: Path) -> Iterator[tuple[int, PurePosixPath]]:
+    """The version and the path of this process's group in each hierarchy that may have a controller."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         number, controllers, path = line.split(":", 2)
-        if "memory" in controllers.split(","):
+        if controller in controllers.split(","):
             yield 1, PurePosixPath(path)
         elif (number, controllers) == ("0", ""):
             yield 2, PurePosixPath(path)
 
 
-def _mounts(root: Path) -> Iterator[_Mount]:
+def _mounts(controller: str, root: Path) -> Iterator[_Mount]:
     for line in _text(root / "proc/self/mountinfo").splitlines():
         mounted, _, source = line.partition(" - ")
         top, point = (_unescaped(field) for field in mounted.split()[3:5])
         kind, *_, options = source.split()
-        if kind == "cgroup2" or (kind == "cgroup" and "memory" in options.split(",")):
+        if kind == "cgroup2" or (kind == "cgroup" and controller in options.split(",")):
             yield _Mount(2 if kind == "cgroup2" else 1, PurePosixPath(top), root / point.lstrip("/"))
 
 
@@ -129,7 +161,7 @@ def _unescaped(field: str) -> str:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text()
+        return file.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
         return ""
 

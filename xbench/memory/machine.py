@@ -18,7 +18,11 @@ from xbench.units import format_bytes, parse_limit
 
 # This share of the available memory stays with the machine's other programs, but no more than so much.
 AVAILABLE_RESERVE_SHARE = 0.05
-AVAILABLE_RESERVE_MOST_BYTES = 512 << 20
+MAX_AVAILABLE_RESERVE_BYTES = 512 << 20
+
+# So much of a control group's limit stays with the parent process, which grows by some 100 MB when it first
+# writes and prints results, and with what the kernel keeps for processes, such as page tables.
+GROUP_RESERVE_BYTES = 128 << 20
 
 # Resource limit -> its line in /proc/self/limits, and the size in /proc/self/status that counts against it.
 _ADDRESS_SPACE_LIMITS = {
@@ -49,8 +53,11 @@ class Bound:
 def host_bounds(root: Path = Path("/")) -> list[Bound]:
     """What limits the resident size of one worker here: control groups, resource limits, available memory.
 
-    Call it in a process like the worker, with torch loaded and its threads started: a resource limit counts
-    address space, and what of that never becomes resident is read from this process.
+    Call it in a process like the worker, with torch loaded and its threads started. What groups and the
+    system have left is what a process can grow by, so the anonymous pages that this one has already are
+    added; it shares most of them with the fork server. Its pages of files are not added: they count as left,
+    because the system could reclaim them, but a worker needs them. A resource limit counts address space, and
+    what of that never becomes resident is read from this process, too.
 
     Args:
         root: folder that `proc` and `sys` are read below.
@@ -124,15 +131,27 @@ def _asked_bound(text: str, bounds: list[Bound]) -> Bound:
 
 
 def _cgroup_bounds(root: Path) -> Iterator[Bound]:
+    own = _own_anonymous_bytes(root)
     for group in memory_groups(root):
         limit = group.limit_bytes()
         if limit is not None:
             held = group.held_bytes()
+            others = max(0, held - own)
+            left = limit - others - GROUP_RESERVE_BYTES
             detail = (
-                f"{group.limit_file}: {format_bytes(limit)}, less {format_bytes(held)} that the group holds "
-                "and the system cannot reclaim (its usage less file pages)"
+                f"{group.limit_file}: {format_bytes(limit)}, less {format_bytes(others)} that other "
+                "processes of the group hold and the system cannot reclaim (its usage less file pages and "
+                f"the worker's own), and {format_bytes(GROUP_RESERVE_BYTES)} for their growth"
             )
-            yield Bound(f"cgroup v{group.version}", max(0, limit - held), detail)
+            yield Bound(f"cgroup v{group.version}", max(0, left), detail)
+
+
+def _own_anonymous_bytes(root: Path) -> int:
+    """Memory of this process that is no file's; 0 where the system does not tell."""
+    try:
+        return status_bytes("RssAnon", (root / "proc/self/status").read_bytes())
+    except OSError:
+        return 0
 
 
 def _rlimit_bounds(root: Path) -> Iterator[Bound]:
@@ -159,6 +178,10 @@ def _available_bound(root: Path) -> Bound:
         available, where = status_bytes("MemAvailable", file.read_bytes()), f"{file}: MemAvailable is"
     except OSError:
         available, where = psutil.virtual_memory().available, "psutil: available are"
-    reserve = min(round(AVAILABLE_RESERVE_SHARE * available), AVAILABLE_RESERVE_MOST_BYTES)
-    detail = f"{where} {format_bytes(available)}, less {format_bytes(reserve)} for other programs"
-    return Bound("available memory", available - reserve, detail)
+    own = _own_anonymous_bytes(root)
+    reserve = min(round(AVAILABLE_RESERVE_SHARE * available), MAX_AVAILABLE_RESERVE_BYTES)
+    detail = (
+        f"{where} {format_bytes(available)}, less {format_bytes(reserve)} for other programs, "
+        f"and {format_bytes(own)} that a worker has from its start"
+    )
+    return Bound("available memory", available - reserve + own, detail)

@@ -1,8 +1,13 @@
-"""What the processor of this machine is called."""
+"""Name this machine's processor, and count the CPUs that this process may use."""
 
 from __future__ import annotations
 
+import math
+import os
 import platform
+from pathlib import Path
+
+from xbench.memory.cgroups import cpu_groups
 
 
 def processor_name() -> str:
@@ -13,3 +18,16 @@ def processor_name() -> str:
         return names[0]
     except (OSError, IndexError):
         return platform.processor() or platform.machine()
+
+
+def usable_cpus(root: Path = Path("/")) -> int:
+    """Count the CPUs that this process may use: those of its affinity mask, and no more than the CPU quotas
+    of its control group and that group's ancestors allow. A part of a CPU counts as one.
+
+    Args:
+        root: folder that `proc` and `sys` are read below.
+    """
+    has_affinity = hasattr(os, "sched_getaffinity")
+    count = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    quotas = [group.cpus() for group in cpu_groups(root)]
+    return max(1, min([count, *(math.ceil(cpus) for cpus in quotas if cpus is not None)]))

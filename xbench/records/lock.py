@@ -55,6 +55,12 @@ def sole_run(folder: Path) -> Iterator[None]:
             yield
 
 
+def concerns(error: OSError, folder: Path) -> bool:
+    """Whether an error is about a file in a folder, or about the folder."""
+    names = [name for name in (error.filename, error.filename2) if isinstance(name, str | os.PathLike)]
+    return any(Path(name).absolute().is_relative_to(folder.absolute()) for name in names)
+
+
 def unwritable(folder: Path, error: OSError) -> XbenchError:
     """What to tell the user of a folder that cannot take results."""
     hint = "choose another folder with --out"

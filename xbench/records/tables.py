@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xbench.files import make_folder, put_whole, read_regular, sync_file
+from xbench.files import make_folder, naming_file, put_whole, read_regular, sync_file
 
 if TYPE_CHECKING:
     import pyarrow
@@ -21,7 +21,8 @@ def write_table(path: Path, table: pyarrow.Table) -> None:
 
     make_folder(path.parent)
     aside = path.with_suffix(".partial")
-    pyarrow.parquet.write_table(table, aside, write_page_checksum=True)
+    with naming_file(aside):
+        pyarrow.parquet.write_table(table, aside, write_page_checksum=True)
     sync_file(aside)
     put_whole(aside, path)
 

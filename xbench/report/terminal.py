@@ -34,7 +34,8 @@ def print_run(console: Console, run: RunRecord, comparisons: list[Comparison], f
         print_line(console, f"warning: {warning}", "bold yellow")
     for comparison in comparisons:
         console.print()
-        console.print(_table(comparison) if comparison.rows else _title(comparison))
+        ascii_only = console.options.ascii_only
+        console.print(_table(comparison, ascii_only) if comparison.rows else _title(comparison))
         for note in comparison.notes:
             print_line(console, f"  {note}", "dim")
     console.print()
@@ -48,18 +49,26 @@ def print_line(console: Console, text: str, style: str) -> None:
     console.print(plain(text, style=style), soft_wrap=not console.is_terminal)
 
 
-def _table(comparison: Comparison) -> Table:
+def _table(comparison: Comparison, ascii_only: bool) -> Table:
     table = Table(title=_title(comparison), title_justify="left")
     for place, name in enumerate(comparison.header):
         is_reference = bool(comparison.experiment.reference_name) and name.startswith(
             comparison.experiment.reference_name
         )
         table.add_column(
-            cell(name), justify="right" if place else "left", style="dim" if is_reference else None
+            cell(_in_ascii(name) if ascii_only else name),
+            justify="right" if place else "left",
+            style="dim" if is_reference else None,
         )
     for row in comparison.rows:
-        table.add_row(*map(cell, row))
+        table.add_row(*(cell(_in_ascii(text) if ascii_only else text) for text in row))
     return table
+
+
+def _in_ascii(text: str) -> str:
+    """Text of a table for a stream that has no other characters: columns get their widths from what the
+    stream would write instead."""
+    return text.replace("±", "+-").encode("ascii", "backslashreplace").decode()
 
 
 def _title(comparison: Comparison) -> Text:
