@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from xbench.cli.activity import ActivityDisplay
 from xbench.cli.output import stdout_console
 from xbench.errors import XbenchError
 from xbench.paths import cache_dir
@@ -58,8 +59,10 @@ def doctor(
         raise XbenchError(f"'{device}' is not a device", hint="write auto, cpu, cuda or cuda:N")
     if memory_limit is not None:
         parse_limit(memory_limit)  # a mistake is told before anything is started
-    start_server()
-    checkup: Checkup = call_in_child(check_up, device)
+    with ActivityDisplay() as display:
+        display.begin("looking at this machine")
+        start_server()
+        checkup: Checkup = call_in_child(check_up, device)
     bounds = with_memory_limit(checkup.machine.memory_bounds, memory_limit)
     if form is DoctorFormat.JSON:
         print(json.dumps(_document(checkup, bounds, binding(bounds)), indent=2))

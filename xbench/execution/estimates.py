@@ -43,7 +43,7 @@ def estimated(
     measured = {_pass_key(job) for job in jobs if has_pass(job)}
     for job in jobs:
         if job.unfit is None:
-            observer.estimating(job.planned)
+            observer.estimating(job.planned, len(result), len(jobs))
             job = _with_memory_pass(_estimated(job, features, paces, observer), paces, measured)
         result.append(job)
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,9 +36,18 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, loader: Loader, objective: Objective, indices: np.ndarray, chunk: int
+    model: nn.Module,
+    loader: Loader,
+    objective: Objective,
+    indices: np.ndarray,
+    chunk: int,
+    on_part: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
-    """Evaluate in chunks no larger than a training micro-batch, so that this is never the memory peak."""
+    """Evaluate in chunks no larger than a training micro-batch, so that this is never the memory peak.
+
+    Args:
+        on_part: called after each chunk with the number of examples that are done.
+    """
     model.eval()
     summed = torch.zeros((), dtype=torch.float64)
     # In place from the start: small blocks that stay between large ones that go would break up the heap.
@@ -51,6 +61,7 @@ def evaluate(
         logits[start:end] = part
         labels[start:end] = part_labels
         start = end
+        on_part(end)
     set_training(model)
     return Evaluation(
         loss=float(summed) / objective.total_weight(indices),
