@@ -160,14 +160,18 @@ def test_nothing_fits(limited, fresh, allow_user_code):
     """The flag stands in place of the suite's."""
     flags = ("--only", "both", "--time-limit", "1s", "--out", "short", "--format", "json")
     done = fresh(limited.folder, "run", "suite.toml", *flags, *allow_user_code)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     (path,) = limited.folder.glob("short/*/*/cells.jsonl")
     cells = [json.loads(line) for line in path.read_text().splitlines()]
     assert [(cell["status"], cell["steps"]) for cell in cells] == [("skipped", 0)] * 2
     for cell in cells:
         assert "needs about" in cell["reason"]
         assert "of the time limit of 1s are left" in cell["reason"]
-    json.loads(done.stdout)
+    warnings = json.loads(done.stdout)["warnings"]
+    assert warnings[0] == "no cell ran: all 2 were skipped, for the reasons below the tables"
+    for form in ("table", "markdown"):
+        shown = fresh(limited.folder, "show", "--out", "short", "--format", form)
+        assert "no cell ran: all 2 were skipped" in shown.stdout.splitlines()[0]
 
 
 class TestMistakes:

@@ -33,6 +33,7 @@ SETTINGS = {
     "absent": "",
     "mine": ', weights = "mine.pth"',
     "other": ', weights = "other.pth"',
+    "headless": ', weights = "backbone.pth"',
     "random": ", pretrained = false",
 }
 # All that is wrong with them can be known before anything runs.
@@ -81,6 +82,9 @@ def place(tmp_path_factory):
             torch.manual_seed(seed)
             torch.save(lively().state_dict(), folder / name)
     whole = (folder / "mine.pth").read_bytes()
+    state = torch.load(folder / "mine.pth", weights_only=True)
+    backbone = {key: value for key, value in state.items() if not key.startswith("classifier.")}
+    torch.save(backbone, folder / "backbone.pth")
     (folder / "broken.pth").write_bytes(whole[: len(whole) // 2])
     return folder
 
@@ -188,6 +192,23 @@ class TestBroken:
             assert error.startswith(f"error: wrong.toml:{line}: ")
             assert what in error
         assert "Traceback" not in done.stderr
+
+
+class TestFileWithoutTheHead:
+    told = "a randomly drawn head: backbone.pth holds none"
+
+    def test_records_say_so(self, ran):
+        cells = ran.cells("headless")
+        assert [(cell["status"], cell["model"]["stand_in"]) for cell in cells] == [("done", self.told)] * 2
+
+    def test_the_frozen_part_is_that_of_the_whole_file(self, ran):
+        assert [cell["features"]["shape"] for cell in ran.cells("headless")] == [[576], [576]]
+        assert [bool(cell["time"]["features_s"]) for cell in ran.cells("headless")][1:] == [False]
+
+    def test_every_form_says_so(self, ran, offline):
+        for form in ("table", "markdown", "csv", "json"):
+            shown = offline(ran.folder, "show", "--format", form).stdout
+            assert self.told in one_line(shown), form
 
 
 class TestRandom:

@@ -202,9 +202,12 @@ def test_each_kind_of_work_is_announced_once(display, printed):
         display.estimating(CELL, done, 10)
     display.machine_is_busy()
     display.machine_is_busy()
+    display.waiting_for_quiet(60.0)
+    display.waiting_for_quiet(55.0)
     assert printed() == [
         "decoding 10 images of set, once",
         "downloading vgg16.pth",
         "estimating times",
-        "warning: other programs are at work here: estimates are too long",
+        "warning: other programs are at work here: times may be too long",
+        "waiting for a quiet moment to measure in, 1m 00s at most",
     ]

@@ -43,6 +43,14 @@ def weights(original, tmp_path_factory):
     return str(path)
 
 
+@pytest.fixture(scope="module")
+def backbone(original, tmp_path_factory):
+    state = {key: value for key, value in original.state_dict().items() if key.startswith("features.")}
+    path = tmp_path_factory.mktemp("weights") / "backbone.pth"
+    torch.save(state, path)
+    return str(path)
+
+
 def trained(network):
     return {name for name, parameter in network.named_parameters() if parameter.requires_grad}
 
@@ -95,9 +103,9 @@ def test_settings():
 
 def test_vgg16_is_the_familys_in_all_but_the_name():
     own, member = load("model", "vgg16"), load("model", "torchvision/vgg16")
-    for attribute in ("summary", "reference", "input_shape", "mean", "std", "stand_in"):
+    for attribute in ("summary", "reference", "input_shape", "mean", "std"):
         assert getattr(own, attribute) == getattr(member, attribute), attribute
-    for attribute in ("factory", "obtain"):
+    for attribute in ("factory", "obtain", "stand_in"):
         theirs = getattr(member, attribute)
         assert (getattr(own, attribute).func, getattr(own, attribute).args) == (theirs.func, theirs.args)
     assert (own.mean, own.std) == IMAGENET
@@ -181,6 +189,54 @@ def test_a_file_of_another_number_of_classes_is_refused(tmp_path):
         build(SMALL, num_classes=2, weights=str(tmp_path / "five.pth"))
     assert "classifier.3.weight is 5 x 1024 in the file, 1000 x 1024 in the model" in caught.value.message
     assert "1000 outputs, or one for each class" in caught.value.hint
+
+
+class TestFileWithoutTheHead:
+    """A file that holds the frozen part alone, as feature extractors are published."""
+
+    @pytest.mark.parametrize("train", ["head", "all", "features.12.*, classifier.*"])
+    def test_the_frozen_part_is_the_files_and_the_head_is_drawn_from_the_seed(
+        self, train, original, backbone
+    ):
+        network = build(SMALL, seed=3, weights=backbone, train=train)
+        again = build(SMALL, seed=3, weights=backbone, train=train)
+        other = build(SMALL, seed=4, weights=backbone, train=train)
+        state = network.state_dict()
+        for key, value in original.features.state_dict().items():
+            assert torch.equal(state[f"features.{key}"], value), key
+        for key in ("classifier.0.weight", "classifier.3.weight"):
+            assert torch.equal(again.state_dict()[key], state[key])
+            assert not torch.equal(other.state_dict()[key], state[key])
+        assert network(torch.rand(2, 3, 64, 64)).shape == (2, 2)
+
+    def test_the_last_layer_is_that_of_any_other_file(self, backbone, weights):
+        last = build(SMALL, seed=3, weights=backbone).classifier[3].weight
+        assert torch.equal(last, build(SMALL, seed=3, weights=weights).classifier[3].weight)
+
+    def test_a_head_that_is_not_trained_must_be_in_the_file(self, backbone):
+        with pytest.raises(XbenchError) as caught:
+            build(SMALL, weights=backbone, train="classifier.3.*")
+        assert "has no weights for 'classifier'" in caught.value.message
+        assert 'train = "head"' in caught.value.hint
+
+    def test_a_part_of_the_head_is_not_drawn(self, original, tmp_path):
+        state = {k: v for k, v in original.state_dict().items() if not k.startswith("classifier.0.")}
+        torch.save(state, tmp_path / "part.pth")
+        with pytest.raises(XbenchError, match=r"lacks classifier\.0\.weight and 1 more"):
+            build(SMALL, weights=str(tmp_path / "part.pth"))
+
+    def test_what_is_frozen_must_be_in_the_file(self, original, tmp_path):
+        state = {k: v for k, v in original.state_dict().items() if k.startswith("features.1")}
+        torch.save(state, tmp_path / "part.pth")
+        with pytest.raises(XbenchError, match=r"lacks features\.0\.0\.weight"):
+            build(SMALL, weights=str(tmp_path / "part.pth"))
+
+    def test_readers_are_told(self, backbone, weights):
+        spec = load("model", f"torchvision/{SMALL}")
+        settings = {"pretrained": True, "train": "head"}
+        told = "a randomly drawn head: backbone.pth holds none"
+        assert spec.stand_in({**settings, "weights": backbone}) == told
+        assert spec.stand_in({**settings, "weights": weights}) == ""
 
 
 @pytest.mark.parametrize(

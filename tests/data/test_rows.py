@@ -40,6 +40,17 @@ def test_a_read_is_valid_until_the_next(reader, content):
     assert np.array_equal(first, content[[2]])
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_rows_may_go_into_an_array_of_the_callers(reader, content, order):
+    mine = np.zeros_like(reader.buffer)
+    kept = reader.read([7])
+    rows = reader.read(order, mine[: len(order)])
+    assert np.array_equal(rows, content[np.array(order, dtype=int)])
+    assert np.array_equal(mine[: len(order)], rows)
+    assert not mine[len(order) :].any()
+    assert np.array_equal(kept, content[[7]])  # its own buffer was not touched
+
+
 @pytest.mark.parametrize("row", [ROWS, ROWS + 1000, 10**9])
 def test_a_row_that_is_not_there_is_told(reader, row):
     with pytest.raises(OSError, match=f"ends within row {row}: delete its folder"):

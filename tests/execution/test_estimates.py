@@ -20,7 +20,7 @@ from xbench.data.features import FeatureFile
 from xbench.data.sample import sampled
 from xbench.execution import estimates
 from xbench.execution import features as keeping
-from xbench.execution.estimates import estimated, remember_time
+from xbench.execution.estimates import Estimator, remember_time
 from xbench.execution.features import FeatureKeeper
 from xbench.execution.schedule import estimate_s
 from xbench.isolation.run import Ending
@@ -35,7 +35,6 @@ MEMORY_PASS_S = Pace.memory_pass_s
 def cache(tmp_path, monkeypatch):
     """An empty one."""
     monkeypatch.setenv("XBENCH_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(estimates, "_is_busy", lambda: False)
     monkeypatch.setattr(Pace, "memory_pass_s", lambda pace, settings: 0.0)
 
 
@@ -93,22 +92,30 @@ class Heard:
 
     Attributes:
         cells: whose time was told to be estimated.
+        waits: how long the run might still wait, each time that it did.
+        is_busy: other programs were told to be at work.
     """
 
     def __init__(self):
-        self.cells = []
+        self.cells, self.waits, self.is_busy = [], [], False
 
-    def estimating(self, cell):
+    def estimating(self, cell, done, total):
         self.cells.append(cell)
+
+    def machine_is_busy(self):
+        self.is_busy = True
+
+    def waiting_for_quiet(self, may_wait_s):
+        self.waits.append(may_wait_s)
 
 
 def seconds(*jobs, keeper=None):
-    return [job.estimated_s for job in estimated(list(jobs), keeper or Keeper(), Heard())]
+    return [job.estimated_s for job in Estimator(keeper or Keeper(), Heard()).estimate(list(jobs))]
 
 
 def whole_seconds(*jobs, keeper):
     """With the features that they miss."""
-    return estimate_s(estimated(list(jobs), keeper, Heard()))
+    return estimate_s(Estimator(keeper, Heard()).estimate(list(jobs)))
 
 
 def record_of(job, status="done", **times) -> CellRecord:
@@ -137,7 +144,7 @@ class TestFromAPace:
     def test_is_of_each_job_in_its_order(self, job_of, paces):
         heard = Heard()
         jobs = [job_of("one"), job_of("two", seed=1)]
-        result = estimated(jobs, Keeper(), heard)
+        result = Estimator(Keeper(), heard).estimate(jobs)
         assert [job.estimated_s for job in result] == [100, 100]
         assert [replace(job, estimated_s=None, features_need=("", 0.0)) for job in result] == jobs
         assert heard.cells == [job.planned for job in jobs]
@@ -182,7 +189,7 @@ class TestFromAPace:
 
     def test_nothing_is_known_where_no_step_can_be_taken(self, job_of, paces):
         paces.ending = Ending("failed", reason="it is broken")
-        (job,) = estimated([job_of()], Keeper(), Heard())
+        (job,) = Estimator(Keeper(), Heard()).estimate([job_of()])
         assert (job.estimated_s, job.unfit) == (None, None)
         paces.of(start_s=3.0)
         assert seconds(job_of()) == [3]  # a failure is not remembered
@@ -190,7 +197,7 @@ class TestFromAPace:
     def test_what_does_not_run_is_not_asked_about(self, job_of, paces):
         unfit = replace(job_of(), unfit=("skipped", "for a reason"))
         heard = Heard()
-        assert estimated([unfit], Keeper(), heard) == [unfit]
+        assert Estimator(Keeper(), heard).estimate([unfit]) == [unfit]
         assert (heard.cells, paces.asked) == ([], [])
 
     def test_is_taken_again_when_the_users_code_has_changed(self, job_of, paces, tmp_path):
@@ -247,7 +254,7 @@ class TestFeatures:
     """Of which 16 took 4 s, and 80 are missing still."""
 
     FILE = FeatureFile(Path("features"), (5,), "float32", 120)
-    REPORT = FeatureReport(file=FILE, computed=16, missing=80, seconds=4.0)
+    REPORT = FeatureReport(file=FILE, computed=16, missing=80, seconds=4.0, image_s=0.25)
 
     def test_are_counted_once_for_the_optimizers_of_a_seed(self, job_of, paces):
         jobs = [job_of(column=column) for column in ("a", "b")]
@@ -269,7 +276,7 @@ class TestFeatures:
     def test_a_reason_not_to_run_is_kept(self, job_of, paces):
         """Who asks before a run is to be told that it would be skipped."""
         unfit = ("skipped", "features cannot be kept: it draws")
-        (job,) = estimated([job_of()], Keeper(unfit=unfit), Heard())
+        (job,) = Estimator(Keeper(unfit=unfit), Heard()).estimate([job_of()])
         assert job.estimated_s is None
         assert job.unfit == unfit
         assert paces.asked == []
@@ -304,6 +311,7 @@ class TestOfASample:
         monkeypatch.setattr(registry, "load", lambda kind, name, dirs=(): spec)
         ticks = itertools.count()
         monkeypatch.setattr(computing, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+        monkeypatch.setattr(computing.ContentionWatch, "was_disturbed", lambda watch, durations_s: False)
 
         def run(work, *args, on_message, stderr_path, limits):
             return Ending("returned", value=work(on_message, *args))
@@ -313,14 +321,16 @@ class TestOfASample:
     @pytest.fixture
     def heard(self):
         return SimpleNamespace(
-            estimating=lambda cell: None, computing_features=lambda cell, done, total: None
+            estimating=lambda cell, done, total: None,
+            computing_features=lambda cell, done, total: None,
+            features_computed=lambda cell: None,
         )
 
     def test_every_preview_counts_all_features(self, paces, heard):
         few = sampled(listed(300, 100), "listed", "made up")
         paces.of()
         job = job_samples.job_of(few, validation=0.0, selection="last")
-        previews = [estimate_s(estimated([job], FeatureKeeper(heard), heard)) for _ in range(4)]
+        previews = [estimate_s(Estimator(FeatureKeeper(heard), heard).estimate([job])) for _ in range(4)]
         assert previews[0] > 0
         assert previews == pytest.approx([previews[0]] * 4, rel=0.2)
 
@@ -345,3 +355,152 @@ class TestMemoryPass:
         job = job_of()
         remember_time(job, record_of(job, **TOOK, memory_pass_s=7.0))
         assert seconds(job) == [321.0 + 7.0]
+
+
+class Clock:
+    """Time that passes only in `sleep`."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+class TestBusyMachine:
+    @pytest.fixture
+    def clock(self):
+        return Clock()
+
+    @pytest.fixture
+    def heard(self):
+        return Heard()
+
+    @pytest.fixture
+    def estimator(self, heard, clock):
+        return Estimator(Keeper(), heard, clock=clock, sleep=clock.sleep)
+
+    def becomes_quiet(self, monkeypatch, clock, at_s, fast_s=10.0):
+        """Steps take the longer the earlier it is, until other programs have ended."""
+
+        def measure(*args, limits=None):
+            disturbed = clock.now < at_s
+            seconds = fast_s * (20.0 - clock.now / 10) if disturbed else fast_s
+            pace = Pace(seconds, 0.0, 0.0, 1, 0.0, is_disturbed=disturbed)
+            return Ending("returned", value=pace)
+
+        monkeypatch.setattr(estimates, "run_in_child", measure)
+
+    def test_an_estimate_is_rough_and_not_remembered(self, job_of, paces, estimator, heard):
+        paces.of(start_s=70.0, is_disturbed=True)
+        (job,) = estimator.estimate([job_of()])
+        assert (job.estimated_s, job.is_rough, heard.is_busy) == (70.0, True, True)
+        paces.of(start_s=7.0)
+        (job,) = Estimator(Keeper(), heard).estimate([job_of()])
+        assert (job.estimated_s, job.is_rough) == (7.0, False)
+
+    def test_features_are_rough_too(self, job_of, paces, heard):
+        report = replace(TestFeatures.REPORT, is_disturbed=True)
+        (job,) = Estimator(Keeper(report), heard).estimate([job_of()])
+        assert job.is_rough
+        assert heard.is_busy
+
+    def test_a_quiet_moment_is_waited_for(self, job_of, estimator, heard, clock, monkeypatch):
+        self.becomes_quiet(monkeypatch, clock, at_s=30)
+        (job,) = estimator.estimate_anew([job_of()], lambda jobs: False)
+        assert (job.estimated_s, job.is_rough) == (10.0, False)
+        assert clock.now == 30
+        assert heard.waits[0] == 60
+
+    def test_a_run_waits_for_a_minute_in_all(self, job_of, estimator, clock, monkeypatch):
+        self.becomes_quiet(monkeypatch, clock, at_s=1000)
+        for _ in range(3):
+            (job,) = estimator.estimate_anew([job_of()], lambda jobs: False)
+            assert job.is_rough
+        assert clock.now == 60
+
+    def test_the_fastest_counts(self, job_of, paces, estimator, clock, monkeypatch):
+        taken = iter([40.0, 90.0, 30.0, *[80.0] * 20])
+
+        def measure(*args, limits=None):
+            return Ending("returned", value=Pace(next(taken), 0.0, 0.0, 1, 0.0, is_disturbed=True))
+
+        monkeypatch.setattr(estimates, "run_in_child", measure)
+        (job,) = estimator.estimate_anew([job_of()], lambda jobs: False)
+        assert job.estimated_s == 30.0
+
+    def test_nobody_waits_for_what_is_low_enough(self, job_of, estimator, clock, monkeypatch):
+        self.becomes_quiet(monkeypatch, clock, at_s=1000)
+        estimator.estimate_anew([job_of()], lambda jobs: True)
+        assert clock.now == 0
+
+
+class TestAnew:
+    def test_a_remembered_pace_is_measured_again(self, job_of, paces):
+        paces.of(start_s=100.0)
+        seconds(job_of())
+        paces.of(start_s=5.0)
+        assert seconds(job_of()) == [100]
+        (job,) = Estimator(Keeper(), Heard()).estimate_anew([job_of()], lambda jobs: True)
+        assert job.estimated_s == 5
+
+    def test_what_it_took_another_day_may_have_been_too_long(self, job_of, paces):
+        remember_time(job_of(), record_of(job_of(), **TOOK))
+        (job,) = Estimator(Keeper(), Heard()).estimate_anew([job_of()], lambda jobs: True)
+        assert job.estimated_s == 100
+        paces.of(start_s=1000.0)
+        (job,) = Estimator(Keeper(), Heard()).estimate_anew([job_of(epochs=2)], lambda jobs: True)
+        assert job.estimated_s == 1000
+
+    def test_what_was_just_measured_undisturbed_is_not(self, job_of, paces):
+        clock = Clock()
+        estimator = Estimator(Keeper(), Heard(), clock=clock)
+        estimator.estimate([job_of()])
+        estimator.estimate_anew([job_of()], lambda jobs: True)
+        assert len(paces.asked) == 1
+        clock.now = 100
+        estimator.estimate_anew([job_of()], lambda jobs: True)
+        assert len(paces.asked) == 2
+
+
+class TestCorrection:
+    """By how long the cells of this run took."""
+
+    def test_is_none_at_first(self):
+        assert Estimator(Keeper(), Heard()).correction == 1
+
+    @pytest.mark.parametrize("ratio", [0.5, 3.0])
+    def test_follows_long_cells(self, job_of, ratio):
+        estimator = Estimator(Keeper(), Heard())
+        job = job_of(estimated_s=3000.0)
+        estimator.learn(job, record_of(job, prepare_s=0.0, training_s=3000 * ratio, evaluation_s=0.0))
+        assert estimator.correction == pytest.approx(ratio, rel=0.02)
+
+    def test_hardly_follows_a_short_one(self, job_of):
+        estimator = Estimator(Keeper(), Heard())
+        job = job_of(estimated_s=1.0)
+        estimator.learn(job, record_of(job, prepare_s=0.0, training_s=3.0, evaluation_s=0.0))
+        assert 1 < estimator.correction < 1.1
+
+    def test_counts_the_memory_pass(self, job_of):
+        estimator = Estimator(Keeper(), Heard())
+        job = job_of(estimated_s=1000.0)
+        times = {"prepare_s": 0.0, "training_s": 900.0, "evaluation_s": 0.0, "memory_pass_s": 100.0}
+        estimator.learn(job, record_of(job, **times))
+        assert estimator.correction == 1
+
+    @pytest.mark.parametrize("status", ["oom", "diverged", "skipped"])
+    def test_ignores_what_was_not_done(self, job_of, status):
+        estimator = Estimator(Keeper(), Heard())
+        job = job_of(estimated_s=1000.0)
+        estimator.learn(job, record_of(job, status, **TOOK))
+        assert estimator.correction == 1
+
+    def test_ignores_rough_estimates(self, job_of):
+        estimator = Estimator(Keeper(), Heard())
+        job = replace(job_of(estimated_s=1000.0), is_rough=True)
+        estimator.learn(job, record_of(job, **TOOK))
+        assert estimator.correction == 1

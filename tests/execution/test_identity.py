@@ -47,6 +47,8 @@ OTHERS = {
     "micro-batch": lambda job: training(job, micro_batch=3),
     "train size": lambda job: training(job, train_size=20),
     "dtype": lambda job: training(job, dtype="float64"),
+    "TF32": lambda job: training(job, tf32=True),
+    "memory format": lambda job: training(job, memory_format="contiguous"),
     "threads": lambda job: training(job, threads=7),
     "storage": lambda job: replace(job, settings=replace(job.settings, storage="float32")),
     "memory limit": lambda job: replace(job, asked_limits=("1000000000",)),

@@ -8,7 +8,7 @@ from functools import partial
 import job_samples
 import pytest
 
-from xbench.execution.schedule import blocks, estimate_s, features_s, within, without_hopeless
+from xbench.execution.schedule import blocks, estimate_s, features_s, is_skipped, within
 
 UNFIT = ("error", "it is broken")
 
@@ -165,19 +165,41 @@ class TestFeatures:
         assert within(block, 39, "39s", {"a": 1}) == block
 
 
-class TestHopeless:
-    def test_what_would_not_fit_alone(self, job_of):
-        jobs = [
-            job_of("dear", "a", estimated_s=50),
-            job_of("cheap", "a", estimated_s=30),
-            job_of("dear", "b", estimated_s=11),
-            job_of("other", "a", estimated_s=59),
-        ]
-        result = without_hopeless(jobs, 60, "1m")
-        unfit = {(job.cell.experiment, job.cell.optimizer.name): job.unfit is not None for job in result}
-        assert unfit == {
-            ("dear", "a"): True,
-            ("dear", "b"): True,
-            ("cheap", "a"): False,
-            ("other", "a"): False,
-        }
+class TestRough:
+    """Estimates that were measured while other programs were at work."""
+
+    @pytest.fixture
+    def rough(self, job_of):
+        return lambda seconds: [replace(job_of(estimated_s=seconds), is_rough=True)]
+
+    def test_are_skipped_only_if_twice_the_time_would_not_suffice(self, rough):
+        assert within(rough(119), 60, "1m") == rough(119)
+        (job,) = within(rough(121), 60, "1m")
+        assert job.unfit == (
+            "skipped",
+            "'exp' needs about 2m 01s (other programs are at work; this is by its fastest step), "
+            "and 1m 00s of the time limit of 1m are left",
+        )
+
+    def test_are_skipped_when_all_time_is_gone(self, rough):
+        assert within(rough(0.1), 0, "1m")[0].unfit is not None
+        assert within(rough(0.1), -5, "1m")[0].unfit is not None
+
+    def test_are_not_corrected(self, rough):
+        assert within(rough(100), 60, "1m", correction=5.0) == rough(100)
+
+    def test_count_for_the_whole_block(self, rough, job_of):
+        block = [*rough(10), job_of(estimated_s=100)]
+        assert within(block, 60, "1m") == block
+
+
+def test_an_estimate_is_corrected(job_of):
+    block = [job_of(estimated_s=40)]
+    assert within(block, 60, "1m", correction=1.5) == block
+    (job,) = within(block, 60, "1m", correction=2.0)
+    assert "needs about 1m 20s" in job.unfit[1]
+
+
+def test_a_block_is_skipped_if_nothing_of_it_runs(job_of):
+    assert is_skipped([job_of(unfit=UNFIT)])
+    assert not is_skipped([job_of(unfit=UNFIT), job_of()])

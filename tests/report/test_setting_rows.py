@@ -9,7 +9,8 @@ from xbench.records.schema import CellRecord, ExperimentRecord, MemoryRecord
 from xbench.report.breakdown import MEMORY_ROWS
 from xbench.report.comparison import comparisons
 
-DEFAULTS = {"dtype": "float32", "class_weights": {}, "epochs": 1, "threads": None, "deterministic": False}
+DEFAULTS = {"dtype": "float32", "class_weights": {}, "epochs": 1, "threads": None}
+DEFAULTS |= {"deterministic": False, "tf32": False}
 
 
 def rows(*records: CellRecord, compared=None) -> dict[str, list[str]]:
@@ -42,6 +43,7 @@ class TestSettings:
             ("dtype", "float64", ["float32", "float64"]),
             ("epochs", 1200, ["1", "1,200"]),
             ("deterministic", True, ["no", "yes"]),
+            ("tf32", True, ["no", "yes"]),
             ("class_weights", {"b": 0.5, "a": 2.0}, ["all 1", "a=2, b=0.5"]),
             ("class_weights", {"b": 1.0, "a": 2.0}, ["all 1", "a=2"]),
         ],

@@ -16,6 +16,7 @@ from torch import nn
 from xbench import ModelSpec, OptimizerSpec
 from xbench.components import registry
 from xbench.training.cell import train_cell
+from xbench.training.checkpoint import _on
 from xbench.training.events import CheckpointWritten, EpochDone, Prepared, StepsDone
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 
@@ -86,6 +87,27 @@ def small_components(monkeypatch):
     monkeypatch.setattr(
         registry, "load", lambda kind, name, dirs=(): specs.get(name) or real_load(kind, name, dirs)
     )
+
+
+class Stored:
+    """A storage that writes down where it was brought."""
+
+    def __init__(self):
+        self.device = None
+
+    def to(self, device):
+        self.device = device
+        return self
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [("cuda:0", "cuda:1"), ("cuda:1", "cuda:1"), ("cuda:7", "cuda:1"), ("cpu", None)],
+)
+def test_a_run_may_go_on_on_a_device_of_another_number(location, expected):
+    stored = Stored()
+    assert _on(torch.device("cuda:1"))(stored, location) is stored
+    assert stored.device == (expected and torch.device(expected))
 
 
 class Session:

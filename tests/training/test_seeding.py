@@ -11,7 +11,8 @@ import torch
 from pydantic import ValidationError
 
 from xbench.isolation.run import call_in_child
-from xbench.training.seeding import holds, make_deterministic, seed_everything
+from xbench.training.global_state import guarded_globals
+from xbench.training.seeding import holds, make_deterministic, pin_tf32, seed_everything
 from xbench.training.settings import TrainingSettings
 
 SOURCES = {
@@ -71,6 +72,61 @@ def test_a_workspace_that_is_set_stays(monkeypatch):
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+class TestTF32:
+    @pytest.fixture(autouse=True)
+    def flags(self):
+        with guarded_globals():
+            yield
+
+    @staticmethod
+    def precisions() -> set[str]:
+        cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
+        return {cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision, cuda.matmul.fp32_precision}
+
+    @pytest.mark.parametrize(("is_allowed", "precision"), [(False, "ieee"), (True, "tf32")])
+    @pytest.mark.parametrize("first", [False, True])
+    def test_holds_for_all_operations_and_both_interfaces(self, first, is_allowed, precision):
+        pin_tf32(first)
+        pin_tf32(is_allowed)
+        assert self.precisions() == {precision}
+        assert torch.backends.cudnn.allow_tf32 is is_allowed
+        assert torch.backends.cuda.matmul.allow_tf32 is is_allowed
+        assert torch.get_float32_matmul_precision() == ("high" if is_allowed else "highest")
+
+    def test_is_not_inherited(self):
+        pin_tf32(False)
+        torch.backends.fp32_precision = "tf32"
+        assert self.precisions() == {"ieee"}
+
+    def test_leaves_the_cpu_alone(self):
+        mkldnn = torch.backends.mkldnn
+        before = mkldnn.matmul.fp32_precision, mkldnn.conv.fp32_precision
+        pin_tf32(True)
+        assert (mkldnn.matmul.fp32_precision, mkldnn.conv.fp32_precision) == before
+
+    def test_is_off_by_default_and_of_float32_alone(self):
+        assert TrainingSettings().tf32 is False
+        with pytest.raises(ValidationError, match=r"no effect on float64; set dtype = 'float32'"):
+            TrainingSettings(tf32=True, dtype="float64")
+
+
+@pytest.mark.parametrize(
+    ("device", "settings", "expected"),
+    [
+        ("cpu", {}, "channels_last"),
+        ("cpu", {"dtype": "float64"}, "channels_last"),
+        ("cpu", {"memory_format": "contiguous"}, "contiguous"),
+        ("cuda:0", {}, "contiguous"),
+        ("cuda", {"dtype": "float64"}, "contiguous"),
+        ("cuda:1", {"tf32": True}, "channels_last"),
+        ("cuda:0", {"memory_format": "channels_last"}, "channels_last"),
+        ("cuda:0", {"memory_format": "contiguous", "tf32": True}, "contiguous"),
+    ],
+)
+def test_the_memory_format_suits_the_device(device, settings, expected):
+    assert TrainingSettings(**settings).memory_format_on(device) == expected
 
 
 @pytest.mark.parametrize(

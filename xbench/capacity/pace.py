@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from xbench.capacity.axes import Axis
 from xbench.capacity.workload import TrainingWorkload
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
+from xbench.memory.contention import ContentionWatch, typical_s
 from xbench.training.settings import CellSettings
 
 # A step is timed on a few small parts of its batch: closures are sums over parts, so their time is, too.
@@ -24,6 +24,7 @@ _PASS_STEPS, _EXACT_FACTOR = 3, 1.5
 # Steps are timed for so long, but at least so many after the first.
 _TIMED_S = 0.4
 _LEAST_STEPS = 3
+_EVALUATIONS = 3
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Pace:
         update_s: of a step, beyond its closures.
         closures: in a step, at most: on so few examples a line search ends early.
         evaluation_s: of one example.
+        is_disturbed: other programs took the processor as it was timed; the times are the fastest observed.
     """
 
     start_s: float
@@ -43,6 +45,7 @@ class Pace:
     update_s: float
     closures: int
     evaluation_s: float
+    is_disturbed: bool = False
 
     def run_s(self, settings: CellSettings, evaluated: int) -> float:
         """The time of a whole run.
@@ -101,16 +104,17 @@ def measure_pace(
     """
     from xbench.training.cell import warm_up
 
-    started = time.perf_counter()
+    started, started_cpu = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory(prefix="xbench-") as scratch:
         size = settings.training.batch_size
         workload = TrainingWorkload(settings, data, Axis.BATCH_SIZE, import_dirs, features)
         trainer = workload.trainer(size, scratch)
         warm_up(trainer)
-        start_s = time.perf_counter() - started
+        start_s, start_cpu_s = time.perf_counter() - started, time.process_time() - started_cpu
         batch = trainer.split.train
         trainer.set_mode("train")
         closures, updates, counts = [], [], []
+        watch = ContentionWatch()
         ends_at = time.perf_counter() + _TIMED_S
         while len(counts) <= _LEAST_STEPS or time.perf_counter() < ends_at:
             closure = _Timed(trainer.closure)
@@ -121,16 +125,20 @@ def measure_pace(
             closures.append(closure.seconds / max(1, closure.calls) / size)
             updates.append(whole_s - closure.seconds)
             counts.append(closure.calls)
+        is_disturbed = watch.was_disturbed(closures[1:])
         trainer.set_mode("eval")
-        began = time.perf_counter()
-        trainer.evaluate(batch)
-        evaluation_s = (time.perf_counter() - began) / size
+        evaluations = []
+        for _ in range(_EVALUATIONS):
+            began = time.perf_counter()
+            trainer.evaluate(batch)
+            evaluations.append((time.perf_counter() - began) / size)
     return Pace(
-        start_s=start_s,
-        closure_s=statistics.median(closures[1:]),
-        update_s=statistics.median(updates[1:]),
+        start_s=min(start_s, start_cpu_s) if is_disturbed else start_s,
+        closure_s=typical_s(closures[1:], is_disturbed),
+        update_s=typical_s(updates[1:], is_disturbed),
         closures=max(counts),
-        evaluation_s=evaluation_s,
+        evaluation_s=typical_s(evaluations, is_disturbed),
+        is_disturbed=is_disturbed,
     )
 
 

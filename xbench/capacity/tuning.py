@@ -94,7 +94,7 @@ def _time_sizes(send: Callable[[Any], None], workload: TrainingWorkload, highest
 
 def _seconds_per_example(workload: TrainingWorkload, size: int) -> float:
     closure, examples = workload.closure(size)
-    closure()
+    float(closure())
     rounds = []
     for _ in range(_ROUNDS):
         calls, started = 0, time.perf_counter()

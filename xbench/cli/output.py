@@ -80,9 +80,12 @@ def print_results(folder: RunFolder, form: Format, memory: bool = False) -> None
     from xbench.report.breakdown import MEMORY_ROWS, NOTE
     from xbench.report.comparison import comparisons
     from xbench.report.export import to_csv, to_json, to_markdown
+    from xbench.report.notes import nothing_ran
     from xbench.report.terminal import print_run
 
     run, records = folder.read()
+    if headline := nothing_ran(records):
+        run = run.model_copy(update={"warnings": [headline, *run.warnings]})
     compared = comparisons(run, records, MEMORY_ROWS, NOTE) if memory else comparisons(run, records)
     where = _shortest(folder.path)
     with reader_may_leave():

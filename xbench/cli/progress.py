@@ -66,12 +66,17 @@ class ProgressDisplay:
         self.display.begin(f"estimating the time of {_name(cell)}", done, total, "cells")
 
     def machine_is_busy(self) -> None:
-        self._announce("warning: other programs are at work here: estimates are too long", "bold yellow")
+        self._announce("warning: other programs are at work here: times may be too long", "bold yellow")
 
-    def _announce(self, text: str, style: str = "dim") -> None:
-        """Print a line the first time."""
-        if text not in self._announced:
-            self._announced.add(text)
+    def waiting_for_quiet(self, may_wait_s: float) -> None:
+        what = "waiting for a quiet moment to measure in"
+        self._announce(f"{what}, {format_seconds(may_wait_s)} at most", key=what)
+        self.display.begin(what)
+
+    def _announce(self, text: str, style: str = "dim", key: str = "") -> None:
+        """Print a line the first time that there is one of this key, which by default is the text."""
+        if (key or text) not in self._announced:
+            self._announced.add(key or text)
             self._say(text, style)
 
     def fitting(self, cell: PlannedCell, setting: str, trial: Trial | None = None) -> None:

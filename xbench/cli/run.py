@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,13 +63,15 @@ def run(
 ) -> None:
     """Run every cell of a suite and print its tables.
 
-    The latest run of the same suite goes on where it was left: what has ended is not run again, what failed
-    is (four times at most). Of an edited suite, what changed is run.
+    The latest run of the same suite goes on where it was left: what has ended is not run again; what failed
+    (four times at most) or was skipped is. Of an edited suite, what changed is run.
 
-    Exit codes: 0 no cell failed; 1 some cell is oom, diverged, timeout or error; 2 the suite or the command
-    is wrong; 130 interrupted.
+    Exit codes: 0 no cell failed; 1 some cell is oom, diverged, timeout or error, or no cell ran; 2 the suite
+    or the command is wrong; 130 interrupted.
     """
+    started = time.monotonic()  # a time limit counts from here
     # Imported here: the other commands need none of it, and answer at once.
+    from xbench.report.notes import nothing_ran
     from xbench.suite.overrides import SuiteOption
     from xbench.suite.reader import read_suite
 
@@ -85,16 +88,20 @@ def run(
     if dry_run:
         _preview(asked, import_dirs, form)
         return
-    folder = _run(asked, import_dirs, out, fresh)
+    folder = _run(asked, import_dirs, out, fresh, started)
     with _interruptible(lambda: folder.path):
         print_results(folder, form)
         _, records = folder.read()
-    if any(record.is_failure for record in records):
+    if nothing_ran(records) or any(record.is_failure for record in records):
         raise typer.Exit(EXIT_CELL_FAILED)
 
 
-def _run(suite: Suite, import_dirs: list[str], out: Path, fresh: bool) -> RunFolder:
-    """Run what is left of a suite, as its only run."""
+def _run(suite: Suite, import_dirs: list[str], out: Path, fresh: bool, started: float) -> RunFolder:
+    """Run what is left of a suite, as its only run.
+
+    Args:
+        started: when the command began, by `time.monotonic`.
+    """
     from xbench.cli.progress import ProgressDisplay
     from xbench.execution.plan import plan_run
     from xbench.execution.request import answered_before
@@ -116,7 +123,7 @@ def _run(suite: Suite, import_dirs: list[str], out: Path, fresh: bool) -> RunFol
         check_writable(out)  # only now: a suite that is wrong leaves nothing
         with sole_run(folder_of_suite(out, plan.name)):
             display.working("reading earlier results")
-            return run_plan(plan, out, display, fresh)
+            return run_plan(plan, out, display, fresh, started)
 
 
 def _preview(suite: Suite, import_dirs: list[str], form: Format) -> None:

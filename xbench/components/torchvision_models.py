@@ -16,6 +16,8 @@ from xbench.components.specs import Family, ModelSpec
 from xbench.components.weights import (
     find_weights,
     fit_weights,
+    holds_part,
+    hub_file,
     obtain_weights,
     read_weights,
     weights_file,
@@ -45,7 +47,8 @@ def build_torchvision(
         num_classes: number of logits.
         pretrained: start from trained weights; with random ones otherwise, as torchvision draws them.
         weights: file with a state dict of 1,000 outputs, or of `num_classes` (then the last layer is its,
-            too). By default what `XBENCH_<NAME>_WEIGHTS` names, else torchvision's own.
+            too), or without the head, if all of the head is trained (then the head is drawn anew). By
+            default what `XBENCH_<NAME>_WEIGHTS` names, else torchvision's own.
         train: which parameters are trained: `"head"` (the last submodule that has any: `classifier` of
             VGG-16, `fc` of ResNet), `"all"`, or patterns over their names, such as `"layer4.*, fc.*"`.
 
@@ -57,23 +60,27 @@ def build_torchvision(
         XbenchError: it does not fit, or a setting is wrong.
     """
     _check(name, pretrained, weights)
-    outline = outline_of(name)
-    last = last_layer_name(outline)
-    layer = layer_like(outline.get_submodule(last), num_classes)
-    if pretrained:
-        path = find_weights(name, weights)
-        state = read_weights(path)
-        has_own_layer = outputs_of(state, last) == num_classes
-        if has_own_layer:
-            outline.set_submodule(last, layer)
-        fit_weights(outline, state, path, name)
-        if not has_own_layer:
-            outline.set_submodule(last, layer)
-        network = outline
-    else:
+    network = outline_of(name)
+    head, last = head_name(network), last_layer_name(network)
+    layer = layer_like(network.get_submodule(last), num_classes)
+    path = find_weights(name, weights) if pretrained else None
+    state = read_weights(path) if path is not None else {}
+    lacks_head = path is not None and not holds_part(state, head)
+    if path is None or lacks_head:
         network = _network(name)
+    has_own_layer = outputs_of(state, last) == num_classes
+    if has_own_layer:
+        network.set_submodule(last, layer)
+    if path is not None:
+        fit_weights(network, state, path, name, drawn_part=head if lacks_head else None)
+    if not has_own_layer:
         network.set_submodule(last, layer)
     choose_trained(network, train, name)
+    if lacks_head and not all(p.requires_grad for p in network.get_submodule(head).parameters()):
+        raise XbenchError(
+            f"{path} has no weights for '{head}', and train = \"{train}\" does not train all of it",
+            hint='set train = "head", or name a file that holds the whole model',
+        )
     return network
 
 
@@ -150,6 +157,11 @@ def last_layer_name(network: nn.Module) -> str:
     return [key for key, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
 
 
+def head_name(network: nn.Module) -> str:
+    """The name of the last submodule that has parameters: `classifier` of VGG-16, `fc` of ResNet."""
+    return [key for key, child in network.named_children() if any(True for _ in child.parameters())][-1]
+
+
 def layer_like(layer: nn.Module, outputs: int) -> nn.Module:
     """A newly drawn layer of the same kind and inputs.
 
@@ -193,10 +205,7 @@ def _patterns(network: nn.Module, train: str) -> list[str]:
     if train == "all":
         return ["*"]
     if train == "head":
-        with_parameters = [
-            key for key, child in network.named_children() if any(True for _ in child.parameters())
-        ]
-        return [f"{with_parameters[-1]}.*"]
+        return [f"{head_name(network)}.*"]
     return [pattern.strip() for pattern in train.split(",")]
 
 
@@ -233,8 +242,14 @@ def _check(name: str, pretrained: bool, weights: str) -> None:
         )
 
 
-def _stand_in(settings: Mapping[str, Any]) -> str:
-    return "" if settings["pretrained"] else "random weights"
+def _stand_in(name: str, settings: Mapping[str, Any]) -> str:
+    if not settings["pretrained"]:
+        return "random weights"
+    path = weights_file(name, settings["weights"])
+    if path == hub_file(name):  # a published file is whole
+        return ""
+    head = head_name(outline_of(name))
+    return "" if holds_part(read_weights(path), head) else f"a randomly drawn head: {path.name} holds none"
 
 
 def _spec(name: str, millions: float, **more: Any) -> ModelSpec:
@@ -245,7 +260,7 @@ def _spec(name: str, millions: float, **more: Any) -> ModelSpec:
         obtain=partial(obtain_torchvision, name),
         files=partial(files_of_torchvision, name),
         untrained=lambda settings: {**settings, "pretrained": False, "weights": ""},
-        stand_in=_stand_in,
+        stand_in=partial(_stand_in, name),
         **more,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -138,7 +138,18 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def fit_weights(network: nn.Module, state: dict[str, torch.Tensor], path: Path, name: str) -> None:
+def holds_part(state: Mapping[str, torch.Tensor], part: str) -> bool:
+    """Whether a state dict has any tensor of the submodule named `part`."""
+    return any(key.startswith(f"{part}.") for key in state)
+
+
+def fit_weights(
+    network: nn.Module,
+    state: dict[str, torch.Tensor],
+    path: Path,
+    name: str,
+    drawn_part: str | None = None,
+) -> None:
     """Make the tensors of a state dict the parameters and buffers of a network, without a copy where they
     can be used as they are.
 
@@ -146,6 +157,7 @@ def fit_weights(network: nn.Module, state: dict[str, torch.Tensor], path: Path, 
         network: its weights may be on torch's meta device. It is useless after an error.
         state: is changed.
         path, name: the file and the model, for messages.
+        drawn_part: a submodule that the file need not hold; it keeps the network's own weights.
 
     Raises:
         XbenchError: names or shapes are not those of the network.
@@ -170,7 +182,8 @@ def fit_weights(network: nn.Module, state: dict[str, torch.Tensor], path: Path, 
         raise XbenchError(
             f"{path} does not fit {name}: {_shortened(_one_line(error))}", hint=_HOW_TO_SAVE
         ) from error
-    problems = [("lacks", keys.missing_keys), ("has the unknown", keys.unexpected_keys)]
+    missing = [key for key in keys.missing_keys if not (drawn_part and key.startswith(f"{drawn_part}."))]
+    problems = [("lacks", missing), ("has the unknown", keys.unexpected_keys)]
     told = [f"{verb} {_some(names)}" for verb, names in problems if names]
     if told:
         raise XbenchError(

@@ -44,7 +44,7 @@ def row_checksums(path: Path, row_bytes: int, rows: Rows) -> np.ndarray:
 
 
 class RowReader:
-    """Reads rows of equal size into one reused buffer.
+    """Reads rows of equal size into one reused buffer, or into one of the caller's.
 
     Reads, not a memory map: touched pages of a map would count as the cell's memory, reads stay in the
     system's page cache. So a file may be larger than memory.
@@ -60,8 +60,16 @@ class RowReader:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._close = weakref.finalize(self, os.close, self._descriptor)
 
-    def read(self, rows: Rows) -> np.ndarray:
+    @property
+    def buffer(self) -> np.ndarray:
+        """What `read` reads into where it is given nothing else: an array of (capacity, *shape)."""
+        return self._buffer
+
+    def read(self, rows: Rows, into: np.ndarray | None = None) -> np.ndarray:
         """Read rows of the file.
+
+        Args:
+            into: array of the buffer's type, (len(rows), *shape) or longer, to be read into in its place.
 
         Returns:
             Array of (len(rows), *shape): a view of the buffer, valid until the next read.
@@ -69,11 +77,12 @@ class RowReader:
         Raises:
             OSError: the file is shorter than it should be, or the disk fails.
         """
+        buffer = self._buffer if into is None else into
         for place, row in enumerate(rows):
-            read_bytes = os.preadv(self._descriptor, [self._buffer[place]], int(row) * self._row_bytes)
+            read_bytes = os.preadv(self._descriptor, [buffer[place]], int(row) * self._row_bytes)
             if read_bytes != self._row_bytes:
                 raise OSError(f"{self._path} ends within row {row}: delete its folder to have it made again")
-        return self._buffer[: len(rows)]
+        return buffer[: len(rows)]
 
     def announce(self, rows: Rows) -> None:
         """Let the system fetch rows into its page cache while this process goes on. Where a system cannot

@@ -93,8 +93,7 @@ def _pass_over(job: Job, attempt: int, failures: list[Job], folder: RunFolder) -
             cell = failed.planned
             reason = f"needs at least the memory that {cell.experiment} / {cell.column} ran out of"
             reason += f", at seed {cell.seed}"
-            waiting = replace(job, waits_for="memory")  # the other one may fit some other day
-            return pass_over(waiting, job.planned, attempt, "skipped", reason, folder)
+            return pass_over(job, job.planned, attempt, "skipped", reason, folder)
     return None
 
 

@@ -1,10 +1,10 @@
-"""How long a job will take: as long as the same one took before, or else by a few of its steps."""
+"""Estimate how long jobs take: as long as the same ones took before, or else by a few of their steps."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import cache
 
 from xbench.capacity.axes import Axis, size_of, with_size
 from xbench.capacity.ceilings import remember, remembered
@@ -22,108 +22,228 @@ from xbench.training.splits import split_examples
 # Images whose features are computed to see how long the others will take.
 _SAMPLE = 16
 
-# How long other programs are watched, and what they may take of one core.
-_WATCHED_S = 0.3
-_BUSY_PERCENT = 50
+# A run waits this long in all for other programs to leave it the processor, and looks this often.
+MAX_WAIT_S = 60.0
+_LOOK_EVERY_S = 5.0
+# A pace that was measured undisturbed is not measured again within this time.
+_FRESH_S = 60.0
+# Earlier cells correct estimates as if this much had gone as estimated: a few short ones say little.
+_PRIOR_S = 30.0
 
 
-def estimated(
-    jobs: list[Job],
-    features: FeatureKeeper,
-    observer: Observer,
-    has_pass: Callable[[Job], bool] = lambda job: False,
-) -> list[Job]:
-    """The jobs with an estimate each, in the same order; None where a few steps cannot be run. One that
-    cannot have what it asks for says so in `unfit`.
+class Estimator:
+    """Estimates of how long jobs take, corrected by those that have ended in this run.
 
     Args:
         has_pass: whether the memory pass of a job was taken before.
+        clock, sleep: as in `time`, in seconds.
     """
-    result, paces = [], {}
-    measured = {_pass_key(job) for job in jobs if has_pass(job)}
-    for job in jobs:
-        if job.unfit is None:
-            observer.estimating(job.planned, len(result), len(jobs))
-            job = _with_memory_pass(_estimated(job, features, paces, observer), paces, measured)
-        result.append(job)
-    return result
+
+    def __init__(
+        self,
+        features: FeatureKeeper,
+        observer: Observer,
+        has_pass: Callable[[Job], bool] = lambda job: False,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ):
+        self._features, self._observer, self._has_pass = features, observer, has_pass
+        self._clock, self._sleep = clock, sleep
+        self._may_wait_s = MAX_WAIT_S
+        self._took_s = self._estimated_s = _PRIOR_S
+        # Of this run: paces by their keys, and when they were measured.
+        self._paces: dict[str, tuple[Pace | None, float]] = {}
+        # Seconds that features of an image take, and whether that was disturbed.
+        self._rates: dict[str, tuple[float, bool]] = {}
+
+    def estimate(self, jobs: list[Job]) -> list[Job]:
+        """Give each job an estimate, None where a few steps cannot be run. One that cannot have what it asks
+        for says so in `unfit`.
+
+        Returns:
+            The jobs in the same order.
+        """
+        return self._estimate_all(jobs, anew=False)
+
+    def estimate_anew(self, jobs: list[Job], is_enough: Callable[[list[Job]], bool]) -> list[Job]:
+        """Measure again. While other programs slow this one down, wait and repeat, for a minute a run at
+        most; of what is still disturbed then, the fastest counts.
+
+        Args:
+            is_enough: whether the estimates are low enough to wait no longer.
+        """
+        jobs = self._estimate_all(jobs, anew=True)
+        while any(job.is_rough for job in jobs) and not is_enough(jobs) and self._may_wait_s > 0:
+            began = self._clock()
+            self._observer.waiting_for_quiet(self._may_wait_s)
+            self._sleep(min(_LOOK_EVERY_S, self._may_wait_s))
+            jobs = [_faster(*pair) for pair in zip(jobs, self._estimate_all(jobs, anew=True), strict=True)]
+            self._may_wait_s -= self._clock() - began
+        return jobs
+
+    def learn(self, job: Job, record: CellRecord) -> None:
+        """Take into account how long a job took."""
+        seconds = _seconds_of(record)
+        if seconds is not None and job.estimated_s is not None and not job.is_rough:
+            self._took_s += seconds + (record.time.memory_pass_s or 0.0)
+            self._estimated_s += job.estimated_s
+
+    @property
+    def correction(self) -> float:
+        """What estimates of this run are to be multiplied by, as far as is known."""
+        return self._took_s / self._estimated_s
+
+    def _estimate_all(self, jobs: list[Job], anew: bool) -> list[Job]:
+        result = []
+        measured = {_pass_key(job) for job in jobs if self._has_pass(job)}
+        for job in jobs:
+            if job.unfit is None:
+                self._observer.estimating(job.planned, len(result), len(jobs))
+                job = self._with_memory_pass(self._estimated(job, anew), measured)
+            result.append(job)
+        return result
+
+    def _with_memory_pass(self, job: Job, measured: set[str]) -> Job:
+        """The job; its estimate includes the memory pass, if it is the first of its configuration.
+
+        Args:
+            measured: configurations so far; the job's is added.
+        """
+        key = _pass_key(job)
+        if job.estimated_s is None or job.unfit is not None or key in measured:
+            return job
+        measured.add(key)
+        took, timed = remembered(key), _in_hand(job)
+        pace = None if timed is None else self._known_pace(_pace_key(timed))
+        if took is not None:
+            pass_s = took["seconds"]
+        else:
+            pass_s = pace.memory_pass_s(job.sized) if pace is not None else 0.0
+        return replace(job, estimated_s=job.estimated_s + pass_s)
+
+    def _estimated(self, job: Job, anew: bool) -> Job:
+        timed = _in_hand(job)
+        if timed is None:
+            return job
+        took, pace = remembered(_took_key(job)), self._known_pace(_pace_key(timed))
+        is_timed = (took is not None or pace is not None) and not anew
+        timed, need, is_rough = self._with_features(job, timed, is_timed)
+        if timed.unfit is not None:
+            return replace(job, unfit=timed.unfit)
+        job = replace(job, features_need=need)
+        if took is not None and not anew:
+            return replace(job, estimated_s=took["seconds"], is_rough=is_rough)
+        if pace is None or anew:
+            pace = self._measured(timed)
+        if pace is None:
+            return replace(job, estimated_s=took["seconds"] if took else None, is_rough=is_rough)
+        seconds = pace.run_s(job.sized, _evaluated(job))
+        if took is not None:  # the machine may have been busy then
+            seconds = min(seconds, took["seconds"])
+        return replace(job, estimated_s=seconds, is_rough=is_rough or pace.is_disturbed)
+
+    def _with_features(self, job: Job, timed: Job, is_timed: bool) -> tuple[Job, tuple[str, float], bool]:
+        """What is to be timed in place of a job, with features; what the job needs of them (see
+        `Job.features_need`); and whether other programs slowed their computing down.
+
+        Args:
+            is_timed: its steps need not be timed.
+        """
+        key = _rate_key(timed)
+        image_s, is_rough = self._known_rate(key)
+        is_known = is_timed and image_s is not None
+        if is_known and _stands_in(job):
+            return timed, (_shared_key(job), len(images_of(job)) * image_s), is_rough
+        timed, report = self._features.given(timed, images_of(job), 0 if is_known else _SAMPLE)
+        if report.image_s is not None:
+            image_s, is_rough = self._keep_rate(key, report)
+        need = _features_need(job, report, image_s)
+        return timed, need, is_rough and need[1] > 0
+
+    def _known_rate(self, key: str) -> tuple[float | None, bool]:
+        kept = remembered(key)
+        return self._rates.get(key, (kept["seconds"] if kept else None, False))
+
+    def _keep_rate(self, key: str, report: FeatureReport) -> tuple[float, bool]:
+        if not report.is_disturbed:
+            remember(key, {"seconds": report.image_s})
+            self._rates[key] = (report.image_s, False)
+        else:
+            self._observer.machine_is_busy()
+            known_s, was_disturbed = self._known_rate(key)
+            if known_s is None or (was_disturbed and report.image_s < known_s):
+                self._rates[key] = (report.image_s, True)
+        return self._known_rate(key)
+
+    def _known_pace(self, key: str) -> Pace | None:
+        pace, _ = self._paces.get(key, (None, 0.0))
+        if pace is not None:
+            return pace
+        kept = remembered(key)
+        return None if kept is None else Pace(**kept)
+
+    def _measured(self, job: Job) -> Pace | None:
+        """The job's pace, by its steps; None if these cannot be run: running it will tell why."""
+        key = _pace_key(job)
+        pace, at = self._paces.get(key, (None, 0.0))
+        if pace is not None and not pace.is_disturbed and self._clock() - at < _FRESH_S:
+            return pace
+        if key in self._paces and pace is None:
+            return None  # it failed before
+        pace = _measure(job)
+        if pace is not None and pace.is_disturbed:
+            self._observer.machine_is_busy()
+        elif pace is not None:
+            remember(key, asdict(pace))
+        self._paces[key] = (pace, self._clock())
+        return pace
 
 
 def remember_time(job: Job, record: CellRecord) -> None:
     """Keep how long a job took, for the next time."""
+    seconds = _seconds_of(record)
+    if seconds is not None:
+        remember(_took_key(job), {"seconds": seconds})
+    if record.time.memory_pass_s is not None:
+        remember(_pass_key(job), {"seconds": record.time.memory_pass_s})
+
+
+def _seconds_of(record: CellRecord) -> float | None:
+    """What a cell that is done took, without its memory pass."""
     times = record.time
     parts = (times.prepare_s, times.training_s, times.evaluation_s)
-    if record.status == "done" and None not in parts:
-        remember(_took_key(job), {"seconds": sum(parts)})
-    if times.memory_pass_s is not None:
-        remember(_pass_key(job), {"seconds": times.memory_pass_s})
+    return sum(parts) if record.status == "done" and None not in parts else None
 
 
-def _with_memory_pass(job: Job, paces: dict[str, dict[str, float] | None], measured: set[str]) -> Job:
-    """The job; its estimate includes the memory pass, if it is the first of its configuration.
-
-    Args:
-        measured: configurations so far; the job's is added.
-    """
-    key = _pass_key(job)
-    if job.estimated_s is None or job.unfit is not None or key in measured:
-        return job
-    measured.add(key)
-    took, timed = remembered(key), _in_hand(job)
-    pace = None if timed is None else remembered(_pace_key(timed)) or paces.get(_pace_key(timed))
-    if took is not None:
-        pass_s = took["seconds"]
-    else:
-        pass_s = Pace(**pace).memory_pass_s(job.sized) if pace is not None else 0.0
-    return replace(job, estimated_s=job.estimated_s + pass_s)
+def _faster(before: Job, after: Job) -> Job:
+    """Of two estimates the one that was less disturbed."""
+    if not after.is_rough or before.estimated_s is None or after.estimated_s is None:
+        return after
+    return after if after.estimated_s <= before.estimated_s else before
 
 
-def _estimated(
-    job: Job, features: FeatureKeeper, paces: dict[str, dict[str, float] | None], observer: Observer
-) -> Job:
-    """The job with what can be told of its time.
-
-    Args:
-        paces: of this run; taken on a busy machine, they are not remembered for others.
-    """
-    timed = _in_hand(job)
-    if timed is None:
-        return job
-    took, pace = remembered(_took_key(job)), remembered(_pace_key(timed))
-    rate = remembered(_rate_key(timed))
-    is_known = rate is not None and (took is not None or pace is not None)
-    if is_known and _stands_in(job):
-        need = (_shared_key(job), len(images_of(job)) * rate["seconds"])
-    else:
-        timed, report = features.given(timed, images_of(job), 0 if is_known else _SAMPLE)
-        if timed.unfit is not None:
-            return replace(job, unfit=timed.unfit)
-        if report.computed:
-            rate = {"seconds": report.seconds / report.computed}
-            if not _is_busy():
-                remember(_rate_key(timed), rate)
-        need = _features_need(job, report, rate)
-    job = replace(job, features_need=need)
-    if took is not None:
-        return replace(job, estimated_s=took["seconds"])
-    if pace is None:
-        key = _pace_key(timed)
-        if key not in paces:
-            paces[key] = _measured(timed, observer)
-        pace = paces[key]
-    if pace is None:
-        return job
-    is_rough = remembered(_pace_key(timed)) is None  # what was taken on a busy machine is not
-    return replace(job, estimated_s=Pace(**pace).run_s(job.sized, _evaluated(job)), is_rough=is_rough)
+def _measure(job: Job) -> Pace | None:
+    settings = shortened(job.sized)
+    tried = [settings]
+    if size_of(settings, Axis.HISTORY_SIZE) is not None:
+        tried.append(with_size(settings, Axis.HISTORY_SIZE, 1))  # a whole one may be what has to give way
+    for settings in tried:
+        args = (settings, job.measured_data, job.import_dirs, job.features)
+        ending = run_in_child(measure_pace, *args, limits=job.limits)
+        if ending.outcome == "returned":
+            return ending.value
+        if not ending.out_of_memory:
+            return None
+    return None
 
 
-def _features_need(job: Job, report: FeatureReport, rate: dict[str, float] | None) -> tuple[str, float]:
+def _features_need(job: Job, report: FeatureReport, image_s: float | None) -> tuple[str, float]:
     """What jobs with the same features have in common, and the seconds that those take which are missing."""
-    if report.file is None or rate is None:
+    if report.file is None or image_s is None:
         return "", 0.0
     if _stands_in(job):
-        return _shared_key(job), len(images_of(job)) * rate["seconds"]
-    return report.file.folder.name, report.missing * rate["seconds"]
+        return _shared_key(job), len(images_of(job)) * image_s
+    return report.file.folder.name, report.missing * image_s
 
 
 def _stands_in(job: Job) -> bool:
@@ -133,8 +253,9 @@ def _stands_in(job: Job) -> bool:
 
 
 def _shared_key(job: Job) -> str:
-    # Weights that are read from a file are the same for all seeds.
-    return shared_by(job, seed=job.settings.seed if job.model.stand_in else None)
+    # Weights that are read from a file are the same for all seeds; others are drawn from the seed.
+    reads_weights = job.model.weights or job.model.missing
+    return shared_by(job, seed=None if reads_weights else job.settings.seed)
 
 
 def _in_hand(job: Job) -> Job | None:
@@ -156,37 +277,6 @@ def _evaluated(job: Job) -> int:
     if training.selection == "test_loss":
         after_epoch += len(split.test)
     return training.epochs * after_epoch + len(split.test) + len(set(split.train.tolist()))
-
-
-def _measured(job: Job, observer: Observer) -> dict[str, float] | None:
-    """The parts of a job's pace, by its steps; None if these cannot be run: running it will tell why."""
-    is_busy = _is_busy()
-    if is_busy:
-        observer.machine_is_busy()
-    settings = shortened(job.sized)
-    tried = [settings]
-    if size_of(settings, Axis.HISTORY_SIZE) is not None:
-        tried.append(with_size(settings, Axis.HISTORY_SIZE, 1))  # a whole one may be what has to give way
-    for settings in tried:
-        args = (settings, job.measured_data, job.import_dirs, job.features)
-        ending = run_in_child(measure_pace, *args, limits=job.limits)
-        if ending.outcome == "returned":
-            pace = asdict(ending.value)
-            if not is_busy:  # else it is too long, and would be so the next time
-                remember(_pace_key(job), pace)
-            return pace
-        if not ending.out_of_memory:
-            return None
-    return None
-
-
-@cache
-def _is_busy() -> bool:
-    """Whether other programs take half a core or more: when first asked, this process and its children do
-    nothing."""
-    import psutil
-
-    return psutil.cpu_percent(_WATCHED_S) * psutil.cpu_count() > _BUSY_PERCENT
 
 
 def _pace_key(job: Job) -> str:

@@ -22,7 +22,7 @@ def is_settled(record: CellRecord) -> bool:
     """Whether a cell's last record is the end of it, as far as its run is concerned."""
     if record.is_failure:
         return record.attempt >= MOST_ATTEMPTS
-    return not record.waits_for
+    return record.status != "skipped"  # time, memory or weights may be there the next time
 
 
 @dataclass(frozen=True)

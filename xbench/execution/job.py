@@ -45,10 +45,9 @@ class Job:
         features_note: why there are none, where a part of the model is frozen.
         features_s: seconds that went into those of them that were not there before.
         estimated_s: the time that its process takes, as far as can be told before; None if nothing can.
-        is_rough: whether that was taken while other programs were at work, and is too long.
+        is_rough: whether other programs were at work as that was measured; it is by the fastest step.
         features_need: which features it needs, and the seconds that those which are missing take.
         unfit: how and why it ends without being run; None if it is to run.
-        waits_for: what may come some other day, and then it can run; "" if nothing.
     """
 
     cell: Cell
@@ -78,7 +77,6 @@ class Job:
     is_rough: bool = False
     features_need: tuple[str, float] = ("", 0.0)
     unfit: tuple[Status, str] | None = None
-    waits_for: str = ""
 
     @property
     def limits(self) -> Limits:

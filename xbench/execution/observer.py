@@ -39,6 +39,9 @@ class Observer(Protocol):
     def machine_is_busy(self) -> None:
         """Other programs are at work while times are taken."""
 
+    def waiting_for_quiet(self, may_wait_s: float) -> None:
+        """Times are taken again in a moment; the run waits no longer than this for other programs."""
+
     def fitting(self, cell: PlannedCell, setting: str, trial: Trial | None = None) -> None:
         """A setting of a cell is being fitted, and a size was tried."""
 

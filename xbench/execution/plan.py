@@ -159,7 +159,7 @@ def plan_run(
             for (kind, name), settings in known.items()
             if kind == "optimizer" and "history_size" in getattr(settings, "defaults", {})
         },
-        untried=untried + warnings,
+        untried=untried + warnings + _idle_settings(expansion.cells, machine.device),
         import_dirs=import_dirs,
     )
 
@@ -256,6 +256,13 @@ def _check_fit(
             )
 
 
+def _idle_settings(cells: list[Cell], device: str) -> tuple[str, ...]:
+    """Warn of settings that have no effect on a device, though tables show them."""
+    if device == "cpu" and any(cell.training.tf32 for cell in cells):
+        return ("tf32 = true has no effect on a CPU",)
+    return ()
+
+
 def _check_models(
     expansion: Expansion,
     resolved: dict[str, ResolvedData],
@@ -273,7 +280,7 @@ def _check_models(
         are not for all cells.
     """
     paths = {(*path[:2], repr(model)): path for model, path in expansion.models}
-    trials = [_trial(cell, resolved, models) for cell in expansion.cells]
+    trials = [_trial(cell, resolved, models, device) for cell in expansion.cells]
     distinct = {repr(trial): trial for trial in trials if trial is not None}
     patience = Patience(silence_s=_MODEL_TRIAL_S)
     outcomes = ask_each(try_models, list(distinct.values()), device, import_dirs, patience=patience)
@@ -308,7 +315,9 @@ def _check_models(
     return tuple(warnings), described
 
 
-def _trial(cell: Cell, resolved: dict[str, ResolvedData], models: dict[str, ModelFacts]) -> ModelTrial | None:
+def _trial(
+    cell: Cell, resolved: dict[str, ResolvedData], models: dict[str, ModelFacts], device: str
+) -> ModelTrial | None:
     """What a cell asks of its model; of one that needs no files where its own are yet to be fetched. None if
     the model cannot be tried yet, or its data has another mistake."""
     facts, data = models.get(repr(cell.model)), resolved.get(_key(cell.dataset))
@@ -319,7 +328,7 @@ def _trial(cell: Cell, resolved: dict[str, ResolvedData], models: dict[str, Mode
         num_classes=len(data.facts.classes),
         image_shape=facts.input_shape or data.facts.shape,
         dtype=cell.training.dtype,
-        memory_format=cell.training.memory_format,
+        memory_format=cell.training.memory_format_on(device),
     )
 
 

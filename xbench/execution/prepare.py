@@ -79,9 +79,9 @@ def make_jobs(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[Job]
     problems, jobs = plan.suite.problems, []
     for cell, resolved, model in zip(plan.cells, plan.data, plan.models, strict=True):
         data = decoded[_key(resolved)]
-        settings = CellSettings(
-            cell.model, cell.optimizer, cell.training, cell.seed, plan.machine.device, cell.dataset.storage
-        )
+        device = plan.machine.device
+        training = cell.training.model_copy(update={"memory_format": cell.training.memory_format_on(device)})
+        settings = CellSettings(cell.model, cell.optimizer, training, cell.seed, device, cell.dataset.storage)
         try:
             available = len(split_examples(data, cell.training, cell.seed).train)
         except XbenchError as error:
@@ -239,7 +239,7 @@ def _with_fetched(job: Job, ending: Ending) -> Job:
     facts: ModelFacts = ending.value
     if not facts.missing:
         return replace(job, model=facts)
-    return replace(job, model=facts, unfit=("skipped", facts.missing), waits_for="weights")
+    return replace(job, model=facts, unfit=("skipped", facts.missing))
 
 
 def _key(data: ResolvedData) -> str:

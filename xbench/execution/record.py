@@ -89,8 +89,6 @@ def make_record(
         },
         resumed_at=heard.resumed_at,
         processors=heard.processors_with(job.machine.device_facts["name"]) if heard.prepared else [],
-        # They were there when the run began.
-        waits_for="weights" if isinstance(ending.error, WeightsNotFound) else "",
         started_at=started_at,
         ended_at=now(),
     )

@@ -12,7 +12,7 @@ from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
 from xbench.execution.allowed import changed_since
 from xbench.execution.attempts import run_job
-from xbench.execution.estimates import estimated
+from xbench.execution.estimates import Estimator
 from xbench.execution.features import FeatureKeeper
 from xbench.execution.fitting import fit_jobs
 from xbench.execution.history import History
@@ -30,7 +30,8 @@ from xbench.execution.prepare import (
     with_weights,
 )
 from xbench.execution.request import describe_request
-from xbench.execution.schedule import blocks, estimate_s, features_s, within, without_hopeless
+from xbench.execution.schedule import blocks, estimate_s, features_s, within
+from xbench.execution.time_limit import TimeLimit
 from xbench.memory.machine import binding
 from xbench.records.schema import CellRecord, ExperimentRecord, PlannedCell, RunRecord
 from xbench.records.store import RunFolder, remove_unfinished_folders
@@ -41,12 +42,16 @@ from xbench.units import format_bytes, parse_duration, parse_limit
 _MOST_NAMED = 5
 
 
-def run_plan(plan: PlannedRun, results: Path, observer: Observer, fresh: bool = False) -> RunFolder:
+def run_plan(
+    plan: PlannedRun, results: Path, observer: Observer, fresh: bool = False, started: float | None = None
+) -> RunFolder:
     """Run every cell of a plan that no earlier run of the suite has settled. A cell that fails is recorded,
     and the next one runs. The caller holds the suite's results (`records.lock`).
 
     Args:
         fresh: run all of them, in a new folder.
+        started: when the command began, by `time.monotonic`: from then on the time limit counts. By default
+            now.
 
     Returns:
         The run's folder: that of the latest run that was asked for in the same words, where its cells are the
@@ -56,20 +61,20 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer, fresh: bool = 
         XbenchError: data cannot be decoded or does not suffice, or results cannot be written.
         KeyboardInterrupt: the cell in flight is saved; all that ended before is in the folder.
     """
-    started = time.monotonic()
+    started = time.monotonic() if started is None else started
     remove_unfinished_folders(results, plan.name)
     history = History() if fresh else History.of(results, plan.suite)
     request = describe_request(plan)  # before anything is decoded: what changes from here on is noticed
     decoded = decode_all(plan, observer)
     features, passes = FeatureKeeper(observer), MemoryPasses(observer)
     passes.know(history.records.values())
-    jobs, limit = make_jobs(plan, decoded), plan.suite.header.time_limit
+    jobs = make_jobs(plan, decoded)
     warnings = [*_warnings(plan, decoded), *check_splits(plan, jobs), *check_batches(plan, jobs)]
     left = _unsettled(jobs, history)
-    if limit is not None:
-        left = estimated(left, features, observer, passes.has)
-        # Before weights are fetched and sizes fitted for nothing.
-        left = without_hopeless(left, parse_duration(limit) - (time.monotonic() - started), limit)
+    estimator, limit = Estimator(features, observer, passes.has), None
+    if plan.suite.header.time_limit is not None:
+        limit = TimeLimit(plan.suite.header.time_limit, started, estimator)
+        left = limit.without_hopeless(estimator.estimate(left))
     left = with_weights(left, observer)
     # Weights that were fetched are part of what a cell is.
     known = {_place(job): job for job in left}
@@ -82,7 +87,7 @@ def run_plan(plan: PlannedRun, results: Path, observer: Observer, fresh: bool = 
         earlier = history.records if folder == history.same else {}
         left = _unsettled(jobs, history)
         left = _fitted(_of_one_size(left, folder), jobs, features, passes, observer)
-        _run_blocks(left, earlier, limit, started, features, passes, folder, observer)
+        _run_blocks(left, earlier, limit, estimator, features, passes, folder, observer)
     except OSError as error:
         raise XbenchError(
             f"cannot keep results in {results}: {error.strerror or error}",
@@ -171,8 +176,8 @@ def _fitted(
 def _run_blocks(
     jobs: list[Job],
     earlier: dict[str, CellRecord],
-    limit: str | None,
-    started: float,
+    limit: TimeLimit | None,
+    estimator: Estimator,
     features: FeatureKeeper,
     passes: MemoryPasses,
     folder: RunFolder,
@@ -194,13 +199,14 @@ def _run_blocks(
         # Two experiments may declare the same cell: it runs once, and both show it.
         block = list({job.planned.cell_id: job for job in block if job.planned.cell_id not in ran}.values())
         if limit is not None and block:
-            block = within(block, parse_duration(limit) - (time.monotonic() - started), limit, made_s)
+            block = limit.admit(block, made_s)
             made_s |= features_s(block)
         for job in block:
             cell_id = job.planned.cell_id
             if job.unfit and cell_id in passed_over:
                 continue
-            run_job(job, earlier.get(cell_id), failures, features, passes, pairing, folder, observer)
+            record = run_job(job, earlier.get(cell_id), failures, features, passes, pairing, folder, observer)
+            estimator.learn(job, record)
             # What one experiment has no time for another may have.
             (passed_over if job.unfit else ran).add(cell_id)
 
@@ -215,7 +221,7 @@ def preview(plan: PlannedRun, observer: Observer) -> list[Job]:
     jobs = make_jobs(plan, decode_samples(plan))
     check_splits(plan, jobs)
     check_batches(plan, jobs)
-    jobs = estimated(jobs, FeatureKeeper(observer), observer)
+    jobs = Estimator(FeatureKeeper(observer), observer).estimate(jobs)
     limit, previewed = plan.suite.header.time_limit, []
     for block in blocks(jobs, by_time=limit is not None):
         if limit is not None:

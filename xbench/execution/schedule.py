@@ -1,4 +1,4 @@
-"""In which order jobs run, and which do not fit into the time that is left. Pure."""
+"""Order jobs, and skip those that do not fit into the time that is left. Pure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from types import MappingProxyType
 
 from xbench.execution.job import Job
 from xbench.units import format_seconds
+
+# How much longer than what is left a block may take by a rough estimate, and still be tried.
+MAX_OVERRUN_IF_ROUGH = 2.0
 
 
 def blocks(jobs: Sequence[Job], by_time: bool) -> list[list[Job]]:
@@ -58,27 +61,38 @@ def features_s(block: Sequence[Job]) -> dict[str, float]:
 
 
 def within(
-    block: list[Job], left_s: float, limit: str, made_s: Mapping[str, float] = MappingProxyType({})
+    block: list[Job],
+    left_s: float,
+    limit: str,
+    made_s: Mapping[str, float] = MappingProxyType({}),
+    correction: float = 1.0,
 ) -> list[Job]:
-    """The block's jobs; `unfit`, with the estimate, if it would take longer than what is left.
+    """Skip a block that would take longer than what is left.
+
+    An estimate that was taken while other programs slowed this one down says little: the block is skipped
+    only if twice the time that is left would not suffice.
 
     Args:
         limit: the time limit as it was given, for the reason.
         made_s: as `estimate_s` takes it.
+        correction: what estimates are multiplied by.
+
+    Returns:
+        The block's jobs; if it is skipped, `unfit` gives the estimate.
     """
-    needed_s = estimate_s(block, made_s)
-    if needed_s <= left_s:
+    is_rough = any(job.is_rough for job in block if job.unfit is None)
+    needed_s = estimate_s(block, made_s) * (1.0 if is_rough else correction)
+    if needed_s <= left_s * (MAX_OVERRUN_IF_ROUGH if is_rough and left_s > 0 else 1.0):
         return block
     needed = "a time that cannot be estimated" if is_unknown(block) else f"about {format_seconds(needed_s)}"
+    if is_rough:
+        needed += " (other programs are at work; this is by its fastest step)"
     left = format_seconds(max(0.0, left_s))
     reason = f"'{block[0].cell.experiment}' needs {needed}, and {left} of the time limit of {limit} are left"
     reason = "; ".join(filter(None, [reason, block[0].model.missing]))
-    another_day = "a machine that is less busy" if any(job.is_rough for job in block) else ""
-    return [
-        job if job.unfit else replace(job, unfit=("skipped", reason), waits_for=another_day) for job in block
-    ]
+    return [job if job.unfit else replace(job, unfit=("skipped", reason)) for job in block]
 
 
-def without_hopeless(jobs: Sequence[Job], left_s: float, limit: str) -> list[Job]:
-    """The jobs in the order declared; `unfit` those whose block would not fit if it were the only one."""
-    return [job for block in blocks(jobs, by_time=False) for job in within(block, left_s, limit)]
+def is_skipped(block: Sequence[Job]) -> bool:
+    """Whether nothing of a block is to run."""
+    return all(job.unfit is not None for job in block)

@@ -121,7 +121,6 @@ def _take_limits(limits: Limits) -> None:
 
     from xbench.memory.limits import limit_device_memory, limit_host_memory
 
-    torch.backends.cudnn.allow_tf32 = False  # "float32" means float32, in convolutions as elsewhere
     if limits.malloc == "exact":
         keep_nothing_freed()
     if limits.threads is not None:

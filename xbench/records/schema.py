@@ -136,6 +136,8 @@ class MemoryRecord(Record):
     Attributes:
         limit_bytes: the hard limit that the cell ran under.
         base_host_bytes: resident after a warm-up step on one example.
+        pinned_bytes: of host memory that batches go through to a CUDA device, held all the time; None on a
+            CPU.
         peak_host_bytes: resident peak, libraries included, over training and evaluation.
         peak_device_bytes: peak of the CUDA allocator over training.
         host_peak_method: `clear_refs` (exact) or `sampled`.
@@ -149,6 +151,7 @@ class MemoryRecord(Record):
 
     limit_bytes: Whole | None = None
     base_host_bytes: Whole | None = None
+    pinned_bytes: Whole | None = None
     peak_host_bytes: Whole | None = None
     peak_device_bytes: Whole | None = None
     host_peak_method: str | None = None
@@ -266,7 +269,6 @@ class CellRecord(Record):
         memory_pass: what its configuration needs; None if that was not measured.
         trace_crc32: checksum of its trace's file; None if it has none.
         outputs_crc32: checksum of the file of its outputs on the test split; None if it has none.
-        waits_for: what may yet come, so that a cell that was skipped could run; "" if nothing.
     """
 
     schema_version: Whole = SCHEMA_VERSION
@@ -299,7 +301,6 @@ class CellRecord(Record):
     reused_from: str = ""
     resumed_at: list[int] = Field(default_factory=list)
     processors: list[str] = Field(default_factory=list)
-    waits_for: str = ""
     trace_crc32: Whole | None = None
     outputs_crc32: Whole | None = None
     started_at: str

@@ -21,6 +21,14 @@ _SAME_STATE = 0.01
 Note = tuple[str, int | None, str]
 
 
+def nothing_ran(records: Sequence[CellRecord]) -> str:
+    """A sentence for a run all of whose cells were skipped; "" if any ran, or there are none."""
+    if not records or any(record.status != "skipped" for record in records):
+        return ""
+    skipped = "the only one was" if len(records) == 1 else f"all {len(records):,} were"
+    return f"no cell ran: {skipped} skipped, for the reasons below the tables"
+
+
 def make_notes(
     experiment: ExperimentRecord, columns: Sequence[Column], rows: Sequence[Row]
 ) -> tuple[str, ...]:

@@ -32,9 +32,10 @@ from xbench.training.global_state import guarded_globals, load_component
 from xbench.training.kept import KeptModel, tensors_digest
 from xbench.training.loader import FeatureLoader, ImageLoader, Loader, ResidentImageLoader
 from xbench.training.loop import Trainer
-from xbench.training.model import build_model, part_to_train
+from xbench.training.model import build_model, model_to_train, part_to_train
 from xbench.training.objective import Objective
 from xbench.training.recorder import Diverged, TraceRecorder
+from xbench.training.rehearsal import rehearse
 from xbench.training.requirements import unmet_requirement
 from xbench.training.seeding import seed_everything
 from xbench.training.settings import CellSettings
@@ -91,6 +92,12 @@ def train_cell(
     should_stop = (lambda: False) if every_s is None else watch_for_stop()
     checkpoints = Checkpoints(Path(scratch), every_s, should_stop)
     trainer = assemble(send, settings, data, model_spec, optimizer_spec, model, split, checkpoints, features)
+    if trainer.loader.device.type == "cuda":
+        rehearse(
+            trainer,
+            lambda: model_to_train(model_spec, settings, data, features),
+            lambda twin: _build_optimizer(optimizer_spec, twin, settings),
+        )
     warm_up(trainer)
     memory = _memory_before(trainer, optimizer_spec)
     seed_everything(settings.seed)  # for optimizers that draw; the warm-up must not have moved it
@@ -173,11 +180,8 @@ def assemble(
     micro_batch = batch_size if training.micro_batch == "full" else min(training.micro_batch, batch_size)
     loader = _loader(settings, data, model_spec, features)
     objective = Objective(data.labels, data.classes, training.class_weights, device, dtype)
-    parameters = [p for p in model.parameters() if p.requires_grad]
     profiler = profiler_for(device)
-    with guarded_globals():
-        seed_everything(settings.seed)  # for optimizers that draw when they are made
-        optimizer = optimizer_spec.load_factory()(parameters, **settings.optimizer.params)
+    optimizer = _build_optimizer(optimizer_spec, model, settings)
     return Trainer(
         model=model,
         optimizer=optimizer,
@@ -199,6 +203,13 @@ def assemble(
     )
 
 
+def _build_optimizer(spec: OptimizerSpec, model: nn.Module, settings: CellSettings) -> torch.optim.Optimizer:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    with guarded_globals():
+        seed_everything(settings.seed)  # for optimizers that draw when they are made
+        return spec.load_factory()(parameters, **settings.optimizer.params)
+
+
 def _check_present(features: FeatureFile, data: DecodedDataset, split: Split) -> None:
     """A row that was never written reads as zeros, and would be trained on."""
     used = data.rows[np.concatenate([split.train, split.validation, split.test])]
@@ -211,7 +222,7 @@ def _loader(
 ) -> Loader:
     """What loads a cell's batches: features where there are some, else images."""
     device, dtype = torch.device(settings.device), getattr(torch, settings.training.dtype)
-    memory_format = settings.training.memory_format
+    memory_format = settings.training.memory_format_on(settings.device)
     if features is not None:
         return FeatureLoader(data, features, device, dtype, memory_format)
     loader_type = ResidentImageLoader if settings.storage == "float32" else ImageLoader
@@ -219,7 +230,8 @@ def _loader(
 
 
 def warm_up(trainer: Trainer) -> None:
-    """Run forward and backward on one example, so that libraries have loaded what they load at first use.
+    """Run forward and backward on one example, so that libraries have loaded what they load at first use (on
+    CUDA, `rehearse` has run what else a step launches).
 
     In evaluation mode, so that no running statistic moves; the gradients are dropped. A limit on this
     process's memory is calibrated again afterwards.
@@ -238,6 +250,7 @@ def _memory_before(trainer: Trainer, spec: OptimizerSpec) -> MemoryRecord:
     """What stands before the first step."""
     return MemoryRecord(
         base_host_bytes=resident_bytes(),
+        pinned_bytes=trainer.loader.pinned_bytes or None,
         host_peak_method=trainer.profiler.host.method,
         malloc=malloc_profile(),
         parameters_bytes=model_bytes(trainer.model),

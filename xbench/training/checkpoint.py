@@ -134,7 +134,7 @@ def resume(trainer: Trainer, folder: Path) -> None:
     for file in folder.glob("*.pt"):
         _check(file)
     restore_tensors(trainer.model, torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
-    state = torch.load(folder / "state.pt", weights_only=True)
+    state = torch.load(folder / "state.pt", map_location=_on(trainer.loader.device), weights_only=True)
     _restore_optimizer(trainer.optimizer, state["optimizer"])
     trainer.progress.__dict__.update(state["progress"])
     trainer.training_s, trainer.evaluation_s, trainer.checkpoints.spent_s = state["spent_s"]
@@ -144,6 +144,12 @@ def resume(trainer: Trainer, folder: Path) -> None:
         kept.unlink(missing_ok=True)
         _link(folder / kept.name, kept)
     Generators.from_plain(state["random"]).restore()
+
+
+def _on(device: torch.device) -> Callable[[Any, str], Any]:
+    """A `map_location` that brings what was on a CUDA device, perhaps one of another number, to this one.
+    What was on the host (generators' states, Adam's counts of steps) stays there."""
+    return lambda storage, location: storage.to(device=device) if location.startswith("cuda") else storage
 
 
 def _link(path: Path, other: Path) -> None:

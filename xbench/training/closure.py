@@ -38,6 +38,10 @@ class AccumulatingClosure:
         self._seed = seed
         self._resident: list[tuple[torch.Tensor, torch.Tensor]] | None = None
 
+    def with_model(self, model: nn.Module) -> AccumulatingClosure:
+        """Return the closure of another model on the same data."""
+        return AccumulatingClosure(model, self._loader, self._objective, self._micro_batch, self._seed)
+
     @property
     def batch_bytes(self) -> int:
         """Of the step's examples, if they are in memory as a whole throughout the step; else 0."""

@@ -23,6 +23,8 @@ class FeatureReport:
         note: why not, where a part of the model is frozen.
         computed: images that were not there yet, and `missing` those that still are not.
         seconds: that those which were computed took.
+        image_s: what one image takes; None if none was computed.
+        is_disturbed: other programs took the processor meanwhile; `image_s` is the fastest observed.
     """
 
     is_frozen: bool = True
@@ -31,6 +33,8 @@ class FeatureReport:
     computed: int = 0
     missing: int = 0
     seconds: float = 0.0
+    image_s: float | None = None
+    is_disturbed: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from xbench.components.specs import ModelSpec
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile, FeatureWriter
 from xbench.errors import XbenchError
+from xbench.memory.contention import ContentionWatch, typical_s
 from xbench.memory.processor import processor_name
 from xbench.paths import cache_dir, require_space
 from xbench.training.events import FeatureReport
@@ -24,7 +26,8 @@ from xbench.training.frozen import Front, obstacle, same
 from xbench.training.global_state import load_component
 from xbench.training.loader import ImageLoader
 from xbench.training.model import build_model
-from xbench.training.settings import CellSettings
+from xbench.training.seeding import pin_tf32
+from xbench.training.settings import CellSettings, TrainingSettings
 
 # Part of every key: raise it when the same front gives other values.
 _VERSION = 1
@@ -65,7 +68,9 @@ def make_features(
     if settings.storage == "float32":
         return FeatureReport(note='storage = "float32" keeps the images themselves in memory')
     device, dtype = torch.device(settings.device), getattr(torch, settings.training.dtype)
-    loader = ImageLoader(data, spec, device, dtype, "channels_last")
+    if device.type == "cuda":
+        pin_tf32(False)  # cells with and without it share features
+    loader = ImageLoader(data, spec, device, dtype, _memory_format(settings.device))
     front = Front(model)
     folder = cache_dir() / "features" / _key(front, model, spec, settings, data, import_dirs)
     file = FeatureFile.found(folder)
@@ -85,10 +90,19 @@ def make_features(
         require_space(folder, len(asked) * file.row_bytes, "keeping features")
     except XbenchError as error:
         return FeatureReport(note=error.message)
-    started = time.perf_counter()
-    _compute(send, front, loader, data.rows, file, asked)
-    seconds = time.perf_counter() - started if len(asked) else 0.0
-    return FeatureReport(file=file, computed=len(asked), missing=len(missing) - len(asked), seconds=seconds)
+    report = FeatureReport(file=file, computed=len(asked), missing=len(missing) - len(asked))
+    if not len(asked):
+        return report
+    started, watch = time.perf_counter(), ContentionWatch()
+    images_s = _compute(send, front, loader, data.rows, file, asked)
+    seconds, is_disturbed = time.perf_counter() - started, watch.was_disturbed(images_s)
+    image_s = typical_s(images_s, is_disturbed)
+    return replace(report, seconds=seconds, image_s=image_s, is_disturbed=is_disturbed)
+
+
+def _memory_format(device: str) -> str:
+    """The layout of images on a device, whatever a cell's: its features are kept for others, too."""
+    return TrainingSettings().memory_format_on(device)
 
 
 def _is_of(front: Front, loader: ImageLoader, rows: np.ndarray, file: FeatureFile) -> bool:
@@ -133,10 +147,11 @@ def _key(
     return digest.hexdigest()[:24]
 
 
-def _computer(device: str) -> tuple[str, str]:
-    """Kind and name of what computes: another one may round otherwise."""
-    kind = torch.device(device).type
-    return kind, torch.cuda.get_device_name(device) if kind == "cuda" else processor_name()
+def _computer(device: str) -> tuple[str, ...]:
+    """Kind and name of what computes, and on CUDA the layout of images: another one may round otherwise."""
+    if torch.device(device).type == "cuda":
+        return "cuda", torch.cuda.get_device_name(device), _memory_format(device)
+    return "cpu", processor_name()
 
 
 def _compute(
@@ -146,11 +161,14 @@ def _compute(
     rows: np.ndarray,
     file: FeatureFile,
     missing: np.ndarray,
-) -> None:
+) -> list[float]:
+    """Compute and keep features; returns what an image of each chunk took, in seconds."""
+    images_s = []
     precision, size = getattr(torch, file.precision), _CHUNK[loader.device.type]
     with FeatureWriter(file) as writer:
         committed = time.perf_counter()
         for start in range(0, len(missing), size):
+            began = time.perf_counter()
             chunk = missing[start : start + size]
             # Always as many at once, for the same rounding.
             images, _ = loader.load(np.resize(chunk, size))
@@ -158,7 +176,9 @@ def _compute(
             if precision is torch.bfloat16:
                 values = values.view(torch.int16)
             writer.write(rows[chunk], values.numpy())
+            images_s.append((time.perf_counter() - began) / size)  # a chunk takes as long if it is not full
             send((start + len(chunk), len(missing)))
             if time.perf_counter() - committed > _COMMIT_S:
                 writer.commit()
                 committed = time.perf_counter()
+    return images_s

@@ -22,19 +22,19 @@ from xbench.components.specs import Spec
 
 @dataclass(frozen=True)
 class Generators:
-    """States of the generators that a component may draw from: torch's (of the CPU and of CUDA devices in
-    use), Python's `random` and NumPy's global one."""
+    """States of the generators that a component may draw from: torch's (of the CPU, and of the current device
+    where CUDA is in use), Python's `random` and NumPy's global one."""
 
     torch_state: torch.Tensor
-    cuda_states: list[torch.Tensor]
+    cuda_state: torch.Tensor | None
     numpy_state: Any
     python_state: Any
 
     @classmethod
     def now(cls) -> Self:
         """Read them."""
-        cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-        return cls(torch.get_rng_state(), cuda_states, np.random.get_state(), random.getstate())
+        cuda_state = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+        return cls(torch.get_rng_state(), cuda_state, np.random.get_state(), random.getstate())
 
     @classmethod
     def from_plain(cls, state: dict[str, Any]) -> Self:
@@ -48,7 +48,7 @@ class Generators:
         kind, keys, *rest = self.numpy_state
         return {
             "torch": self.torch_state,
-            "cuda": self.cuda_states,
+            "cuda": self.cuda_state,
             "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],
             "python": self.python_state,
         }
@@ -56,8 +56,8 @@ class Generators:
     def restore(self) -> None:
         """Set them to what they were."""
         torch.set_rng_state(self.torch_state)
-        if self.cuda_states:
-            torch.cuda.set_rng_state_all(self.cuda_states)
+        if self.cuda_state is not None:
+            torch.cuda.set_rng_state(self.cuda_state)
         np.random.set_state(self.numpy_state)
         random.setstate(self.python_state)
 
@@ -65,15 +65,15 @@ class Generators:
 def seed_generators(seed: int) -> None:
     """Seed the generators that `Generators` reads, as quickly as can be.
 
-    `torch.manual_seed` gives the same numbers; without a CUDA context it writes down a traceback for later,
-    which takes longer than all of this.
+    `torch.manual_seed` gives the same numbers. It seeds every CUDA device of the machine, and without a CUDA
+    context it writes down a traceback for later, which takes longer than all of this.
 
     Args:
         seed: from 0, below 2**32.
     """
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
-        torch.cuda.manual_seed_all(seed)
+        torch.cuda.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
 
@@ -93,11 +93,20 @@ _FLAGS = (
     (torch.backends.cudnn, "enabled"),
     (torch.backends.cudnn, "benchmark"),
     (torch.backends.cudnn, "deterministic"),
-    (torch.backends.cudnn, "allow_tf32"),
-    (torch.backends.cuda.matmul, "allow_tf32"),
     (torch.backends.cuda.matmul, "allow_fp16_reduced_precision_reduction"),
     (torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction"),
     (torch.backends.mkldnn, "enabled"),
+    # The older flags of TF32 come first: to set one sets newer ones as well.
+    (torch.backends.cudnn, "allow_tf32"),
+    (torch.backends.cuda.matmul, "allow_tf32"),
+    (torch.backends, "fp32_precision"),
+    (torch.backends.cudnn, "fp32_precision"),
+    (torch.backends.cudnn.conv, "fp32_precision"),
+    (torch.backends.cudnn.rnn, "fp32_precision"),
+    (torch.backends.cuda.matmul, "fp32_precision"),
+    (torch.backends.mkldnn.conv, "fp32_precision"),
+    (torch.backends.mkldnn.rnn, "fp32_precision"),
+    (torch.backends.mkldnn.matmul, "fp32_precision"),
 )
 
 

@@ -1,7 +1,8 @@
 """From positions in files to batches on the training device.
 
 Files are read as batches are needed, and the system is told of the next ones early, so that a set may be
-larger than memory and a step does not wait for the disk.
+larger than memory and a step does not wait for the disk. To a CUDA device they go from pinned memory, which
+they are read into directly: the host reads the next batch while the device computes.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,9 +18,12 @@ import torch
 from xbench.components.specs import ModelSpec
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
+from xbench.training.pinned import PinnedBuffers
 
 # Read at once: large enough to keep the copies efficient, small enough not to count as memory.
 _BLOCK_BYTES = 10 << 20
+# Sent at once.
+_MAX_INDICES = 8192
 
 
 class Loader(ABC):
@@ -45,7 +50,12 @@ class Loader(ABC):
         self._reader = source.reader(self._block)
         self.device, self._dtype = device, dtype
         self._contiguous = memory_format == "contiguous"
-        self._labels = torch.from_numpy(data.labels)
+        self._host_labels = data.labels
+        self._labels = torch.from_numpy(data.labels).to(device)
+        self._row_buffers = self._index_buffers = None
+        if device.type == "cuda":
+            self._row_buffers = PinnedBuffers(self._reader.buffer, device)
+            self._index_buffers = PinnedBuffers(np.empty(_MAX_INDICES, dtype=np.int64), device)
 
     def load(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Load a batch.
@@ -56,7 +66,11 @@ class Loader(ABC):
         Returns:
             Examples (n, *shape) and labels (n,) int64, on the device.
         """
-        return self._examples(indices), self._moved(self._labels[torch.from_numpy(indices)])
+        return self._examples(indices), self._labels[self._moved(indices)]
+
+    def labels(self, indices: np.ndarray) -> np.ndarray:
+        """Labels (n,) int64 of examples, on the host."""
+        return self._host_labels[indices]
 
     def parts(self, indices: np.ndarray, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Load a batch in parts of at most `size`, one at a time, in order."""
@@ -72,8 +86,13 @@ class Loader(ABC):
 
     @property
     def resident_bytes(self) -> int:
-        """Of the examples that are held from batch to batch."""
-        return 0
+        """Of what is held from batch to batch in the memory that training takes: the device's, on CUDA."""
+        return self._labels.nbytes if self.device.type == "cuda" else 0
+
+    @property
+    def pinned_bytes(self) -> int:
+        """Of pinned host memory that batches go through to the device; 0 on a CPU."""
+        return sum(buffers.nbytes for buffers in (self._row_buffers, self._index_buffers) if buffers)
 
     def batch_bytes(self, size: int) -> int:
         """Of the examples and labels of a batch."""
@@ -86,16 +105,22 @@ class Loader(ABC):
     def _blocks(self, indices: np.ndarray) -> Iterator[tuple[slice, torch.Tensor]]:
         """The rows as they lie in the file, on the device, block by block, and their places in the batch."""
         for start in range(0, len(indices), self._block):
-            stored = torch.from_numpy(self._reader.read(self._rows[indices[start : start + self._block]]))
-            # Moved as they are: `copy_` alone would convert on the host, and move four times as much.
-            yield slice(start, start + self._block), self._moved(stored)
+            rows = self._rows[indices[start : start + self._block]]
+            # Sent as they are: `copy_` alone would convert on the host, and send four times as much.
+            yield slice(start, start + self._block), self._stored(rows)
 
-    def _moved(self, host: torch.Tensor) -> torch.Tensor:
-        """The tensor on the device, without waiting for it: pinned memory is sent while the host goes on, and
-        torch reuses it only once it is sent."""
-        if self.device.type != "cuda":
-            return host
-        return host.pin_memory().to(self.device, non_blocking=True)
+    def _stored(self, rows: np.ndarray) -> torch.Tensor:
+        if self._row_buffers is None:
+            return torch.from_numpy(self._reader.read(rows))
+        return self._row_buffers.send(len(rows), partial(self._reader.read, rows))
+
+    def _moved(self, indices: np.ndarray) -> torch.Tensor:
+        """The indices on the device."""
+        if self._index_buffers is None:
+            return torch.from_numpy(indices)
+        parts = [indices[start : start + _MAX_INDICES] for start in range(0, len(indices), _MAX_INDICES)]
+        sent = [self._index_buffers.send(len(part), partial(np.copyto, src=part)) for part in parts]
+        return sent[0] if len(sent) == 1 else torch.cat(sent)
 
 
 class ImageLoader(Loader):
@@ -156,7 +181,8 @@ class FeatureLoader(Loader):
 
 
 class ResidentImageLoader(ImageLoader):
-    """Keeps every image of the dataset in memory, normalised, as a notebook would. Batches are copies."""
+    """Keeps every image of the dataset in the device's memory, normalised, as a notebook would. Batches are
+    copies."""
 
     def __init__(self, data: DecodedDataset, *args, **kwargs):
         super().__init__(data, *args, **kwargs)
@@ -167,15 +193,14 @@ class ResidentImageLoader(ImageLoader):
         for start in range(0, len(everything), self._block):
             part = slice(start, start + self._block)
             self._images[part], _ = super().load(everything[part])
-        self._all_labels = self._moved(self._labels)
 
     @property
     def resident_bytes(self) -> int:
-        return self._images.nbytes + self._all_labels.nbytes
+        return self._images.nbytes + self._labels.nbytes
 
     def load(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        chosen = torch.from_numpy(indices).to(self.device)
-        return self._images[chosen], self._all_labels[chosen]
+        chosen = self._moved(indices)
+        return self._images[chosen], self._labels[chosen]
 
     def announce(self, indices: np.ndarray) -> None:
         """They are in memory."""

@@ -14,8 +14,9 @@ from torch.nn import functional
 
 from xbench.errors import DependentExamples
 from xbench.training.frozen import set_training
-from xbench.training.global_state import seed_generators
+from xbench.training.global_state import guarded_globals, seed_generators
 from xbench.training.loader import Loader
+from xbench.training.seeding import pin_tf32
 
 _MAX_ROWS = 8
 _SEED = 20
@@ -31,7 +32,7 @@ def check_examples_are_independent(
 
     In training mode, with one seed, replacing the other examples must not change an example's loss. In
     evaluation mode, the outputs of the whole must be those of two parts. Both are tried in float64 where the
-    model allows it and memory suffices, else in float32 and to 1e-4.
+    model allows it and memory suffices, else in float32 (never TF32) and to 1e-4.
 
     Args:
         model: may not be used afterwards.
@@ -45,12 +46,14 @@ def check_examples_are_independent(
     examples, _ = loader.load(indices[:size])
     targets = torch.from_numpy(labels[indices[:size]]).to(examples.device)
     dtype = next(p.dtype for p in model.parameters())
-    try:
-        reason = _find_dependence(model.double(), examples.double(), targets)
-    except Exception:  # its code may insist on float32, or twice the memory is too much
-        if dtype == torch.float64:
-            raise
-        reason = _find_dependence(model.to(dtype), examples, targets)
+    with guarded_globals():
+        pin_tf32(False)
+        try:
+            reason = _find_dependence(model.double(), examples.double(), targets)
+        except Exception:  # its code may insist on float32, or twice the memory is too much
+            if dtype == torch.float64:
+                raise
+            reason = _find_dependence(model.to(dtype), examples, targets)
     if reason:
         raise DependentExamples(
             f"{reason}, as with batch normalisation: micro-batches would train a different function "

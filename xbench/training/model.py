@@ -12,7 +12,7 @@ from xbench.data.features import FeatureFile
 from xbench.errors import XbenchError
 from xbench.training.frozen import set_training, trained_part
 from xbench.training.global_state import guarded_globals
-from xbench.training.seeding import make_deterministic, seed_everything
+from xbench.training.seeding import make_deterministic, pin_tf32, seed_everything
 from xbench.training.settings import CellSettings
 
 
@@ -30,8 +30,10 @@ def build_model(spec: ModelSpec, settings: CellSettings, data: DecodedDataset) -
             f"model '{settings.model.name}' takes images of {spec.input_shape}, {data.name} has {data.shape}",
             hint=f"set the dataset's image_size to {spec.input_shape[-1]}",
         )
-    if settings.training.deterministic and settings.device != "cpu":
-        make_deterministic()
+    if settings.device != "cpu":
+        pin_tf32(settings.training.tf32)
+        if settings.training.deterministic:
+            make_deterministic()
     with guarded_globals():
         seed_everything(settings.seed)
         model = build_network(spec, len(data.classes), data.shape, settings.model.params)

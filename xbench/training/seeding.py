@@ -1,4 +1,4 @@
-"""Seeds of what draws random numbers, and what a device needs so that a cell can be repeated.
+"""Seed what draws random numbers, and pin what else decides what a device computes.
 
 Torch is imported late: the process that writes records asks what held.
 """
@@ -38,6 +38,26 @@ def make_deterministic() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
+
+
+def pin_tf32(is_allowed: bool) -> None:
+    """Let CUDA use TF32 for float32 in convolutions, recurrent layers and matrix products alike, or in none,
+    in this process from now on. (PyTorch's own default allows it in all but matrix products.)
+
+    Args:
+        is_allowed: the training setting.
+    """
+    import torch
+
+    # Through the older interface, which raises when it is read while the newer one contradicts it: cuDNN's
+    # `flags`, for example, reads it.
+    torch.backends.cudnn.allow_tf32 = is_allowed
+    torch.backends.cuda.matmul.allow_tf32 = is_allowed
+    # And through the newer one, where convolutions would otherwise inherit `torch.backends.fp32_precision`.
+    precision = "tf32" if is_allowed else "ieee"
+    torch.backends.cudnn.conv.fp32_precision = precision
+    torch.backends.cudnn.rnn.fp32_precision = precision
+    torch.backends.cuda.matmul.fp32_precision = precision
 
 
 def holds(device: str, deterministic: bool) -> str:

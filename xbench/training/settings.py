@@ -39,11 +39,14 @@ class TrainingSettings(BaseModel):
         features: precision in which the outputs of a frozen part are computed once per image and kept on
             disk; `"auto"` is that of `dtype`, and trains without where they cannot be kept; `"off"` computes
             them in every step.
-        memory_format: of image batches; channels-last is faster for convolutions, contiguous is what a
-            plain PyTorch loop has.
+        memory_format: of image batches, `"channels_last"` or `"contiguous"`; `"auto"` is what convolutions
+            are fast with on the device (see `memory_format_on`).
         threads: of torch's CPU pool; None for torch's choice.
         deterministic: on CUDA, use deterministic algorithms alone, at a cost in speed; an operation that has
             none is then an error. On a CPU results are the same either way.
+        tf32: on CUDA, let convolutions, recurrent layers and matrix products of float32 use TensorFloat-32,
+            which is faster and keeps 10 bits of each factor's mantissa in place of 23. Features of a frozen
+            part are computed without it. It has no effect on a CPU.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,15 +62,36 @@ class TrainingSettings(BaseModel):
     drop_last: Annotated[bool, Field(strict=True)] = False
     dtype: Literal["float32", "float64"] = "float32"
     features: Features = "auto"
-    memory_format: Literal["channels_last", "contiguous"] = "channels_last"
+    memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
     threads: Annotated[int, Field(strict=True, ge=1, le=MOST_THREADS)] | None = None
     deterministic: Annotated[bool, Field(strict=True)] = False
+    tf32: Annotated[bool, Field(strict=True)] = False
 
     @model_validator(mode="after")
     def _selection_has_its_data(self) -> Self:
         if self.selection == "validation_loss" and self.validation == 0:
             raise ValueError("selection by validation_loss needs validation > 0; or set selection = 'last'")
         return self
+
+    @model_validator(mode="after")
+    def _tf32_is_of_float32(self) -> Self:
+        if self.tf32 and self.dtype != "float32":
+            raise ValueError(f"tf32 = true has no effect on {self.dtype}; set dtype = 'float32'")
+        return self
+
+    def memory_format_on(self, device: str) -> Literal["channels_last", "contiguous"]:
+        """Return the memory format of image batches on a device.
+
+        `"auto"` is channels-last on a CPU and wherever TF32 is allowed, which tensor cores compute: cuDNN's
+        kernels for these are written for that layout (NVIDIA, "Convolutional Layers User's Guide"). Its other
+        kernels are written for contiguous images, and slower on channels-last ones (PyTorch issue #44943).
+
+        Args:
+            device: torch's name of it.
+        """
+        if self.memory_format != "auto":
+            return self.memory_format
+        return "channels_last" if self.tf32 or not device.startswith("cuda") else "contiguous"
 
     @property
     def feature_precision(self) -> str:

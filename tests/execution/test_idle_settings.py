@@ -1,0 +1,54 @@
+"""What a device makes of a cell's settings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from job_samples import MACHINE, job_of
+
+from xbench.execution.plan import _idle_settings
+from xbench.execution.prepare import _key, make_jobs
+from xbench.suite.problems import Problems
+
+
+def cells_of(data, *settings):
+    return [job_of(data, **each).cell for each in settings]
+
+
+def test_tf32_is_told_to_have_no_effect_on_a_cpu(tiny_data):
+    cells = cells_of(tiny_data, {}, {"tf32": True}, {"tf32": True})
+    assert _idle_settings(cells, "cpu") == ("tf32 = true has no effect on a CPU",)
+    assert _idle_settings(cells[:1], "cpu") == ()
+    assert _idle_settings(cells, "cuda:0") == ()
+
+
+@pytest.mark.parametrize(
+    ("device", "settings", "expected"),
+    [
+        ("cpu", {}, "channels_last"),
+        ("cuda:0", {}, "contiguous"),
+        ("cuda:0", {"tf32": True}, "channels_last"),
+        ("cpu", {"memory_format": "contiguous"}, "contiguous"),
+    ],
+)
+def test_a_job_has_the_memory_format_that_it_runs_with(tiny_data, device, settings, expected):
+    sample = job_of(tiny_data, **settings)
+    plan = SimpleNamespace(
+        suite=SimpleNamespace(
+            problems=Problems("suite.toml", ""), header=SimpleNamespace(checkpoint_interval="1m")
+        ),
+        cells=[sample.cell],
+        data=[sample.resolved],
+        models=[sample.model],
+        machine=replace(MACHINE, device=device),
+        default_histories={},
+        import_dirs=(),
+        limit_of=lambda cell: None,
+        limits_asked=lambda cell: (),
+        timeout_of=lambda cell: None,
+    )
+    (job,) = make_jobs(plan, {_key(sample.resolved): tiny_data})
+    assert job.settings.training.memory_format == expected
+    assert job.planned.cell_id == replace(sample, machine=plan.machine).planned.cell_id  # as it was asked for

@@ -1,0 +1,92 @@
+"""Whether other programs took the processor, told from what the kernel counts and from durations."""
+
+from __future__ import annotations
+
+import pytest
+
+from xbench.memory import contention
+from xbench.memory.contention import ContentionWatch, spread, typical_s
+
+
+class Threads:
+    """Stands for the kernel's counts of this process's threads, and for the clock.
+
+    Attributes:
+        waited_s: by thread.
+    """
+
+    def __init__(self, folder):
+        self.folder, self.now_s = folder, 0.0
+
+    def count(self, **waited_s):
+        for thread, seconds in waited_s.items():
+            (self.folder / thread).mkdir(parents=True, exist_ok=True)
+            (self.folder / thread / "schedstat").write_text(f"123 {int(seconds * 1e9)} 7\n")
+
+
+@pytest.fixture
+def threads(tmp_path, monkeypatch):
+    threads = Threads(tmp_path / "task")
+    monkeypatch.setattr(contention, "_TASKS", threads.folder)
+    monkeypatch.setattr(contention.time, "perf_counter", lambda: threads.now_s)
+    return threads
+
+
+EVEN = [1.0, 1.1, 1.0]
+
+
+def test_the_thread_that_waited_longest_counts(threads):
+    threads.count(main=5.0, worker=1.0)
+    watch = ContentionWatch()
+    threads.now_s = 10.0
+    threads.count(main=5.5, worker=3.0)
+    assert watch.waiting_share() == pytest.approx(0.2)
+    assert watch.was_disturbed(EVEN)
+
+
+def test_what_was_waited_before_does_not_count(threads):
+    threads.count(main=1000.0)
+    watch = ContentionWatch()
+    threads.now_s = 10.0
+    assert watch.waiting_share() == 0
+    assert not watch.was_disturbed(EVEN)
+
+
+def test_threads_come_and_go(threads):
+    threads.count(main=0.0, gone=9.0)
+    watch = ContentionWatch()
+    (threads.folder / "gone" / "schedstat").unlink()
+    threads.now_s = 10.0
+    threads.count(new=4.0)
+    assert watch.waiting_share() == pytest.approx(0.4)
+
+
+def test_durations_tell_where_the_system_does_not(threads):
+    watch = ContentionWatch()
+    threads.now_s = 10.0
+    assert watch.waiting_share() is None
+    assert not watch.was_disturbed(EVEN)
+    assert watch.was_disturbed([1.0, 2.0, 3.0])
+
+
+def test_durations_tell_of_a_host_that_takes_processors_away(threads):
+    threads.count(main=0.0)
+    watch = ContentionWatch()
+    threads.now_s = 10.0
+    assert watch.was_disturbed([1.0, 2.0, 3.0])
+
+
+def test_a_single_pause_is_no_disturbance():
+    assert spread([1.0, 1.0, 50.0, 1.0, 1.0]) == 1
+    assert spread([1.0]) == spread([]) == spread([0.0, 1.0]) == 1
+
+
+def test_the_fastest_counts_where_it_was_disturbed():
+    assert typical_s([3.0, 1.0, 2.0], disturbed=True) == 1
+    assert typical_s([3.0, 1.0, 2.0], disturbed=False) == 2
+
+
+def test_this_system_is_asked():
+    """Whatever it answers."""
+    share = ContentionWatch().waiting_share()
+    assert share is None or share >= 0
