@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import signal
@@ -299,6 +300,30 @@ def test_two_processes_fetch_a_file_once(server, tmp_path):
     assert server.asked == ["/slow"]
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert files_in(tmp_path) == ["file"]
+
+
+def test_waiting_for_another_process_and_checking_are_told(server, tmp_path):
+    told = []
+    with (tmp_path / ".file.part").open("a+b") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+
+        def tell(step: str) -> None:
+            told.append(step)
+            fcntl.flock(held, fcntl.LOCK_UN)
+
+        download(server.url("/right"), tmp_path / "file", SHA256, silent, on_step=tell)
+    assert told == ["waiting for another process that downloads it", "checking it"]
+    assert (tmp_path / "file").read_bytes() == CONTENT
+
+
+def test_hashing_tells_how_far_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "_HASHED_BYTES", 4)
+    (tmp_path / "file").write_bytes(b"ten bytes.")
+    told = []
+    assert downloads.sha256_of(tmp_path / "file", lambda *at: told.append(at)) == (
+        hashlib.sha256(b"ten bytes.").hexdigest()
+    )
+    assert told == [(4, 10), (8, 10), (10, 10)]
 
 
 def test_a_place_that_cannot_be_written_is_told(server, tmp_path):

@@ -18,18 +18,25 @@ from xbench.paths import disk_errors, require_space
 from xbench.units import format_bytes
 
 OnProgress = Callable[[int, int], None]
+OnStep = Callable[[str], None]
 
 # How long a server may be silent, at first and between any two pieces.
 _CONNECT_TIMEOUT_S = 15
 _READ_TIMEOUT_S = 60
 
 _CHUNK_BYTES = 1 << 18
+_HASHED_BYTES = 1 << 24
 _HASH = re.compile(r"[0-9a-f]{8,64}")
 _HINT = "look at the network (and HTTPS_PROXY, if you are behind a proxy), then try again"
 
 
 def download(
-    url: str, path: Path, sha256: str, on_progress: OnProgress, size_bytes: int | None = None
+    url: str,
+    path: Path,
+    sha256: str,
+    on_progress: OnProgress,
+    size_bytes: int | None = None,
+    on_step: OnStep = lambda step: None,
 ) -> None:
     """Make sure that a file is at `path`, whole and with the right content.
 
@@ -42,6 +49,7 @@ def download(
         sha256: its hash in hex, or the first 8 or more digits of it.
         on_progress: called with (done_bytes, total_bytes) as data arrives; the total is 0 while unknown.
         size_bytes: of the file, if known: whether there is room is then checked before anything is sent.
+        on_step: called when it starts to wait for another process, and when it checks what has arrived.
 
     Raises:
         DownloadFailed: the server cannot be reached, refuses, or breaks off.
@@ -55,18 +63,21 @@ def download(
         raise XbenchError(f"'{url}' is not an address of the web", hint="it begins with https:// or http://")
     with disk_errors(f"{path.name} cannot be kept in {path.parent}"):
         if not _is_right(path, wanted):
-            _replace(url, path, wanted, on_progress, size_bytes)
+            _replace(url, path, wanted, on_progress, size_bytes, on_step)
 
 
-def _replace(url: str, path: Path, wanted: str, on_progress: OnProgress, size_bytes: int | None) -> None:
+def _replace(
+    url: str, path: Path, wanted: str, on_progress: OnProgress, size_bytes: int | None, on_step: OnStep
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
-    with _alone(aside) as file:
+    with _alone(aside, on_step) as file:
         if _is_right(path, wanted):  # another process has fetched it meanwhile
             return
         if size_bytes is not None:
             require_space(path.parent, size_bytes, f"downloading {path.name}")
         _fetch(url, file, path, on_progress)
+        on_step("checking it")
         file.seek(0)
         got = hashlib.file_digest(file, "sha256").hexdigest()
         if not got.startswith(wanted):
@@ -78,14 +89,26 @@ def _replace(url: str, path: Path, wanted: str, on_progress: OnProgress, size_by
         put_whole(aside, path)
 
 
-def sha256_of(path: Path) -> str:
-    """Hash of a file, in hex.
+def sha256_of(path: Path, on_progress: OnProgress | None = None) -> str:
+    """Hash a file.
+
+    Args:
+        on_progress: called with (done_bytes, total_bytes) now and then.
+
+    Returns:
+        The SHA-256 in hex.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if on_progress is None:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest, total_bytes = hashlib.sha256(), os.fstat(file.fileno()).st_size
+        while part := file.read(_HASHED_BYTES):
+            digest.update(part)
+            on_progress(file.tell(), total_bytes)
+        return digest.hexdigest()
 
 
 def _is_right(path: Path, wanted: str) -> bool:
@@ -93,7 +116,7 @@ def _is_right(path: Path, wanted: str) -> bool:
 
 
 @contextmanager
-def _alone(aside: Path) -> Iterator[BinaryIO]:
+def _alone(aside: Path, on_step: OnStep) -> Iterator[BinaryIO]:
     """An empty file that no other process writes to; it is gone afterwards, unless it was moved away.
 
     What a killed process has left under this name is written over.
@@ -104,7 +127,11 @@ def _alone(aside: Path) -> Iterator[BinaryIO]:
             # Waits for whoever holds it, whose last act is to move or remove it: then this is not the file
             # of that name any more. The kernel lets go of what a dead process held.
             with suppress(OSError):  # on a file system without locks nobody waits
-                fcntl.flock(file, fcntl.LOCK_EX)
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    on_step("waiting for another process that downloads it")
+                    fcntl.flock(file, fcntl.LOCK_EX)
             if _is_named(file, aside):
                 break
         except BaseException:

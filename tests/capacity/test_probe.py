@@ -41,7 +41,7 @@ class TestCapacity:
     @pytest.fixture(scope="class")
     @classmethod
     def capacity(cls, limits, heard):
-        return find_capacity(WORKLOAD, limits, axis="batch-size", on_trial=heard.append)
+        return find_capacity(WORKLOAD, limits, axis="batch-size", on_try=heard.append, on_trial=heard.append)
 
     def test_is_what_arithmetic_says(self, capacity):
         """To a percent for the bracket, and one for what a process holds more or less than another."""
@@ -75,8 +75,8 @@ class TestCapacity:
         assert capacity.axis == "batch-size"
         assert capacity.limit_bytes == limits.memory_bytes
 
-    def test_each_trial_is_told_in_order(self, capacity, heard):
-        assert tuple(heard) == capacity.trials
+    def test_each_size_is_told_before_it_is_tried_and_then_its_trial(self, capacity, heard):
+        assert heard == [told for trial in capacity.trials for told in (trial.value, trial)]
 
     def test_time_is_that_of_its_trials(self, capacity):
         assert all(trial.seconds > 0 for trial in capacity.trials)

@@ -39,6 +39,23 @@ def test_the_second_time_nothing_is_read(images):
     assert second.fingerprint == first.fingerprint
 
 
+def test_what_takes_long_besides_decoding_is_told(images):
+    def steps() -> list[str]:
+        told = []
+        decode_module.decode(
+            images.dataset(), "pictures", "", False, ignore, on_step=lambda *step: told.append(step)
+        )
+        assert [step[1:] for step in told if step[0] == "hashing images"] == [(0, 6)]
+        return [step for step, _, _ in told]
+
+    def ignore(done: int, total: int) -> None:
+        pass
+
+    first = ["hashing images", "checking decoded images", "checking images", "saving decoded images"]
+    assert steps() == [*first, "describing images"]
+    assert steps() == ["hashing images", "checking decoded images", "describing images"]
+
+
 def test_the_cache_is_where_the_variable_says(images, cache):
     assert decoded(images.dataset()).pixels_path.is_relative_to(cache)
 

@@ -94,6 +94,18 @@ def test_stopped_between_the_old_and_the_new(cache, archive, older, monkeypatch)
     assert list(cache.iterdir()) == [older.parent]
 
 
+def test_each_stage_is_told(cache, archive):
+    told: list[tuple[str, int, int]] = []
+    fetch_from(SOURCE, archive, lambda *at: told.append(at))
+    assert list(dict.fromkeys(stage for stage, _, _ in told)) == [
+        "hashing",
+        "unpacking",
+        "putting the images in place",
+    ]
+    size_bytes = archive.stat().st_size
+    assert ("hashing", size_bytes, size_bytes) in told
+
+
 def test_an_empty_folder_in_its_place_is_no_hindrance(cache, archive):
     (cache / "tiny-set").mkdir(parents=True)
     assert fetch_from(SOURCE, archive, ignore).inventory.is_complete

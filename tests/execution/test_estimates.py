@@ -99,7 +99,7 @@ class Heard:
     def __init__(self):
         self.cells, self.waits, self.is_busy = [], [], False
 
-    def estimating(self, cell):
+    def estimating(self, cell, done, total):
         self.cells.append(cell)
 
     def machine_is_busy(self):
@@ -321,7 +321,9 @@ class TestOfASample:
     @pytest.fixture
     def heard(self):
         return SimpleNamespace(
-            estimating=lambda cell: None, computing_features=lambda cell, done, total: None
+            estimating=lambda cell, done, total: None,
+            computing_features=lambda cell, done, total: None,
+            features_computed=lambda cell: None,
         )
 
     def test_every_preview_counts_all_features(self, paces, heard):

@@ -11,7 +11,7 @@ from torch import nn
 from xbench import ModelSpec, OptimizerSpec, XbenchError
 from xbench.components import registry
 from xbench.training.cell import train_cell
-from xbench.training.events import EpochDone, Prepared, StepsDone
+from xbench.training.events import EpochDone, Evaluating, Prepared, StepsDone
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 
 
@@ -95,6 +95,14 @@ class Run:
 
 
 LBFGS = {"history_size": 4, "max_iter": 4, "line_search_fn": "strong_wolfe"}
+
+
+def test_evaluations_tell_how_far_they_are(tiny_data, tmp_path):
+    run = Run(tiny_data, tmp_path, epochs=1)
+    ends = [message.total for message in run.of(Evaluating) if message.done == message.total]
+    split = run.of(Prepared)[0].ran
+    sizes = [split["validation_size"], len(run.result.scores.labels), split["distinct_train_size"]]
+    assert [message.total for message in run.of(Evaluating) if message.done == 0] == ends == sizes
 
 
 def test_a_cell_learns_and_reports(tiny_data, tmp_path):

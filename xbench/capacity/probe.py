@@ -81,10 +81,12 @@ class _Trials:
     """Trials so far.
 
     Attributes:
+        on_try, on_trial: hear of each size before it is tried, and of its trial.
         log: a file for what a trial's child writes, a traceback above all; it stays where one failed for
             another reason than memory. None for no file.
     """
 
+    on_try: Callable[[int], None]
     on_trial: Callable[[Trial], None]
     log: Path | None = None
     done: list[Trial] = field(default_factory=list)
@@ -103,6 +105,7 @@ class _Trials:
             nonlocal trying, started
             if isinstance(message, int):
                 trying = message
+                self.on_try(trying)
                 return
             seconds = time.perf_counter() - started
             self._add(replace(message, predicted_bytes=predicted, seconds=seconds))
@@ -149,6 +152,7 @@ def find_capacity(
     highest: int | None = None,
     enough: int | None = None,
     start: tuple[int, int | None] | None = None,
+    on_try: Callable[[int], None] = lambda size: None,
     on_trial: Callable[[Trial], None] = lambda trial: None,
     log: Path | None = None,
 ) -> Capacity:
@@ -163,6 +167,7 @@ def find_capacity(
         highest: the end of the axis; by default it has none.
         enough: the largest size that is of use in itself; see `search.Bounds`. By default `highest`.
         start: (found, fails) of an earlier probe, to be tried first.
+        on_try: hears of each size before it is tried.
         on_trial: hears of each trial as it ends.
         log: a file for the traceback of a trial that fails for another reason than memory. It is removed
             where none does.
@@ -174,7 +179,7 @@ def find_capacity(
     started = time.perf_counter()
     end = highest or _UNBOUNDED
     bounds = Bounds(limits.memory_bytes, lowest, end, min(enough or end, end), tolerance)
-    trials = _Trials(on_trial, log)
+    trials = _Trials(on_try, on_trial, log)
 
     def capacity(failed_at: int | None = None) -> Capacity:
         best, failure = largest_fit(trials.done), first_failure(trials.done)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -10,19 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.table import Table
 
 from xbench.cli import EXIT_INTERRUPTED
+from xbench.cli.activity import ActivityDisplay
 from xbench.cli.options import user_path
 from xbench.cli.output import (
     print_json,
@@ -86,16 +76,18 @@ def status(
     tell_where_cache_is()
     names = [name] if name else list(registrations("dataset"))
     rows = []
-    for item in names:
-        try:
-            rows.append(_status_row(item, load("dataset", item)))
-        except XbenchError as error:
-            if name:
-                raise
-            rows.append({"dataset": item, "state": "broken", "how_to_get": error.message})
-        except Exception as error:  # a plugin's hook may raise anything
-            why = f"{type(error).__name__}: {error}"
-            rows.append({"dataset": item, "state": "broken", "how_to_get": why})
+    with ActivityDisplay() as display:
+        for item in names:
+            display.begin(f"listing the files of {item}")
+            try:
+                rows.append(_status_row(item, load("dataset", item)))
+            except XbenchError as error:
+                if name:
+                    raise
+                rows.append({"dataset": item, "state": "broken", "how_to_get": error.message})
+            except Exception as error:  # a plugin's hook may raise anything
+                why = f"{type(error).__name__}: {error}"
+                rows.append({"dataset": item, "state": "broken", "how_to_get": why})
     with reader_may_leave():
         if form is DataFormat.JSON:
             print_json({"datasets": rows})
@@ -143,23 +135,26 @@ def fetch(
     if from_ and url:
         raise XbenchError("--from and --url name two archives", hint="give one of them")
     place = destination(source)
-    if not force:
-        for root in dict.fromkeys([*_found(spec), place]):
-            inventory = take_inventory(root, source)
-            if inventory.is_complete:
-                _say(f"{name} is here already, complete; nothing was done")
-                _print_place(name, spec, inventory)
-                return
-    with (
-        _interruptible(f"nothing of {name} was kept"),
-        _Bars(DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as bars,
-    ):
+    with _interruptible(f"nothing of {name} was kept"), ActivityDisplay() as display:
+
+        def show(stage: str, done_bytes: int, total_bytes: int) -> None:
+            display.report(f"{name}: {stage}", done_bytes, total_bytes, "bytes")
+
+        if not force:
+            display.begin(f"{name}: listing what is here")
+            for root in dict.fromkeys([*_found(spec), place]):
+                inventory = take_inventory(root, source)
+                if inventory.is_complete:
+                    display.say(f"{name} is here already, complete; nothing was done")
+                    _print_place(name, spec, inventory)
+                    return
         if from_:
-            fetched = fetch_from(source, from_, bars.show, force)
+            fetched = fetch_from(source, from_, show, force)
         else:
-            _say(f"{name}: {source.licence}")
-            _say(f"downloading {url or f'{format_bytes(source.size_bytes)} from {source.url}'}")
-            fetched = fetch_archive(source, bars.show, url, sha256, force)
+            display.say(f"{name}: {source.licence}")
+            display.say(f"downloading {url or f'{format_bytes(source.size_bytes)} from {source.url}'}")
+            display.begin(f"{name}: waiting for the server")
+            fetched = fetch_archive(source, show, url, sha256, force)
     if not fetched.is_published:
         _say(
             f"note: this is another archive than the published one (sha256 {fetched.sha256}, not "
@@ -183,11 +178,10 @@ def verify(name: Name, form: Form = DataFormat.TABLE) -> None:
     spec = load("dataset", name)
     source = published(name, spec)
     root = spec.find_root()
-    with (
-        _interruptible("not all files were read"),
-        _Bars(MofNCompleteColumn(), TimeRemainingColumn()) as bars,
-    ):
-        verdict = look_at_files(root, source, lambda *at: bars.show("reading", *at))
+    with _interruptible("not all files were read"), ActivityDisplay() as display:
+        display.begin(f"listing the files of {name}")
+        reading = f"reading the files of {name}"
+        verdict = look_at_files(root, source, lambda *at: display.report(reading, *at))
     with reader_may_leave():
         if form is DataFormat.JSON:
             print_json(_verdict_document(name, verdict))
@@ -195,33 +189,6 @@ def verify(name: Name, form: Form = DataFormat.TABLE) -> None:
             _print_verdict(name, verdict)
     if not verdict.is_right:
         raise typer.Exit(EXIT_NOT_RIGHT)
-
-
-class _Bars:
-    """A bar for each stage on stderr, where somebody watches. Use as a context manager."""
-
-    def __init__(self, *columns: ProgressColumn):
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            *columns,
-            console=stderr_console(),
-            transient=True,
-            disable=not sys.stderr.isatty(),
-        )
-        self._tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> _Bars:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def show(self, stage: str, done: int, total: int) -> None:
-        if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(visible(stage))
-        self._progress.update(self._tasks[stage], completed=done, total=total or None)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from xbench.cli.activity import ActivityDisplay
 from xbench.cli.output import print_json, reader_may_leave, stdout_console, tell_where_cache_is
 from xbench.errors import XbenchError
 from xbench.paths import cache_dir
@@ -58,8 +59,10 @@ def doctor(
     if memory_limit is not None:
         parse_limit(memory_limit)  # a mistake is told before anything is started
     tell_where_cache_is()
-    start_server()
-    checkup: Checkup = call_in_child(check_up, device)
+    with ActivityDisplay() as display:
+        display.begin("looking at this machine")
+        start_server()
+        checkup: Checkup = call_in_child(check_up, device)
     bounds = with_memory_limit(checkup.machine.memory_bounds, memory_limit)
     with reader_may_leave():
         if form is DoctorFormat.JSON:

@@ -65,12 +65,12 @@ def probe_capacity(
     options = [SuiteOption(name, value) for name, value in given.items() if value is not None]
     import_dirs = [str(directory) for directory in allow_import or []]
     try:
-        start_server()
-        axes = dict.fromkeys(axis or [default_axis(optimizer)])
-        plans = {
-            one: plan_probe(optimizer, model, dataset, one, set_ or [], options, import_dirs) for one in axes
-        }
         with ProgressDisplay() as display:
+            display.working("starting")
+            start_server()
+            asked = (set_ or [], options, import_dirs, display.working)
+            axes = dict.fromkeys(axis or [default_axis(optimizer)])
+            plans = {one: plan_probe(optimizer, model, dataset, one, *asked) for one in axes}
             report = probe(plans, fresh, display)
     except KeyboardInterrupt:
         stderr_console().print("interrupted", style="yellow")

@@ -1,89 +1,95 @@
-"""A run's progress on stderr: bars where somebody watches, a line a cell everywhere."""
+"""Show a run's progress on stderr: a line for each cell, and what is in hand as bars or lines."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from xbench.capacity.search import Trial
-from xbench.cli.output import stderr_console
+from xbench.capacity.tuning import TimedMicroBatch
+from xbench.cli.activity import Activity, ActivityDisplay, Clock
 from xbench.records.schema import CellRecord, PlannedCell
-from xbench.report.terminal import print_line
-from xbench.text import counted, visible
-from xbench.training.events import EpochDone, Prepared, StepsDone
+from xbench.text import counted
+from xbench.training.events import EpochDone, Evaluating, Prepared, StepsDone
 from xbench.units import format_bytes, format_seconds
 
 
 class ProgressDisplay:
-    """Draws what an `execution.observer.Observer` hears. Use as a context manager."""
+    """Shows what an `execution.observer.Observer` hears. Use as a context manager.
 
-    def __init__(self) -> None:
-        self._console = stderr_console()
-        self._bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}", markup=False),
-            console=self._console,
-            transient=True,
-            disable=not self._console.file.isatty(),
-        )
-        self._once: dict[str, Any] = {}
-        self._estimates = self._busy = self._waits = self._is_saved = False
-        self._cells = self._steps = None
+    Args:
+        clock: gives the time in seconds.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self.display = ActivityDisplay(clock)
+        self._announced: set[str] = set()
+        self._outer: Activity | None = None
+        self._cells: Activity | None = None
         self._cell = ""
+        self._prepared: Prepared | None = None
         self._count = self._total = 0
         self.folder: Path | None = None
 
     def __enter__(self) -> ProgressDisplay:
-        self._bars.start()
+        self.display.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+    def __exit__(self, *exception: object) -> None:
+        self.display.__exit__(*exception)
+
+    def working(self, what: str, done: int = 0, total: int = 0) -> None:
+        self.display.report(what, done, total)
 
     def decoding(self, dataset: str, done: int, total: int) -> None:
-        said = f"decoding {total:,} images of {dataset}, once"
-        self._advance(said, f"decoding {dataset}", done, total)
+        self._announce(f"decoding {total:,} images of {dataset}, once")
+        self.display.report(f"decoding {dataset}", done, total, "images")
 
     def fetching(self, name: str, done_bytes: int, total_bytes: int) -> None:
-        self._advance(f"downloading {name}", f"downloading {name}", done_bytes, total_bytes)
+        if done_bytes or total_bytes:
+            self._announce(f"downloading {name}")
+        self.display.report(f"downloading {name}", done_bytes, total_bytes, "bytes")
 
     def computing_features(self, cell: PlannedCell, done: int, total: int) -> None:
-        said = f"computing features of {total:,} images for {_name(cell)}, once"
-        self._advance(said, "features", done, total)
+        if total:
+            self._announce(f"computing features of {total:,} images for {_name(cell)}, once")
+        else:
+            self._outer = self.display.current
+        self.display.report(f"features for {_name(cell)}", done, total, "images")
 
-    def estimating(self, cell: PlannedCell) -> None:
-        if not self._estimates:
-            self._say("estimating times", "dim")
-        self._estimates = True
+    def features_computed(self, cell: PlannedCell) -> None:
+        self.display.show(self._outer)
+
+    def estimating(self, cell: PlannedCell, done: int = 0, total: int = 0) -> None:
+        self._announce("estimating times")
+        self.display.begin(f"estimating the time of {_name(cell)}", done, total, "cells")
 
     def machine_is_busy(self) -> None:
-        if not self._busy:
-            self._say("warning: other programs are at work here: times may be too long", "bold yellow")
-        self._busy = True
+        self._announce("warning: other programs are at work here: times may be too long", "bold yellow")
 
     def waiting_for_quiet(self, may_wait_s: float) -> None:
-        if not self._waits:
-            said = f"waiting for a quiet moment to measure in, {format_seconds(may_wait_s)} at most"
-            self._say(said, "dim")
-        self._waits = True
+        what = "waiting for a quiet moment to measure in"
+        self._announce(f"{what}, {format_seconds(may_wait_s)} at most", key=what)
+        self.display.begin(what)
 
-    def _advance(self, said: str, title: str, done: int, total: int) -> None:
-        """A bar of work that is done once, and a line when it begins."""
-        if said not in self._once:
-            self._say(said, "dim")
-            self._once[said] = self._bars.add_task(visible(title), total=total, detail="")
-        self._bars.update(self._once[said], completed=done, visible=done < total)
+    def _announce(self, text: str, style: str = "dim", key: str = "") -> None:
+        """Print a line the first time that there is one of this key, which by default is the text."""
+        if (key or text) not in self._announced:
+            self._announced.add(key or text)
+            self._say(text, style)
 
     def fitting(self, cell: PlannedCell, setting: str, trial: Trial | None = None) -> None:
-        if trial is None:
-            self._say(f"fitting {setting} of {cell.experiment} / {cell.column}", "dim")
-        else:
-            self._say(f"  {trial_line(setting, trial)}", "dim")
+        what = f"fitting {setting} of {_configuration(cell)}"
+        self._say(what if trial is None else f"  {trial_line(setting, trial)}", "dim")
+        self.display.begin(what)
+
+    def trying(self, cell: PlannedCell, setting: str, value: int) -> None:
+        self.display.begin(f"trying {setting} {value:,} of {_configuration(cell)}")
+
+    def micro_batch_timed(self, cell: PlannedCell, timed: TimedMicroBatch) -> None:
+        rate = f"{1000 * timed.seconds_per_example:.3g} ms an example"
+        self._say(f"  micro_batch {timed.micro_batch:,}: {rate}", "dim")
 
     def cell_adapted(self, record: CellRecord, changes: str) -> None:
         self._say(f"{_name(record)}: {record.status}: {record.reason}; again with {changes}", "yellow")
@@ -94,53 +100,80 @@ class ProgressDisplay:
         self.folder = folder
         self._total = len({cell.cell_id for cell in cells})
         self._say(f"{counted(self._total, 'cell')}; records in {folder}", "dim")
-        self._cells = self._bars.add_task("cells", total=self._total, detail="")
+        self._cells = self.display.add_overall("cells", self._total)
+        self.display.begin("getting the cells ready")
 
     def measuring_memory(self, cell: PlannedCell) -> None:
-        self._say(f"measuring the memory of {cell.experiment} / {cell.column}", "dim")
+        what = f"measuring the memory of {_configuration(cell)}"
+        self._say(what, "dim")
+        self.display.begin(what)
 
     def cell_started(self, cell: PlannedCell) -> None:
         self._count += 1
-        self._is_saved = False
+        self._prepared = None
         self._cell = _name(cell)
-        self._steps = self._bars.add_task(visible(self._cell), total=None, detail="starting")
+        self.display.begin(f"{self._place()}: getting ready")
+
+    def attempt_started(self, cell: PlannedCell) -> None:
+        self._prepared = None
+        self.display.begin(f"{self._place()}: loading the model and the data")
 
     def cell_message(self, message: Any) -> None:
         if isinstance(message, Prepared):
-            self._is_saved = message.is_saved
-            self._epochs = message.epochs
-            done = message.resumed_at
-            detail = f"after step {done:,}" if done else f"epoch 1/{self._epochs}"
-            if done:
-                self._say(f"{self._cell}: goes on after step {done:,}", "dim")
-            self._bars.update(self._steps, total=message.steps, completed=done, detail=detail)
+            self._prepared = message
+            if message.resumed_at:
+                self._say(f"{self._cell}: goes on after step {message.resumed_at:,}", "dim")
+            detail = "" if message.resumed_at else self._epoch(1)
+            training = (message.resumed_at, message.steps, "step", detail)
+            self._training = self.display.begin(self._place(), *training)
         elif isinstance(message, StepsDone):
             last = message.rows[-1]
-            memory = format_bytes(last.device_peak_bytes or last.host_peak_bytes)
-            detail = f"epoch {last.epoch}/{self._epochs}  loss {last.loss:.4f}  {memory}"
-            self._bars.update(self._steps, completed=last.step, detail=detail)
-        elif isinstance(message, EpochDone) and message.record.validation_loss is not None:
-            record = message.record
-            detail = f"epoch {record.epoch}/{self._epochs}  validation loss {record.validation_loss:.4f}"
-            self._bars.update(self._steps, detail=detail)
+            peak_bytes = last.device_peak_bytes if self._prepared.is_on_cuda else last.host_peak_bytes
+            memory = format_bytes(peak_bytes) if peak_bytes else ""
+            parts = [self._epoch(last.epoch), f"loss {last.loss:.4f}", memory]
+            self._train(last.step, ", ".join(filter(None, parts)))
+        elif isinstance(message, EpochDone):
+            record, detail = message.record, self._training.detail
+            if record.validation_loss is not None:
+                detail = f"{self._epoch(record.epoch)}, validation loss {record.validation_loss:.4f}"
+            self._train(self._training.done, detail)
+        elif isinstance(message, Evaluating):
+            if message.done:
+                self.display.advance(message.done)
+            else:
+                self.display.begin(f"{self._place()}: evaluating", 0, message.total, "images")
+
+    def _train(self, step: int, detail: str) -> None:
+        if self.display.current is not self._training:
+            self.display.show(self._training)
+        self.display.advance(step, detail=detail)
+
+    def _epoch(self, epoch: int) -> str:
+        return f"epoch {epoch:,}/{self._prepared.epochs:,}"
+
+    def _place(self) -> str:
+        """The cell that runs, and which of all it is."""
+        return f"[{self._count}/{self._total}] {self._cell}"
 
     def stopping(self) -> None:
-        if self._is_saved:
+        if self._prepared is not None and self._prepared.is_saved:
             self._say("stopping once the cell in flight is saved; another interrupt stops at once", "yellow")
         else:
             self._say("stopping; the cell in flight begins anew the next time", "yellow")
 
     def cells_kept(self, count: int, total: int) -> None:
         self._count = count
-        self._bars.update(self._cells, completed=count)
+        self._cells.done = count
+        self.display.update(self._cells)
         if count == total:
             self._say("every cell has its result already (--fresh runs all of them again)", "dim")
         else:
             self._say(f"{count} of {counted(total, 'cell')} have their result already", "dim")
 
     def cell_ended(self, record: CellRecord) -> None:
-        self._bars.remove_task(self._steps)
-        self._bars.advance(self._cells)
+        self._cells.done += 1
+        self.display.update(self._cells)
+        self.display.begin("getting the next cell ready")
         line = f"[{self._count}/{self._total}] {_name(record)}: {record.status}"
         if record.reason:
             line += f": {record.reason}"
@@ -154,7 +187,7 @@ class ProgressDisplay:
         self._say(line, "yellow" if record.is_failure or record.status == "skipped" else "")
 
     def _say(self, text: str, style: str) -> None:
-        print_line(self._bars.console, text, style)
+        self.display.say(text, style)
 
 
 def trial_line(setting: str, trial: Trial) -> str:
@@ -168,3 +201,7 @@ def trial_line(setting: str, trial: Trial) -> str:
 
 def _name(cell: PlannedCell | CellRecord) -> str:
     return f"{cell.experiment} / {cell.column} / seed {cell.seed}"
+
+
+def _configuration(cell: PlannedCell) -> str:
+    return f"{cell.experiment} / {cell.column}"

@@ -76,7 +76,6 @@ def run(
     """
     started = time.monotonic()  # a time limit counts from here
     # Imported here: the other commands need none of it, and answer at once.
-    from xbench.execution.request import answered_before
     from xbench.report.notes import nothing_ran
     from xbench.suite.overrides import SuiteOption
     from xbench.suite.reader import read_suite
@@ -95,11 +94,7 @@ def run(
     if dry_run:
         _preview(asked, import_dirs, form)
         return
-    folder = None if fresh else answered_before(asked, import_dirs, out)
-    if folder is None:
-        folder = _run(asked, import_dirs, out, fresh, started)
-    else:
-        print_line(stderr_console(), ANSWERED.format(folder.path), "dim")
+    folder = _run(asked, import_dirs, out, fresh, started)
     with _interruptible(lambda: folder.path):
         print_results(folder, form)
         _, records = folder.read()
@@ -115,17 +110,25 @@ def _run(suite: Suite, import_dirs: list[str], out: Path, fresh: bool, started: 
     """
     from xbench.cli.progress import ProgressDisplay
     from xbench.execution.plan import plan_run
+    from xbench.execution.request import answered_before
     from xbench.execution.run import run_plan
     from xbench.isolation.server import start_server
     from xbench.records.lock import sole_run
     from xbench.records.store import check_writable, folder_of_suite
 
     display = ProgressDisplay()
-    with _interruptible(lambda: display.folder):
+    with _interruptible(lambda: display.folder), display:
+        if not fresh:
+            display.working("comparing the suite, its code and its data with earlier results")
+            folder = answered_before(suite, import_dirs, out)
+            if folder is not None:
+                display.display.say(ANSWERED.format(folder.path))
+                return folder
         start_server()
-        plan = plan_run(suite, import_dirs)
+        plan = plan_run(suite, import_dirs, display.working)
         check_writable(out)  # only now: a suite that is wrong leaves nothing
-        with sole_run(folder_of_suite(out, plan.name)), display:
+        with sole_run(folder_of_suite(out, plan.name)):
+            display.working("reading earlier results")
             return run_plan(plan, out, display, fresh, started)
 
 
@@ -138,11 +141,11 @@ def _preview(suite: Suite, import_dirs: list[str], form: Format) -> None:
     from xbench.isolation.server import start_server
 
     display = ProgressDisplay()
-    with _interruptible(lambda: display.folder):
+    with _interruptible(lambda: display.folder), display:
         start_server()
-        plan = plan_run(suite, import_dirs)
-        with display:
-            jobs = preview(plan, display)
+        plan = plan_run(suite, import_dirs, display.working)
+        display.working("reading a few images of each dataset")
+        jobs = preview(plan, display)
     print_cells(plan, jobs, form)
 
 

@@ -38,7 +38,8 @@ def obtain_weights(
         name: torchvision's, of the model.
         weights: the file that the suite names; "" for none.
         may_download: fetch torchvision's own weights if they are missing.
-        on_progress: is told (file name, bytes done, bytes in all) of a download.
+        on_progress: is told (file name, bytes done, bytes in all) of a download; of other work on the file,
+            with what it is behind the name, and 0 for both sizes.
 
     Returns:
         What identifies the weights: the SHA-256 of a file that the user names, in hex, or the name of
@@ -212,7 +213,13 @@ def _users_file(name: str, weights: str) -> Path | None:
 def _fetch(name: str, path: Path, on_progress: Callable[[str, int, int], None]) -> None:
     url = published_url(name)
     try:
-        download(url, path, _digits(path), partial(on_progress, path.name))
+        download(
+            url,
+            path,
+            _digits(path),
+            partial(on_progress, path.name),
+            on_step=lambda step: on_progress(f"{path.name} ({step})", 0, 0),
+        )
     except DownloadFailed as error:
         raise WeightsNotFound(
             f"the weights of {name} cannot be downloaded ({error.message}): {_how_to_get(name)}"

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,12 @@ _PIXELS, _INDEX = "pixels.u8", "index.json"
 
 OnProgress = Callable[[int, int], None]
 
+# Called with a step ("hashing images") and how much of it is done, of how much; (0, 0) if that is not known.
+OnStep = Callable[[str, int, int], None]
+
+# The step that decodes images.
+DECODING = "decoding images"
+
 
 def decode(
     dataset: Dataset,
@@ -49,6 +56,7 @@ def decode(
     on_progress: OnProgress,
     code: str = "",
     is_sample: bool = False,
+    on_step: OnStep = lambda step, done, total: None,
 ) -> DecodedDataset:
     """Make sure that a dataset's images are in the cache, and describe them.
 
@@ -60,6 +68,7 @@ def decode(
         code: what stands for the code that reads them, where the examples do not.
         is_sample: the dataset holds a few images of another one. They need not suffice to train on, and tell
             nothing of the others.
+        on_step: told of everything else that may take long.
 
     Raises:
         XbenchError: an image is unreadable and `strict` holds, or none of a class is readable; images are
@@ -68,13 +77,15 @@ def decode(
     examples = _in_order(dataset)
     if not examples:
         raise XbenchError(f"{name} lists no images")
-    hashes, reasons = content_hashes(examples)
+    hashes, reasons = content_hashes(examples, partial(on_step, "hashing images"))
     key = _key(examples, hashes, dataset.shape, code)
     rows = _Rows(cache_dir() / "images" / key, len(examples), math.prod(dataset.shape))
+    on_step("checking decoded images", 0, 0)
     index = rows.read_index()
     if index is None:
         with disk_errors(f"images cannot be cached in {cache_dir()}"):
-            index = _build(rows, dataset, examples, hashes, on_progress)
+            index = _build(rows, dataset, examples, hashes, on_progress, on_step)
+    on_step("describing images", 0, 0)
     unreadable = sorted({**reasons, **index.unreadable}.items())
     if unreadable and strict:
         first, reason = unreadable[0]
@@ -222,21 +233,23 @@ def _build(
     examples: list[Example],
     hashes: list[str | None],
     on_progress: OnProgress,
+    on_step: OnStep,
 ) -> _Index:
     """Decode into a folder beside the final one and rename it, so that a half-made cache is never seen."""
     require_space(rows.folder.parent, rows.count * rows.row_bytes, f"decoding {rows.count:,} images")
     with folder_aside(rows.folder) as aside:
         new = replace(rows, folder=aside)
         index, checksums = _decode_all(new, dataset, examples, hashes, on_progress)
-        _check_unchanged(examples, hashes)
+        _check_unchanged(examples, hashes, partial(on_step, "checking images"))
+        on_step("saving decoded images", 0, 0)
         new.write_index(index, checksums)
         put_in_place(aside, rows.folder, lambda: rows.read_index() is not None)
     return index
 
 
-def _check_unchanged(examples: list[Example], hashes: list[str | None]) -> None:
+def _check_unchanged(examples: list[Example], hashes: list[str | None], on_progress: OnProgress) -> None:
     """Check that what was decoded is what was hashed."""
-    now, _ = content_hashes(examples)
+    now, _ = content_hashes(examples, on_progress)
     changed = [e.name for e, old, new in zip(examples, hashes, now, strict=True) if old != new]
     if changed:
         raise XbenchError(

@@ -19,7 +19,7 @@ from xbench.paths import cache_dir, disk_errors, require_space
 # holds everything twice.)
 _MOST_TIMES_UNPACKED = 4
 
-# Called with the stage ("downloading", "unpacking"), and the bytes done and in all.
+# Called with the stage ("downloading", "unpacking"), and the bytes done and in all; 0 for what is not known.
 OnStage = Callable[[str, int, int], None]
 
 
@@ -67,7 +67,13 @@ def fetch(
             require_space(workplace, needed_bytes, "the archive with what is in it")
         archive = workplace / "archive.zip"
         try:
-            download(url, archive, sha256, lambda *at: on_stage("downloading", *at))
+            download(
+                url,
+                archive,
+                sha256,
+                lambda *at: on_stage("downloading", *at),
+                on_step=lambda step: on_stage(f"downloading ({step})", 0, 0),
+            )
         except DownloadFailed as error:
             by_hand = f"or get it by hand from {source.page}, and name the file with --from"
             raise DownloadFailed(error.message, hint=f"{error.hint}\n{by_hand}") from error
@@ -85,7 +91,7 @@ def fetch_from(source: Source, archive: Path, on_stage: OnStage, replace: bool =
     """
     with _workplace(source, replace) as workplace:
         try:
-            sha256 = sha256_of(archive)
+            sha256 = sha256_of(archive, lambda *at: on_stage("hashing", *at))
         except OSError as error:
             raise XbenchError(f"{archive} cannot be read: {error.strerror}") from error
         inventory = _put_in_place(source, archive, archive.name, sha256, workplace, on_stage, replace)
@@ -133,6 +139,7 @@ def _put_in_place(
             f"{origin} does not hold the images of this dataset: {inventory.shortfall}",
             hint=f"nothing was kept; the dataset is described at {source.page}",
         )
+    on_stage("putting the images in place", 0, 0)
     write_manifest(unpacked, hashes)
     (unpacked / "LICENCE.txt").write_text(f"{source.licence}\n", encoding="utf-8")
     (unpacked / "CITATION.txt").write_text(

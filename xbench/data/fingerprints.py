@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -25,9 +25,17 @@ from xbench.paths import cache_dir
 # that coarse (FAT: 2 s), and those of servers differ a little.
 _SETTLED_NS = 2_000_000_000
 
+# Remembered hashes are told at once: a report for each would take longer.
+_REPORT_EVERY = 100
 
-def content_hashes(examples: Sequence[Example]) -> tuple[list[str | None], dict[str, str]]:
+
+def content_hashes(
+    examples: Sequence[Example], on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> tuple[list[str | None], dict[str, str]]:
     """Hash what each example is made of.
+
+    Args:
+        on_progress: called with (hashed, total) now and then.
 
     Returns:
         For each example its hash, or None if its file cannot be read; and the reason for each such name.
@@ -47,8 +55,12 @@ def content_hashes(examples: Sequence[Example]) -> tuple[list[str | None], dict[
             return None
         return f"{of_file} {declared}" if example.content else of_file
 
+    hashes: list[str | None] = []
     with ThreadPoolExecutor(usable_cpus()) as pool:
-        hashes = list(pool.map(hash_of, examples))
+        for content in pool.map(hash_of, examples):
+            if len(hashes) % _REPORT_EVERY == 0:
+                on_progress(len(hashes), len(examples))
+            hashes.append(content)
     store.save()
     return hashes, reasons
 

@@ -50,6 +50,7 @@ def run_cell(
     if heard.was_exact:
         job = replace(job, gives_back=True)  # one time is not to be of two kinds
     make_folder(scratch)
+    observer.attempt_started(planned)
     with Interrupts(observer.stopping) as interrupts, kept_log(folder, planned) as log:
 
         def hear(message: Any) -> None:
@@ -82,6 +83,7 @@ def run_cell(
         has_stopped = ending.outcome == "returned" and ending.value is None
         if interrupts.happened and (has_stopped or ending.outcome == "died"):
             raise KeyboardInterrupt
+        observer.working("writing the cell's record")
         remove_unfinished(scratch)  # it may be what fills the disk
         record = make_record(job, planned, heard, ending, started_at, _log_note(log, folder))
         # The files come first: a record promises them.

@@ -98,7 +98,7 @@ class Estimator:
         measured = {_pass_key(job) for job in jobs if self._has_pass(job)}
         for job in jobs:
             if job.unfit is None:
-                self._observer.estimating(job.planned)
+                self._observer.estimating(job.planned, len(result), len(jobs))
                 job = self._with_memory_pass(self._estimated(job, anew), measured)
             result.append(job)
         return result

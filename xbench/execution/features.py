@@ -102,7 +102,8 @@ class FeatureKeeper:
     def _ask(self, job: Job, images: np.ndarray, at_most: int | None, log: Path | None) -> Ending:
         # Not under the cell's memory limit: as decoding, it is no part of the cell.
         limits = Limits(job.machine.device, job.settings.training.threads)
-        return run_in_child(
+        self._observer.computing_features(job.planned, 0, 0)
+        ending = run_in_child(
             _make_features,
             job.settings,
             job.data,
@@ -113,6 +114,8 @@ class FeatureKeeper:
             stderr_path=log,
             limits=limits,
         )
+        self._observer.features_computed(job.planned)
+        return ending
 
 
 def _make_features(send, *args) -> FeatureReport:

@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import replace
 
 from xbench.capacity.adaptation import adapt
 from xbench.capacity.axes import Axis, resolve_sizes, size_of, with_size
 from xbench.capacity.ceilings import forget, remember, remembered, trial_log
 from xbench.capacity.probe import Capacity, find_capacity
-from xbench.capacity.search import Trial
 from xbench.capacity.tuning import tune_micro_batch
 from xbench.capacity.workload import TrainingWorkload
 from xbench.errors import DependentExamples, Unsupported, XbenchError
@@ -67,9 +65,9 @@ def capacity_of(
     tolerance: float = 0.01,
     reserve: float = 0.0,
     start: tuple[int, int | None] | None = None,
-    on_trial: Callable[[Trial], None],
+    observer: Observer,
 ) -> Capacity:
-    """Probe one axis of a job's settings under the job's limit.
+    """Probe one axis of a job's settings under the job's limit. The observer hears of each trial.
 
     Raises:
         ProbeFailed: a size failed for another reason than memory.
@@ -85,7 +83,8 @@ def capacity_of(
         highest=highest,
         enough=enough,
         start=start,
-        on_trial=on_trial,
+        on_try=lambda value: observer.trying(job.planned, axis.setting, value),
+        on_trial=lambda trial: observer.fitting(job.planned, axis.setting, trial),
         log=trial_log(f"{axis.value}-{ceiling_key(job, settings, axis)}"),
     )
 
@@ -133,7 +132,12 @@ def _fastest(job: Job, whole: CellSettings, observer: Observer) -> int:
         return known["micro_batch"]
     observer.fitting(job.planned, "the speed of micro_batch")
     workload = TrainingWorkload(whole, job.measured_data, Axis.MICRO_BATCH, job.import_dirs, job.features)
-    tuned = tune_micro_batch(workload, _limits(job, RESERVE, malloc="fast"), whole.training.batch_size)
+    tuned = tune_micro_batch(
+        workload,
+        _limits(job, RESERVE, malloc="fast"),
+        whole.training.batch_size,
+        on_timed=lambda timed: observer.micro_batch_timed(job.planned, timed),
+    )
     # Where a larger one did not fit, more memory might have made it the fastest.
     enough_bytes = limit_bytes if tuned.ran_out else _NO_LIMIT
     remember(key, {"micro_batch": tuned.micro_batch, "enough_bytes": enough_bytes})
@@ -246,7 +250,7 @@ def _largest(
         axis,
         highest=wanted,
         reserve=RESERVE,
-        on_trial=lambda trial: observer.fitting(job.planned, axis.setting, trial),
+        observer=observer,
     )
     if capacity.found is not None:
         remember(key, {"found": capacity.found, "fails": capacity.fails})

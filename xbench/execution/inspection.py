@@ -18,7 +18,7 @@ from xbench.components.model_factory import build_network
 from xbench.components.registry import Kind
 from xbench.components.settings import Settings, settings_of
 from xbench.components.specs import Dataset, DatasetSpec, ModelSpec, OptimizerSpec
-from xbench.data.decode import decode, is_decoded
+from xbench.data.decode import DECODING, decode, is_decoded
 from xbench.data.decoded import DecodedDataset
 from xbench.data.listing import listing_folders
 from xbench.data.sample import sampled
@@ -300,10 +300,18 @@ def describe_dataset(send: Send, choice: Choice, import_dirs: Sequence[str]) -> 
 
 
 def decode_dataset(send: Send, choice: Choice, strict: bool, import_dirs: Sequence[str]) -> DecodedDataset:
-    """Decode a dataset to the cache; sends (decoded, total) while it does."""
+    """Decode a dataset to the cache; sends (step, done, total) while it does."""
     spec, dataset = _build_dataset(choice, import_dirs)
     code = code_stamp("dataset", choice.name, ImportDirs.of(import_dirs))
-    return decode(dataset, choice.name, spec.stand_in, strict, lambda *progress: send(progress), code)
+    return decode(
+        dataset,
+        choice.name,
+        spec.stand_in,
+        strict,
+        lambda done, total: send((DECODING, done, total)),
+        code,
+        on_step=lambda *progress: send(progress),
+    )
 
 
 def decode_sample(send: Send, choice: Choice, import_dirs: Sequence[str]) -> DecodedDataset:

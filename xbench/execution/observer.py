@@ -1,4 +1,4 @@
-"""What a run tells while it goes on; the command line draws it."""
+"""Report a run's progress; the command line shows it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from xbench.capacity.search import Trial
+from xbench.capacity.tuning import TimedMicroBatch
 from xbench.records.schema import CellRecord, PlannedCell
 
 
@@ -13,13 +14,27 @@ class Observer(Protocol):
     """Hears of a run, in this order: decoding of each dataset, times being estimated, weights being fetched,
     start, fitting of cells, then each cell and its memory pass; of features whenever they are computed."""
 
+    def working(self, what: str, done: int = 0, total: int = 0) -> None:
+        """Work that may take long has begun, or has come further.
+
+        Args:
+            what: the work, as "trying the models".
+            done, total: how much of it is done and how much there is; a total of 0 is not known.
+        """
+
     def decoding(self, dataset: str, done: int, total: int) -> None: ...
 
-    def fetching(self, name: str, done_bytes: int, total_bytes: int) -> None: ...
+    def fetching(self, name: str, done_bytes: int, total_bytes: int) -> None:
+        """A file is being downloaded. Where both sizes are 0, its name says what else is done with it."""
 
-    def computing_features(self, cell: PlannedCell, done: int, total: int) -> None: ...
+    def computing_features(self, cell: PlannedCell, done: int, total: int) -> None:
+        """Features are being computed; `(0, 0)` as long as it is not known how many are missing."""
 
-    def estimating(self, cell: PlannedCell) -> None: ...
+    def features_computed(self, cell: PlannedCell) -> None:
+        """The process that computed features has ended; what was in hand before goes on."""
+
+    def estimating(self, cell: PlannedCell, done: int = 0, total: int = 0) -> None:
+        """The time of a cell is being estimated, after those of `done` cells of `total`."""
 
     def machine_is_busy(self) -> None:
         """Other programs are at work while times are taken."""
@@ -30,6 +45,12 @@ class Observer(Protocol):
     def fitting(self, cell: PlannedCell, setting: str, trial: Trial | None = None) -> None:
         """A setting of a cell is being fitted, and a size was tried."""
 
+    def trying(self, cell: PlannedCell, setting: str, value: int) -> None:
+        """A size is being tried."""
+
+    def micro_batch_timed(self, cell: PlannedCell, timed: TimedMicroBatch) -> None:
+        """A micro-batch was timed, to find the fastest."""
+
     def run_started(self, folder: Path, cells: list[PlannedCell], warnings: list[str]) -> None: ...
 
     def measuring_memory(self, cell: PlannedCell) -> None:
@@ -37,8 +58,11 @@ class Observer(Protocol):
 
     def cell_started(self, cell: PlannedCell) -> None: ...
 
+    def attempt_started(self, cell: PlannedCell) -> None:
+        """The process that trains the cell starts."""
+
     def cell_message(self, message: Any) -> None:
-        """A `Prepared`, `StepsDone` or `EpochDone` of the cell that runs."""
+        """A message of the cell that runs; see `training.events`."""
 
     def cell_adapted(self, record: CellRecord, changes: str) -> None:
         """An attempt ran out of memory; the next one runs smaller, or gives freed memory back."""

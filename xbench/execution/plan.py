@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from xbench.components.code_files import ImportDirs
@@ -123,28 +123,37 @@ class PlannedRun:
         return parse_duration(asked) if asked else None
 
 
-def plan_run(suite: Suite, import_dirs: Sequence[str] = ()) -> PlannedRun:
+def plan_run(
+    suite: Suite, import_dirs: Sequence[str] = (), on_step: Callable[[str], None] = lambda what: None
+) -> PlannedRun:
     """Check a suite whole and expand it.
 
     Args:
         import_dirs: folders that `module:attribute` components may be imported from.
+        on_step: called with what is done next, as "trying the models".
 
     Raises:
         XbenchError: all mistakes of the suite, or the device is not here.
     """
     header, import_dirs = suite.header, allowed_folders(import_dirs, suite)
+    on_step("starting worker processes")
     try:
         machine = call_in_child(describe_machine, header.device)
     except XbenchError as error:
         suite.problems.add(("suite", "device"), error.message, error.hint)
         suite.problems.raise_if_any()
+    on_step("loading the components")
     known = ask(describe_components, references(suite), import_dirs)
     expansion = expand(suite, known)
     problems = suite.problems
+    on_step("trying the optimizers")
     untried = _check_optimizers(expansion, machine.device, import_dirs, problems)
+    on_step("listing the datasets")
     resolved = _resolve_datasets(expansion, import_dirs, problems)
+    on_step("looking for the models' weights")
     models = _describe_models(expansion, import_dirs, problems)
     _check_fit(expansion.cells, resolved, models, problems)
+    on_step("trying the models")
     warnings, tried = _check_models(expansion, resolved, models, machine.device, import_dirs, problems)
     problems.raise_if_any()
     return PlannedRun(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
+from xbench.data.decode import DECODING
 from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
 from xbench.execution.inspection import ModelFacts, decode_dataset, decode_sample, fetch_weights
@@ -35,15 +37,27 @@ def decode_all(plan: PlannedRun, observer: Observer) -> dict[str, DecodedDataset
     decoded: dict[str, DecodedDataset] = {}
     for data in plan.data:
         if _key(data) not in decoded:
+            name = data.choice.name
+            observer.working(f"looking for the decoded images of {name}")
             decoded[_key(data)] = call_in_child(
                 decode_dataset,
                 data.choice,
                 data.strict,
                 plan.import_dirs,
-                on_message=lambda progress, name=data.choice.name: observer.decoding(name, *progress),
+                on_message=partial(_tell_decoding, observer, name),
                 patience=_MAY_WAIT,
             )
+    observer.working("splitting the data and identifying the cells")
     return decoded
+
+
+def _tell_decoding(observer: Observer, dataset: str, progress: tuple[str, int, int]) -> None:
+    """Pass on what `decode_dataset` sends."""
+    step, done, total = progress
+    if step == DECODING:
+        observer.decoding(dataset, done, total)
+    else:
+        observer.working(f"{step} of {dataset}", done, total)
 
 
 def decode_samples(plan: PlannedRun) -> dict[str, DecodedDataset]:
@@ -217,6 +231,7 @@ def with_weights(jobs: list[Job], observer: Observer) -> list[Job]:
         if job.model.missing and job.unfit is None:
             choice = job.settings.model
             if repr(choice) not in asked:
+                observer.working(f"fetching the weights of {choice.name}")
                 asked[repr(choice)] = run_in_child(
                     fetch_weights,
                     choice,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from xbench.capacity.axes import Axis
@@ -53,14 +53,18 @@ def plan_probe(
     overrides: Sequence[str],
     options: Sequence[SuiteOption],
     import_dirs: Sequence[str],
+    on_step: Callable[[str], None] = lambda what: None,
 ) -> PlannedRun:
     """Check what is to be probed, as a suite of one cell.
+
+    Args:
+        on_step: as `plan_run` takes it.
 
     Raises:
         XbenchError: all that is wrong with the arguments.
     """
     suite = _suite(optimizer, model, dataset, axis, overrides, options)
-    plan = plan_run(suite, import_dirs)
+    plan = plan_run(suite, import_dirs, on_step)
     if len(plan.cells) != 1:
         raise XbenchError(f"a probe is of one run, not of {len(plan.cells)}", hint="give no lists to --set")
     training = plan.cells[0].training
@@ -142,7 +146,7 @@ def _probe_axis(job: Job, axis: Axis, fresh: bool, observer: Observer) -> Capaci
             highest=job.sized.training.batch_size if axis is Axis.MICRO_BATCH else None,
             enough=job.available if axis in (Axis.TRAIN_SIZE, Axis.BATCH_SIZE) else None,
             start=(known["found"], known["fails"]) if known else None,
-            on_trial=lambda trial: observer.fitting(job.planned, axis.setting, trial),
+            observer=observer,
         )
     except ProbeFailed as failure:
         capacity, error = failure.so_far, failure.message

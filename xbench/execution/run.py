@@ -112,6 +112,7 @@ def _open(run: RunRecord, plan: PlannedRun, history: History, results: Path, obs
         folder = RunFolder.create(results, plan.suite.text, run)
         if history.run is not None:
             told += changed_since(plan.import_dirs, history.run.started_at)
+    observer.working("taking over earlier results")
     history.take_over(run.cells, folder)
     observer.run_started(folder.path, run.cells, told)
     settled = history.settled(run.cells)

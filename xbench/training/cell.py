@@ -57,7 +57,7 @@ def train_cell(
     """Train one cell, in this process.
 
     Args:
-        send: passes `Prepared`, `StepsDone`, `EpochDone` and `CheckpointWritten` messages to the parent.
+        send: passes messages (see `training.events`) to the parent.
         scratch: folder for the selected weights and for checkpoints.
         import_dirs: folders that `module:attribute` components may be imported from.
         features: outputs of the model's frozen part for all images that are used, to train on in its place.
@@ -118,6 +118,7 @@ def train_cell(
             order_sha256=hashlib.sha256(epoch_order(split.train, settings.seed, 1).tobytes()).hexdigest(),
             resumed_at=resumed_at,
             is_saved=is_saved,
+            is_on_cuda=torch.device(settings.device).type == "cuda",
         )
     )
     prepare_s = time.perf_counter() - started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,11 +36,19 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, loader: Loader, objective: Objective, indices: np.ndarray, chunk: int
+    model: nn.Module,
+    loader: Loader,
+    objective: Objective,
+    indices: np.ndarray,
+    chunk: int,
+    on_part: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
     """Evaluate in chunks no larger than a training micro-batch, so that this is never the memory peak.
 
     The host waits for a CUDA device once, at the end.
+
+    Args:
+        on_part: called after each chunk with the number of examples that are done (on CUDA: handed over).
     """
     model.eval()
     on_cuda = loader.device.type == "cuda"
@@ -53,6 +62,7 @@ def evaluate(
         end = start + len(labels)
         logits[start:end].copy_(part, non_blocking=on_cuda)
         start = end
+        on_part(end)
     set_training(model)
     return Evaluation(
         loss=summed.item() / objective.total_weight(indices),  # waits for the copies before it, too

@@ -47,6 +47,7 @@ class Prepared:
         weights_sha256, order_sha256: see `PairingRecord`.
         resumed_at: the step after which it goes on; 0 if it begins anew.
         is_saved: whether it saves itself when it is asked to stop.
+        is_on_cuda: whether it trains on a CUDA device.
     """
 
     ran: dict[str, int | str | None]
@@ -57,6 +58,7 @@ class Prepared:
     order_sha256: str = ""
     resumed_at: int = 0
     is_saved: bool = False
+    is_on_cuda: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,14 @@ class StepsDone:
     """Trace rows since the last such message."""
 
     rows: tuple[TraceRow, ...]
+
+
+@dataclass(frozen=True)
+class Evaluating:
+    """So many examples of those that are being evaluated are done; none when it begins."""
+
+    done: int
+    total: int
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from xbench.records.schema import EpochRecord
 from xbench.training.checkpoint import Checkpoints
 from xbench.training.closure import AccumulatingClosure
 from xbench.training.evaluation import Evaluation, evaluate
-from xbench.training.events import EpochDone
+from xbench.training.events import EpochDone, Evaluating
 from xbench.training.kept import KeptModel
 from xbench.training.loader import Loader
 from xbench.training.objective import Objective
@@ -27,6 +27,9 @@ from xbench.training.splits import Split, epoch_order
 
 # Examples that the system is told of before they are needed: some tenths of a second at the speed of a step.
 _AHEAD = 64
+
+# How often an evaluation says how far it is.
+_TELL_EVERY_S = 1.0
 
 
 def has_modes(optimizer: Any) -> bool:
@@ -152,7 +155,16 @@ class Trainer:
         self.model.zero_grad()
         self.closure.release()
         self.profiler.host.reset()
-        result = evaluate(self.model, self.loader, self.objective, indices, self.micro_batch)
+        told = time.perf_counter()
+        self.send(Evaluating(0, len(indices)))
+
+        def tell(done: int) -> None:
+            nonlocal told
+            if done == len(indices) or time.perf_counter() - told >= _TELL_EVERY_S:
+                self.send(Evaluating(done, len(indices)))
+                told = time.perf_counter()
+
+        result = evaluate(self.model, self.loader, self.objective, indices, self.micro_batch, tell)
         self.recorder.host_peak_bytes = max(self.recorder.host_peak_bytes, self.profiler.host.peak_bytes())
         self.evaluation_s += time.perf_counter() - started
         return result

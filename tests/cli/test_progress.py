@@ -1,0 +1,213 @@
+"""What a run's display says of each kind of work, when it takes long. Time is a number that tests set."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from xbench.capacity.search import Trial
+from xbench.capacity.tuning import TimedMicroBatch
+from xbench.cli.progress import ProgressDisplay
+from xbench.records.schema import EpochRecord, MemoryRecord, PlannedCell
+from xbench.records.traces import TraceRow
+from xbench.training.events import EpochDone, Evaluating, Prepared, StepsDone
+
+CELL = PlannedCell(cell_id="a", experiment="table-1", column="sgd", seed=0)
+OTHER = PlannedCell(cell_id="b", experiment="table-1", column="lbfgs", seed=0)
+MB = 10**6
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def printed(monkeypatch):
+    """`printed()`: the lines that were written to stderr since the last call."""
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+
+    def since() -> list[str]:
+        text = stream.getvalue()
+        stream.seek(0)
+        stream.truncate()
+        return text.splitlines()
+
+    return since
+
+
+@pytest.fixture
+def display(clock, printed) -> ProgressDisplay:
+    return ProgressDisplay(clock)
+
+
+@pytest.fixture
+def line(display, clock, printed):
+    """`line()`: the one line that is printed when nothing happens for half a minute."""
+
+    def after() -> str:
+        printed()
+        clock.now_s += 30
+        display.display.print_if_due()
+        (line,) = printed()
+        return line
+
+    return after
+
+
+def prepared(**values) -> Prepared:
+    return Prepared(**{"ran": {}, "steps": 40, "epochs": 4, "memory": MemoryRecord(), **values})
+
+
+def step(number: int, epoch: int = 1, host: int = 0, device: int | None = None) -> StepsDone:
+    return StepsDone((TraceRow(number, epoch, 0.5, 0.1, 1, host, device, device),))
+
+
+def start(display: ProgressDisplay, **values) -> None:
+    """Begin the first of two cells."""
+    display.run_started(Path("results/suite/run"), [CELL, OTHER], [])
+    display.cell_started(CELL)
+    display.attempt_started(CELL)
+    display.cell_message(prepared(**values))
+
+
+@pytest.mark.parametrize(
+    ("report", "expected"),
+    [
+        (lambda d: d.working("trying the models"), "trying the models: 30.0 s so far"),
+        (lambda d: d.decoding("set", 5, 10), "decoding set: 5 of 10 images, 30.0 s so far, 30.0 s left"),
+        (
+            lambda d: d.fetching("vgg16.pth", 30 * MB, 60 * MB),
+            "downloading vgg16.pth: 30 MB of 60 MB, 30.0 s so far, 1.00 MB/s, 30.0 s left",
+        ),
+        (
+            lambda d: d.fetching("vgg16.pth (checking it)", 0, 0),
+            "downloading vgg16.pth (checking it): 30.0 s so far",
+        ),
+        (
+            lambda d: d.estimating(CELL, 2, 8),
+            "estimating the time of table-1 / sgd / seed 0: 2 of 8 cells, 30.0 s so far",
+        ),
+        (lambda d: d.fitting(CELL, "train_size"), "fitting train_size of table-1 / sgd: 30.0 s so far"),
+        (
+            lambda d: d.trying(CELL, "train_size", 1400),
+            "trying train_size 1,400 of table-1 / sgd: 30.0 s so far",
+        ),
+        (lambda d: d.measuring_memory(CELL), "measuring the memory of table-1 / sgd: 30.0 s so far"),
+        (
+            lambda d: d.computing_features(CELL, 0, 0),
+            "features for table-1 / sgd / seed 0: 30.0 s so far",
+        ),
+        (
+            lambda d: d.computing_features(CELL, 20, 40),
+            "features for table-1 / sgd / seed 0: 20 of 40 images, 30.0 s so far, 30.0 s left",
+        ),
+    ],
+)
+def test_work_before_cells(display, line, report, expected):
+    report(display)
+    assert line() == expected
+
+
+def test_a_cell_from_its_start_to_its_score(display, line):
+    start(display)
+    assert line() == "[1/2] table-1 / sgd / seed 0: step 0 of 40, 30.0 s so far, epoch 1/4"
+    display.cell_message(step(10, host=500 * MB))
+    told = "[1/2] table-1 / sgd / seed 0: step 10 of 40, 1m 00s so far, 3m 00s left, epoch 1/4, loss 0.5000"
+    assert line() == f"{told}, 500 MB"
+    display.cell_message(Evaluating(0, 100))
+    assert line() == "[1/2] table-1 / sgd / seed 0: evaluating: 0 of 100 images, 30.0 s so far"
+    display.cell_message(Evaluating(50, 100))
+    assert "50 of 100 images, 1m 00s so far, 1m 00s left" in line()
+    record = EpochRecord(epoch=1, train_loss=0.5, validation_loss=0.25, validation_accuracy=0.5)
+    display.cell_message(EpochDone(record))
+    assert line().endswith("step 10 of 40, 2m 30s so far, 7m 30s left, epoch 1/4, validation loss 0.2500")
+    display.cell_message(step(20, epoch=2))
+    assert "step 20 of 40, 3m 00s so far, 3m 00s left, epoch 2/4" in line()
+
+
+def test_two_evaluations_in_a_row_each_have_their_own_time(display, line):
+    start(display)
+    display.cell_message(Evaluating(0, 60))
+    line()
+    display.cell_message(Evaluating(0, 60))
+    assert line().endswith("evaluating: 0 of 60 images, 30.0 s so far")
+
+
+def test_the_parts_of_a_cell_before_it_trains(display, line):
+    display.run_started(Path("run"), [CELL], [])
+    display.cell_started(CELL)
+    assert line() == "[1/1] table-1 / sgd / seed 0: getting ready: 30.0 s so far"
+    display.measuring_memory(CELL)
+    display.attempt_started(CELL)
+    assert line() == "[1/1] table-1 / sgd / seed 0: loading the model and the data: 30.0 s so far"
+
+
+def test_a_cell_that_was_resumed_tells_its_time_left_from_there(display, line):
+    start(display, resumed_at=20)
+    display.cell_message(step(30, epoch=3))
+    assert "step 30 of 40, 30.0 s so far, 30.0 s left" in line()
+
+
+def test_after_features_the_work_that_needed_them_goes_on(display, line):
+    display.estimating(CELL, 0, 2)
+    display.computing_features(CELL, 0, 0)
+    display.computing_features(CELL, 16, 16)
+    display.features_computed(CELL)
+    assert line() == "estimating the time of table-1 / sgd / seed 0: 0 of 2 cells, 30.0 s so far"
+
+
+@pytest.mark.parametrize(
+    ("is_on_cuda", "host", "device", "shown"),
+    [
+        (False, 500 * MB, None, "500 MB"),
+        (True, 500 * MB, 20 * MB, "20 MB"),
+        (True, 500 * MB, None, ""),
+        (True, 500 * MB, 0, ""),
+        (False, 0, None, ""),
+    ],
+)
+def test_the_peak_shown_is_that_of_the_device_where_known(display, line, is_on_cuda, host, device, shown):
+    start(display, is_on_cuda=is_on_cuda)
+    display.cell_message(step(1, host=host, device=device))
+    assert line().endswith(f"loss 0.5000, {shown}" if shown else "loss 0.5000")
+
+
+def test_sizes_are_told_as_they_are_tried(display, printed):
+    display.fitting(CELL, "micro_batch")
+    display.micro_batch_timed(CELL, TimedMicroBatch(4, 0.0123))
+    display.fitting(CELL, "micro_batch", Trial(4, "fits", 100 * MB, seconds=2.0))
+    assert printed() == [
+        "fitting micro_batch of table-1 / sgd",
+        "  micro_batch 4: 12.3 ms an example",
+        "  micro_batch 4: fits, peak 100 MB (2.00 s)",
+    ]
+
+
+def test_each_kind_of_work_is_announced_once(display, printed):
+    for done in (0, 5, 10):
+        display.decoding("set", done, 10)
+        display.fetching("vgg16.pth", done, 10)
+        display.estimating(CELL, done, 10)
+    display.machine_is_busy()
+    display.machine_is_busy()
+    display.waiting_for_quiet(60.0)
+    display.waiting_for_quiet(55.0)
+    assert printed() == [
+        "decoding 10 images of set, once",
+        "downloading vgg16.pth",
+        "estimating times",
+        "warning: other programs are at work here: times may be too long",
+        "waiting for a quiet moment to measure in, 1m 00s at most",
+    ]

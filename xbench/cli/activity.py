@@ -1,0 +1,201 @@
+"""Show what a command is doing and how far it is: bars on a terminal, elsewhere a line every 30 seconds."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
+
+from xbench.cli.output import stderr_console
+from xbench.isolation.interrupts import SIGNALS
+from xbench.report.terminal import plain, print_line
+from xbench.text import visible
+from xbench.units import format_bytes, format_seconds
+
+# Where no bars are drawn, stderr is silent for no longer than this while a command works.
+MAX_SILENCE_S = 30.0
+
+_LOOK_EVERY_S = 1.0
+
+Clock = Callable[[], float]
+
+
+@dataclass
+class Activity:
+    """A piece of work in hand.
+
+    Attributes:
+        what: the work, as "decoding chest-xray".
+        started_s: when it began, by the display's clock.
+        done, total: how much of it is done and how much there is; a total of 0 is not known.
+        unit: what is counted: "bytes", "step" for steps that have numbers, or a plural such as "images".
+        done_before: how much was done when it began; it took none of the time.
+        detail: more about it; "" for nothing.
+        bar: identifies its bar; None while it has none.
+    """
+
+    what: str
+    started_s: float
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+    done_before: int = 0
+    detail: str = ""
+    bar: Any = field(default=None, repr=False, compare=False)
+
+    def line(self, now_s: float) -> str:
+        """Describe the work and its progress in one line."""
+        parts = [self._count(), f"{format_seconds(now_s - self.started_s)} so far", self._left(now_s)]
+        return f"{self.what}: {', '.join(filter(None, [*parts, self.detail]))}"
+
+    def how_far(self, now_s: float) -> str:
+        """Describe the progress alone, for a bar: shorter, as the bar tells a part of it."""
+        time_text = self._left(now_s) or format_seconds(now_s - self.started_s)
+        return ", ".join(filter(None, [self._count(), time_text]))
+
+    def _count(self) -> str:
+        if not self.total and not self.done:
+            return ""
+        if self.unit == "bytes":
+            of_total = f" of {format_bytes(self.total)}" if self.total else ""
+            return f"{format_bytes(self.done)}{of_total}"
+        of_total = f" of {self.total:,}" if self.total else ""
+        if self.unit == "step":
+            return f"step {self.done:,}{of_total}"
+        return f"{self.done:,}{of_total} {self.unit}".rstrip()
+
+    def _left(self, now_s: float) -> str:
+        """The time left, if what is done so far tells it."""
+        newly_done, taken_s = self.done - self.done_before, now_s - self.started_s
+        if newly_done <= 0 or taken_s <= 0 or self.total <= self.done:
+            return ""
+        left = f"{format_seconds(taken_s * (self.total - self.done) / newly_done)} left"
+        if self.unit == "bytes":
+            left = f"{format_bytes(newly_done / taken_s)}/s, {left}"
+        return left
+
+
+class ActivityDisplay:
+    """Shows one activity at a time on stderr. Use as a context manager.
+
+    On a terminal the activity is a bar. Elsewhere a thread prints a line about it whenever nothing was
+    printed for `MAX_SILENCE_S`; it ends with the context.
+
+    Args:
+        clock: gives the time in seconds.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic):
+        self._clock, self._said_at = clock, clock()
+        self.console = stderr_console()
+        self._has_bars = self.console.file.isatty() and self.console.is_interactive
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            _HowFar(clock),
+            TextColumn("{task.fields[activity].detail}", markup=False),
+            console=self.console,
+            transient=True,
+            disable=not self._has_bars,
+        )
+        self._current: Activity | None = None
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> ActivityDisplay:
+        self._said_at = self._clock()
+        self._bars.start()
+        if not self._has_bars:
+            self._thread = threading.Thread(target=self._watch, name="progress-lines", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._bars.stop()
+
+    @property
+    def current(self) -> Activity | None:
+        """The activity that is shown."""
+        return self._current
+
+    def say(self, text: str, style: str = "dim") -> None:
+        """Print a line."""
+        self._said_at = self._clock()
+        print_line(self.console, text, style)
+
+    def begin(self, what: str, done: int = 0, total: int = 0, unit: str = "", detail: str = "") -> Activity:
+        """Show a new activity in place of the current one."""
+        activity = Activity(what, self._clock(), done, total, unit, done, detail)
+        self.show(activity)
+        return activity
+
+    def show(self, activity: Activity | None) -> None:
+        """Show an activity that began before in place of the current one; None for nothing."""
+        if self._current is not None:
+            self._bars.remove_task(self._current.bar)
+        self._current = activity
+        if activity is not None:
+            self._add_bar(activity)
+
+    def report(self, what: str, done: int = 0, total: int = 0, unit: str = "") -> None:
+        """Tell how far an activity is; it begins if it is not the current one, or starts over."""
+        current = self._current
+        if current is None or current.what != what or done < current.done:
+            self.begin(what, unit=unit)  # what is done of it at the first report was done within it
+        self.advance(done, total)
+
+    def advance(self, done: int, total: int | None = None, detail: str | None = None) -> None:
+        """Tell how far the current activity is."""
+        activity = self._current
+        if activity is None:
+            return
+        activity.done = done
+        activity.total = activity.total if total is None else total
+        activity.detail = activity.detail if detail is None else detail
+        self.update(activity)
+
+    def add_overall(self, what: str, total: int) -> Activity:
+        """Add a bar that stays, above that of the current activity. It is shown on a terminal alone."""
+        activity = Activity(what, self._clock(), total=total)
+        self._add_bar(activity)
+        return activity
+
+    def update(self, activity: Activity) -> None:
+        """Draw the bar of an activity as it now is."""
+        self._bars.update(activity.bar, completed=activity.done, total=activity.total or None)
+
+    def print_if_due(self) -> None:
+        """Print a line about the current activity if nothing was printed for `MAX_SILENCE_S`."""
+        now_s, activity = self._clock(), self._current
+        if activity is not None and now_s - self._said_at >= MAX_SILENCE_S:
+            self.say(activity.line(now_s))
+
+    def _add_bar(self, activity: Activity) -> None:
+        counts = {"completed": activity.done, "total": activity.total or None}
+        activity.bar = self._bars.add_task(visible(activity.what), **counts, activity=activity)
+
+    def _watch(self) -> None:
+        # Signals are for the main thread: they have to wake it from whatever it waits for.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        while not self._stopped.wait(_LOOK_EVERY_S):
+            self.print_if_due()
+
+
+class _HowFar(ProgressColumn):
+    """The progress of a bar's activity, in words."""
+
+    def __init__(self, clock: Clock):
+        super().__init__()
+        self._clock = clock
+
+    def render(self, task: Task) -> Text:
+        return plain(task.fields["activity"].how_far(self._clock()), "cyan")
