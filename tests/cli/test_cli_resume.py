@@ -6,17 +6,14 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from cli_process import Cli
+from cli_process import Cli, copy_user_code
 from PIL import Image
-
-USER_CODE = Path(__file__).parent / "user_code"
 
 SUITE = """
 [suite]
@@ -130,19 +127,12 @@ class Place:
         return Run(exit_code, out, err, [path.name for path in order], lines, traces)
 
     def run(self, *flags: str) -> Run:
-        done = self._cli(self.folder, "run", "suite.toml", "--allow-import", self._code, *flags)
+        done = self._cli.run_suite(self.folder, *flags, code=self._code)
         return self.seen(done.returncode, done.stdout, done.stderr)
 
     def spy(self, *flags: str) -> Run:
-        done = subprocess.run(
-            [sys.executable, "-c", SPY, "run", "suite.toml", "--allow-import", self._code, *flags],
-            cwd=self.folder,
-            env=self._cli.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=220,
-        )
+        command = ("run", "suite.toml", "--allow-import", self._code, *flags)
+        done = self._cli.run_python(self.folder, "-c", SPY, *command)
         run = self.seen(done.returncode, done.stdout, done.stderr)
         run.spied = json.loads((self.folder / ".spied.json").read_text())
         return run
@@ -169,7 +159,7 @@ def story(xbench, tmp_path_factory) -> dict[str, Run]:
     """One suite, run again after one thing and another has happened."""
     folder = tmp_path_factory.mktemp("story")
     place = Place(folder, xbench, "goes-on")
-    shutil.copy(USER_CODE / "tiny_parts.py", folder)
+    copy_user_code(folder, "tiny_parts.py")
     (folder / "mine.py").write_text(MINE)
     (folder / "suite.toml").write_text(SUITE)
     for number in range(40):
@@ -296,8 +286,7 @@ def failing(xbench, tmp_path_factory) -> dict[str, Any]:
     """A suite with failures, run until it gives up."""
     folder = tmp_path_factory.mktemp("failing")
     place = Place(folder, xbench, "failing", code="code")  # `waiting` writes a file beside it
-    (folder / "code").mkdir()
-    shutil.copy(USER_CODE / "tiny_parts.py", folder / "code")
+    copy_user_code(folder / "code", "tiny_parts.py")
     (folder / "suite.toml").write_text(FAILING)
     told: dict[str, Any] = {"first": place.run()}
     (run,) = place.results.glob("[!.]*")
