@@ -14,6 +14,8 @@ import time
 import pytest
 from cli_process import copy_user_code, records_of
 
+pytestmark = pytest.mark.slow
+
 SUITE = """
 [suite]
 name = "closed"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cli_process import one_line, records_of, wait_for
+from cli_process import copy_user_code, one_line, records_of, wait_for
 
 SUITE = """
 [suite]
@@ -121,6 +121,43 @@ def test_show_tells_what_did_not_run(interrupted, xbench):
     assert "first: " not in shown.stdout
 
 
+GOES_ON = """
+[suite]
+name = "goes-on"
+checkpoint_interval = "1h"
+
+[[experiment]]
+name = "small"
+model = "tiny_parts:build_model"
+dataset = "tiny_parts:build_dataset"
+train_size = 20
+batch_size = 5
+epochs = 30
+optimizer = { name = "slow_parts:SLOW", lr = 0.001 }
+"""
+
+
+def test_the_same_command_goes_on_where_a_cell_was_stopped(xbench, tmp_path):
+    copy_user_code(tmp_path / "code", "tiny_parts.py", "slow_parts.py")
+    (tmp_path / "suite.toml").write_text(GOES_ON)
+    slow, steps = tmp_path / "slow", tmp_path / "steps"
+    slow.touch()
+    steps.touch()
+    with xbench.start(tmp_path, "run", "suite.toml", "--allow-import", "code") as process:
+        wait_for(lambda: steps.stat().st_size >= 20, "steps beyond those of its memory pass", process)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert "stopping once the cell in flight is saved" in err
+    (left,) = tmp_path.glob("results/goes-on/*/checkpoints/*/step-*")
+    slow.unlink()
+    done = xbench.run_suite(tmp_path)
+    assert done.returncode == 0, done.stderr
+    (record,) = records_of(tmp_path)
+    assert (record["status"], record["steps"]) == ("done", 120)
+    assert record["resumed_at"] == [int(left.name.removeprefix("step-"))]
+
+
 @pytest.fixture
 def interrupt(xbench, tmp_path, allow_user_code):
     """`interrupt(suite)`: what a run says on stderr that is interrupted once, in a step that does not end."""
@@ -138,11 +175,13 @@ def interrupt(xbench, tmp_path, allow_user_code):
     return run
 
 
+@pytest.mark.slow
 def test_a_cell_that_cannot_be_saved_ends_at_the_first(interrupt):
     err = interrupt(SUITE.replace("STUBBORN", "Waiting"))
     assert "stopping; the cell in flight begins anew the next time" in err
 
 
+@pytest.mark.slow
 def test_in_a_memory_pass(interrupt, tmp_path):
     """Nothing is lost: the pass is taken again the next time."""
     interrupt(SUITE.replace("at = 15", "at = 3"))

@@ -9,6 +9,8 @@ from cli_process import one_line
 
 from xbench.report.breakdown import PARTS
 
+pytestmark = pytest.mark.slow
+
 SUITE = """
 [suite]
 name = "parts"

@@ -155,7 +155,7 @@ def assert_nothing_was_started(run: Run) -> None:
 
 
 @pytest.fixture(scope="module")
-def story(xbench, tmp_path_factory) -> dict[str, Run]:
+def story(xbench, tmp_path_factory) -> dict[str, Any]:
     """One suite, run again after one thing and another has happened."""
     folder = tmp_path_factory.mktemp("story")
     place = Place(folder, xbench, "goes-on")
@@ -169,11 +169,16 @@ def story(xbench, tmp_path_factory) -> dict[str, Run]:
     os.utime(picture, (1e9, 1e9))
     told |= {"touched": place.spy(), "after": place.spy()}
     (folder / "suite.toml").write_text(EDITED)
-    told["edited"] = place.run()
-    (folder / "layout.json").write_text('{"side": 4}')
-    told |= {"new file": place.run(), "after new file": place.spy()}
-    told |= {"fresh": place.run("--fresh"), "after fresh": place.spy()}
-    return told
+    return told | {"edited": place.run(), "place": place}
+
+
+@pytest.fixture(scope="module")
+def later(story) -> dict[str, Run]:
+    """What comes after the story, each run with all of its cells."""
+    place = story["place"]
+    (place.folder / "layout.json").write_text('{"side": 4}')
+    told = {"new file": place.run(), "after new file": place.spy()}
+    return told | {"fresh": place.run("--fresh"), "after fresh": place.spy()}
 
 
 class TestSame:
@@ -227,27 +232,29 @@ class TestChanged:
         assert "Renamed" in story["edited"].out
 
 
+@pytest.mark.slow
 class TestFileBesideTheCode:
-    def test_makes_all_cells_new(self, story):
-        edited, changed = story["edited"], story["new file"]
+    def test_makes_all_cells_new(self, story, later):
+        edited, changed = story["edited"], later["new file"]
         assert (changed.exit_code, len(changed.folders)) == (0, 3), changed.err
         assert changed.ran == ["adamw", "my-own", "adam", "sgd"]
         before, after = ({line["cell_id"] for line in run.latest.values()} for run in (edited, changed))
         assert before.isdisjoint(after)
 
-    def test_but_once(self, story):
-        assert_nothing_was_started(story["after new file"])
+    def test_but_once(self, later):
+        assert_nothing_was_started(later["after new file"])
 
 
+@pytest.mark.slow
 class TestFresh:
-    def test_runs_all_in_a_new_folder(self, story):
-        fresh = story["fresh"]
+    def test_runs_all_in_a_new_folder(self, later):
+        fresh = later["fresh"]
         assert (fresh.exit_code, len(fresh.folders)) == (0, 4)
         assert fresh.ran == ["adamw", "my-own", "adam", "sgd"]
 
-    def test_is_what_counts_from_then_on(self, story):
-        assert_nothing_was_started(story["after fresh"])
-        assert story["after fresh"].out == story["fresh"].out
+    def test_is_what_counts_from_then_on(self, later):
+        assert_nothing_was_started(later["after fresh"])
+        assert later["after fresh"].out == later["fresh"].out
 
 
 FAILING = """
@@ -305,6 +312,7 @@ def failing(xbench, tmp_path_factory) -> dict[str, Any]:
     return told
 
 
+@pytest.mark.slow
 class TestFailures:
     def test_the_rest_goes_on(self, failing):
         first = failing["first"]

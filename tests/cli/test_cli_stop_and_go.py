@@ -15,6 +15,8 @@ import pyarrow.parquet
 import pytest
 from cli_process import copy_user_code, one_line, wait_for
 
+pytestmark = pytest.mark.slow
+
 SUITE = """
 [suite]
 name = "stopped"

@@ -32,7 +32,8 @@ class Mine(SGD):
 
 
 @pytest.mark.parametrize(
-    ("file", "statuses"), [("steps.txt", ["done", "done"]), ("new.py", ["error", "error"])]
+    ("file", "statuses"),
+    [pytest.param("steps.txt", ["done", "done"], marks=pytest.mark.slow), ("new.py", ["error", "error"])],
 )
 def test_by_what_it_writes(xbench, tmp_path, allow_user_code, file, statuses):
     code = tmp_path / "code"
