@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+USER_CODE = Path(__file__).parent / "user_code"
 # What would change widths, colours, places and data, if the one who runs the tests has set it.
 UNWANTED = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "XBENCH_CHEST_XRAY_ROOT")
+
+
+class Started(subprocess.Popen):
+    """A command that is killed at the end of its `with` block, unless it has ended by then."""
+
+    def __exit__(self, *error: Any) -> None:
+        self.kill()
+        super().__exit__(*error)
 
 
 class Cli:
@@ -28,10 +40,18 @@ class Cli:
         Args:
             python: options of the interpreter.
         """
+        return self.run_python(folder, *python, "-m", "xbench", *args)
+
+    def run_suite(self, folder: Path, *flags: str, code: str = "code") -> subprocess.CompletedProcess:
+        """Run `suite.toml` of a folder to its end; it may import from the folder `code`."""
+        return self(folder, "run", "suite.toml", "--allow-import", code, *flags)
+
+    def run_python(self, folder: Path, *args: str) -> subprocess.CompletedProcess:
+        """Run the interpreter to its end."""
         # Into files: a pipe would end only with the fork server, which a command may leave behind importing.
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             done = subprocess.run(
-                [sys.executable, *python, "-m", "xbench", *args],
+                [sys.executable, *args],
                 cwd=folder,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
@@ -61,20 +81,40 @@ class Cli:
         finally:
             os.close(writer)
 
-    def start(self, folder: Path, *args: str) -> subprocess.Popen:
-        """Start a command, at the head of a process group, as a shell would."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "xbench", *args],
-            cwd=folder,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
+    def start(self, folder: Path, *args: str, before: tuple[str, ...] = (), **options: Any) -> Started:
+        """Start a command, at the head of a process group, as a shell would.
+
+        Args:
+            before: a command that starts it, such as `nohup`.
+            options: of `subprocess.Popen`, in place of these.
+        """
+        usual = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+            "start_new_session": True,
             # Tests that run in the background of a shell ignore interrupts, and would pass that on.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+            "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        }
+        command = [*before, sys.executable, "-m", "xbench", *args]
+        return Started(command, cwd=folder, env=self.environment, **usual | options)
+
+
+def copy_user_code(to: Path, *names: str) -> None:
+    """Copy modules of `user_code` into a folder, which is made if need be."""
+    to.mkdir(exist_ok=True)
+    for name in names:
+        shutil.copy(USER_CODE / name, to)
+
+
+def wait_for(condition: Callable[[], bool], what: str, process: subprocess.Popen | None = None) -> None:
+    """Wait for up to two minutes, but not longer than a process runs."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
 
 
 def records_of(folder: Path) -> list[dict[str, Any]]:

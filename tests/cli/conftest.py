@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from cli_process import Cli, Ran
-
-USER_CODE = Path(__file__).parent / "user_code"
+from cli_process import USER_CODE, Cli, Ran
 
 SMALL = """
 suite.name = "small"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from cli_process import one_line
 
+pytestmark = pytest.mark.slow
+
 HEAD = """
 [suite]
 name = "adapt"

@@ -7,16 +7,14 @@ import json
 import os
 import pty
 import select
-import shutil
 import signal
-import subprocess
-import sys
 import termios
 import time
-from pathlib import Path
 
 import pytest
-from cli_process import records_of
+from cli_process import copy_user_code, records_of
+
+pytestmark = pytest.mark.slow
 
 SUITE = """
 [suite]
@@ -32,15 +30,12 @@ batch_size = 5
 optimizer = [{ name = "sgd" }, { name = "slow_parts:SLOW", label = "slow", lr = 0.001 }, { name = "adam" }]
 epochs = 30
 """
-USER_CODE = Path(__file__).parent / "user_code"
 COMMAND = ("run", "suite.toml", "--allow-import", "code")
 
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "code").mkdir()
-    for name in ("tiny_parts.py", "slow_parts.py"):
-        shutil.copy(USER_CODE / name, tmp_path / "code")
+    copy_user_code(tmp_path / "code", "tiny_parts.py", "slow_parts.py")
     (tmp_path / "suite.toml").write_text(SUITE)
     (tmp_path / "steps").touch()
     return tmp_path
@@ -55,29 +50,18 @@ def own_terminal() -> None:
 def test_a_closed_terminal_saves_the_cell_in_flight(xbench, folder):
     (folder / "slow").touch()
     terminal, end = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "xbench", *COMMAND],
-        cwd=folder,
-        env=xbench.environment,
-        stdin=end,
-        stdout=end,
-        stderr=end,
-        start_new_session=True,
-        preexec_fn=own_terminal,
-    ) as process:
-        try:
-            os.close(end)
-            shown, deadline = b"", time.monotonic() + 120
-            while (folder / "steps").stat().st_size < 20:
-                assert process.poll() is None, shown
-                assert time.monotonic() < deadline, shown
-                if select.select([terminal], [], [], 0.05)[0]:
-                    shown += os.read(terminal, 1 << 16)
-            os.close(terminal)
-            os.killpg(process.pid, signal.SIGHUP)  # as its shell would, too
-            assert process.wait(timeout=100) == 130
-        finally:
-            process.kill()
+    streams = {"stdin": end, "stdout": end, "stderr": end}
+    with xbench.start(folder, *COMMAND, **streams, preexec_fn=own_terminal) as process:
+        os.close(end)
+        shown, deadline = b"", time.monotonic() + 120
+        while (folder / "steps").stat().st_size < 20:
+            assert process.poll() is None, shown
+            assert time.monotonic() < deadline, shown
+            if select.select([terminal], [], [], 0.05)[0]:
+                shown += os.read(terminal, 1 << 16)
+        os.close(terminal)
+        os.killpg(process.pid, signal.SIGHUP)  # as its shell would, too
+        assert process.wait(timeout=100) == 130
     assert b"loss" in shown  # the bars were there, and their thread
     (left,) = folder.glob("results/closed/*/checkpoints/*/step-*")
     stopped_at = int(left.name.removeprefix("step-"))
@@ -96,22 +80,11 @@ def test_stderr_is_not_needed(xbench, folder):
 
 def run_whose_stderr_nobody_reads(xbench, folder, how):
     """Its reader has `left` after a line, as `| head -1`, or it was `closed` from the beginning."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "xbench", *COMMAND, "--format", "json"],
-        cwd=folder,
-        env=xbench.environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=None if how == "left" else lambda: os.close(2),
-    ) as process:
-        try:
-            if how == "left":
-                assert "3 cells" in process.stderr.readline()
-            process.stderr.close()
-            results = process.stdout.read()
-            assert process.wait(timeout=100) == 0
-        finally:
-            process.kill()
+    at_first = None if how == "left" else lambda: os.close(2)
+    with xbench.start(folder, *COMMAND, "--format", "json", preexec_fn=at_first) as process:
+        if how == "left":
+            assert "3 cells" in process.stderr.readline()
+        process.stderr.close()
+        results = process.stdout.read()
+        assert process.wait(timeout=100) == 0
     assert json.loads(results)

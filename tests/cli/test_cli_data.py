@@ -467,6 +467,7 @@ batch_size = 8
 """
 
 
+@pytest.mark.slow
 def test_three_classes_of_ones_own_run_from_end_to_end(xbench, allow_user_code, tmp_path):
     random = np.random.default_rng(0)
     for label, name in enumerate(["déjà vu", "it's", "third"]):

@@ -83,12 +83,20 @@ def second(run_suite):
     return Times(run_suite(SUITE))
 
 
-def test_every_cell_ran_by_itself(first, second):
+def assert_every_cell_ran(times):
+    assert set(times.cells) == {(name, seed) for name in COLUMNS for seed in (0, 1)}
+    assert len({line["cell_id"] for line in times.lines}) == len(times.lines) == 8
+    assert {line["status"] for line in times.lines} == {"done"}
+
+
+def test_every_cell_ran_by_itself(first):
     """None is another one's, which would be the same in any case."""
-    for times in (first, second):
-        assert set(times.cells) == {(name, seed) for name in COLUMNS for seed in (0, 1)}
-        assert len({line["cell_id"] for line in times.lines}) == len(times.lines) == 8
-        assert {line["status"] for line in times.lines} == {"done"}
+    assert_every_cell_ran(first)
+
+
+@pytest.mark.slow
+def test_every_cell_ran_at_another_time(first, second):
+    assert_every_cell_ran(second)
     assert not {line["started_at"] for line in first.lines} & {line["started_at"] for line in second.lines}
 
 
@@ -101,6 +109,7 @@ def test_what_could_differ_does(first):
         assert name in COLUMNS[:2] or values != losses["adam", seed]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", range(8))
 def test_records_are_the_same_at_another_time(first, second, place):
     one, other = first.lines[place], second.lines[place]
@@ -113,6 +122,7 @@ def test_records_are_the_same_at_another_time(first, second, place):
         assert one["memory_pass"][field] == other["memory_pass"][field], field
 
 
+@pytest.mark.slow
 def test_curves_are_the_same_at_another_time(first, second):
     assert first.curves == second.curves
 

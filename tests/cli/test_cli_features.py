@@ -25,7 +25,8 @@ epochs = 2
 {more}
 """
 SGD = '"sgd"'
-BOTH = '["sgd", { name = "lbfgs", max_iter = 3, batch_size = "full", micro_batch = 8 }]'
+LBFGS = 'name = "lbfgs", max_iter = 3, line_search_fn = "strong_wolfe", batch_size = "full", micro_batch = 8'
+BOTH = f'["sgd", {{ {LBFGS} }}]'
 IMAGES = 24 + 12
 PRECISIONS = {"auto": "float32", "halves": "bfloat16", "fixed": "float32"}
 

@@ -76,6 +76,7 @@ def test_odd_files_copies_and_masks_are_told_and_recorded(run, tmp_path):
     assert len(json.loads(run_file.read_text())["warnings"]) == 2
 
 
+@pytest.mark.slow
 def test_12_bits_are_seen_by_the_model_and_noted(run, tmp_path):
     for name, values in (("bright", 4096), ("dark", 2048)):
         for i in range(10):
@@ -100,6 +101,7 @@ def test_a_class_that_cannot_be_read_ends_the_run(run, tmp_path):
     assert not list(tmp_path.glob("results/folders/*/cells.jsonl"))
 
 
+@pytest.mark.slow
 def test_a_class_that_validation_lacks_is_told(run, tmp_path):
     for part, count in (("train", 10), ("test", 3)):
         for i in range(count):

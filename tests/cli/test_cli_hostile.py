@@ -61,6 +61,7 @@ def test_a_model_that_no_memory_can_hold_is_told_with_its_line(dry_run, allow_us
     assert (done.returncode, done.stdout) == (2, "")
 
 
+@pytest.mark.slow
 def test_a_dataset_that_no_memory_can_hold_is_told_with_its_line(dry_run, tmp_path):
     (tmp_path / "endless.py").write_text("def build(images):\n    return [0] * images\n")
     dataset = '{ name = "endless:build", images = 1_000_000_000_000 }'
@@ -84,6 +85,7 @@ def test_a_dataset_of_too_many_images_is_told(dry_run):
     assert "hint: set train to at most 1,000,000\n" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_step_that_never_ends_does_not_hold_up_the_check(dry_run):
     settings = "lr = 1e-9, max_iter = 1_000_000_000_000, tolerance_grad = -1, tolerance_change = -1"
     optimizer = f'{{ name = "lbfgs", {settings} }}'
@@ -110,6 +112,7 @@ def test_names_do_nothing_to_the_terminal(run_suite):
     assert r"\nnext\rline\t\x07" in " ".join(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_files_of_the_current_folder_stand_in_for_no_module(xbench, tmp_path):
     """Of `grp`, which torch's imports end with, as a script that somebody has called so."""
     (tmp_path / "grp.py").write_text("open('was_run', 'w').close()\n")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
-from cli_process import one_line, records_of
+from cli_process import copy_user_code, one_line, records_of, wait_for
 
 SUITE = """
 [suite]
@@ -30,13 +29,6 @@ optimizer = [
   { label = "third", name = "adam" },
 ]
 """
-
-
-def wait_for(condition, what: str) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def is_gone(process: psutil.Process) -> bool:
@@ -77,25 +69,19 @@ def interrupted(xbench, tmp_path_factory, allow_user_code) -> Interrupted:
     place = tmp_path_factory.mktemp("interrupted")
     (place / "suite.toml").write_text(SUITE)
     with xbench.start(place, "run", "suite.toml", *allow_user_code) as process:
-        try:
-            wait_for(
-                lambda: (place / "waiting").exists() or process.poll() is not None, "the second cell waits"
-            )
-            assert process.poll() is None, process.communicate()
-            command = psutil.Process(process.pid)
-            family = command.children(recursive=True)
-            libraries = {Path(area.path).name for area in command.memory_maps()}
-            os.killpg(process.pid, signal.SIGINT)
-            said = ""
-            while "another interrupt stops at once" not in said:
-                line = process.stderr.readline()
-                assert line, said
-                said += line
-            assert process.poll() is None
-            os.killpg(process.pid, signal.SIGINT)
-            out, err = process.communicate(timeout=60)
-        finally:
-            process.kill()
+        wait_for((place / "waiting").exists, "the second cell waits", process)
+        command = psutil.Process(process.pid)
+        family = command.children(recursive=True)
+        libraries = {Path(area.path).name for area in command.memory_maps()}
+        os.killpg(process.pid, signal.SIGINT)
+        said = ""
+        while "another interrupt stops at once" not in said:
+            line = process.stderr.readline()
+            assert line, said
+            said += line
+        assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
     return Interrupted(place, process.returncode, out, said + err, family, libraries)
 
 
@@ -135,44 +121,79 @@ def test_show_tells_what_did_not_run(interrupted, xbench):
     assert "first: " not in shown.stdout
 
 
-def test_a_cell_that_cannot_be_saved_ends_at_the_first(xbench, tmp_path, allow_user_code):
-    (tmp_path / "suite.toml").write_text(SUITE.replace("STUBBORN", "Waiting"))
-    with xbench.start(tmp_path, "run", "suite.toml", *allow_user_code) as process:
-        try:
-            wait_for(lambda: (tmp_path / "waiting").exists() or process.poll() is not None, "it waits")
+GOES_ON = """
+[suite]
+name = "goes-on"
+checkpoint_interval = "1h"
+
+[[experiment]]
+name = "small"
+model = "tiny_parts:build_model"
+dataset = "tiny_parts:build_dataset"
+train_size = 20
+batch_size = 5
+epochs = 30
+optimizer = { name = "slow_parts:SLOW", lr = 0.001 }
+"""
+
+
+def test_the_same_command_goes_on_where_a_cell_was_stopped(xbench, tmp_path):
+    copy_user_code(tmp_path / "code", "tiny_parts.py", "slow_parts.py")
+    (tmp_path / "suite.toml").write_text(GOES_ON)
+    slow, steps = tmp_path / "slow", tmp_path / "steps"
+    slow.touch()
+    steps.touch()
+    with xbench.start(tmp_path, "run", "suite.toml", "--allow-import", "code") as process:
+        wait_for(lambda: steps.stat().st_size >= 20, "steps beyond those of its memory pass", process)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert "stopping once the cell in flight is saved" in err
+    (left,) = tmp_path.glob("results/goes-on/*/checkpoints/*/step-*")
+    slow.unlink()
+    done = xbench.run_suite(tmp_path)
+    assert done.returncode == 0, done.stderr
+    (record,) = records_of(tmp_path)
+    assert (record["status"], record["steps"]) == ("done", 120)
+    assert record["resumed_at"] == [int(left.name.removeprefix("step-"))]
+
+
+@pytest.fixture
+def interrupt(xbench, tmp_path, allow_user_code):
+    """`interrupt(suite)`: what a run says on stderr that is interrupted once, in a step that does not end."""
+
+    def run(suite: str) -> str:
+        (tmp_path / "suite.toml").write_text(suite)
+        with xbench.start(tmp_path, "run", "suite.toml", *allow_user_code) as process:
+            wait_for((tmp_path / "waiting").exists, "it waits", process)
             os.killpg(process.pid, signal.SIGINT)
             _, err = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    assert process.returncode == 130
+        assert process.returncode == 130
+        assert "Traceback" not in err
+        return err
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_cell_that_cannot_be_saved_ends_at_the_first(interrupt):
+    err = interrupt(SUITE.replace("STUBBORN", "Waiting"))
     assert "stopping; the cell in flight begins anew the next time" in err
-    assert "Traceback" not in err
 
 
-def test_in_a_memory_pass(xbench, tmp_path, allow_user_code):
+@pytest.mark.slow
+def test_in_a_memory_pass(interrupt, tmp_path):
     """Nothing is lost: the pass is taken again the next time."""
-    (tmp_path / "suite.toml").write_text(SUITE.replace("at = 15", "at = 3"))
-    with xbench.start(tmp_path, "run", "suite.toml", *allow_user_code) as process:
-        try:
-            wait_for(lambda: (tmp_path / "waiting").exists() or process.poll() is not None, "it waits")
-            os.killpg(process.pid, signal.SIGINT)
-            _, err = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    assert process.returncode == 130
-    assert "Traceback" not in err
+    interrupt(SUITE.replace("at = 15", "at = 3"))
     assert [record["column"] for record in records_of(tmp_path)] == ["first"]
 
 
 def test_while_torch_is_imported(xbench, tmp_path, allow_user_code):
     (tmp_path / "suite.toml").write_text(SUITE)
     with xbench.start(tmp_path, "run", "suite.toml", *allow_user_code) as process:
-        try:
-            command = psutil.Process(process.pid)
-            wait_for(lambda: any(map(is_importing_torch, command.children())), "the server imports torch")
-            os.killpg(process.pid, signal.SIGINT)
-            out, err = process.communicate(timeout=60)
-        finally:
-            process.kill()
+        command = psutil.Process(process.pid)
+        wait_for(lambda: any(map(is_importing_torch, command.children())), "torch is imported", process)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert "Traceback" not in err

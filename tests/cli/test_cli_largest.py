@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # An example has 1.536 MB of activations; a vector of the parameters has 20 MB, of which Adam keeps two more.
 SUITE = """
 [suite]

@@ -85,6 +85,7 @@ def test_document_holds_the_records(document, place):
     assert [record["attempt"] for record in last.values()] == [2, 1]
 
 
+@pytest.mark.slow
 def test_more_than_there_is(xbench, place, allow_user_code):
     """A machine's own bound is kept, and told."""
     folder = place / "more"

@@ -9,6 +9,8 @@ from cli_process import one_line
 
 from xbench.report.breakdown import PARTS
 
+pytestmark = pytest.mark.slow
+
 SUITE = """
 [suite]
 name = "parts"
@@ -25,7 +27,7 @@ optimizer = [
   {{ name = "adam", lr = 1e-3 }},
   {{ name = "sgd", lr = 1e-3, momentum = 0.9 }},
   {{ label = "plain", name = "sgd", lr = 1e-3 }},
-  {{ name = "lbfgs", history_size = 3, max_iter = 2 }},
+  {{ name = "lbfgs", lr = 0.1, history_size = 3, max_iter = 2 }},
 ]
 
 [[experiment]]

@@ -73,6 +73,7 @@ def test_warnings_are_told_and_kept(ran, xbench, warning):
         assert one_line(text).count(f"warning: {warning}") == 1
 
 
+@pytest.mark.slow
 def test_a_dry_run_warns_too(xbench, tmp_path, allow_user_code):
     (tmp_path / "my.toml").write_text(SUITE.format(models=model("build_softmaxed")))
     done = xbench(tmp_path, "run", "my.toml", "--dry-run", *allow_user_code)

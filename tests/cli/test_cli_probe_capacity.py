@@ -133,6 +133,7 @@ class TestProgress:
         for line, start in zip(told, expected, strict=True):
             assert line.startswith(start)
 
+    @pytest.mark.slow
     def test_as_they_happen(self, first, own_xbench, folder, allow_user_code):
         """Interrupted when the first was told, a probe has told of some, and printed nothing. A fresh one
         starts at the least, whatever was found before."""
@@ -151,6 +152,7 @@ class TestProgress:
         assert "Traceback" not in err
 
 
+@pytest.mark.slow
 class TestMemoryOfProbes:
     def test_second_run_starts_from_what_was_found(self, first, second):
         assert second.returncode == 0
@@ -169,6 +171,7 @@ class TestMemoryOfProbes:
             assert after["found"] == pytest.approx(before["found"], abs=1)
 
 
+@pytest.mark.slow
 class TestTable:
     @pytest.fixture(scope="class")
     @classmethod
@@ -199,6 +202,7 @@ class TestTable:
         assert "synthetic images, not X-rays of patients" in said
 
 
+@pytest.mark.slow
 class TestOtherFailures:
     """A model that fails for another reason than memory at a larger size."""
 

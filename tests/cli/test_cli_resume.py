@@ -6,17 +6,14 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from cli_process import Cli
+from cli_process import Cli, copy_user_code
 from PIL import Image
-
-USER_CODE = Path(__file__).parent / "user_code"
 
 SUITE = """
 [suite]
@@ -130,19 +127,12 @@ class Place:
         return Run(exit_code, out, err, [path.name for path in order], lines, traces)
 
     def run(self, *flags: str) -> Run:
-        done = self._cli(self.folder, "run", "suite.toml", "--allow-import", self._code, *flags)
+        done = self._cli.run_suite(self.folder, *flags, code=self._code)
         return self.seen(done.returncode, done.stdout, done.stderr)
 
     def spy(self, *flags: str) -> Run:
-        done = subprocess.run(
-            [sys.executable, "-c", SPY, "run", "suite.toml", "--allow-import", self._code, *flags],
-            cwd=self.folder,
-            env=self._cli.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=220,
-        )
+        command = ("run", "suite.toml", "--allow-import", self._code, *flags)
+        done = self._cli.run_python(self.folder, "-c", SPY, *command)
         run = self.seen(done.returncode, done.stdout, done.stderr)
         run.spied = json.loads((self.folder / ".spied.json").read_text())
         return run
@@ -165,11 +155,11 @@ def assert_nothing_was_started(run: Run) -> None:
 
 
 @pytest.fixture(scope="module")
-def story(xbench, tmp_path_factory) -> dict[str, Run]:
+def story(xbench, tmp_path_factory) -> dict[str, Any]:
     """One suite, run again after one thing and another has happened."""
     folder = tmp_path_factory.mktemp("story")
     place = Place(folder, xbench, "goes-on")
-    shutil.copy(USER_CODE / "tiny_parts.py", folder)
+    copy_user_code(folder, "tiny_parts.py")
     (folder / "mine.py").write_text(MINE)
     (folder / "suite.toml").write_text(SUITE)
     for number in range(40):
@@ -179,11 +169,16 @@ def story(xbench, tmp_path_factory) -> dict[str, Run]:
     os.utime(picture, (1e9, 1e9))
     told |= {"touched": place.spy(), "after": place.spy()}
     (folder / "suite.toml").write_text(EDITED)
-    told["edited"] = place.run()
-    (folder / "layout.json").write_text('{"side": 4}')
-    told |= {"new file": place.run(), "after new file": place.spy()}
-    told |= {"fresh": place.run("--fresh"), "after fresh": place.spy()}
-    return told
+    return told | {"edited": place.run(), "place": place}
+
+
+@pytest.fixture(scope="module")
+def later(story) -> dict[str, Run]:
+    """What comes after the story, each run with all of its cells."""
+    place = story["place"]
+    (place.folder / "layout.json").write_text('{"side": 4}')
+    told = {"new file": place.run(), "after new file": place.spy()}
+    return told | {"fresh": place.run("--fresh"), "after fresh": place.spy()}
 
 
 class TestSame:
@@ -237,27 +232,29 @@ class TestChanged:
         assert "Renamed" in story["edited"].out
 
 
+@pytest.mark.slow
 class TestFileBesideTheCode:
-    def test_makes_all_cells_new(self, story):
-        edited, changed = story["edited"], story["new file"]
+    def test_makes_all_cells_new(self, story, later):
+        edited, changed = story["edited"], later["new file"]
         assert (changed.exit_code, len(changed.folders)) == (0, 3), changed.err
         assert changed.ran == ["adamw", "my-own", "adam", "sgd"]
         before, after = ({line["cell_id"] for line in run.latest.values()} for run in (edited, changed))
         assert before.isdisjoint(after)
 
-    def test_but_once(self, story):
-        assert_nothing_was_started(story["after new file"])
+    def test_but_once(self, later):
+        assert_nothing_was_started(later["after new file"])
 
 
+@pytest.mark.slow
 class TestFresh:
-    def test_runs_all_in_a_new_folder(self, story):
-        fresh = story["fresh"]
+    def test_runs_all_in_a_new_folder(self, later):
+        fresh = later["fresh"]
         assert (fresh.exit_code, len(fresh.folders)) == (0, 4)
         assert fresh.ran == ["adamw", "my-own", "adam", "sgd"]
 
-    def test_is_what_counts_from_then_on(self, story):
-        assert_nothing_was_started(story["after fresh"])
-        assert story["after fresh"].out == story["fresh"].out
+    def test_is_what_counts_from_then_on(self, later):
+        assert_nothing_was_started(later["after fresh"])
+        assert later["after fresh"].out == later["fresh"].out
 
 
 FAILING = """
@@ -296,8 +293,7 @@ def failing(xbench, tmp_path_factory) -> dict[str, Any]:
     """A suite with failures, run until it gives up."""
     folder = tmp_path_factory.mktemp("failing")
     place = Place(folder, xbench, "failing", code="code")  # `waiting` writes a file beside it
-    (folder / "code").mkdir()
-    shutil.copy(USER_CODE / "tiny_parts.py", folder / "code")
+    copy_user_code(folder / "code", "tiny_parts.py")
     (folder / "suite.toml").write_text(FAILING)
     told: dict[str, Any] = {"first": place.run()}
     (run,) = place.results.glob("[!.]*")
@@ -316,6 +312,7 @@ def failing(xbench, tmp_path_factory) -> dict[str, Any]:
     return told
 
 
+@pytest.mark.slow
 class TestFailures:
     def test_the_rest_goes_on(self, failing):
         first = failing["first"]

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # Late activations of the whole batch have 123 MB in the first experiment, and ten times that in the second.
 SUITE = """
 [suite]

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
-import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +13,9 @@ from typing import Any
 import psutil
 import pyarrow.parquet
 import pytest
-from cli_process import one_line
+from cli_process import copy_user_code, one_line, wait_for
 
-USER_CODE = Path(__file__).parent / "user_code"
+pytestmark = pytest.mark.slow
 
 SUITE = """
 [suite]
@@ -64,20 +61,10 @@ class Story:
     lines: list[dict[str, Any]] = field(default_factory=list)
 
 
-def wait_for(condition, process: subprocess.Popen, what: str) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-
-
 @pytest.fixture(scope="module")
 def story(xbench, tmp_path_factory) -> Story:
     folder = tmp_path_factory.mktemp("stopped")
-    (folder / "code").mkdir()
-    for name in ("tiny_parts.py", "slow_parts.py"):
-        shutil.copy(USER_CODE / name, folder / "code")
+    copy_user_code(folder / "code", "tiny_parts.py", "slow_parts.py")
     (folder / "suite.toml").write_text(SUITE)
     (folder / "slow").touch()
     (folder / "steps").touch()
@@ -89,7 +76,7 @@ def story(xbench, tmp_path_factory) -> Story:
 
     def more_steps(process: subprocess.Popen, count: int = 8) -> None:
         goal = steps() + count
-        wait_for(lambda: steps() >= goal, process, f"{count} more steps")
+        wait_for(lambda: steps() >= goal, f"{count} more steps", process)
 
     def left() -> int:
         """The latest checkpoint: that before it is removed a moment after it came."""
@@ -103,40 +90,23 @@ def story(xbench, tmp_path_factory) -> Story:
         return Ended(process.returncode, err)
 
     with xbench.start(folder, *command) as process:
-        try:
-            more_steps(process)
-            beside = xbench(folder, *command)
-            told.ended["beside"] = Ended(beside.returncode, beside.stderr)
-            told.ended["SIGINT"] = stop(process, signal.SIGINT)
-        finally:
-            process.kill()
+        more_steps(process)
+        beside = xbench(folder, *command)
+        told.ended["beside"] = Ended(beside.returncode, beside.stderr)
+        told.ended["SIGINT"] = stop(process, signal.SIGINT)
     with xbench.start(folder, *command) as process:
-        try:
-            more_steps(process)
-            told.ended["SIGHUP"] = stop(process, signal.SIGHUP)
-        finally:
-            process.kill()
-    with subprocess.Popen(
-        ["nohup", sys.executable, "-m", "xbench", *command],
-        cwd=folder,
-        env=xbench.environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as process:
-        try:
-            before = left()
-            more_steps(process)
-            os.killpg(process.pid, signal.SIGHUP)
-            more_steps(process)
-            told.survived = True
-            wait_for(lambda: left() > before, process, "another checkpoint")
-            told.family = psutil.Process(process.pid).children(recursive=True)
-        finally:
-            process.kill()
-        process.wait()
-        told.checkpoints.append(left())
+        more_steps(process)
+        told.ended["SIGHUP"] = stop(process, signal.SIGHUP)
+    nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with xbench.start(folder, *command, before=("nohup",), **nowhere) as process:
+        before = left()
+        more_steps(process)
+        os.killpg(process.pid, signal.SIGHUP)
+        more_steps(process)
+        told.survived = True
+        wait_for(lambda: left() > before, "another checkpoint", process)
+        told.family = psutil.Process(process.pid).children(recursive=True)
+    told.checkpoints.append(left())
     (folder / "slow").unlink()
     done = xbench(folder, *command)
     told.ended["end"] = Ended(done.returncode, done.stderr)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pyarrow.parquet
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SUITE = """
 [suite]
 name = "storage"
@@ -16,7 +18,10 @@ dataset = { name = "synthetic-xray", train = 60, test = 30, image_size = 16 }
 train_size = 48
 batch_size = 16
 epochs = 3
-optimizer = [{ name = "adam", lr = 1e-2 }, { name = "lbfgs", batch_size = "full", micro_batch = 16 }]
+optimizer = [
+  { name = "adam", lr = 1e-2 },
+  { name = "lbfgs", line_search_fn = "strong_wolfe", batch_size = "full", micro_batch = 16 },
+]
 
 [[experiment]]
 name = "float32"
@@ -25,7 +30,10 @@ dataset = { name = "synthetic-xray", train = 60, test = 30, image_size = 16, sto
 train_size = 48
 batch_size = 16
 epochs = 3
-optimizer = [{ name = "adam", lr = 1e-2 }, { name = "lbfgs", batch_size = "full", micro_batch = 16 }]
+optimizer = [
+  { name = "adam", lr = 1e-2 },
+  { name = "lbfgs", line_search_fn = "strong_wolfe", batch_size = "full", micro_batch = 16 },
+]
 """
 EXAMPLE_BYTES = 3 * 16 * 16 * 4 + 8  # with its label
 

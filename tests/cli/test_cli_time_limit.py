@@ -108,6 +108,7 @@ class TestDryRun:
         assert "skipped: features cannot be kept" in one_line(previewed.stderr)
 
 
+@pytest.mark.slow
 def test_a_dry_run_decodes_a_sample(fresh, place, allow_user_code, tmp_path):
     """And finds that there is not enough, with all images listed."""
     cli = Cli(tmp_path / "cache")
@@ -157,6 +158,7 @@ class TestRun:
         assert names == ["dear", "both", "both", "longer", "cheap"]
 
 
+@pytest.mark.slow
 def test_nothing_fits(limited, fresh, allow_user_code):
     """The flag stands in place of the suite's."""
     flags = ("--only", "both", "--time-limit", "1s", "--out", "short", "--format", "json")

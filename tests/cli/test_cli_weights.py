@@ -119,6 +119,7 @@ def check_how_to_get(reason: str) -> None:
 
 
 class TestAbsent:
+    @pytest.mark.slow
     def test_cells_are_skipped_with_what_to_do(self, ran):
         cells = ran.cells("absent")
         assert [(cell["status"], cell["steps"]) for cell in cells] == [("skipped", 0)] * 2
@@ -138,13 +139,16 @@ class TestAbsent:
         assert "cannot be downloaded" not in line
         assert not (place / "dry").exists()
 
+    @pytest.mark.slow
     def test_it_is_no_failure(self, changed):
         assert [cell["status"] for cell in changed if cell["experiment"] == "absent"] == ["skipped"]
 
+    @pytest.mark.slow
     def test_nothing_was_left_behind(self, ran, offline):
         assert [path for path in Path(offline.environment["TORCH_HOME"]).rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.slow
 class TestOfAFile:
     def test_it_is_trained(self, ran):
         for name in ("mine", "other"):
@@ -194,6 +198,7 @@ class TestBroken:
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 class TestFileWithoutTheHead:
     told = "a randomly drawn head: backbone.pth holds none"
 
@@ -211,6 +216,7 @@ class TestFileWithoutTheHead:
             assert self.told in one_line(shown), form
 
 
+@pytest.mark.slow
 class TestRandom:
     def test_records_say_so(self, ran):
         assert {cell["model"]["stand_in"] for cell in ran.cells("random")} == {"random weights"}

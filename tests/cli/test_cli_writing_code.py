@@ -32,14 +32,15 @@ class Mine(SGD):
 
 
 @pytest.mark.parametrize(
-    ("file", "statuses"), [("steps.txt", ["done", "done"]), ("new.py", ["error", "error"])]
+    ("file", "statuses"),
+    [pytest.param("steps.txt", ["done", "done"], marks=pytest.mark.slow), ("new.py", ["error", "error"])],
 )
 def test_by_what_it_writes(xbench, tmp_path, allow_user_code, file, statuses):
     code = tmp_path / "code"
     code.mkdir()
     (code / "mine.py").write_text(MINE.replace("{file}", file))
     (tmp_path / "suite.toml").write_text(SUITE)
-    xbench(tmp_path, "run", "suite.toml", "--allow-import", "code", *allow_user_code)
+    xbench.run_suite(tmp_path, *allow_user_code)
     records = records_of(tmp_path)
     assert [record["status"] for record in records] == statuses
     for record in records:

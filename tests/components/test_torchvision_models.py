@@ -19,6 +19,24 @@ from xbench.components.torchvision_models import (
 from xbench.errors import XbenchError
 
 SMALL = "mobilenet_v3_small"
+# One of each kind; the others are as these.
+SAMPLE = {
+    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet"),
+    *("inception_v3", "maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf"),
+    *(
+        "resnet18",
+        "shufflenet_v2_x0_5",
+        "squeezenet1_1",
+        "swin_t",
+        "swin_v2_t",
+        "vgg11",
+        "vgg16_bn",
+        "vit_b_32",
+    ),
+}
+MEMBERS = [
+    name if name in SAMPLE else pytest.param(name, marks=pytest.mark.slow) for name in torchvision_members()
+]
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -55,7 +73,7 @@ def trained(network):
     return {name for name, parameter in network.named_parameters() if parameter.requires_grad}
 
 
-@pytest.mark.parametrize("name", torchvision_members())
+@pytest.mark.parametrize("name", MEMBERS)
 def test_every_member_gives_logits_and_trains_its_head(name):
     network = outline_of(name)
     last = last_layer_name(network)

@@ -43,7 +43,7 @@ optimizer = [
   {{ label = "sgd", name = "sgd", lr = 1e-2, momentum = 0.9 }},
   {{ label = "adam", name = "adam" }},
   {{ label = "rmsprop", name = "rmsprop" }},
-  {{ label = "lbfgs", name = "lbfgs", history_size = 4, max_iter = 2 }},
+  {{ label = "lbfgs", name = "lbfgs", lr = 1e-3, history_size = 4, max_iter = 2 }},
   {{ label = "plain", name = "fault_parts:Plain" }},
 ]
 """,

@@ -13,6 +13,8 @@ from fault_scene import Scene, lines_of
 from fault_suites import PLUGINS
 from faults import HINDERED, LIVE, kill_once
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = (
     "a second run",
     "SIGKILL of the command",

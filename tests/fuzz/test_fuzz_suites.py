@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from fuzz_suites import KINDS, complaint_about, fuzz, in_this_process, try_here
 
 
+@pytest.mark.slow
 def test_hostile_suites_are_refused_or_are_plans():
     with in_this_process():
         tallies = fuzz(count=175, seed=0, attempt_one=try_here)

@@ -57,6 +57,7 @@ class TestServer:
     def test_has_started_no_threads(self, child, threads_of_import):
         assert child["server_threads"] == threads_of_import
 
+    @pytest.mark.slow
     def test_and_a_parallel_operation_would_show(self, threads_of_import):
         operation = "import torch, torchvision\ntorch.ones(1 << 20).add_(1.0)"
         assert threads_after(operation) > threads_of_import

@@ -125,7 +125,10 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("told", ["", "(I1\nI2"], ids=["nothing", "half of it"])
+@pytest.mark.parametrize(
+    "told",
+    [pytest.param("", id="nothing"), pytest.param("(I1\nI2", id="half of it", marks=pytest.mark.slow)],
+)
 def test_a_child_that_was_not_told_what_to_do_says_nothing(told):
     """As after a kill or an interrupt in that moment."""
     done = subprocess.run(

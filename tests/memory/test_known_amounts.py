@@ -69,18 +69,17 @@ class TestCell:
         return run
 
     @pytest.mark.parametrize(
-        ("name", "params", "vectors", "counters"),
+        ("name", "params", "vectors", "counters", "dtype"),
         [
-            ("sgd", {}, 0, 0),
-            ("sgd", {"momentum": 0.9}, 1, 0),
-            ("rmsprop", {}, 1, 1),
-            ("adagrad", {}, 1, 1),
-            ("adam", {}, 2, 1),
-            ("adam", {"amsgrad": True}, 3, 1),
+            ("sgd", {}, 0, 0, "float32"),
+            ("sgd", {"momentum": 0.9}, 1, 0, "float64"),
+            ("rmsprop", {}, 1, 1, "float32"),
+            ("adagrad", {}, 1, 1, "float32"),
+            ("adam", {}, 2, 1, "float32"),
+            ("adam", {"amsgrad": True}, 3, 1, "float64"),
         ],
         ids=str,
     )
-    @pytest.mark.parametrize("dtype", ["float32", "float64"])
     def test_is_exact(self, run, name, params, vectors, counters, dtype):
         """Counters are the numbers of steps that torch keeps of each parameter, in 4 bytes."""
         memory = run(jobs.train_ballast, name, params, "fast", dtype=dtype).memory

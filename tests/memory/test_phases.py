@@ -6,37 +6,13 @@ from dataclasses import astuple
 
 import phase_jobs as jobs
 import pytest
+from counted_memory import CountedMemory
 
 from xbench.isolation.child import Limits
 from xbench.isolation.run import run_in_child
 from xbench.memory.phases import PhaseMeter, PhasePeak
 
 MB = jobs.MB
-
-
-class Memory:
-    """A meter of a memory in which only this test allocates."""
-
-    def __init__(self, held: int):
-        self.held = self.peak = held
-
-    def take(self, amount: int) -> None:
-        self.held += amount
-        self.peak = max(self.peak, self.held)
-
-    def give(self, amount: int) -> None:
-        self.held -= amount
-
-    def reset(self) -> None:
-        self.peak = self.held
-
-    def peak_bytes(self) -> int:
-        return self.peak
-
-    def now_bytes(self) -> int:
-        return self.held
-
-
 GRADIENTS, OTHERS = 10, 90
 
 
@@ -44,7 +20,7 @@ class Step:
     """One bracketed step: a process of 90, of which gradients of 10 stand beside."""
 
     def __init__(self, gradients: int = GRADIENTS):
-        self.memory = Memory(OTHERS + gradients)
+        self.memory = CountedMemory(OTHERS + gradients)
         self.gradients = gradients
         self.phases = PhaseMeter(self.memory, gradients)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
+from counted_memory import CountedMemory
 from small_cells import small_cnn
 from torch import nn
 
@@ -29,7 +28,7 @@ class Growing(torch.optim.SGD):
     """Keeps some more memory after each of its first steps; every `period` steps it takes much more for a
     moment."""
 
-    ledger = SimpleNamespace(take=lambda amount: None)
+    ledger = CountedMemory()
 
     def __init__(self, params, lr=0.01, grows=0, period=0):
         super().__init__(params, lr=lr)
@@ -42,7 +41,7 @@ class Growing(torch.optim.SGD):
             self.ledger.take(8 * MB)
         if self.period and self.calls % self.period == 0:
             self.ledger.take(100 * MB)
-            self.ledger.take(-100 * MB)
+            self.ledger.give(100 * MB)
         return super().step(closure)
 
 
@@ -75,30 +74,10 @@ def measure(data, optimizer="growing", params=None, model="small", **training):
     return workload.prepare()(training.get("micro_batch", training["batch_size"]))
 
 
-class Ledger:
-    """A meter of what `Growing` says that it takes: no other memory of this process counts."""
-
-    def __init__(self):
-        self.held = self.peak = 0
-
-    def take(self, amount: int) -> None:
-        self.held += amount
-        self.peak = max(self.peak, self.held)
-
-    def reset(self) -> None:
-        self.peak = self.held
-
-    def peak_bytes(self) -> int:
-        return self.peak
-
-    def now_bytes(self) -> int:
-        return self.held
-
-
 class TestSteps:
     @pytest.fixture(autouse=True)
     def ledger(self, monkeypatch):
-        ledger = Ledger()
+        ledger = CountedMemory()
         monkeypatch.setattr(StepProfiler, "trained_on", ledger)
         monkeypatch.setattr(Growing, "ledger", ledger)
 
