@@ -466,6 +466,15 @@ class TestAnew:
         assert len(paces.asked) == 2
 
 
+    def test_a_quiet_pace_of_another_day_counts_beside_what_is_disturbed_now(self, job_of, paces):
+        paces.of(start_s=50.0)
+        seconds(job_of())
+        for disturbed_s, expected_s in ((1000.0, 50.0), (20.0, 20.0)):
+            paces.of(start_s=disturbed_s, is_disturbed=True)
+            (job,) = Estimator(Keeper(), Heard()).estimate_anew([job_of()], lambda jobs: True)
+            assert (job.estimated_s, job.is_rough) == (expected_s, True)
+
+
 class TestCorrection:
     """By how long the cells of this run took."""
 

@@ -107,6 +107,14 @@ class TestHopeless:
             ("other", "a"): False,
         }
 
+    def test_is_not_told_by_what_other_programs_disturbed(self, job_of):
+        """It is decided on at its turn, when they may have ended."""
+        disturbed = Estimator(anew=10_000, is_rough=True)
+        (job,) = limit_of(disturbed).without_hopeless([job_of(estimated_s=10_000)])
+        assert (job.unfit, disturbed.waited) == (None, False)
+        (job,) = limit_of(disturbed).admit([job])
+        assert (job.unfit[0], disturbed.waited) == ("skipped", True)
+
     def test_nobody_waits_for_it(self, job_of):
         estimator = Estimator()
         limit_of(estimator).without_hopeless([job_of(estimated_s=100)])

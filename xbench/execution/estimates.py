@@ -137,10 +137,12 @@ class Estimator:
             pace = self._measured(timed)
         if pace is None:
             return replace(job, estimated_s=took["seconds"] if took else None, is_rough=is_rough)
-        seconds = pace.run_s(job.sized, _evaluated(job))
+        found = [pace.run_s(job.sized, _evaluated(job))]
         if took is not None:  # the machine may have been busy then
-            seconds = min(seconds, took["seconds"])
-        return replace(job, estimated_s=seconds, is_rough=is_rough or pace.is_disturbed)
+            found.append(took["seconds"])
+        if pace.is_disturbed and (kept := remembered(_pace_key(timed))) is not None:
+            found.append(Pace(**kept).run_s(job.sized, _evaluated(job)))
+        return replace(job, estimated_s=min(found), is_rough=is_rough or pace.is_disturbed)
 
     def _with_features(self, job: Job, timed: Job, is_timed: bool) -> tuple[Job, tuple[str, float], bool]:
         """What is to be timed in place of a job, with features; what the job needs of them (see

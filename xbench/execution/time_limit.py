@@ -36,7 +36,7 @@ class TimeLimit:
         self,
         block: list[Job],
         made_s: Mapping[str, float] = MappingProxyType({}),
-        may_wait: bool = True,
+        is_its_turn: bool = True,
     ) -> list[Job]:
         """Skip a block that does not fit into the time that is left.
 
@@ -45,20 +45,23 @@ class TimeLimit:
 
         Args:
             made_s: as `schedule.estimate_s` takes it.
-            may_wait: while other programs are at work, wait for a quiet moment to measure in.
+            is_its_turn: the block is to run next. Before that, nobody waits for a quiet moment to measure in,
+                and a block is not skipped by what other programs have disturbed.
         """
         by_now = within(block, self.left_s, self._text, made_s, self._estimator.correction)
         if not is_skipped(by_now) or is_skipped(block) or self.left_s <= 0:
             return by_now
 
         def is_enough(jobs: list[Job]) -> bool:
-            return not may_wait or not is_skipped(within(jobs, self.left_s, self._text, made_s))
+            return not is_its_turn or not is_skipped(within(jobs, self.left_s, self._text, made_s))
 
         block = self._estimator.estimate_anew(block, is_enough)
+        if not is_its_turn and any(job.is_rough for job in block):
+            return block
         return within(block, self.left_s, self._text, made_s)
 
     def without_hopeless(self, jobs: list[Job]) -> list[Job]:
         """Skip the blocks that would not fit if they were the only one, before weights are fetched and sizes
         fitted for them."""
         found = blocks(jobs, by_time=False)
-        return [job for block in found for job in self.admit(block, may_wait=False)]
+        return [job for block in found for job in self.admit(block, is_its_turn=False)]
