@@ -7,6 +7,7 @@ CUDA, so how far they differ is only told.
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 from checking import (
@@ -30,6 +31,7 @@ EXPERIMENTS = ("repeat", "repeat-matrices", "repeat-sparse")
 SETTINGS = {"deterministic": "true", "free": "false"}
 OPTIMIZERS = 15
 SEEDS = 2 if ON_CUDA else 1
+MAX_S = 135 if ON_CUDA else 1400  # less than the limit of the step: what has ended by then is compared
 
 Losses = dict[tuple[str, int], list[float]]
 
@@ -49,24 +51,28 @@ def run_all(runs: list[tuple[Path, str]]) -> None:
     """
     (FOLDER / STEP).mkdir()
     experiments = [flag for experiment in EXPERIMENTS[1:] for flag in ("--only", experiment)]
+    deadline = time.monotonic() + MAX_S
     started = []
     for out, deterministic in runs:
-        flags = (
-            "--seeds",
-            str(SEEDS),
-            "--set",
-            f"deterministic={deterministic}",
-            "--allow-import",
-            str(HERE),
-        )
-        arguments = command(*run_arguments(EXPERIMENTS[0], out, *experiments, *flags))
+        flags = ["--seeds", SEEDS, "--set", f"deterministic={deterministic}", "--allow-import", HERE]
+        arguments = command(*run_arguments(EXPERIMENTS[0], out, *experiments, *map(str, flags)))
         with out.with_suffix(".log").open("w") as log:
             started.append(subprocess.Popen(arguments, cwd=FOLDER, stdout=log, stderr=log))
         if not ON_CUDA:
-            started[-1].wait()
+            end(started[-1], deadline)
     for (out, _), process in zip(runs, started, strict=True):
-        if process.wait() != 0:
-            check(False, f"{out.name} exited with {process.returncode}: {describe_failures(latest_run(out))}")
+        if end(process, deadline) != 0:
+            failed = describe_failures(latest_run(out))
+            check(False, f"{out.name} exited with {process.returncode}: {failed}")
+
+
+def end(process: subprocess.Popen, deadline: float) -> int:
+    """Wait for a process until the deadline, and kill it then; returns its exit code."""
+    try:
+        return process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 def losses_of(out: Path) -> Losses:
