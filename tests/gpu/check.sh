@@ -19,8 +19,10 @@
 set -uo pipefail # no -e: a step that fails does not end the check
 
 readonly -a STEPS=(
-  machine doctor oom tests micro-batches repeat resume
-  capacity-sgd capacity-adam capacity-lbfgs peak step-time first-step
+  machine doctor oom tests peak step-time micro-batches repeat resume
+  capacity-sgd-batch-size capacity-adam-batch-size capacity-lbfgs-train-size
+  capacity-sgd-micro-batch capacity-adam-micro-batch capacity-lbfgs-history-size
+  first-step
 )
 
 stop() {
@@ -56,7 +58,7 @@ fi
 # Write the outcome of a step, as the summary shows it.
 #   outcome NAME STATUS SECONDS TEXT
 outcome() {
-  printf '%-8s %-15s %4d s  %s\n' "$2" "$1" "$3" "$4" >"$scratch/$1.outcome"
+  printf '%-8s %-27s %4d s  %s\n' "$2" "$1" "$3" "$4" >"$scratch/$1.outcome"
   echo "$2: $1 ($3 s)"
 }
 
@@ -127,15 +129,18 @@ step machine 20 check_machine.py
 step doctor 30 check_doctor.py
 step oom 45 check_oom.py
 step tests 110 check_tests.py
+step peak 45 check_peak.py
+step step-time 60 check_step_time.py
 step_beside micro-batches 75 check_micro_batches.py
 step_beside repeat 150 check_repeat.py
 step_beside resume 90 check_resume.py
-step_beside capacity-sgd 150 check_capacity.py sgd batch-size micro-batch
-step_beside capacity-adam 150 check_capacity.py adam batch-size micro-batch
-step_beside capacity-lbfgs 150 check_capacity.py lbfgs train-size history-size
+step_beside capacity-sgd-batch-size 150 check_capacity.py sgd batch-size
+step_beside capacity-adam-batch-size 150 check_capacity.py adam batch-size
+step_beside capacity-lbfgs-train-size 150 check_capacity.py lbfgs train-size
+step_beside capacity-sgd-micro-batch 150 check_capacity.py sgd micro-batch
+step_beside capacity-adam-micro-batch 150 check_capacity.py adam micro-batch
+step_beside capacity-lbfgs-history-size 150 check_capacity.py lbfgs history-size
 wait
-step peak 45 check_peak.py
-step step-time 60 check_step_time.py
 step first-step 60 check_first_step.py
 
 {

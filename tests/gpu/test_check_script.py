@@ -86,9 +86,15 @@ def test_nothing_failed_is_exit_code_0(tmp_path):
 
 
 def test_steps_are_cut_off_when_the_budget_is_used_up(tmp_path):
-    done = run_with_stand_in(tmp_path, CHECK_STEPS="machine capacity-adam peak", CHECK_BUDGET_S="3")
+    done = run_with_stand_in(
+        tmp_path, CHECK_STEPS="machine capacity-adam-batch-size first-step", CHECK_BUDGET_S="3"
+    )
     assert done.returncode == 0
-    assert outcomes(tmp_path) == {"machine": "ok", "capacity-adam": "skipped", "peak": "skipped"}
+    assert outcomes(tmp_path) == {
+        "machine": "ok",
+        "capacity-adam-batch-size": "skipped",
+        "first-step": "skipped",
+    }
 
 
 def test_its_suite_is_in_order():
