@@ -122,7 +122,8 @@ step_beside() {
   grep -qs '"runs_side_by_side": true' "$folder/machine.json" || wait
 }
 
-trap 'rm -rf "$scratch"' EXIT
+# Tracebacks of failed probes are in the cache.
+trap 'cp "$XBENCH_CACHE_DIR"/probes/*.stderr "$folder" 2>/dev/null; rm -rf "$scratch"' EXIT
 trap 'running=$(jobs -p); [[ -z $running ]] || kill $running 2>/dev/null; wait; exit 130' INT TERM
 
 step machine 20 check_machine.py
