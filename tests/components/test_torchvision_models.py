@@ -11,6 +11,8 @@ from xbench.components.registry import load
 from xbench.components.settings import settings_of
 from xbench.components.torchvision_models import (
     choose_trained,
+    draw_anew,
+    head_name,
     last_layer_name,
     layer_like,
     outline_of,
@@ -226,6 +228,16 @@ class TestFileWithoutTheHead:
             assert torch.equal(again.state_dict()[key], state[key])
             assert not torch.equal(other.state_dict()[key], state[key])
         assert network(torch.rand(2, 3, 64, 64)).shape == (2, 2)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", torchvision_members())
+    def test_every_members_head_can_be_drawn(self, name):
+        network = outline_of(name)
+        head = network.get_submodule(head_name(network))
+        draw_anew(head)
+        assert all(tensor.isfinite().all() for tensor in head.state_dict().values())
+        weights = [p for p in head.parameters() if p.ndim > 1]
+        assert all(weight.std() > 0 for weight in weights)
 
     def test_the_last_layer_is_that_of_any_other_file(self, backbone, weights):
         last = build(SMALL, seed=3, weights=backbone).classifier[3].weight

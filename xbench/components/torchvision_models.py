@@ -47,8 +47,8 @@ def build_torchvision(
         num_classes: number of logits.
         pretrained: start from trained weights; with random ones otherwise, as torchvision draws them.
         weights: file with a state dict of 1,000 outputs, or of `num_classes` (then the last layer is its,
-            too), or without the head, if all of the head is trained (then the head is drawn anew). By
-            default what `XBENCH_<NAME>_WEIGHTS` names, else torchvision's own.
+            too), or without the head, if all of the head is trained (then it is drawn anew, as PyTorch
+            draws new layers). By default what `XBENCH_<NAME>_WEIGHTS` names, else torchvision's own.
         train: which parameters are trained: `"head"` (the last submodule that has any: `classifier` of
             VGG-16, `fc` of ResNet), `"all"`, or patterns over their names, such as `"layer4.*, fc.*"`.
 
@@ -66,8 +66,10 @@ def build_torchvision(
     path = find_weights(name, weights) if pretrained else None
     state = read_weights(path) if path is not None else {}
     lacks_head = path is not None and not holds_part(state, head)
-    if path is None or lacks_head:
+    if path is None:
         network = _network(name)
+    elif lacks_head:
+        draw_anew(network.get_submodule(head))
     has_own_layer = outputs_of(state, last) == num_classes
     if has_own_layer:
         network.set_submodule(last, layer)
@@ -160,6 +162,18 @@ def last_layer_name(network: nn.Module) -> str:
 def head_name(network: nn.Module) -> str:
     """The name of the last submodule that has parameters: `classifier` of VGG-16, `fc` of ResNet."""
     return [key for key, child in network.named_children() if any(True for _ in child.parameters())][-1]
+
+
+def draw_anew(part: nn.Module) -> None:
+    """Draw the weights of a part of an outline as PyTorch draws those of new layers, on the CPU.
+
+    torchvision draws some of them otherwise: VGG's fully connected layers from a normal distribution with a
+    standard deviation of 0.01, two to three times as wide.
+    """
+    part.to_empty(device="cpu")
+    for layer in part.modules():
+        if any(True for _ in layer.parameters(recurse=False)):
+            layer.reset_parameters()
 
 
 def layer_like(layer: nn.Module, outputs: int) -> nn.Module:
