@@ -375,7 +375,7 @@ def test_results_that_nothing_takes(xbench, done, place, form):
             text=True,
         )
     assert shown.returncode == 2
-    assert "error: results cannot be printed: No space left on device" in shown.stderr
+    assert "error: results cannot be printed to stdout: No space left on device" in shown.stderr
     assert "Traceback" not in shown.stderr
 
 

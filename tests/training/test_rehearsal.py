@@ -63,7 +63,7 @@ def components(monkeypatch):
 def trainer(tiny_data, tmp_path):
     training = TrainingSettings(batch_size=20, train_size=40)
     settings = CellSettings(Choice("normed", {}), Choice("drawing", {}), training, 0, "cpu")
-    return TrainingWorkload(settings, tiny_data, Axis.BATCH_SIZE).trainer(20, str(tmp_path))
+    return TrainingWorkload(settings, tiny_data, Axis.BATCH_SIZE).trainer(20, tmp_path)
 
 
 def build_optimizer(model):
