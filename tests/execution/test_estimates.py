@@ -381,7 +381,7 @@ class TestBusyMachine:
 
     @pytest.fixture
     def estimator(self, heard, clock):
-        return Estimator(Keeper(), heard, clock=clock, sleep=clock.sleep)
+        return Estimator(Keeper(), heard, may_wait_s=60, clock=clock, sleep=clock.sleep)
 
     def becomes_quiet(self, monkeypatch, clock, at_s, fast_s=10.0):
         """Steps take the longer the earlier it is, until other programs have ended."""

@@ -9,7 +9,7 @@ import job_samples
 import pytest
 
 from xbench.execution.schedule import is_skipped
-from xbench.execution.time_limit import TimeLimit
+from xbench.execution.time_limit import TimeLimit, longest_wait_s
 
 
 class Estimator:
@@ -88,6 +88,11 @@ def test_nothing_is_measured_of_what_will_not_run(job_of):
     block = [job_of(unfit=("error", "it is broken"), estimated_s=100)]
     assert limit_of(estimator).admit(block) == block
     assert estimator.measured == 0
+
+
+@pytest.mark.parametrize(("limit", "expected_s"), [("15m", 60), ("8h", 60), ("2m", 30), ("4s", 1)])
+def test_a_run_waits_for_a_minute_or_a_quarter_of_its_limit(limit, expected_s):
+    assert longest_wait_s(limit) == expected_s
 
 
 class TestHopeless:

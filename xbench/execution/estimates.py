@@ -22,8 +22,7 @@ from xbench.training.splits import split_examples
 # Images whose features are computed to see how long the others will take.
 _SAMPLE = 16
 
-# A run waits this long in all for other programs to leave it the processor, and looks this often.
-MAX_WAIT_S = 60.0
+# A run looks this often whether other programs leave it the processor.
 _LOOK_EVERY_S = 5.0
 # A pace that was measured undisturbed is not measured again within this time.
 _FRESH_S = 60.0
@@ -36,6 +35,7 @@ class Estimator:
 
     Args:
         has_pass: whether the memory pass of a job was taken before.
+        may_wait_s: how long a run may wait in all for other programs to leave it the processor.
         clock, sleep: as in `time`, in seconds.
     """
 
@@ -44,12 +44,13 @@ class Estimator:
         features: FeatureKeeper,
         observer: Observer,
         has_pass: Callable[[Job], bool] = lambda job: False,
+        may_wait_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ):
         self._features, self._observer, self._has_pass = features, observer, has_pass
         self._clock, self._sleep = clock, sleep
-        self._may_wait_s = MAX_WAIT_S
+        self._may_wait_s = may_wait_s
         self._took_s = self._estimated_s = _PRIOR_S
         # Of this run: paces by their keys, and when they were measured.
         self._paces: dict[str, tuple[Pace | None, float]] = {}
@@ -66,8 +67,8 @@ class Estimator:
         return self._estimate_all(jobs, anew=False)
 
     def estimate_anew(self, jobs: list[Job], is_enough: Callable[[list[Job]], bool]) -> list[Job]:
-        """Measure again. While other programs slow this one down, wait and repeat, for a minute a run at
-        most; of what is still disturbed then, the fastest counts.
+        """Measure again. While other programs slow this one down, wait and repeat, as long as the run may
+        wait; of what is still disturbed then, the fastest counts.
 
         Args:
             is_enough: whether the estimates are low enough to wait no longer.

@@ -31,7 +31,7 @@ from xbench.execution.prepare import (
 )
 from xbench.execution.request import describe_request
 from xbench.execution.schedule import blocks, estimate_s, features_s, within
-from xbench.execution.time_limit import TimeLimit
+from xbench.execution.time_limit import TimeLimit, longest_wait_s
 from xbench.memory.machine import binding
 from xbench.records.lock import concerns
 from xbench.records.schema import CellRecord, ExperimentRecord, PlannedCell, RunRecord
@@ -72,9 +72,11 @@ def run_plan(
     jobs = make_jobs(plan, decoded)
     warnings = [*_warnings(plan, decoded), *check_splits(plan, jobs), *check_batches(plan, jobs)]
     left = _unsettled(jobs, history)
-    estimator, limit = Estimator(features, observer, passes.has), None
-    if plan.suite.header.time_limit is not None:
-        limit = TimeLimit(plan.suite.header.time_limit, started, estimator)
+    asked, limit = plan.suite.header.time_limit, None
+    may_wait_s = 0.0 if asked is None else longest_wait_s(asked)
+    estimator = Estimator(features, observer, passes.has, may_wait_s)
+    if asked is not None:
+        limit = TimeLimit(asked, started, estimator)
         left = limit.without_hopeless(estimator.estimate(left))
     left = with_weights(left, observer)
     # Weights that were fetched are part of what a cell is.

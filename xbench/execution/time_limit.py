@@ -12,6 +12,19 @@ from xbench.execution.schedule import blocks, is_skipped, within
 from xbench.units import parse_duration
 
 
+# A run waits this long at most for other programs to leave it the processor, and this share of its limit.
+MAX_WAIT_S, _MAX_WAIT_SHARE = 60.0, 0.25
+
+
+def longest_wait_s(text: str) -> float:
+    """Return how long a run with a time limit may wait in all for a quiet moment, in seconds.
+
+    Args:
+        text: the limit as it was given.
+    """
+    return min(MAX_WAIT_S, _MAX_WAIT_SHARE * parse_duration(text))
+
+
 class TimeLimit:
     """A run's time limit.
 
