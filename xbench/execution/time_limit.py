@@ -11,7 +11,6 @@ from xbench.execution.job import Job
 from xbench.execution.schedule import blocks, is_skipped, within
 from xbench.units import parse_duration
 
-
 # A run waits this long at most for other programs to leave it the processor, and this share of its limit.
 MAX_WAIT_S, _MAX_WAIT_SHARE = 60.0, 0.25
 
