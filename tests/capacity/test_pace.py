@@ -71,11 +71,27 @@ def normed(num_classes: int) -> nn.Module:
     return nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3 * 16 * 16, num_classes))
 
 
+# The weights at each forward pass of a `Watched` layer in training, as their sum.
+SEEN = []
+
+
+class Watched(nn.Linear):
+    def forward(self, x):
+        if self.training:
+            SEEN.append(float(self.weight.detach().sum()))
+        return super().forward(x)
+
+
+def watched(num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), Watched(3 * 16 * 16, num_classes))
+
+
 class TestMeasured:
     @pytest.fixture(autouse=True)
     def specs(self, monkeypatch, tmp_path):
         """Models by name; and little patience."""
         specs = {"small": ModelSpec(factory=small), "normed": ModelSpec(factory=normed)}
+        specs["watched"] = ModelSpec(factory=watched)
         real_load = registry.load
         monkeypatch.setattr(
             registry, "load", lambda kind, name, dirs=(): specs.get(name) or real_load(kind, name, dirs)
@@ -103,6 +119,14 @@ class TestMeasured:
             micro_batch=16,
         )
         assert self.pace(tiny_data, settings).closures == 3
+
+    def test_each_step_starts_from_the_initial_weights(self, tiny_data):
+        """A model that has fitted the few examples takes another time than one that has not."""
+        SEEN.clear()
+        settings = settings_of("sgd", {"lr": 0.5}, "watched", train_size=40, batch_size=10, micro_batch=10)
+        self.pace(tiny_data, settings)
+        assert len(SEEN) >= 4
+        assert len(set(SEEN)) == 1
 
     def test_of_a_batch_that_must_be_whole(self, tiny_data):
         """Batch normalisation takes no micro-batches, and this training has none."""

@@ -88,7 +88,7 @@ def test_code_that_was_changed_since_the_cell_was_declared_is_not_run(tiny_data,
 def test_what_another_ran_out_of_memory_for_is_tried_when_that_fits(tiny_data, tmp_path):
     job, folder = job_of(tiny_data), run_of(tmp_path, suite_of(), [])
     passed = run(job, failures=[job], folder=folder)
-    assert passed.status == "skipped"
+    assert (passed.status, passed.waits_for) == ("skipped", "memory")
     assert not is_settled(passed)
 
 
@@ -140,7 +140,7 @@ class TestFailedPasses:
         for seed in (0, 1):
             job = job_of(tiny_data, seed=seed)
             ended = run_job(job, None, failures, nobody, Passes(OOM), nobody, folder, nobody)
-        assert ended.status == "skipped"
+        assert (ended.status, ended.waits_for) == ("skipped", "memory")
         assert "ran out of, at seed 0" in ended.reason
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from job_samples import job_of
 
+from xbench.capacity.pace import steps_of
 from xbench.data.features import FeatureFile
-from xbench.execution.checkpoints import keep, recall
+from xbench.execution.checkpoints import done_share, keep, recall
 from xbench.execution.heard import Heard
 from xbench.records.schema import EpochRecord
 from xbench.records.traces import TraceRow
@@ -111,6 +112,13 @@ class TestKeep:
             patch.setattr("xbench.execution.checkpoints.write_whole", full)
             keep(written, job, heard_until(9))
         assert recall(folder, job).checkpoint == folder / "step-000000007"
+
+
+def test_the_latest_checkpoint_tells_how_much_is_done(folder, job, kept, tmp_path):
+    steps = steps_of(job.sized)
+    assert done_share([folder], job) == 7 / steps
+    assert done_share([tmp_path / "nowhere", folder], job) == 7 / steps
+    assert done_share([tmp_path / "nowhere"], job) == 0
 
 
 class TestRecall:

@@ -311,7 +311,7 @@ class TestOfASample:
         monkeypatch.setattr(registry, "load", lambda kind, name, dirs=(): spec)
         ticks = itertools.count()
         monkeypatch.setattr(computing, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
-        monkeypatch.setattr(computing.ContentionWatch, "was_disturbed", lambda watch, durations_s: False)
+        monkeypatch.setattr(computing.ContentionWatch, "conditions", lambda watch, durations_s: "quiet")
 
         def run(work, *args, on_message, stderr_path, limits):
             return Ending("returned", value=work(on_message, *args))
@@ -439,6 +439,22 @@ class TestBusyMachine:
 
 
 class TestAnew:
+    def test_an_estimate_stays_if_no_step_can_be_taken_any_more(self, job_of, paces):
+        """An unknown time would count as none, and be admitted."""
+        estimator = Estimator(Keeper(), Heard())
+        jobs = estimator.estimate([job_of()])
+        paces.ending = Ending("failed", reason="its process was killed")
+        (job,) = Estimator(Keeper(), Heard()).estimate_anew(jobs, lambda jobs: True)
+        assert job.estimated_s == 100
+
+    def test_what_a_checkpoint_has_done_is_not_to_be_done(self, job_of, paces):
+        estimator = Estimator(Keeper(), Heard(), done_share=lambda job: 0.75)
+        (job,) = estimator.estimate([job_of()])
+        assert job.estimated_s == 25
+        remember_time(job_of(), record_of(job_of(), **TOOK))
+        (job,) = estimator.estimate([job_of()])
+        assert job.estimated_s == 321 / 4
+
     def test_a_remembered_pace_is_measured_again(self, job_of, paces):
         paces.of(start_s=100.0)
         seconds(job_of())
@@ -464,7 +480,6 @@ class TestAnew:
         clock.now = 100
         estimator.estimate_anew([job_of()], lambda jobs: True)
         assert len(paces.asked) == 2
-
 
     def test_a_quiet_pace_of_another_day_counts_beside_what_is_disturbed_now(self, job_of, paces):
         paces.of(start_s=50.0)
@@ -507,6 +522,14 @@ class TestCorrection:
         job = job_of(estimated_s=1000.0)
         estimator.learn(job, record_of(job, status, **TOOK))
         assert estimator.correction == 1
+
+    def test_ignores_what_other_programs_slowed_down(self, job_of):
+        estimator = Estimator(Keeper(), Heard())
+        job = job_of(estimated_s=1000.0)
+        estimator.learn(job, record_of(job, **TOOK, waiting_share=0.5))
+        assert estimator.correction == 1
+        estimator.learn(job, record_of(job, **TOOK, waiting_share=0.05))
+        assert estimator.correction < 0.5
 
     def test_ignores_rough_estimates(self, job_of):
         estimator = Estimator(Keeper(), Heard())

@@ -33,10 +33,11 @@ class TestSettled:
     def test_what_is_done(self):
         assert is_settled(record("a"))
 
-    def test_not_what_was_skipped(self):
-        """Time, memory or weights may be there the next time."""
-        assert not is_settled(record("a", "skipped"))
-        assert not is_settled(record("a", "skipped", attempt=9))
+    @pytest.mark.parametrize("waits_for", ["time", "memory", "weights"])
+    def test_what_was_skipped_unless_something_may_be_there_the_next_time(self, waits_for):
+        assert is_settled(record("a", "skipped"))
+        assert not is_settled(record("a", "skipped", waits_for=waits_for))
+        assert not is_settled(record("a", "skipped", attempt=9, waits_for=waits_for))
 
     def test_what_was_meant_to_run_out_of_memory(self):
         assert is_settled(record("a", "oom", expect="oom"))
@@ -159,6 +160,7 @@ class TestTakeOver:
             record("a", "error"),
             record("a", "oom", attempt=4),
             record("a", "skipped"),
+            record("a", "skipped", waits_for="time"),
             record("a", "done", expect="oom"),
         ],
     )

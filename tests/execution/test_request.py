@@ -105,10 +105,16 @@ def test_failures_are_answered_once_they_are_settled(world, attempt):
     assert world.answer() == (folder if attempt >= MOST_ATTEMPTS else None)
 
 
-@pytest.mark.parametrize("records", [(), DONE[:1], (DONE[0], record("b", "skipped"))], ids=len)
+@pytest.mark.parametrize(
+    "records", [(), DONE[:1], (DONE[0], record("b", "skipped", waits_for="time"))], ids=len
+)
 def test_what_is_not_settled_is_not(world, records):
     world.run(*records)
     assert world.answer() is None
+
+
+def test_what_would_be_skipped_again_is(world):
+    assert world.run(DONE[0], record("b", "skipped")) == world.answer()
 
 
 def test_a_suite_with_mistakes_is_not(world):

@@ -8,7 +8,8 @@ from functools import partial
 import job_samples
 import pytest
 
-from xbench.execution.schedule import is_skipped
+from xbench.execution.estimates import Estimator as Estimates
+from xbench.execution.schedule import blocks, is_skipped
 from xbench.execution.time_limit import TimeLimit, longest_wait_s
 
 
@@ -66,15 +67,28 @@ def test_what_does_not_fit_is_measured_again(job_of):
 
 
 def test_what_is_still_disturbed_has_twice_the_time(job_of):
-    (job,) = limit_of(Estimator(anew=110, is_rough=True)).admit([job_of(estimated_s=1000)])
-    assert job.unfit is None
+    estimator = Estimator(anew=110, is_rough=True)
+    (job,) = limit_of(estimator).admit([job_of(estimated_s=1000)])
+    assert (job.unfit, estimator.waited) == (None, True)
+    (job,) = limit_of(Estimator(anew=130, is_rough=True)).admit([job_of(estimated_s=1000)])
+    assert job.unfit is not None
 
 
-def test_earlier_blocks_correct_an_estimate_and_not_what_is_measured_now(job_of):
-    estimator = Estimator(anew=50)
-    estimator.correction = 3.0
-    (job,) = limit_of(estimator).admit([job_of(estimated_s=30)])
-    assert (job.unfit, job.estimated_s, estimator.measured) == (None, 50, 1)
+def test_a_rough_estimate_of_an_earlier_hour_is_measured_again(job_of):
+    estimator = Estimator(anew=100)
+    (job,) = limit_of(estimator).admit([replace(job_of(estimated_s=90), is_rough=True)])
+    assert (job.unfit[0], estimator.measured) == ("skipped", 1)
+
+
+def test_earlier_cells_correct_what_is_measured_now_as_well(job_of):
+    """A bias of measuring a few steps is measured again, too."""
+    estimator = Estimator(anew=35)
+    estimator.correction = 2.0
+    (job,) = limit_of(estimator).admit([job_of(estimated_s=35)])
+    assert (job.unfit[0], estimator.measured) == ("skipped", 1)
+    estimator.anew = 25
+    (job,) = limit_of(estimator).admit([job_of(estimated_s=35)])
+    assert (job.unfit, job.estimated_s) == (None, 25)
 
 
 def test_nothing_is_measured_when_the_time_is_gone(job_of):
@@ -103,7 +117,7 @@ class TestHopeless:
             job_of("dear", "b", estimated_s=11),
             job_of("other", "a", estimated_s=59),
         ]
-        result = limit_of(Estimator()).without_hopeless(jobs)
+        result = limit_of(Estimator()).skip_hopeless(jobs)
         unfit = {(job.cell.experiment, job.cell.optimizer.name): job.unfit is not None for job in result}
         assert unfit == {
             ("dear", "a"): True,
@@ -115,12 +129,94 @@ class TestHopeless:
     def test_is_not_told_by_what_other_programs_disturbed(self, job_of):
         """It is decided on at its turn, when they may have ended."""
         disturbed = Estimator(anew=10_000, is_rough=True)
-        (job,) = limit_of(disturbed).without_hopeless([job_of(estimated_s=10_000)])
-        assert (job.unfit, disturbed.waited) == (None, False)
+        (job,) = limit_of(disturbed).skip_hopeless([job_of(estimated_s=10_000)])
+        assert (job.unfit, job.waits_for, disturbed.waited) == (None, "", False)
         (job,) = limit_of(disturbed).admit([job])
         assert (job.unfit[0], disturbed.waited) == ("skipped", True)
 
-    def test_nobody_waits_for_it(self, job_of):
+    def test_is_told_before_weights_are_fetched_for_nothing(self, job_of):
+        disturbed = Estimator(anew=10_000, is_rough=True)
+        job = job_of(estimated_s=10_000)
+        job = replace(job, model=replace(job.model, missing="weights.pth is not here"))
+        (job,) = limit_of(disturbed).skip_hopeless([job])
+        assert (job.unfit[0], disturbed.waited) == ("skipped", True)
+        assert "weights.pth is not here" in job.unfit[1]
+
+    def test_nobody_waits_for_others(self, job_of):
         estimator = Estimator()
-        limit_of(estimator).without_hopeless([job_of(estimated_s=100)])
+        limit_of(estimator).skip_hopeless([job_of(estimated_s=100)])
         assert (estimator.measured, estimator.waited) == (1, False)
+
+
+class Machine:
+    """A machine that other programs leave alone from some moment on, and its clock.
+
+    Attributes:
+        now: seconds since the command began.
+        quiet_at: when it is left alone; until then everything takes ten times as long.
+    """
+
+    def __init__(self, quiet_at):
+        self.now, self.quiet_at = 0.0, quiet_at
+
+    def clock(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+    @property
+    def is_busy(self):
+        return self.now < self.quiet_at
+
+    def work(self, seconds):
+        while seconds > 0:
+            self.now += 1
+            seconds -= 0.1 if self.is_busy else 1.0
+
+
+class Measuring(Estimates):
+    """Measures jobs on the machine: each takes a second, and a job what its column says."""
+
+    def __init__(self, machine):
+        super().__init__(None, Silent(), may_wait_s=60, clock=machine.clock, sleep=machine.sleep)
+        self.machine = machine
+
+    def _estimated(self, job, anew):
+        self.machine.work(1)
+        seconds = float(job.cell.column) * (10 if self.machine.is_busy else 1)
+        return replace(job, estimated_s=seconds, is_rough=self.machine.is_busy)
+
+    def _with_memory_pass(self, job, measured):
+        return job
+
+
+class Silent:
+    def __getattr__(self, name):
+        return lambda *args: None
+
+
+@pytest.mark.parametrize(
+    ("quiet_at", "ran"),
+    [
+        (0, ["cheap", "dear"]),
+        (60, ["cheap", "dear"]),
+        (100_000, []),
+    ],
+)
+def test_a_run_on_a_machine_that_is_busy_for_a_while(job_of, quiet_at, ran):
+    """As long as others take the CPU for a minute, all that fits is run; if they never end, what would take
+    more than twice the time is skipped, and no more than a minute is spent waiting."""
+    machine = Machine(quiet_at)
+    estimator = Measuring(machine)
+    limit = TimeLimit("15m", 0.0, estimator, machine.clock)
+    jobs = [job_of("cheap", "200"), job_of("dear", "300"), job_of("vast", "5000")]
+    jobs = limit.skip_hopeless(estimator.estimate(jobs))
+    done = []
+    for block in blocks(jobs, by_time=True):
+        block = limit.admit(block)
+        if not is_skipped(block):
+            machine.work(float(block[0].cell.column))
+            done.append(block[0].cell.experiment)
+    assert done == ran
+    assert machine.now < 900

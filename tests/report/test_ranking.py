@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from report_samples import cell, failed
 
-from xbench.records.schema import MemoryRecord
+from xbench.records.schema import MemoryRecord, Times
 from xbench.report.ranking import unranked_times
 
 
@@ -40,6 +40,13 @@ def test_exact_malloc_beside_fast():
     reasons = unranked_times({"a": on("x", malloc="fast"), "b": on("x", malloc="exact")})
     assert list(reasons) == ["b"]
     assert "exact malloc" in reasons["b"]
+
+
+def test_a_column_that_other_programs_slowed_down():
+    slowed = [cell("sgd", 0, time=Times(waiting_share=0.38)), cell("sgd", 1, time=Times(waiting_share=0.02))]
+    alone = [cell("sgd", 0, time=Times(waiting_share=0.05)), cell("sgd", 1, time=Times())]
+    reasons = unranked_times({"a": slowed, "b": alone})
+    assert reasons == {"a": "other programs had the CPU for 38% of the time"}
 
 
 def test_both_reasons_are_given():

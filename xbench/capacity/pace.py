@@ -37,7 +37,7 @@ class Pace:
         update_s: of a step, beyond its closures.
         closures: in a step, at most: on so few examples a line search ends early.
         evaluation_s: of one example.
-        is_disturbed: other programs took the processor as it was timed; the times are the fastest observed.
+        is_disturbed: other programs took the CPU as it was timed; the times are the fastest observed.
     """
 
     start_s: float
@@ -55,12 +55,11 @@ class Pace:
             evaluated: images that it evaluates, over all epochs.
         """
         training = settings.training
-        steps, examples = math.ceil(training.train_size / training.batch_size), training.train_size
+        steps, examples = steps_of(settings), training.epochs * training.train_size
         if training.drop_last:
-            steps = examples // training.batch_size
             examples = steps * training.batch_size
-        epoch_s = self.closures * self.closure_s * examples + steps * self.update_s
-        return self.start_s + training.epochs * epoch_s + evaluated * self.evaluation_s
+        training_s = self.closures * self.closure_s * examples + steps * self.update_s
+        return self.start_s + training_s + evaluated * self.evaluation_s
 
     def memory_pass_s(self, settings: CellSettings) -> float:
         """The time of a memory pass: a few steps of one batch, or of two micro-batches, in a process whose
@@ -73,6 +72,17 @@ class Pace:
         examples = min(training.batch_size, 2 * training.micro_batch)
         step_s = self.closures * self.closure_s * examples + self.update_s
         return self.start_s + _PASS_STEPS * _EXACT_FACTOR * step_s + training.micro_batch * self.evaluation_s
+
+
+def steps_of(settings: CellSettings) -> int:
+    """Return how many steps a run has, over all epochs.
+
+    Args:
+        settings: with resolved sizes.
+    """
+    training = settings.training
+    batches = training.train_size / training.batch_size
+    return training.epochs * (math.floor(batches) if training.drop_last else math.ceil(batches))
 
 
 def shortened(settings: CellSettings) -> CellSettings:
@@ -116,9 +126,16 @@ def measure_pace(
         batch = trainer.split.train
         trainer.set_mode("train")
         closures, updates, counts = [], [], []
-        watch = ContentionWatch()
+        trained = [p for p in trainer.model.parameters() if p.requires_grad]
+        initial = [p.detach().clone() for p in trained]
+        watch = ContentionWatch(torch.get_num_threads())
         ends_at = time.perf_counter() + _TIMED_S
         while len(counts) <= _LEAST_STEPS or time.perf_counter() < ends_at:
+            # Once a model has fitted these few examples its gradients vanish, and a CPU computes with numbers
+            # that are almost zero (denormal ones) many times as slowly.
+            with torch.no_grad():
+                for parameter, values in zip(trained, initial, strict=True):
+                    parameter.copy_(values)
             closure = _Timed(trainer.closure)
             began = time.perf_counter()
             trainer.closure.start(len(counts) + 1, batch)
@@ -129,7 +146,7 @@ def measure_pace(
             closures.append(closure.seconds / max(1, closure.calls) / size)
             updates.append(whole_s - closure.seconds)
             counts.append(closure.calls)
-        is_disturbed = watch.was_disturbed(closures[1:])
+        conditions = watch.conditions(closures[1:])
         trainer.set_mode("eval")
         evaluations = []
         for _ in range(_EVALUATIONS):
@@ -137,12 +154,12 @@ def measure_pace(
             trainer.evaluate(batch)
             evaluations.append((time.perf_counter() - began) / size)
     return Pace(
-        start_s=min(start_s, start_cpu_s) if is_disturbed else start_s,
-        closure_s=typical_s(closures[1:], is_disturbed),
-        update_s=typical_s(updates[1:], is_disturbed),
+        start_s=min(start_s, start_cpu_s) if conditions == "disturbed" else start_s,
+        closure_s=typical_s(closures[1:], conditions),
+        update_s=typical_s(updates[1:], conditions),
         closures=max(counts),
-        evaluation_s=typical_s(evaluations, is_disturbed),
-        is_disturbed=is_disturbed,
+        evaluation_s=typical_s(evaluations, conditions),
+        is_disturbed=conditions == "disturbed",
     )
 
 

@@ -69,7 +69,7 @@ def run(
     """Run every cell of a suite and print its tables.
 
     The latest run of the same suite goes on where it was left: what has ended is not run again; what failed
-    (four times at most) or was skipped is. Of an edited suite, what changed is run.
+    (four times at most) or was skipped for want of time is. Of an edited suite, what changed is run.
 
     Exit codes: 0 no cell failed; 1 some cell is oom, diverged, timeout or error, or no cell ran; 2 the suite
     or the command is wrong; 130 interrupted.

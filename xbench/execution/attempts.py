@@ -93,7 +93,8 @@ def _pass_over(job: Job, attempt: int, failures: list[Job], folder: RunFolder) -
             cell = failed.planned
             reason = f"needs at least the memory that {cell.experiment} / {cell.column} ran out of"
             reason += f", at seed {cell.seed}"
-            return pass_over(job, job.planned, attempt, "skipped", reason, folder)
+            waiting = replace(job, waits_for="memory")  # the other one may fit the next time
+            return pass_over(waiting, job.planned, attempt, "skipped", reason, folder)
     return None
 
 

@@ -157,7 +157,7 @@ def pass_over(
     """Write down a cell that is not run."""
     ending = Ending("returned", value=CellResult("skipped", reason))
     record = make_record(job, planned, Heard(), ending, now())
-    record = record.model_copy(update={"status": status, "attempt": attempt})
+    record = record.model_copy(update={"status": status, "attempt": attempt, "waits_for": job.waits_for})
     folder.append(record)
     return record
 

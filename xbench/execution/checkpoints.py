@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
+from xbench.capacity.pace import steps_of
 from xbench.execution.heard import Heard
 from xbench.execution.job import Job
 from xbench.files import put_whole, read_regular, write_whole
@@ -37,6 +39,16 @@ def keep(written: CheckpointWritten, job: Job, heard: Heard) -> None:
     for older in written.place.parent.glob("step-*"):
         if older != written.place:
             shutil.rmtree(older, ignore_errors=True)
+
+
+def done_share(folders: Iterable[Path], job: Job) -> float:
+    """Return how much of a job's steps the latest checkpoint has done, 0 to 1.
+
+    Args:
+        folders: where its checkpoints may be.
+    """
+    saved = (int(path.name.removeprefix("step-")) for folder in folders for path in folder.glob("step-*"))
+    return min(1.0, max(saved, default=0) / steps_of(job.sized))
 
 
 def recall(folder: Path, job: Job) -> Heard:

@@ -22,7 +22,7 @@ from xbench.training.splits import split_examples
 # Images whose features are computed to see how long the others will take.
 _SAMPLE = 16
 
-# A run looks this often whether other programs leave it the processor.
+# A run looks this often whether other programs leave it the CPU.
 _LOOK_EVERY_S = 5.0
 # A pace that was measured undisturbed is not measured again within this time.
 _FRESH_S = 60.0
@@ -35,7 +35,8 @@ class Estimator:
 
     Args:
         has_pass: whether the memory pass of a job was taken before.
-        may_wait_s: how long a run may wait in all for other programs to leave it the processor.
+        may_wait_s: how long a run may wait in all for other programs to leave it the CPU.
+        done_share: how much of a job is done before it starts, as a checkpoint tells, 0 to 1.
         clock, sleep: as in `time`, in seconds.
     """
 
@@ -45,10 +46,12 @@ class Estimator:
         observer: Observer,
         has_pass: Callable[[Job], bool] = lambda job: False,
         may_wait_s: float = 0.0,
+        done_share: Callable[[Job], float] = lambda job: 0.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ):
-        self._features, self._observer, self._has_pass = features, observer, has_pass
+        self._features, self._observer = features, observer
+        self._has_pass, self._done_share = has_pass, done_share
         self._clock, self._sleep = clock, sleep
         self._may_wait_s = may_wait_s
         self._took_s = self._estimated_s = _PRIOR_S
@@ -83,9 +86,9 @@ class Estimator:
         return jobs
 
     def learn(self, job: Job, record: CellRecord) -> None:
-        """Take into account how long a job took."""
-        seconds = _seconds_of(record)
-        if seconds is not None and job.estimated_s is not None and not job.is_rough:
+        """Take into account how long a job took, if other programs disturbed neither it nor its estimate."""
+        seconds, was_disturbed = _seconds_of(record), job.is_rough or record.time.was_disturbed
+        if seconds is not None and job.estimated_s is not None and not was_disturbed:
             self._took_s += seconds + (record.time.memory_pass_s or 0.0)
             self._estimated_s += job.estimated_s
 
@@ -100,7 +103,7 @@ class Estimator:
         for job in jobs:
             if job.unfit is None:
                 self._observer.estimating(job.planned, len(result), len(jobs))
-                job = self._with_memory_pass(self._estimated(job, anew), measured)
+                job = self._with_memory_pass(_unless_unknown(self._estimated(job, anew), job), measured)
             result.append(job)
         return result
 
@@ -132,18 +135,19 @@ class Estimator:
         if timed.unfit is not None:
             return replace(job, unfit=timed.unfit)
         job = replace(job, features_need=need)
+        to_do = 1.0 - self._done_share(job)
         if took is not None and not anew:
-            return replace(job, estimated_s=took["seconds"], is_rough=is_rough)
+            return replace(job, estimated_s=to_do * took["seconds"], is_rough=is_rough)
         if pace is None or anew:
             pace = self._measured(timed)
         if pace is None:
-            return replace(job, estimated_s=took["seconds"] if took else None, is_rough=is_rough)
+            return replace(job, estimated_s=to_do * took["seconds"] if took else None, is_rough=is_rough)
         found = [pace.run_s(job.sized, _evaluated(job))]
-        if took is not None:  # the machine may have been busy then
+        if took is not None:  # that it has done, whatever a few steps say
             found.append(took["seconds"])
         if pace.is_disturbed and (kept := remembered(_pace_key(timed))) is not None:
             found.append(Pace(**kept).run_s(job.sized, _evaluated(job)))
-        return replace(job, estimated_s=min(found), is_rough=is_rough or pace.is_disturbed)
+        return replace(job, estimated_s=to_do * min(found), is_rough=is_rough or pace.is_disturbed)
 
     def _with_features(self, job: Job, timed: Job, is_timed: bool) -> tuple[Job, tuple[str, float], bool]:
         """What is to be timed in place of a job, with features; what the job needs of them (see
@@ -216,6 +220,13 @@ def _seconds_of(record: CellRecord) -> float | None:
     times = record.time
     parts = (times.prepare_s, times.training_s, times.evaluation_s)
     return sum(parts) if record.status == "done" and None not in parts else None
+
+
+def _unless_unknown(after: Job, before: Job) -> Job:
+    """The job with its earlier estimate, if it could not be measured this time."""
+    if after.unfit is not None or after.estimated_s is not None or before.estimated_s is None:
+        return after
+    return replace(after, estimated_s=before.estimated_s, is_rough=before.is_rough)
 
 
 def _faster(before: Job, after: Job) -> Job:

@@ -22,7 +22,7 @@ def is_settled(record: CellRecord) -> bool:
     """Whether a cell's last record is the end of it, as far as its run is concerned."""
     if record.is_failure:
         return record.attempt >= MOST_ATTEMPTS
-    return record.status != "skipped"  # time, memory or weights may be there the next time
+    return not record.waits_for
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,10 @@ class History:
             if found is not None:
                 make_folder(ours.parent)
                 shutil.move(found, ours)
+
+    def checkpoint_folders(self, cell_id: str) -> list[Path]:
+        """Where earlier runs may have checkpoints of a cell that `take_over` moves."""
+        return [folder.checkpoint_folder(cell_id) for folder in self._elsewhere]
 
     @property
     def _elsewhere(self) -> tuple[RunFolder, ...]:

@@ -48,6 +48,7 @@ class Job:
         is_rough: whether other programs were at work as that was measured; it is by the fastest step.
         features_need: which features it needs, and the seconds that those which are missing take.
         unfit: how and why it ends without being run; None if it is to run.
+        waits_for: what may be there the next time, so that it can run; see `CellRecord.waits_for`.
     """
 
     cell: Cell
@@ -77,6 +78,7 @@ class Job:
     is_rough: bool = False
     features_need: tuple[str, float] = ("", 0.0)
     unfit: tuple[Status, str] | None = None
+    waits_for: str = ""
 
     @property
     def limits(self) -> Limits:

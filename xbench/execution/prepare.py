@@ -250,7 +250,7 @@ def _with_fetched(job: Job, ending: Ending) -> Job:
     facts: ModelFacts = ending.value
     if not facts.missing:
         return replace(job, model=facts)
-    return replace(job, model=facts, unfit=("skipped", facts.missing))
+    return replace(job, model=facts, unfit=("skipped", facts.missing), waits_for="weights")
 
 
 def _key(data: ResolvedData) -> str:

@@ -88,6 +88,8 @@ def make_record(
             "repeats": holds(job.machine.device, training.deterministic),
         },
         resumed_at=heard.resumed_at,
+        # They were there when the run began.
+        waits_for="weights" if isinstance(ending.error, WeightsNotFound) else "",
         processors=heard.processors_with(job.machine.device_facts["name"]) if heard.prepared else [],
         started_at=started_at,
         ended_at=now(),

@@ -12,6 +12,7 @@ from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
 from xbench.execution.allowed import changed_since
 from xbench.execution.attempts import run_job
+from xbench.execution.checkpoints import done_share
 from xbench.execution.estimates import Estimator
 from xbench.execution.features import FeatureKeeper
 from xbench.execution.fitting import fit_jobs
@@ -74,10 +75,17 @@ def run_plan(
     left = _unsettled(jobs, history)
     asked, limit = plan.suite.header.time_limit, None
     may_wait_s = 0.0 if asked is None else longest_wait_s(asked)
-    estimator = Estimator(features, observer, passes.has, may_wait_s)
+    opened: list[RunFolder] = []
+
+    def done_share_of(job: Job) -> float:
+        cell_id = job.planned.cell_id
+        here = [folder.checkpoint_folder(cell_id) for folder in opened]
+        return done_share([*history.checkpoint_folders(cell_id), *here], job)
+
+    estimator = Estimator(features, observer, passes.has, may_wait_s, done_share_of)
     if asked is not None:
         limit = TimeLimit(asked, started, estimator)
-        left = limit.without_hopeless(estimator.estimate(left))
+        left = limit.skip_hopeless(estimator.estimate(left))
     left = with_weights(left, observer)
     # Weights that were fetched are part of what a cell is.
     known = {_place(job): job for job in left}
@@ -87,6 +95,7 @@ def run_plan(
         run = _describe(plan, cells, warnings)
         run = run.model_copy(update={"request": request, "fresh": fresh})
         folder = _open(run, plan, history, results, observer)
+        opened.append(folder)
         earlier = history.records if folder == history.same else {}
         left = _unsettled(jobs, history)
         left = _fitted(_of_one_size(left, folder), jobs, features, passes, observer)

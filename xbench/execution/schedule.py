@@ -9,9 +9,6 @@ from types import MappingProxyType
 from xbench.execution.job import Job
 from xbench.units import format_seconds
 
-# How much longer than what is left a block may take by a rough estimate, and still be tried.
-MAX_OVERRUN_IF_ROUGH = 2.0
-
 
 def blocks(jobs: Sequence[Job], by_time: bool) -> list[list[Job]]:
     """Jobs that belong together: all optimizers of one seed of an experiment. They run or are skipped as one,
@@ -66,31 +63,33 @@ def within(
     limit: str,
     made_s: Mapping[str, float] = MappingProxyType({}),
     correction: float = 1.0,
+    slack: float = 1.0,
 ) -> list[Job]:
     """Skip a block that would take longer than what is left.
-
-    An estimate that was taken while other programs slowed this one down says little: the block is skipped
-    only if twice the time that is left would not suffice.
 
     Args:
         limit: the time limit as it was given, for the reason.
         made_s: as `estimate_s` takes it.
-        correction: what estimates are multiplied by.
+        correction: what estimates are multiplied by that nothing has disturbed.
+        slack: what estimates are divided by that were measured while other programs took the CPU: they are
+            too high.
 
     Returns:
         The block's jobs; if it is skipped, `unfit` gives the estimate.
     """
-    is_rough = any(job.is_rough for job in block if job.unfit is None)
-    needed_s = estimate_s(block, made_s) * (1.0 if is_rough else correction)
-    if needed_s <= left_s * (MAX_OVERRUN_IF_ROUGH if is_rough and left_s > 0 else 1.0):
+    rough_s = estimate_s([job for job in block if job.is_rough], made_s)
+    sure_s = (estimate_s(block, made_s) - rough_s) * correction
+    if sure_s + rough_s / slack <= left_s:
         return block
-    needed = "a time that cannot be estimated" if is_unknown(block) else f"about {format_seconds(needed_s)}"
-    if is_rough:
-        needed += " (other programs are at work; this is by its fastest step)"
+    needed = f"about {format_seconds(sure_s + rough_s)}"
+    if is_unknown(block):
+        needed = "a time that cannot be estimated"
+    elif rough_s:
+        needed += " (by its fastest step, measured while other programs were running)"
     left = format_seconds(max(0.0, left_s))
     reason = f"'{block[0].cell.experiment}' needs {needed}, and {left} of the time limit of {limit} are left"
     reason = "; ".join(filter(None, [reason, block[0].model.missing]))
-    return [job if job.unfit else replace(job, unfit=("skipped", reason)) for job in block]
+    return [job if job.unfit else replace(job, unfit=("skipped", reason), waits_for="time") for job in block]
 
 
 def is_skipped(block: Sequence[Job]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from xbench.execution.estimates import Estimator
@@ -11,12 +12,15 @@ from xbench.execution.job import Job
 from xbench.execution.schedule import blocks, is_skipped, within
 from xbench.units import parse_duration
 
-# A run waits this long at most for other programs to leave it the processor, and this share of its limit.
+# What is still disturbed after that wait may take this many times the time that is left, and is tried.
+SLACK = 2.0
+
+# A run waits this long at most for other programs to leave it the CPU, and this share of its limit.
 MAX_WAIT_S, _MAX_WAIT_SHARE = 60.0, 0.25
 
 
 def longest_wait_s(text: str) -> float:
-    """Return how long a run with a time limit may wait in all for a quiet moment, in seconds.
+    """Return how long a run with a time limit may wait in all for other programs to end, in seconds.
 
     Args:
         text: the limit as it was given.
@@ -45,35 +49,47 @@ class TimeLimit:
         return self._ends_at - self._clock()
 
     def admit(
-        self,
-        block: list[Job],
-        made_s: Mapping[str, float] = MappingProxyType({}),
-        is_its_turn: bool = True,
+        self, block: list[Job], made_s: Mapping[str, float] = MappingProxyType({}), may_wait: bool = True
     ) -> list[Job]:
         """Skip a block that does not fit into the time that is left.
 
-        Its estimate is corrected by what earlier blocks took. If it does not fit by that, it is measured
-        again first.
+        Its estimate is corrected by what earlier cells took. If it does not fit by that, it is measured again
+        first, on an idle machine if possible. Of what other programs still disturb then, only what would not
+        fit into twice the time is skipped.
 
         Args:
             made_s: as `schedule.estimate_s` takes it.
-            is_its_turn: the block is to run next. Before that, nobody waits for a quiet moment to measure in,
-                and a block is not skipped by what other programs have disturbed.
+            may_wait: wait for other programs to end.
         """
-        by_now = within(block, self.left_s, self._text, made_s, self._estimator.correction)
+        by_now = self._within(block, made_s)
         if not is_skipped(by_now) or is_skipped(block) or self.left_s <= 0:
             return by_now
 
         def is_enough(jobs: list[Job]) -> bool:
-            return not is_its_turn or not is_skipped(within(jobs, self.left_s, self._text, made_s))
+            return not may_wait or self.left_s <= 0 or not is_skipped(self._within(jobs, made_s))
 
         block = self._estimator.estimate_anew(block, is_enough)
-        if not is_its_turn and any(job.is_rough for job in block):
-            return block
-        return within(block, self.left_s, self._text, made_s)
+        return self._within(block, made_s, SLACK)
 
-    def without_hopeless(self, jobs: list[Job]) -> list[Job]:
+    def skip_hopeless(self, jobs: list[Job]) -> list[Job]:
         """Skip the blocks that would not fit if they were the only one, before weights are fetched and sizes
-        fitted for them."""
-        found = blocks(jobs, by_time=False)
-        return [job for block in found for job in self.admit(block, is_its_turn=False)]
+        fitted for them. What other programs have disturbed is decided on at its turn, but for blocks whose
+        weights are yet to be fetched.
+
+        Returns:
+            All jobs, in the order declared.
+        """
+        result = []
+        for block in blocks(jobs, by_time=False):
+            must_fetch = any(job.model.missing for job in block)
+            decided = self.admit(block, may_wait=must_fetch)
+            if is_skipped(decided) and not must_fetch and any(job.is_rough for job in decided):
+                decided = [
+                    replace(new, unfit=old.unfit, waits_for="")
+                    for new, old in zip(decided, block, strict=True)
+                ]
+            result += decided
+        return result
+
+    def _within(self, block: list[Job], made_s: Mapping[str, float], slack: float = 1.0) -> list[Job]:
+        return within(block, self.left_s, self._text, made_s, self._estimator.correction, slack)

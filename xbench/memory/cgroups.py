@@ -76,6 +76,10 @@ class CpuGroup:
         # "max" (version 2) and -1 (version 1) are no quota.
         return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() and int(period) else None
 
+    def throttled_periods(self) -> int:
+        """Return how often its processes were held up because the quota was used up."""
+        return _counts(self.folder / "cpu.stat").get("nr_throttled", 0)
+
 
 def memory_groups(root: Path = Path("/")) -> list[MemoryGroup]:
     """This process's group and all of its ancestors that can be seen, the innermost first.

@@ -107,6 +107,10 @@ class Metrics(Record):
     test_loss: float | None = None
 
 
+# Times of a cell whose threads waited for a CPU longer than this share of the time are not ranked.
+MAX_WAITING_SHARE = 0.1
+
+
 class Times(Record):
     """Attributes:
     training_s: all steps of all epochs, without evaluation.
@@ -117,6 +121,8 @@ class Times(Record):
     checkpoints_s: saving what the cell could be resumed from.
     estimated_s: of the cell's whole process, as was thought before; None where nobody asked.
     step_ms_median: median wall time of a step, in milliseconds.
+    waiting_share: share of training and evaluation, 0 to 1, in which a thread was ready to run and other
+        programs had the CPU; None where the system does not tell. Of a resumed cell, since it was resumed.
     """
 
     training_s: float | None = None
@@ -127,6 +133,12 @@ class Times(Record):
     checkpoints_s: float | None = None
     estimated_s: float | None = None
     step_ms_median: float | None = None
+    waiting_share: float | None = None
+
+    @property
+    def was_disturbed(self) -> bool:
+        """Whether other programs slowed the cell down."""
+        return self.waiting_share is not None and self.waiting_share > MAX_WAITING_SHARE
 
 
 class MemoryRecord(Record):
@@ -278,6 +290,8 @@ class CellRecord(Record):
         processors: models of the processors (on CUDA of the device) on which it ran, in that order; more than
             one if it went on on another.
         memory_pass: what its configuration needs; None if that was not measured.
+        waits_for: what may be there the next time, so that a cell that was skipped can run: `time`, `memory`
+            or `weights`; "" if it would be skipped again.
         trace_crc32: checksum of its trace's file; None if it has none.
         outputs_crc32: checksum of the file of its outputs on the test split; None if it has none.
     """
@@ -312,6 +326,7 @@ class CellRecord(Record):
     reused_from: str = ""
     resumed_at: list[int] = Field(default_factory=list)
     processors: list[str] = Field(default_factory=list)
+    waits_for: str = ""
     trace_crc32: Whole | None = None
     outputs_crc32: Whole | None = None
     started_at: str

@@ -12,7 +12,7 @@ Columns = Mapping[str, Sequence[CellRecord]]
 
 def unranked_times(columns: Columns) -> dict[str, str]:
     """Find columns that were timed under other conditions than the rest: on another device or processor
-    model, or with a malloc that returns freed memory at once.
+    model, or with a malloc that returns freed memory at once; and those that other programs slowed down.
 
     Only cells that are done count. Where no device has the most columns, none is the usual one, and no column
     is ranked.
@@ -26,12 +26,9 @@ def unranked_times(columns: Columns) -> dict[str, str]:
     done = {
         name: [record for record in records if record.status == "done"] for name, records in columns.items()
     }
-    by_device, by_malloc = _by_device(done), _by_malloc(done)
-    return {
-        name: "; and ".join(reasons[name] for reasons in (by_device, by_malloc) if name in reasons)
-        for name in columns
-        if name in by_device or name in by_malloc
-    }
+    found = (_by_device(done), _by_malloc(done), _by_contention(done))
+    reasons = {name: [why[name] for why in found if name in why] for name in columns}
+    return {name: "; and ".join(told) for name, told in reasons.items() if told}
 
 
 def _by_device(columns: Columns) -> dict[str, str]:
@@ -75,3 +72,12 @@ def _by_malloc(columns: Columns) -> dict[str, str]:
         return {}
     why = "they were taken under exact malloc settings, which slow small batches"
     return {name: why for name, found in profiles.items() if "exact" in found}
+
+
+def _by_contention(columns: Columns) -> dict[str, str]:
+    reasons = {}
+    for name, records in columns.items():
+        shares = [record.time.waiting_share for record in records if record.time.was_disturbed]
+        if shares:
+            reasons[name] = f"other programs had the CPU for {max(shares):.0%} of the time"
+    return reasons

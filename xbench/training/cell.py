@@ -18,6 +18,7 @@ from torch import nn
 from xbench.components.specs import ModelSpec, OptimizerSpec
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
+from xbench.memory.contention import ContentionWatch
 from xbench.memory.devices import allocator_retries, device_memory
 from xbench.memory.host import resident_bytes
 from xbench.memory.limits import calibrate_device_limit_again, calibrate_host_limit_again
@@ -125,6 +126,7 @@ def train_cell(
 
     scores = selected_epoch = None
     status, reason = "done", ""
+    watch = ContentionWatch(torch.get_num_threads())
     try:
         selected_epoch = trainer.run()
         scores = _score(trainer)
@@ -142,6 +144,7 @@ def train_cell(
             evaluation_s=trainer.evaluation_s,
             prepare_s=prepare_s,
             checkpoints_s=checkpoints.spent_s or None,
+            waiting_share=watch.waiting_share(),
         ),
         memory=_memory_after(trainer, memory),
     )

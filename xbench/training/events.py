@@ -24,7 +24,7 @@ class FeatureReport:
         computed: images that were not there yet, and `missing` those that still are not.
         seconds: that those which were computed took.
         image_s: what one image takes; None if none was computed.
-        is_disturbed: other programs took the processor meanwhile; `image_s` is the fastest observed.
+        is_disturbed: other programs took the CPU meanwhile; `image_s` is the fastest observed.
     """
 
     is_frozen: bool = True

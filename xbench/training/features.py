@@ -93,10 +93,10 @@ def make_features(
     report = FeatureReport(file=file, computed=len(asked), missing=len(missing) - len(asked))
     if not len(asked):
         return report
-    started, watch = time.perf_counter(), ContentionWatch()
+    started, watch = time.perf_counter(), ContentionWatch(torch.get_num_threads())
     images_s = _compute(send, front, loader, data.rows, file, asked)
-    seconds, is_disturbed = time.perf_counter() - started, watch.was_disturbed(images_s)
-    image_s = typical_s(images_s, is_disturbed)
+    seconds, conditions = time.perf_counter() - started, watch.conditions(images_s)
+    image_s, is_disturbed = typical_s(images_s, conditions), conditions == "disturbed"
     return replace(report, seconds=seconds, image_s=image_s, is_disturbed=is_disturbed)
 
 
