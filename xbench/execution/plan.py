@@ -28,7 +28,7 @@ from xbench.memory.machine import Bound, binding, with_memory_limit
 from xbench.suite.axes import Value
 from xbench.suite.culprits import Tried, add_complaints
 from xbench.suite.grid import Cell, DatasetChoice, Declared, Expansion, expand, references
-from xbench.suite.lines import Path
+from xbench.suite.lines import KeyPath
 from xbench.suite.problems import Problems
 from xbench.suite.reader import Suite
 from xbench.training.settings import Choice
@@ -184,7 +184,7 @@ def _check_optimizers(
         return ask_each(try_optimizers, choices, device, import_dirs, patience=patience)
 
     untried = []
-    alike: dict[tuple[Path, str], list[tuple[Declared[Choice], Tried]]] = {}
+    alike: dict[tuple[KeyPath, str], list[tuple[Declared[Choice], Tried]]] = {}
     complaints = complaints_about([optimizer.choice for optimizer in expansion.optimizers])
     for optimizer, complaint in zip(expansion.optimizers, complaints, strict=True):
         name = optimizer.choice.name
@@ -225,7 +225,7 @@ def _resolve_datasets(
             wrong[_key(dataset)] = XbenchError(message, error.hint)
         except XbenchError as error:
             wrong[_key(dataset)] = error
-    alike: dict[tuple[Path, str], list[Tried]] = {}
+    alike: dict[tuple[KeyPath, str], list[Tried]] = {}
     for declared in expansion.datasets:
         tried = _tried(declared.values, wrong.get(_key(declared.choice)))
         alike.setdefault((declared.path, declared.choice.chosen.name), []).append(tried)
@@ -263,7 +263,7 @@ def _describe_models(
     choices = {repr(declared.choice): declared.choice for declared in expansion.models}
     described = ask_each(describe_models, list(choices.values()), import_dirs)
     models = dict(zip(choices, described, strict=True))
-    alike: dict[tuple[Path, str], list[Tried]] = {}
+    alike: dict[tuple[KeyPath, str], list[Tried]] = {}
     for declared in expansion.models:
         tried = _tried(declared.values, models[repr(declared.choice)])
         alike.setdefault((declared.path, declared.choice.name), []).append(tried)
@@ -336,7 +336,7 @@ def _check_models(
     found = dict(zip(distinct, outcomes_of(list(distinct.values())), strict=True))
     warnings: dict[str, None] = {}
     described: list[ModelFacts] = []
-    alike: dict[tuple[Path, str], list[tuple[ModelTrial, Tried]]] = {}
+    alike: dict[tuple[KeyPath, str], list[tuple[ModelTrial, Tried]]] = {}
     for cell, trial in zip(expansion.cells, trials, strict=True):
         if repr(cell.model) not in models:
             continue

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from xbench.components.registry import Kind
 from xbench.components.settings import nesting
-from xbench.suite.lines import Path
+from xbench.suite.lines import KeyPath
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Value:
     kind: Kind | Literal["training"]
     key: str
     value: Any
-    path: Path
+    path: KeyPath
     is_item: bool
 
 
@@ -57,7 +57,7 @@ class Combination:
     values: tuple[Value, ...]
 
 
-def axis(value: Any, path: Path, depth: int = 0) -> list[tuple[Path, Any]]:
+def axis(value: Any, path: KeyPath, depth: int = 0) -> list[tuple[KeyPath, Any]]:
     """The values that one key of a suite stands for, with their key paths.
 
     Args:
@@ -72,7 +72,7 @@ def axis(value: Any, path: Path, depth: int = 0) -> list[tuple[Path, Any]]:
 def axes_of(
     settings: Mapping[str, Any],
     kind: Kind | Literal["training"],
-    path_of: Callable[[str], Path],
+    path_of: Callable[[str], KeyPath],
     depth_of: Callable[[str], int] = lambda key: 0,
 ) -> dict[str, Axis]:
     """The values of each setting of a table.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from xbench.suite.axes import Value
-from xbench.suite.lines import Path
+from xbench.suite.lines import KeyPath
 from xbench.suite.problems import Problems
 from xbench.text import shown
 
@@ -28,7 +28,7 @@ class Tried:
 
 def add_complaints(
     problems: Problems,
-    path: Path,
+    path: KeyPath,
     subject: str,
     tried: Sequence[Tried],
     needless: Callable[[int], Sequence[Value]] = lambda place: (),
@@ -46,8 +46,8 @@ def add_complaints(
     """
     if not any(combination.message for combination in tried):
         return
-    having: dict[Path, set[int]] = {}
-    values: dict[Path, Value] = {}
+    having: dict[KeyPath, set[int]] = {}
+    values: dict[KeyPath, Value] = {}
     complaints: dict[str, set[int]] = {}
     for place, combination in enumerate(tried):
         if combination.message:
@@ -57,7 +57,7 @@ def add_complaints(
             having.setdefault(value.path, set()).add(place)
     failed = set().union(*complaints.values())
 
-    def note(where: Path, message: str, named: Sequence[Value], place: int) -> None:
+    def note(where: KeyPath, message: str, named: Sequence[Value], place: int) -> None:
         problems.add(where, _with_values(message, subject, named), tried[place].hint)
 
     for message, places in complaints.items():

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xbench.errors import XbenchError
-from xbench.suite.lines import Path as KeyPath
-from xbench.suite.lines import key_lines, line_of
+from xbench.suite.lines import KeyPath, key_lines, line_of
 from xbench.text import MOST_OF_A_SENTENCE, shortened, shown, visible
 
 # A suite of ten thousand lines is smaller.

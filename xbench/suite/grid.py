@@ -16,7 +16,7 @@ from xbench.errors import XbenchError
 from xbench.suite.axes import Value, axes_of, axis, combine, count_combinations
 from xbench.suite.culprits import Tried, add_complaints
 from xbench.suite.explain import explain
-from xbench.suite.lines import Path
+from xbench.suite.lines import KeyPath
 from xbench.suite.reader import TRAINING_KEYS, Suite
 from xbench.suite.schema import MOST_CELLS, Adaptable, DatasetTable, Experiment, OptimizerTable, Table
 from xbench.suite.setting_checks import check_settings
@@ -61,15 +61,15 @@ class Cell:
     optimizer: Choice
     training: TrainingSettings
     seed: int
-    path: Path
+    path: KeyPath
     adapt: tuple[Adaptable, ...] = ()
     expect: Literal["oom"] | None = None
     memory_limit: str | None = None
     timeout: str | None = None
-    model_path: Path = ()
+    model_path: KeyPath = ()
     values: tuple[Value, ...] = ()
 
-    def where(self, *keys: str) -> Path:
+    def where(self, *keys: str) -> KeyPath:
         """The key path of a training setting; of several the first that is an item of an axis, or is set."""
         found = {value.key: value for value in self.values if value.kind == "training"}
         of_keys = sorted((found[key] for key in keys if key in found), key=lambda value: not value.is_item)
@@ -87,7 +87,7 @@ class Declared(Generic[ChoiceT]):
     """
 
     choice: ChoiceT
-    path: Path
+    path: KeyPath
     varying: dict[str, Any]
     values: tuple[Value, ...]
 
@@ -172,7 +172,7 @@ class _Expander:
                 path = found[most].path
                 self._problems.add(path, f"{len(found):,} {what} with this: a suite may have {most:,}")
 
-    def _too_many(self, count: int, path: Path, what: str) -> bool:
+    def _too_many(self, count: int, path: KeyPath, what: str) -> bool:
         """Whether so many more combinations make too many cells, which is then told."""
         # Without making them: nothing is left of the machine after a million of millions.
         cells = (self._columns_so_far + count) * len(self._seeds)
@@ -182,7 +182,7 @@ class _Expander:
             self._problems.add(path, message, "shorten a list, or split the suite")
         return cells > MOST_CELLS
 
-    def _columns(self, experiment: Experiment, path: Path) -> Iterator[Cell]:
+    def _columns(self, experiment: Experiment, path: KeyPath) -> Iterator[Cell]:
         """Every combination of model, dataset, optimizer and training settings, for one seed."""
         models = [
             found
@@ -237,7 +237,7 @@ class _Expander:
                 )
             seen.add(column.column)
 
-    def _check_reference(self, experiment: Experiment, columns: list[Cell], path: Path) -> None:
+    def _check_reference(self, experiment: Experiment, columns: list[Cell], path: KeyPath) -> None:
         titles = {title for c in columns for title in (c.column, c.column.split()[0])}
         for name in experiment.reference.columns if experiment.reference and titles else ():
             if self._problems.is_full:
@@ -247,14 +247,14 @@ class _Expander:
                 which = f"'{shortened(name)}', which is no column of this experiment.{guess}"
                 self._problems.add((*path, "reference", "columns", name), f"a reference for {which}")
 
-    def _choices(self, kind: Kind, table: Table, path: Path, several: bool) -> Iterator[Declared[Choice]]:
+    def _choices(self, kind: Kind, table: Table, path: KeyPath, several: bool) -> Iterator[Declared[Choice]]:
         """Every component that a table names, with every combination of its settings.
 
         Args:
             several: whether its name belongs in titles, because other tables stand beside this one.
         """
 
-        def path_of(key: str) -> Path:
+        def path_of(key: str) -> KeyPath:
             return (*path, "params", key) if key in table.params else (*path, key)
 
         for name_path, name in axis(table.name, (*path, "name")):
@@ -275,7 +275,9 @@ class _Expander:
             for found in combine(right):
                 yield Declared(Choice(name, found.chosen), path, named | found.varying, found.values)
 
-    def _datasets(self, table: DatasetTable, path: Path, several: bool) -> Iterator[Declared[DatasetChoice]]:
+    def _datasets(
+        self, table: DatasetTable, path: KeyPath, several: bool
+    ) -> Iterator[Declared[DatasetChoice]]:
         fallback = None
         if table.fallback is not None:
             fallback_path = (*path, "fallback")
@@ -290,11 +292,11 @@ class _Expander:
             yield dataset
 
     def _trainings(
-        self, shared: dict[str, Any], own: dict[str, Any], path: Path, own_path: Path
+        self, shared: dict[str, Any], own: dict[str, Any], path: KeyPath, own_path: KeyPath
     ) -> list[Declared[TrainingSettings]]:
         """Every combination of training settings; an optimizer's own override the experiment's."""
 
-        def path_of(key: str) -> Path:
+        def path_of(key: str) -> KeyPath:
             return (*(own_path if key in own else path), key)
 
         axes = axes_of({**shared, **own}, "training", path_of)

@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 # A value of many lines is tried line by line, until so many characters were parsed in vain: what stands
 # behind one that was made to take forever is not found.
@@ -32,12 +32,12 @@ _STRING_COMMENT_OR_BRACKET = re.compile(
 _CLOSING = {"[": "]", "{": "}"}
 
 
-def key_lines(text: str) -> dict[Path, int]:
+def key_lines(text: str) -> dict[KeyPath, int]:
     """The line (from 1) of every key path of a valid TOML text; array items are numbered from 0."""
-    found: dict[Path, int] = {}
+    found: dict[KeyPath, int] = {}
     # Of each array of tables, by its path, how many there are so far.
-    counts: dict[Path, int] = {}
-    table: Path = ()
+    counts: dict[KeyPath, int] = {}
+    table: KeyPath = ()
     for line, statement in _statements(text):
         document = tomllib.loads(statement)
         if statement.lstrip().startswith("["):
@@ -52,7 +52,7 @@ def key_lines(text: str) -> dict[Path, int]:
     return found
 
 
-def line_of(lines: dict[Path, int], path: Path) -> int | None:
+def line_of(lines: dict[KeyPath, int], path: KeyPath) -> int | None:
     """The line of a path, or of the nearest thing around it that is in the file."""
     while path:
         if path in lines:
@@ -114,9 +114,11 @@ def _closing(beginning: str) -> str:
     return "".join(reversed(open_brackets))
 
 
-def _enter(document: dict[str, Any], line: int, found: dict[Path, int], counts: dict[Path, int]) -> Path:
+def _enter(
+    document: dict[str, Any], line: int, found: dict[KeyPath, int], counts: dict[KeyPath, int]
+) -> KeyPath:
     """The path of the table that a header begins; those around it stand on its line if they are new."""
-    path: Path = ()
+    path: KeyPath = ()
     inside: Any = document
     while inside:
         (key,) = inside
@@ -131,7 +133,7 @@ def _enter(document: dict[str, Any], line: int, found: dict[Path, int], counts: 
     return path
 
 
-def _paths(value: Any, prefix: Path) -> Iterator[Path]:
+def _paths(value: Any, prefix: KeyPath) -> Iterator[KeyPath]:
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
         yield (*prefix, key)

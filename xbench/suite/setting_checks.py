@@ -8,7 +8,7 @@ from dataclasses import replace
 from xbench.components.registry import Kind
 from xbench.components.settings import Settings
 from xbench.suite.axes import Axis
-from xbench.suite.lines import Path
+from xbench.suite.lines import KeyPath
 from xbench.suite.problems import Problems
 from xbench.suite.reader import TRAINING_KEYS
 
@@ -19,8 +19,8 @@ def check_settings(
     name: str,
     axes: Mapping[str, Axis],
     settings: Settings,
-    path: Path,
-    path_of: Callable[[str], Path],
+    path: KeyPath,
+    path_of: Callable[[str], KeyPath],
 ) -> dict[str, Axis] | None:
     """Note unknown and missing settings, and values of the wrong type.
 
