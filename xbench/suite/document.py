@@ -78,10 +78,7 @@ def parse(text: str, file: str) -> dict[str, Any]:
         raise XbenchError(f"{file}: not valid TOML: tables or lists are nested too deeply") from error
     wrong = dict(unusable(document))
     if wrong:
-        try:
-            lines = key_lines(text)
-        except RecursionError:
-            lines = {}
+        lines = key_lines(text)
         sentences = (f"{file}:{line_of(lines, path) or 1}: {what}" for path, what in wrong.items())
         raise XbenchError("\n".join(dict.fromkeys(sentences)))
     return document
