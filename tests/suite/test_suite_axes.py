@@ -24,25 +24,25 @@ name = "sgd"
 lr = [
   0.1,
   "fast",
-  true,
+  [1],
 ]
-nesterov = 1
+nesterov = "yes"
 """
     )
     assert complaints(text) == [
         "my.toml:8: 'epochs' should be greater than or equal to 1, not 0",
         "my.toml:9: 'epochs' should be greater than or equal to 1, not -2",
         "my.toml:15: optimizer 'sgd': 'lr' should be a number, not 'fast'",
-        "my.toml:16: optimizer 'sgd': 'lr' should be a number, not True",
-        "my.toml:18: optimizer 'sgd': 'nesterov' should be true or false, not 1",
+        "my.toml:16: optimizer 'sgd': 'lr' should be a number, not [1]",
+        "my.toml:18: optimizer 'sgd': 'nesterov' should be true or false, not 'yes'",
     ]
 
 
 def test_lists_of_models_and_datasets_too(complaints, head):
     text = head.replace('"net"', '{ name = "net", width = [\n8,\n"x"] }') + 'optimizer = "sgd"\n'
     assert complaints(text) == ["my.toml:7: model 'net': 'width' should be a number, not 'x'"]
-    text = head.replace('"pictures"', '{ name = "pictures", flip = [\ntrue,\n0] }') + 'optimizer = "sgd"\n'
-    assert complaints(text) == ["my.toml:8: dataset 'pictures': 'flip' should be true or false, not 0"]
+    text = head.replace('"pictures"', '{ name = "pictures", flip = [\ntrue,\n"no"] }') + 'optimizer = "sgd"\n'
+    assert complaints(text) == ["my.toml:8: dataset 'pictures': 'flip' should be true or false, not 'no'"]
 
 
 def test_lists_of_names_too(complaints, head):

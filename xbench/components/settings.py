@@ -12,7 +12,7 @@ from xbench.components.annotations import names_seen_by, parameter_type
 from xbench.components.model_factory import class_count_parameter
 from xbench.components.registry import did_you_mean
 from xbench.components.specs import ModelSpec, OptimizerSpec, Spec
-from xbench.components.value_types import allows, describe, is_sequence
+from xbench.components.value_types import allows, describe, is_sequence, usual
 from xbench.text import shortened, shown
 
 
@@ -59,7 +59,7 @@ class Settings:
 
     def how_to_write(self, name: str, value: Any) -> str | None:
         """Say how to write a value of the wrong type; None if what was meant cannot be told."""
-        kind, default = self.types.get(name, Any), self.defaults.get(name)
+        kind, default = usual(self.types.get(name, Any)), self.defaults.get(name)
         if isinstance(value, str) and allows(kind, _toml_value(value)):
             return f"write {name} = {value.strip()}, without quotes"
         if isinstance(value, float) and value.is_integer() and allows(kind, int(value)):

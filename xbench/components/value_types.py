@@ -1,6 +1,6 @@
 """Types of settings in terms of what a suite can write, and values checked against them.
 
-A type is made of `bool`, `int`, `float`, `str`, `Literal`, `Union`, `dict`, `list_of` and `tuple_of`, so that
+A type is made of `bool`, `int`, `float`, `str`, `Literal`, `Union`, `dict`, `list_of`, `tuple_of` and `usually`, so that
 it can be sent to a process that has not imported what an annotation names. `Any` stands for a type that is
 not known.
 """
@@ -8,6 +8,7 @@ not known.
 from __future__ import annotations
 
 import types
+from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -15,6 +16,13 @@ from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError
 
 _SINGULAR = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
 _PLURAL = {bool: "booleans", int: "integers", float: "numbers", str: "strings"}
+
+
+@dataclass(frozen=True)
+class _Usual:
+    """The type that most values of a wider type have."""
+
+    kind: Any
 
 
 def list_of(kind: Any) -> Any:
@@ -25,6 +33,17 @@ def list_of(kind: Any) -> Any:
 def tuple_of(*kinds: Any) -> Any:
     """The type of lists with an item of each type, in order."""
     return Annotated[tuple[kinds], Strict(False)]  # lists are all that TOML has
+
+
+def usually(kind: Any, *others: Any) -> Any:
+    """The type of values that are usually of one type, the one to name in messages, but may be of others."""
+    return Annotated[Union[kind, *others], _Usual(kind)]
+
+
+def usual(kind: Any) -> Any:
+    """The first type that was given to `usually`; any other type itself."""
+    metadata = getattr(kind, "__metadata__", ())
+    return metadata[0].kind if metadata and isinstance(metadata[0], _Usual) else kind
 
 
 def allows(kind: Any, value: Any) -> bool:
@@ -38,6 +57,7 @@ def allows(kind: Any, value: Any) -> bool:
 
 def describe(kind: Any) -> str:
     """Describe a value of a type: `a list of 2 numbers`."""
+    kind = usual(kind)
     if kind in _SINGULAR:
         return _SINGULAR[kind]
     origin, inner = get_origin(kind), get_args(kind)
@@ -57,7 +77,8 @@ def describe(kind: Any) -> str:
 
 
 def is_sequence(kind: Any) -> bool:
-    """Whether a type allows nothing but lists."""
+    """Whether values of a type are lists."""
+    kind = usual(kind)
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Union:
         return all(is_sequence(one) for one in inner if one is not types.NoneType)
@@ -65,6 +86,7 @@ def is_sequence(kind: Any) -> bool:
 
 
 def _of_many(kind: Any) -> str:
+    kind = usual(kind)
     if is_sequence(kind):
         return " of lists"
     if get_origin(kind) is Union:
