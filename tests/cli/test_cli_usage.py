@@ -107,7 +107,7 @@ def build(num_classes, width=8):
 
 
 class Picky(torch.optim.SGD):
-    def __init__(self, params, lr: float | Tensor = 0.1, momentum=0, rho=0.5):
+    def __init__(self, params, rho, lr: float | Tensor = 0.1, momentum=0):
         if rho > 1:
             raise ValueError("out of range")
         super().__init__(params, lr=lr, momentum=momentum)

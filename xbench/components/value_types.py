@@ -1,8 +1,8 @@
 """Types of settings in terms of what a suite can write, and values checked against them.
 
-A type is made of `bool`, `int`, `float`, `str`, `Literal`, `Union`, `dict`, `list_of`, `tuple_of` and `usually`, so that
-it can be sent to a process that has not imported what an annotation names. `Any` stands for a type that is
-not known.
+A type is made of `bool`, `int`, `float`, `str`, `Literal`, `Union`, `dict`, `list_of`, `tuple_of` and
+`usually`, so that it can be sent to a process that has not imported what an annotation names. `Any` stands
+for an unknown type.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar
 
@@ -14,7 +14,7 @@ from xbench.components.registry import Kind, did_you_mean
 from xbench.components.settings import Settings
 from xbench.errors import XbenchError
 from xbench.suite.axes import Value, axes_of, axis, combine, count_combinations
-from xbench.suite.culprits import Tried, add_complaints
+from xbench.suite.culprits import Outcomes, Tried, add_complaints
 from xbench.suite.explain import explain
 from xbench.suite.lines import KeyPath
 from xbench.suite.reader import TRAINING_KEYS, Suite
@@ -321,8 +321,24 @@ class _Expander:
                         tried.append(Tried(found.values, message))
                 if self._problems.is_full:
                     break
-        add_complaints(self._problems, path, "", tried)
+        add_complaints(
+            self._problems, path, "", tried, lambda place: _training_without_each(tried[place].values)
+        )
         return right
+
+
+def _training_without_each(values: Sequence[Value]) -> Outcomes:
+    """Check training settings again without each of their values."""
+    outcomes = []
+    for value in values:
+        chosen = {other.key: other.value for other in values if other.key != value.key}
+        try:
+            TrainingSettings.model_validate(chosen)
+            outcomes.append((value, ""))
+        except ValidationError as error:
+            _, message = explain(error, chosen, TrainingSettings)[0]
+            outcomes.append((value, message))
+    return outcomes
 
 
 def _number(count: int) -> str:
