@@ -339,7 +339,7 @@ def test_an_open_factory_takes_any_setting(cells, head):
         (
             '"pictures"',
             '{ name = "pictures", fallback = { name = "made-up", seed = [1, 2] } }',
-            "6: a fallback is one dataset: lists are no axis in it",
+            "6: a fallback is a single dataset: it cannot have lists of values",
         ),
     ],
 )

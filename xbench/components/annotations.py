@@ -23,7 +23,7 @@ def parameter_type(parameter: inspect.Parameter, names: Mapping[str, Any]) -> An
     that a suite can write, and where it does not allow the default itself.
 
     Args:
-        names: what the names in a string annotation stand for.
+        names: the meaning of names in a string annotation.
 
     Returns:
         A type whose parts are all built in, or `Any`.
@@ -36,7 +36,7 @@ def parameter_type(parameter: inspect.Parameter, names: Mapping[str, Any]) -> An
 
 
 def names_seen_by(factory: Callable[..., Any]) -> Mapping[str, Any]:
-    """The global names of the module that a factory's signature was written in."""
+    """Find the global names of the module that a factory's signature was written in."""
     while isinstance(factory, partial):
         factory = factory.func
     factory = inspect.unwrap(factory)
@@ -47,7 +47,7 @@ def names_seen_by(factory: Callable[..., Any]) -> Mapping[str, Any]:
 
 
 def _union(kinds: Iterable[Any]) -> Any:
-    """The union of types, to which `Never` adds nothing."""
+    """Join types into a union, to which `Never` adds nothing."""
     distinct = tuple(dict.fromkeys(kind for kind in kinds if kind is not Never))
     if Any in distinct:
         return Any
@@ -120,23 +120,23 @@ def _reduced_class(annotation: Any) -> Any:
         if issubclass(annotation, os.PathLike):
             return str
         if issubclass(annotation, Enum | str | int | float) or issubclass(int, annotation):
-            return Any  # it may be made of a value, or is a protocol that numbers have
+            return Any  # a value may become one, or it is a protocol of numbers
         if issubclass(annotation, collections.abc.Mapping):
             return dict[str, Any]
         if issubclass(annotation, tuple | collections.abc.Set) or issubclass(list, annotation):
             return list_of(Any)
-    except TypeError:  # it is not a class, or a protocol that cannot be checked
+    except TypeError:  # not a class, or a protocol that cannot be checked
         return Any
     return Never
 
 
 def _known(kind: Any) -> Any:
-    """The type of the items of a sequence or table: they are not checked where it is not known."""
+    """Replace `Never`, as the type of items in a sequence or table, by `Any`: such items are not checked."""
     return Any if kind is Never else kind
 
 
 def _evaluated(annotation: Any, names: Mapping[str, Any]) -> Any:
-    """The annotation with its strings evaluated; `Never` if that fails."""
+    """Evaluate the strings in an annotation; `Never` if that fails."""
     holder = types.SimpleNamespace(__annotations__={"value": annotation})
     try:
         return get_type_hints(holder, dict(names), _Names(names))["value"]
@@ -145,7 +145,7 @@ def _evaluated(annotation: Any, names: Mapping[str, Any]) -> Any:
 
 
 class _Unwritable(type):
-    """A class that could not be imported: what belongs to it cannot either."""
+    """Stand-in for a class that could not be imported, and for everything that belongs to it."""
 
     def __getattr__(cls, name: str) -> type:
         if name.startswith("__"):
@@ -157,7 +157,7 @@ class _Unwritable(type):
 
 
 class _Names(dict):
-    """Names for an annotation; one that is imported for type checkers only stands for an unknown class."""
+    """Names for an annotation; those imported for type checkers only stand for unknown classes."""
 
     def __missing__(self, name: str) -> Any:
         try:

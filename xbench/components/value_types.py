@@ -20,34 +20,34 @@ _PLURAL = {bool: "booleans", int: "integers", float: "numbers", str: "strings"}
 
 @dataclass(frozen=True)
 class _Usual:
-    """The type that most values of a wider type have."""
+    """The type that messages name in place of a wider one."""
 
     kind: Any
 
 
 def list_of(kind: Any) -> Any:
-    """The type of lists of any length."""
-    return Annotated[list[kind], Strict(False)]  # a tuple is a list, too
+    """Make the type of lists of any length."""
+    return Annotated[list[kind], Strict(False)]  # tuples are lists, too
 
 
 def tuple_of(*kinds: Any) -> Any:
-    """The type of lists with an item of each type, in order."""
-    return Annotated[tuple[kinds], Strict(False)]  # lists are all that TOML has
+    """Make the type of lists with an item of each type, in order."""
+    return Annotated[tuple[kinds], Strict(False)]  # TOML has lists only
 
 
 def usually(kind: Any, *others: Any) -> Any:
-    """The type of values that are usually of one type, the one to name in messages, but may be of others."""
+    """Make the type of values that may be of several types, of which messages name the first."""
     return Annotated[Union[kind, *others], _Usual(kind)]
 
 
 def usual(kind: Any) -> Any:
-    """The first type that was given to `usually`; any other type itself."""
+    """Return the first type that was given to `usually`, or a type that was made otherwise as it is."""
     metadata = getattr(kind, "__metadata__", ())
     return metadata[0].kind if metadata and isinstance(metadata[0], _Usual) else kind
 
 
 def allows(kind: Any, value: Any) -> bool:
-    """Whether a value is of a type: an integer is a number, true is not, and a list may be a tuple."""
+    """Check whether a value is of a type. Integers are numbers, booleans are not, and tuples are lists."""
     try:
         _validator(kind).validate_python(value)
     except ValidationError:
@@ -77,7 +77,7 @@ def describe(kind: Any) -> str:
 
 
 def is_sequence(kind: Any) -> bool:
-    """Whether values of a type are lists."""
+    """Check whether values of a type are lists."""
     kind = usual(kind)
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Union:

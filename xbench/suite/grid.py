@@ -47,8 +47,8 @@ class Cell:
     Attributes:
         column: the optimizer's label and the axes that vary, as a column's title.
         path: key path of the optimizer's table, to say where a cell comes from.
-        model_path: that of the model's.
-        values: what the suite sets on its components and its training.
+        model_path: key path of the model's table.
+        values: the settings of the components and of the training, each with its place in the suite.
         adapt: what may give way, in this order, where it does not fit into memory.
         expect: `"oom"` if it is meant to run out of memory.
         memory_limit, timeout: the experiment's own, as written.
@@ -70,7 +70,10 @@ class Cell:
     values: tuple[Value, ...] = ()
 
     def where(self, *keys: str) -> KeyPath:
-        """The key path of a training setting; of several the first that is an item of an axis, or is set."""
+        """Find the key path of a training setting.
+
+        Of several, that is the first with an axis, or else the first that the suite sets.
+        """
         found = {value.key: value for value in self.values if value.kind == "training"}
         of_keys = sorted((found[key] for key in keys if key in found), key=lambda value: not value.is_item)
         return of_keys[0].path if of_keys else (*self.path[:2], keys[0])
@@ -82,7 +85,7 @@ class Declared(Generic[ChoiceT]):
 
     Attributes:
         path: key path of its table.
-        varying: what tells it from its siblings in column titles.
+        varying: the values that tell it from its siblings in column titles.
         values: its settings, each with its place in the suite.
     """
 
@@ -99,8 +102,7 @@ class Expansion:
     Attributes:
         cells: every cell, experiment by experiment, and seed-major within each (all optimizers of one seed,
             then the next), so that a run that is cut short leaves whole comparisons.
-        models, optimizers, datasets: every choice, those of cells that cannot be made for other mistakes
-            included.
+        models, optimizers, datasets: every choice, even if other mistakes keep its cells from being made.
     """
 
     cells: list[Cell] = field(default_factory=list)
@@ -110,10 +112,10 @@ class Expansion:
 
 
 def references(suite: Suite) -> set[tuple[Kind, str]]:
-    """Every component that a suite names.
+    """Collect every component that a suite names.
 
     Raises:
-        XbenchError: more than anybody would.
+        XbenchError: the suite names too many.
     """
     found: set[tuple[Kind, str]] = set()
     for experiment in suite.experiments.values():
@@ -173,8 +175,8 @@ class _Expander:
                 self._problems.add(path, f"{len(found):,} {what} with this: a suite may have {most:,}")
 
     def _too_many(self, count: int, path: KeyPath, what: str) -> bool:
-        """Whether so many more combinations make too many cells, which is then told."""
-        # Without making them: nothing is left of the machine after a million of millions.
+        """Check whether this many more combinations make too many cells, and note it if they do."""
+        # They are counted, not made: a million million combinations would exhaust the machine.
         cells = (self._columns_so_far + count) * len(self._seeds)
         if cells > MOST_CELLS:
             seeds = f" with {len(self._seeds):,} seeds" if len(self._seeds) > 1 else ""
@@ -183,7 +185,7 @@ class _Expander:
         return cells > MOST_CELLS
 
     def _columns(self, experiment: Experiment, path: KeyPath) -> Iterator[Cell]:
-        """Every combination of model, dataset, optimizer and training settings, for one seed."""
+        """Yield every combination of model, dataset, optimizer and training settings, for one seed."""
         models = [
             found
             for place, table in enumerate(experiment.model)
@@ -244,14 +246,14 @@ class _Expander:
                 return
             if name not in titles:
                 guess = did_you_mean(name, sorted(titles))
-                which = f"'{shortened(name)}', which is no column of this experiment.{guess}"
+                which = f"'{shortened(name)}', which is not a column of this experiment.{guess}"
                 self._problems.add((*path, "reference", "columns", name), f"a reference for {which}")
 
     def _choices(self, kind: Kind, table: Table, path: KeyPath, several: bool) -> Iterator[Declared[Choice]]:
-        """Every component that a table names, with every combination of its settings.
+        """Yield every component that a table names, with every combination of its settings.
 
         Args:
-            several: whether its name belongs in titles, because other tables stand beside this one.
+            several: whether there are other tables beside this one, so that titles need its name.
         """
 
         def path_of(key: str) -> KeyPath:
@@ -283,7 +285,9 @@ class _Expander:
             fallback_path = (*path, "fallback")
             found = list(self._choices("dataset", table.fallback, fallback_path, several=False))
             if len(found) > 1:
-                self._problems.add(fallback_path, "a fallback is one dataset: lists are no axis in it")
+                self._problems.add(
+                    fallback_path, "a fallback is a single dataset: it cannot have lists of values"
+                )
             fallback = found[0].choice if found else None
         for one in self._choices("dataset", table, path, several):
             choice = DatasetChoice(one.choice, fallback, table.strict, table.storage)
@@ -294,7 +298,7 @@ class _Expander:
     def _trainings(
         self, shared: dict[str, Any], own: dict[str, Any], path: KeyPath, own_path: KeyPath
     ) -> list[Declared[TrainingSettings]]:
-        """Every combination of training settings; an optimizer's own override the experiment's."""
+        """Make every combination of training settings; an optimizer's own override the experiment's."""
 
         def path_of(key: str) -> KeyPath:
             return (*(own_path if key in own else path), key)
@@ -306,7 +310,7 @@ class _Expander:
         if self._too_many(count_combinations(axes), path, "its lists"):
             return []
         right: list[Declared[TrainingSettings]] = []
-        tried: list[Tried] = []  # those of values that are right by themselves
+        tried: list[Tried] = []  # combinations of values that are each right by themselves
         for found in combine(axes):
             try:
                 training = TrainingSettings.model_validate(found.chosen)

@@ -66,7 +66,7 @@ def key_lines(text: str) -> dict[KeyPath, int]:
 
 
 def line_of(lines: dict[KeyPath, int], path: KeyPath) -> int | None:
-    """The line of a path, or of the nearest thing around it that is in the file."""
+    """Find the line of a path, or else of the nearest thing around it that is in the file."""
     while path:
         if path in lines:
             return lines[path]
@@ -139,7 +139,7 @@ def _keys(dotted: str) -> Iterator[str]:
 def _enter(
     document: dict[str, Any], line: int, found: dict[KeyPath, int], counts: dict[KeyPath, int]
 ) -> KeyPath:
-    """The path of the table that a header begins; those around it stand on its line if they are new."""
+    """Note the line of a header's table, and of those around it that are new, and return the table's path."""
     path: KeyPath = ()
     inside: Any = document
     while inside:
