@@ -227,10 +227,7 @@ def _resolve_datasets(
         if _key(dataset) in resolved or _key(dataset) in wrong:
             continue
         answer = _resolved_or_error(dataset, import_dirs)
-        if isinstance(answer, NoAnswer):
-            message = f"dataset '{dataset.chosen.name}' cannot be listed: {answer.message}"
-            wrong[_key(dataset)] = XbenchError(message, answer.hint)
-        elif isinstance(answer, XbenchError):
+        if isinstance(answer, XbenchError):
             wrong[_key(dataset)] = answer
         else:
             resolved[_key(dataset)] = answer
@@ -263,6 +260,8 @@ def _tried(values: Sequence[Value], error: object) -> Tried:
 def _resolved_or_error(dataset: DatasetChoice, import_dirs: Sequence[str]) -> ResolvedData | XbenchError:
     try:
         return _resolve(dataset, import_dirs)
+    except NoAnswer as error:
+        return XbenchError(f"dataset '{dataset.chosen.name}' cannot be listed: {error.message}", error.hint)
     except XbenchError as error:
         return error
 
