@@ -87,6 +87,24 @@ dataset = { name = "synthetic-xray", train = 40, test = 10, image_size = [
   [[experiment.optimizer]]
   name = "sam"
   rho = [0.05, "0.1"]
+
+[[experiment]]
+name = "second"
+model = "report-cnn"
+dataset = { name = "picky_parts:pictures", size = [
+  1, # too small, and
+  2, # too small, too
+] }
+optimizer = "sgd"
+
+[[experiment]]
+name = "third"
+model = "report-cnn"
+dataset = { name = "picky_parts:empty", size = [
+  1,
+  2,
+] }
+optimizer = "sgd"
 """
 
 PICKY_PARTS = """from __future__ import annotations
@@ -106,8 +124,16 @@ def build(num_classes, width=8):
     return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, num_classes))
 
 
+def pictures(size):
+    raise ValueError("too small")
+
+
+def empty(size=8):
+    raise ValueError("no pictures")
+
+
 class Picky(torch.optim.SGD):
-    def __init__(self, params, lr: float | Tensor = 0.1, momentum=0, rho=0.5):
+    def __init__(self, params, rho, lr: float | Tensor = 0.1, momentum=0):
         if rho > 1:
             raise ValueError("out of range")
         super().__init__(params, lr=lr, momentum=momentum)
@@ -246,6 +272,9 @@ class TestWrongSuites:
             f"lists.toml:22: {picky} with rho = 3: out of range",
             "lists.toml:27: optimizer 'sgd' with momentum = -5.0: Invalid momentum value: -5.0",
             "lists.toml:32: optimizer 'sam': 'rho' should be a number, not '0.1'",
+            "lists.toml:38: dataset 'picky_parts:pictures' with size = 1 is broken: ValueError: too small",
+            "lists.toml:39: dataset 'picky_parts:pictures' with size = 2 is broken: ValueError: too small",
+            "lists.toml:46: dataset 'picky_parts:empty' is broken: ValueError: no pictures",  # at any size
         ]
         # What the optimizer says of -1 is its own affair.
         of_trial = [error for error in errors if error.startswith(lr) and "-1" in error.removeprefix(lr)]

@@ -75,6 +75,13 @@ def factory(
     any_default: Any = 3,
     schedule: Schedule = 0.1,
     untyped=None,
+    untyped_text="auto",
+    untyped_table={"a": 1},  # noqa: B006
+    untyped_flag=False,
+    untyped_nest=((1, 2), (3,)),
+    automatic: float = "auto",
+    false_flag: float = False,
+    word_or_function: str | Callable = len,
 ):
     pass
 
@@ -120,6 +127,9 @@ KINDS = {
         ("untyped_default", "a number"),
         ("untyped_pair", "a list of numbers"),
         ("schedule", "a number"),
+        ("untyped_flag", "true or false"),
+        ("untyped_nest", "a list of lists"),
+        ("word_or_function", "a string"),
     ],
 )
 def test_types_are_understood(name, description):
@@ -141,6 +151,9 @@ def test_types_are_understood(name, description):
         "untyped_function",
         "any_default",
         "untyped",
+        "untyped_text",
+        "untyped_table",
+        "automatic",
     ],
 )
 def test_what_tells_no_type_is_not_checked(name):
@@ -166,8 +179,12 @@ def test_what_tells_no_type_is_not_checked(name):
         ("pairs", [[[1, 2], [3, 4]]], [[1, 2], [[1, 2, 3]]]),
         ("string_or_strings", ["a", ["a", "b"]], [1, [1]]),
         ("table", [{"a": 1}], [{"a": "x"}, [1]]),
-        ("untyped_default", [0.9, 3], ["0.9", True]),
-        ("untyped_pair", [[1], [1, 2, 3]], [0.9, ["a"]]),
+        ("untyped_default", [0.9, 3, False], ["0.9", [1], {}]),
+        ("untyped_pair", [[1], [1, 2, 3], "auto", False], [0.9, ["a"]]),
+        ("untyped_flag", [True, 0.5, [1, 2], {}], ["false"]),
+        ("untyped_nest", [[[0.5], [2, 3]]], [1, [1], [["a"]]]),
+        ("false_default", [1, 0.5, False], ["1", [1]]),
+        ("false_flag", [True, 2], ["true"]),
     ],
 )
 def test_values(name, right, wrong):

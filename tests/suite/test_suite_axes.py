@@ -24,25 +24,25 @@ name = "sgd"
 lr = [
   0.1,
   "fast",
-  true,
+  [1],
 ]
-nesterov = 1
+nesterov = "yes"
 """
     )
     assert complaints(text) == [
         "my.toml:8: 'epochs' should be greater than or equal to 1, not 0",
         "my.toml:9: 'epochs' should be greater than or equal to 1, not -2",
         "my.toml:15: optimizer 'sgd': 'lr' should be a number, not 'fast'",
-        "my.toml:16: optimizer 'sgd': 'lr' should be a number, not True",
-        "my.toml:18: optimizer 'sgd': 'nesterov' should be true or false, not 1",
+        "my.toml:16: optimizer 'sgd': 'lr' should be a number, not [1]",
+        "my.toml:18: optimizer 'sgd': 'nesterov' should be true or false, not 'yes'",
     ]
 
 
 def test_lists_of_models_and_datasets_too(complaints, head):
     text = head.replace('"net"', '{ name = "net", width = [\n8,\n"x"] }') + 'optimizer = "sgd"\n'
     assert complaints(text) == ["my.toml:7: model 'net': 'width' should be a number, not 'x'"]
-    text = head.replace('"pictures"', '{ name = "pictures", flip = [\ntrue,\n0] }') + 'optimizer = "sgd"\n'
-    assert complaints(text) == ["my.toml:8: dataset 'pictures': 'flip' should be true or false, not 0"]
+    text = head.replace('"pictures"', '{ name = "pictures", flip = [\ntrue,\n"no"] }') + 'optimizer = "sgd"\n'
+    assert complaints(text) == ["my.toml:8: dataset 'pictures': 'flip' should be true or false, not 'no'"]
 
 
 def test_lists_of_names_too(complaints, head):
@@ -122,9 +122,9 @@ def tried(settings: dict[str, object], message: str = "", axes: tuple[str, ...] 
     return Tried(values, message)
 
 
-def noted(combinations, needless=lambda place: ()):
+def noted(combinations, try_without=lambda place: ()):
     problems = Problems("my.toml", "")
-    add_complaints(problems, TABLE, "optimizer 'x'", combinations, needless)
+    add_complaints(problems, TABLE, "optimizer 'x'", combinations, try_without)
     return [(path, message) for path, message in problems._found]
 
 
@@ -161,17 +161,40 @@ def test_values_that_fail_only_together_are_named_together():
     ]
 
 
-def test_what_fails_whatever_the_values_is_about_the_table_or_what_it_would_do_without():
+def without(combinations, **messages):
+    """What trying a combination again without each of its settings gives: "bad" for those not named."""
+    return lambda place: [(value, messages.get(value.key, "bad")) for value in combinations[place].values]
+
+
+def test_what_fails_whatever_the_values_is_about_the_table_or_what_it_would_pass_without():
     everything = grid(lambda a, b: "bad")
     assert noted(everything) == [(TABLE, "bad")]
-    without_a = noted(everything, lambda place: everything[place].values[:1])
-    assert without_a == [((*TABLE, "a", a), f"optimizer 'x' with a = {a}: bad") for a in (1, 2, 3)]
+    assert noted(everything, without(everything)) == [(TABLE, "bad")]
+    each_a = [((*TABLE, "a", a), f"optimizer 'x' with a = {a}: bad") for a in (1, 2, 3)]
+    assert noted(everything, without(everything, a="")) == each_a
     scalar = [tried({"a": a, "c": -5}, "bad", ("a",)) for a in (1, 2)]
-    assert noted(scalar, lambda place: scalar[place].values[1:]) == [
+    assert noted(scalar, without(scalar, c="")) == [((*TABLE, "c"), "optimizer 'x' with c = -5: bad")]
+    assert noted(scalar, without(scalar, a="", c="")) == [(TABLE, "optimizer 'x' with a = 1 and c = -5: bad")]
+
+
+def test_each_value_of_a_setting_that_is_required_is_named_if_all_are_wrong():
+    everything = grid(lambda a, b: "bad")
+    each_a = [((*TABLE, "a", a), f"optimizer 'x' with a = {a}: bad") for a in (1, 2, 3)]
+    assert noted(everything, without(everything, a="a is missing")) == each_a
+    # Either may be wrong, and neither can be left out to see.
+    assert noted(everything, without(everything, a="a is missing", b="b is missing")) == [(TABLE, "bad")]
+    # What would pass without one setting is not about another that is required.
+    scalar = [tried({"a": a, "c": -5}, "bad", ("a",)) for a in (1, 2)]
+    assert noted(scalar, without(scalar, a="a is missing", c="")) == [
         ((*TABLE, "c"), "optimizer 'x' with c = -5: bad")
     ]
-    assert noted(scalar, lambda place: scalar[place].values) == [
-        (TABLE, "optimizer 'x' with a = 1 and c = -5: bad")
+
+
+def test_every_value_of_a_list_that_does_not_suit_another_setting_is_named(complaints, head):
+    found = complaints(head + 'optimizer = "sgd"\nvalidation = [\n0,\n0.0]\nepochs = [1, 2]\n')
+    assert [line.partition(" validation_loss")[0] for line in found] == [
+        "my.toml:9: with validation = 0: selection by",
+        "my.toml:10: with validation = 0.0: selection by",
     ]
 
 

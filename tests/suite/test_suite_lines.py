@@ -154,6 +154,83 @@ def test_items_stand_where_they_begin_whatever_is_in_strings_and_comments():
     assert [found[path] for path in [("d",), ("d", 0), ("d", 1), ("d", 2), ("e",)]] == [7, 7, 8, 9, 10]
 
 
+def test_each_value_of_a_long_list_has_its_own_line():
+    values = "".join(f"  {place}e-6,  # rate, [{place}]\n" for place in range(5000))
+    found = lines_of(f"lr = [\n{values}]\nlast = 1\n")
+    assert [found["lr", place] for place in range(5000)] == list(range(2, 5002))
+    assert found[("last",)] == 5003
+
+
+@pytest.mark.parametrize(
+    "string",
+    [
+        '"a, b"',
+        '"[{"',
+        '"]} # ,"',
+        r'"\", "',
+        r'"\\"',
+        "'[, \"'",
+        r"'\'",
+        '""',
+        '""""""',
+        '"""a\n,\n[ "" \\""" #"""',
+        '"""two quotes of its own"""""',
+        "'''\n], # '' \\'''",
+        "'''a'''''",
+    ],
+)
+def test_nothing_in_a_string_separates_items(string):
+    height = string.count("\n")
+    found = lines_of(f"a = [\n{string}, {string},\n{string}\n]\nb.c = 1")
+    assert {path: line for path, line in found.items() if path[0] == "a"} == {
+        ("a",): 1,
+        ("a", 0): 2,
+        ("a", 1): 2 + height,
+        ("a", 2): 3 + 2 * height,
+    }
+    assert found["b", "c"] == 5 + 3 * height
+
+
+def test_keys_of_inline_tables_may_be_dotted_and_quoted():
+    found = lines_of("""\
+        a = [
+          { b.c = 1, "d = [" = { 'e,' = [
+            2, [], {},
+          ], b.f = 3 } },
+        ]
+    """)
+    assert found == {
+        ("a",): 1,
+        ("a", 0): 2,
+        ("a", 0, "b"): 2,
+        ("a", 0, "b", "c"): 2,
+        ("a", 0, "d = ["): 2,
+        ("a", 0, "d = [", "e,"): 2,
+        ("a", 0, "d = [", "e,", 0): 3,
+        ("a", 0, "d = [", "e,", 1): 3,
+        ("a", 0, "d = [", "e,", 2): 3,
+        ("a", 0, "d = [", "b"): 4,
+        ("a", 0, "d = [", "b", "f"): 4,
+    }
+
+
+def test_a_comma_after_the_last_item_begins_no_item():
+    found = lines_of("""\
+        a = [ # ,
+          1
+          , # 2,
+          [ 3, ],
+          # 4,
+        ]
+        b = [ ]
+    """)
+    assert found == {("a",): 1, ("a", 0): 2, ("a", 1): 4, ("a", 1, 0): 4, ("b",): 7}
+
+
+def test_nests_deeper_than_any_suite_has():
+    assert len(key_lines(f"a = {'[' * 400}{']' * 400}")) == 400
+
+
 def test_a_string_that_goes_on_after_a_backslash():
     found = lines_of('''\
         note = """first \\

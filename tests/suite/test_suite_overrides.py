@@ -205,7 +205,7 @@ def test_a_mistake_in_an_argument_is_told_as_the_arguments(complaints, argument,
     assert complaint in found[0]
 
 
-@pytest.mark.parametrize("argument", ["dataset.flipp=true", "exp.dataset.flip=3", "model.width=wide"])
+@pytest.mark.parametrize("argument", ["dataset.flipp=true", "exp.dataset.flip=no", "model.width=wide"])
 def test_a_mistake_in_a_table_that_stands_alone_is_told_as_the_arguments(complaints, argument):
     found = complaints(TWO, argument)
     assert len(found) == 1 and found[0].startswith(f"--set {argument}: ")

@@ -13,34 +13,30 @@ from enum import Enum
 from functools import partial
 from typing import Annotated, Any, Literal, Never, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from xbench.components.value_types import allows, is_sequence, list_of, tuple_of
+from xbench.components.value_types import allows, is_sequence, list_of, tuple_of, usually
 
 
 def parameter_type(parameter: inspect.Parameter, names: Mapping[str, Any]) -> Any:
     """Find the type of a factory's parameter.
 
-    It is that of the annotation. The default's is used where there is no annotation, where the annotation
-    allows nothing that a suite can write, and where it does not allow the default itself.
+    The annotation decides. The default does where there is no annotation, where the annotation allows nothing
+    that a suite can write, and where it does not allow the default itself.
 
     Args:
-        names: what the names in a string annotation stand for.
+        names: the meaning of names in a string annotation.
 
     Returns:
         A type whose parts are all built in, or `Any`.
     """
-    from_default = Any if parameter.default is parameter.empty else type_of_default(parameter.default)
-    if parameter.annotation is parameter.empty:
-        return from_default
+    default = None if parameter.default is parameter.empty else parameter.default
     annotated = _reduced(_evaluated(parameter.annotation, names))
-    if annotated is Never:
-        return from_default
-    if from_default is not Any and not allows(annotated, parameter.default):
-        return from_default
-    return annotated
+    if parameter.annotation is parameter.empty or annotated is Never:
+        return type_of_default(default)
+    return annotated if allows(annotated, default) or not _is_plain(default) else type_of_default(default)
 
 
 def names_seen_by(factory: Callable[..., Any]) -> Mapping[str, Any]:
-    """The global names of the module that a factory's signature was written in."""
+    """Find the global names of the module that a factory's signature was written in."""
     while isinstance(factory, partial):
         factory = factory.func
     factory = inspect.unwrap(factory)
@@ -51,7 +47,7 @@ def names_seen_by(factory: Callable[..., Any]) -> Mapping[str, Any]:
 
 
 def _union(kinds: Iterable[Any]) -> Any:
-    """The union of types, to which `Never` adds nothing."""
+    """Join types into a union, to which `Never` adds nothing."""
     distinct = tuple(dict.fromkeys(kind for kind in kinds if kind is not Never))
     if Any in distinct:
         return Any
@@ -59,19 +55,30 @@ def _union(kinds: Iterable[Any]) -> Any:
 
 
 def type_of_default(default: Any) -> Any:
-    """The type of values like this one; `Any` if that cannot be told.
+    """Find the type of values that may stand in place of a default.
 
-    A default of 0 does not tell integers from numbers, nor does a sequence tell how long others may be.
+    A default may be a sentinel for "off" or "automatic" (`clip=False`, `lr="auto"`) or be replaced by one, so
+    only these are ruled out: a string for a number or a boolean, a list or table for a number, and a number
+    for a sequence. An integer does not rule out fractions, nor a sequence other lengths.
+
+    Returns:
+        `Any` for a default that is not a number, a boolean or a sequence.
     """
     if isinstance(default, bool):
-        return bool
+        return usually(bool, float, list_of(Any), dict[str, Any])
     if isinstance(default, int | float):
-        return float
-    if isinstance(default, str):
-        return Any if isinstance(default, Enum) else str
+        return usually(float, bool)
     if isinstance(default, tuple | list):
-        return list_of(_known(_union(map(type_of_default, default))))
-    return dict[str, Any] if isinstance(default, dict) else Any
+        items = _known(_union(map(type_of_default, default)))
+        return usually(list_of(items), bool, str, dict[str, Any])
+    return Any
+
+
+def _is_plain(default: Any) -> bool:
+    """Whether a suite could write a default itself."""
+    return isinstance(default, bool | int | float | str | tuple | list | dict) and not isinstance(
+        default, Enum
+    )
 
 
 def _reduced(annotation: Any) -> Any:
@@ -113,23 +120,23 @@ def _reduced_class(annotation: Any) -> Any:
         if issubclass(annotation, os.PathLike):
             return str
         if issubclass(annotation, Enum | str | int | float) or issubclass(int, annotation):
-            return Any  # it may be made of a value, or is a protocol that numbers have
+            return Any  # a value may become one, or it is a protocol of numbers
         if issubclass(annotation, collections.abc.Mapping):
             return dict[str, Any]
         if issubclass(annotation, tuple | collections.abc.Set) or issubclass(list, annotation):
             return list_of(Any)
-    except TypeError:  # it is not a class, or a protocol that cannot be checked
+    except TypeError:  # not a class, or a protocol that cannot be checked
         return Any
     return Never
 
 
 def _known(kind: Any) -> Any:
-    """The type of the items of a sequence or table: they are not checked where it is not known."""
+    """Replace `Never`, as the type of items in a sequence or table, by `Any`: such items are not checked."""
     return Any if kind is Never else kind
 
 
 def _evaluated(annotation: Any, names: Mapping[str, Any]) -> Any:
-    """The annotation with its strings evaluated; `Never` if that fails."""
+    """Evaluate the strings in an annotation; `Never` if that fails."""
     holder = types.SimpleNamespace(__annotations__={"value": annotation})
     try:
         return get_type_hints(holder, dict(names), _Names(names))["value"]
@@ -138,7 +145,7 @@ def _evaluated(annotation: Any, names: Mapping[str, Any]) -> Any:
 
 
 class _Unwritable(type):
-    """A class that could not be imported: what belongs to it cannot either."""
+    """Stand-in for a class that could not be imported, and for everything that belongs to it."""
 
     def __getattr__(cls, name: str) -> type:
         if name.startswith("__"):
@@ -150,7 +157,7 @@ class _Unwritable(type):
 
 
 class _Names(dict):
-    """Names for an annotation; one that is imported for type checkers only stands for an unknown class."""
+    """Names for an annotation; those imported for type checkers only stand for unknown classes."""
 
     def __missing__(self, name: str) -> Any:
         try:

@@ -12,7 +12,7 @@ from xbench.components.annotations import names_seen_by, parameter_type
 from xbench.components.model_factory import class_count_parameter
 from xbench.components.registry import did_you_mean
 from xbench.components.specs import ModelSpec, OptimizerSpec, Spec
-from xbench.components.value_types import allows, describe, is_sequence
+from xbench.components.value_types import allows, describe, is_sequence, usual
 from xbench.text import shortened, shown
 
 
@@ -24,8 +24,8 @@ class Settings:
         defaults: each setting's default, in the order of the signature.
         required: settings without a default.
         is_open: the factory takes any further keyword (`**kwargs`).
-        class_count: the parameter of a model that xbench fills with the number of classes; "" for others.
-        types: each setting's type, as `parameter_type` gives it; values of others are not checked.
+        class_count: the parameter of a model that takes the number of classes from xbench; "" for others.
+        types: types of settings, as `parameter_type` finds them; settings without one are not checked.
     """
 
     defaults: Mapping[str, Any]
@@ -39,12 +39,14 @@ class Settings:
         return (*self.required, *self.defaults)
 
     def list_depth(self, name: str) -> int:
-        """How many lists within each other are one value of this setting: 0 unless its default is a sequence.
-        A list of more than that is an axis."""
+        """Count the levels of lists in one value of a setting: 0 unless its default is a sequence.
+
+        A list of more levels is an axis.
+        """
         return nesting(self.defaults.get(name))
 
     def unknown(self, name: str, also_known: tuple[str, ...] = ()) -> str | None:
-        """What is wrong with a setting's name, or None."""
+        """Say what is wrong with a setting's name; None if nothing is."""
         if name == self.class_count and name:
             return f"'{name}' is not a setting: xbench passes the dataset's number of classes there"
         if self.is_open or name in self.names:
@@ -53,13 +55,13 @@ class Settings:
         return f"unknown setting '{shortened(name)}'.{guess}"
 
     def wrong_type(self, name: str, value: Any) -> str | None:
-        """Say what is wrong with the type of a value; None if nothing is, or it cannot be told."""
+        """Say what is wrong with the type of a value; None if nothing is, or the type is unknown."""
         kind = self.types.get(name, Any)
         return None if allows(kind, value) else f"'{name}' should be {describe(kind)}, not {shown(value)}"
 
     def how_to_write(self, name: str, value: Any) -> str | None:
-        """Say how to write a value of the wrong type; None if what was meant cannot be told."""
-        kind, default = self.types.get(name, Any), self.defaults.get(name)
+        """Say how to write a value of the wrong type; None if its intent is unclear."""
+        kind, default = usual(self.types.get(name, Any)), self.defaults.get(name)
         if isinstance(value, str) and allows(kind, _toml_value(value)):
             return f"write {name} = {value.strip()}, without quotes"
         if isinstance(value, float) and value.is_integer() and allows(kind, int(value)):
@@ -67,9 +69,7 @@ class Settings:
         if isinstance(value, int) and value in (0, 1) and allows(kind, bool(value)):
             return f"write {name} = {str(bool(value)).lower()}"
         if is_sequence(kind) and not self.list_depth(name):
-            return (
-                f"'{name}' has no list as its default, so a list of values is an axis: write one as [[...]]"
-            )
+            return f"the default of '{name}' is not a list, so a list is an axis: write one value as [[...]]"
         if is_sequence(kind) and allows(kind, default):
             return f"for example {name} = {_toml(default)}"
         return None
@@ -113,7 +113,7 @@ def nesting(value: Any) -> int:
 
 
 def _toml_value(text: str) -> Any:
-    """The value that a text would be without quotes; the text itself if it would be none."""
+    """Parse a text as the value that it is without quotes; return the text if it is not a value."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
@@ -128,7 +128,7 @@ def _toml(default: Any) -> str:
 
 
 def _plain(default: Any) -> Any:
-    """A default that can travel between processes and be printed; anything else as its text."""
+    """Copy a default for other processes and for printing, with its text in place of other objects."""
     if isinstance(default, tuple | list):
         return tuple(_plain(item) for item in default)
     return default if isinstance(default, bool | int | float | str | None) else repr(default)

@@ -1,13 +1,14 @@
 """Types of settings in terms of what a suite can write, and values checked against them.
 
-A type is made of `bool`, `int`, `float`, `str`, `Literal`, `Union`, `dict`, `list_of` and `tuple_of`, so that
-it can be sent to a process that has not imported what an annotation names. `Any` stands for a type that is
-not known.
+A type is made of `bool`, `int`, `float`, `str`, `Literal`, `Union`, `dict`, `list_of`, `tuple_of` and
+`usually`, so that it can be sent to a process that has not imported what an annotation names. `Any` stands
+for an unknown type.
 """
 
 from __future__ import annotations
 
 import types
+from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -17,18 +18,36 @@ _SINGULAR = {bool: "true or false", int: "an integer", float: "a number", str: "
 _PLURAL = {bool: "booleans", int: "integers", float: "numbers", str: "strings"}
 
 
+@dataclass(frozen=True)
+class _Usual:
+    """The type that messages name in place of a wider one."""
+
+    kind: Any
+
+
 def list_of(kind: Any) -> Any:
-    """The type of lists of any length."""
-    return Annotated[list[kind], Strict(False)]  # a tuple is a list, too
+    """Make the type of lists of any length."""
+    return Annotated[list[kind], Strict(False)]  # tuples are lists, too
 
 
 def tuple_of(*kinds: Any) -> Any:
-    """The type of lists with an item of each type, in order."""
-    return Annotated[tuple[kinds], Strict(False)]  # lists are all that TOML has
+    """Make the type of lists with an item of each type, in order."""
+    return Annotated[tuple[kinds], Strict(False)]  # TOML has lists only
+
+
+def usually(kind: Any, *others: Any) -> Any:
+    """Make the type of values that may be of several types, of which messages name the first."""
+    return Annotated[Union[kind, *others], _Usual(kind)]
+
+
+def usual(kind: Any) -> Any:
+    """Return the first type that was given to `usually`, or a type that was made otherwise as it is."""
+    metadata = getattr(kind, "__metadata__", ())
+    return metadata[0].kind if metadata and isinstance(metadata[0], _Usual) else kind
 
 
 def allows(kind: Any, value: Any) -> bool:
-    """Whether a value is of a type: an integer is a number, true is not, and a list may be a tuple."""
+    """Check whether a value is of a type. Integers are numbers, booleans are not, and tuples are lists."""
     try:
         _validator(kind).validate_python(value)
     except ValidationError:
@@ -38,6 +57,7 @@ def allows(kind: Any, value: Any) -> bool:
 
 def describe(kind: Any) -> str:
     """Describe a value of a type: `a list of 2 numbers`."""
+    kind = usual(kind)
     if kind in _SINGULAR:
         return _SINGULAR[kind]
     origin, inner = get_origin(kind), get_args(kind)
@@ -57,7 +77,8 @@ def describe(kind: Any) -> str:
 
 
 def is_sequence(kind: Any) -> bool:
-    """Whether a type allows nothing but lists."""
+    """Check whether values of a type are lists."""
+    kind = usual(kind)
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Union:
         return all(is_sequence(one) for one in inner if one is not types.NoneType)
@@ -65,6 +86,7 @@ def is_sequence(kind: Any) -> bool:
 
 
 def _of_many(kind: Any) -> str:
+    kind = usual(kind)
     if is_sequence(kind):
         return " of lists"
     if get_origin(kind) is Union:

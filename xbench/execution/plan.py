@@ -26,9 +26,9 @@ from xbench.isolation.run import Patience, call_in_child
 from xbench.memory.limits import can_limit_host_memory
 from xbench.memory.machine import Bound, binding, with_memory_limit
 from xbench.suite.axes import Value
-from xbench.suite.culprits import Tried, add_complaints
+from xbench.suite.culprits import Outcomes, Tried, add_complaints
 from xbench.suite.grid import Cell, DatasetChoice, Declared, Expansion, expand, references
-from xbench.suite.lines import Path
+from xbench.suite.lines import KeyPath
 from xbench.suite.problems import Problems
 from xbench.suite.reader import Suite
 from xbench.training.settings import Choice
@@ -184,7 +184,7 @@ def _check_optimizers(
         return ask_each(try_optimizers, choices, device, import_dirs, patience=patience)
 
     untried = []
-    alike: dict[tuple[Path, str], list[tuple[Declared[Choice], Tried]]] = {}
+    alike: dict[tuple[KeyPath, str], list[tuple[Declared[Choice], Tried]]] = {}
     complaints = complaints_about([optimizer.choice for optimizer in expansion.optimizers])
     for optimizer, complaint in zip(expansion.optimizers, complaints, strict=True):
         name = optimizer.choice.name
@@ -196,18 +196,26 @@ def _check_optimizers(
     for (path, name), members in alike.items():
         optimizers, tried = zip(*members, strict=True)
 
-        def needless(place: int, optimizers: Sequence[Declared[Choice]] = optimizers) -> list[Value]:
+        def try_without(place: int, optimizers: Sequence[Declared[Choice]] = optimizers) -> Outcomes:
             choice, values = optimizers[place].choice, optimizers[place].values
-            answers = complaints_about([_without(choice, value) for value in values])
-            return [value for value, answer in zip(values, answers, strict=True) if answer is None]
+            return _outcomes(values, complaints_about([_without(choice, value) for value in values]))
 
-        add_complaints(problems, path, f"optimizer '{name}'", tried, needless)
+        add_complaints(problems, path, f"optimizer '{name}'", tried, try_without)
     return tuple(untried)
 
 
 def _without(choice: Choice, value: Value) -> Choice:
     """The component without one of its settings, which then has its default."""
     return Choice(choice.name, {key: chosen for key, chosen in choice.params.items() if key != value.key})
+
+
+def _outcomes(values: Sequence[Value], answers: Sequence[object]) -> Outcomes:
+    """Pair each value with what is wrong without it, save those whose trial gave no answer."""
+    return [
+        (value, answer if isinstance(answer, str) else getattr(answer, "message", ""))
+        for value, answer in zip(values, answers, strict=True)
+        if not isinstance(answer, NoAnswer)
+    ]
 
 
 def _resolve_datasets(
@@ -218,25 +226,44 @@ def _resolve_datasets(
     for dataset in (declared.choice for declared in expansion.datasets):
         if _key(dataset) in resolved or _key(dataset) in wrong:
             continue
-        try:
-            resolved[_key(dataset)] = _resolve(dataset, import_dirs)
-        except NoAnswer as error:
-            message = f"dataset '{dataset.chosen.name}' cannot be listed: {error.message}"
-            wrong[_key(dataset)] = XbenchError(message, error.hint)
-        except XbenchError as error:
-            wrong[_key(dataset)] = error
-    alike: dict[tuple[Path, str], list[Tried]] = {}
+        answer = _resolved_or_error(dataset, import_dirs)
+        if isinstance(answer, XbenchError):
+            wrong[_key(dataset)] = answer
+        else:
+            resolved[_key(dataset)] = answer
+    alike: dict[tuple[KeyPath, str], list[tuple[Declared[DatasetChoice], Tried]]] = {}
     for declared in expansion.datasets:
         tried = _tried(declared.values, wrong.get(_key(declared.choice)))
-        alike.setdefault((declared.path, declared.choice.chosen.name), []).append(tried)
-    for (path, name), of_table in alike.items():
-        add_complaints(problems, path, f"dataset '{name}'", of_table)
+        alike.setdefault((declared.path, declared.choice.chosen.name), []).append((declared, tried))
+    for (path, name), members in alike.items():
+        datasets, tried = zip(*members, strict=True)
+
+        def try_without(place: int, datasets: Sequence[Declared[DatasetChoice]] = datasets) -> Outcomes:
+            choice, values = datasets[place].choice, datasets[place].values
+            return _outcomes(
+                values,
+                [
+                    _resolved_or_error(replace(choice, chosen=_without(choice.chosen, value)), import_dirs)
+                    for value in values
+                ],
+            )
+
+        add_complaints(problems, path, f"dataset '{name}'", tried, try_without)
     return resolved
 
 
 def _tried(values: Sequence[Value], error: object) -> Tried:
     """What came of a combination: an `XbenchError`, or anything else for nothing wrong."""
     return Tried(values, error.message, error.hint) if isinstance(error, XbenchError) else Tried(values)
+
+
+def _resolved_or_error(dataset: DatasetChoice, import_dirs: Sequence[str]) -> ResolvedData | XbenchError:
+    try:
+        return _resolve(dataset, import_dirs)
+    except NoAnswer as error:
+        return XbenchError(f"dataset '{dataset.chosen.name}' cannot be listed: {error.message}", error.hint)
+    except XbenchError as error:
+        return error
 
 
 def _resolve(dataset: DatasetChoice, import_dirs: Sequence[str]) -> ResolvedData:
@@ -263,12 +290,19 @@ def _describe_models(
     choices = {repr(declared.choice): declared.choice for declared in expansion.models}
     described = ask_each(describe_models, list(choices.values()), import_dirs)
     models = dict(zip(choices, described, strict=True))
-    alike: dict[tuple[Path, str], list[Tried]] = {}
+    alike: dict[tuple[KeyPath, str], list[tuple[Declared[Choice], Tried]]] = {}
     for declared in expansion.models:
         tried = _tried(declared.values, models[repr(declared.choice)])
-        alike.setdefault((declared.path, declared.choice.name), []).append(tried)
-    for (path, name), of_table in alike.items():
-        add_complaints(problems, path, f"model '{name}'", of_table)
+        alike.setdefault((declared.path, declared.choice.name), []).append((declared, tried))
+    for (path, name), members in alike.items():
+        of_table, tried = zip(*members, strict=True)
+
+        def try_without(place: int, of_table: Sequence[Declared[Choice]] = of_table) -> Outcomes:
+            choice, values = of_table[place].choice, of_table[place].values
+            variants = [_without(choice, value) for value in values]
+            return _outcomes(values, ask_each(describe_models, variants, import_dirs))
+
+        add_complaints(problems, path, f"model '{name}'", tried, try_without)
     return {key: facts for key, facts in models.items() if isinstance(facts, ModelFacts)}
 
 
@@ -336,7 +370,7 @@ def _check_models(
     found = dict(zip(distinct, outcomes_of(list(distinct.values())), strict=True))
     warnings: dict[str, None] = {}
     described: list[ModelFacts] = []
-    alike: dict[tuple[Path, str], list[tuple[ModelTrial, Tried]]] = {}
+    alike: dict[tuple[KeyPath, str], list[tuple[ModelTrial, Tried]]] = {}
     for cell, trial in zip(expansion.cells, trials, strict=True):
         if repr(cell.model) not in models:
             continue
@@ -367,13 +401,13 @@ def _check_models(
     for (path, name), members in alike.items():
         of_cells, tried = zip(*members, strict=True)
 
-        def needless(place: int, of_cells: Sequence[ModelTrial] = of_cells, tried=tried) -> list[Value]:
+        def try_without(place: int, of_cells: Sequence[ModelTrial] = of_cells, tried=tried) -> Outcomes:
             trial = of_cells[place]
             values = [value for value in tried[place].values if value.kind == "model"]
-            outcomes = outcomes_of([replace(trial, model=_without(trial.model, v)) for v in values])
-            return [v for v, outcome in zip(values, outcomes, strict=True) if isinstance(outcome, TriedModel)]
+            variants = [replace(trial, model=_without(trial.model, value)) for value in values]
+            return _outcomes(values, outcomes_of(variants))
 
-        add_complaints(problems, path, f"model '{name}'", tried, needless)
+        add_complaints(problems, path, f"model '{name}'", tried, try_without)
     return tuple(warnings), described
 
 

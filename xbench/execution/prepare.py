@@ -15,7 +15,7 @@ from xbench.execution.plan import PlannedRun, ResolvedData
 from xbench.isolation.run import Ending, Patience, call_in_child, run_in_child
 from xbench.suite.culprits import Tried, add_complaints
 from xbench.suite.grid import Cell
-from xbench.suite.lines import Path
+from xbench.suite.lines import KeyPath
 from xbench.text import name_seeds, some_of
 from xbench.training.settings import CellSettings
 from xbench.training.splits import missing_classes, split_examples
@@ -82,7 +82,7 @@ def make_jobs(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[Job]
         XbenchError: there are not enough examples, which is certain only when unreadable ones are left out.
     """
     problems, jobs = plan.suite.problems, []
-    splits: dict[Path, list[Tried]] = {}
+    splits: dict[KeyPath, list[Tried]] = {}
     for cell, resolved, model in zip(plan.cells, plan.data, plan.models, strict=True):
         data = decoded[_key(resolved)]
         device = plan.machine.device

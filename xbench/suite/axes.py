@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from xbench.components.registry import Kind
 from xbench.components.settings import nesting
-from xbench.suite.lines import Path
+from xbench.suite.lines import KeyPath
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,13 @@ class Value:
     Attributes:
         kind: the component that has the setting; `"training"` for training settings.
         path: key path of the value itself.
-        is_item: whether it is an item of an axis; `path` then ends with its place there.
+        is_item: whether the value is an item of an axis; `path` then ends with its place there.
     """
 
     kind: Kind | Literal["training"]
     key: str
     value: Any
-    path: Path
+    path: KeyPath
     is_item: bool
 
 
@@ -35,7 +35,7 @@ class Axis:
     """The values that a suite gives to one setting.
 
     Attributes:
-        varies: whether there are several, wrong ones included: combinations are then told apart by it.
+        varies: whether the suite gives several values, wrong ones included. Titles then show this setting.
     """
 
     values: tuple[Value, ...]
@@ -48,7 +48,7 @@ class Combination:
 
     Attributes:
         chosen: the values, by key.
-        varying: those of settings with several values, which tell a combination from others in titles.
+        varying: the values of settings that have several, which tell combinations apart in titles.
         values: the same values as `chosen`, each with its place in the suite.
     """
 
@@ -57,12 +57,12 @@ class Combination:
     values: tuple[Value, ...]
 
 
-def axis(value: Any, path: Path, depth: int = 0) -> list[tuple[Path, Any]]:
-    """The values that one key of a suite stands for, with their key paths.
+def axis(value: Any, path: KeyPath, depth: int = 0) -> list[tuple[KeyPath, Any]]:
+    """List the values that one key of a suite stands for, with their key paths.
 
     Args:
-        path: of the key.
-        depth: how many lists within each other are one value; a list of more than that is an axis.
+        path: the key path of the key.
+        depth: the levels of lists that a single value has; a list of more levels is an axis.
     """
     if nesting(value) <= depth and value != []:
         return [(path, value)]
@@ -72,14 +72,15 @@ def axis(value: Any, path: Path, depth: int = 0) -> list[tuple[Path, Any]]:
 def axes_of(
     settings: Mapping[str, Any],
     kind: Kind | Literal["training"],
-    path_of: Callable[[str], Path],
+    path_of: Callable[[str], KeyPath],
     depth_of: Callable[[str], int] = lambda key: 0,
 ) -> dict[str, Axis]:
-    """The values of each setting of a table.
+    """List the values of each setting of a table.
 
     Args:
-        kind, path_of: the component that the settings are of, and the key path of each.
-        depth_of: how many lists within each other are one value of a setting.
+        kind: the component that has the settings.
+        path_of: gives the key path of a setting.
+        depth_of: gives the levels of lists that a single value of a setting has.
     """
     axes = {}
     for key, value in settings.items():
@@ -90,7 +91,7 @@ def axes_of(
 
 
 def combine(axes: Mapping[str, Axis]) -> Iterator[Combination]:
-    """Every combination of values."""
+    """Yield every combination of values."""
     for values in itertools.product(*(one.values for one in axes.values())):
         chosen = {value.key: value.value for value in values}
         varying = {key: chosen[key] for key, one in axes.items() if one.varies}
@@ -98,5 +99,5 @@ def combine(axes: Mapping[str, Axis]) -> Iterator[Combination]:
 
 
 def count_combinations(axes: Mapping[str, Axis]) -> int:
-    """How many combinations `combine` gives."""
+    """Count the combinations that `combine` yields."""
     return math.prod(len(one.values) for one in axes.values())

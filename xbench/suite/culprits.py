@@ -1,4 +1,4 @@
-"""Find which values of a grid the complaints about its combinations are about."""
+"""Find the values of a grid that cause the complaints about its combinations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from xbench.suite.axes import Value
-from xbench.suite.lines import Path
+from xbench.suite.lines import KeyPath
 from xbench.suite.problems import Problems
 from xbench.text import shown
 
@@ -26,70 +26,116 @@ class Tried:
     hint: str | None = None
 
 
+# Values of one combination, each with what would be wrong without it; "" if nothing would be.
+Outcomes = Sequence[tuple[Value, str]]
+
+
 def add_complaints(
     problems: Problems,
-    path: Path,
+    path: KeyPath,
     subject: str,
     tried: Sequence[Tried],
-    needless: Callable[[int], Sequence[Value]] = lambda place: (),
+    try_without: Callable[[int], Outcomes] = lambda place: (),
 ) -> None:
-    """Note every complaint where the values stand that it is about, and name these values in it.
-
-    A value of an axis is to blame if all combinations that have it get the complaint, and others do not.
+    """Note each complaint at the values that cause it, and name these values in it.
 
     Args:
-        path: where to note a complaint that is about no value.
+        path: where to note a complaint that no value causes.
         subject: what was tried (`"optimizer 'sgd'"`), or "".
         tried: all combinations of the subject, those with nothing wrong included.
-        needless: the values that one combination, given by its place in `tried`, would be right without.
-            Called only for complaints that no axis explains.
+        try_without: tries one combination, given by its place in `tried`, again without each of its values.
+            Called only for complaints that comparing the combinations does not explain.
     """
-    if not any(combination.message for combination in tried):
-        return
-    having: dict[Path, set[int]] = {}
-    values: dict[Path, Value] = {}
-    complaints: dict[str, set[int]] = {}
-    for place, combination in enumerate(tried):
-        if combination.message:
-            complaints.setdefault(combination.message, set()).add(place)
-        for value in combination.values:
-            values[value.path] = value
-            having.setdefault(value.path, set()).add(place)
-    failed = set().union(*complaints.values())
+    grid = _Grid(tried)
 
-    def note(where: Path, message: str, named: Sequence[Value], place: int) -> None:
+    def note(where: KeyPath, message: str, named: Sequence[Value], place: int) -> None:
         problems.add(where, _with_values(message, subject, named), tried[place].hint)
 
-    for message, places in complaints.items():
-        guilty = [p for p, those in having.items() if those <= places and len(places) < len(tried)]
-        if not guilty:
-            guilty = [p for p, those in having.items() if those <= failed and those & places]
-            guilty = guilty if len(failed) < len(tried) else []
-        for where in guilty:
-            note(where, message, [values[where]], min(having[where]))
-        unexplained = sorted(places.difference(*(having[where] for where in guilty)))
-        if not unexplained:
+    for message, places in grid.getting.items():
+        guilty = grid.always_get(message) or grid.always_fail(message)
+        for value in guilty:
+            note(value.path, message, [value], min(grid.having[value.path]))
+        rest = sorted(places.difference(*(grid.having[value.path] for value in guilty)))
+        if not rest:
             continue
-        blamed = needless(unexplained[0])
+        outcomes = try_without(rest[0])
+        blamed = _passing_without(outcomes) or _changing_without(message, outcomes)
         if len(blamed) == 1:
-            for where in dict.fromkeys(
-                value.path
-                for place in unexplained
-                for value in tried[place].values
-                if (value.kind, value.key) == (blamed[0].kind, blamed[0].key)
-            ):
-                note(where, message, [values[where]], unexplained[0])
+            for value in grid.values_like(blamed[0], rest):
+                note(value.path, message, [value], rest[0])
         elif blamed:
-            note(path, message, blamed, unexplained[0])
+            note(path, message, blamed, rest[0])
         elif len(places) == len(tried):
-            note(path, message, (), unexplained[0])
+            note(path, message, (), rest[0])
         else:
-            for place in unexplained:
+            for place in rest:
                 note(path, message, [value for value in tried[place].values if value.is_item], place)
 
 
+class _Grid:
+    """Combinations that were tried, found by their complaints and their values.
+
+    Attributes:
+        getting: the places of the combinations that get each complaint.
+        having: the places of the combinations that have each value, by its key path.
+    """
+
+    def __init__(self, tried: Sequence[Tried]):
+        self._tried = tried
+        self._values: dict[KeyPath, Value] = {}
+        self.getting: dict[str, set[int]] = {}
+        self.having: dict[KeyPath, set[int]] = {}
+        for place, combination in enumerate(tried):
+            if combination.message:
+                self.getting.setdefault(combination.message, set()).add(place)
+            for value in combination.values:
+                self._values[value.path] = value
+                self.having.setdefault(value.path, set()).add(place)
+        self._failed: set[int] = set().union(*self.getting.values())
+
+    def always_get(self, message: str) -> list[Value]:
+        """Find the values whose combinations all get a complaint, unless every combination gets it."""
+        places = self.getting[message]
+        if len(places) == len(self._tried):
+            return []
+        return [value for path, value in self._values.items() if self.having[path] <= places]
+
+    def always_fail(self, message: str) -> list[Value]:
+        """Find the values whose combinations all fail, some with this complaint, unless every one fails.
+
+        A combination gets a single complaint, so another mistake may hide this one.
+        """
+        if len(self._failed) == len(self._tried):
+            return []
+        places = self.getting[message]
+        return [
+            value
+            for path, value in self._values.items()
+            if self.having[path] <= self._failed and self.having[path] & places
+        ]
+
+    def values_like(self, one: Value, places: Sequence[int]) -> list[Value]:
+        """List the values that some combinations have for the setting of one value."""
+        values = (value for place in places for value in self._tried[place].values)
+        return list({v.path: v for v in values if (v.kind, v.key) == (one.kind, one.key)}.values())
+
+
+def _passing_without(outcomes: Outcomes) -> list[Value]:
+    """Find the values without any one of which nothing is wrong."""
+    return [value for value, wrong in outcomes if not wrong]
+
+
+def _changing_without(message: str, outcomes: Outcomes) -> list[Value]:
+    """Find the item of an axis without which something else is wrong, if there is only one.
+
+    Without a value that is required, for example, nothing can be right.
+    """
+    found = [value for value, wrong in outcomes if value.is_item and wrong != message]
+    return found if len(found) == 1 else []
+
+
 def _with_values(message: str, subject: str, values: Sequence[Value]) -> str:
-    """The message with the values that it is about, unless it names them itself."""
+    """Name the values that a message is about, unless it does so itself."""
     unnamed = [value for value in values if not _names(message, value)]
     if not unnamed:
         return message

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xbench.errors import XbenchError
-from xbench.suite.lines import Path as KeyPath
-from xbench.suite.lines import key_lines, line_of
+from xbench.suite.lines import KeyPath, key_lines, line_of
 from xbench.text import MOST_OF_A_SENTENCE, shortened, shown, visible
 
 # A suite of ten thousand lines is smaller.
@@ -79,10 +78,7 @@ def parse(text: str, file: str) -> dict[str, Any]:
         raise XbenchError(f"{file}: not valid TOML: tables or lists are nested too deeply") from error
     wrong = dict(unusable(document))
     if wrong:
-        try:
-            lines = key_lines(text)
-        except RecursionError:
-            lines = {}
+        lines = key_lines(text)
         sentences = (f"{file}:{line_of(lines, path) or 1}: {what}" for path, what in wrong.items())
         raise XbenchError("\n".join(dict.fromkeys(sentences)))
     return document

@@ -7,14 +7,14 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from xbench.components.registry import did_you_mean
-from xbench.suite.lines import Path
+from xbench.suite.lines import KeyPath
 from xbench.text import shortened, shown
 
 # A list of a hundred thousand wrong items has as many errors, and the first few say it all.
 _MOST = 50
 
 
-def explain(error: ValidationError, document: Any, model: type[BaseModel]) -> list[tuple[Path, str]]:
+def explain(error: ValidationError, document: Any, model: type[BaseModel]) -> list[tuple[KeyPath, str]]:
     """What is wrong, by key path.
 
     Args:
@@ -22,8 +22,8 @@ def explain(error: ValidationError, document: Any, model: type[BaseModel]) -> li
             of the paths.
         model: what it was validated against, for guesses at misspelt keys.
     """
-    expected: dict[Path, list[str]] = {}
-    sentences: list[tuple[Path, str]] = []
+    expected: dict[KeyPath, list[str]] = {}
+    sentences: list[tuple[KeyPath, str]] = []
     for item in error.errors(include_url=False)[:_MOST]:
         path = _existing(item["loc"], document)
         if item["type"] == "missing":
@@ -49,7 +49,7 @@ def explain(error: ValidationError, document: Any, model: type[BaseModel]) -> li
     return sentences
 
 
-def _known_keys(model: type[BaseModel], path: Path) -> list[str]:
+def _known_keys(model: type[BaseModel], path: KeyPath) -> list[str]:
     """The keys of the table at a path; tables within tables are models, possibly optional ones."""
     for key in path:
         field = model.model_fields.get(str(key))
@@ -58,11 +58,11 @@ def _known_keys(model: type[BaseModel], path: Path) -> list[str]:
     return list(model.model_fields)
 
 
-def _last_key(path: Path) -> str | None:
+def _last_key(path: KeyPath) -> str | None:
     return next((key for key in reversed(path) if isinstance(key, str)), None)
 
 
-def _existing(location: tuple[str | int, ...], document: Any) -> Path:
+def _existing(location: tuple[str | int, ...], document: Any) -> KeyPath:
     path: list[str | int] = []
     for part in location:
         if isinstance(document, dict):
@@ -75,7 +75,7 @@ def _existing(location: tuple[str | int, ...], document: Any) -> Path:
     return tuple(path)
 
 
-def _value_at(document: Any, path: Path) -> Any:
+def _value_at(document: Any, path: KeyPath) -> Any:
     for part in path:
         document = document[part]
     return document

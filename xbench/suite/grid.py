@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar
 
@@ -14,9 +14,9 @@ from xbench.components.registry import Kind, did_you_mean
 from xbench.components.settings import Settings
 from xbench.errors import XbenchError
 from xbench.suite.axes import Value, axes_of, axis, combine, count_combinations
-from xbench.suite.culprits import Tried, add_complaints
+from xbench.suite.culprits import Outcomes, Tried, add_complaints
 from xbench.suite.explain import explain
-from xbench.suite.lines import Path
+from xbench.suite.lines import KeyPath
 from xbench.suite.reader import TRAINING_KEYS, Suite
 from xbench.suite.schema import MOST_CELLS, Adaptable, DatasetTable, Experiment, OptimizerTable, Table
 from xbench.suite.setting_checks import check_settings
@@ -47,8 +47,8 @@ class Cell:
     Attributes:
         column: the optimizer's label and the axes that vary, as a column's title.
         path: key path of the optimizer's table, to say where a cell comes from.
-        model_path: that of the model's.
-        values: what the suite sets on its components and its training.
+        model_path: key path of the model's table.
+        values: the settings of the components and of the training, each with its place in the suite.
         adapt: what may give way, in this order, where it does not fit into memory.
         expect: `"oom"` if it is meant to run out of memory.
         memory_limit, timeout: the experiment's own, as written.
@@ -61,16 +61,19 @@ class Cell:
     optimizer: Choice
     training: TrainingSettings
     seed: int
-    path: Path
+    path: KeyPath
     adapt: tuple[Adaptable, ...] = ()
     expect: Literal["oom"] | None = None
     memory_limit: str | None = None
     timeout: str | None = None
-    model_path: Path = ()
+    model_path: KeyPath = ()
     values: tuple[Value, ...] = ()
 
-    def where(self, *keys: str) -> Path:
-        """The key path of a training setting; of several the first that is an item of an axis, or is set."""
+    def where(self, *keys: str) -> KeyPath:
+        """Find the key path of a training setting.
+
+        Of several, that is the first with an axis, or else the first that the suite sets.
+        """
         found = {value.key: value for value in self.values if value.kind == "training"}
         of_keys = sorted((found[key] for key in keys if key in found), key=lambda value: not value.is_item)
         return of_keys[0].path if of_keys else (*self.path[:2], keys[0])
@@ -82,12 +85,12 @@ class Declared(Generic[ChoiceT]):
 
     Attributes:
         path: key path of its table.
-        varying: what tells it from its siblings in column titles.
+        varying: the values that tell it from its siblings in column titles.
         values: its settings, each with its place in the suite.
     """
 
     choice: ChoiceT
-    path: Path
+    path: KeyPath
     varying: dict[str, Any]
     values: tuple[Value, ...]
 
@@ -99,8 +102,7 @@ class Expansion:
     Attributes:
         cells: every cell, experiment by experiment, and seed-major within each (all optimizers of one seed,
             then the next), so that a run that is cut short leaves whole comparisons.
-        models, optimizers, datasets: every choice, those of cells that cannot be made for other mistakes
-            included.
+        models, optimizers, datasets: every choice, even if other mistakes keep its cells from being made.
     """
 
     cells: list[Cell] = field(default_factory=list)
@@ -110,10 +112,10 @@ class Expansion:
 
 
 def references(suite: Suite) -> set[tuple[Kind, str]]:
-    """Every component that a suite names.
+    """Collect every component that a suite names.
 
     Raises:
-        XbenchError: more than anybody would.
+        XbenchError: the suite names too many.
     """
     found: set[tuple[Kind, str]] = set()
     for experiment in suite.experiments.values():
@@ -172,9 +174,9 @@ class _Expander:
                 path = found[most].path
                 self._problems.add(path, f"{len(found):,} {what} with this: a suite may have {most:,}")
 
-    def _too_many(self, count: int, path: Path, what: str) -> bool:
-        """Whether so many more combinations make too many cells, which is then told."""
-        # Without making them: nothing is left of the machine after a million of millions.
+    def _too_many(self, count: int, path: KeyPath, what: str) -> bool:
+        """Check whether this many more combinations make too many cells, and note it if they do."""
+        # They are counted, not made: a million million combinations would exhaust the machine.
         cells = (self._columns_so_far + count) * len(self._seeds)
         if cells > MOST_CELLS:
             seeds = f" with {len(self._seeds):,} seeds" if len(self._seeds) > 1 else ""
@@ -182,8 +184,8 @@ class _Expander:
             self._problems.add(path, message, "shorten a list, or split the suite")
         return cells > MOST_CELLS
 
-    def _columns(self, experiment: Experiment, path: Path) -> Iterator[Cell]:
-        """Every combination of model, dataset, optimizer and training settings, for one seed."""
+    def _columns(self, experiment: Experiment, path: KeyPath) -> Iterator[Cell]:
+        """Yield every combination of model, dataset, optimizer and training settings, for one seed."""
         models = [
             found
             for place, table in enumerate(experiment.model)
@@ -237,24 +239,24 @@ class _Expander:
                 )
             seen.add(column.column)
 
-    def _check_reference(self, experiment: Experiment, columns: list[Cell], path: Path) -> None:
+    def _check_reference(self, experiment: Experiment, columns: list[Cell], path: KeyPath) -> None:
         titles = {title for c in columns for title in (c.column, c.column.split()[0])}
         for name in experiment.reference.columns if experiment.reference and titles else ():
             if self._problems.is_full:
                 return
             if name not in titles:
                 guess = did_you_mean(name, sorted(titles))
-                which = f"'{shortened(name)}', which is no column of this experiment.{guess}"
+                which = f"'{shortened(name)}', which is not a column of this experiment.{guess}"
                 self._problems.add((*path, "reference", "columns", name), f"a reference for {which}")
 
-    def _choices(self, kind: Kind, table: Table, path: Path, several: bool) -> Iterator[Declared[Choice]]:
-        """Every component that a table names, with every combination of its settings.
+    def _choices(self, kind: Kind, table: Table, path: KeyPath, several: bool) -> Iterator[Declared[Choice]]:
+        """Yield every component that a table names, with every combination of its settings.
 
         Args:
-            several: whether its name belongs in titles, because other tables stand beside this one.
+            several: whether there are other tables beside this one, so that titles need its name.
         """
 
-        def path_of(key: str) -> Path:
+        def path_of(key: str) -> KeyPath:
             return (*path, "params", key) if key in table.params else (*path, key)
 
         for name_path, name in axis(table.name, (*path, "name")):
@@ -275,13 +277,17 @@ class _Expander:
             for found in combine(right):
                 yield Declared(Choice(name, found.chosen), path, named | found.varying, found.values)
 
-    def _datasets(self, table: DatasetTable, path: Path, several: bool) -> Iterator[Declared[DatasetChoice]]:
+    def _datasets(
+        self, table: DatasetTable, path: KeyPath, several: bool
+    ) -> Iterator[Declared[DatasetChoice]]:
         fallback = None
         if table.fallback is not None:
             fallback_path = (*path, "fallback")
             found = list(self._choices("dataset", table.fallback, fallback_path, several=False))
             if len(found) > 1:
-                self._problems.add(fallback_path, "a fallback is one dataset: lists are no axis in it")
+                self._problems.add(
+                    fallback_path, "a fallback is a single dataset: it cannot have lists of values"
+                )
             fallback = found[0].choice if found else None
         for one in self._choices("dataset", table, path, several):
             choice = DatasetChoice(one.choice, fallback, table.strict, table.storage)
@@ -290,11 +296,11 @@ class _Expander:
             yield dataset
 
     def _trainings(
-        self, shared: dict[str, Any], own: dict[str, Any], path: Path, own_path: Path
+        self, shared: dict[str, Any], own: dict[str, Any], path: KeyPath, own_path: KeyPath
     ) -> list[Declared[TrainingSettings]]:
-        """Every combination of training settings; an optimizer's own override the experiment's."""
+        """Make every combination of training settings; an optimizer's own override the experiment's."""
 
-        def path_of(key: str) -> Path:
+        def path_of(key: str) -> KeyPath:
             return (*(own_path if key in own else path), key)
 
         axes = axes_of({**shared, **own}, "training", path_of)
@@ -304,7 +310,7 @@ class _Expander:
         if self._too_many(count_combinations(axes), path, "its lists"):
             return []
         right: list[Declared[TrainingSettings]] = []
-        tried: list[Tried] = []  # those of values that are right by themselves
+        tried: list[Tried] = []  # combinations of values that are each right by themselves
         for found in combine(axes):
             try:
                 training = TrainingSettings.model_validate(found.chosen)
@@ -319,8 +325,24 @@ class _Expander:
                         tried.append(Tried(found.values, message))
                 if self._problems.is_full:
                     break
-        add_complaints(self._problems, path, "", tried)
+        add_complaints(
+            self._problems, path, "", tried, lambda place: _training_without_each(tried[place].values)
+        )
         return right
+
+
+def _training_without_each(values: Sequence[Value]) -> Outcomes:
+    """Check training settings again without each of their values."""
+    outcomes = []
+    for value in values:
+        chosen = {other.key: other.value for other in values if other.key != value.key}
+        try:
+            TrainingSettings.model_validate(chosen)
+            outcomes.append((value, ""))
+        except ValidationError as error:
+            _, message = explain(error, chosen, TrainingSettings)[0]
+            outcomes.append((value, message))
+    return outcomes
 
 
 def _number(count: int) -> str:

@@ -1,10 +1,8 @@
-"""On which line of a TOML file a key or a list's item stands; `tomllib` does not tell.
+"""Find the line of a TOML file that a key or an item of a list stands on, which `tomllib` does not tell.
 
-A valid text is a row of statements (a header, or a key and its value), each a valid text by itself: the
-fewest lines from where the one before ended that parse. What first appears in a statement of one line stands
-on that line. One of several lines is cut off after each of them, and what is open there is closed: what the
-result holds, and a shorter one does not, stands on the last line of it. That needs no grammar but that of
-brackets and quotes, and costs nothing until there is an error to show.
+The text is known to be valid, so tokens are enough: a statement (a header, or a key and its value) ends at
+the first line break outside strings and brackets, and an item begins after an opening bracket or a comma.
+`tomllib` parses headers and keys. Each token is read twice, so the time is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -12,48 +10,63 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
-# A value of many lines is tried line by line, until so many characters were parsed in vain: what stands
-# behind one that was made to take forever is not found.
-_EFFORT = 5_000_000
-
-_STRING_COMMENT_OR_BRACKET = re.compile(
+# A string of several lines may end with up to two quotes of its own before the three that close it.
+_TOKEN = re.compile(
     r"""
-    (?P<quotes>\"{3}|\'{3}) (?: \\. | (?!(?P=quotes)). )* (?P=quotes)?
-    | "(?:\\.|[^"\\\n])*" | '[^'\n]*'
-    | \#[^\n]*
-    | [\[\]{}]
+    \"{3} (?: \\. | [^\\] )*? \"{3,5} | '{3} .*? '{3,5}
+    | " (?: \\. | [^"\\] )* " | ' [^']* '
+    | \# [^\n]*
+    | [\n\[\]{},=]
+    | [^\s\[\]{},="'\#]+
     """,
     re.VERBOSE | re.DOTALL,
 )
-_CLOSING = {"[": "]", "{": "}"}
 
 
-def key_lines(text: str) -> dict[Path, int]:
-    """The line (from 1) of every key path of a valid TOML text; array items are numbered from 0."""
-    found: dict[Path, int] = {}
-    # Of each array of tables, by its path, how many there are so far.
-    counts: dict[Path, int] = {}
-    table: Path = ()
-    for line, statement in _statements(text):
-        document = tomllib.loads(statement)
+@dataclass
+class _Container:
+    """A list or table that is open at some place of a statement.
+
+    Attributes:
+        path: its key path.
+        place: the place of the current item in a list; None in a table.
+        awaits_item: whether the next token begins an item, unless it closes the container.
+        key_start: the offset in the statement of the key of a table's current item.
+        key_line: the line of that key.
+    """
+
+    path: KeyPath
+    place: int | None = None
+    awaits_item: bool = True
+    key_start: int = 0
+    key_line: int = 0
+
+
+def key_lines(text: str) -> dict[KeyPath, int]:
+    """Find the line (from 1) of every key path of a valid TOML text; items of a list are numbered from 0.
+
+    What spans several lines stands on its first.
+    """
+    found: dict[KeyPath, int] = {}
+    # The number of tables so far in each array of tables, by its path.
+    counts: dict[KeyPath, int] = {}
+    table: KeyPath = ()
+    for first_line, statement in _statements(text):
         if statement.lstrip().startswith("["):
-            table = _enter(document, line, found, counts)
+            table = _enter(tomllib.loads(statement), first_line, found, counts)
             continue
-        for lines_before, beginning in _beginnings(statement):
-            for path in _paths(beginning, table):
-                found.setdefault(path, line + lines_before)
-        last_line = line + statement.rstrip("\n").count("\n")
-        for path in _paths(document, table):
-            found.setdefault(path, last_line)
+        for path, line in _item_lines(statement, first_line, table):
+            found.setdefault(path, line)
     return found
 
 
-def line_of(lines: dict[Path, int], path: Path) -> int | None:
-    """The line of a path, or of the nearest thing around it that is in the file."""
+def line_of(lines: dict[KeyPath, int], path: KeyPath) -> int | None:
+    """Find the line of a path, or else of the nearest thing around it that is in the file."""
     while path:
         if path in lines:
             return lines[path]
@@ -62,61 +75,72 @@ def line_of(lines: dict[Path, int], path: Path) -> int | None:
 
 
 def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """Every statement, comment or empty line, with the number of its first line."""
-    # Not splitlines: it also splits at characters that end no line in TOML.
-    lines = [f"{line}\n" for line in text.split("\n")]
-    effort = _EFFORT
-    start = 0
-    while start < len(lines):
-        statement = ""
-        for end in range(start, len(lines)):
-            statement += lines[end]
-            try:
-                tomllib.loads(statement)
-            except tomllib.TOMLDecodeError:  # within a value of several lines
-                effort -= len(statement)
-                if effort < 0:
-                    return
-                continue
-            yield start + 1, statement
-            break
-        start = end + 1
+    """Yield every statement, comment or empty line, with the number of its first line."""
+    start, depth = 0, 0
+    first_line = line = 1
+    for match in _TOKEN.finditer(text):
+        token = match.group()
+        line += token.count("\n")
+        if token in ("[", "{"):
+            depth += 1
+        elif token in ("]", "}"):
+            depth -= 1
+        elif token == "\n" and depth == 0:
+            yield first_line, text[start : match.end()]
+            start, first_line = match.end(), line
+    yield first_line, text[start:]
 
 
-def _beginnings(statement: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """What a statement of several lines holds up to the end of each line but the last, and the number of
-    lines before that one."""
-    effort = _EFFORT
-    lines = statement.rstrip("\n").split("\n")
-    beginning = ""
-    for number, line in enumerate(lines[:-1]):
-        beginning += f"{line}\n"
-        effort -= len(beginning)
-        if effort < 0:
-            return
-        try:
-            yield number, tomllib.loads(beginning + _closing(beginning))
-        except tomllib.TOMLDecodeError:
+def _item_lines(statement: str, line: int, table: KeyPath) -> Iterator[tuple[KeyPath, int]]:
+    """Yield the key path of every key and item of a statement that is not a header, with its line.
+
+    Args:
+        line: the first line of the statement.
+        table: the key path of the table that the statement belongs to.
+    """
+    containers = [_Container(table)]
+    path = table
+    for match in _TOKEN.finditer(statement):
+        token, inside = match.group(), containers[-1]
+        if token == "\n" or token.startswith("#"):
+            line += token.count("\n")
             continue
+        if inside.awaits_item and token not in ("]", "}"):
+            inside.awaits_item = False
+            if inside.place is None:
+                inside.key_start, inside.key_line = match.start(), line
+            else:
+                path = (*inside.path, inside.place)
+                yield path, line
+        if token == "=":
+            path = inside.path
+            for key in _keys(statement[inside.key_start : match.start()]):
+                path = (*path, key)
+                yield path, inside.key_line
+        elif token in ("[", "{"):
+            containers.append(_Container(path, place=0 if token == "[" else None))
+        elif token in ("]", "}"):
+            containers.pop()
+        elif token == ",":
+            inside.awaits_item = True
+            if inside.place is not None:
+                inside.place += 1
+        line += token.count("\n")
 
 
-def _closing(beginning: str) -> str:
-    """The quotes and brackets that end the value that a statement breaks off in."""
-    open_brackets = []
-    for token in _STRING_COMMENT_OR_BRACKET.finditer(beginning):
-        text, quotes = token.group(), token["quotes"]
-        if quotes and (len(text) < 6 or not text.endswith(quotes)):
-            return quotes + "".join(reversed(open_brackets))
-        if text in _CLOSING:
-            open_brackets.append(_CLOSING[text])
-        elif text in _CLOSING.values():
-            open_brackets.pop()
-    return "".join(reversed(open_brackets))
+def _keys(dotted: str) -> Iterator[str]:
+    """Yield the parts of a dotted key."""
+    inside: Any = tomllib.loads(f"{dotted} = 0")
+    while inside:
+        ((key, inside),) = inside.items()
+        yield key
 
 
-def _enter(document: dict[str, Any], line: int, found: dict[Path, int], counts: dict[Path, int]) -> Path:
-    """The path of the table that a header begins; those around it stand on its line if they are new."""
-    path: Path = ()
+def _enter(
+    document: dict[str, Any], line: int, found: dict[KeyPath, int], counts: dict[KeyPath, int]
+) -> KeyPath:
+    """Note the line of a header's table, and of those around it that are new, and return the table's path."""
+    path: KeyPath = ()
     inside: Any = document
     while inside:
         (key,) = inside
@@ -129,10 +153,3 @@ def _enter(document: dict[str, Any], line: int, found: dict[Path, int], counts: 
             path = (*path, counts[path] - 1)
             found.setdefault(path, line)
     return path
-
-
-def _paths(value: Any, prefix: Path) -> Iterator[Path]:
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        yield (*prefix, key)
-        yield from _paths(item, (*prefix, key))

@@ -14,7 +14,7 @@ from typing import Any
 
 from xbench.errors import XbenchError
 from xbench.suite.document import unusable
-from xbench.suite.lines import Path
+from xbench.suite.lines import KeyPath
 from xbench.text import shortened, visible
 
 
@@ -29,7 +29,7 @@ class SuiteOption:
         return f"--{self.name} {self.text}"
 
 
-def apply_overrides(document: dict[str, Any], overrides: Sequence[str | SuiteOption]) -> dict[Path, str]:
+def apply_overrides(document: dict[str, Any], overrides: Sequence[str | SuiteOption]) -> dict[KeyPath, str]:
     """Change the document in place.
 
     Args:
@@ -41,7 +41,7 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str | SuiteOpt
     Raises:
         XbenchError: an argument is no KEY=VALUE, or its key names nothing in the suite.
     """
-    applied: dict[Path, str] = {}
+    applied: dict[KeyPath, str] = {}
     for override in overrides:
         if isinstance(override, SuiteOption):
             key = override.name.replace("-", "_")
@@ -91,7 +91,7 @@ def _value(text: str, told: str) -> Any:
     return value
 
 
-def _tables(document: dict[str, Any], names: list[str]) -> Iterator[tuple[Path, dict[str, Any]]]:
+def _tables(document: dict[str, Any], names: list[str]) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
     """The tables that a dotted prefix means, with their key paths."""
     if names == ["suite"]:
         header = document.setdefault("suite", {})
@@ -108,14 +108,16 @@ def _tables(document: dict[str, Any], names: list[str]) -> Iterator[tuple[Path, 
             yield from _components(path, experiment, names[1])
 
 
-def _experiments(document: dict[str, Any]) -> list[tuple[str, Path]]:
+def _experiments(document: dict[str, Any]) -> list[tuple[str, KeyPath]]:
     experiments = document.get("experiment")
     if not isinstance(experiments, list):
         return []
     return [(str(e.get("name")), ("experiment", i)) for i, e in enumerate(experiments) if isinstance(e, dict)]
 
 
-def _components(path: Path, experiment: dict[str, Any], name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+def _components(
+    path: KeyPath, experiment: dict[str, Any], name: str
+) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
     """The models or datasets, or the optimizers of that name or label; a bare name becomes a table."""
     if name in ("model", "dataset"):
         yield from _tables_of(path, experiment, name)
@@ -125,7 +127,9 @@ def _components(path: Path, experiment: dict[str, Any], name: str) -> Iterator[t
             yield table_path, table
 
 
-def _tables_of(path: Path, experiment: dict[str, Any], key: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+def _tables_of(
+    path: KeyPath, experiment: dict[str, Any], key: str
+) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
     value = experiment.get(key)
     if isinstance(value, list):
         holder, places, around = value, list(range(len(value))), (*path, key)

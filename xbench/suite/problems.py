@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xbench.errors import XbenchError
-from xbench.suite.lines import Path, key_lines, line_of
+from xbench.suite.lines import KeyPath, key_lines, line_of
 from xbench.text import MOST_OF_A_SENTENCE, shortened, visible
 
 # Mistakes that are told; a suite with more was not written by hand.
@@ -28,10 +28,10 @@ class Problems:
     file: str
     text: str
     document: dict[str, Any] = field(default_factory=dict)
-    overrides: Mapping[Path, str] = field(default_factory=dict)
-    _found: dict[tuple[Path, str], str | None] = field(default_factory=dict)
+    overrides: Mapping[KeyPath, str] = field(default_factory=dict)
+    _found: dict[tuple[KeyPath, str], str | None] = field(default_factory=dict)
 
-    def add(self, path: Path, message: str, hint: str | None = None) -> None:
+    def add(self, path: KeyPath, message: str, hint: str | None = None) -> None:
         """Note a mistake at a key path; the same one is noted once. Names in it may be anything."""
         if not self.is_full:
             one_line = shortened(visible(" ".join(message.split("\n"))), MOST_OF_A_SENTENCE)
@@ -62,7 +62,7 @@ class Problems:
             told.append(f"{self.file}: and more: these are the first {MOST_TOLD} mistakes that were found")
         raise XbenchError("\n".join(told), hint="\n".join(hints) or None)
 
-    def _where(self, lines: dict[Path, int], path: Path) -> tuple[int, str]:
+    def _where(self, lines: dict[KeyPath, int], path: KeyPath) -> tuple[int, str]:
         path = _as_written(path, self.document)
         around = path
         while around:
@@ -76,7 +76,7 @@ class Problems:
         return line, f"{self.file}:{line}{changed}"
 
 
-def _as_written(path: Path, document: Any) -> Path:
+def _as_written(path: KeyPath, document: Any) -> KeyPath:
     """The path as the file has it: a table may stand without a list around it, a setting under `params`."""
     written: list[str | int] = []
     for part in path:

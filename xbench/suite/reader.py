@@ -13,7 +13,7 @@ from xbench.components.registry import did_you_mean
 from xbench.errors import XbenchError
 from xbench.suite.document import parse, read_text
 from xbench.suite.explain import explain
-from xbench.suite.lines import Path as KeyPath
+from xbench.suite.lines import KeyPath
 from xbench.suite.overrides import SuiteOption, apply_overrides
 from xbench.suite.problems import Problems
 from xbench.suite.schema import DatasetTable, Experiment, Header, OptimizerTable, SuiteFile, Table, as_list

@@ -8,7 +8,7 @@ from dataclasses import replace
 from xbench.components.registry import Kind
 from xbench.components.settings import Settings
 from xbench.suite.axes import Axis
-from xbench.suite.lines import Path
+from xbench.suite.lines import KeyPath
 from xbench.suite.problems import Problems
 from xbench.suite.reader import TRAINING_KEYS
 
@@ -19,20 +19,20 @@ def check_settings(
     name: str,
     axes: Mapping[str, Axis],
     settings: Settings,
-    path: Path,
-    path_of: Callable[[str], Path],
+    path: KeyPath,
+    path_of: Callable[[str], KeyPath],
 ) -> dict[str, Axis] | None:
     """Note unknown and missing settings, and values of the wrong type.
 
     Args:
-        axes: what the suite sets.
-        settings: what the component takes.
+        axes: the values that the suite gives to each setting.
+        settings: the settings that the component takes.
         path: key path of the component's table.
-        path_of: the key path of a setting.
+        path_of: gives the key path of a setting.
 
     Returns:
-        What the suite sets without the values that are wrong, so that the rest can be checked further; None
-        where too little is left for that.
+        The axes without wrong values, so that the rest can be checked further; None if a setting is unknown
+        or missing, or has no value left.
     """
     right: dict[str, Axis] = {}
     also_known = TRAINING_KEYS if kind == "optimizer" else ()
