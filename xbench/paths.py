@@ -33,9 +33,8 @@ CACHE_VARIABLE = "XBENCH_CACHE_DIR"
 def cache_dir() -> Path:
     """Return the cache folder, which may not exist yet.
 
-    It is `XBENCH_CACHE_DIR` if that is set, else the user's cache folder. If that cannot be written to, or the
-    user has no home folder, it is a folder among the temporary files, which is made at once, for the user
-    alone.
+    It is `XBENCH_CACHE_DIR` if that is set, else the user's cache folder. If that cannot be written to, or
+    the user has no home folder, it is a folder in the temporary folder, made at once for the user alone.
 
     Raises:
         XbenchError: `XBENCH_CACHE_DIR` names the home folder of somebody unknown, or there is no folder that
