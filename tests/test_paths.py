@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -86,16 +87,30 @@ class TestCache:
         assert cache_dir() == temporary
         assert "caches/xbench cannot be written to" in cache_note()
 
-    @pytest.mark.parametrize("make", ["for all", "a link"])
+    def test_among_temporary_files_is_for_its_user_alone_whatever_the_umask(self, homeless, temporary):
+        before = os.umask(0o002)
+        try:
+            assert cache_dir() == temporary
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE(temporary.stat().st_mode) == 0o700
+        assert cache_dir() == temporary  # again, now that it is there
+
+    @pytest.mark.parametrize("make", ["for all", "for a group", "a link"])
     def test_is_not_where_others_could_change_it(self, homeless, temporary, tmp_path, make):
-        if make == "for all":
-            temporary.mkdir()
-            temporary.chmod(0o777)
-        else:
+        if make == "a link":
             temporary.symlink_to(tmp_path)
-        with pytest.raises(XbenchError, match="cannot be the cache") as caught:
+        else:
+            temporary.mkdir()
+            temporary.chmod(0o777 if make == "for all" else 0o770)
+        with pytest.raises(XbenchError, match="cannot be the cache: another user could write") as caught:
             cache_dir()
         assert "XBENCH_CACHE_DIR" in caught.value.hint
+
+    def test_is_not_where_its_user_cannot_write(self, homeless, temporary):
+        temporary.mkdir(0o500)
+        with pytest.raises(XbenchError, match="cannot be the cache: you cannot write to it"):
+            cache_dir()
 
     def test_needs_a_place(self, homeless, monkeypatch):
         def fail() -> str:

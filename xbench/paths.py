@@ -8,7 +8,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -33,8 +33,8 @@ CACHE_VARIABLE = "XBENCH_CACHE_DIR"
 def cache_dir() -> Path:
     """Return the cache folder, which may not exist yet.
 
-    It is `XBENCH_CACHE_DIR` if that is set, else the user's cache folder, or a folder of the user's own among
-    the temporary files where the former cannot be written to or the user has no home folder.
+    It is `XBENCH_CACHE_DIR` if that is set, else the user's cache folder. If that cannot be written to, or
+    the user has no home folder, it is a folder in the temporary folder, made at once for the user alone.
 
     Raises:
         XbenchError: `XBENCH_CACHE_DIR` names the home folder of somebody unknown, or there is no folder that
@@ -74,23 +74,25 @@ def _find_cache() -> tuple[Path, str]:
 
 
 def _temporary_cache(reason: str) -> Path:
-    """The user's own folder among the temporary files.
+    """Make the user's own folder among the temporary files if it does not exist, and return it.
 
     Raises:
-        XbenchError: there is no place for it, or it belongs to somebody else, who could change what is read.
+        XbenchError: it cannot be made or written to, or other users could change what is read from it.
     """
     hint = f"set {CACHE_VARIABLE} to a folder that you may write to"
     try:
         folder = Path(tempfile.gettempdir()) / f"xbench-cache-{os.getuid()}"
+        # Made here and at once, so that no other user makes it first, and whatever the umask is.
+        with suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+        found = folder.lstat()
     except OSError as error:
         raise XbenchError(f"there is no place for the cache: {reason}", hint) from error
-    try:
-        found = folder.lstat()
-    except OSError:
-        return folder
-    is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
-    if not is_own or not os.access(folder, os.W_OK | os.X_OK):
-        raise XbenchError(f"{folder} cannot be the cache: other users can write to it, or you cannot", hint)
+    is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+    if not is_own or found.st_mode & 0o022:
+        raise XbenchError(f"{folder} cannot be the cache: another user could write to it", hint)
+    if found.st_mode & 0o300 != 0o300:
+        raise XbenchError(f"{folder} cannot be the cache: you cannot write to it", hint)
     return folder
 
 

@@ -218,6 +218,14 @@ def test_output_that_is_not_taken_is_told(cli, tmp_path, args):
     assert done.stderr.startswith("error: results cannot be printed to stdout: No space left on device\n")
 
 
+def test_errors_do_not_go_to_stdout_where_stderr_is_closed(cli, tmp_path):
+    command = f"exec {sys.executable} -m xbench run nowhere.toml --format json 2>&-"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env=cli.environment, stdout=subprocess.PIPE, timeout=220
+    )
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
 class TestErrors:
     """Of commands, as they are told and with which exit code."""
 
@@ -241,6 +249,14 @@ class TestErrors:
         code, text = told(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/cache/file"))
         assert code == 2
         assert text == "error: /cache/file: No space left on device\n  hint: make space there\n"
+
+    def test_of_permissions_name_the_cache_for_what_is_in_it(self, told, monkeypatch):
+        monkeypatch.setenv("XBENCH_CACHE_DIR", "/cache")
+        where = {"/cache/file": ", or move the cache with XBENCH_CACHE_DIR", "/elsewhere/file": ""}
+        for path, more in where.items():
+            code, text = told(PermissionError(errno.EACCES, os.strerror(errno.EACCES), path))
+            assert code == 2
+            assert text == f"error: {path}: Permission denied\n  hint: check its permissions{more}\n"
 
     @pytest.mark.parametrize(
         "error",

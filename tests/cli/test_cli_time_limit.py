@@ -171,10 +171,14 @@ def test_nothing_fits(limited, fresh, allow_user_code):
         assert "needs about" in cell["reason"]
         assert "of the time limit of 1s are left" in cell["reason"]
     warnings = json.loads(done.stdout)["warnings"]
-    assert warnings[0] == "no cell ran: all 2 were skipped, for the reasons below the tables"
+    assert warnings[0] == "no cell ran: all 2 cells were skipped; the notes below each table say why"
     for form in ("table", "markdown"):
         shown = fresh(limited.folder, "show", "--out", "short", "--format", form)
-        assert "no cell ran: all 2 were skipped" in shown.stdout.splitlines()[0]
+        assert "no cell ran: all 2 cells were skipped" in shown.stdout.splitlines()[0]
+    shown = fresh(limited.folder, "show", "--out", "short", "--format", "csv")
+    told = "warning: no cell ran: all 2 cells were skipped; the column `reason` says why"
+    assert shown.stderr.splitlines() == [told]
+    assert "no cell ran" not in shown.stdout
 
 
 class TestMistakes:

@@ -216,9 +216,10 @@ class Code:
 
 def test_code_in_a_file_is_not_run(tmp_path):
     path = save({"layer.weight": Code(tmp_path / "was run")}, tmp_path / "code.pth")
-    with pytest.raises(XbenchError, match=r"code.pth holds Python objects") as caught:
-        read_weights(Path(path))
-    assert "state_dict()" in caught.value.hint
+    for in_place in (False, True):
+        with pytest.raises(XbenchError, match=r"code.pth holds Python objects") as caught:
+            read_weights(Path(path), in_place)
+        assert "state_dict()" in caught.value.hint
     assert not (tmp_path / "was run").exists()
 
 
@@ -246,8 +247,9 @@ def test_a_file_that_is_cut_short_is_told(state, tmp_path, zipped, kept):
 )
 def test_a_file_that_is_something_else_is_told(tmp_path, content):
     (tmp_path / "page.pth").write_bytes(content)
-    with pytest.raises(XbenchError, match=r"page.pth is no checkpoint"):
-        read_weights(tmp_path / "page.pth")
+    for in_place in (False, True):
+        with pytest.raises(XbenchError, match=r"page.pth is no checkpoint"):
+            read_weights(tmp_path / "page.pth", in_place)
 
 
 @pytest.mark.parametrize(
@@ -284,6 +286,20 @@ def test_the_usual_ways_of_saving_are_read(tmp_path, zipped, wrap, prefix):
     read = read_weights(tmp_path / "one.pth")
     assert list(read) == ["layer.weight", "layer.bias"]
     assert torch.equal(read["layer.weight"], layer.layer.weight)
+    assert list(read_weights(tmp_path / "one.pth", in_place=True)) == list(read)
+
+
+def test_values_can_be_left_in_the_file(tmp_path, monkeypatch):
+    path, load, mapped = Path(save(a_layer().state_dict(), tmp_path / "one.pth")), torch.load, []
+
+    def spy(*args, **options):
+        mapped.append(options["mmap"])
+        return load(*args, **options)
+
+    monkeypatch.setattr(torch, "load", spy)
+    in_memory, in_file = read_weights(path), read_weights(path, in_place=True)
+    assert mapped == [False, True]
+    assert all(torch.equal(in_memory[key], in_file[key]) for key in in_file)
 
 
 # Fitting it in

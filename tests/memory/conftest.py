@@ -67,6 +67,9 @@ class MadeUpDevice:
     def reset_peaks(self, device) -> None:
         self.peak = self.reserved
 
+    def reset_counters(self, device) -> None:
+        self.counters = {}
+
     def cap(self, fraction: float, device) -> None:
         self.fraction = fraction
 
@@ -100,6 +103,7 @@ def made_up(monkeypatch) -> MadeUpDevice:
         "current_device": lambda: 1,
         "mem_get_info": device.mem_get_info,
         "memory_reserved": lambda index: device.reserved,
+        "reset_accumulated_memory_stats": device.reset_counters,
         "reset_peak_memory_stats": device.reset_peaks,
         "get_device_properties": lambda index: SimpleNamespace(uuid="1-2"),
         "get_per_process_memory_fraction": lambda index: device.fraction,

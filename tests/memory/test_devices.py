@@ -15,7 +15,7 @@ from xbench.memory.devices import (
     device_pressure,
     slice_name,
 )
-from xbench.memory.peaks import CudaAllocated, peak_meter
+from xbench.memory.peaks import CudaAllocated, forget_device_memory, peak_meter
 
 MB = 10**6
 DEVICE = "cuda:1"
@@ -158,6 +158,16 @@ def test_retries_of_the_allocator(made_up):
     assert allocator_retries(DEVICE) == 0
     made_up.counters = {"num_alloc_retries": 3}
     assert allocator_retries(DEVICE) == 3
+
+
+def test_what_an_allocator_has_been_through_can_be_forgotten(made_up):
+    made_up.reserved, made_up.peak = 1_000 * MB, 79_900 * MB
+    made_up.counters = {"num_ooms": 1, "num_alloc_retries": 3}
+    CudaAllocated(DEVICE).reset()  # which keeps the peak of what was reserved
+    forget_device_memory(DEVICE)
+    assert not device_pressure().is_high
+    assert allocator_retries(DEVICE) == 0
+    assert peak_meter(DEVICE).peak_bytes() == 1_000 * MB
 
 
 class TestReservedPeak:

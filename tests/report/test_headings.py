@@ -1,11 +1,17 @@
-"""What stands above a table: models and data."""
+"""What stands above a table: models and data; and above all of them, where no cell ran."""
 
 from __future__ import annotations
 
-from report_samples import REAL, STAND_IN, cell
+from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+from report_samples import REAL, STAND_IN, cell, failed, run
+
+from xbench.cli.output import Format, print_results
 from xbench.records.schema import Component, DataRecord
 from xbench.report.headings import MAX_DATASETS, data_lines
+from xbench.report.notes import nothing_ran
 
 OTHER = DataRecord(requested="other", name="other", counts={"test/a": 1, "test/b": 2, "train/a": 3000})
 
@@ -44,3 +50,25 @@ def test_of_very_many_some_are_named():
 
 def test_nothing_has_ended():
     assert data_lines([]) == ()
+
+
+class TestNoCellRan:
+    SKIPPED = (failed("sgd", "skipped", "it needs a closure"), failed("adam", "skipped", "no time is left"))
+
+    def test_the_headline_counts_cells(self):
+        assert nothing_ran(self.SKIPPED) == (
+            "no cell ran: all 2 cells were skipped; the notes below each table say why"
+        )
+        assert nothing_ran(self.SKIPPED[:1]) == (
+            "no cell ran: the only cell was skipped; the notes below the table say why"
+        )
+        assert nothing_ran([*self.SKIPPED, cell("lbfgs")]) == nothing_ran([]) == ""
+
+    @pytest.mark.parametrize("form", list(Format))
+    def test_every_format_has_it(self, form, capsys):
+        folder = SimpleNamespace(path=Path("results"), read=lambda: (run(self.SKIPPED), list(self.SKIPPED)))
+        print_results(folder, form)
+        printed = capsys.readouterr()
+        has, lacks = (printed.err, printed.out) if form is Format.CSV else (printed.out, printed.err)
+        assert "no cell ran: all 2 cells were skipped" in has
+        assert "no cell ran" not in lacks

@@ -66,12 +66,12 @@ class TestMainTable:
         rows = dict(compared(cell("sgd", memory=memory, memory_pass=PASS), rows=ROWS).rows)
         assert rows["peak memory"] == "700 MB"
 
-    def test_a_cell_that_hardly_fitted_has_a_note(self):
+    def test_a_cell_that_barely_fit_has_a_note(self):
         memory = MEMORY.model_copy(update={"device_alloc_retries": 3})
         notes = compared(cell("sgd", memory=memory), cell("adam", memory=MEMORY), rows=ROWS).notes
-        (note,) = [note for note in notes if "hardly fitted" in note]
+        (note,) = [note for note in notes if "barely fit" in note]
         assert note.startswith("sgd")
-        assert "no room 3 times" in note
+        assert "ran out of room 3 times" in note
 
 
 class TestWhatIsNotThere:

@@ -130,6 +130,20 @@ def test_what_fails_there_is_left_to_the_cells_own_steps(trainer, capfd, error, 
     assert "CUDA out of memory" not in told  # a death would be put down to that
 
 
+def test_the_device_forgets_a_rehearsal_that_failed(trainer, monkeypatch):
+    """What the twins were refused must not count as the cell's own."""
+    calls = []
+    for name in ("release_all", "forget_device_memory"):
+        monkeypatch.setattr(rehearsal, name, lambda device, name=name: calls.append((name, device)))
+
+    def fail():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    rehearse(trainer, fail, build_optimizer)
+    device = trainer.loader.device
+    assert calls == [("release_all", device), ("forget_device_memory", device)]
+
+
 def test_a_cell_on_a_cpu_has_none(tiny_data, tmp_path):
     found = SmallCell(tiny_data, tmp_path, "normed", "drawing", epochs=1, batch_size=30)
     (own,) = Drawing.made

@@ -47,16 +47,28 @@ def after_failure(settings: CellSettings, order: Sequence[Axis]) -> CellSettings
         settings: with resolved sizes.
     """
     for axis in order:
-        size = size_of(settings, axis)
-        # Fewer examples in batches of the same size take as much memory as before.
-        helps = axis is not Axis.TRAIN_SIZE or settings.training.batch_size >= size
-        if axis in (Axis.TRAIN_SIZE, Axis.BATCH_SIZE):
-            # So does a smaller batch in micro-batches of the same size.
-            size = min(size, settings.training.micro_batch)
-        if size is not None and size > 1 and helps:
+        size = _size_in_memory(settings, axis)
+        if size is not None and size > 1:
             less = size * 9 // 10 if axis is Axis.TRAIN_SIZE else size // 2
             return with_size(settings, axis, less)
     return None
+
+
+def _size_in_memory(settings: CellSettings, axis: Axis) -> int | None:
+    """Return the size on an axis that a step's memory depends on: a smaller one needs less.
+
+    Args:
+        settings: with resolved sizes.
+
+    Returns:
+        None if there is none, or if memory does not depend on it.
+    """
+    size, training = size_of(settings, axis), settings.training
+    if axis is Axis.TRAIN_SIZE and training.batch_size < size:
+        return None  # batches of the same size need as much memory, of however many examples
+    if axis in (Axis.TRAIN_SIZE, Axis.BATCH_SIZE):
+        return min(size, training.micro_batch)  # a larger batch goes through memory in micro-batches
+    return size
 
 
 def dominates(failed: CellSettings, other: CellSettings) -> bool:

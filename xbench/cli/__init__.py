@@ -9,6 +9,7 @@ import codecs
 import errno
 import os
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 from typing import NoReturn
 
@@ -22,8 +23,8 @@ _HINTS = {
     errno.ENOSPC: "make space there",
     errno.EDQUOT: "make space there: your quota is used up",
     errno.EFBIG: "a limit on the size of files is in force (`ulimit -f`): raise it",
-    errno.EROFS: "choose a place that can be written to: --out for results, XBENCH_CACHE_DIR for the cache",
-    errno.EACCES: "choose a place that you may write to: --out for results, XBENCH_CACHE_DIR for the cache",
+    errno.EROFS: "its file system is read-only: choose another place",
+    errno.EACCES: "check its permissions",
     errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
     errno.ENFILE: "too many files are open on this machine: end some programs",
     errno.ENAMETOOLONG: "choose a shorter path",
@@ -57,7 +58,7 @@ def _run_command() -> None:
     except OSError as error:
         if error.errno not in _HINTS or error.filename is None:
             _tell_of_fault(error)
-        _refuse(f"{error.filename}: {error.strerror}", _HINTS[error.errno])
+        _refuse(f"{error.filename}: {error.strerror}", _hint(error))
     except Exception as error:
         if isinstance(error, ImportError | MemoryError):
             _refuse_for_address_space(error)
@@ -65,8 +66,11 @@ def _run_command() -> None:
 
 
 def _prepare_streams() -> None:
-    if sys.stdout is None:  # it was closed: nobody wants to read
+    # What was closed nobody wants to read. `print` to a stderr that is None would go to stdout.
+    if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 -- until the end
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 -- until the end
     codecs.register_error("xbench", _replace_characters)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -92,6 +96,19 @@ def _in_a_folder() -> None:
         os.getcwd()
     except OSError as error:
         raise XbenchError("the current folder is gone", hint="change to one that is there") from error
+
+
+def _hint(error: OSError) -> str:
+    """Return what the user can do about an error in `_HINTS`. Those of results name --out already."""
+    from xbench.errors import XbenchError
+    from xbench.paths import CACHE_VARIABLE, cache_dir
+    from xbench.records.lock import concerns
+
+    hint = _HINTS[error.errno]
+    with suppress(XbenchError):  # there may be no cache
+        if concerns(error, cache_dir()):
+            return f"{hint}, or move the cache with {CACHE_VARIABLE}"
+    return hint
 
 
 def _refuse(message: str, hint: str | None = "") -> NoReturn:
@@ -127,5 +144,6 @@ def _tell_of_fault(error: Exception) -> NoReturn:
     traceback.print_exc()
     what = f"{type(error).__name__}: {error}".partition("\n")[0]
     print(f"error: xbench failed: {visible(what)} (its traceback is above)", file=sys.stderr)
-    print("  hint: this is a fault of xbench, or of this machine; please report it", file=sys.stderr)
+    hint = "this is a bug in xbench, or a problem with this machine; please report it"
+    print(f"  hint: {hint}", file=sys.stderr)
     sys.exit(EXIT_INTERNAL)

@@ -89,8 +89,6 @@ def stdout_console() -> Console:
 
 def stderr_console() -> Console:
     """Rich's console for progress and warnings. Nothing that happens to stderr is a failure of a run."""
-    if sys.stderr is None:  # the command was started with it closed
-        return Console(stderr=True)
     return Console(file=_UntilItFails(sys.stderr), width=None if sys.stderr.isatty() else _PIPE_WIDTH)
 
 
@@ -104,7 +102,7 @@ def print_results(folder: RunFolder, form: Format, memory: bool = False) -> None
     from xbench.report.comparison import comparisons
     from xbench.report.export import to_csv, to_json, to_markdown
     from xbench.report.notes import nothing_ran
-    from xbench.report.terminal import print_run
+    from xbench.report.terminal import print_line, print_run
 
     run, records = folder.read()
     if headline := nothing_ran(records):
@@ -116,6 +114,8 @@ def print_results(folder: RunFolder, form: Format, memory: bool = False) -> None
             print_json(to_json(run, compared, where))
         elif form is Format.CSV:
             print(to_csv(records), end="")
+            if headline := nothing_ran(records, "the column `reason` says why"):
+                print_line(stderr_console(), f"warning: {headline}", "bold yellow")
         elif form is Format.MARKDOWN:
             print(to_markdown(run, compared))
         else:

@@ -66,10 +66,10 @@ class ProgressDisplay:
         self.display.begin(f"estimating the time of {_name(cell)}", done, total, "cells")
 
     def machine_is_busy(self) -> None:
-        self._announce("warning: other programs are at work here: times may be too long", "bold yellow")
+        self._announce("warning: other programs are using the CPU: timings may be too high", "bold yellow")
 
     def waiting_for_quiet(self, may_wait_s: float) -> None:
-        what = "waiting for a quiet moment to measure in"
+        what = "waiting for the machine to become idle before measuring"
         self._announce(f"{what}, {format_seconds(may_wait_s)} at most", key=what)
         self.display.begin(what)
 

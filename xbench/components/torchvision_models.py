@@ -263,7 +263,8 @@ def _stand_in(name: str, settings: Mapping[str, Any]) -> str:
     if path == hub_file(name):  # a published file is whole
         return ""
     head = head_name(outline_of(name))
-    return "" if holds_part(read_weights(path), head) else f"a randomly drawn head: {path.name} holds none"
+    holds_head = holds_part(read_weights(path, in_place=True), head)
+    return "" if holds_head else f"a randomly drawn head: {path.name} holds none"
 
 
 def _spec(name: str, millions: float, **more: Any) -> ModelSpec:

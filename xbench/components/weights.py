@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -111,10 +112,14 @@ def hub_file(name: str) -> Path:
     return hub / "checkpoints" / published_url(name).rpartition("/")[2]
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
+def read_weights(path: Path, in_place: bool = False) -> dict[str, torch.Tensor]:
     """Read a state dict; nothing in the file is run.
 
     It may lie under `state_dict` or `model`, and may be of a `DataParallel`.
+
+    Args:
+        in_place: leave the values in the file, mapped into memory, for a caller that needs names and shapes
+            alone. Files in the format of torch before 1.6 are read all the same.
 
     Raises:
         XbenchError: the file is no checkpoint, holds other things than plain values, or has no state dict.
@@ -127,8 +132,9 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     except OSError as error:
         raise XbenchError(f"{path} cannot be read: {error.strerror}") from error
     try:
-        # Not memory-mapped: read once into memory of this process, these tensors become the parameters.
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        # By default not memory-mapped: read once into memory of this process, they become the parameters.
+        is_mapped = in_place and zipfile.is_zipfile(path)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
     except Exception as error:  # bytes that are no checkpoint can raise anything
         if isinstance(error, MemoryError) or "alloc" in str(error):
             raise  # a lack of memory is not the file's fault

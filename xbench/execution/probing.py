@@ -181,11 +181,11 @@ def _notes(job: Job, axis: Axis, capacity: Capacity, started_from_known: bool) -
         notes.append(f"not even the smallest size fits: {capacity.trials[-1].reason}")
     elif capacity.fails is None:
         notes.append(f"memory does not limit {axis.value} up to {capacity.found:,}: nothing failed")
-    hardly = max((t.alloc_retries for t in capacity.trials if t.value == capacity.found), default=0)
-    if hardly:
+    retries = max((t.alloc_retries for t in capacity.trials if t.value == capacity.found), default=0)
+    if retries:
         notes.append(
-            f"{capacity.found:,} hardly fits: the allocator had no room {counted(hardly, 'time')} in a few "
-            "steps and gave back its cache, which slows training"
+            f"{capacity.found:,} barely fits: in a few steps the allocator ran out of room "
+            f"{counted(retries, 'time')} and released its cache, which slows training"
         )
     sizes = [trial.value for trial in capacity.trials]
     if axis in (Axis.TRAIN_SIZE, Axis.BATCH_SIZE) and max(sizes) > job.available:

@@ -85,3 +85,12 @@ def release_all(device: str | torch.device) -> None:
     release_free_memory()
     if torch.device(device).type == "cuda":
         torch.cuda.empty_cache()
+
+
+def forget_device_memory(device: str | torch.device) -> None:
+    """Let the peaks and counters of a CUDA device's allocator start anew: those of failed allocations and of
+    cached blocks given back, too. Nothing happens on the CPU."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        torch.cuda.reset_accumulated_memory_stats(device)
+        peak_meter(device).reset()

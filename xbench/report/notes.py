@@ -21,12 +21,19 @@ _SAME_STATE = 0.01
 Note = tuple[str, int | None, str]
 
 
-def nothing_ran(records: Sequence[CellRecord]) -> str:
-    """A sentence for a run all of whose cells were skipped; "" if any ran, or there are none."""
+def nothing_ran(records: Sequence[CellRecord], where: str = "") -> str:
+    """Return a sentence for a run all of whose cells were skipped; "" if any ran, or there are none.
+
+    Args:
+        where: says where the reasons are, as a clause; by default below the tables.
+    """
     if not records or any(record.status != "skipped" for record in records):
         return ""
-    skipped = "the only one was" if len(records) == 1 else f"all {len(records):,} were"
-    return f"no cell ran: {skipped} skipped, for the reasons below the tables"
+    if len(records) == 1:
+        skipped, default = "the only cell was", "the notes below the table say why"
+    else:
+        skipped, default = f"all {len(records):,} cells were", "the notes below each table say why"
+    return f"no cell ran: {skipped} skipped; {where or default}"
 
 
 def make_notes(
@@ -114,11 +121,14 @@ def _history(record: CellRecord) -> Iterator[str]:
 
 
 def _on_memory(record: CellRecord) -> Iterator[str]:
-    """Where the memory pass may not stand for the cell as it ran, and where the cell hardly fitted."""
+    """Where the memory pass may not stand for the cell as it ran, and where the cell barely fit."""
     retries = record.memory.device_alloc_retries
     if retries and record.status == "done":
         times = counted(retries, "time")
-        yield f"it hardly fitted: its allocator had no room {times} and gave back its cache, which slows it"
+        yield (
+            f"it barely fit: the allocator ran out of room {times} and released its cache, "
+            "which slows training"
+        )
     measured, ended_bytes = record.memory_pass, record.memory.optimizer_state_bytes
     if measured is None or ended_bytes is None:
         return

@@ -12,7 +12,7 @@ from torch import nn
 
 from xbench.components.culprit import in_one_line
 from xbench.memory.exhaustion import evidence_of, exhaustion
-from xbench.memory.peaks import release_all
+from xbench.memory.peaks import forget_device_memory, release_all
 from xbench.training.evaluation import evaluate
 from xbench.training.global_state import guarded_globals
 from xbench.training.loop import Trainer
@@ -30,8 +30,9 @@ def rehearse(
     """Train and evaluate twins on a trainer's first examples, and let go of them.
 
     The trainer itself does not move: neither its weights, buffers and optimizer state nor any generator. The
-    twins need as much memory as a step, beside the model's parameters. Where that is too much, or they fail
-    in another way, stderr says so, and the cell's own steps show what there is to show.
+    twins need as much memory as a step, beside the model's parameters. If that is too much, or they fail in
+    another way, stderr says so, and the cell's own steps show what there is to show. Afterwards the peaks and
+    counters of the allocator start anew.
 
     Args:
         trainer: that has not begun.
@@ -48,7 +49,10 @@ def rehearse(
             f"the first steps' times may include loading kernels: their rehearsal failed: {why}",
             file=sys.stderr,
         )
-    release_all(trainer.loader.device)
+    device = trainer.loader.device
+    release_all(device)
+    # Or what the twins needed would explain a later error of the cell's, and be counted as its own.
+    forget_device_memory(device)
 
 
 def _rehearse(
