@@ -30,8 +30,8 @@ optimizer = "sgd"
 memory_limit = "2GB"
 """
 
-# What begins is printed by the same call, however soon it ends; no thread has to look at the right moment. The
-# forkserver's children import the main module again: as with `python -m xbench`, it must do nothing then.
+# What begins is printed by the same call, however soon it ends; no thread has to look at the right moment.
+# The forkserver's children import the main module again: as with `python -m xbench`, it must do nothing then.
 COMMAND = """
 import sys
 from xbench.cli import activity, main
