@@ -43,10 +43,12 @@ def test_exact_malloc_beside_fast():
 
 
 def test_a_column_that_other_programs_slowed_down():
-    slowed = [cell("sgd", 0, time=Times(waiting_share=0.38)), cell("sgd", 1, time=Times(waiting_share=0.02))]
-    alone = [cell("sgd", 0, time=Times(waiting_share=0.05)), cell("sgd", 1, time=Times())]
-    reasons = unranked_times({"a": slowed, "b": alone})
-    assert reasons == {"a": "other programs had the CPU for 38% of the time"}
+    def timed(training_s, *shares):
+        times = [Times(training_s=training_s, waiting_share=share) for share in shares]
+        return [cell("sgd", seed, time=time) for seed, time in enumerate(times)]
+
+    columns = {"slowed": timed(60, 0.38, 0.02), "alone": timed(60, 0.05, None), "short": timed(2, 0.4)}
+    assert unranked_times(columns) == {"slowed": "other programs had the CPU for 38% of the time"}
 
 
 def test_both_reasons_are_given():

@@ -107,8 +107,9 @@ class Metrics(Record):
     test_loss: float | None = None
 
 
-# Times of a cell whose threads waited for a CPU longer than this share of the time are not ranked.
-MAX_WAITING_SHARE = 0.1
+# Times of a cell are not ranked whose threads waited for a CPU longer than this share of the time. Of a short
+# one that says nothing: on any machine something else runs for a moment.
+MAX_WAITING_SHARE, MIN_WAITING_S = 0.1, 1.0
 
 
 class Times(Record):
@@ -138,7 +139,8 @@ class Times(Record):
     @property
     def was_disturbed(self) -> bool:
         """Whether other programs slowed the cell down."""
-        return self.waiting_share is not None and self.waiting_share > MAX_WAITING_SHARE
+        share, seconds = self.waiting_share or 0.0, (self.training_s or 0.0) + (self.evaluation_s or 0.0)
+        return share > MAX_WAITING_SHARE and share * seconds > MIN_WAITING_S
 
 
 class MemoryRecord(Record):
