@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from xbench.data.decoded import DecodedDataset
+from xbench.execution.component_trials import ResolvedData
 from xbench.execution.inspection import DatasetFacts, Machine, ModelFacts
 from xbench.execution.job import Job
-from xbench.execution.plan import ResolvedData
 from xbench.records.schema import Status
 from xbench.suite.grid import Cell, DatasetChoice
 from xbench.training.settings import CellSettings, Choice, TrainingSettings

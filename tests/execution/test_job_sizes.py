@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from xbench.capacity.axes import Axis, with_size
+from xbench.execution.component_trials import ResolvedData
 from xbench.execution.inspection import DatasetFacts, Machine, ModelFacts
 from xbench.execution.job import Job
-from xbench.execution.plan import ResolvedData
 from xbench.suite.grid import Cell, DatasetChoice
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 

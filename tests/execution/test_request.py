@@ -14,9 +14,9 @@ from run_samples import planned, record, run_of, suite_of
 from xbench.components import code
 from xbench.data.listing import listing_folders
 from xbench.execution import request
+from xbench.execution.component_trials import ResolvedData
 from xbench.execution.history import MOST_ATTEMPTS
 from xbench.execution.inspection import DatasetFacts, ModelFacts
-from xbench.execution.plan import ResolvedData
 from xbench.execution.request import answered_before, describe_request
 from xbench.records.store import RunFolder
 from xbench.suite.grid import DatasetChoice

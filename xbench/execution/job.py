@@ -11,9 +11,9 @@ from xbench.components.code_files import ImportDirs
 from xbench.components.registry import origin
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
+from xbench.execution.component_trials import ResolvedData
 from xbench.execution.identity import cell_id
 from xbench.execution.inspection import Machine, ModelFacts
-from xbench.execution.plan import ResolvedData
 from xbench.isolation.child import Limits
 from xbench.records.schema import MemoryPassRecord, PlannedCell, Status
 from xbench.suite.grid import Cell

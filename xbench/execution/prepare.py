@@ -8,10 +8,11 @@ from functools import partial
 from xbench.data.decode import DECODING
 from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
+from xbench.execution.component_trials import ResolvedData
 from xbench.execution.inspection import ModelFacts, decode_dataset, decode_sample, fetch_weights
 from xbench.execution.job import Job
 from xbench.execution.observer import Observer
-from xbench.execution.plan import PlannedRun, ResolvedData
+from xbench.execution.plan import PlannedRun
 from xbench.isolation.run import Ending, Patience, call_in_child, run_in_child
 from xbench.suite.culprits import Tried, add_complaints
 from xbench.suite.grid import Cell

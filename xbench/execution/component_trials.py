@@ -1,0 +1,315 @@
+"""Try the components of a suite in child processes, and note what is wrong with them where the suite says so.
+
+That a component dies or hangs is no mistake of the suite: its own cells show it, while those of others go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from xbench.components.registry import Kind
+from xbench.errors import DataNotFound, XbenchError
+from xbench.execution.asking import NoAnswer, ask, ask_each
+from xbench.execution.inspection import (
+    DatasetFacts,
+    ModelFacts,
+    ModelTrial,
+    TriedModel,
+    describe_dataset,
+    describe_models,
+    try_models,
+    try_optimizers,
+)
+from xbench.isolation.run import Patience
+from xbench.suite.axes import Value
+from xbench.suite.culprits import Outcomes, Tried, add_complaints
+from xbench.suite.grid import Cell, DatasetChoice, Expansion
+from xbench.suite.lines import KeyPath
+from xbench.suite.problems import Problems
+from xbench.training.settings import Choice
+
+# A trial step takes milliseconds, the import of a plugin before it seconds.
+_TRIAL_S = 20.0
+
+# The largest models are read from a slow disk and run on a slow processor in less.
+_MODEL_TRIAL_S = 180.0
+
+
+@dataclass(frozen=True)
+class ResolvedData:
+    """The dataset that a cell will run on.
+
+    Attributes:
+        requested: the name in the suite; `choice` is its fallback where that is what runs.
+        warning: what to tell the user if it is; empty otherwise.
+    """
+
+    requested: str
+    choice: Choice
+    strict: bool
+    facts: DatasetFacts
+    warning: str
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What came of trying one combination of settings.
+
+    Attributes:
+        path: the table that declares the component.
+        name: of the component.
+        subject: what was tried.
+    """
+
+    path: KeyPath
+    name: str
+    subject: Any
+    tried: Tried
+
+
+def check_optimizers(
+    expansion: Expansion, device: str, import_dirs: Sequence[str], problems: Problems
+) -> tuple[str, ...]:
+    """Take a few steps with each optimizer, and note what it objects to.
+
+    Returns:
+        A warning for each optimizer whose process died or hung.
+    """
+
+    def complaints_about(choices: Sequence[Choice]) -> list[str | NoAnswer | None]:
+        return ask_each(try_optimizers, choices, device, import_dirs, patience=Patience(silence_s=_TRIAL_S))
+
+    warnings, trials = [], []
+    complaints = complaints_about([optimizer.choice for optimizer in expansion.optimizers])
+    for optimizer, complaint in zip(expansion.optimizers, complaints, strict=True):
+        name = optimizer.choice.name
+        if isinstance(complaint, NoAnswer):
+            warnings.append(f"optimizer '{name}' took no trial step: {complaint.message}")
+            complaint = None
+        tried = Tried(optimizer.values, complaint or "")
+        trials.append(_Trial(optimizer.path, name, optimizer.choice, tried))
+    _note(problems, "optimizer", trials, complaints_about, _without)
+    return tuple(warnings)
+
+
+def resolve_datasets(
+    expansion: Expansion, import_dirs: Sequence[str], problems: Problems
+) -> dict[str, ResolvedData]:
+    """List each dataset, or its fallback where it is not on this machine, and note what is wrong.
+
+    Returns:
+        Those that can be used, by `dataset_key`.
+    """
+
+    def answers(choices: Sequence[DatasetChoice]) -> list[ResolvedData | XbenchError]:
+        return [_resolved_or_error(choice, import_dirs) for choice in choices]
+
+    choices = {dataset_key(declared.choice): declared.choice for declared in expansion.datasets}
+    found = dict(zip(choices, answers(list(choices.values())), strict=True))
+    trials = [
+        _Trial(
+            declared.path,
+            declared.choice.chosen.name,
+            declared.choice,
+            _tried(declared.values, found[dataset_key(declared.choice)]),
+        )
+        for declared in expansion.datasets
+    ]
+    _note(
+        problems,
+        "dataset",
+        trials,
+        answers,
+        lambda choice, value: replace(choice, chosen=_without(choice.chosen, value)),
+    )
+    return {key: data for key, data in found.items() if isinstance(data, ResolvedData)}
+
+
+def describe_each_model(
+    expansion: Expansion, import_dirs: Sequence[str], problems: Problems
+) -> dict[str, ModelFacts]:
+    """Find out what each model needs, and note what is wrong.
+
+    Returns:
+        The facts of those that can be used, by the `repr` of the choice.
+    """
+
+    def answers(choices: Sequence[Choice]) -> list[ModelFacts | XbenchError]:
+        return ask_each(describe_models, choices, import_dirs)
+
+    choices = {repr(declared.choice): declared.choice for declared in expansion.models}
+    found = dict(zip(choices, answers(list(choices.values())), strict=True))
+    trials = [
+        _Trial(
+            declared.path,
+            declared.choice.name,
+            declared.choice,
+            _tried(declared.values, found[repr(declared.choice)]),
+        )
+        for declared in expansion.models
+    ]
+    _note(problems, "model", trials, answers, _without)
+    return {key: facts for key, facts in found.items() if isinstance(facts, ModelFacts)}
+
+
+def check_models(
+    expansion: Expansion,
+    resolved: dict[str, ResolvedData],
+    models: dict[str, ModelFacts],
+    device: str,
+    import_dirs: Sequence[str],
+    problems: Problems,
+) -> tuple[tuple[str, ...], list[ModelFacts]]:
+    """Build each model once for each kind of images that it is given, and run it on a few of them.
+
+    Returns:
+        Warnings, and the facts of each cell's model with what was found of it. If there are problems, these
+        are not for all cells.
+    """
+
+    def answers(subjects: Sequence[ModelTrial]) -> list[TriedModel | XbenchError]:
+        patience = Patience(silence_s=_MODEL_TRIAL_S)
+        return ask_each(try_models, subjects, device, import_dirs, patience=patience)
+
+    subjects = [_model_trial(cell, resolved, models, device) for cell in expansion.cells]
+    distinct = {repr(subject): subject for subject in subjects if subject is not None}
+    found = dict(zip(distinct, answers(list(distinct.values())), strict=True))
+    warnings: dict[str, None] = {}
+    described: list[ModelFacts] = []
+    trials = []
+    for cell, subject in zip(expansion.cells, subjects, strict=True):
+        if repr(cell.model) not in models:
+            continue
+        described.append(models[repr(cell.model)])
+        if subject is None:
+            continue
+        outcome, wrong = found[repr(subject)], None
+        if isinstance(outcome, NoAnswer) and outcome.out_of_memory:
+            # What is meant to run out of memory may do so as soon as its model is built.
+            if cell.expect != "oom":
+                message = f"model '{cell.model.name}' cannot be built: {outcome.message}"
+                wrong = XbenchError(message, outcome.hint)
+        elif isinstance(outcome, NoAnswer):
+            warnings[f"model '{cell.model.name}' could not be tried: {outcome.message}"] = None
+        elif isinstance(outcome, XbenchError):
+            wrong = outcome
+        else:
+            described[-1] = replace(
+                described[-1],
+                is_frozen=outcome.is_frozen,
+                fails_alone=outcome.fails_alone,
+                normalises=outcome.normalises,
+            )
+            if outcome.warning:
+                warnings[outcome.warning] = None
+        tried = _tried([value for value in cell.values if _matters_to_model(value)], wrong)
+        trials.append(_Trial(cell.model_path, cell.model.name, subject, tried))
+    _note(
+        problems,
+        "model",
+        trials,
+        answers,
+        lambda subject, value: replace(subject, model=_without(subject.model, value)),
+    )
+    return tuple(warnings), described
+
+
+def dataset_key(dataset: DatasetChoice) -> str:
+    """What stands for a dataset of a suite, with its settings and its fallback."""
+    return repr(dataset)
+
+
+def _note(
+    problems: Problems,
+    kind: Kind,
+    trials: Sequence[_Trial],
+    answers: Callable[[list[Any]], Sequence[object]],
+    without: Callable[[Any, Value], Any],
+) -> None:
+    """Note what is wrong with components of one kind, table by table, at the values that cause it.
+
+    Args:
+        answers: tries subjects; gives for each what is wrong with it: a text, an `XbenchError`, or anything
+            else for nothing.
+        without: gives a subject without one of its settings, which then has its default.
+    """
+    tables: dict[tuple[KeyPath, str], list[_Trial]] = {}
+    for trial in trials:
+        tables.setdefault((trial.path, trial.name), []).append(trial)
+    for (path, name), members in tables.items():
+
+        def try_without(place: int, members: Sequence[_Trial] = members) -> Outcomes:
+            trial = members[place]
+            values = [value for value in trial.tried.values if value.kind == kind]
+            return _outcomes(values, answers([without(trial.subject, value) for value in values]))
+
+        add_complaints(problems, path, f"{kind} '{name}'", [trial.tried for trial in members], try_without)
+
+
+def _without(choice: Choice, value: Value) -> Choice:
+    """The component without one of its settings."""
+    return Choice(choice.name, {key: chosen for key, chosen in choice.params.items() if key != value.key})
+
+
+def _outcomes(values: Sequence[Value], answers: Sequence[object]) -> Outcomes:
+    """Pair each value with what is wrong without it, save those whose trial gave no answer."""
+    return [
+        (value, answer if isinstance(answer, str) else getattr(answer, "message", ""))
+        for value, answer in zip(values, answers, strict=True)
+        if not isinstance(answer, NoAnswer)
+    ]
+
+
+def _tried(values: Sequence[Value], error: object) -> Tried:
+    """What came of a combination: an `XbenchError`, or anything else for nothing wrong."""
+    return Tried(values, error.message, error.hint) if isinstance(error, XbenchError) else Tried(values)
+
+
+def _resolved_or_error(dataset: DatasetChoice, import_dirs: Sequence[str]) -> ResolvedData | XbenchError:
+    try:
+        return _resolve(dataset, import_dirs)
+    except NoAnswer as error:
+        return XbenchError(f"dataset '{dataset.chosen.name}' cannot be listed: {error.message}", error.hint)
+    except XbenchError as error:
+        return error
+
+
+def _resolve(dataset: DatasetChoice, import_dirs: Sequence[str]) -> ResolvedData:
+    wanted = dataset.chosen.name
+    try:
+        facts = ask(describe_dataset, dataset.chosen, import_dirs)
+        return ResolvedData(wanted, dataset.chosen, dataset.strict, facts, warning="")
+    except DataNotFound as error:
+        if dataset.fallback is None:
+            raise
+        facts = ask(describe_dataset, dataset.fallback, import_dirs)
+        warning = f"{dataset.fallback.name} stands in for {wanted}"
+        if facts.stand_in:
+            warning += f" ({facts.stand_in})"
+        warning += f", because: {error.message}"
+        if error.hint:
+            warning += f"; to run on {wanted}: {error.hint}"
+        return ResolvedData(wanted, dataset.fallback, dataset.strict, facts, warning)
+
+
+def _matters_to_model(value: Value) -> bool:
+    return value.kind in ("model", "dataset") or value.key in ("dtype", "memory_format")
+
+
+def _model_trial(
+    cell: Cell, resolved: dict[str, ResolvedData], models: dict[str, ModelFacts], device: str
+) -> ModelTrial | None:
+    """What a cell asks of its model; of one that needs no files where its own are yet to be fetched. None if
+    the model cannot be tried yet, or its data has another mistake."""
+    facts, data = models.get(repr(cell.model)), resolved.get(dataset_key(cell.dataset))
+    if facts is None or data is None or (facts.missing and facts.untrained is None):
+        return None
+    return ModelTrial(
+        model=Choice(cell.model.name, facts.untrained) if facts.missing else cell.model,
+        num_classes=len(data.facts.classes),
+        image_shape=facts.input_shape or data.facts.shape,
+        dtype=cell.training.dtype,
+        memory_format=cell.training.memory_format_on(device),
+    )
