@@ -312,7 +312,7 @@ def test_waiting_for_another_process_and_checking_are_told(server, tmp_path):
             fcntl.flock(held, fcntl.LOCK_UN)
 
         download(server.url("/right"), tmp_path / "file", SHA256, silent, on_step=tell)
-    assert told == ["waiting for another process that downloads it", "checking it"]
+    assert told == ["waiting for another process to finish downloading it", "checking it"]
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 

@@ -27,7 +27,7 @@ _READ_TIMEOUT_S = 60
 _CHUNK_BYTES = 1 << 18
 _HASHED_BYTES = 1 << 24
 _HASH = re.compile(r"[0-9a-f]{8,64}")
-_HINT = "look at the network (and HTTPS_PROXY, if you are behind a proxy), then try again"
+_HINT = "check the network (and HTTPS_PROXY, if you are behind a proxy), then try again"
 
 
 def download(
@@ -130,7 +130,7 @@ def _alone(aside: Path, on_step: OnStep) -> Iterator[BinaryIO]:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    on_step("waiting for another process that downloads it")
+                    on_step("waiting for another process to finish downloading it")
                     fcntl.flock(file, fcntl.LOCK_EX)
             if _is_named(file, aside):
                 break

@@ -52,7 +52,7 @@ def cache_note() -> str:
     folder, reason = _find_cache()
     if not reason:
         return ""
-    return f"{reason}, so the cache is in {folder}; {CACHE_VARIABLE} names a lasting place"
+    return f"{reason}, so the cache is in {folder}; {CACHE_VARIABLE} names a permanent place"
 
 
 def _find_cache() -> tuple[Path, str]:

@@ -213,7 +213,7 @@ class TestFetch:
         before = fetched.stat().st_ino
         done = cli(tmp_path, "data", "fetch", "tiny", "--from", "none.zip")
         assert done.returncode == 0
-        assert "here already" in done.stderr
+        assert "already here" in done.stderr
         assert done.stdout.splitlines() == [str(fetched), COUNTS]
         assert fetched.stat().st_ino == before
 
@@ -428,7 +428,7 @@ class TestVerify:
         (fetched / "MANIFEST.sha256").write_text("something else\n")
         done = cli(tmp_path, "data", "verify", "tiny")
         assert done.returncode == 2
-        assert "is no list of hashes" in done.stderr
+        assert "is not a list of hashes" in done.stderr
 
     def test_what_is_not_here(self, cli, tmp_path):
         done = cli(tmp_path, "data", "verify", "tiny")

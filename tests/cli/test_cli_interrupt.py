@@ -178,7 +178,7 @@ def interrupt(xbench, tmp_path, allow_user_code):
 @pytest.mark.slow
 def test_a_cell_that_cannot_be_saved_ends_at_the_first(interrupt):
     err = interrupt(SUITE.replace("STUBBORN", "Waiting"))
-    assert "stopping; the cell in flight begins anew the next time" in err
+    assert "stopping; the next run starts the cell in flight over" in err
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ optimizer = "sgd"
 memory_limit = "2GB"
 """
 
-# What begins is printed by the same call, however soon it ends; no thread has to look at the right moment.
+# Work is printed by the call that begins it, however soon it ends; no thread has to look at the right moment.
 # The forkserver's children import the main module again: as with `python -m xbench`, it must do nothing then.
 COMMAND = """
 import sys

@@ -127,7 +127,7 @@ def test_an_interrupt_saves_the_cell_in_flight(story, number):
 def test_a_second_run_beside_it_is_refused(story):
     beside = story.ended["beside"]
     assert beside.exit_code == 2
-    assert "another run of this suite is at work in results/stopped (process " in one_line(beside.err)
+    assert "another run of this suite is using results/stopped (process " in one_line(beside.err)
     assert "--out" in beside.err
 
 

@@ -193,7 +193,7 @@ class TestMistakes:
         assert "'lots' is not a duration" in duration
         assert "90s, 15m or 1h30m" in duration
         assert weights.startswith("error: wrong.toml:7: ")
-        assert "nowhere.pth, which is no file" in weights
+        assert "nowhere.pth, which is not a file" in weights
         assert "Traceback" not in done.stderr
 
     @pytest.mark.parametrize("written", ['"15 minutes"', "900", '"0s"', "true", '""'])

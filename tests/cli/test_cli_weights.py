@@ -188,7 +188,7 @@ class TestBroken:
             lines,
             errors,
             (
-                "broken.pth is no checkpoint of torch's, or it is cut short",
+                "broken.pth is not a PyTorch checkpoint, or it is truncated",
                 *2 * ["'nothing.*' fits no parameter"],
             ),
             strict=True,

@@ -148,7 +148,7 @@ def test_two_evaluations_in_a_row_each_have_their_own_time(display, line):
 def test_the_parts_of_a_cell_before_it_trains(display, line):
     display.run_started(Path("run"), [CELL], [])
     display.cell_started(CELL)
-    assert line() == "[1/1] table-1 / sgd / seed 0: getting ready: 30.0 s so far"
+    assert line() == "[1/1] table-1 / sgd / seed 0: preparing: 30.0 s so far"
     display.measuring_memory(CELL)
     display.attempt_started(CELL)
     assert line() == "[1/1] table-1 / sgd / seed 0: loading the model and the data: 30.0 s so far"
@@ -190,7 +190,7 @@ def test_sizes_are_told_as_they_are_tried(display, printed):
     display.fitting(CELL, "micro_batch", Trial(4, "fits", 100 * MB, seconds=2.0))
     assert printed() == [
         "fitting micro_batch of table-1 / sgd",
-        "  micro_batch 4: 12.3 ms an example",
+        "  micro_batch 4: 12.3 ms per example",
         "  micro_batch 4: fits, peak 100 MB (2.00 s)",
     ]
 

@@ -98,7 +98,7 @@ def test_a_named_file_that_is_not_there_is_a_mistake_and_nothing_stands_in(tmp_p
         with pytest.raises(XbenchError) as caught:
             attempt()
         assert type(caught.value) is XbenchError
-        assert f"names {named}, which is no file" in caught.value.message
+        assert f"names {named}, which is not a file" in caught.value.message
         assert (VARIABLE if by == "variable" else "`weights`") in caught.value.message
 
 
@@ -236,7 +236,7 @@ def test_a_file_that_is_cut_short_is_told(state, tmp_path, zipped, kept):
     torch.save(state, path, _use_new_zipfile_serialization=zipped)
     os.truncate(path, int(kept * path.stat().st_size))
     with pytest.raises(
-        XbenchError, match=r"cut\.pth is no checkpoint of torch's, or it is cut short"
+        XbenchError, match=r"cut\.pth is not a PyTorch checkpoint, or it is truncated"
     ) as caught:
         small(weights=str(path))
     assert "\n" not in caught.value.message
@@ -248,7 +248,7 @@ def test_a_file_that_is_cut_short_is_told(state, tmp_path, zipped, kept):
 def test_a_file_that_is_something_else_is_told(tmp_path, content):
     (tmp_path / "page.pth").write_bytes(content)
     for in_place in (False, True):
-        with pytest.raises(XbenchError, match=r"page.pth is no checkpoint"):
+        with pytest.raises(XbenchError, match=r"page.pth is not a PyTorch checkpoint"):
             read_weights(tmp_path / "page.pth", in_place)
 
 

@@ -54,7 +54,7 @@ def test_one_after_the_other(folder):
 
 
 def test_another_process_is_told_who_it_is(holder, folder):
-    with pytest.raises(XbenchError, match="another run of this suite is at work") as caught, sole_run(folder):
+    with pytest.raises(XbenchError, match="another run of this suite is using") as caught, sole_run(folder):
         pass
     assert str(folder) in caught.value.message
     assert f"(process {holder.pid})" in caught.value.message

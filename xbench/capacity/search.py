@@ -38,7 +38,7 @@ class Trial:
         seconds: wall time, the start of the process included.
         reason: what failed, if it does not fit or if it ended in an error.
         measured: what its peak is made of, if it ran in a process of its own and is a training run.
-        alloc_retries: on CUDA, how often the allocator had no room and gave its cached blocks back.
+        alloc_retries: on CUDA, how often the allocator ran out of room and released its cached blocks.
     """
 
     value: int

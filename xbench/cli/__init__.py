@@ -26,7 +26,7 @@ _HINTS = {
     errno.EROFS: "its file system is read-only: choose another place",
     errno.EACCES: "check its permissions",
     errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
-    errno.ENFILE: "too many files are open on this machine: end some programs",
+    errno.ENFILE: "too many files are open on this machine: close some programs",
     errno.ENAMETOOLONG: "choose a shorter path",
 }
 

@@ -145,7 +145,7 @@ def fetch(
             for root in dict.fromkeys([*_found(spec), place]):
                 inventory = take_inventory(root, source)
                 if inventory.is_complete:
-                    display.say(f"{name} is here already, complete; nothing was done")
+                    display.say(f"{name} is already here and complete; nothing was done")
                     _print_place(name, spec, inventory)
                     return
         if from_:

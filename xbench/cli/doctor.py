@@ -60,7 +60,7 @@ def doctor(
         parse_limit(memory_limit)  # a mistake is told before anything is started
     tell_where_cache_is()
     with ActivityDisplay() as display:
-        display.begin("looking at this machine")
+        display.begin("examining this machine")
         start_server()
         checkup: Checkup = call_in_child(check_up, device)
     bounds = with_memory_limit(checkup.machine.memory_bounds, memory_limit)

@@ -109,7 +109,7 @@ def print_results(folder: RunFolder, form: Format, memory: bool = False) -> None
         run = run.model_copy(update={"warnings": [headline, *run.warnings]})
     compared = comparisons(run, records, MEMORY_ROWS, NOTE) if memory else comparisons(run, records)
     where = _shortest(folder.path)
-    with reader_may_leave("`xbench show` prints those of a run again"):
+    with reader_may_leave("`xbench show` prints the results of a run again"):
         if form is Format.JSON:
             print_json(to_json(run, compared, where))
         elif form is Format.CSV:
@@ -130,7 +130,7 @@ def _close(stream: TextIO) -> None:
 
 
 @contextmanager
-def reader_may_leave(hint: str = "make space there, or send them elsewhere") -> Iterator[None]:
+def reader_may_leave(hint: str = "make space there, or send the output elsewhere") -> Iterator[None]:
     """`xbench show | head`: that the reader has enough is no failure, and says nothing about the cells.
 
     Args:

@@ -88,7 +88,7 @@ class ProgressDisplay:
         self.display.begin(f"trying {setting} {value:,} of {_configuration(cell)}")
 
     def micro_batch_timed(self, cell: PlannedCell, timed: TimedMicroBatch) -> None:
-        rate = f"{1000 * timed.seconds_per_example:.3g} ms an example"
+        rate = f"{1000 * timed.seconds_per_example:.3g} ms per example"
         self._say(f"  micro_batch {timed.micro_batch:,}: {rate}", "dim")
 
     def cell_adapted(self, record: CellRecord, changes: str) -> None:
@@ -101,7 +101,7 @@ class ProgressDisplay:
         self._total = len({cell.cell_id for cell in cells})
         self._say(f"{counted(self._total, 'cell')}; records in {folder}", "dim")
         self._cells = self.display.add_overall("cells", self._total)
-        self.display.begin("getting the cells ready")
+        self.display.begin("preparing the cells")
 
     def measuring_memory(self, cell: PlannedCell) -> None:
         what = f"measuring the memory of {_configuration(cell)}"
@@ -112,7 +112,7 @@ class ProgressDisplay:
         self._count += 1
         self._prepared = None
         self._cell = _name(cell)
-        self.display.begin(f"{self._place()}: getting ready")
+        self.display.begin(f"{self._place()}: preparing")
 
     def attempt_started(self, cell: PlannedCell) -> None:
         self._prepared = None
@@ -122,7 +122,7 @@ class ProgressDisplay:
         if isinstance(message, Prepared):
             self._prepared = message
             if message.resumed_at:
-                self._say(f"{self._cell}: goes on after step {message.resumed_at:,}", "dim")
+                self._say(f"{self._cell}: continues after step {message.resumed_at:,}", "dim")
             detail = "" if message.resumed_at else self._epoch(1)
             training = (message.resumed_at, message.steps, "step", detail)
             self._training = self.display.begin(self._place(), *training)
@@ -159,7 +159,7 @@ class ProgressDisplay:
         if self._prepared is not None and self._prepared.is_saved:
             self._say("stopping once the cell in flight is saved; another interrupt stops at once", "yellow")
         else:
-            self._say("stopping; the cell in flight begins anew the next time", "yellow")
+            self._say("stopping; the next run starts the cell in flight over", "yellow")
 
     def cells_kept(self, count: int, total: int) -> None:
         self._count = count
@@ -173,7 +173,7 @@ class ProgressDisplay:
     def cell_ended(self, record: CellRecord) -> None:
         self._cells.done += 1
         self.display.update(self._cells)
-        self.display.begin("getting the next cell ready")
+        self.display.begin("preparing the next cell")
         line = f"[{self._count}/{self._total}] {_name(record)}: {record.status}"
         if record.reason:
             line += f": {record.reason}"

@@ -122,7 +122,7 @@ def read_weights(path: Path, in_place: bool = False) -> dict[str, torch.Tensor]:
             alone. Files in the format of torch before 1.6 are read all the same.
 
     Raises:
-        XbenchError: the file is no checkpoint, holds other things than plain values, or has no state dict.
+        XbenchError: the file is not a checkpoint, holds other things than plain values, or has no state dict.
     """
     import torch
     from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
@@ -182,7 +182,7 @@ def fit_weights(
         file_shape, model_shape = _shape(state[key]), _shape(expected[key])
         raise XbenchError(
             f"{path} does not fit {name}: {key} is {file_shape} in the file, {model_shape} in the model",
-            hint="is it of another model? It needs 1000 outputs, or one for each class",
+            hint="is it for another model? It needs 1000 outputs, or one for each class",
         )
     for key in shared:
         state[key] = _owned(state[key], expected[key].dtype)
@@ -198,7 +198,7 @@ def fit_weights(
     told = [f"{verb} {_some(names)}" for verb, names in problems if names]
     if told:
         raise XbenchError(
-            f"{path} does not fit {name}: it {' and '.join(told)}", hint="is it of another model?"
+            f"{path} does not fit {name}: it {' and '.join(told)}", hint="is it for another model?"
         )
 
 
@@ -209,7 +209,7 @@ def _users_file(name: str, weights: str) -> Path | None:
             path = expand_user(value, source)
             if not path.is_file():
                 raise XbenchError(
-                    f"{source} names {path}, which is no file",
+                    f"{source} names {path}, which is not a file",
                     hint=f"without it, {name}'s published weights are used",
                 )
             return path
@@ -266,7 +266,7 @@ def _unreadable(path: Path, error: Exception) -> XbenchError:
     # In front of its reason torch tells how to switch the check off.
     reason = _one_line(error).rpartition("WeightsUnpickler error: ")[2]
     return XbenchError(
-        f"{path} is no checkpoint of torch's, or it is cut short ({_shortened(reason)})",
+        f"{path} is not a PyTorch checkpoint, or it is truncated ({_shortened(reason)})",
         hint="fetch or save it again",
     )
 

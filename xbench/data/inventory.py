@@ -191,7 +191,7 @@ def _read_manifest(path: Path) -> dict[str, str]:
             expected[name] = digest
     except (OSError, ValueError) as error:
         raise XbenchError(
-            f"{path} is no list of hashes: {error}", hint="remove it to have the images decoded instead"
+            f"{path} is not a list of hashes: {error}", hint="remove it to have the images decoded instead"
         ) from error
     return expected
 

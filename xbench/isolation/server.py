@@ -119,7 +119,7 @@ def _ignored_by_the_server() -> Iterator[None]:
 
 @contextmanager
 def _stderr_to_log() -> Iterator[None]:
-    """Let the server inherit a file as its stderr: a library that aborts for want of memory would write to
+    """Let the server inherit a file as its stderr: a library that aborts for lack of memory would write to
     this process's terminal."""
     global _log
     if _log is None:

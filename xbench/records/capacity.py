@@ -19,8 +19,8 @@ class TrialRecord(Record):
         predicted_bytes: what earlier trials said that the peak would be.
         outcome: `error` where it failed for another reason than memory, which ends a probe.
         reason: what failed.
-        alloc_retries: on CUDA, how often the allocator had no room and gave its cached blocks back: above 0
-            the size fits only just, and is slowed.
+        alloc_retries: on CUDA, how often the allocator ran out of room and released its cached blocks; if
+            above 0, the size barely fits, and training is slowed.
     """
 
     value: int

@@ -71,7 +71,7 @@ def unwritable(folder: Path, error: OSError) -> XbenchError:
 
 def _held(folder: Path, holder: str) -> XbenchError:
     return XbenchError(
-        f"another run of this suite is at work in {folder}{f' (process {holder})' if holder else ''}",
+        f"another run of this suite is using {folder}{f' (process {holder})' if holder else ''}",
         hint="wait until it has ended, or choose another folder with --out",
     )
 

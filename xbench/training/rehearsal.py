@@ -42,8 +42,8 @@ def rehearse(
     try:
         with guarded_globals():
             _rehearse(trainer, build_model, build_optimizer)
-    except Exception as error:  # of a plugin's, or want of memory
-        # Not in torch's words for want of memory: what stderr says may be taken for the cause of a death.
+    except Exception as error:  # of a plugin, or for lack of memory
+        # Not in torch's words for a lack of memory: stderr may be searched for the cause of a death.
         why = "memory ran out" if exhaustion(evidence_of(error)) else in_one_line(error)
         print(
             f"the first steps' times may include loading kernels: their rehearsal failed: {why}",
