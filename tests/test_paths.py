@@ -1,4 +1,4 @@
-"""Where the cache is, room in it, and what is told of a disk that does not take what it should."""
+"""The cache folder, its free space, and errors of the disk."""
 
 from __future__ import annotations
 

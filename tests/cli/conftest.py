@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import sys
+from collections.abc import Callable
+
 import pytest
 from cli_process import USER_CODE, Cli, Ran
 
@@ -45,3 +49,36 @@ def above_base(run_suite):
     (cell,) = run_suite(SMALL).cells("small")
     base_bytes = cell["memory"]["base_host_bytes"]
     return lambda megabytes: f"{base_bytes + (megabytes + 9) * 10**6}B"
+
+
+class Clock:
+    """A clock that tests set.
+
+    Attributes:
+        now_s: the time, in seconds.
+    """
+
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def printed(monkeypatch) -> Callable[[], str]:
+    """`printed()`: what was written to stderr since the last call."""
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+
+    def since() -> str:
+        text = stream.getvalue()
+        stream.seek(0)
+        stream.truncate()
+        return text
+
+    return since

@@ -1,4 +1,4 @@
-"""Lines about what is in hand: how often, what they say, and where. Time is a number that tests set."""
+"""Progress lines: how often they are printed, what they say, and where. Tests set the time."""
 
 from __future__ import annotations
 
@@ -11,34 +11,6 @@ import pytest
 
 from xbench.cli import activity as activity_module
 from xbench.cli.activity import MAX_SILENCE_S, ActivityDisplay
-
-
-class Clock:
-    def __init__(self):
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def printed(monkeypatch):
-    """`printed()`: what was written to stderr since the last call."""
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
-
-    def since() -> str:
-        text = stream.getvalue()
-        stream.seek(0)
-        stream.truncate()
-        return text
-
-    return since
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,33 +18,6 @@ OTHER = PlannedCell(cell_id="b", experiment="table-1", column="lbfgs", seed=0)
 MB = 10**6
 
 
-class Clock:
-    now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def printed(monkeypatch):
-    """`printed()`: the lines that were written to stderr since the last call."""
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
-
-    def since() -> list[str]:
-        text = stream.getvalue()
-        stream.seek(0)
-        stream.truncate()
-        return text.splitlines()
-
-    return since
-
-
 @pytest.fixture
 def display(clock, printed) -> ProgressDisplay:
     return ProgressDisplay(clock)
@@ -60,7 +31,7 @@ def line(display, clock, printed):
         printed()
         clock.now_s += 30
         display.display.print_if_due()
-        (line,) = printed()
+        (line,) = printed().splitlines()
         return line
 
     return after
@@ -127,7 +98,7 @@ def test_a_cell_from_its_start_to_its_score(display, line):
     told = "[1/2] table-1 / sgd / seed 0: step 10 of 40, 1m 00s so far, 3m 00s left, epoch 1/4, loss 0.5000"
     assert line() == f"{told}, 500 MB"
     display.cell_message(Evaluating(0, 100))
-    assert line() == "[1/2] table-1 / sgd / seed 0: evaluating: 0 of 100 images, 30.0 s so far"
+    assert line() == "[1/2] table-1 / sgd / seed 0: evaluating after step 10 of 40: 0 of 100 images, 30.0 s so far"
     display.cell_message(Evaluating(50, 100))
     assert "50 of 100 images, 1m 00s so far, 1m 00s left" in line()
     record = EpochRecord(epoch=1, train_loss=0.5, validation_loss=0.25, validation_accuracy=0.5)
@@ -142,7 +113,7 @@ def test_two_evaluations_in_a_row_each_have_their_own_time(display, line):
     display.cell_message(Evaluating(0, 60))
     line()
     display.cell_message(Evaluating(0, 60))
-    assert line().endswith("evaluating: 0 of 60 images, 30.0 s so far")
+    assert line().endswith("evaluating after step 0 of 40: 0 of 60 images, 30.0 s so far")
 
 
 def test_the_parts_of_a_cell_before_it_trains(display, line):
@@ -188,7 +159,7 @@ def test_sizes_are_told_as_they_are_tried(display, printed):
     display.fitting(CELL, "micro_batch")
     display.micro_batch_timed(CELL, TimedMicroBatch(4, 0.0123))
     display.fitting(CELL, "micro_batch", Trial(4, "fits", 100 * MB, seconds=2.0))
-    assert printed() == [
+    assert printed().splitlines() == [
         "fitting micro_batch of table-1 / sgd",
         "  micro_batch 4: 12.3 ms per example",
         "  micro_batch 4: fits, peak 100 MB (2.00 s)",
@@ -204,7 +175,7 @@ def test_each_kind_of_work_is_announced_once(display, printed):
     display.machine_is_busy()
     display.waiting_for_quiet(60.0)
     display.waiting_for_quiet(55.0)
-    assert printed() == [
+    assert printed().splitlines() == [
         "decoding 10 images of set, once",
         "downloading vgg16.pth",
         "estimating times",

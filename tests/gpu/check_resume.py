@@ -37,7 +37,7 @@ def resume() -> None:
     figure("resumed_at", record.resumed_at)
     figure("steps", record.steps)
     check(record.status == "done", f"it ended as {record.status}: {record.reason}")
-    check(len(record.resumed_at) == 1, "it did not go on from its checkpoint, but began anew")
+    check(len(record.resumed_at) == 1, "it started over instead of resuming from its checkpoint")
     check(steps == list(range(1, len(steps) + 1)), "steps are missing in its trace, or stand twice")
     check(math.isfinite(record.metrics.test_loss or math.nan), f"its test loss is {record.metrics.test_loss}")
 

@@ -1,4 +1,4 @@
-"""The processor has a name, whatever the system tells of it, and CPUs that may be used."""
+"""The name of the processor, and the number of CPUs that this process may use."""
 
 from __future__ import annotations
 

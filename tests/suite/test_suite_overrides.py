@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from xbench.errors import XbenchError
 from xbench.suite.overrides import apply_overrides
 
 TWO = """\
@@ -152,6 +153,13 @@ def test_a_value_is_toml_or_else_text(text, value):
     document = {"suite": {"name": "x"}}
     assert apply_overrides(document, [f"suite.key={text}"]) == {("suite", "key"): f"--set suite.key={text}"}
     assert document == {"suite": {"name": "x", "key": value}}
+
+
+@pytest.mark.parametrize("text", ["[1,", "{ a = 1", '"open', "['a' 'b']"])
+def test_a_value_that_begins_like_toml_must_be_toml(text):
+    with pytest.raises(XbenchError) as caught:
+        apply_overrides({"suite": {}}, [f"suite.key={text}"])
+    assert caught.value.message.startswith(f"--set suite.key={text}: not a TOML value: ")
 
 
 def test_the_text_of_the_suite_is_left_as_it_was(read):

@@ -205,7 +205,7 @@ def test_an_unknown_key_of_an_experiment_gets_a_guess(complaints, head, line, gu
 
 
 def test_a_key_like_nothing_gets_no_guess(complaints, head):
-    assert complaints(head + 'optimizer = "sgd"\nqqqqqq = 1\n') == ["my.toml:8: unknown key 'qqqqqq'."]
+    assert complaints(head + 'optimizer = "sgd"\nqqqqqq = 1\n') == ["my.toml:8: unknown key 'qqqqqq'"]
 
 
 def test_a_second_experiment_of_that_name(complaints):

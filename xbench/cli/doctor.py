@@ -14,6 +14,7 @@ from xbench.cli.output import print_json, reader_may_leave, stdout_console, tell
 from xbench.errors import XbenchError
 from xbench.paths import cache_dir
 from xbench.report.terminal import plain
+from xbench.text import counted
 from xbench.units import format_bytes, parse_limit
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _facts_table(checkup: Checkup) -> Table:
         ),
         "malloc": ", ".join(f"{name}={value}" for name, value in checkup.malloc.items()),
         "versions": ", ".join(f"{name} {value}" for name, value in machine.versions.items() if value),
-        "threads": f"{machine.threads} of torch's pool, {machine.hardware['cores']} cores",
+        "threads": f"{machine.threads} of torch's pool, {counted(machine.hardware['cores'], 'core')}",
         "cpu": f"{machine.hardware['cpu']}, {format_bytes(machine.hardware['memory_bytes'])}",
         **{device["device"]: _device(device) for device in checkup.devices},
         "cache": str(cache_dir()),

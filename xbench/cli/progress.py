@@ -1,4 +1,4 @@
-"""Show a run's progress on stderr: a line for each cell, and what is in hand as bars or lines."""
+"""Show a run's progress on stderr: a line for each cell, and bars or lines for the work under way."""
 
 from __future__ import annotations
 
@@ -141,7 +141,8 @@ class ProgressDisplay:
             if message.done:
                 self.display.advance(message.done)
             else:
-                self.display.begin(f"{self._place()}: evaluating", 0, message.total, "images")
+                after = f"after step {self._training.done:,} of {self._training.total:,}"
+                self.display.begin(f"{self._place()}: evaluating {after}", 0, message.total, "images")
 
     def _train(self, step: int, detail: str) -> None:
         if self.display.current is not self._training:

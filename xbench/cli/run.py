@@ -68,8 +68,8 @@ def run(
 ) -> None:
     """Run every cell of a suite and print its tables.
 
-    The latest run of the same suite goes on where it was left: what has ended is not run again; what failed
-    (four times at most) or was skipped for want of time is. Of an edited suite, what changed is run.
+    The latest run of the same suite is continued: cells that ended are not run again, but those that failed
+    (up to four attempts) or were skipped for lack of time are. Of an edited suite, what changed is run.
 
     Exit codes: 0 no cell failed; 1 some cell is oom, diverged, timeout or error, or no cell ran; 2 the suite
     or the command is wrong; 130 interrupted.
@@ -92,7 +92,7 @@ def run(
     tell_where_cache_is()
     asked = read_suite(suite, [*(set_ or []), *overrides], only or [])
     if dry_run:
-        _preview(asked, import_dirs, form)
+        _preview(asked, import_dirs, form, started)
         return
     folder = _run(asked, import_dirs, out, fresh, started)
     with _interruptible(lambda: folder.path):
@@ -132,8 +132,12 @@ def _run(suite: Suite, import_dirs: list[str], out: Path, fresh: bool, started: 
             return run_plan(plan, out, display, fresh, started)
 
 
-def _preview(suite: Suite, import_dirs: list[str], form: Format) -> None:
-    """Print what would run."""
+def _preview(suite: Suite, import_dirs: list[str], form: Format, started: float) -> None:
+    """Print what would run.
+
+    Args:
+        started: as `_run` takes it.
+    """
     from xbench.cli.dry_run import print_cells
     from xbench.cli.progress import ProgressDisplay
     from xbench.execution.plan import plan_run
@@ -145,7 +149,7 @@ def _preview(suite: Suite, import_dirs: list[str], form: Format) -> None:
         start_server()
         plan = plan_run(suite, import_dirs, display.working)
         display.working("reading a few images of each dataset")
-        jobs = preview(plan, display)
+        jobs = preview(plan, display, started)
     print_cells(plan, jobs, form)
 
 

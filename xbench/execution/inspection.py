@@ -192,7 +192,7 @@ def try_models(send: Send, trials: Sequence[ModelTrial], device: str, import_dir
             network = build_network(spec, trial.num_classes, trial.image_shape, trial.model.params)
         except XbenchError as error:
             send(XbenchError(_about("model", name, error.message), error.hint))
-        except Exception as error:  # a plugin may raise anything
+        except (Exception, SystemExit) as error:  # a plugin may raise anything
             if exhaustion(evidence_of(error)):
                 raise
             send(XbenchError(f"model '{name}' cannot be built: {in_one_line(error)}"))

@@ -225,9 +225,12 @@ def _run_blocks(
             (passed_over if job.unfit else ran).add(cell_id)
 
 
-def preview(plan: PlannedRun, observer: Observer) -> list[Job]:
+def preview(plan: PlannedRun, observer: Observer, started: float) -> list[Job]:
     """What a run would do, in its order, as far as can be told without decoding or fitting: each job has an
     estimate of its time, and one that would be skipped says so in `unfit`.
+
+    Args:
+        started: when the command began, by `time.monotonic`: from then on the time limit counts.
 
     Raises:
         XbenchError: no image of a dataset can be read, or there are not enough.
@@ -237,9 +240,10 @@ def preview(plan: PlannedRun, observer: Observer) -> list[Job]:
     check_batches(plan, jobs)
     jobs = Estimator(FeatureKeeper(observer), observer).estimate(jobs)
     limit, previewed = plan.suite.header.time_limit, []
+    spent_s = time.monotonic() - started  # a run starts and estimates as well
     for block in blocks(jobs, by_time=limit is not None):
         if limit is not None:
-            left_s = parse_duration(limit) - estimate_s(previewed)
+            left_s = parse_duration(limit) - spent_s - estimate_s(previewed)
             block = within(block, left_s, limit, features_s(previewed))
         previewed += block
     return previewed

@@ -80,4 +80,5 @@ def _title(comparison: Comparison) -> Text:
 
 def _device(run: RunRecord) -> str:
     name = run.hardware.get("device") or run.hardware.get("cpu")
-    return f"{run.device}: {name}, {run.hardware.get('cores')} cores"
+    cores = run.hardware.get("cores")
+    return f"{run.device}: {name}, {cores} {'core' if cores == 1 else 'cores'}"

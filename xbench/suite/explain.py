@@ -30,7 +30,7 @@ def explain(error: ValidationError, document: Any, model: type[BaseModel]) -> li
             sentences.append((path, f"'{item['loc'][-1]}' is missing"))
         elif item["type"] == "extra_forbidden":
             guess = did_you_mean(str(path[-1]), _known_keys(model, path[:-1]))
-            sentences.append((path, f"unknown key '{shortened(str(path[-1]))}'.{guess}"))
+            sentences.append((path, f"unknown key '{shortened(str(path[-1]))}'{guess and '.' + guess}"))
         elif item["type"] == "value_error":
             sentences.append((path, item["msg"].removeprefix("Value error, ")))
         else:

@@ -2,7 +2,7 @@
 
 KEY is a dotted path: `suite.seeds`, `epochs` (of every experiment), `cnn-1400.epochs` (of one), `adam.lr` (of
 every optimizer with that name or label), `cnn-1400.adam.lr`, `dataset.root` or `cnn-1400.model.NAME`.
-VALUE is a TOML value; what is none is taken as text.
+VALUE is a TOML value. Anything else is a string, unless it begins like a list, a table or a quoted string.
 """
 
 from __future__ import annotations
@@ -77,8 +77,10 @@ def _value(text: str, told: str) -> Any:
     wrong = ""
     try:
         document = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except tomllib.TOMLDecodeError as error:
         document = {"value": text}
+        if text.lstrip().startswith(("[", "{", '"', "'")):
+            wrong = f"not a TOML value: {error}"
     except ValueError:  # Python reads no number of more than some thousand digits
         wrong = "a number of too many digits"
     except RecursionError:

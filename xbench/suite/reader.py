@@ -109,7 +109,8 @@ def _check_keys(table: dict[str, Any], place: int, names: set[str], problems: Pr
             return
         if key not in TRAINING_KEYS and key not in Experiment.model_fields:
             guess = did_you_mean(key, (*TRAINING_KEYS, *Experiment.model_fields))
-            problems.add((*path, key), f"unknown key '{shortened(key)}'.{guess}")
+            hint = None if guess else "a setting of an optimizer stands in its own table (--set adam.lr=0.1)"
+            problems.add((*path, key), f"unknown key '{shortened(key)}'{guess and '.' + guess}", hint)
     name = table.get("name")
     if isinstance(name, str) and name in names:
         problems.add((*path, "name"), f"a second experiment '{name}'")
