@@ -9,6 +9,8 @@ import pyarrow.parquet
 import pytest
 from cli_process import one_line
 
+pytestmark = pytest.mark.slow
+
 HEAD = """
 [suite]
 name = "features"
