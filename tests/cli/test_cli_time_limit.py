@@ -91,7 +91,8 @@ class TestDryRun:
             for cell in json.loads(previewed.stdout)["cells"]
             if cell["experiment"] != "strict"
         ]
-        assert names == ["cheap", "longer", "dear", "both", "both"]
+        assert names[:2] == ["cheap", "longer"]
+        assert sorted(names[2:]) == ["both", "both", "dear"]
 
     def test_why_is_told(self, previewed):
         told = [line for line in previewed.stderr.splitlines() if line.startswith("skipped: ")]
@@ -122,31 +123,37 @@ def test_a_dry_run_decodes_a_sample(fresh, place, allow_user_code, tmp_path):
     assert pixels.stat().st_size == 64 * 3 * 8 * 8
 
 
+@pytest.fixture(scope="module")
+def skipped(limited) -> dict[str, dict]:
+    """The records of what does not fit, by column. "dear" and "both" share a cell, which is recorded for the one
+    that is decided on first: on a busy machine that may be either."""
+    return {cell["column"]: cell for name in ("dear", "both") for cell in limited.cells(name)}
+
+
 class TestRun:
-    def test_what_fits_is_done_and_what_does_not_is_skipped(self, limited):
+    def test_what_fits_is_done_and_what_does_not_is_skipped(self, limited, skipped):
         assert limited.done.returncode == 0, limited.done.stderr
         for name in ("longer", "cheap"):
             assert [cell["status"] for cell in limited.cells(name)] == ["done"]
-        assert [(cell["status"], cell["steps"]) for cell in limited.cells("dear")] == [("skipped", 0)]
+        assert (skipped["sgd"]["status"], skipped["sgd"]["steps"]) == ("skipped", 0)
 
-    def test_an_experiment_is_skipped_whole(self, limited):
-        """Also where one of its cells was passed over before, as that of another experiment."""
-        ids = {cell["cell_id"] for cell in limited.cells("dear")}
-        others = [cell for cell in limited.cells("both") if cell["cell_id"] not in ids]
-        assert [(cell["column"], cell["status"]) for cell in others] == [("adam", "skipped")]
+    def test_an_experiment_is_skipped_whole(self, limited, skipped):
+        """Its short cell as well, and the one it shares once only."""
+        assert [cell["column"] for cell in limited.cells("both") if cell["column"] != "sgd"] == ["adam"]
+        assert (skipped["adam"]["status"], skipped["adam"]["steps"]) == ("skipped", 0)
+        assert len(limited.cells("dear")) + len(limited.cells("both")) == 2
 
-    def test_the_reason_has_the_estimate(self, limited):
-        (cell,) = limited.cells("dear")
-        assert cell["reason"].startswith("'dear' needs about ")
-        assert cell["reason"].endswith(" of the time limit of 10m are left")
-        assert "h " in cell["reason"]
-        assert cell["reason"] in one_line(limited.done.stdout)
+    def test_the_reason_has_the_estimate(self, limited, skipped):
+        reason = skipped["sgd"]["reason"]
+        assert reason.startswith(("'dear' needs about ", "'both' needs about "))
+        assert reason.endswith(" of the time limit of 10m are left")
+        assert "h " in reason
+        assert reason in one_line(limited.done.stdout)
 
-    def test_records_have_the_estimate(self, limited):
+    def test_records_have_the_estimate(self, limited, skipped):
         for cell in limited.lines:
             assert cell["time"]["estimated_s"] > 0
-        (dear,) = limited.cells("dear")
-        assert dear["time"]["estimated_s"] > 600
+        assert skipped["sgd"]["time"]["estimated_s"] > 600
 
     def test_what_is_cheap_comes_first(self, limited):
         done = [cell["experiment"] for cell in limited.lines if cell["status"] == "done"]
