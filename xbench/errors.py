@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class XbenchError(Exception):
     """A mistake outside of xbench's code: in a suite, a command, a data folder, a plugin.
@@ -21,6 +23,22 @@ class XbenchError(Exception):
         # subclass travels as the class of this module that it extends: the parent imports no plugins.
         known = next(kind for kind in type(self).__mro__ if kind.__module__ == __name__)
         return known, (self.message, self.hint)
+
+
+class Mistakes(XbenchError):
+    """Several mistakes that were found in one go.
+
+    Attributes:
+        mistakes: each with its own hint, in the order in which they are shown.
+    """
+
+    def __init__(self, mistakes: Sequence[XbenchError]):
+        hints = dict.fromkeys(mistake.hint for mistake in mistakes if mistake.hint)
+        super().__init__("\n".join(mistake.message for mistake in mistakes), "\n".join(hints) or None)
+        self.mistakes = tuple(mistakes)
+
+    def __reduce__(self):
+        return Mistakes, (self.mistakes,)
 
 
 class DataNotFound(XbenchError):

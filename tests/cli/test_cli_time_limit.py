@@ -125,8 +125,8 @@ def test_a_dry_run_decodes_a_sample(fresh, place, allow_user_code, tmp_path):
 
 @pytest.fixture(scope="module")
 def skipped(limited) -> dict[str, dict]:
-    """The records of what does not fit, by column. "dear" and "both" share a cell, which is recorded for the one
-    that is decided on first: on a busy machine that may be either."""
+    """The records of what does not fit, by column. "dear" and "both" share a cell, which is recorded for the
+    one that is decided on first: on a busy machine that may be either."""
     return {cell["column"]: cell for name in ("dear", "both") for cell in limited.cells(name)}
 
 

@@ -220,3 +220,16 @@ def test_a_run_on_a_machine_that_is_busy_for_a_while(job_of, quiet_at, ran):
             done.append(block[0].cell.experiment)
     assert done == ran
     assert machine.now < 900
+
+
+@pytest.mark.parametrize(("now", "is_named"), [(50, True), (1, False)])
+def test_a_slow_start_is_named_in_the_reason(job_of, now, is_named):
+    (job,) = limit_of(Estimator(), now).skip_hopeless([job_of(estimated_s=1000)])
+    assert ("; starting and estimating took 50.0 s" in job.unfit[1]) is is_named
+
+
+def test_a_slow_start_is_not_to_blame_later_on(job_of):
+    limit = limit_of(Estimator(), now=50)
+    limit.skip_hopeless([job_of(estimated_s=1)])
+    (job,) = limit.admit([job_of(estimated_s=1000)])
+    assert "starting" not in job.unfit[1]

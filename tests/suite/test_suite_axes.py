@@ -90,6 +90,7 @@ def test_a_hint_says_how_to_write_it(error, head):
         "`xbench info sgd` shows its settings",
         "write nesterov = false, without quotes",
     ]
+    assert [mistake.hint for mistake in found.mistakes] == found.hint.splitlines()
 
 
 def test_titles_keep_telling_columns_apart_when_only_one_of_a_list_is_right(complaints, head):

@@ -9,9 +9,13 @@ import codecs
 import errno
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from io import TextIOWrapper
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from xbench.errors import XbenchError
 
 EXIT_CELL_FAILED = 1
 EXIT_INTERNAL = 1
@@ -46,13 +50,15 @@ def _run_command() -> None:
     _prepare_streams()
     try:
         from xbench.cli.app import app
-        from xbench.errors import XbenchError
+        from xbench.errors import Mistakes, XbenchError
     except (ImportError, MemoryError) as error:
         _refuse_for_address_space(error)
         raise
     try:
         _in_a_folder()
         app()
+    except Mistakes as error:
+        _refuse_for_mistakes(error.mistakes)
     except XbenchError as error:
         _refuse(error.message, error.hint)
     except OSError as error:
@@ -111,7 +117,20 @@ def _hint(error: OSError) -> str:
     return hint
 
 
-def _refuse(message: str, hint: str | None = "") -> NoReturn:
+def _refuse_for_mistakes(mistakes: Sequence[XbenchError]) -> NoReturn:
+    """Show every mistake with its hint; a hint that several share stands below the last of them."""
+    last_of = {mistake.hint: place for place, mistake in enumerate(mistakes)}
+    for place, mistake in enumerate(mistakes):
+        _show_error(mistake.message, mistake.hint if last_of[mistake.hint] == place else None)
+    sys.exit(EXIT_USAGE)
+
+
+def _refuse(message: str, hint: str | None = None) -> NoReturn:
+    _show_error(message, hint)
+    sys.exit(EXIT_USAGE)
+
+
+def _show_error(message: str, hint: str | None) -> None:
     from xbench.text import visible
 
     # Not splitlines: it also splits at characters that names may hold.
@@ -119,7 +138,6 @@ def _refuse(message: str, hint: str | None = "") -> NoReturn:
         print(f"error: {visible(line)}", file=sys.stderr)
     for line in hint.split("\n") if hint else ():
         print(f"  hint: {visible(line)}", file=sys.stderr)
-    sys.exit(EXIT_USAGE)
 
 
 def _refuse_for_address_space(error: Exception) -> None:

@@ -64,11 +64,13 @@ def within(
     made_s: Mapping[str, float] = MappingProxyType({}),
     correction: float = 1.0,
     slack: float = 1.0,
+    spent: str = "",
 ) -> list[Job]:
     """Skip a block that would take longer than what is left.
 
     Args:
         limit: the time limit as it was given, for the reason.
+        spent: what has used up a large part of it, for the reason; "" for nothing in particular.
         made_s: as `estimate_s` takes it.
         correction: what estimates are multiplied by that nothing has disturbed.
         slack: what estimates are divided by that were measured while other programs took the CPU: they are
@@ -88,7 +90,7 @@ def within(
         needed += " (by its fastest step, measured while other programs were running)"
     left = format_seconds(max(0.0, left_s))
     reason = f"'{block[0].cell.experiment}' needs {needed}, and {left} of the time limit of {limit} are left"
-    reason = "; ".join(filter(None, [reason, block[0].model.missing]))
+    reason = "; ".join(filter(None, [reason, spent, block[0].model.missing]))
     return [job if job.unfit else replace(job, unfit=("skipped", reason), waits_for="time") for job in block]
 
 

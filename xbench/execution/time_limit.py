@@ -10,13 +10,16 @@ from types import MappingProxyType
 from xbench.execution.estimates import Estimator
 from xbench.execution.job import Job
 from xbench.execution.schedule import blocks, is_skipped, within
-from xbench.units import parse_duration
+from xbench.units import format_seconds, parse_duration
 
 # What is still disturbed after that wait may take this many times the time that is left, and is tried.
 SLACK = 2.0
 
 # A run waits this long at most for other programs to leave it the CPU, and this share of its limit.
 MAX_WAIT_S, _MAX_WAIT_SHARE = 60.0, 0.25
+
+# What takes more of the limit than this before the first cell is named in the reason to skip one.
+_LARGE_SHARE = 0.25
 
 
 def longest_wait_s(text: str) -> float:
@@ -40,8 +43,10 @@ class TimeLimit:
     def __init__(
         self, text: str, started: float, estimator: Estimator, clock: Callable[[], float] = time.monotonic
     ):
-        self._text, self._ends_at = text, started + parse_duration(text)
+        self._text, self._limit_s = text, parse_duration(text)
+        self._ends_at = started + self._limit_s
         self._estimator, self._clock = estimator, clock
+        self._spent = ""  # on what, before the first cell
 
     @property
     def left_s(self) -> float:
@@ -79,6 +84,9 @@ class TimeLimit:
         Returns:
             All jobs, in the order declared.
         """
+        spent_s = self._limit_s - self.left_s
+        if spent_s > _LARGE_SHARE * self._limit_s:
+            self._spent = f"starting and estimating took {format_seconds(spent_s)}"
         result = []
         for block in blocks(jobs, by_time=False):
             must_fetch = any(job.model.missing for job in block)
@@ -89,7 +97,8 @@ class TimeLimit:
                     for new, old in zip(decided, block, strict=True)
                 ]
             result += decided
+        self._spent = ""
         return result
 
     def _within(self, block: list[Job], made_s: Mapping[str, float], slack: float = 1.0) -> list[Job]:
-        return within(block, self.left_s, self._text, made_s, self._estimator.correction, slack)
+        return within(block, self.left_s, self._text, made_s, self._estimator.correction, slack, self._spent)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from xbench.errors import XbenchError
+from xbench.errors import Mistakes, XbenchError
 from xbench.suite.lines import KeyPath, key_lines, line_of
 from xbench.text import MOST_OF_A_SENTENCE, shortened, visible
 
@@ -48,19 +48,19 @@ class Problems:
     def raise_if_any(self) -> None:
         """
         Raises:
-            XbenchError: all mistakes, in the order of the file, a line each.
+            Mistakes: all of them, in the order of the file, a line each.
         """
         if not self._found:
             return
         lines = key_lines(self.text)
-        located = [(self._where(lines, path), message) for path, message in self._found]
+        located = [(self._where(lines, path), message, hint) for (path, message), hint in self._found.items()]
         located.sort(key=lambda item: item[0])
-        hints = dict.fromkeys(hint for hint in self._found.values() if hint)
-        sentences = dict.fromkeys(f"{where}: {message}" for (_, where), message in located)
-        told = list(sentences)[:MOST_TOLD]
+        hints = {f"{where}: {message}": hint for (_, where), message, hint in located}
+        told = [XbenchError(sentence, hint) for sentence, hint in hints.items()][:MOST_TOLD]
         if self.is_full:
-            told.append(f"{self.file}: and more: these are the first {MOST_TOLD} mistakes that were found")
-        raise XbenchError("\n".join(told), hint="\n".join(hints) or None)
+            more = f"{self.file}: and more: these are the first {MOST_TOLD} mistakes that were found"
+            told.append(XbenchError(more))
+        raise Mistakes(told)
 
     def _where(self, lines: dict[KeyPath, int], path: KeyPath) -> tuple[int, str]:
         path = _as_written(path, self.document)
