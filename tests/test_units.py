@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from xbench.errors import XbenchError
-from xbench.units import format_bytes, format_seconds, parse_bytes, parse_duration, parse_limit
+from xbench.units import (
+    DeviceChoice,
+    format_bytes,
+    format_seconds,
+    parse_bytes,
+    parse_device,
+    parse_duration,
+    parse_limit,
+    tightest,
+)
 
 
 @pytest.mark.parametrize(
@@ -99,3 +108,34 @@ def test_a_duration_without_an_end_is_none():
 def test_what_is_no_number_is_shown_as_such():
     assert format_seconds(float("inf")) == "inf s"
     assert format_seconds(float("nan")) == "nan s"
+
+
+@pytest.mark.parametrize(
+    ("text", "device"),
+    [
+        ("auto", DeviceChoice("auto")),
+        ("cpu", DeviceChoice("cpu")),
+        ("cuda", DeviceChoice("cuda", 0)),
+        (" cuda:12 ", DeviceChoice("cuda", 12)),
+    ],
+)
+def test_device(text, device):
+    assert parse_device(text) == device
+    assert parse_device(str(device)) == device
+
+
+@pytest.mark.parametrize("text", ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "CPU"])
+def test_what_is_no_device(text):
+    with pytest.raises(XbenchError, match="is not a device") as caught:
+        parse_device(text)
+    assert "cuda:N" in caught.value.hint
+
+
+def test_limits_that_others_imply_are_dropped():
+    limits = [parse_limit(text) for text in ("2GB", "50%", "1.5GB", "60%")]
+    assert [limit.written for limit in tightest([None, *limits])] == ["50%", "1.5GB"]
+    assert tightest([None]) == ()
+
+
+def test_limits_are_equal_however_they_were_written():
+    assert parse_limit("2GB") == parse_limit(" 2000 MB ")

@@ -1,10 +1,12 @@
-"""Sizes and times as people write and read them."""
+"""Sizes, times and devices as people write and read them."""
 
 from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
 
 from xbench.errors import XbenchError
 from xbench.text import shortened, visible
@@ -13,6 +15,7 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?))?B\s*", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _DURATION = re.compile(r"\s*(?:(\d+(?:\.\d+)?)h)?\s*(?:(\d+(?:\.\d+)?)m)?\s*(?:(\d+(?:\.\d+)?)s)?\s*")
 _UNITS_S = (3600, 60, 1)
+_DEVICE = re.compile(r"\s*(?:(auto|cpu)|cuda(?::(\d{1,3}))?)\s*")
 _SHARE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 
 
@@ -42,10 +45,12 @@ class Limit:
     Attributes:
         size_bytes: an exact size.
         percent: a share of what the machine can give, above 0 and at most 100.
+        written: the text that it was read from. Limits are equal however they were written.
     """
 
     size_bytes: int | None = None
     percent: float | None = None
+    written: str = field(default="", compare=False)
 
     def bytes_of(self, whole_bytes: int) -> int:
         """Return the limit in bytes.
@@ -61,6 +66,18 @@ class Limit:
         return str(self.size_bytes) if self.percent is None else f"{self.percent:.15g}%"
 
 
+def tightest(limits: Iterable[Limit | None]) -> tuple[Limit, ...]:
+    """Drop the limits that others imply: the smallest share and the smallest size are left, in this order.
+
+    Args:
+        limits: None stands for no limit.
+    """
+    asked = [limit for limit in limits if limit is not None]
+    shares = sorted((limit for limit in asked if limit.percent is not None), key=lambda each: each.percent)
+    sizes = sorted((limit for limit in asked if limit.percent is None), key=lambda each: each.size_bytes)
+    return (*shares[:1], *sizes[:1])
+
+
 def parse_limit(text: str) -> Limit:
     """Read a limit: a size as `parse_bytes` takes it, or a share of a whole, `50%`. Blanks around it are
     ignored.
@@ -70,7 +87,7 @@ def parse_limit(text: str) -> Limit:
     """
     share = _SHARE.fullmatch(text)
     if share and 0 < float(share[1]) <= 100:
-        return Limit(percent=float(share[1]))
+        return Limit(percent=float(share[1]), written=text.strip())
     try:
         size = parse_bytes(text)
     except XbenchError:
@@ -80,7 +97,7 @@ def parse_limit(text: str) -> Limit:
             f"'{_told(text)}' is not a size or share",
             hint="write 12GB (10^9 bytes each), 12GiB (2^30) or 50% (of what the machine can give)",
         )
-    return Limit(size_bytes=size)
+    return Limit(size_bytes=size, written=text.strip())
 
 
 def parse_duration(text: str) -> float:
@@ -95,6 +112,34 @@ def parse_duration(text: str) -> float:
     if not seconds or not math.isfinite(seconds):
         raise XbenchError(f"'{_told(text)}' is not a duration", hint="write 90s, 15m or 1h30m")
     return seconds
+
+
+@dataclass(frozen=True)
+class DeviceChoice:
+    """A device as somebody asked for it.
+
+    Attributes:
+        kind: `"auto"` is CUDA where there is a device, else the CPU.
+        index: of a CUDA device.
+    """
+
+    kind: Literal["auto", "cpu", "cuda"] = "auto"
+    index: int = 0
+
+    def __str__(self) -> str:
+        return f"cuda:{self.index}" if self.kind == "cuda" else self.kind
+
+
+def parse_device(text: str) -> DeviceChoice:
+    """Read a device: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        XbenchError: the text is none of these.
+    """
+    match = _DEVICE.fullmatch(text)
+    if not match:
+        raise XbenchError(f"'{_told(text)}' is not a device", hint="write auto, cpu, cuda or cuda:N")
+    return DeviceChoice(match[1]) if match[1] else DeviceChoice("cuda", int(match[2] or 0))
 
 
 def _told(text: str) -> str:

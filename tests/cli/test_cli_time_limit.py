@@ -100,7 +100,7 @@ class TestDryRun:
         assert len([line for line in told if "needs about" in line]) == 2
         for name in ("dear", "both"):
             assert f"skipped: '{name}' needs about " in text
-        assert "of the time limit of 10m are left" in text
+        assert "of the time limit of 10m 00s are left" in text
 
     def test_features_that_cannot_be_had_are_told(self, previewed):
         (cell,) = [c for c in json.loads(previewed.stdout)["cells"] if c["experiment"] == "strict"]
@@ -146,7 +146,7 @@ class TestRun:
     def test_the_reason_has_the_estimate(self, limited, skipped):
         reason = skipped["sgd"]["reason"]
         assert reason.startswith(("'dear' needs about ", "'both' needs about "))
-        assert reason.endswith(" of the time limit of 10m are left")
+        assert reason.endswith(" of the time limit of 10m 00s are left")
         assert "h " in reason
         assert reason in one_line(limited.done.stdout)
 
@@ -176,7 +176,7 @@ def test_nothing_fits(limited, fresh, allow_user_code):
     assert [(cell["status"], cell["steps"]) for cell in cells] == [("skipped", 0)] * 2
     for cell in cells:
         assert "needs about" in cell["reason"]
-        assert "of the time limit of 1s are left" in cell["reason"]
+        assert "of the time limit of 1.00 s are left" in cell["reason"]
     warnings = json.loads(done.stdout)["warnings"]
     assert warnings[0] == "no cell ran: all 2 cells were skipped; the notes below each table say why"
     for form in ("table", "markdown"):

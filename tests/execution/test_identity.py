@@ -73,7 +73,7 @@ SAME = {
     "experiment": lambda job: with_cell(job, experiment="renamed"),
     "processor": lambda job: replace(job, machine=on(device_facts={"type": "cpu", "name": "z"})),
     "place": lambda job: with_cell(job, path=("experiment", 3, "optimizer", 2)),
-    "timeout": lambda job: replace(with_cell(job, timeout="5m"), timeout_s=300.0),
+    "timeout": lambda job: replace(with_cell(job, timeout_s=300.0), timeout_s=300.0),
     "checkpoint interval": lambda job: replace(job, checkpoint_every_s=1.0),
     "estimate": lambda job: replace(job, estimated_s=3.0),
     "what the machine has": lambda job: replace(job, memory_limit_bytes=10**10),

@@ -37,7 +37,7 @@ def test_a_job_has_the_memory_format_that_it_runs_with(tiny_data, device, settin
     sample = job_of(tiny_data, **settings)
     plan = SimpleNamespace(
         suite=SimpleNamespace(
-            problems=Problems("suite.toml", ""), header=SimpleNamespace(checkpoint_interval="1m")
+            problems=Problems("suite.toml", ""), header=SimpleNamespace(checkpoint_interval=60.0)
         ),
         cells=[sample.cell],
         data=[sample.resolved],
@@ -46,8 +46,6 @@ def test_a_job_has_the_memory_format_that_it_runs_with(tiny_data, device, settin
         default_histories={},
         import_dirs=(),
         limit_of=lambda cell: None,
-        limits_asked=lambda cell: (),
-        timeout_of=lambda cell: None,
     )
     (job,) = make_jobs(plan, {_key(sample.resolved): tiny_data})
     assert job.settings.training.memory_format == expected

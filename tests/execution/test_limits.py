@@ -13,6 +13,7 @@ from xbench.execution.plan import PlannedRun
 from xbench.memory.machine import Bound
 from xbench.suite.grid import Cell, DatasetChoice
 from xbench.training.settings import Choice, TrainingSettings
+from xbench.units import parse_limit, tightest
 
 GRAIN = 256 << 20
 # What a machine has is rounded down to a grain, and so is a share of it.
@@ -35,7 +36,8 @@ def plan_of(suite_limit: str | None) -> PlannedRun:
     )
 
 
-def cell_of(limit: str | None) -> Cell:
+def cell_of(*limits: str | None) -> Cell:
+    """A cell with the limits that its suite and its experiment ask for."""
     return Cell(
         experiment="exp",
         column="sgd",
@@ -45,7 +47,7 @@ def cell_of(limit: str | None) -> Cell:
         training=TrainingSettings(),
         seed=0,
         path=("experiment", 0, "optimizer", 0),
-        memory_limit=limit,
+        memory_limits=tightest(parse_limit(limit) if limit else None for limit in limits),
     )
 
 
@@ -79,7 +81,7 @@ def cell_of(limit: str | None) -> Cell:
 )
 def test_the_least_holds(monkeypatch, suite_limit, experiment_limit, limit_bytes):
     monkeypatch.setattr(planning, "can_limit_host_memory", lambda: True)
-    assert plan_of(suite_limit).limit_of(cell_of(experiment_limit)) == limit_bytes
+    assert plan_of(suite_limit).limit_of(cell_of(suite_limit, experiment_limit)) == limit_bytes
 
 
 @pytest.mark.parametrize(
@@ -88,14 +90,16 @@ def test_the_least_holds(monkeypatch, suite_limit, experiment_limit, limit_bytes
 def test_where_no_process_can_be_held_to_one(monkeypatch, suite_limit, experiment_limit, limit_bytes):
     """Nothing is limited that nobody asked for."""
     monkeypatch.setattr(planning, "can_limit_host_memory", lambda: False)
-    assert plan_of(suite_limit).limit_of(cell_of(experiment_limit)) == limit_bytes
+    assert plan_of(suite_limit).limit_of(cell_of(suite_limit, experiment_limit)) == limit_bytes
 
 
 def test_the_bound_says_who_asked():
     plan = plan_of("50%")
-    assert plan.bound_of(cell_of("1GB")).detail == "asked for: 1GB"
-    assert plan.bound_of(cell_of("20%")).detail.startswith("asked for: 20% of 2.68 GB (available memory)")
-    assert plan.bound_of(cell_of(None)).detail.startswith("asked for: 50% of 2.68 GB")
+    assert plan.bound_of(cell_of("50%", "1GB")).detail == "asked for: 1GB"
+    assert plan.bound_of(cell_of("50%", "20%")).detail.startswith(
+        "asked for: 20% of 2.68 GB (available memory)"
+    )
+    assert plan.bound_of(cell_of("50%")).detail.startswith("asked for: 50% of 2.68 GB")
 
 
 @pytest.mark.parametrize(
@@ -111,4 +115,4 @@ def test_the_bound_says_who_asked():
 )
 def test_what_was_asked_for_has_one_form(suite_limit, experiment_limit, asked):
     """What a cell is must not depend on how a limit was written."""
-    assert plan_of(suite_limit).limits_asked(cell_of(experiment_limit)) == asked
+    assert tuple(map(str, cell_of(suite_limit, experiment_limit).memory_limits)) == asked

@@ -86,47 +86,47 @@ class TestEstimate:
 class TestWithin:
     def test_what_fits_stays_as_it_is(self, job_of):
         block = [job_of(estimated_s=30), job_of(estimated_s=30)]
-        assert within(block, 60, "1m") == block
-        assert within(block, 3600, "1h") == block
+        assert within(block, 60, 60) == block
+        assert within(block, 3600, 3600) == block
 
     def test_what_does_not_fit_is_skipped_whole(self, job_of):
         block = [job_of("dear", "a", estimated_s=3000), job_of("dear", "b", estimated_s=0.5)]
-        skipped = within(block, 65, "15m")
+        skipped = within(block, 65, 900)
         assert {job.unfit for job in skipped} == {
-            ("skipped", "'dear' needs about 50m 00s, and 1m 05s of the time limit of 15m are left")
+            ("skipped", "'dear' needs about 50m 00s, and 1m 05s of the time limit of 15m 00s are left")
         }
         assert [(job.cell, job.estimated_s) for job in skipped] == [(j.cell, j.estimated_s) for j in block]
         assert [job.unfit for job in block] == [None, None]
 
     def test_by_a_hair(self, job_of):
-        assert within([job_of(estimated_s=60.001)], 60, "1m")[0].unfit is not None
+        assert within([job_of(estimated_s=60.001)], 60, 60)[0].unfit is not None
 
     def test_what_would_not_run_in_any_case_keeps_its_reason(self, job_of):
         block = [job_of(estimated_s=None, unfit=UNFIT), job_of(estimated_s=90)]
-        assert [job.unfit[0] for job in within(block, 60, "1m")] == ["error", "skipped"]
-        assert within(block, 60, "1m")[0].unfit == UNFIT
+        assert [job.unfit[0] for job in within(block, 60, 60)] == ["error", "skipped"]
+        assert within(block, 60, 60)[0].unfit == UNFIT
 
     def test_what_would_not_run_takes_no_time(self, job_of):
         block = [job_of(estimated_s=90, unfit=UNFIT), job_of(estimated_s=50)]
-        assert within(block, 60, "1m") == block
+        assert within(block, 60, 60) == block
 
     def test_of_what_nothing_is_known_runs(self, job_of):
         block = [job_of(estimated_s=None), job_of(estimated_s=None)]
-        assert within(block, 0.5, "1s") == block
+        assert within(block, 0.5, 1) == block
 
     def test_of_what_nothing_is_known_comes_last(self, job_of):
         jobs = [job_of("unknown", estimated_s=None), job_of("dear", estimated_s=99)]
         assert [block[0].cell.experiment for block in blocks(jobs, by_time=True)] == ["dear", "unknown"]
 
     def test_of_what_nothing_is_known_takes_some_time(self, job_of):
-        (job,) = within([job_of("late", estimated_s=None)], -3, "1s")
+        (job,) = within([job_of("late", estimated_s=None)], -3, 1)
         assert job.unfit[1] == (
-            "'late' needs a time that cannot be estimated, and 0.00 s of the time limit of 1s are left"
+            "'late' needs a time that cannot be estimated, and 0.00 s of the time limit of 1.00 s are left"
         )
 
     def test_when_all_time_is_gone(self, job_of):
-        (job,) = within([job_of("late", estimated_s=5)], -3, "1s")
-        assert job.unfit[1] == "'late' needs about 5.00 s, and 0.00 s of the time limit of 1s are left"
+        (job,) = within([job_of("late", estimated_s=5)], -3, 1)
+        assert job.unfit[1] == "'late' needs about 5.00 s, and 0.00 s of the time limit of 1.00 s are left"
 
 
 class TestFeatures:
@@ -160,9 +160,9 @@ class TestFeatures:
 
     def test_decide_whether_a_block_fits(self, needing):
         block = [needing("a", 30)]
-        assert within(block, 40, "40s") == block
-        assert within(block, 39, "39s")[0].unfit is not None
-        assert within(block, 39, "39s", {"a": 1}) == block
+        assert within(block, 40, 40) == block
+        assert within(block, 39, 39)[0].unfit is not None
+        assert within(block, 39, 39, {"a": 1}) == block
 
 
 class TestRough:
@@ -173,36 +173,36 @@ class TestRough:
         return lambda seconds: [replace(job_of(estimated_s=seconds), is_rough=True)]
 
     def test_say_so(self, rough):
-        (job,) = within(rough(121), 60, "1m")
+        (job,) = within(rough(121), 60, 60)
         assert job.unfit == (
             "skipped",
             "'exp' needs about 2m 01s (by its fastest step, measured while other programs were running), "
-            "and 1m 00s of the time limit of 1m are left",
+            "and 1m 00s of the time limit of 1m 00s are left",
         )
         assert job.waits_for == "time"
 
     def test_may_be_granted_more_time_than_there_is(self, rough):
-        assert within(rough(119), 60, "1m", slack=2.0) == rough(119)
-        assert within(rough(121), 60, "1m", slack=2.0)[0].unfit is not None
+        assert within(rough(119), 60, 60, slack=2.0) == rough(119)
+        assert within(rough(121), 60, 60, slack=2.0)[0].unfit is not None
 
     def test_grant_none_to_others(self, rough, job_of):
         block = [*rough(10), job_of(estimated_s=56)]
-        assert within(block, 60, "1m", slack=2.0)[0].unfit is not None
+        assert within(block, 60, 60, slack=2.0)[0].unfit is not None
         block = [*rough(10), job_of(estimated_s=54)]
-        assert within(block, 60, "1m", slack=2.0) == block
+        assert within(block, 60, 60, slack=2.0) == block
 
     def test_are_skipped_when_all_time_is_gone(self, rough):
-        assert within(rough(0.1), 0, "1m", slack=2.0)[0].unfit is not None
-        assert within(rough(0.1), -5, "1m", slack=2.0)[0].unfit is not None
+        assert within(rough(0.1), 0, 60, slack=2.0)[0].unfit is not None
+        assert within(rough(0.1), -5, 60, slack=2.0)[0].unfit is not None
 
     def test_are_not_corrected(self, rough):
-        assert within(rough(50), 60, "1m", correction=5.0) == rough(50)
+        assert within(rough(50), 60, 60, correction=5.0) == rough(50)
 
 
 def test_an_estimate_is_corrected(job_of):
     block = [job_of(estimated_s=40)]
-    assert within(block, 60, "1m", correction=1.5) == block
-    (job,) = within(block, 60, "1m", correction=2.0)
+    assert within(block, 60, 60, correction=1.5) == block
+    (job,) = within(block, 60, 60, correction=2.0)
     assert "needs about 1m 20s" in job.unfit[1]
 
 

@@ -125,11 +125,12 @@ def in_this_process() -> Iterator[None]:
     import xbench.isolation.server
     from xbench.execution.inspection import describe_machine
     from xbench.memory.host import status_bytes
+    from xbench.units import DeviceChoice
 
-    machine = describe_machine(lambda message: None, "cpu")
+    machine = describe_machine(lambda message: None, DeviceChoice("cpu"))
 
-    def machine_of(job: Callable[..., Any], wanted: str) -> Any:
-        return machine if wanted in ("auto", "cpu") else job(None, wanted)
+    def machine_of(job: Callable[..., Any], wanted: Any) -> Any:
+        return machine if wanted.kind != "cuda" else job(None, wanted)
 
     before, place = resource.getrlimit(resource.RLIMIT_DATA), os.getcwd()
     most = status_bytes("VmData", Path("/proc/self/status").read_bytes()) + MOST_BYTES

@@ -21,6 +21,7 @@ from xbench.isolation.run import call_in_child, run_in_child
 from xbench.training.cell import train_cell
 from xbench.training.events import StepsDone
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
+from xbench.units import DeviceChoice
 
 # The count is asked of the driver: no CUDA context is made in this process.
 pytestmark = pytest.mark.skipif(torch.cuda.device_count() == 0, reason="no CUDA device")
@@ -84,11 +85,11 @@ def test_a_limit_is_an_out_of_memory_error(tiny_data, tmp_path):
 
 
 def test_the_machine_is_described():
-    machine = call_in_child(describe_machine, "auto")
+    machine = call_in_child(describe_machine, DeviceChoice())
     assert machine.device == "cuda:0"
     assert machine.device_facts["total_bytes"] > 0
     with pytest.raises(XbenchError, match="cuda:99"):
-        call_in_child(describe_machine, "cuda:99")
+        call_in_child(describe_machine, DeviceChoice("cuda", 99))
 
 
 def test_a_probe_ends_with_a_size_that_ran_and_one_that_did_not(tiny_data):
@@ -153,7 +154,7 @@ def test_features_are_what_the_frozen_part_gives(tiny_data, tmp_path, precision,
 
 
 def test_what_limits_memory_is_the_device():
-    machine = call_in_child(describe_machine, "cuda")
+    machine = call_in_child(describe_machine, DeviceChoice("cuda"))
     total = machine.device_facts["total_bytes"]
     assert {bound.source for bound in machine.memory_bounds} == {"device memory"}
     assert all(0 < bound.limit_bytes <= total for bound in machine.memory_bounds)

@@ -11,6 +11,7 @@ from torch import nn
 from xbench.execution.inspection import describe_machine
 from xbench.isolation.child import Limits
 from xbench.isolation.run import call_in_child, run_in_child
+from xbench.units import DeviceChoice
 
 pytestmark = pytest.mark.skipif(torch.cuda.device_count() == 0, reason="no CUDA device")
 
@@ -145,7 +146,7 @@ def test_a_device_is_found_whatever_is_visible():
 
 def describe_under(send, visible):
     os.environ["CUDA_VISIBLE_DEVICES"] = visible
-    return describe_machine(send, "cuda")
+    return describe_machine(send, DeviceChoice("cuda"))
 
 
 def uuid_of_first(send):

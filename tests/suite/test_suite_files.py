@@ -141,7 +141,7 @@ def test_values_of_the_command_line_that_no_suite_can_use(text, told):
 def test_further_lines_of_an_argument_are_no_keys():
     Path("my.toml").write_text(REST)
     suite = read_suite(Path("my.toml"), ["suite.device=1\nname = 'other'"])
-    with pytest.raises(XbenchError, match="'device' should be text that matches"):
+    with pytest.raises(XbenchError, match="other'' is not a device"):
         suite.problems.raise_if_any()
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from xbench.suite.overrides import SuiteOption
+from xbench.units import Limit, parse_limit
 
 SGD = 'optimizer = "sgd"\n'
 
 
 def test_without_any_of_them(cells, head):
     (cell,) = cells(head + SGD)
-    assert (cell.adapt, cell.expect, cell.memory_limit, cell.dataset.storage) == ((), None, None, "uint8")
+    assert (cell.adapt, cell.expect, cell.memory_limits, cell.dataset.storage) == ((), None, (), "uint8")
     assert (cell.training.train_size, cell.training.micro_batch) == ("all", "full")
 
 
@@ -100,7 +101,7 @@ class TestMemoryLimit:
     @pytest.mark.parametrize("limit", ["12GB", "1.5 GiB", "500MB", "1000000000B", "50%", "33.3 %"])
     def test_a_size_or_a_share(self, cells, head, limit):
         (cell,) = cells(head + f'memory_limit = "{limit}"\n' + SGD)
-        assert cell.memory_limit == limit
+        assert cell.memory_limits == (parse_limit(limit),)
 
     @pytest.mark.parametrize("limit", ["lots", "12", "-1GB", "0%", "101%", ""])
     def test_bad_text_is_told_with_its_line(self, complaints, head, limit):
@@ -114,14 +115,14 @@ class TestMemoryLimit:
     def test_of_the_suite(self, read, complaints):
         text = '[suite]\nname = "s"\nmemory_limit = {}\n[[experiment]]\nname = "e"\nmodel = "net"\n'
         text += 'dataset = "pictures"\n' + SGD
-        assert read(text.format('"50%"')).header.memory_limit == "50%"
+        assert read(text.format('"50%"')).header.memory_limit == Limit(percent=50)
         (complaint,) = complaints(text.format('"much"'))
         assert complaint.startswith("my.toml:3: 'much' is not a size or share")
 
     def test_of_the_command_line(self, read, complaints, head):
         option = SuiteOption("memory-limit", "2GB")
         suite = read(head + SGD, option)
-        assert suite.header.memory_limit == "2GB"
+        assert suite.header.memory_limit == Limit(size_bytes=2 * 10**9)
         assert suite.changes == ("--memory-limit 2GB",)
         (complaint,) = complaints(head + SGD, SuiteOption("memory-limit", "lots"))
         assert complaint.startswith("--memory-limit lots: 'lots' is not a size or share")

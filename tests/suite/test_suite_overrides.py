@@ -6,6 +6,7 @@ import pytest
 
 from xbench.errors import XbenchError
 from xbench.suite.overrides import apply_overrides
+from xbench.units import DeviceChoice, Limit
 
 TWO = """\
 [suite]
@@ -55,8 +56,8 @@ def test_without_any(cells):
 def test_a_key_of_the_suite(cells, read):
     assert read(TWO, "suite.seeds=3").header.seed_list == [0, 1, 2]
     assert read(TWO, "suite.seeds=[4, 2]").header.seed_list == [4, 2]
-    assert read(TWO, "suite.device=cpu").header.device == "cpu"
-    assert read(TWO, "suite.memory_limit=12GiB").header.memory_limit == "12GiB"
+    assert read(TWO, "suite.device=cpu").header.device == DeviceChoice("cpu")
+    assert read(TWO, "suite.memory_limit=12GiB").header.memory_limit == Limit(size_bytes=12 << 30)
     assert {c.seed for c in cells(TWO, "suite.seeds=2")} == {0, 1}
 
 

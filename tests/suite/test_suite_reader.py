@@ -10,6 +10,7 @@ import pytest
 from xbench.components.registry import registrations
 from xbench.errors import XbenchError
 from xbench.suite.reader import read_suite
+from xbench.units import DeviceChoice
 
 TWO = """\
 [suite]
@@ -38,7 +39,7 @@ def test_the_shortest_suite(read, head):
     suite.problems.raise_if_any()
     assert suite.header.name == "short"
     assert suite.header.seed_list == [0]
-    assert suite.header.device == "auto"
+    assert suite.header.device == DeviceChoice()
     assert suite.header.memory_limit is None
     (experiment,) = suite.experiments.values()
     assert experiment.name == "exp"
@@ -102,8 +103,8 @@ def test_right_headers(read, head, line):
         ("seeds = 1.5", "'seeds' should be .*not 1.5"),
         ('memory_limit = "12 apples"', "'12 apples' is not a size"),
         ("memory_limit = 12", "'12' is not a size or share"),
-        ('device = "gpu"', "'device' should be .*, not 'gpu'"),
-        ('device = "cuda:"', "'device' should be .*, not 'cuda:'"),
+        ('device = "gpu"', "'gpu' is not a device: write auto, cpu, cuda or cuda:N"),
+        ('device = "cuda:"', "'cuda:' is not a device"),
         ("seed = 3", "unknown key 'seed'. Did you mean 'seeds'?"),
         ('memory_limits = "1GB"', "unknown key 'memory_limits'. Did you mean 'memory_limit'?"),
     ],
@@ -299,7 +300,7 @@ def test_every_mistake_is_told_at_once_in_the_order_of_the_file(error):
         lines,
         [
             "'sed'",
-            "'device'",
+            "'gpu' is not a device",
             "unknown model 'nett'.",
             "'flipp'. Did you mean 'flip'?",
             "'epochs'",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,11 +10,10 @@ from rich.table import Table
 
 from xbench.cli.activity import ActivityDisplay
 from xbench.cli.output import print_json, reader_may_leave, stdout_console, tell_where_cache_is
-from xbench.errors import XbenchError
 from xbench.paths import cache_dir
 from xbench.report.terminal import plain
 from xbench.text import counted
-from xbench.units import format_bytes, parse_limit
+from xbench.units import format_bytes, parse_device, parse_limit
 
 if TYPE_CHECKING:
     from xbench.execution.checkup import Checkup
@@ -28,8 +26,6 @@ Examples:
 - `xbench doctor --device cuda:1 --memory-limit 50%`
 - `xbench doctor --format json | jq .memory.limit_bytes`
 """
-
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 class DoctorFormat(StrEnum):
@@ -53,18 +49,15 @@ def doctor(
     from xbench.execution.checkup import check_up
     from xbench.isolation.run import call_in_child
     from xbench.isolation.server import start_server
-    from xbench.memory.machine import binding, with_memory_limit
+    from xbench.memory.machine import binding, with_memory_limits
 
-    if not _DEVICE.fullmatch(device):
-        raise XbenchError(f"'{device}' is not a device", hint="write auto, cpu, cuda or cuda:N")
-    if memory_limit is not None:
-        parse_limit(memory_limit)  # a mistake is told before anything is started
+    wanted, limits = parse_device(device), [] if memory_limit is None else [parse_limit(memory_limit)]
     tell_where_cache_is()
     with ActivityDisplay() as display:
         display.begin("examining this machine")
         start_server()
-        checkup: Checkup = call_in_child(check_up, device)
-    bounds = with_memory_limit(checkup.machine.memory_bounds, memory_limit)
+        checkup: Checkup = call_in_child(check_up, wanted)
+    bounds = with_memory_limits(checkup.machine.memory_bounds, limits)
     with reader_may_leave():
         if form is DoctorFormat.JSON:
             print_json(_document(checkup, bounds, binding(bounds)))

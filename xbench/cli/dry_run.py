@@ -15,7 +15,7 @@ from xbench.execution.schedule import estimate_s, features_s
 from xbench.report.export import csv_text, markdown_line
 from xbench.report.terminal import cell, plain, print_line
 from xbench.text import counted
-from xbench.units import format_bytes, format_seconds, parse_duration
+from xbench.units import format_bytes, format_seconds
 
 
 def print_cells(plan: PlannedRun, jobs: list[Job], form: Format) -> None:
@@ -46,8 +46,7 @@ def _print_data(plan: PlannedRun, jobs: list[Job], form: Format) -> None:
         for job in jobs
     ]
     if form is Format.JSON:
-        limit = plan.suite.header.time_limit
-        times = {"estimated_s": estimate_s(jobs), "time_limit_s": parse_duration(limit) if limit else None}
+        times = {"estimated_s": estimate_s(jobs), "time_limit_s": plan.suite.header.time_limit}
         print_json({"suite": plan.name, "device": plan.machine.device, **times, "cells": rows})
         return
     writer = csv.DictWriter(sys.stdout, rows[0])
@@ -90,8 +89,8 @@ def _time_line(plan: PlannedRun, jobs: list[Job]) -> str:
     line += "; decoding and fitting not included"
     if all(job.unfit for job in jobs):
         line = "every cell would be skipped"
-    limit = plan.suite.header.time_limit
-    return f"{line}; time limit: {limit}" if limit else line
+    limit_s = plan.suite.header.time_limit
+    return f"{line}; time limit: {format_seconds(limit_s)}" if limit_s else line
 
 
 def _estimate(job: Job) -> str:

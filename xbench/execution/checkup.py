@@ -13,6 +13,7 @@ from xbench.memory.devices import slice_name
 from xbench.memory.host import PeakMethod, host_peak_meter
 from xbench.memory.limits import can_limit_host_memory, host_reserve_bytes
 from xbench.memory.malloc import FAST_SETTINGS
+from xbench.units import DeviceChoice
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,8 @@ class Checkup:
     malloc: dict[str, str]
 
 
-def check_up(send: Callable[[Any], None], wanted: str) -> Checkup:
+def check_up(send: Callable[[Any], None], wanted: DeviceChoice) -> Checkup:
     """A child's job: look at this machine.
-
-    Args:
-        wanted: a device, as `describe_machine` takes it.
 
     Raises:
         XbenchError: there is no such device here.

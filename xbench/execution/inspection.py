@@ -28,6 +28,7 @@ from xbench.memory.machine import Bound, device_bounds, host_bounds
 from xbench.memory.malloc import allocator_settings
 from xbench.memory.processor import processor_name, usable_cpus
 from xbench.training.settings import Choice
+from xbench.units import DeviceChoice
 
 Send = Callable[[Any], None]
 
@@ -323,11 +324,8 @@ def decode_sample(send: Send, choice: Choice, import_dirs: Sequence[str]) -> Dec
     return sampled(dataset, choice.name, spec.stand_in, code)
 
 
-def describe_machine(send: Send, wanted: str) -> Machine:
+def describe_machine(send: Send, wanted: DeviceChoice) -> Machine:
     """Find the device that a suite asks for.
-
-    Args:
-        wanted: `"auto"` (CUDA where there is one), `"cpu"`, `"cuda"` or `"cuda:N"`.
 
     Raises:
         XbenchError: there is no such device here.
@@ -336,10 +334,10 @@ def describe_machine(send: Send, wanted: str) -> Machine:
     import torch
 
     has_cuda = torch.cuda.is_available()
-    if wanted == "cpu" or (wanted == "auto" and not has_cuda):
+    if wanted.kind == "cpu" or (wanted.kind == "auto" and not has_cuda):
         device, facts = "cpu", {"type": "cpu", "name": processor_name(), "cores": usable_cpus()}
     else:
-        index = int(wanted.partition(":")[2] or 0)
+        index = wanted.index
         if not has_cuda or index >= torch.cuda.device_count():
             raise XbenchError(
                 f"device '{wanted}': torch sees {torch.cuda.device_count()} CUDA devices here",

@@ -20,15 +20,11 @@ from xbench.execution.component_trials import (
 from xbench.execution.inspection import Machine, ModelFacts, describe_components, describe_machine
 from xbench.isolation.run import call_in_child
 from xbench.memory.limits import can_limit_host_memory
-from xbench.memory.machine import Bound, binding, with_memory_limit
+from xbench.memory.machine import Bound, binding, rounded_limit_bytes, with_memory_limits
 from xbench.suite.grid import Cell, expand, references
 from xbench.suite.problems import Problems
 from xbench.suite.reader import Suite
-from xbench.units import parse_duration, parse_limit
-
-_GRAIN_BYTES = 256 << 20
-# Of a tight limit, as a small container's, that would be a large part.
-_FINE_GRAIN_BYTES, _MAX_FINE_BYTES = 32 << 20, 4 << 30
+from xbench.units import tightest
 
 
 @dataclass(frozen=True)
@@ -59,38 +55,16 @@ class PlannedRun:
         return self.suite.header.name
 
     def bound_of(self, cell: Cell) -> Bound:
-        """What limits the memory of a cell's process: the least of the suite's limit, the experiment's, and
-        what the machine has."""
-        limits = self.suite.header.memory_limit, cell.memory_limit
-        return binding(with_memory_limit(self.machine.memory_bounds, *limits))
+        """What limits the memory of a cell's process: the least of the limits that were asked for and of what
+        the machine has."""
+        return binding(with_memory_limits(self.machine.memory_bounds, cell.memory_limits))
 
     def limit_of(self, cell: Cell) -> int | None:
         """The limit that a cell's process is held to: resident bytes, or on CUDA bytes of the device. None
         where nobody asked for one and the system has no means to hold a process to it (macOS)."""
-        asked = self.suite.header.memory_limit or cell.memory_limit
-        if self.machine.device == "cpu" and not can_limit_host_memory() and not asked:
+        if self.machine.device == "cpu" and not can_limit_host_memory() and not cell.memory_limits:
             return None
-        bound = self.bound_of(cell)
-        if bound.is_exact:
-            return bound.limit_bytes
-        # What a machine has to give drifts by the minute; coarser, it is the same from run to run.
-        if bound.limit_bytes < _GRAIN_BYTES:
-            return bound.limit_bytes
-        grain = _FINE_GRAIN_BYTES if bound.limit_bytes < _MAX_FINE_BYTES else _GRAIN_BYTES
-        return bound.limit_bytes // grain * grain
-
-    def limits_asked(self, cell: Cell) -> tuple[str, ...]:
-        """The memory limits that somebody asked for, in one form however they were written: the least share
-        of what the machine has, in percent, and the least size, in bytes."""
-        asked = [parse_limit(text) for text in (self.suite.header.memory_limit, cell.memory_limit) if text]
-        shares = sorted((limit for limit in asked if limit.percent), key=lambda limit: limit.percent)
-        sizes = sorted((limit for limit in asked if limit.size_bytes), key=lambda limit: limit.size_bytes)
-        return tuple(str(limit) for limit in (*shares[:1], *sizes[:1]))
-
-    def timeout_of(self, cell: Cell) -> float | None:
-        """The most seconds that a cell's process may take."""
-        asked = cell.timeout or self.suite.header.timeout
-        return parse_duration(asked) if asked else None
+        return rounded_limit_bytes(self.bound_of(cell))
 
 
 def plan_run(
@@ -132,7 +106,7 @@ def plan_run(
         cells=expansion.cells,
         data=[resolved[dataset_key(cell.dataset)] for cell in expansion.cells],
         models=tried,
-        memory_bound=binding(with_memory_limit(machine.memory_bounds, header.memory_limit)),
+        memory_bound=binding(with_memory_limits(machine.memory_bounds, tightest([header.memory_limit]))),
         default_histories={
             name: settings.defaults["history_size"]
             for (kind, name), settings in known.items()

@@ -20,7 +20,6 @@ from xbench.suite.lines import KeyPath
 from xbench.text import name_seeds, some_of
 from xbench.training.settings import CellSettings
 from xbench.training.splits import missing_classes, split_examples
-from xbench.units import parse_duration
 
 # Another process may be at the same work, and is waited for.
 _MAY_WAIT = Patience(hangs_after_s=None)
@@ -109,10 +108,10 @@ def make_jobs(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[Job]
                 machine=plan.machine,
                 memory_limit_bytes=plan.limit_of(cell),
                 import_dirs=plan.import_dirs,
-                asked_limits=plan.limits_asked(cell),
+                asked_limits=tuple(map(str, cell.memory_limits)),
                 company=_company(plan, cell),
-                timeout_s=plan.timeout_of(cell),
-                checkpoint_every_s=parse_duration(plan.suite.header.checkpoint_interval),
+                timeout_s=cell.timeout_s,
+                checkpoint_every_s=plan.suite.header.checkpoint_interval,
             )
         )
     for path, of_experiment in splits.items():

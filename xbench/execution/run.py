@@ -38,7 +38,7 @@ from xbench.records.lock import concerns
 from xbench.records.schema import CellRecord, ExperimentRecord, PlannedCell, RunRecord
 from xbench.records.store import RunFolder, remove_unfinished_folders
 from xbench.suite.grid import Cell
-from xbench.units import format_bytes, parse_duration, parse_limit
+from xbench.units import format_bytes
 
 # A warning names so many unreadable images; the records name all.
 _MOST_NAMED = 5
@@ -73,8 +73,8 @@ def run_plan(
     jobs = make_jobs(plan, decoded)
     warnings = [*_warnings(plan, decoded), *check_splits(plan, jobs), *check_batches(plan, jobs)]
     left = _unsettled(jobs, history)
-    asked, limit = plan.suite.header.time_limit, None
-    may_wait_s = 0.0 if asked is None else longest_wait_s(asked)
+    limit_s, limit = plan.suite.header.time_limit, None
+    may_wait_s = 0.0 if limit_s is None else longest_wait_s(limit_s)
     opened: list[RunFolder] = []
 
     def done_share_of(job: Job) -> float:
@@ -83,8 +83,8 @@ def run_plan(
         return done_share([*history.checkpoint_folders(cell_id), *here], job)
 
     estimator = Estimator(features, observer, passes.has, may_wait_s, done_share_of)
-    if asked is not None:
-        limit = TimeLimit(asked, started, estimator)
+    if limit_s is not None:
+        limit = TimeLimit(limit_s, started, estimator)
         left = limit.skip_hopeless(estimator.estimate(left))
     left = with_weights(left, observer)
     # Weights that were fetched are part of what a cell is.
@@ -239,12 +239,12 @@ def preview(plan: PlannedRun, observer: Observer, started: float) -> list[Job]:
     check_splits(plan, jobs)
     check_batches(plan, jobs)
     jobs = Estimator(FeatureKeeper(observer), observer).estimate(jobs)
-    limit, previewed = plan.suite.header.time_limit, []
+    limit_s, previewed = plan.suite.header.time_limit, []
     spent_s = time.monotonic() - started  # a run starts and estimates as well
-    for block in blocks(jobs, by_time=limit is not None):
-        if limit is not None:
-            left_s = parse_duration(limit) - spent_s - estimate_s(previewed)
-            block = within(block, left_s, limit, features_s(previewed))
+    for block in blocks(jobs, by_time=limit_s is not None):
+        if limit_s is not None:
+            left_s = limit_s - spent_s - estimate_s(previewed)
+            block = within(block, left_s, limit_s, features_s(previewed))
         previewed += block
     return previewed
 
@@ -270,10 +270,10 @@ def _experiments(plan: PlannedRun) -> list[ExperimentRecord]:
 def _warnings(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[str]:
     warnings = [*plan.untried, *(data.warning for data in plan.data if data.warning)]
     machine = binding(plan.machine.memory_bounds)
-    for asked in dict.fromkeys([plan.suite.header.memory_limit, *(cell.memory_limit for cell in plan.cells)]):
-        if asked is not None and parse_limit(asked).bytes_of(machine.limit_bytes) > machine.limit_bytes:
+    for asked in dict.fromkeys(limit for cell in plan.cells for limit in cell.memory_limits):
+        if asked.bytes_of(machine.limit_bytes) > machine.limit_bytes:
             warnings.append(
-                f"memory_limit {asked.strip()} is more than there is: cells are held to "
+                f"memory_limit {asked.written} is more than there is: cells are held to "
                 f"{format_bytes(machine.limit_bytes)} ({machine.source}; {machine.detail})"
             )
     for data in decoded.values():

@@ -60,7 +60,7 @@ def features_s(block: Sequence[Job]) -> dict[str, float]:
 def within(
     block: list[Job],
     left_s: float,
-    limit: str,
+    limit_s: float,
     made_s: Mapping[str, float] = MappingProxyType({}),
     correction: float = 1.0,
     slack: float = 1.0,
@@ -69,7 +69,7 @@ def within(
     """Skip a block that would take longer than what is left.
 
     Args:
-        limit: the time limit as it was given, for the reason.
+        limit_s: the run's time limit, for the reason.
         spent: what has used up a large part of it, for the reason; "" for nothing in particular.
         made_s: as `estimate_s` takes it.
         correction: what estimates are multiplied by that nothing has disturbed.
@@ -88,7 +88,7 @@ def within(
         needed = "a time that cannot be estimated"
     elif rough_s:
         needed += " (by its fastest step, measured while other programs were running)"
-    left = format_seconds(max(0.0, left_s))
+    left, limit = format_seconds(max(0.0, left_s)), format_seconds(limit_s)
     reason = f"'{block[0].cell.experiment}' needs {needed}, and {left} of the time limit of {limit} are left"
     reason = "; ".join(filter(None, [reason, spent, block[0].model.missing]))
     return [job if job.unfit else replace(job, unfit=("skipped", reason), waits_for="time") for job in block]

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from xbench.execution.estimates import Estimator
 from xbench.execution.job import Job
 from xbench.execution.schedule import blocks, is_skipped, within
-from xbench.units import format_seconds, parse_duration
+from xbench.units import format_seconds
 
 # What is still disturbed after that wait may take this many times the time that is left, and is tried.
 SLACK = 2.0
@@ -22,29 +22,28 @@ MAX_WAIT_S, _MAX_WAIT_SHARE = 60.0, 0.25
 _LARGE_SHARE = 0.25
 
 
-def longest_wait_s(text: str) -> float:
-    """Return how long a run with a time limit may wait in all for other programs to end, in seconds.
-
-    Args:
-        text: the limit as it was given.
-    """
-    return min(MAX_WAIT_S, _MAX_WAIT_SHARE * parse_duration(text))
+def longest_wait_s(limit_s: float) -> float:
+    """Return how long a run with a time limit may wait in all for other programs to end, in seconds."""
+    return min(MAX_WAIT_S, _MAX_WAIT_SHARE * limit_s)
 
 
 class TimeLimit:
     """A run's time limit.
 
     Args:
-        text: as it was given.
+        limit_s: the most seconds that the run may take.
         started: when the command began, on `clock`.
         clock: as `time.monotonic`, in seconds.
     """
 
     def __init__(
-        self, text: str, started: float, estimator: Estimator, clock: Callable[[], float] = time.monotonic
+        self,
+        limit_s: float,
+        started: float,
+        estimator: Estimator,
+        clock: Callable[[], float] = time.monotonic,
     ):
-        self._text, self._limit_s = text, parse_duration(text)
-        self._ends_at = started + self._limit_s
+        self._limit_s, self._ends_at = limit_s, started + limit_s
         self._estimator, self._clock = estimator, clock
         self._spent = ""  # on what, before the first cell
 
@@ -101,4 +100,6 @@ class TimeLimit:
         return result
 
     def _within(self, block: list[Job], made_s: Mapping[str, float], slack: float = 1.0) -> list[Job]:
-        return within(block, self.left_s, self._text, made_s, self._estimator.correction, slack, self._spent)
+        return within(
+            block, self.left_s, self._limit_s, made_s, self._estimator.correction, slack, self._spent
+        )

@@ -14,7 +14,7 @@ import psutil
 
 from xbench.memory.cgroups import memory_groups
 from xbench.memory.host import status_bytes
-from xbench.units import format_bytes, parse_limit
+from xbench.units import Limit, format_bytes
 
 # This share of the available memory stays with the machine's other programs, but no more than so much.
 AVAILABLE_RESERVE_SHARE = 0.05
@@ -23,6 +23,10 @@ MAX_AVAILABLE_RESERVE_BYTES = 512 << 20
 # So much of a control group's limit stays with the parent process, which grows by some 100 MB when it first
 # writes and prints results, and with what the kernel keeps for processes, such as page tables.
 GROUP_RESERVE_BYTES = 128 << 20
+
+_GRAIN_BYTES = 256 << 20
+# Of a tight limit, as a small container's, that would be a large part.
+_FINE_GRAIN_BYTES, _MAX_FINE_BYTES = 32 << 20, 4 << 30
 
 # Resource limit -> its line in /proc/self/limits, and the size in /proc/self/status that counts against it.
 _ADDRESS_SPACE_LIMITS = {
@@ -105,24 +109,26 @@ def binding(bounds: Iterable[Bound]) -> Bound:
     return min(bounds, key=lambda bound: bound.limit_bytes)
 
 
-def with_memory_limit(bounds: Iterable[Bound], *memory_limits: str | None) -> list[Bound]:
-    """A machine's bounds, and before them the user's own limits.
-
-    Args:
-        memory_limits: sizes such as `12GB`, or shares of the machine's binding bound such as `50%`; None
-            stands for no limit.
-
-    Raises:
-        XbenchError: a text is neither.
-    """
+def with_memory_limits(bounds: Iterable[Bound], limits: Iterable[Limit]) -> list[Bound]:
+    """Put the user's own limits before a machine's bounds. A share is one of the machine's binding bound."""
     bounds = list(bounds)
-    asked = [text for text in memory_limits if text is not None]
-    return [*(_asked_bound(text, bounds) for text in asked), *bounds]
+    return [*(_asked_bound(limit, bounds) for limit in limits), *bounds]
 
 
-def _asked_bound(text: str, bounds: list[Bound]) -> Bound:
-    limit = parse_limit(text)
-    detail = f"asked for: {text.strip()}"
+def rounded_limit_bytes(bound: Bound) -> int:
+    """Return the limit that a worker is held to under its binding bound.
+
+    What a machine has to give drifts by the minute; rounded down, it is the same from run to run. A size that
+    somebody asked for is exact.
+    """
+    if bound.is_exact or bound.limit_bytes < _GRAIN_BYTES:
+        return bound.limit_bytes
+    grain = _FINE_GRAIN_BYTES if bound.limit_bytes < _MAX_FINE_BYTES else _GRAIN_BYTES
+    return bound.limit_bytes // grain * grain
+
+
+def _asked_bound(limit: Limit, bounds: list[Bound]) -> Bound:
+    detail = f"asked for: {limit.written}"
     if limit.percent is None:
         return Bound("memory_limit", limit.size_bytes, detail, is_exact=True)
     machine = binding(bounds)

@@ -22,6 +22,7 @@ from xbench.suite.schema import MOST_CELLS, Adaptable, DatasetTable, Experiment,
 from xbench.suite.setting_checks import check_settings
 from xbench.text import shortened
 from xbench.training.settings import Choice, Storage, TrainingSettings
+from xbench.units import Limit, tightest
 
 # What is known of a component that a suite names: its settings, or why it cannot be loaded.
 Known = Mapping[tuple[Kind, str], Settings | XbenchError]
@@ -51,7 +52,8 @@ class Cell:
         values: the settings of the components and of the training, each with its place in the suite.
         adapt: what may give way, in this order, where it does not fit into memory.
         expect: `"oom"` if it is meant to run out of memory.
-        memory_limit, timeout: the experiment's own, as written.
+        memory_limits: the suite's and its experiment's, without those that others imply.
+        timeout_s: the most seconds that its process may take; None for any.
     """
 
     experiment: str
@@ -64,8 +66,8 @@ class Cell:
     path: KeyPath
     adapt: tuple[Adaptable, ...] = ()
     expect: Literal["oom"] | None = None
-    memory_limit: str | None = None
-    timeout: str | None = None
+    memory_limits: tuple[Limit, ...] = ()
+    timeout_s: float | None = None
     model_path: KeyPath = ()
     values: tuple[Value, ...] = ()
 
@@ -197,6 +199,8 @@ class _Expander:
             for place, table in enumerate(experiment.dataset)
             for found in self._datasets(table, (*path, "dataset", place), len(experiment.dataset) > 1)
         ]
+        header = self._suite.header
+        limits = tightest([header.memory_limit, experiment.memory_limit])
         shared = {key: value for key, value in (experiment.model_extra or {}).items() if key in TRAINING_KEYS}
         made = 0
         for place, table in enumerate(experiment.optimizer):
@@ -222,8 +226,8 @@ class _Expander:
                     path=own_path,
                     adapt=tuple(experiment.adapt if table.adapt is None else table.adapt),
                     expect=table.expect or experiment.expect,
-                    memory_limit=experiment.memory_limit,
-                    timeout=experiment.timeout,
+                    memory_limits=limits,
+                    timeout_s=experiment.timeout or header.timeout,
                     model_path=model.path,
                     values=tuple(value for part in parts for value in part.values),
                 )

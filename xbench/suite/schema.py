@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from xbench.errors import XbenchError
 from xbench.training.settings import Storage
-from xbench.units import parse_duration, parse_limit
+from xbench.units import DeviceChoice, Limit, parse_device, parse_duration, parse_limit
 
 # No dots: they separate the parts of a `--set` key.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
@@ -34,31 +44,25 @@ NamedTable = Annotated[TableT, BeforeValidator(_as_table)]
 OneOrMore = Annotated[list[NamedTable[TableT]], BeforeValidator(as_list), Field(min_length=1)]
 
 
-def _as_text(value: Any) -> Any:
-    """A bare number is told as a size without its unit."""
-    return str(value) if type(value) in (int, float) else value
+def _parsed_by(parse: Callable[[str], Any]) -> PlainValidator:
+    """Return a validator that reads a text. A bare number is read as one, too: it lacks its unit."""
+
+    def validate(value: Any) -> Any:
+        if type(value) in (int, float):
+            value = str(value)
+        if not isinstance(value, str):
+            raise PydanticCustomError("string_type", "Input should be a valid string")
+        try:
+            return parse(value)
+        except XbenchError as error:
+            raise ValueError(f"{error.message}: {error.hint}") from error
+
+    return PlainValidator(validate)
 
 
-def _is_a_limit(value: str) -> str:
-    try:
-        parse_limit(value)
-    except XbenchError as error:
-        raise ValueError(f"{error.message}: {error.hint}") from error
-    return value
-
-
-MemoryLimit = Annotated[str, BeforeValidator(_as_text), AfterValidator(_is_a_limit)]
-
-
-def _is_a_duration(value: str) -> str:
-    try:
-        parse_duration(value)
-    except XbenchError as error:
-        raise ValueError(f"{error.message}: {error.hint}") from error
-    return value
-
-
-TimeLimit = Annotated[str, BeforeValidator(_as_text), AfterValidator(_is_a_duration)]
+MemoryLimit = Annotated[Limit, _parsed_by(parse_limit)]
+Seconds = Annotated[float, _parsed_by(parse_duration)]
+Device = Annotated[DeviceChoice, _parsed_by(parse_device)]
 
 # What may give way where a cell does not fit.
 Adaptable = Literal["micro_batch", "history_size", "train_size"]
@@ -142,7 +146,7 @@ class Experiment(BaseModel):
         adapt: what may give way, and in which order, where a cell does not fit into memory.
         expect: `"oom"` for cells that are meant to run out of memory: only then they are as they should be.
         memory_limit: of these cells; the suite's holds as well.
-        timeout: of each of these cells, in place of the suite's.
+        timeout: of each of these cells, in place of the suite's, in seconds.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -156,16 +160,16 @@ class Experiment(BaseModel):
     adapt: Adapt = Field(default_factory=list)
     expect: Literal["oom"] | None = None
     memory_limit: MemoryLimit | None = None
-    timeout: TimeLimit | None = None
+    timeout: Seconds | None = None
 
 
 class Header(BaseModel):
     """The `[suite]` table.
 
     Attributes:
-        time_limit: of a whole run. What cannot end within it by its estimate is not begun.
-        timeout: of each cell: one that takes longer is ended, and counts as failed.
-        checkpoint_interval: how often a cell saves what it can be resumed from.
+        time_limit: of a whole run, in seconds. What cannot end within it by its estimate is not begun.
+        timeout: of each cell, in seconds: one that takes longer is ended, and counts as failed.
+        checkpoint_interval: seconds between the times at which a cell saves what it can be resumed from.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -178,10 +182,10 @@ class Header(BaseModel):
         ]
     ) = 1
     memory_limit: MemoryLimit | None = None
-    time_limit: TimeLimit | None = None
-    timeout: TimeLimit | None = None
-    checkpoint_interval: TimeLimit = "1m"
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    time_limit: Seconds | None = None
+    timeout: Seconds | None = None
+    checkpoint_interval: Seconds = 60.0
+    device: Device = DeviceChoice()
 
     @field_validator("seeds")
     @classmethod
