@@ -9,12 +9,12 @@ import pytest
 from xbench.capacity.search import Trial
 from xbench.capacity.tuning import TimedMicroBatch
 from xbench.cli.progress import ProgressDisplay
-from xbench.records.schema import EpochRecord, MemoryRecord, PlannedCell
+from xbench.records.schema import CellKey, EpochRecord, MemoryRecord
 from xbench.records.traces import TraceRow
 from xbench.training.events import EpochDone, Evaluating, Prepared, StepsDone
 
-CELL = PlannedCell(cell_id="a", experiment="table-1", column="sgd", seed=0)
-OTHER = PlannedCell(cell_id="b", experiment="table-1", column="lbfgs", seed=0)
+CELL = CellKey(cell_id="a", experiment="table-1", column="sgd", seed=0)
+OTHER = CellKey(cell_id="b", experiment="table-1", column="lbfgs", seed=0)
 MB = 10**6
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from xbench.records.schema import CellRecord, Component, DataRecord, PlannedCell, RequestRecord, RunRecord
+from xbench.records.schema import CellKey, CellRecord, Component, DataRecord, RequestRecord, RunRecord
 from xbench.records.store import RunFolder
 from xbench.suite.reader import Suite, parse_suite
 
@@ -23,8 +23,8 @@ def suite_of(text: str = SUITE, *overrides: str) -> Suite:
     return parse_suite(text, "suite.toml", overrides)
 
 
-def planned(cell_id: str, experiment: str = "exp", column: str = "sgd") -> PlannedCell:
-    return PlannedCell(cell_id=cell_id, experiment=experiment, column=column, seed=0)
+def planned(cell_id: str, experiment: str = "exp", column: str = "sgd") -> CellKey:
+    return CellKey(cell_id=cell_id, experiment=experiment, column=column, seed=0)
 
 
 def record(cell_id: str, status: str = "done", attempt: int = 1, **fields: Any) -> CellRecord:
@@ -44,7 +44,7 @@ def record(cell_id: str, status: str = "done", attempt: int = 1, **fields: Any) 
 def run_of(
     results: Path,
     suite: Suite,
-    cells: list[PlannedCell],
+    cells: list[CellKey],
     *records: CellRecord,
     request: RequestRecord | None = None,
 ) -> RunFolder:

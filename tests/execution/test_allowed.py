@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from job_samples import job_of
+from cell_samples import cell_of
 from run_samples import suite_of
 
 from xbench.components.code_files import ImportDirs, code_files, place_of
@@ -86,10 +86,10 @@ class TestChangedSince:
 
 
 def test_a_change_during_the_run_ends_the_cell_and_names_the_file(folder, tiny_data):
-    job = job_of(tiny_data, model="mine:net", import_dirs=ImportDirs((str(folder),)))
+    cell = cell_of(tiny_data, model="mine:net", import_dirs=ImportDirs((str(folder),)))
     os.utime(folder / "mine.py", (4e9, 4e9))
     with pytest.raises(XbenchError, match=r"changed while the run went on \(.*mine\.py\)"):
-        _train(print, ("another", "stamp"), job.settings, job.data, "", job.import_dirs)
+        _train(print, ("another", "stamp"), cell.settings, cell.data, "", cell.import_dirs)
 
 
 def test_what_stdout_is_redirected_to(folder):

@@ -6,12 +6,12 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
-from job_samples import job_of
+from cell_samples import cell_of
 from run_samples import record, run_of, suite_of
 
 from xbench.errors import XbenchError
 from xbench.execution import attempts
-from xbench.execution.attempts import run_job
+from xbench.execution.attempts import run_cell
 from xbench.execution.cell import _train
 from xbench.execution.history import is_settled
 from xbench.isolation.run import Ending
@@ -40,23 +40,25 @@ PASS = MemoryPassRecord(
 )
 
 
-def run(job, earlier=None, failures=(), passes=None, folder=None, observer=None):
+def run(cell, earlier=None, failures=(), passes=None, folder=None, observer=None):
     nobody = Nobody()
-    return run_job(job, earlier, list(failures), nobody, passes or nobody, nobody, folder, observer or nobody)
+    return run_cell(
+        cell, earlier, list(failures), nobody, passes or nobody, nobody, folder, observer or nobody
+    )
 
 
 @pytest.fixture
 def tried(monkeypatch, tmp_path):
-    """The jobs that were run, with their attempts; each is done at once."""
+    """The cells that were run, with their attempts; each is done at once."""
     ran = []
 
-    def run_cell(job, planned, attempt, folder, observer, pairing):
-        ran.append((job, attempt))
-        return record(planned.cell_id, attempt=attempt)
+    def run_attempt(cell, attempt, folder, observer, pairing):
+        ran.append((cell, attempt))
+        return record(cell.key.cell_id, attempt=attempt)
 
-    monkeypatch.setattr(attempts, "run_cell", run_cell)
-    monkeypatch.setattr(attempts, "remember_time", lambda job, done: None)
-    monkeypatch.setattr(attempts, "kept_log", lambda folder, planned: nullcontext(tmp_path / "log"))
+    monkeypatch.setattr(attempts, "run_attempt", run_attempt)
+    monkeypatch.setattr(attempts, "remember_time", lambda cell, done: None)
+    monkeypatch.setattr(attempts, "kept_log", lambda folder, key: nullcontext(tmp_path / "log"))
     return ran
 
 
@@ -73,21 +75,21 @@ def tried(monkeypatch, tmp_path):
 )
 def test_attempts_go_on_where_they_were(tiny_data, tried, earlier, attempt, gives_back):
     before = record("x", *earlier, memory_pass=PASS) if earlier else None
-    run(job_of(tiny_data), before)
-    ((job, number),) = tried
-    assert (number, job.gives_back) == (attempt, gives_back)
+    run(cell_of(tiny_data), before)
+    ((cell, number),) = tried
+    assert (number, cell.memory.malloc) == (attempt, "exact" if gives_back else "fast")
 
 
 def test_code_that_was_changed_since_the_cell_was_declared_is_not_run(tiny_data, tmp_path):
     (tmp_path / "mine.py").write_text("def net(num_classes): raise AssertionError('it was run')\n")
-    job = job_of(tiny_data, model="mine:net", import_dirs=(str(tmp_path),))
+    cell = cell_of(tiny_data, model="mine:net", import_dirs=(str(tmp_path),))
     with pytest.raises(XbenchError, match="code was changed"):
-        _train(print, ("", "other", ""), job.settings, tiny_data, str(tmp_path), job.import_dirs)
+        _train(print, ("", "other", ""), cell.settings, tiny_data, str(tmp_path), cell.import_dirs)
 
 
 def test_what_another_ran_out_of_memory_for_is_tried_when_that_fits(tiny_data, tmp_path):
-    job, folder = job_of(tiny_data), run_of(tmp_path, suite_of(), [])
-    passed = run(job, failures=[job], folder=folder)
+    cell, folder = cell_of(tiny_data), run_of(tmp_path, suite_of(), [])
+    passed = run(cell, failures=[cell], folder=folder)
     assert (passed.status, passed.waits_for) == ("skipped", "memory")
     assert not is_settled(passed)
 
@@ -96,32 +98,34 @@ class Passes:
     """Stands for memory passes: they fail as their endings say, and succeed once none is left."""
 
     def __init__(self, *endings):
-        self.endings, self.jobs = list(endings), []
+        self.endings, self.cells = list(endings), []
 
-    def measure(self, job, log):
-        self.jobs.append(job)
-        return self.endings.pop(0) if self.endings else replace(job, memory_pass=PASS)
+    def measure(self, cell, log):
+        self.cells.append(cell)
+        return (
+            self.endings.pop(0) if self.endings else replace(cell, memory=replace(cell.memory, measured=PASS))
+        )
 
 
 OOM = Ending("failed", reason="no more", exhaustion="host allocator")
 
 
 def adaptable(data, *adapt, **training):
-    job = job_of(data, batch_size="full", **training)
-    return replace(job, cell=replace(job.cell, adapt=adapt))
+    cell = cell_of(data, batch_size="full", **training)
+    return replace(cell, declared=replace(cell.declared, adapt=adapt))
 
 
 class TestFailedPasses:
     def test_nothing_is_timed(self, tiny_data, tmp_path, tried):
         folder = run_of(tmp_path, suite_of(), [])
         passes = Passes(Ending("failed", reason="ValueError: broken"))
-        ended = run(job_of(tiny_data), passes=passes, folder=folder)
+        ended = run(cell_of(tiny_data), passes=passes, folder=folder)
         assert (ended.status, ended.reason) == ("error", "in its memory pass: ValueError: broken")
         assert not tried
 
     def test_out_of_memory_is_the_cells_status(self, tiny_data, tmp_path, tried):
         folder = run_of(tmp_path, suite_of(), [])
-        ended = run(job_of(tiny_data), passes=Passes(OOM), folder=folder)
+        ended = run(cell_of(tiny_data), passes=Passes(OOM), folder=folder)
         assert (ended.status, ended.attempt, ended.memory.exhausted) == ("oom", 1, "host allocator")
         assert not tried
 
@@ -129,17 +133,17 @@ class TestFailedPasses:
         folder = run_of(tmp_path, suite_of(), [])
         passes = Passes(OOM, OOM)
         run(adaptable(tiny_data, "micro_batch", train_size=64), passes=passes, folder=folder)
-        assert [job.sized.training.micro_batch for job in passes.jobs] == [64, 32, 16]
-        ((job, attempt),) = tried
-        assert (attempt, job.sized.training.micro_batch, job.memory_pass) == (3, 16, PASS)
+        assert [cell.sized.training.micro_batch for cell in passes.cells] == [64, 32, 16]
+        ((cell, attempt),) = tried
+        assert (attempt, cell.sized.training.micro_batch, cell.memory.measured) == (3, 16, PASS)
         assert [record.status for record in folder.read_cells()[0].values()] == ["oom"]
 
     def test_what_needs_as_much_is_skipped(self, tiny_data, tmp_path, tried):
         folder, failures = run_of(tmp_path, suite_of(), []), []
         nobody = Nobody()
         for seed in (0, 1):
-            job = job_of(tiny_data, seed=seed)
-            ended = run_job(job, None, failures, nobody, Passes(OOM), nobody, folder, nobody)
+            cell = cell_of(tiny_data, seed=seed)
+            ended = run_cell(cell, None, failures, nobody, Passes(OOM), nobody, folder, nobody)
         assert (ended.status, ended.waits_for) == ("skipped", "memory")
         assert "ran out of, at seed 0" in ended.reason
 
@@ -152,17 +156,17 @@ class TestOnADevice:
         """The micro-batch and malloc settings of each attempt; all run out of the device's memory."""
         sizes = []
 
-        def run_cell(job, planned, attempt, folder, observer, pairing):
-            sizes.append((job.sized.training.micro_batch, job.limits.malloc))
+        def run_attempt(cell, attempt, folder, observer, pairing):
+            sizes.append((cell.sized.training.micro_batch, cell.limits.malloc))
             memory = MemoryRecord(exhausted="device allocator")
-            return record(planned.cell_id, "oom", attempt, memory=memory, memory_pass=job.memory_pass)
+            return record(cell.key.cell_id, "oom", attempt, memory=memory, memory_pass=cell.memory.measured)
 
-        monkeypatch.setattr(attempts, "run_cell", run_cell)
+        monkeypatch.setattr(attempts, "run_attempt", run_attempt)
         return sizes
 
-    def on_cuda(self, job):
-        machine = replace(job.machine, device="cuda:1", device_facts={"type": "cuda", "name": "a GPU"})
-        return replace(job, machine=machine)
+    def on_cuda(self, cell):
+        machine = replace(cell.machine, device="cuda:1", device_facts={"type": "cuda", "name": "a GPU"})
+        return replace(cell, machine=machine)
 
     def test_nothing_is_tried_again_where_nothing_may_give_way(self, tiny_data, sizes):
         ended = run(self.on_cuda(adaptable(tiny_data, train_size=64)), passes=Passes())
@@ -174,7 +178,7 @@ class TestOnADevice:
 
     def test_on_another_day_malloc_is_left_alone(self, tiny_data, sizes):
         earlier = record("x", "oom", memory_pass=PASS)
-        run(self.on_cuda(job_of(tiny_data, batch_size="full", train_size=64)), earlier, passes=Passes())
+        run(self.on_cuda(cell_of(tiny_data, batch_size="full", train_size=64)), earlier, passes=Passes())
         assert sizes == [(64, "fast")]
 
     def test_on_a_cpu_it_is_malloc_that_gives_way_first(self, tiny_data, sizes):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from job_samples import job_of
+from cell_samples import cell_of
 from run_samples import SUITE, suite_of
 
 from xbench.errors import XbenchError
@@ -28,10 +28,10 @@ batch_size = [
 
 
 def check(data, *, fails_alone="", normalises=False, text=SUITE, values=(), **training):
-    job = job_of(data, validation=0.0, selection="last", **training)
-    job = replace(job, cell=replace(job.cell, values=values))
-    facts = replace(job.model, fails_alone=fails_alone, normalises=normalises)
-    return check_batches(SimpleNamespace(suite=suite_of(text)), [replace(job, model=facts)])
+    cell = cell_of(data, validation=0.0, selection="last", **training)
+    cell = replace(cell, declared=replace(cell.declared, values=values))
+    facts = replace(cell.model, fails_alone=fails_alone, normalises=normalises)
+    return check_batches(SimpleNamespace(suite=suite_of(text)), [replace(cell, model=facts)])
 
 
 ENDS_IN_ONE = [

@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from job_samples import job_of
+from cell_samples import cell_of
 
 from xbench.capacity.pace import steps_of
 from xbench.data.features import FeatureFile
 from xbench.execution.checkpoints import done_share, keep, recall
 from xbench.execution.heard import Heard
+from xbench.execution.planned import MemoryPlan
 from xbench.records.schema import EpochRecord
 from xbench.records.traces import TraceRow
 from xbench.training.events import CheckpointWritten
@@ -21,8 +22,8 @@ from xbench.training.settings import Choice
 
 
 @pytest.fixture
-def job(tiny_data):
-    return job_of(tiny_data, batch_size=5, micro_batch=5)
+def cell(tiny_data):
+    return cell_of(tiny_data, batch_size=5, micro_batch=5)
 
 
 def heard_until(step: int) -> Heard:
@@ -57,14 +58,14 @@ def folder(tmp_path) -> Path:
 
 
 @pytest.fixture
-def kept(folder, job) -> Heard:
+def kept(folder, cell) -> Heard:
     heard = heard_until(7)
-    keep(write(folder, 7), job, heard)
+    keep(write(folder, 7), cell, heard)
     return heard
 
 
-def processor(job) -> str:
-    return job.machine.device_facts["name"]
+def processor(cell) -> str:
+    return cell.machine.device_facts["name"]
 
 
 def names(folder: Path) -> list[str]:
@@ -72,110 +73,110 @@ def names(folder: Path) -> list[str]:
 
 
 class TestKeep:
-    def test_and_recall(self, folder, job, kept):
-        recalled = recall(folder, job)
+    def test_and_recall(self, folder, cell, kept):
+        recalled = recall(folder, cell)
         place = folder / "step-000000007"
-        assert recalled == replace(kept, checkpoint=place, processors=[processor(job)])
+        assert recalled == replace(kept, checkpoint=place, processors=[processor(cell)])
         assert (recalled.checkpoint / "model.pt").read_bytes() == b"weights"
 
-    def test_in_place_of_those_before(self, folder, job, kept):
+    def test_in_place_of_those_before(self, folder, cell, kept):
         for step in (9, 12):
-            keep(write(folder, step), job, heard_until(step))
+            keep(write(folder, step), cell, heard_until(step))
         assert names(folder) == ["step-000000012"]
-        assert len(recall(folder, job).trace) == 12
+        assert len(recall(folder, cell).trace) == 12
 
-    def test_the_same_step_again(self, folder, job, kept):
-        keep(write(folder, 7), job, replace(kept, resumed_at=[2, 5]))
-        assert recall(folder, job).resumed_at == [2, 5]
+    def test_the_same_step_again(self, folder, cell, kept):
+        keep(write(folder, 7), cell, replace(kept, resumed_at=[2, 5]))
+        assert recall(folder, cell).resumed_at == [2, 5]
 
-    def test_it_names_the_processors_on_which_the_cell_ran(self, folder, job, kept):
-        assert recall(folder, job).processors == [processor(job)]
-        moved = replace(job, machine=replace(job.machine, device_facts={"type": "cpu", "name": "another"}))
+    def test_it_names_the_processors_on_which_the_cell_ran(self, folder, cell, kept):
+        assert recall(folder, cell).processors == [processor(cell)]
+        moved = replace(cell, machine=replace(cell.machine, device_facts={"type": "cpu", "name": "another"}))
         heard = recall(folder, moved)
         for step in (9, 12):
             keep(write(folder, step), moved, replace(heard_until(step), processors=heard.processors))
-        assert recall(folder, job).processors == [processor(job), "another"]
+        assert recall(folder, cell).processors == [processor(cell), "another"]
 
-    def test_an_older_one_that_names_none_can_be_used(self, folder, job, kept):
+    def test_an_older_one_that_names_none_can_be_used(self, folder, cell, kept):
         path = folder / "step-000000007" / "heard.json"
         rest = json.loads(path.read_text())
         del rest["processors"]
         path.write_text(json.dumps(rest))
-        assert recall(folder, job).processors == []
+        assert recall(folder, cell).processors == []
 
-    def test_one_that_cannot_be_kept_leaves_the_one_before(self, folder, job, kept, monkeypatch):
+    def test_one_that_cannot_be_kept_leaves_the_one_before(self, folder, cell, kept, monkeypatch):
         def full(path, content):
             raise OSError(28, "No space left on device")
 
         written = write(folder, 9)
         with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
             patch.setattr("xbench.execution.checkpoints.write_whole", full)
-            keep(written, job, heard_until(9))
-        assert recall(folder, job).checkpoint == folder / "step-000000007"
+            keep(written, cell, heard_until(9))
+        assert recall(folder, cell).checkpoint == folder / "step-000000007"
 
 
-def test_the_latest_checkpoint_tells_how_much_is_done(folder, job, kept, tmp_path):
-    steps = steps_of(job.sized)
-    assert done_share([folder], job) == 7 / steps
-    assert done_share([tmp_path / "nowhere", folder], job) == 7 / steps
-    assert done_share([tmp_path / "nowhere"], job) == 0
+def test_the_latest_checkpoint_tells_how_much_is_done(folder, cell, kept, tmp_path):
+    steps = steps_of(cell.sized)
+    assert done_share([folder], cell) == 7 / steps
+    assert done_share([tmp_path / "nowhere", folder], cell) == 7 / steps
+    assert done_share([tmp_path / "nowhere"], cell) == 0
 
 
 class TestRecall:
-    def test_nothing(self, folder, job):
-        assert recall(folder, job) == Heard()
+    def test_nothing(self, folder, cell):
+        assert recall(folder, cell) == Heard()
 
-    def test_one_that_was_not_put_in_its_place(self, folder, job):
+    def test_one_that_was_not_put_in_its_place(self, folder, cell):
         write(folder, 7)
-        assert recall(folder, job) == Heard()
+        assert recall(folder, cell) == Heard()
         assert not folder.exists()
 
     @pytest.mark.parametrize(
         "other",
         [
-            lambda job: replace(job, settings=replace(job.settings, seed=1)),
-            lambda job: replace(
-                job,
+            lambda cell: replace(cell, settings=replace(cell.settings, seed=1)),
+            lambda cell: replace(
+                cell,
                 settings=replace(
-                    job.settings, training=job.settings.training.model_copy(update={"micro_batch": 1})
+                    cell.settings, training=cell.settings.training.model_copy(update={"micro_batch": 1})
                 ),
             ),
-            lambda job: replace(job, settings=replace(job.settings, optimizer=Choice("opt", {"lr": 0.1}))),
-            lambda job: replace(job, data=replace(job.data, fingerprint="other")),
-            lambda job: replace(job, features=FeatureFile(Path("f/other"), (4,), "float32", 9)),
+            lambda cell: replace(cell, settings=replace(cell.settings, optimizer=Choice("opt", {"lr": 0.1}))),
+            lambda cell: replace(cell, data=replace(cell.data, fingerprint="other")),
+            lambda cell: replace(cell, features=FeatureFile(Path("f/other"), (4,), "float32", 9)),
         ],
         ids=["seed", "micro_batch", "optimizer", "data", "features"],
     )
-    def test_of_another_training_is_not_used_and_goes(self, folder, job, kept, other):
-        assert recall(folder, other(job)) == Heard()
+    def test_of_another_training_is_not_used_and_goes(self, folder, cell, kept, other):
+        assert recall(folder, other(cell)) == Heard()
         assert not folder.exists()
 
-    def test_what_is_no_part_of_training_does_not_matter(self, folder, job, kept):
-        other = replace(job, timeout_s=5.0, checkpoint_every_s=1.0, memory_limit_bytes=10**10)
+    def test_what_is_no_part_of_training_does_not_matter(self, folder, cell, kept):
+        other = replace(cell, checkpoint_every_s=1.0, memory=MemoryPlan(10**10))
         assert recall(folder, other).trace == kept.trace
 
     @pytest.mark.parametrize("name", ["heard.json", "trace.parquet"])
     @pytest.mark.parametrize("damage", [None, b"", b"{", b"\xff\xfe" * 300, b"[1]", b'"text"', b"3", b"{}"])
-    def test_damaged_it_begins_anew(self, folder, job, kept, name, damage):
+    def test_damaged_it_begins_anew(self, folder, cell, kept, name, damage):
         self.damage(folder / "step-000000007" / name, damage)
-        assert recall(folder, job) == Heard()
+        assert recall(folder, cell) == Heard()
         assert not folder.exists()
 
-    def test_a_pipe_in_its_place_is_not_waited_for(self, folder, job, kept):
+    def test_a_pipe_in_its_place_is_not_waited_for(self, folder, cell, kept):
         (folder / "step-000000007/heard.json").unlink()
         os.mkfifo(folder / "step-000000007/heard.json")
-        assert recall(folder, job) == Heard()
+        assert recall(folder, cell) == Heard()
 
     @pytest.mark.parametrize("name", ["heard.json", "trace.parquet"])
     @pytest.mark.parametrize("damage", [None, b"{"])
-    def test_damaged_an_older_one_is_used(self, folder, job, kept, name, damage):
+    def test_damaged_an_older_one_is_used(self, folder, cell, kept, name, damage):
         older = folder / "step-000000007"
         older.rename(folder.parent / "older")
-        keep(write(folder, 9), job, heard_until(9))
+        keep(write(folder, 9), cell, heard_until(9))
         (folder.parent / "older").rename(older)
-        assert recall(folder, job).checkpoint == folder / "step-000000009"
+        assert recall(folder, cell).checkpoint == folder / "step-000000009"
         self.damage(folder / "step-000000009" / name, damage)
-        assert recall(folder, job) == replace(kept, checkpoint=older, processors=[processor(job)])
+        assert recall(folder, cell) == replace(kept, checkpoint=older, processors=[processor(cell)])
 
     @pytest.mark.parametrize(
         "edit",
@@ -189,10 +190,10 @@ class TestRecall:
             {"processors": None},
         ],
     )
-    def test_of_another_form_it_begins_anew(self, folder, job, kept, edit):
+    def test_of_another_form_it_begins_anew(self, folder, cell, kept, edit):
         path = folder / "step-000000007" / "heard.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | edit))
-        assert recall(folder, job) == Heard()
+        assert recall(folder, cell) == Heard()
 
     def damage(self, path: Path, content: bytes | None) -> None:
         path.unlink()

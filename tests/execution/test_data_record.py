@@ -5,31 +5,31 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from job_samples import job_of
+from cell_samples import cell_of
 
 from xbench.capacity.axes import Axis, with_size
 from xbench.data.duplicates import Duplicates
 from xbench.execution.heard import Heard
-from xbench.execution.job import Job
+from xbench.execution.planned import PlannedCell
 from xbench.execution.record import make_record
 from xbench.isolation.run import Ending
 from xbench.records.schema import DataRecord
 
 
-def data_of(job: Job) -> DataRecord:
-    return make_record(job, job.planned, Heard(), Ending("failed", reason="gone"), "2026-01-31T12:00").dataset
+def data_of(cell: PlannedCell) -> DataRecord:
+    return make_record(cell, Heard(), Ending("failed", reason="gone"), "2026-01-31T12:00").dataset
 
 
 def test_classes_and_the_positive_one(tiny_data):
-    record = data_of(job_of(tiny_data))
+    record = data_of(cell_of(tiny_data))
     assert (record.classes, record.positive) == (["dark", "bright"], "bright")
     assert record.told_positive == "positive: bright"
 
 
 def test_copies_are_counted(tiny_data):
-    assert (data_of(job_of(tiny_data)).test_copies, data_of(job_of(tiny_data)).cross_class_copies) == (0, 0)
+    assert (data_of(cell_of(tiny_data)).test_copies, data_of(cell_of(tiny_data)).cross_class_copies) == (0, 0)
     data = replace(tiny_data, duplicates=Duplicates((("t", "a"),), (("a", "b"), ("b", "a")), 30, 120))
-    record = data_of(job_of(data))
+    record = data_of(cell_of(data))
     assert (record.test_copies, record.cross_class_copies) == (1, 2)
 
 
@@ -37,9 +37,9 @@ def test_a_training_set_that_was_made_smaller_tells_the_classes_it_lacks(tiny_da
     labels = np.where(tiny_data.is_test, tiny_data.labels, 0)
     labels[np.flatnonzero(~tiny_data.is_test)[0]] = 1
     data = replace(tiny_data, labels=labels, groups=("",) * len(labels))
-    job = job_of(data, validation=0.0, selection="last")
-    assert data_of(job).notes == []
-    smaller = job.with_settings(with_size(job.sized, Axis.TRAIN_SIZE, 1), "adapted")
+    cell = cell_of(data, validation=0.0, selection="last")
+    assert data_of(cell).notes == []
+    smaller = cell.with_sizes(with_size(cell.sized, Axis.TRAIN_SIZE, 1), "adapted")
     assert data_of(smaller).notes == ["training on 1 example leaves out 'bright'"]
 
 

@@ -1,4 +1,4 @@
-"""Estimates of a job's time, from what is remembered or from a pace. No process is started."""
+"""Estimates of a cell's time, from what is remembered or from a pace. No process is started."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-import job_samples
+import cell_samples
 import numpy as np
 import pytest
 
@@ -22,6 +22,7 @@ from xbench.execution import estimates
 from xbench.execution import features as keeping
 from xbench.execution.estimates import Estimator, remember_time
 from xbench.execution.features import FeatureKeeper
+from xbench.execution.planned import Estimate, Skip
 from xbench.execution.schedule import estimate_s
 from xbench.isolation.run import Ending
 from xbench.records.schema import CellRecord, Component, DataRecord, Times
@@ -39,8 +40,8 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def job_of(tiny_data):
-    return partial(job_samples.job_of, tiny_data, batch_size=10)
+def cell_of(tiny_data):
+    return partial(cell_samples.cell_of, tiny_data, batch_size=10)
 
 
 class Paces:
@@ -59,7 +60,7 @@ class Paces:
         none = {"start_s": 0.0, "closure_s": 0.0, "update_s": 0.0, "closures": 1.0, "evaluation_s": 0.0}
         self.ending = Ending("returned", value=Pace(**none | parts))
 
-    def __call__(self, job, settings, *args, limits=None):
+    def __call__(self, cell, settings, *args, limits=None):
         self.asked.append(settings)
         return self.ending
 
@@ -75,16 +76,16 @@ class Keeper:
     """Stands for the features of a frozen part.
 
     Attributes:
-        report: on each of its jobs.
-        unfit: what jobs become.
+        report: on each of its cells.
+        skip: what becomes of cells.
     """
 
-    def __init__(self, report=None, unfit=None):
-        self.report, self.unfit = report or FeatureReport(is_frozen=False), unfit
+    def __init__(self, report=None, skip=None):
+        self.report, self.skip = report or FeatureReport(is_frozen=False), skip
 
-    def given(self, job, images, at_most=None):
+    def given(self, cell, images, at_most=None):
         assert at_most is not None, "not all of them are to be computed for an estimate"
-        return replace(job, unfit=self.unfit), self.report
+        return replace(cell, skip=self.skip), self.report
 
 
 class Heard:
@@ -109,16 +110,16 @@ class Heard:
         self.waits.append(may_wait_s)
 
 
-def seconds(*jobs, keeper=None):
-    return [job.estimated_s for job in Estimator(keeper or Keeper(), Heard()).estimate(list(jobs))]
+def seconds(*cells, keeper=None):
+    return [cell.estimate.seconds for cell in Estimator(keeper or Keeper(), Heard()).estimate(list(cells))]
 
 
-def whole_seconds(*jobs, keeper):
+def whole_seconds(*cells, keeper):
     """With the features that they miss."""
-    return estimate_s(Estimator(keeper, Heard()).estimate(list(jobs)))
+    return estimate_s(Estimator(keeper, Heard()).estimate(list(cells)))
 
 
-def record_of(job, status="done", **times) -> CellRecord:
+def record_of(cell, status="done", **times) -> CellRecord:
     return CellRecord(
         cell_id="a",
         experiment="exp",
@@ -126,7 +127,7 @@ def record_of(job, status="done", **times) -> CellRecord:
         model=Component(name="net"),
         dataset=DataRecord(requested="d", name="d", fingerprint="", counts={}),
         optimizer=Component(name="opt"),
-        seed=job.cell.seed,
+        seed=cell.declared.seed,
         status=status,
         settings={},
         requested={},
@@ -141,113 +142,113 @@ TOOK = {"prepare_s": 1.0, "training_s": 20.0, "evaluation_s": 300.0}
 
 
 class TestFromAPace:
-    def test_is_of_each_job_in_its_order(self, job_of, paces):
+    def test_is_of_each_job_in_its_order(self, cell_of, paces):
         heard = Heard()
-        jobs = [job_of("one"), job_of("two", seed=1)]
-        result = Estimator(Keeper(), heard).estimate(jobs)
-        assert [job.estimated_s for job in result] == [100, 100]
-        assert [replace(job, estimated_s=None, features_need=("", 0.0)) for job in result] == jobs
-        assert heard.cells == [job.planned for job in jobs]
+        cells = [cell_of("one"), cell_of("two", seed=1)]
+        result = Estimator(Keeper(), heard).estimate(cells)
+        assert [cell.estimate.seconds for cell in result] == [100, 100]
+        assert [replace(cell, estimate=Estimate()) for cell in result] == cells
+        assert heard.cells == [cell.key for cell in cells]
 
-    def test_is_measured_once_for_seeds_epochs_and_sizes(self, job_of, paces):
+    def test_is_measured_once_for_seeds_epochs_and_sizes(self, cell_of, paces):
         """They change how many steps there are, and not what one takes."""
-        jobs = [job_of(seed=seed, train_size=size) for seed in (0, 1) for size in (30, 60)]
-        seconds(*jobs, job_of(epochs=7))
+        cells = [cell_of(seed=seed, train_size=size) for seed in (0, 1) for size in (30, 60)]
+        seconds(*cells, cell_of(epochs=7))
         assert len(paces.asked) == 1
-        seconds(job_of(column="other"), job_of(dtype="float64"))
+        seconds(cell_of(column="other"), cell_of(dtype="float64"))
         assert len(paces.asked) == 3
 
-    def test_few_examples_are_trained_on(self, job_of, paces):
-        seconds(job_of(epochs=500))
+    def test_few_examples_are_trained_on(self, cell_of, paces):
+        seconds(cell_of(epochs=500))
         (settings,) = paces.asked
         assert settings.training.epochs == 1
         assert settings.training.train_size == settings.training.batch_size == 10
 
-    def test_counts_every_step(self, job_of, paces):
+    def test_counts_every_step(self, cell_of, paces):
         paces.of(update_s=1.0)
-        assert seconds(job_of(train_size=45, epochs=3)) == [3 * 5]
-        assert seconds(job_of(train_size=45, epochs=1)) == [5]
+        assert seconds(cell_of(train_size=45, epochs=3)) == [3 * 5]
+        assert seconds(cell_of(train_size=45, epochs=1)) == [5]
 
-    def test_counts_every_example_of_every_closure(self, job_of, paces):
+    def test_counts_every_example_of_every_closure(self, cell_of, paces):
         paces.of(closure_s=0.5, closures=4.0)
-        assert seconds(job_of(train_size=40, epochs=3)) == [3 * 40 * 4 * 0.5]
+        assert seconds(cell_of(train_size=40, epochs=3)) == [3 * 40 * 4 * 0.5]
 
     @pytest.mark.parametrize("balance", ["none", "oversample"])
-    def test_counts_every_evaluation(self, job_of, paces, tiny_data, balance):
+    def test_counts_every_evaluation(self, cell_of, paces, tiny_data, balance):
         """Of validation after each epoch, and of test and distinct training images at the end."""
         paces.of(evaluation_s=1.0)
-        job = job_of(epochs=3, balance=balance, validation=0.2)
-        split = split_examples(tiny_data, job.settings.training, 0)
+        cell = cell_of(epochs=3, balance=balance, validation=0.2)
+        split = split_examples(tiny_data, cell.settings.training, 0)
         once = len(split.test) + len(set(split.train.tolist()))
-        assert seconds(job) == [3 * len(split.validation) + once]
+        assert seconds(cell) == [3 * len(split.validation) + once]
 
-    def test_counts_the_test_set_after_each_epoch_where_it_selects(self, job_of, paces):
+    def test_counts_the_test_set_after_each_epoch_where_it_selects(self, cell_of, paces):
         paces.of(evaluation_s=1.0)
-        (by_test,) = seconds(job_of(epochs=3, selection="test_loss", validation=0.0))
-        (last,) = seconds(job_of(epochs=3, selection="last", validation=0.0))
+        (by_test,) = seconds(cell_of(epochs=3, selection="test_loss", validation=0.0))
+        (last,) = seconds(cell_of(epochs=3, selection="last", validation=0.0))
         assert by_test - last == 3 * 30
 
-    def test_nothing_is_known_where_no_step_can_be_taken(self, job_of, paces):
+    def test_nothing_is_known_where_no_step_can_be_taken(self, cell_of, paces):
         paces.ending = Ending("failed", reason="it is broken")
-        (job,) = Estimator(Keeper(), Heard()).estimate([job_of()])
-        assert (job.estimated_s, job.unfit) == (None, None)
+        (cell,) = Estimator(Keeper(), Heard()).estimate([cell_of()])
+        assert (cell.estimate.seconds, cell.skip) == (None, None)
         paces.of(start_s=3.0)
-        assert seconds(job_of()) == [3]  # a failure is not remembered
+        assert seconds(cell_of()) == [3]  # a failure is not remembered
 
-    def test_what_does_not_run_is_not_asked_about(self, job_of, paces):
-        unfit = replace(job_of(), unfit=("skipped", "for a reason"))
+    def test_what_does_not_run_is_not_asked_about(self, cell_of, paces):
+        skipped = cell_of(skip=Skip("skipped", "for a reason"))
         heard = Heard()
-        assert Estimator(Keeper(), heard).estimate([unfit]) == [unfit]
+        assert Estimator(Keeper(), heard).estimate([skipped]) == [skipped]
         assert (heard.cells, paces.asked) == ([], [])
 
-    def test_is_taken_again_when_the_users_code_has_changed(self, job_of, paces, tmp_path):
+    def test_is_taken_again_when_the_users_code_has_changed(self, cell_of, paces, tmp_path):
         code = tmp_path / "mine.py"
-        job = job_of(model="mine:net", import_dirs=(str(tmp_path),))
+        cell = cell_of(model="mine:net", import_dirs=(str(tmp_path),))
         code.write_text("def net(num_classes): ...")
-        assert seconds(job) == [100]
+        assert seconds(cell) == [100]
         paces.of(start_s=1.0)
-        assert seconds(job) == [100]
+        assert seconds(cell) == [100]
         code.write_text("def net(num_classes): ...  # otherwise")
         code_stamp.cache_clear()  # as in another process
-        assert seconds(job) == [1]
+        assert seconds(cell) == [1]
 
 
 class TestRemembered:
-    def test_is_what_the_same_job_took(self, job_of, paces):
-        remember_time(job_of(), record_of(job_of(), **TOOK))
-        assert seconds(job_of(), job_of(seed=5)) == [321, 321]
+    def test_is_what_the_same_job_took(self, cell_of, paces):
+        remember_time(cell_of(), record_of(cell_of(), **TOOK))
+        assert seconds(cell_of(), cell_of(seed=5)) == [321, 321]
         assert paces.asked == []
 
     @pytest.mark.parametrize(
         "other",
         [{"epochs": 2}, {"train_size": 30}, {"batch_size": 5}, {"column": "adam"}, {"features": "off"}],
     )
-    def test_is_not_of_another(self, job_of, paces, other):
-        remember_time(job_of(), record_of(job_of(), **TOOK))
-        assert seconds(job_of(**other)) == [100]
+    def test_is_not_of_another(self, cell_of, paces, other):
+        remember_time(cell_of(), record_of(cell_of(), **TOOK))
+        assert seconds(cell_of(**other)) == [100]
 
-    def test_is_not_of_another_processor(self, job_of, paces):
-        job = job_of()
+    def test_is_not_of_another_processor(self, cell_of, paces):
+        cell = cell_of()
         facts = {"type": "cpu", "name": "another"}
-        other = replace(job, machine=replace(job.machine, device_facts=facts))
+        other = replace(cell, machine=replace(cell.machine, device_facts=facts))
         remember_time(other, record_of(other, **TOOK))
-        assert other.planned.cell_id == job.planned.cell_id
-        assert seconds(job, other) == [100, 321]
+        assert other.key.cell_id == cell.key.cell_id
+        assert seconds(cell, other) == [100, 321]
 
-    def test_is_not_of_other_data(self, job_of, paces, tiny_data):
-        remember_time(job_of(), record_of(job_of(), **TOOK))
-        other = replace(job_of(), data=replace(tiny_data, fingerprint="other"))
+    def test_is_not_of_other_data(self, cell_of, paces, tiny_data):
+        remember_time(cell_of(), record_of(cell_of(), **TOOK))
+        other = replace(cell_of(), data=replace(tiny_data, fingerprint="other"))
         assert seconds(other) == [100]
 
     @pytest.mark.parametrize("status", ["oom", "error", "diverged", "skipped"])
-    def test_is_only_of_what_was_done(self, job_of, paces, status):
-        remember_time(job_of(), record_of(job_of(), status, **TOOK))
-        assert seconds(job_of()) == [100]
+    def test_is_only_of_what_was_done(self, cell_of, paces, status):
+        remember_time(cell_of(), record_of(cell_of(), status, **TOOK))
+        assert seconds(cell_of()) == [100]
 
-    def test_is_the_last(self, job_of, paces):
+    def test_is_the_last(self, cell_of, paces):
         for training_s in (20, 30):
-            remember_time(job_of(), record_of(job_of(), **TOOK | {"training_s": training_s}))
-        assert seconds(job_of()) == [331]
+            remember_time(cell_of(), record_of(cell_of(), **TOOK | {"training_s": training_s}))
+        assert seconds(cell_of()) == [331]
 
 
 class TestFeatures:
@@ -256,29 +257,29 @@ class TestFeatures:
     FILE = FeatureFile(Path("features"), (5,), "float32", 120)
     REPORT = FeatureReport(file=FILE, computed=16, missing=80, seconds=4.0, image_s=0.25)
 
-    def test_are_counted_once_for_the_optimizers_of_a_seed(self, job_of, paces):
-        jobs = [job_of(column=column) for column in ("a", "b")]
-        assert seconds(*jobs, keeper=Keeper(self.REPORT)) == [100, 100]
-        assert whole_seconds(*jobs, keeper=Keeper(self.REPORT)) == 220
+    def test_are_counted_once_for_the_optimizers_of_a_seed(self, cell_of, paces):
+        cells = [cell_of(column=column) for column in ("a", "b")]
+        assert seconds(*cells, keeper=Keeper(self.REPORT)) == [100, 100]
+        assert whole_seconds(*cells, keeper=Keeper(self.REPORT)) == 220
 
-    def test_are_added_to_what_is_remembered(self, job_of, paces):
-        remember_time(job_of(), record_of(job_of(), **TOOK))
-        assert whole_seconds(job_of(), keeper=Keeper(self.REPORT)) == 341
+    def test_are_added_to_what_is_remembered(self, cell_of, paces):
+        remember_time(cell_of(), record_of(cell_of(), **TOOK))
+        assert whole_seconds(cell_of(), keeper=Keeper(self.REPORT)) == 341
 
-    def test_that_are_there_take_no_time(self, job_of, paces):
-        assert whole_seconds(job_of(), keeper=Keeper(FeatureReport())) == 100
+    def test_that_are_there_take_no_time(self, cell_of, paces):
+        assert whole_seconds(cell_of(), keeper=Keeper(FeatureReport())) == 100
 
-    def test_that_were_there_tell_nothing_of_those_that_are_not(self, job_of, paces):
+    def test_that_were_there_tell_nothing_of_those_that_are_not(self, cell_of, paces):
         """Another seed has another front, of which nothing has been computed."""
-        assert whole_seconds(job_of(seed=0), keeper=Keeper(FeatureReport())) == 100
-        assert whole_seconds(job_of(seed=1), keeper=Keeper(self.REPORT)) == 120
+        assert whole_seconds(cell_of(seed=0), keeper=Keeper(FeatureReport())) == 100
+        assert whole_seconds(cell_of(seed=1), keeper=Keeper(self.REPORT)) == 120
 
-    def test_a_reason_not_to_run_is_kept(self, job_of, paces):
+    def test_a_reason_not_to_run_is_kept(self, cell_of, paces):
         """Who asks before a run is to be told that it would be skipped."""
-        unfit = ("skipped", "features cannot be kept: it draws")
-        (job,) = Estimator(Keeper(unfit=unfit), Heard()).estimate([job_of()])
-        assert job.estimated_s is None
-        assert job.unfit == unfit
+        skip = Skip("skipped", "features cannot be kept: it draws")
+        (cell,) = Estimator(Keeper(skip=skip), Heard()).estimate([cell_of()])
+        assert cell.estimate.seconds is None
+        assert cell.skip == skip
         assert paces.asked == []
 
 
@@ -329,8 +330,8 @@ class TestOfASample:
     def test_every_preview_counts_all_features(self, paces, heard):
         few = sampled(listed(300, 100), "listed", "made up")
         paces.of()
-        job = job_samples.job_of(few, validation=0.0, selection="last")
-        previews = [estimate_s(Estimator(FeatureKeeper(heard), heard).estimate([job])) for _ in range(4)]
+        cell = cell_samples.cell_of(few, validation=0.0, selection="last")
+        previews = [estimate_s(Estimator(FeatureKeeper(heard), heard).estimate([cell])) for _ in range(4)]
         assert previews[0] > 0
         assert previews == pytest.approx([previews[0]] * 4, rel=0.2)
 
@@ -340,21 +341,21 @@ class TestMemoryPass:
     def counted(self, monkeypatch):
         monkeypatch.setattr(Pace, "memory_pass_s", MEMORY_PASS_S)
 
-    def test_is_of_the_first_seed_of_a_configuration(self, job_of, paces):
+    def test_is_of_the_first_seed_of_a_configuration(self, cell_of, paces):
         """Three steps of a batch, each one and a half times as long."""
         paces.of(update_s=1.0)
-        first, second = seconds(job_of(seed=0, epochs=1), job_of(seed=1, epochs=1))
+        first, second = seconds(cell_of(seed=0, epochs=1), cell_of(seed=1, epochs=1))
         assert first == second + 4.5
 
-    def test_takes_two_micro_batches(self, job_of, paces):
+    def test_takes_two_micro_batches(self, cell_of, paces):
         paces.of(closure_s=1.0, closures=2)
-        (whole,), (parts,) = seconds(job_of(batch_size=40)), seconds(job_of(batch_size=40, micro_batch=5))
+        (whole,), (parts,) = seconds(cell_of(batch_size=40)), seconds(cell_of(batch_size=40, micro_batch=5))
         assert whole - parts == 4.5 * 2 * (40 - 10)
 
-    def test_takes_as_long_as_the_last_time(self, job_of, paces):
-        job = job_of()
-        remember_time(job, record_of(job, **TOOK, memory_pass_s=7.0))
-        assert seconds(job) == [321.0 + 7.0]
+    def test_takes_as_long_as_the_last_time(self, cell_of, paces):
+        cell = cell_of()
+        remember_time(cell, record_of(cell, **TOOK, memory_pass_s=7.0))
+        assert seconds(cell) == [321.0 + 7.0]
 
 
 class Clock:
@@ -394,100 +395,100 @@ class TestBusyMachine:
 
         monkeypatch.setattr(estimates, "run_in_child", measure)
 
-    def test_an_estimate_is_rough_and_not_remembered(self, job_of, paces, estimator, heard):
+    def test_an_estimate_is_rough_and_not_remembered(self, cell_of, paces, estimator, heard):
         paces.of(start_s=70.0, is_disturbed=True)
-        (job,) = estimator.estimate([job_of()])
-        assert (job.estimated_s, job.is_rough, heard.is_busy) == (70.0, True, True)
+        (cell,) = estimator.estimate([cell_of()])
+        assert (cell.estimate.seconds, cell.estimate.is_rough, heard.is_busy) == (70.0, True, True)
         paces.of(start_s=7.0)
-        (job,) = Estimator(Keeper(), heard).estimate([job_of()])
-        assert (job.estimated_s, job.is_rough) == (7.0, False)
+        (cell,) = Estimator(Keeper(), heard).estimate([cell_of()])
+        assert (cell.estimate.seconds, cell.estimate.is_rough) == (7.0, False)
 
-    def test_features_are_rough_too(self, job_of, paces, heard):
+    def test_features_are_rough_too(self, cell_of, paces, heard):
         report = replace(TestFeatures.REPORT, is_disturbed=True)
-        (job,) = Estimator(Keeper(report), heard).estimate([job_of()])
-        assert job.is_rough
+        (cell,) = Estimator(Keeper(report), heard).estimate([cell_of()])
+        assert cell.estimate.is_rough
         assert heard.is_busy
 
-    def test_a_quiet_moment_is_waited_for(self, job_of, estimator, heard, clock, monkeypatch):
+    def test_a_quiet_moment_is_waited_for(self, cell_of, estimator, heard, clock, monkeypatch):
         self.becomes_quiet(monkeypatch, clock, at_s=30)
-        (job,) = estimator.estimate_anew([job_of()], lambda jobs: False)
-        assert (job.estimated_s, job.is_rough) == (10.0, False)
+        (cell,) = estimator.estimate_anew([cell_of()], lambda cells: False)
+        assert (cell.estimate.seconds, cell.estimate.is_rough) == (10.0, False)
         assert clock.now == 30
         assert heard.waits[0] == 60
 
-    def test_a_run_waits_for_a_minute_in_all(self, job_of, estimator, clock, monkeypatch):
+    def test_a_run_waits_for_a_minute_in_all(self, cell_of, estimator, clock, monkeypatch):
         self.becomes_quiet(monkeypatch, clock, at_s=1000)
         for _ in range(3):
-            (job,) = estimator.estimate_anew([job_of()], lambda jobs: False)
-            assert job.is_rough
+            (cell,) = estimator.estimate_anew([cell_of()], lambda cells: False)
+            assert cell.estimate.is_rough
         assert clock.now == 60
 
-    def test_the_fastest_counts(self, job_of, paces, estimator, clock, monkeypatch):
+    def test_the_fastest_counts(self, cell_of, paces, estimator, clock, monkeypatch):
         taken = iter([40.0, 90.0, 30.0, *[80.0] * 20])
 
         def measure(*args, limits=None):
             return Ending("returned", value=Pace(next(taken), 0.0, 0.0, 1, 0.0, is_disturbed=True))
 
         monkeypatch.setattr(estimates, "run_in_child", measure)
-        (job,) = estimator.estimate_anew([job_of()], lambda jobs: False)
-        assert job.estimated_s == 30.0
+        (cell,) = estimator.estimate_anew([cell_of()], lambda cells: False)
+        assert cell.estimate.seconds == 30.0
 
-    def test_nobody_waits_for_what_is_low_enough(self, job_of, estimator, clock, monkeypatch):
+    def test_nobody_waits_for_what_is_low_enough(self, cell_of, estimator, clock, monkeypatch):
         self.becomes_quiet(monkeypatch, clock, at_s=1000)
-        estimator.estimate_anew([job_of()], lambda jobs: True)
+        estimator.estimate_anew([cell_of()], lambda cells: True)
         assert clock.now == 0
 
 
 class TestAnew:
-    def test_an_estimate_stays_if_no_step_can_be_taken_any_more(self, job_of, paces):
+    def test_an_estimate_stays_if_no_step_can_be_taken_any_more(self, cell_of, paces):
         """An unknown time would count as none, and be admitted."""
         estimator = Estimator(Keeper(), Heard())
-        jobs = estimator.estimate([job_of()])
+        cells = estimator.estimate([cell_of()])
         paces.ending = Ending("failed", reason="its process was killed")
-        (job,) = Estimator(Keeper(), Heard()).estimate_anew(jobs, lambda jobs: True)
-        assert job.estimated_s == 100
+        (cell,) = Estimator(Keeper(), Heard()).estimate_anew(cells, lambda cells: True)
+        assert cell.estimate.seconds == 100
 
-    def test_what_a_checkpoint_has_done_is_not_to_be_done(self, job_of, paces):
-        estimator = Estimator(Keeper(), Heard(), done_share=lambda job: 0.75)
-        (job,) = estimator.estimate([job_of()])
-        assert job.estimated_s == 25
-        remember_time(job_of(), record_of(job_of(), **TOOK))
-        (job,) = estimator.estimate([job_of()])
-        assert job.estimated_s == 321 / 4
+    def test_what_a_checkpoint_has_done_is_not_to_be_done(self, cell_of, paces):
+        estimator = Estimator(Keeper(), Heard(), done_share=lambda cell: 0.75)
+        (cell,) = estimator.estimate([cell_of()])
+        assert cell.estimate.seconds == 25
+        remember_time(cell_of(), record_of(cell_of(), **TOOK))
+        (cell,) = estimator.estimate([cell_of()])
+        assert cell.estimate.seconds == 321 / 4
 
-    def test_a_remembered_pace_is_measured_again(self, job_of, paces):
+    def test_a_remembered_pace_is_measured_again(self, cell_of, paces):
         paces.of(start_s=100.0)
-        seconds(job_of())
+        seconds(cell_of())
         paces.of(start_s=5.0)
-        assert seconds(job_of()) == [100]
-        (job,) = Estimator(Keeper(), Heard()).estimate_anew([job_of()], lambda jobs: True)
-        assert job.estimated_s == 5
+        assert seconds(cell_of()) == [100]
+        (cell,) = Estimator(Keeper(), Heard()).estimate_anew([cell_of()], lambda cells: True)
+        assert cell.estimate.seconds == 5
 
-    def test_what_it_took_another_day_may_have_been_too_long(self, job_of, paces):
-        remember_time(job_of(), record_of(job_of(), **TOOK))
-        (job,) = Estimator(Keeper(), Heard()).estimate_anew([job_of()], lambda jobs: True)
-        assert job.estimated_s == 100
+    def test_what_it_took_another_day_may_have_been_too_long(self, cell_of, paces):
+        remember_time(cell_of(), record_of(cell_of(), **TOOK))
+        (cell,) = Estimator(Keeper(), Heard()).estimate_anew([cell_of()], lambda cells: True)
+        assert cell.estimate.seconds == 100
         paces.of(start_s=1000.0)
-        (job,) = Estimator(Keeper(), Heard()).estimate_anew([job_of(epochs=2)], lambda jobs: True)
-        assert job.estimated_s == 1000
+        (cell,) = Estimator(Keeper(), Heard()).estimate_anew([cell_of(epochs=2)], lambda cells: True)
+        assert cell.estimate.seconds == 1000
 
-    def test_what_was_just_measured_undisturbed_is_not(self, job_of, paces):
+    def test_what_was_just_measured_undisturbed_is_not(self, cell_of, paces):
         clock = Clock()
         estimator = Estimator(Keeper(), Heard(), clock=clock)
-        estimator.estimate([job_of()])
-        estimator.estimate_anew([job_of()], lambda jobs: True)
+        estimator.estimate([cell_of()])
+        estimator.estimate_anew([cell_of()], lambda cells: True)
         assert len(paces.asked) == 1
         clock.now = 100
-        estimator.estimate_anew([job_of()], lambda jobs: True)
+        estimator.estimate_anew([cell_of()], lambda cells: True)
         assert len(paces.asked) == 2
 
-    def test_a_quiet_pace_of_another_day_counts_beside_what_is_disturbed_now(self, job_of, paces):
+    def test_a_quiet_pace_of_another_day_counts_beside_what_is_disturbed_now(self, cell_of, paces):
         paces.of(start_s=50.0)
-        seconds(job_of())
+        seconds(cell_of())
         for disturbed_s, expected_s in ((1000.0, 50.0), (20.0, 20.0)):
             paces.of(start_s=disturbed_s, is_disturbed=True)
-            (job,) = Estimator(Keeper(), Heard()).estimate_anew([job_of()], lambda jobs: True)
-            assert (job.estimated_s, job.is_rough) == (expected_s, True)
+            (cell,) = Estimator(Keeper(), Heard()).estimate_anew([cell_of()], lambda cells: True)
+            assert (cell.estimate.seconds, cell.estimate.is_rough) == (expected_s, True)
 
 
 class TestCorrection:
@@ -497,42 +498,42 @@ class TestCorrection:
         assert Estimator(Keeper(), Heard()).correction == 1
 
     @pytest.mark.parametrize("ratio", [0.5, 3.0])
-    def test_follows_long_cells(self, job_of, ratio):
+    def test_follows_long_cells(self, cell_of, ratio):
         estimator = Estimator(Keeper(), Heard())
-        job = job_of(estimated_s=3000.0)
-        estimator.learn(job, record_of(job, prepare_s=0.0, training_s=3000 * ratio, evaluation_s=0.0))
+        cell = cell_of(estimated_s=3000.0)
+        estimator.learn(cell, record_of(cell, prepare_s=0.0, training_s=3000 * ratio, evaluation_s=0.0))
         assert estimator.correction == pytest.approx(ratio, rel=0.02)
 
-    def test_hardly_follows_a_short_one(self, job_of):
+    def test_hardly_follows_a_short_one(self, cell_of):
         estimator = Estimator(Keeper(), Heard())
-        job = job_of(estimated_s=1.0)
-        estimator.learn(job, record_of(job, prepare_s=0.0, training_s=3.0, evaluation_s=0.0))
+        cell = cell_of(estimated_s=1.0)
+        estimator.learn(cell, record_of(cell, prepare_s=0.0, training_s=3.0, evaluation_s=0.0))
         assert 1 < estimator.correction < 1.1
 
-    def test_counts_the_memory_pass(self, job_of):
+    def test_counts_the_memory_pass(self, cell_of):
         estimator = Estimator(Keeper(), Heard())
-        job = job_of(estimated_s=1000.0)
+        cell = cell_of(estimated_s=1000.0)
         times = {"prepare_s": 0.0, "training_s": 900.0, "evaluation_s": 0.0, "memory_pass_s": 100.0}
-        estimator.learn(job, record_of(job, **times))
+        estimator.learn(cell, record_of(cell, **times))
         assert estimator.correction == 1
 
     @pytest.mark.parametrize("status", ["oom", "diverged", "skipped"])
-    def test_ignores_what_was_not_done(self, job_of, status):
+    def test_ignores_what_was_not_done(self, cell_of, status):
         estimator = Estimator(Keeper(), Heard())
-        job = job_of(estimated_s=1000.0)
-        estimator.learn(job, record_of(job, status, **TOOK))
+        cell = cell_of(estimated_s=1000.0)
+        estimator.learn(cell, record_of(cell, status, **TOOK))
         assert estimator.correction == 1
 
-    def test_ignores_what_other_programs_slowed_down(self, job_of):
+    def test_ignores_what_other_programs_slowed_down(self, cell_of):
         estimator = Estimator(Keeper(), Heard())
-        job = job_of(estimated_s=1000.0)
-        estimator.learn(job, record_of(job, **TOOK, waiting_share=0.5))
+        cell = cell_of(estimated_s=1000.0)
+        estimator.learn(cell, record_of(cell, **TOOK, waiting_share=0.5))
         assert estimator.correction == 1
-        estimator.learn(job, record_of(job, **TOOK, waiting_share=0.05))
+        estimator.learn(cell, record_of(cell, **TOOK, waiting_share=0.05))
         assert estimator.correction < 0.5
 
-    def test_ignores_rough_estimates(self, job_of):
+    def test_ignores_rough_estimates(self, cell_of):
         estimator = Estimator(Keeper(), Heard())
-        job = replace(job_of(estimated_s=1000.0), is_rough=True)
-        estimator.learn(job, record_of(job, **TOOK))
+        cell = cell_of(estimated_s=1000.0, is_rough=True)
+        estimator.learn(cell, record_of(cell, **TOOK))
         assert estimator.correction == 1

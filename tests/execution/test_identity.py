@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from job_samples import MACHINE, job_of
+from cell_samples import MACHINE, cell_of
 
 from xbench.components import code
 from xbench.execution import identity
+from xbench.execution.planned import Estimate, MemoryPlan
 from xbench.training.settings import Choice
+from xbench.units import Limit
 
 
 def on(versions=None, **fields):
@@ -19,103 +21,109 @@ def on(versions=None, **fields):
 
 
 @pytest.fixture
-def job(tiny_data):
-    return replace(job_of(tiny_data, batch_size=5), machine=on())
+def cell(tiny_data):
+    return replace(cell_of(tiny_data, batch_size=5), machine=on())
 
 
-def with_cell(job, **fields):
-    """The job of a cell that was declared otherwise."""
-    cell = replace(job.cell, **fields)
+def with_cell(cell, **fields):
+    """The cell, declared otherwise."""
+    declared = replace(cell.declared, **fields)
     settings = replace(
-        job.settings, model=cell.model, optimizer=cell.optimizer, training=cell.training, seed=cell.seed
+        cell.settings,
+        model=declared.model,
+        optimizer=declared.optimizer,
+        training=declared.training,
+        seed=declared.seed,
     )
-    return replace(job, cell=cell, settings=settings)
+    return replace(cell, declared=declared, settings=settings)
 
 
-def training(job, **fields):
-    return with_cell(job, training=job.cell.training.model_copy(update=fields))
+def training(cell, **fields):
+    return with_cell(cell, training=cell.declared.training.model_copy(update=fields))
 
 
 OTHERS = {
-    "hyperparameter": lambda job: with_cell(job, optimizer=Choice("opt", {"lr": 0.1})),
-    "optimizer": lambda job: with_cell(job, optimizer=Choice("another", {})),
-    "model": lambda job: with_cell(job, model=Choice("another", {})),
-    "model's setting": lambda job: with_cell(job, model=Choice("net", {"width": 3})),
-    "seed": lambda job: with_cell(job, seed=1),
-    "epochs": lambda job: training(job, epochs=7),
-    "batch size": lambda job: training(job, batch_size=6),
-    "micro-batch": lambda job: training(job, micro_batch=3),
-    "train size": lambda job: training(job, train_size=20),
-    "dtype": lambda job: training(job, dtype="float64"),
-    "TF32": lambda job: training(job, tf32=True),
-    "memory format": lambda job: training(job, memory_format="contiguous"),
-    "threads": lambda job: training(job, threads=7),
-    "storage": lambda job: replace(job, settings=replace(job.settings, storage="float32")),
-    "memory limit": lambda job: replace(job, asked_limits=("1000000000",)),
-    "expect": lambda job: with_cell(job, expect="oom"),
-    "adapt": lambda job: with_cell(job, adapt=("micro_batch",)),
-    "order of adapt": lambda job: with_cell(job, adapt=("train_size", "micro_batch")),
-    "company": lambda job: replace(job, company=("adam",)),
-    "data": lambda job: replace(job, data=replace(job.data, fingerprint="other")),
-    "weights": lambda job: replace(job, model=replace(job.model, weights="other")),
-    "torch": lambda job: replace(job, machine=on({"torch": "3"})),
-    "xbench": lambda job: replace(job, machine=on({"xbench": "2"})),
-    "numpy": lambda job: replace(job, machine=on({"numpy": "3"})),
-    "Python": lambda job: replace(job, machine=on({"python": "3.99.0"})),
-    "CUDA": lambda job: replace(job, machine=on({"cuda": "13.9"})),
-    "cuDNN": lambda job: replace(job, machine=on({"cudnn": "99999"})),
-    "device": lambda job: replace(job, machine=on(device_facts={"type": "cuda", "name": "a processor"})),
-    "GPU": lambda job: replace(job, machine=on(device_facts={"type": "cuda", "name": "another"})),
-    "allocator": lambda job: replace(job, machine=on(allocator={"MALLOC_ARENA_MAX": "4"})),
-    "column": lambda job: with_cell(job, column="renamed"),
+    "hyperparameter": lambda cell: with_cell(cell, optimizer=Choice("opt", {"lr": 0.1})),
+    "optimizer": lambda cell: with_cell(cell, optimizer=Choice("another", {})),
+    "model": lambda cell: with_cell(cell, model=Choice("another", {})),
+    "model's setting": lambda cell: with_cell(cell, model=Choice("net", {"width": 3})),
+    "seed": lambda cell: with_cell(cell, seed=1),
+    "epochs": lambda cell: training(cell, epochs=7),
+    "batch size": lambda cell: training(cell, batch_size=6),
+    "micro-batch": lambda cell: training(cell, micro_batch=3),
+    "train size": lambda cell: training(cell, train_size=20),
+    "dtype": lambda cell: training(cell, dtype="float64"),
+    "TF32": lambda cell: training(cell, tf32=True),
+    "memory format": lambda cell: training(cell, memory_format="contiguous"),
+    "threads": lambda cell: training(cell, threads=7),
+    "storage": lambda cell: replace(cell, settings=replace(cell.settings, storage="float32")),
+    "memory limit": lambda cell: with_cell(cell, memory_limits=(Limit(size_bytes=10**9),)),
+    "expect": lambda cell: with_cell(cell, expect="oom"),
+    "adapt": lambda cell: with_cell(cell, adapt=("micro_batch",)),
+    "order of adapt": lambda cell: with_cell(cell, adapt=("train_size", "micro_batch")),
+    "peers": lambda cell: replace(cell, peers=("adam",)),
+    "data": lambda cell: replace(cell, data=replace(cell.data, fingerprint="other")),
+    "weights": lambda cell: replace(cell, model=replace(cell.model, weights="other")),
+    "torch": lambda cell: replace(cell, machine=on({"torch": "3"})),
+    "xbench": lambda cell: replace(cell, machine=on({"xbench": "2"})),
+    "numpy": lambda cell: replace(cell, machine=on({"numpy": "3"})),
+    "Python": lambda cell: replace(cell, machine=on({"python": "3.99.0"})),
+    "CUDA": lambda cell: replace(cell, machine=on({"cuda": "13.9"})),
+    "cuDNN": lambda cell: replace(cell, machine=on({"cudnn": "99999"})),
+    "device": lambda cell: replace(cell, machine=on(device_facts={"type": "cuda", "name": "a processor"})),
+    "GPU": lambda cell: replace(cell, machine=on(device_facts={"type": "cuda", "name": "another"})),
+    "allocator": lambda cell: replace(cell, machine=on(allocator={"MALLOC_ARENA_MAX": "4"})),
+    "column": lambda cell: with_cell(cell, column="renamed"),
 }
 SAME = {
-    "experiment": lambda job: with_cell(job, experiment="renamed"),
-    "processor": lambda job: replace(job, machine=on(device_facts={"type": "cpu", "name": "z"})),
-    "place": lambda job: with_cell(job, path=("experiment", 3, "optimizer", 2)),
-    "timeout": lambda job: replace(with_cell(job, timeout_s=300.0), timeout_s=300.0),
-    "checkpoint interval": lambda job: replace(job, checkpoint_every_s=1.0),
-    "estimate": lambda job: replace(job, estimated_s=3.0),
-    "what the machine has": lambda job: replace(job, memory_limit_bytes=10**10),
-    "hardware": lambda job: replace(job, machine=on(hardware={"cores": 64})),
-    "other packages": lambda job: replace(job, machine=on({"pandas": "3"})),
-    "what was fitted": lambda job: replace(
-        job,
-        settings=replace(job.settings, training=job.settings.training.model_copy(update={"micro_batch": 2})),
+    "experiment": lambda cell: with_cell(cell, experiment="renamed"),
+    "processor": lambda cell: replace(cell, machine=on(device_facts={"type": "cpu", "name": "z"})),
+    "place": lambda cell: with_cell(cell, path=("experiment", 3, "optimizer", 2)),
+    "timeout": lambda cell: with_cell(cell, timeout_s=300.0),
+    "checkpoint interval": lambda cell: replace(cell, checkpoint_every_s=1.0),
+    "estimate": lambda cell: replace(cell, estimate=Estimate(3.0)),
+    "what the machine has": lambda cell: replace(cell, memory=MemoryPlan(10**10)),
+    "hardware": lambda cell: replace(cell, machine=on(hardware={"cores": 64})),
+    "other packages": lambda cell: replace(cell, machine=on({"pandas": "3"})),
+    "what was fitted": lambda cell: replace(
+        cell,
+        settings=replace(
+            cell.settings, training=cell.settings.training.model_copy(update={"micro_batch": 2})
+        ),
     ),
-    "malloc": lambda job: replace(job, gives_back=True),
+    "malloc": lambda cell: cell.with_exact_malloc(),
 }
 
 
 @pytest.mark.parametrize("what", OTHERS)
-def test_another_cell(job, what):
-    assert OTHERS[what](job).planned.cell_id != job.planned.cell_id
+def test_another_cell(cell, what):
+    assert OTHERS[what](cell).key.cell_id != cell.key.cell_id
 
 
 @pytest.mark.parametrize("what", SAME)
-def test_the_same_cell(job, what):
-    assert SAME[what](job).planned.cell_id == job.planned.cell_id
+def test_the_same_cell(cell, what):
+    assert SAME[what](cell).key.cell_id == cell.key.cell_id
 
 
-def test_all_of_them_are_different(job):
-    assert len({other(job).planned.cell_id for other in OTHERS.values()}) == len(OTHERS)
+def test_all_of_them_are_different(cell):
+    assert len({other(cell).key.cell_id for other in OTHERS.values()}) == len(OTHERS)
 
 
-def test_it_bears_its_names(job):
-    planned = with_cell(job, experiment="renamed", column="label", seed=3).planned
+def test_it_bears_its_names(cell):
+    planned = with_cell(cell, experiment="renamed", column="label", seed=3).key
     assert (planned.experiment, planned.column, planned.seed) == ("renamed", "label", 3)
 
 
 class TestCode:
     @pytest.fixture
-    def mine(self, job, tmp_path):
+    def mine(self, cell, tmp_path):
         """The cell of a model in a folder of the user's."""
         (tmp_path / "mine.py").write_text("import part\n")
         (tmp_path / "part.py").write_text("a = 1\n")
 
         def of():
             code.code_stamp.cache_clear()
-            return replace(with_cell(job, model=Choice("mine:net", {})), import_dirs=(str(tmp_path),)).planned
+            return replace(with_cell(cell, model=Choice("mine:net", {})), import_dirs=(str(tmp_path),)).key
 
         yield of
         code.code_stamp.cache_clear()
@@ -131,9 +139,9 @@ class TestCode:
         (tmp_path / "suite.toml").write_text("[suite]\n[[experiment]]\n")
         assert mine() == before
 
-    def test_of_xbench_where_it_lies(self, job, monkeypatch):
+    def test_of_xbench_where_it_lies(self, cell, monkeypatch):
         stamps = set()
         for stamp in ("", "one", "two"):
             monkeypatch.setattr(identity, "own_stamp", lambda stamp=stamp: stamp)
-            stamps.add(job.planned.cell_id)
+            stamps.add(replace(cell).key.cell_id)
         assert len(stamps) == 3

@@ -6,15 +6,15 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from job_samples import MACHINE, job_of
+from cell_samples import MACHINE, cell_of
 
 from xbench.execution.plan import _idle_settings
-from xbench.execution.prepare import _key, make_jobs
+from xbench.execution.prepare import _key, make_cells
 from xbench.suite.problems import Problems
 
 
 def cells_of(data, *settings):
-    return [job_of(data, **each).cell for each in settings]
+    return [cell_of(data, **each).declared for each in settings]
 
 
 def test_tf32_is_told_to_have_no_effect_on_a_cpu(tiny_data):
@@ -34,12 +34,12 @@ def test_tf32_is_told_to_have_no_effect_on_a_cpu(tiny_data):
     ],
 )
 def test_a_job_has_the_memory_format_that_it_runs_with(tiny_data, device, settings, expected):
-    sample = job_of(tiny_data, **settings)
+    sample = cell_of(tiny_data, **settings)
     plan = SimpleNamespace(
         suite=SimpleNamespace(
             problems=Problems("suite.toml", ""), header=SimpleNamespace(checkpoint_interval=60.0)
         ),
-        cells=[sample.cell],
+        cells=[sample.declared],
         data=[sample.resolved],
         models=[sample.model],
         machine=replace(MACHINE, device=device),
@@ -47,6 +47,6 @@ def test_a_job_has_the_memory_format_that_it_runs_with(tiny_data, device, settin
         import_dirs=(),
         limit_of=lambda cell: None,
     )
-    (job,) = make_jobs(plan, {_key(sample.resolved): tiny_data})
-    assert job.settings.training.memory_format == expected
-    assert job.planned.cell_id == replace(sample, machine=plan.machine).planned.cell_id  # as it was asked for
+    (cell,) = make_cells(plan, {_key(sample.resolved): tiny_data})
+    assert cell.settings.training.memory_format == expected
+    assert cell.key.cell_id == replace(sample, machine=plan.machine).key.cell_id  # as it was asked for

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from job_samples import MACHINE
+from cell_samples import MACHINE
 from run_samples import SUITE, suite_of
 
 from xbench.execution import plan as planning
@@ -36,7 +36,7 @@ def plan_of(suite_limit: str | None) -> PlannedRun:
     )
 
 
-def cell_of(*limits: str | None) -> Cell:
+def declared(*limits: str | None) -> Cell:
     """A cell with the limits that its suite and its experiment ask for."""
     return Cell(
         experiment="exp",
@@ -81,7 +81,7 @@ def cell_of(*limits: str | None) -> Cell:
 )
 def test_the_least_holds(monkeypatch, suite_limit, experiment_limit, limit_bytes):
     monkeypatch.setattr(planning, "can_limit_host_memory", lambda: True)
-    assert plan_of(suite_limit).limit_of(cell_of(suite_limit, experiment_limit)) == limit_bytes
+    assert plan_of(suite_limit).limit_of(declared(suite_limit, experiment_limit)) == limit_bytes
 
 
 @pytest.mark.parametrize(
@@ -90,16 +90,16 @@ def test_the_least_holds(monkeypatch, suite_limit, experiment_limit, limit_bytes
 def test_where_no_process_can_be_held_to_one(monkeypatch, suite_limit, experiment_limit, limit_bytes):
     """Nothing is limited that nobody asked for."""
     monkeypatch.setattr(planning, "can_limit_host_memory", lambda: False)
-    assert plan_of(suite_limit).limit_of(cell_of(suite_limit, experiment_limit)) == limit_bytes
+    assert plan_of(suite_limit).limit_of(declared(suite_limit, experiment_limit)) == limit_bytes
 
 
 def test_the_bound_says_who_asked():
     plan = plan_of("50%")
-    assert plan.bound_of(cell_of("50%", "1GB")).detail == "asked for: 1GB"
-    assert plan.bound_of(cell_of("50%", "20%")).detail.startswith(
+    assert plan.bound_of(declared("50%", "1GB")).detail == "asked for: 1GB"
+    assert plan.bound_of(declared("50%", "20%")).detail.startswith(
         "asked for: 20% of 2.68 GB (available memory)"
     )
-    assert plan.bound_of(cell_of("50%")).detail.startswith("asked for: 50% of 2.68 GB")
+    assert plan.bound_of(declared("50%")).detail.startswith("asked for: 50% of 2.68 GB")
 
 
 @pytest.mark.parametrize(
@@ -115,4 +115,4 @@ def test_the_bound_says_who_asked():
 )
 def test_what_was_asked_for_has_one_form(suite_limit, experiment_limit, asked):
     """What a cell is must not depend on how a limit was written."""
-    assert tuple(map(str, cell_of(suite_limit, experiment_limit).memory_limits)) == asked
+    assert tuple(map(str, declared(suite_limit, experiment_limit).memory_limits)) == asked

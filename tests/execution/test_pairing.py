@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from job_samples import MACHINE, job_of
+from cell_samples import MACHINE, cell_of
 from run_samples import record
 
 from xbench.execution.pairing import Pairing, Unpaired
@@ -22,7 +22,7 @@ def start(weights="w", order="o", train_size=40) -> Prepared:
 def test_the_same_start_is_silent(tiny_data):
     pairing = Pairing()
     for column in ("sgd", "adam"):
-        assert pairing.compare(job_of(tiny_data, column=column), start()) == ""
+        assert pairing.compare(cell_of(tiny_data, column=column), start()) == ""
 
 
 @pytest.mark.parametrize(
@@ -35,39 +35,39 @@ def test_the_same_start_is_silent(tiny_data):
 )
 def test_another_start_is_told_with_both_names(tiny_data, other, what):
     pairing = Pairing()
-    pairing.compare(job_of(tiny_data, column="sgd", seed=3), start())
+    pairing.compare(cell_of(tiny_data, column="sgd", seed=3), start())
     with pytest.raises(Unpaired, match=f"its {what} differ from those of sgd, seed 3"):
-        pairing.compare(job_of(tiny_data, column="adam", seed=3), other)
+        pairing.compare(cell_of(tiny_data, column="adam", seed=3), other)
 
 
 def test_what_is_not_to_be_paired_is_not_compared(tiny_data):
     pairing = Pairing()
-    pairing.compare(job_of(tiny_data), start())
-    for job in (
-        job_of(tiny_data, seed=1),
-        job_of(tiny_data, experiment="other"),
-        job_of(tiny_data, model="other"),
-        job_of(tiny_data, dtype="float64"),
-        job_of(tiny_data, balance="oversample"),
-        job_of(tiny_data, validation=0.3),
-        replace(job_of(tiny_data), data=replace(tiny_data, fingerprint="other")),
+    pairing.compare(cell_of(tiny_data), start())
+    for cell in (
+        cell_of(tiny_data, seed=1),
+        cell_of(tiny_data, experiment="other"),
+        cell_of(tiny_data, model="other"),
+        cell_of(tiny_data, dtype="float64"),
+        cell_of(tiny_data, balance="oversample"),
+        cell_of(tiny_data, validation=0.3),
+        replace(cell_of(tiny_data), data=replace(tiny_data, fingerprint="other")),
     ):
-        assert pairing.compare(job, start(weights="x")) == ""
-    assert pairing.compare(job_of(tiny_data), start(weights="x", train_size=20)) == ""
+        assert pairing.compare(cell, start(weights="x")) == ""
+    assert pairing.compare(cell_of(tiny_data), start(weights="x", train_size=20)) == ""
 
 
 def test_settings_that_move_no_start_do_not_matter(tiny_data):
     pairing = Pairing()
-    pairing.compare(job_of(tiny_data, batch_size=5, epochs=1), start())
+    pairing.compare(cell_of(tiny_data, batch_size=5, epochs=1), start())
     with pytest.raises(Unpaired):
-        pairing.compare(job_of(tiny_data, batch_size="full", epochs=3, micro_batch=8), start(weights="x"))
+        pairing.compare(cell_of(tiny_data, batch_size="full", epochs=3, micro_batch=8), start(weights="x"))
 
 
 def test_on_another_processor_it_is_a_note(tiny_data):
     pairing = Pairing()
-    pairing.compare(job_of(tiny_data), start())
+    pairing.compare(cell_of(tiny_data), start())
     elsewhere = replace(MACHINE, hardware={"cpu": "another processor"})
-    note = pairing.compare(replace(job_of(tiny_data), machine=elsewhere), start(weights="x"))
+    note = pairing.compare(replace(cell_of(tiny_data), machine=elsewhere), start(weights="x"))
     assert note.startswith(
         "its initial weights differ from those of opt, seed 0, which were drawn on a processor"
     )
@@ -75,21 +75,21 @@ def test_on_another_processor_it_is_a_note(tiny_data):
 
 def test_with_other_threads_it_is_a_note(tiny_data):
     pairing = Pairing()
-    pairing.compare(job_of(tiny_data, threads=1), start())
-    assert "(1 thread)" in pairing.compare(job_of(tiny_data, threads=2), start(weights="x"))
+    pairing.compare(cell_of(tiny_data, threads=1), start())
+    assert "(1 thread)" in pairing.compare(cell_of(tiny_data, threads=2), start(weights="x"))
 
 
 def test_cells_of_earlier_processes_count(tiny_data):
-    job = job_of(tiny_data)
+    cell = cell_of(tiny_data)
     earlier = record(
         "a",
         column="sgd",
         model=Component(name="net"),
         dataset=DataRecord(requested="d", name="d", fingerprint=tiny_data.fingerprint),
-        settings=job.settings.training.model_dump(),
+        settings=cell.settings.training.model_dump(),
         ran={"train_size": 40},
         pairing=PairingRecord(weights_sha256="w", order_sha256="o", drawn_on="a processor (2 threads)"),
     )
-    assert Pairing([earlier]).compare(job, start()) == ""
+    assert Pairing([earlier]).compare(cell, start()) == ""
     with pytest.raises(Unpaired, match="those of sgd, seed 0"):
-        Pairing([earlier]).compare(job, start(weights="x"))
+        Pairing([earlier]).compare(cell, start(weights="x"))

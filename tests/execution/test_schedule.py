@@ -1,143 +1,155 @@
-"""Which jobs run, and in which order, where time is limited."""
+"""Which cells run, and in which order, where time is limited."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
 
-import job_samples
+import cell_samples
 import pytest
 
+from xbench.execution.planned import Estimate, Skip
 from xbench.execution.schedule import blocks, estimate_s, features_s, is_skipped, within
 
-UNFIT = ("error", "it is broken")
+UNFIT = Skip("error", "it is broken")
 
 
 @pytest.fixture
-def job_of(tiny_data):
-    return partial(job_samples.job_of, tiny_data)
+def cell_of(tiny_data):
+    return partial(cell_samples.cell_of, tiny_data)
 
 
 def shown(found):
-    return [[(job.cell.experiment, job.cell.seed, job.cell.column) for job in block] for block in found]
+    return [
+        [(cell.declared.experiment, cell.declared.seed, cell.declared.column) for cell in block]
+        for block in found
+    ]
 
 
 class TestBlocks:
     @pytest.fixture
-    def jobs(self, job_of):
+    def cells(self, cell_of):
         """Each optimizer with both of its seeds, as a grid gives them."""
-        dear = [job_of("dear", column, seed, estimated_s=50) for column in "ab" for seed in (3, 1)]
-        cheap = [job_of("cheap", column, seed, estimated_s=9) for column in "cd" for seed in (3, 1)]
+        dear = [cell_of("dear", column, seed, estimated_s=50) for column in "ab" for seed in (3, 1)]
+        cheap = [cell_of("cheap", column, seed, estimated_s=9) for column in "cd" for seed in (3, 1)]
         return dear + cheap
 
-    def test_are_all_optimizers_of_a_seed(self, jobs):
-        assert shown(blocks(jobs, by_time=False)) == [
+    def test_are_all_optimizers_of_a_seed(self, cells):
+        assert shown(blocks(cells, by_time=False)) == [
             [("dear", 3, "a"), ("dear", 3, "b")],
             [("dear", 1, "a"), ("dear", 1, "b")],
             [("cheap", 3, "c"), ("cheap", 3, "d")],
             [("cheap", 1, "c"), ("cheap", 1, "d")],
         ]
 
-    def test_by_time_come_seed_by_seed_and_cheapest_first(self, jobs):
+    def test_by_time_come_seed_by_seed_and_cheapest_first(self, cells):
         """Seeds in the order in which they were declared."""
-        assert [block[0][:2] for block in shown(blocks(jobs, by_time=True))] == [
+        assert [block[0][:2] for block in shown(blocks(cells, by_time=True))] == [
             ("cheap", 3),
             ("dear", 3),
             ("cheap", 1),
             ("dear", 1),
         ]
 
-    def test_count_as_a_whole(self, job_of):
+    def test_count_as_a_whole(self, cell_of):
         """Two of 6 s take longer than one of 10 s."""
-        two = [job_of("two", column, estimated_s=6) for column in "ab"]
+        two = [cell_of("two", column, estimated_s=6) for column in "ab"]
         assert [
-            b[0].cell.experiment for b in blocks([*two, job_of("one", estimated_s=10)], by_time=True)
+            b[0].declared.experiment for b in blocks([*two, cell_of("one", estimated_s=10)], by_time=True)
         ] == [
             "one",
             "two",
         ]
 
-    def test_of_the_same_time_stay_as_they_were_declared(self, job_of):
-        jobs = [job_of(name, estimated_s=1) for name in ("z", "a", "m")]
-        assert [block[0].cell.experiment for block in blocks(jobs, by_time=True)] == ["z", "a", "m"]
+    def test_of_the_same_time_stay_as_they_were_declared(self, cell_of):
+        cells = [cell_of(name, estimated_s=1) for name in ("z", "a", "m")]
+        assert [block[0].declared.experiment for block in blocks(cells, by_time=True)] == ["z", "a", "m"]
 
-    def test_hold_every_job_once(self, jobs):
+    def test_hold_every_job_once(self, cells):
         for by_time in (False, True):
-            held = [job for block in blocks(jobs, by_time) for job in block]
-            assert len(held) == len(jobs)
-            assert all(any(job is other for other in held) for job in jobs)
+            held = [cell for block in blocks(cells, by_time) for cell in block]
+            assert len(held) == len(cells)
+            assert all(any(cell is other for other in held) for cell in cells)
 
     def test_of_nothing(self):
         assert blocks([], by_time=True) == blocks([], by_time=False) == []
 
 
 class TestEstimate:
-    def test_is_the_sum_of_what_is_known_and_will_run(self, job_of):
+    def test_is_the_sum_of_what_is_known_and_will_run(self, cell_of):
         block = [
-            job_of(estimated_s=3.5),
-            job_of(estimated_s=None),
-            job_of(estimated_s=2),
-            job_of(estimated_s=100, unfit=UNFIT),
+            cell_of(estimated_s=3.5),
+            cell_of(estimated_s=None),
+            cell_of(estimated_s=2),
+            cell_of(estimated_s=100, skip=UNFIT),
         ]
         assert estimate_s(block) == 5.5
         assert estimate_s([]) == estimate_s(block[1:2]) == estimate_s(block[3:]) == 0
 
 
 class TestWithin:
-    def test_what_fits_stays_as_it_is(self, job_of):
-        block = [job_of(estimated_s=30), job_of(estimated_s=30)]
+    def test_what_fits_stays_as_it_is(self, cell_of):
+        block = [cell_of(estimated_s=30), cell_of(estimated_s=30)]
         assert within(block, 60, 60) == block
         assert within(block, 3600, 3600) == block
 
-    def test_what_does_not_fit_is_skipped_whole(self, job_of):
-        block = [job_of("dear", "a", estimated_s=3000), job_of("dear", "b", estimated_s=0.5)]
+    def test_what_does_not_fit_is_skipped_whole(self, cell_of):
+        block = [cell_of("dear", "a", estimated_s=3000), cell_of("dear", "b", estimated_s=0.5)]
         skipped = within(block, 65, 900)
-        assert {job.unfit for job in skipped} == {
-            ("skipped", "'dear' needs about 50m 00s, and 1m 05s of the time limit of 15m 00s are left")
+        assert {cell.skip for cell in skipped} == {
+            Skip(
+                "skipped",
+                "'dear' needs about 50m 00s, and 1m 05s of the time limit of 15m 00s are left",
+                waits_for="time",
+            )
         }
-        assert [(job.cell, job.estimated_s) for job in skipped] == [(j.cell, j.estimated_s) for j in block]
-        assert [job.unfit for job in block] == [None, None]
+        assert [(cell.declared, cell.estimate.seconds) for cell in skipped] == [
+            (j.declared, j.estimate.seconds) for j in block
+        ]
+        assert [cell.skip for cell in block] == [None, None]
 
-    def test_by_a_hair(self, job_of):
-        assert within([job_of(estimated_s=60.001)], 60, 60)[0].unfit is not None
+    def test_by_a_hair(self, cell_of):
+        assert within([cell_of(estimated_s=60.001)], 60, 60)[0].skip is not None
 
-    def test_what_would_not_run_in_any_case_keeps_its_reason(self, job_of):
-        block = [job_of(estimated_s=None, unfit=UNFIT), job_of(estimated_s=90)]
-        assert [job.unfit[0] for job in within(block, 60, 60)] == ["error", "skipped"]
-        assert within(block, 60, 60)[0].unfit == UNFIT
+    def test_what_would_not_run_in_any_case_keeps_its_reason(self, cell_of):
+        block = [cell_of(estimated_s=None, skip=UNFIT), cell_of(estimated_s=90)]
+        assert [cell.skip.status for cell in within(block, 60, 60)] == ["error", "skipped"]
+        assert within(block, 60, 60)[0].skip == UNFIT
 
-    def test_what_would_not_run_takes_no_time(self, job_of):
-        block = [job_of(estimated_s=90, unfit=UNFIT), job_of(estimated_s=50)]
+    def test_what_would_not_run_takes_no_time(self, cell_of):
+        block = [cell_of(estimated_s=90, skip=UNFIT), cell_of(estimated_s=50)]
         assert within(block, 60, 60) == block
 
-    def test_of_what_nothing_is_known_runs(self, job_of):
-        block = [job_of(estimated_s=None), job_of(estimated_s=None)]
+    def test_of_what_nothing_is_known_runs(self, cell_of):
+        block = [cell_of(estimated_s=None), cell_of(estimated_s=None)]
         assert within(block, 0.5, 1) == block
 
-    def test_of_what_nothing_is_known_comes_last(self, job_of):
-        jobs = [job_of("unknown", estimated_s=None), job_of("dear", estimated_s=99)]
-        assert [block[0].cell.experiment for block in blocks(jobs, by_time=True)] == ["dear", "unknown"]
+    def test_of_what_nothing_is_known_comes_last(self, cell_of):
+        cells = [cell_of("unknown", estimated_s=None), cell_of("dear", estimated_s=99)]
+        assert [block[0].declared.experiment for block in blocks(cells, by_time=True)] == ["dear", "unknown"]
 
-    def test_of_what_nothing_is_known_takes_some_time(self, job_of):
-        (job,) = within([job_of("late", estimated_s=None)], -3, 1)
-        assert job.unfit[1] == (
+    def test_of_what_nothing_is_known_takes_some_time(self, cell_of):
+        (cell,) = within([cell_of("late", estimated_s=None)], -3, 1)
+        assert cell.skip.reason == (
             "'late' needs a time that cannot be estimated, and 0.00 s of the time limit of 1.00 s are left"
         )
 
-    def test_when_all_time_is_gone(self, job_of):
-        (job,) = within([job_of("late", estimated_s=5)], -3, 1)
-        assert job.unfit[1] == "'late' needs about 5.00 s, and 0.00 s of the time limit of 1.00 s are left"
+    def test_when_all_time_is_gone(self, cell_of):
+        (cell,) = within([cell_of("late", estimated_s=5)], -3, 1)
+        assert (
+            cell.skip.reason == "'late' needs about 5.00 s, and 0.00 s of the time limit of 1.00 s are left"
+        )
 
 
 class TestFeatures:
-    """Which jobs share: each counts their time, and they are made once."""
+    """Which cells share: each counts their time, and they are made once."""
 
     @pytest.fixture
-    def needing(self, job_of):
-        def job(key, seconds, **fields):
-            return replace(job_of(estimated_s=10, **fields), features_need=(key, seconds))
+    def needing(self, cell_of):
+        def cell(key, seconds, **fields):
+            return replace(cell_of(**fields), estimate=Estimate(10, features_key=key, features_s=seconds))
 
-        return job
+        return cell
 
     def test_are_counted_once(self, needing):
         block = [needing("a", 30), needing("a", 30), needing("b", 5)]
@@ -154,14 +166,14 @@ class TestFeatures:
         assert estimate_s(block, {"c": 100}) == 55
 
     def test_of_what_is_not_to_run_are_not_made(self, needing):
-        block = [needing("a", 30, unfit=UNFIT), needing("b", 5)]
+        block = [needing("a", 30, skip=UNFIT), needing("b", 5)]
         assert estimate_s(block) == 15
         assert features_s(block) == {"b": 5}
 
     def test_decide_whether_a_block_fits(self, needing):
         block = [needing("a", 30)]
         assert within(block, 40, 40) == block
-        assert within(block, 39, 39)[0].unfit is not None
+        assert within(block, 39, 39)[0].skip is not None
         assert within(block, 39, 39, {"a": 1}) == block
 
 
@@ -169,43 +181,43 @@ class TestRough:
     """Estimates that were measured while other programs took the CPU."""
 
     @pytest.fixture
-    def rough(self, job_of):
-        return lambda seconds: [replace(job_of(estimated_s=seconds), is_rough=True)]
+    def rough(self, cell_of):
+        return lambda seconds: [cell_of(estimated_s=seconds, is_rough=True)]
 
     def test_say_so(self, rough):
-        (job,) = within(rough(121), 60, 60)
-        assert job.unfit == (
+        (cell,) = within(rough(121), 60, 60)
+        assert cell.skip == Skip(
             "skipped",
             "'exp' needs about 2m 01s (by its fastest step, measured while other programs were running), "
             "and 1m 00s of the time limit of 1m 00s are left",
+            waits_for="time",
         )
-        assert job.waits_for == "time"
 
     def test_may_be_granted_more_time_than_there_is(self, rough):
         assert within(rough(119), 60, 60, slack=2.0) == rough(119)
-        assert within(rough(121), 60, 60, slack=2.0)[0].unfit is not None
+        assert within(rough(121), 60, 60, slack=2.0)[0].skip is not None
 
-    def test_grant_none_to_others(self, rough, job_of):
-        block = [*rough(10), job_of(estimated_s=56)]
-        assert within(block, 60, 60, slack=2.0)[0].unfit is not None
-        block = [*rough(10), job_of(estimated_s=54)]
+    def test_grant_none_to_others(self, rough, cell_of):
+        block = [*rough(10), cell_of(estimated_s=56)]
+        assert within(block, 60, 60, slack=2.0)[0].skip is not None
+        block = [*rough(10), cell_of(estimated_s=54)]
         assert within(block, 60, 60, slack=2.0) == block
 
     def test_are_skipped_when_all_time_is_gone(self, rough):
-        assert within(rough(0.1), 0, 60, slack=2.0)[0].unfit is not None
-        assert within(rough(0.1), -5, 60, slack=2.0)[0].unfit is not None
+        assert within(rough(0.1), 0, 60, slack=2.0)[0].skip is not None
+        assert within(rough(0.1), -5, 60, slack=2.0)[0].skip is not None
 
     def test_are_not_corrected(self, rough):
         assert within(rough(50), 60, 60, correction=5.0) == rough(50)
 
 
-def test_an_estimate_is_corrected(job_of):
-    block = [job_of(estimated_s=40)]
+def test_an_estimate_is_corrected(cell_of):
+    block = [cell_of(estimated_s=40)]
     assert within(block, 60, 60, correction=1.5) == block
-    (job,) = within(block, 60, 60, correction=2.0)
-    assert "needs about 1m 20s" in job.unfit[1]
+    (cell,) = within(block, 60, 60, correction=2.0)
+    assert "needs about 1m 20s" in cell.skip.reason
 
 
-def test_a_block_is_skipped_if_nothing_of_it_runs(job_of):
-    assert is_skipped([job_of(unfit=UNFIT)])
-    assert not is_skipped([job_of(unfit=UNFIT), job_of()])
+def test_a_block_is_skipped_if_nothing_of_it_runs(cell_of):
+    assert is_skipped([cell_of(skip=UNFIT)])
+    assert not is_skipped([cell_of(skip=UNFIT), cell_of()])

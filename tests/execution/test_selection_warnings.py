@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from job_samples import job_of
+from cell_samples import cell_of
 
 from xbench.execution.run import selection_warnings
 
 
 def test_each_column_is_named_once(tiny_data):
     def cell(experiment, column, seed, selection):
-        return job_of(tiny_data, experiment, column, seed, selection=selection).cell
+        return cell_of(tiny_data, experiment, column, seed, selection=selection).declared
 
     cells = [
         cell("one", column, seed, selection)

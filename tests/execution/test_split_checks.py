@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from job_samples import job_of
+from cell_samples import cell_of
 from run_samples import suite_of
 
 from xbench.errors import XbenchError
@@ -24,43 +24,43 @@ def rare_data(tiny_data):
     return replace(tiny_data, classes=("dark", "bright", "rare"), labels=labels, groups=groups)
 
 
-def warnings_of(*jobs) -> list[str]:
-    return check_splits(SimpleNamespace(suite=suite_of()), list(jobs))
+def warnings_of(*cells) -> list[str]:
+    return check_splits(SimpleNamespace(suite=suite_of()), list(cells))
 
 
 def test_nothing_is_told_where_all_parts_have_all_classes(tiny_data):
-    assert warnings_of(job_of(tiny_data), job_of(tiny_data, column="other")) == []
+    assert warnings_of(cell_of(tiny_data), cell_of(tiny_data, column="other")) == []
 
 
 def test_validation_and_test_without_a_class_are_told_once_with_all_seeds(rare_data):
-    jobs = [job_of(rare_data, column=column, seed=seed) for column in ("a", "b") for seed in (0, 1)]
-    assert warnings_of(*jobs) == [
+    cells = [cell_of(rare_data, column=column, seed=seed) for column in ("a", "b") for seed in (0, 1)]
+    assert warnings_of(*cells) == [
         "exp, seeds 0, 1: bright-and-dark has no image of 'rare' for test",
         "exp, seeds 0, 1: bright-and-dark has no image of 'rare' for validation",
     ]
 
 
 def test_without_validation_it_lacks_nothing(rare_data):
-    (warning,) = warnings_of(job_of(rare_data, validation=0.0, selection="last"))
+    (warning,) = warnings_of(cell_of(rare_data, validation=0.0, selection="last"))
     assert warning.endswith("for test")
 
 
 def test_a_class_that_is_drawn_away_is_told_with_the_experiments_and_seeds(rare_data):
     drawn = {"validation": 0.0, "selection": "last", "train_size": 10}
-    jobs = [job_of(rare_data, "few", seed=seed, **drawn) for seed in range(5)]
-    seeds = [job.settings.seed for job in jobs if not (rare_data.labels[train_of(job)] == 2).any()]
+    cells = [cell_of(rare_data, "few", seed=seed, **drawn) for seed in range(5)]
+    seeds = [cell.settings.seed for cell in cells if not (rare_data.labels[train_of(cell)] == 2).any()]
     assert seeds
     listed = ", ".join(map(str, seeds))
     plural = "s" * (len(seeds) > 1)
     text = "bright-and-dark has no image of 'rare' for training (train_size = 10)"
-    assert f"few, seed{plural} {listed}: {text}" in warnings_of(*jobs)
+    assert f"few, seed{plural} {listed}: {text}" in warnings_of(*cells)
 
 
-def train_of(job) -> np.ndarray:
-    return split_examples(job.data, job.settings.training, job.settings.seed).train
+def train_of(cell) -> np.ndarray:
+    return split_examples(cell.data, cell.settings.training, cell.settings.seed).train
 
 
 def test_a_single_class_to_train_on_is_refused(tiny_data):
     with pytest.raises(XbenchError, match=r"is the only class with images to train on \(seed 3\)") as caught:
-        warnings_of(job_of(tiny_data, seed=3, train_size=1))
+        warnings_of(cell_of(tiny_data, seed=3, train_size=1))
     assert "train_size" in caught.value.hint

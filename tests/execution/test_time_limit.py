@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-import job_samples
+import cell_samples
 import pytest
 
 from xbench.execution.estimates import Estimator as Estimates
+from xbench.execution.planned import Estimate, Skip
 from xbench.execution.schedule import blocks, is_skipped
 from xbench.execution.time_limit import TimeLimit, longest_wait_s
 
@@ -17,7 +18,7 @@ class Estimator:
     """Stands for measuring: gives what it is told to.
 
     Attributes:
-        anew: the estimate of every job that is measured again, in seconds.
+        anew: the estimate of every cell that is measured again, in seconds.
         measured: blocks that were.
         waited: whether the last was not low enough.
     """
@@ -27,16 +28,16 @@ class Estimator:
     def __init__(self, anew=1e6, is_rough=False):
         self.anew, self.is_rough, self.measured, self.waited = anew, is_rough, 0, False
 
-    def estimate_anew(self, jobs, is_enough):
+    def estimate_anew(self, cells, is_enough):
         self.measured += 1
-        jobs = [replace(job, estimated_s=self.anew, is_rough=self.is_rough) for job in jobs]
-        self.waited = not is_enough(jobs)
-        return jobs
+        cells = [replace(cell, estimate=Estimate(self.anew, self.is_rough)) for cell in cells]
+        self.waited = not is_enough(cells)
+        return cells
 
 
 @pytest.fixture
-def job_of(tiny_data):
-    return partial(job_samples.job_of, tiny_data)
+def cell_of(tiny_data):
+    return partial(cell_samples.cell_of, tiny_data)
 
 
 def limit_of(estimator, now=0.0):
@@ -44,62 +45,62 @@ def limit_of(estimator, now=0.0):
     return TimeLimit(60.0, 0.0, estimator, clock=lambda: now)
 
 
-def test_what_fits_is_admitted_unmeasured(job_of):
+def test_what_fits_is_admitted_unmeasured(cell_of):
     estimator = Estimator()
-    block = [job_of(estimated_s=59)]
+    block = [cell_of(estimated_s=59)]
     assert limit_of(estimator).admit(block) == block
     assert estimator.measured == 0
 
 
-def test_time_since_the_command_began_is_gone(job_of):
+def test_time_since_the_command_began_is_gone(cell_of):
     estimator = Estimator()
-    assert is_skipped(limit_of(estimator, now=50).admit([job_of(estimated_s=11)]))
+    assert is_skipped(limit_of(estimator, now=50).admit([cell_of(estimated_s=11)]))
 
 
-def test_what_does_not_fit_is_measured_again(job_of):
+def test_what_does_not_fit_is_measured_again(cell_of):
     fits, too_long = Estimator(anew=10), Estimator(anew=70)
-    block = [job_of(estimated_s=100)]
-    (job,) = limit_of(fits).admit(block)
-    assert (job.unfit, job.estimated_s, fits.measured) == (None, 10, 1)
-    (job,) = limit_of(too_long).admit(block)
-    assert (job.unfit[0], too_long.measured, too_long.waited) == ("skipped", 1, True)
-    assert "needs about 1m 10s" in job.unfit[1]
+    block = [cell_of(estimated_s=100)]
+    (cell,) = limit_of(fits).admit(block)
+    assert (cell.skip, cell.estimate.seconds, fits.measured) == (None, 10, 1)
+    (cell,) = limit_of(too_long).admit(block)
+    assert (cell.skip.status, too_long.measured, too_long.waited) == ("skipped", 1, True)
+    assert "needs about 1m 10s" in cell.skip.reason
 
 
-def test_what_is_still_disturbed_has_twice_the_time(job_of):
+def test_what_is_still_disturbed_has_twice_the_time(cell_of):
     estimator = Estimator(anew=110, is_rough=True)
-    (job,) = limit_of(estimator).admit([job_of(estimated_s=1000)])
-    assert (job.unfit, estimator.waited) == (None, True)
-    (job,) = limit_of(Estimator(anew=130, is_rough=True)).admit([job_of(estimated_s=1000)])
-    assert job.unfit is not None
+    (cell,) = limit_of(estimator).admit([cell_of(estimated_s=1000)])
+    assert (cell.skip, estimator.waited) == (None, True)
+    (cell,) = limit_of(Estimator(anew=130, is_rough=True)).admit([cell_of(estimated_s=1000)])
+    assert cell.skip is not None
 
 
-def test_a_rough_estimate_of_an_earlier_hour_is_measured_again(job_of):
+def test_a_rough_estimate_of_an_earlier_hour_is_measured_again(cell_of):
     estimator = Estimator(anew=100)
-    (job,) = limit_of(estimator).admit([replace(job_of(estimated_s=90), is_rough=True)])
-    assert (job.unfit[0], estimator.measured) == ("skipped", 1)
+    (cell,) = limit_of(estimator).admit([cell_of(estimated_s=90, is_rough=True)])
+    assert (cell.skip.status, estimator.measured) == ("skipped", 1)
 
 
-def test_earlier_cells_correct_what_is_measured_now_as_well(job_of):
+def test_earlier_cells_correct_what_is_measured_now_as_well(cell_of):
     """A bias of measuring a few steps is measured again, too."""
     estimator = Estimator(anew=35)
     estimator.correction = 2.0
-    (job,) = limit_of(estimator).admit([job_of(estimated_s=35)])
-    assert (job.unfit[0], estimator.measured) == ("skipped", 1)
+    (cell,) = limit_of(estimator).admit([cell_of(estimated_s=35)])
+    assert (cell.skip.status, estimator.measured) == ("skipped", 1)
     estimator.anew = 25
-    (job,) = limit_of(estimator).admit([job_of(estimated_s=35)])
-    assert (job.unfit, job.estimated_s) == (None, 25)
+    (cell,) = limit_of(estimator).admit([cell_of(estimated_s=35)])
+    assert (cell.skip, cell.estimate.seconds) == (None, 25)
 
 
-def test_nothing_is_measured_when_the_time_is_gone(job_of):
+def test_nothing_is_measured_when_the_time_is_gone(cell_of):
     estimator = Estimator(anew=0)
-    assert is_skipped(limit_of(estimator, now=60).admit([job_of(estimated_s=1)]))
+    assert is_skipped(limit_of(estimator, now=60).admit([cell_of(estimated_s=1)]))
     assert estimator.measured == 0
 
 
-def test_nothing_is_measured_of_what_will_not_run(job_of):
+def test_nothing_is_measured_of_what_will_not_run(cell_of):
     estimator = Estimator()
-    block = [job_of(unfit=("error", "it is broken"), estimated_s=100)]
+    block = [cell_of(skip=Skip("error", "it is broken"), estimated_s=100)]
     assert limit_of(estimator).admit(block) == block
     assert estimator.measured == 0
 
@@ -110,15 +111,17 @@ def test_a_run_waits_for_a_minute_or_a_quarter_of_its_limit(limit_s, expected_s)
 
 
 class TestHopeless:
-    def test_what_would_not_fit_alone(self, job_of):
-        jobs = [
-            job_of("dear", "a", estimated_s=50),
-            job_of("cheap", "a", estimated_s=30),
-            job_of("dear", "b", estimated_s=11),
-            job_of("other", "a", estimated_s=59),
+    def test_what_would_not_fit_alone(self, cell_of):
+        cells = [
+            cell_of("dear", "a", estimated_s=50),
+            cell_of("cheap", "a", estimated_s=30),
+            cell_of("dear", "b", estimated_s=11),
+            cell_of("other", "a", estimated_s=59),
         ]
-        result = limit_of(Estimator()).skip_hopeless(jobs)
-        unfit = {(job.cell.experiment, job.cell.optimizer.name): job.unfit is not None for job in result}
+        result = limit_of(Estimator()).skip_hopeless(cells)
+        unfit = {
+            (cell.declared.experiment, cell.declared.optimizer.name): cell.skip is not None for cell in result
+        }
         assert unfit == {
             ("dear", "a"): True,
             ("dear", "b"): True,
@@ -126,25 +129,25 @@ class TestHopeless:
             ("other", "a"): False,
         }
 
-    def test_is_not_told_by_what_other_programs_disturbed(self, job_of):
+    def test_is_not_told_by_what_other_programs_disturbed(self, cell_of):
         """It is decided on at its turn, when they may have ended."""
         disturbed = Estimator(anew=10_000, is_rough=True)
-        (job,) = limit_of(disturbed).skip_hopeless([job_of(estimated_s=10_000)])
-        assert (job.unfit, job.waits_for, disturbed.waited) == (None, "", False)
-        (job,) = limit_of(disturbed).admit([job])
-        assert (job.unfit[0], disturbed.waited) == ("skipped", True)
+        (cell,) = limit_of(disturbed).skip_hopeless([cell_of(estimated_s=10_000)])
+        assert (cell.skip, disturbed.waited) == (None, False)
+        (cell,) = limit_of(disturbed).admit([cell])
+        assert (cell.skip.status, disturbed.waited) == ("skipped", True)
 
-    def test_is_told_before_weights_are_fetched_for_nothing(self, job_of):
+    def test_is_told_before_weights_are_fetched_for_nothing(self, cell_of):
         disturbed = Estimator(anew=10_000, is_rough=True)
-        job = job_of(estimated_s=10_000)
-        job = replace(job, model=replace(job.model, missing="weights.pth is not here"))
-        (job,) = limit_of(disturbed).skip_hopeless([job])
-        assert (job.unfit[0], disturbed.waited) == ("skipped", True)
-        assert "weights.pth is not here" in job.unfit[1]
+        cell = cell_of(estimated_s=10_000)
+        cell = replace(cell, model=replace(cell.model, missing="weights.pth is not here"))
+        (cell,) = limit_of(disturbed).skip_hopeless([cell])
+        assert (cell.skip.status, disturbed.waited) == ("skipped", True)
+        assert "weights.pth is not here" in cell.skip.reason
 
-    def test_nobody_waits_for_others(self, job_of):
+    def test_nobody_waits_for_others(self, cell_of):
         estimator = Estimator()
-        limit_of(estimator).skip_hopeless([job_of(estimated_s=100)])
+        limit_of(estimator).skip_hopeless([cell_of(estimated_s=100)])
         assert (estimator.measured, estimator.waited) == (1, False)
 
 
@@ -176,19 +179,19 @@ class Machine:
 
 
 class Measuring(Estimates):
-    """Measures jobs on the machine: each takes a second, and a job what its column says."""
+    """Measures cells on the machine: each takes a second, and a cell what its column says."""
 
     def __init__(self, machine):
         super().__init__(None, Silent(), may_wait_s=60, clock=machine.clock, sleep=machine.sleep)
         self.machine = machine
 
-    def _estimated(self, job, anew):
+    def _estimated(self, cell, anew):
         self.machine.work(1)
-        seconds = float(job.cell.column) * (10 if self.machine.is_busy else 1)
-        return replace(job, estimated_s=seconds, is_rough=self.machine.is_busy)
+        seconds = float(cell.declared.column) * (10 if self.machine.is_busy else 1)
+        return replace(cell, estimate=Estimate(seconds, self.machine.is_busy))
 
-    def _with_memory_pass(self, job, measured):
-        return job
+    def _with_memory_pass(self, cell, measured):
+        return cell
 
 
 class Silent:
@@ -204,32 +207,32 @@ class Silent:
         (100_000, []),
     ],
 )
-def test_a_run_on_a_machine_that_is_busy_for_a_while(job_of, quiet_at, ran):
+def test_a_run_on_a_machine_that_is_busy_for_a_while(cell_of, quiet_at, ran):
     """As long as others take the CPU for a minute, all that fits is run; if they never end, what would take
     more than twice the time is skipped, and no more than a minute is spent waiting."""
     machine = Machine(quiet_at)
     estimator = Measuring(machine)
     limit = TimeLimit(900.0, 0.0, estimator, machine.clock)
-    jobs = [job_of("cheap", "200"), job_of("dear", "300"), job_of("vast", "5000")]
-    jobs = limit.skip_hopeless(estimator.estimate(jobs))
+    cells = [cell_of("cheap", "200"), cell_of("dear", "300"), cell_of("vast", "5000")]
+    cells = limit.skip_hopeless(estimator.estimate(cells))
     done = []
-    for block in blocks(jobs, by_time=True):
+    for block in blocks(cells, by_time=True):
         block = limit.admit(block)
         if not is_skipped(block):
-            machine.work(float(block[0].cell.column))
-            done.append(block[0].cell.experiment)
+            machine.work(float(block[0].declared.column))
+            done.append(block[0].declared.experiment)
     assert done == ran
     assert machine.now < 900
 
 
 @pytest.mark.parametrize(("now", "is_named"), [(50, True), (1, False)])
-def test_a_slow_start_is_named_in_the_reason(job_of, now, is_named):
-    (job,) = limit_of(Estimator(), now).skip_hopeless([job_of(estimated_s=1000)])
-    assert ("; starting and estimating took 50.0 s" in job.unfit[1]) is is_named
+def test_a_slow_start_is_named_in_the_reason(cell_of, now, is_named):
+    (cell,) = limit_of(Estimator(), now).skip_hopeless([cell_of(estimated_s=1000)])
+    assert ("; starting and estimating took 50.0 s" in cell.skip.reason) is is_named
 
 
-def test_a_slow_start_is_not_to_blame_later_on(job_of):
+def test_a_slow_start_is_not_to_blame_later_on(cell_of):
     limit = limit_of(Estimator(), now=50)
-    limit.skip_hopeless([job_of(estimated_s=1)])
-    (job,) = limit.admit([job_of(estimated_s=1000)])
-    assert "starting" not in job.unfit[1]
+    limit.skip_hopeless([cell_of(estimated_s=1)])
+    (cell,) = limit.admit([cell_of(estimated_s=1000)])
+    assert "starting" not in cell.skip.reason

@@ -25,6 +25,7 @@ from typing import Any
 from unittest import mock
 
 from xbench.records.schema import (
+    CellKey,
     CellRecord,
     Component,
     DataRecord,
@@ -33,7 +34,6 @@ from xbench.records.schema import (
     FeaturesRecord,
     MemoryRecord,
     Metrics,
-    PlannedCell,
     RunRecord,
     Times,
 )
@@ -85,7 +85,7 @@ def run_and_cells() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     cells.append(_cell("adam lr=0.1", 0, status="oom", reason="out of memory", attempt=2, expect="oom"))
     cells.append(_cell("lbfgs", 0, status="skipped", reason="no time left", metrics=Metrics()))
     planned = [
-        PlannedCell(cell_id=c.cell_id, experiment=c.experiment, column=c.column, seed=c.seed) for c in cells
+        CellKey(cell_id=c.cell_id, experiment=c.experiment, column=c.column, seed=c.seed) for c in cells
     ]
     experiment = ExperimentRecord(
         name="first",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from xbench.records.outputs import Outputs
-from xbench.records.schema import CellRecord, Component, DataRecord, ExperimentRecord, PlannedCell, RunRecord
+from xbench.records.schema import CellKey, CellRecord, Component, DataRecord, ExperimentRecord, RunRecord
 
 
 def cell(cell_id: str, **fields: Any) -> CellRecord:
@@ -34,7 +34,7 @@ def run(*cell_ids: str, suite: str = "tiny", **fields: Any) -> RunRecord:
         "versions": {"torch": "2.15.0"},
         "hardware": {"cpu": "some processor", "cores": 2},
         "experiments": [ExperimentRecord(name="first", title="First")],
-        "cells": [PlannedCell(cell_id=i, experiment="first", column="adam", seed=0) for i in cell_ids],
+        "cells": [CellKey(cell_id=i, experiment="first", column="adam", seed=0) for i in cell_ids],
     }
     return RunRecord(suite=suite, **{**values, **fields})
 

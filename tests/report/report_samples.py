@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from xbench.records.schema import (
+    CellKey,
     CellRecord,
     Component,
     DataRecord,
@@ -14,7 +15,6 @@ from xbench.records.schema import (
     MemoryPassRecord,
     MemoryRecord,
     Metrics,
-    PlannedCell,
     RunRecord,
     Times,
 )
@@ -107,12 +107,10 @@ def run(
         missing: (experiment, column) of cells that were declared and did not come to be.
     """
     planned = [
-        PlannedCell(cell_id=r.cell_id, experiment=r.experiment, column=r.column, seed=r.seed) for r in records
+        CellKey(cell_id=r.cell_id, experiment=r.experiment, column=r.column, seed=r.seed) for r in records
     ]
     planned += [
-        PlannedCell(
-            cell_id=id_of(experiment, column, "missing"), experiment=experiment, column=column, seed=0
-        )
+        CellKey(cell_id=id_of(experiment, column, "missing"), experiment=experiment, column=column, seed=0)
         for experiment, column in missing
     ]
     values: dict[str, Any] = {

@@ -9,7 +9,7 @@ from typing import Any
 from xbench.capacity.search import Trial
 from xbench.capacity.tuning import TimedMicroBatch
 from xbench.cli.activity import Activity, ActivityDisplay, Clock
-from xbench.records.schema import CellRecord, PlannedCell
+from xbench.records.schema import CellKey, CellRecord
 from xbench.text import counted
 from xbench.training.events import EpochDone, Evaluating, Prepared, StepsDone
 from xbench.units import format_bytes, format_seconds
@@ -51,17 +51,17 @@ class ProgressDisplay:
             self._announce(f"downloading {name}")
         self.display.report(f"downloading {name}", done_bytes, total_bytes, "bytes")
 
-    def computing_features(self, cell: PlannedCell, done: int, total: int) -> None:
+    def computing_features(self, cell: CellKey, done: int, total: int) -> None:
         if total:
             self._announce(f"computing features of {total:,} images for {_name(cell)}, once")
         else:
             self._outer = self.display.current
         self.display.report(f"features for {_name(cell)}", done, total, "images")
 
-    def features_computed(self, cell: PlannedCell) -> None:
+    def features_computed(self, cell: CellKey) -> None:
         self.display.show(self._outer)
 
-    def estimating(self, cell: PlannedCell, done: int = 0, total: int = 0) -> None:
+    def estimating(self, cell: CellKey, done: int = 0, total: int = 0) -> None:
         self._announce("estimating times")
         self.display.begin(f"estimating the time of {_name(cell)}", done, total, "cells")
 
@@ -79,22 +79,22 @@ class ProgressDisplay:
             self._announced.add(key or text)
             self._say(text, style)
 
-    def fitting(self, cell: PlannedCell, setting: str, trial: Trial | None = None) -> None:
+    def fitting(self, cell: CellKey, setting: str, trial: Trial | None = None) -> None:
         what = f"fitting {setting} of {_configuration(cell)}"
         self._say(what if trial is None else f"  {trial_line(setting, trial)}", "dim")
         self.display.begin(what)
 
-    def trying(self, cell: PlannedCell, setting: str, value: int) -> None:
+    def trying(self, cell: CellKey, setting: str, value: int) -> None:
         self.display.begin(f"trying {setting} {value:,} of {_configuration(cell)}")
 
-    def micro_batch_timed(self, cell: PlannedCell, timed: TimedMicroBatch) -> None:
+    def micro_batch_timed(self, cell: CellKey, timed: TimedMicroBatch) -> None:
         rate = f"{1000 * timed.seconds_per_example:.3g} ms per example"
         self._say(f"  micro_batch {timed.micro_batch:,}: {rate}", "dim")
 
     def cell_adapted(self, record: CellRecord, changes: str) -> None:
         self._say(f"{_name(record)}: {record.status}: {record.reason}; again with {changes}", "yellow")
 
-    def run_started(self, folder: Path, cells: list[PlannedCell], warnings: list[str]) -> None:
+    def run_started(self, folder: Path, cells: list[CellKey], warnings: list[str]) -> None:
         for warning in warnings:
             self._say(f"warning: {warning}", "bold yellow")
         self.folder = folder
@@ -103,18 +103,18 @@ class ProgressDisplay:
         self._cells = self.display.add_overall("cells", self._total)
         self.display.begin("preparing the cells")
 
-    def measuring_memory(self, cell: PlannedCell) -> None:
+    def measuring_memory(self, cell: CellKey) -> None:
         what = f"measuring the memory of {_configuration(cell)}"
         self._say(what, "dim")
         self.display.begin(what)
 
-    def cell_started(self, cell: PlannedCell) -> None:
+    def cell_started(self, cell: CellKey) -> None:
         self._count += 1
         self._prepared = None
         self._cell = _name(cell)
         self.display.begin(f"{self._place()}: preparing")
 
-    def attempt_started(self, cell: PlannedCell) -> None:
+    def attempt_started(self, cell: CellKey) -> None:
         self._prepared = None
         self.display.begin(f"{self._place()}: loading the model and the data")
 
@@ -200,9 +200,9 @@ def trial_line(setting: str, trial: Trial) -> str:
     return f"{setting} {trial.value:,}: {outcome} ({format_seconds(trial.seconds)})"
 
 
-def _name(cell: PlannedCell | CellRecord) -> str:
+def _name(cell: CellKey | CellRecord) -> str:
     return f"{cell.experiment} / {cell.column} / seed {cell.seed}"
 
 
-def _configuration(cell: PlannedCell) -> str:
+def _configuration(cell: CellKey) -> str:
     return f"{cell.experiment} / {cell.column}"

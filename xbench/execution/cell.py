@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,22 @@ from xbench.errors import XbenchError
 from xbench.execution.checkpoints import keep, recall, remove_unfinished
 from xbench.execution.heard import Heard
 from xbench.execution.history import MOST_ATTEMPTS
-from xbench.execution.job import Job, code_of
+from xbench.execution.identity import code_of
 from xbench.execution.observer import Observer
 from xbench.execution.pairing import Pairing, Unpaired
+from xbench.execution.planned import PlannedCell, Skip
 from xbench.execution.record import make_outputs, make_record, now
 from xbench.files import make_folder
 from xbench.isolation.interrupts import Interrupts
 from xbench.isolation.run import Ending, Patience, run_in_child
-from xbench.records.schema import CellRecord, PlannedCell, Status
+from xbench.records.schema import CellKey, CellRecord
 from xbench.records.store import RunFolder
 from xbench.training.events import CellResult, CheckpointWritten, Prepared
 from xbench.training.settings import CellSettings
 
 
-def run_cell(
-    job: Job, planned: PlannedCell, attempt: int, folder: RunFolder, observer: Observer, pairing: Pairing
+def run_attempt(
+    cell: PlannedCell, attempt: int, folder: RunFolder, observer: Observer, pairing: Pairing
 ) -> CellRecord:
     """Run one attempt at a cell, from its checkpoint if it has one, and write its trace, outputs and record.
 
@@ -45,37 +45,38 @@ def run_cell(
             once.
     """
     started_at = now()
-    scratch = folder.checkpoint_folder(planned.cell_id)
-    heard = recall(scratch, job)
+    key = cell.key
+    scratch = folder.checkpoint_folder(key.cell_id)
+    heard = recall(scratch, cell)
     if heard.was_exact:
-        job = replace(job, gives_back=True)  # one time is not to be of two kinds
+        cell = cell.with_exact_malloc()  # one time is not to be of two kinds
     make_folder(scratch)
-    observer.attempt_started(planned)
-    with Interrupts(observer.stopping) as interrupts, kept_log(folder, planned) as log:
+    observer.attempt_started(key)
+    with Interrupts(observer.stopping) as interrupts, kept_log(folder, key) as log:
 
         def hear(message: Any) -> None:
             heard.note(message)
             if isinstance(message, Prepared):
-                heard.pairing_note = pairing.compare(job, message)
+                heard.pairing_note = pairing.compare(cell, message)
             if isinstance(message, CheckpointWritten):
-                _keep(message, job, heard, log)
+                _keep(message, cell, heard, log)
             observer.cell_message(message)
 
         try:
             ending = run_in_child(
                 _train,
-                job.code,
-                job.settings,
-                job.measured_data,
+                code_of(cell.settings, cell.import_dirs),
+                cell.settings,
+                cell.measured_data,
                 str(scratch),
-                job.import_dirs,
-                job.features,
-                job.checkpoint_every_s,
+                cell.import_dirs,
+                cell.features.file,
+                cell.checkpoint_every_s,
                 heard.checkpoint,
                 on_message=hear,
                 stderr_path=log,
-                limits=job.limits,
-                patience=Patience(job.timeout_s),
+                limits=cell.limits,
+                patience=Patience(cell.declared.timeout_s),
                 interrupts=interrupts,
             )
         except Unpaired as error:
@@ -85,14 +86,14 @@ def run_cell(
             raise KeyboardInterrupt
         observer.working("writing the cell's record")
         remove_unfinished(scratch)  # it may be what fills the disk
-        record = make_record(job, planned, heard, ending, started_at, _log_note(log, folder))
+        record = make_record(cell, heard, ending, started_at, _log_note(log, folder))
         # The files come first: a record promises them.
         trace_crc32 = outputs_crc32 = None
         if heard.trace:
-            trace_crc32 = folder.write_trace(planned.cell_id, heard.trace, attempt)
+            trace_crc32 = folder.write_trace(key.cell_id, heard.trace, attempt)
         if ending.value is not None and ending.value.scores is not None:
-            outputs = make_outputs(job, ending.value.scores)
-            outputs_crc32 = folder.write_outputs(planned.cell_id, outputs, attempt)
+            outputs = make_outputs(cell, ending.value.scores)
+            outputs_crc32 = folder.write_outputs(key.cell_id, outputs, attempt)
         checksums = {"trace_crc32": trace_crc32, "outputs_crc32": outputs_crc32}
         record = record.model_copy(update={"attempt": attempt, **checksums})
         folder.append(record)
@@ -106,10 +107,10 @@ def run_cell(
     return record
 
 
-def _keep(written: CheckpointWritten, job: Job, heard: Heard, log: Path) -> None:
+def _keep(written: CheckpointWritten, cell: PlannedCell, heard: Heard, log: Path) -> None:
     """A cell that cannot be resumed is better than none: what fails here is only written down."""
     try:
-        keep(written, job, heard)
+        keep(written, cell, heard)
     except OSError as error:
         shutil.rmtree(written.aside, ignore_errors=True)
         with suppress(OSError), log.open("a") as file:
@@ -123,9 +124,9 @@ def _log_note(log: Path, folder: RunFolder) -> str:
 
 
 @contextmanager
-def kept_log(folder: RunFolder, planned: PlannedCell) -> Iterator[Path]:
+def kept_log(folder: RunFolder, key: CellKey) -> Iterator[Path]:
     """Where a cell's processes write; nothing is left of it if they write nothing."""
-    log = folder.log_path(planned.cell_id)
+    log = folder.log_path(key.cell_id)
     try:
         yield log
     finally:  # an interrupt comes this way, too
@@ -134,30 +135,29 @@ def kept_log(folder: RunFolder, planned: PlannedCell) -> Iterator[Path]:
 
 
 def record_failed_pass(
-    job: Job, planned: PlannedCell, attempt: int, ending: Ending, started_at: str, folder: RunFolder
+    cell: PlannedCell, attempt: int, ending: Ending, started_at: str, folder: RunFolder
 ) -> CellRecord:
     """Write down an attempt that ended in its memory pass: it was never timed."""
-    note = _log_note(folder.log_path(planned.cell_id), folder)
-    record = make_record(job, planned, Heard(), ending, started_at, note)
+    note = _log_note(folder.log_path(cell.key.cell_id), folder)
+    record = make_record(cell, Heard(), ending, started_at, note)
     updates: dict[str, Any] = {"attempt": attempt}
     if ending.outcome != "refused":
         updates["reason"] = f"in its memory pass: {record.reason}"
     if ending.out_of_memory:
-        updates["ran"] = job.sizes  # a reader wants to know what did not fit
+        updates["ran"] = cell.sizes  # a reader wants to know what did not fit
     record = record.model_copy(update=updates)
     folder.append(record)
     if attempt >= MOST_ATTEMPTS:
-        shutil.rmtree(folder.checkpoint_folder(planned.cell_id), ignore_errors=True)
+        shutil.rmtree(folder.checkpoint_folder(cell.key.cell_id), ignore_errors=True)
     return record
 
 
-def pass_over(
-    job: Job, planned: PlannedCell, attempt: int, status: Status, reason: str, folder: RunFolder
-) -> CellRecord:
+def pass_over(cell: PlannedCell, skip: Skip, attempt: int, folder: RunFolder) -> CellRecord:
     """Write down a cell that is not run."""
-    ending = Ending("returned", value=CellResult("skipped", reason))
-    record = make_record(job, planned, Heard(), ending, now())
-    record = record.model_copy(update={"status": status, "attempt": attempt, "waits_for": job.waits_for})
+    ending = Ending("returned", value=CellResult("skipped", skip.reason))
+    record = make_record(cell, Heard(), ending, now())
+    updates = {"status": skip.status, "attempt": attempt, "waits_for": skip.waits_for}
+    record = record.model_copy(update=updates)
     folder.append(record)
     return record
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterable
@@ -10,7 +9,8 @@ from pathlib import Path
 
 from xbench.capacity.pace import steps_of
 from xbench.execution.heard import Heard
-from xbench.execution.job import Job
+from xbench.execution.identity import training_key
+from xbench.execution.planned import PlannedCell
 from xbench.files import put_whole, read_regular, write_whole
 from xbench.records.schema import EpochRecord
 from xbench.records.traces import read_trace, write_trace
@@ -19,7 +19,7 @@ from xbench.training.events import CheckpointWritten
 _TRACE, _REST = "trace.parquet", "heard.json"
 
 
-def keep(written: CheckpointWritten, job: Job, heard: Heard) -> None:
+def keep(written: CheckpointWritten, cell: PlannedCell, heard: Heard) -> None:
     """Let a checkpoint count that a cell has written, in place of those before it.
 
     Raises:
@@ -27,11 +27,11 @@ def keep(written: CheckpointWritten, job: Job, heard: Heard) -> None:
     """
     write_trace(written.aside / _TRACE, heard.trace)
     rest = {
-        "identity": _identity(job),
+        "identity": training_key(cell),
         "epochs": [epoch.model_dump() for epoch in heard.epochs],
         "resumed_at": heard.resumed_at,
-        "processors": heard.processors_with(job.machine.device_facts["name"]),
-        "was_exact": job.gives_back,
+        "processors": heard.processors_with(cell.machine.device_facts["name"]),
+        "was_exact": cell.memory.malloc == "exact",
     }
     write_whole(written.aside / _REST, json.dumps(rest).encode())
     shutil.rmtree(written.place, ignore_errors=True)
@@ -41,17 +41,17 @@ def keep(written: CheckpointWritten, job: Job, heard: Heard) -> None:
             shutil.rmtree(older, ignore_errors=True)
 
 
-def done_share(folders: Iterable[Path], job: Job) -> float:
-    """Return how much of a job's steps the latest checkpoint has done, 0 to 1.
+def done_share(folders: Iterable[Path], cell: PlannedCell) -> float:
+    """Return how much of a cell's steps the latest checkpoint has done, 0 to 1.
 
     Args:
         folders: where its checkpoints may be.
     """
     saved = (int(path.name.removeprefix("step-")) for folder in folders for path in folder.glob("step-*"))
-    return min(1.0, max(saved, default=0) / steps_of(job.sized))
+    return min(1.0, max(saved, default=0) / steps_of(cell.sized))
 
 
-def recall(folder: Path, job: Job) -> Heard:
+def recall(folder: Path, cell: PlannedCell) -> Heard:
     """What a cell can go on from. What cannot be used is removed.
 
     Args:
@@ -60,7 +60,7 @@ def recall(folder: Path, job: Job) -> Heard:
     remove_unfinished(folder)
     for checkpoint in sorted(folder.glob("step-*"), reverse=True):
         try:
-            heard = _read(checkpoint, job)
+            heard = _read(checkpoint, cell)
         except Exception:  # what is damaged may raise anything
             continue
         if heard is not None:
@@ -75,14 +75,14 @@ def remove_unfinished(folder: Path) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _read(checkpoint: Path, job: Job) -> Heard | None:
+def _read(checkpoint: Path, cell: PlannedCell) -> Heard | None:
     """A checkpoint; None if it is of another training.
 
     Raises:
         Exception: of any kind, if it is damaged.
     """
     rest = json.loads(read_regular(checkpoint / _REST))
-    if rest["identity"] != _identity(job):
+    if rest["identity"] != training_key(cell):
         return None
     trace = read_trace(checkpoint / _TRACE)
     if [row.step for row in trace] != list(range(1, int(checkpoint.name.removeprefix("step-")) + 1)):
@@ -91,9 +91,3 @@ def _read(checkpoint: Path, job: Job) -> Heard | None:
     steps, processors = rest["resumed_at"], rest.get("processors", [])  # older checkpoints do not name them
     was_exact = bool(rest.get("was_exact"))
     return Heard(checkpoint, trace, epochs, list(map(int, steps)), list(map(str, processors)), was_exact)
-
-
-def _identity(job: Job) -> str:
-    """Of the very training that is resumed, with the sizes that were fitted."""
-    features = job.features.folder.name if job.features else ""
-    return hashlib.sha256(repr((job.settings, job.data.fingerprint, features)).encode()).hexdigest()

@@ -1,22 +1,23 @@
-"""Estimate how long jobs take: as long as the same ones took before, or else by a few of their steps."""
+"""Estimate how long cells take: as long as the same ones took before, or else by a few of their steps."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from typing import Any
 
 from xbench.capacity.axes import Axis, size_of, with_size
 from xbench.capacity.ceilings import remember, remembered
 from xbench.capacity.pace import Pace, measure_pace, shortened
-from xbench.execution.features import FeatureKeeper, images_of, shared_by
-from xbench.execution.identity import cell_id
-from xbench.execution.job import Job
+from xbench.execution.features import FeatureKeeper, images_of
+from xbench.execution.identity import duration_key, features_key, image_pace_key, pace_key, pass_key
 from xbench.execution.observer import Observer
+from xbench.execution.planned import Estimate, PlannedCell
 from xbench.isolation.run import run_in_child
 from xbench.records.schema import CellRecord
 from xbench.training.events import FeatureReport
-from xbench.training.settings import CellSettings, Choice, TrainingSettings
+from xbench.training.settings import Choice
 from xbench.training.splits import split_examples
 
 # Images whose features are computed to see how long the others will take.
@@ -31,12 +32,12 @@ _PRIOR_S = 30.0
 
 
 class Estimator:
-    """Estimates of how long jobs take, corrected by those that have ended in this run.
+    """Estimates of how long cells take, corrected by those that have ended in this run.
 
     Args:
-        has_pass: whether the memory pass of a job was taken before.
+        has_pass: whether the memory pass of a cell was taken before.
         may_wait_s: how long a run may wait in all for other programs to leave it the CPU.
-        done_share: how much of a job is done before it starts, as a checkpoint tells, 0 to 1.
+        done_share: how much of a cell is done before it starts, as a checkpoint tells, 0 to 1.
         clock, sleep: as in `time`, in seconds.
     """
 
@@ -44,9 +45,9 @@ class Estimator:
         self,
         features: FeatureKeeper,
         observer: Observer,
-        has_pass: Callable[[Job], bool] = lambda job: False,
+        has_pass: Callable[[PlannedCell], bool] = lambda cell: False,
         may_wait_s: float = 0.0,
-        done_share: Callable[[Job], float] = lambda job: 0.0,
+        done_share: Callable[[PlannedCell], float] = lambda cell: 0.0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ):
@@ -60,112 +61,121 @@ class Estimator:
         # Seconds that features of an image take, and whether that was disturbed.
         self._rates: dict[str, tuple[float, bool]] = {}
 
-    def estimate(self, jobs: list[Job]) -> list[Job]:
-        """Give each job an estimate, None where a few steps cannot be run. One that cannot have what it asks
-        for says so in `unfit`.
+    def estimate(self, cells: list[PlannedCell]) -> list[PlannedCell]:
+        """Give each cell an estimate, None where a few steps cannot be run. One that cannot have what it asks
+        for says so in `skip`.
 
         Returns:
-            The jobs in the same order.
+            The cells in the same order.
         """
-        return self._estimate_all(jobs, anew=False)
+        return self._estimate_all(cells, anew=False)
 
-    def estimate_anew(self, jobs: list[Job], is_enough: Callable[[list[Job]], bool]) -> list[Job]:
+    def estimate_anew(
+        self, cells: list[PlannedCell], is_enough: Callable[[list[PlannedCell]], bool]
+    ) -> list[PlannedCell]:
         """Measure again. While other programs slow this one down, wait and repeat, as long as the run may
         wait; of what is still disturbed then, the fastest counts.
 
         Args:
             is_enough: whether the estimates are low enough to wait no longer.
         """
-        jobs = self._estimate_all(jobs, anew=True)
-        while any(job.is_rough for job in jobs) and not is_enough(jobs) and self._may_wait_s > 0:
+        cells = self._estimate_all(cells, anew=True)
+        while any(cell.estimate.is_rough for cell in cells) and not is_enough(cells) and self._may_wait_s > 0:
             began = self._clock()
             self._observer.waiting_for_quiet(self._may_wait_s)
             self._sleep(min(_LOOK_EVERY_S, self._may_wait_s))
-            jobs = [_faster(*pair) for pair in zip(jobs, self._estimate_all(jobs, anew=True), strict=True)]
+            cells = [_faster(*pair) for pair in zip(cells, self._estimate_all(cells, anew=True), strict=True)]
             self._may_wait_s -= self._clock() - began
-        return jobs
+        return cells
 
-    def learn(self, job: Job, record: CellRecord) -> None:
-        """Take into account how long a job took, if other programs disturbed neither it nor its estimate."""
-        seconds, was_disturbed = _seconds_of(record), job.is_rough or record.time.was_disturbed
-        if seconds is not None and job.estimated_s is not None and not was_disturbed:
+    def learn(self, cell: PlannedCell, record: CellRecord) -> None:
+        """Take into account how long a cell took, if other programs disturbed neither it nor its estimate."""
+        seconds, estimate = _seconds_of(record), cell.estimate
+        was_disturbed = estimate.is_rough or record.time.was_disturbed
+        if seconds is not None and estimate.seconds is not None and not was_disturbed:
             self._took_s += seconds + (record.time.memory_pass_s or 0.0)
-            self._estimated_s += job.estimated_s
+            self._estimated_s += estimate.seconds
 
     @property
     def correction(self) -> float:
         """What estimates of this run are to be multiplied by, as far as is known."""
         return self._took_s / self._estimated_s
 
-    def _estimate_all(self, jobs: list[Job], anew: bool) -> list[Job]:
+    def _estimate_all(self, cells: list[PlannedCell], anew: bool) -> list[PlannedCell]:
         result = []
-        measured = {_pass_key(job) for job in jobs if self._has_pass(job)}
-        for job in jobs:
-            if job.unfit is None:
-                self._observer.estimating(job.planned, len(result), len(jobs))
-                job = self._with_memory_pass(_unless_unknown(self._estimated(job, anew), job), measured)
-            result.append(job)
+        measured = {pass_key(cell) for cell in cells if self._has_pass(cell)}
+        for cell in cells:
+            if cell.skip is None:
+                self._observer.estimating(cell.key, len(result), len(cells))
+                cell = self._with_memory_pass(_unless_unknown(self._estimated(cell, anew), cell), measured)
+            result.append(cell)
         return result
 
-    def _with_memory_pass(self, job: Job, measured: set[str]) -> Job:
-        """The job; its estimate includes the memory pass, if it is the first of its configuration.
+    def _with_memory_pass(self, cell: PlannedCell, measured: set[str]) -> PlannedCell:
+        """The cell; its estimate includes the memory pass, if it is the first of its configuration.
 
         Args:
-            measured: configurations so far; the job's is added.
+            measured: configurations so far; the cell's is added.
         """
-        key = _pass_key(job)
-        if job.estimated_s is None or job.unfit is not None or key in measured:
-            return job
+        key = pass_key(cell)
+        if cell.estimate.seconds is None or cell.skip is not None or key in measured:
+            return cell
         measured.add(key)
-        took, timed = remembered(key), _in_hand(job)
-        pace = None if timed is None else self._known_pace(_pace_key(timed))
+        took, timed = remembered(key), _in_hand(cell)
+        pace = None if timed is None else self._known_pace(pace_key(timed))
         if took is not None:
             pass_s = took["seconds"]
         else:
-            pass_s = pace.memory_pass_s(job.sized) if pace is not None else 0.0
-        return replace(job, estimated_s=job.estimated_s + pass_s)
+            pass_s = pace.memory_pass_s(cell.sized) if pace is not None else 0.0
+        return _with_estimate(cell, seconds=cell.estimate.seconds + pass_s)
 
-    def _estimated(self, job: Job, anew: bool) -> Job:
-        timed = _in_hand(job)
+    def _estimated(self, cell: PlannedCell, anew: bool) -> PlannedCell:
+        timed = _in_hand(cell)
         if timed is None:
-            return job
-        took, pace = remembered(_took_key(job)), self._known_pace(_pace_key(timed))
+            return cell
+        took, pace = remembered(duration_key(cell)), self._known_pace(pace_key(timed))
         is_timed = (took is not None or pace is not None) and not anew
-        timed, need, is_rough = self._with_features(job, timed, is_timed)
-        if timed.unfit is not None:
-            return replace(job, unfit=timed.unfit)
-        job = replace(job, features_need=need)
-        to_do = 1.0 - self._done_share(job)
+        timed, estimate = self._with_features(cell, timed, is_timed)
+        if timed.skip is not None:
+            return replace(cell, skip=timed.skip)
+        cell = replace(cell, estimate=estimate)
+        to_do = 1.0 - self._done_share(cell)
         if took is not None and not anew:
-            return replace(job, estimated_s=to_do * took["seconds"], is_rough=is_rough)
+            return _with_estimate(cell, seconds=to_do * took["seconds"])
         if pace is None or anew:
             pace = self._measured(timed)
         if pace is None:
-            return replace(job, estimated_s=to_do * took["seconds"] if took else None, is_rough=is_rough)
-        found = [pace.run_s(job.sized, _evaluated(job))]
+            return _with_estimate(cell, seconds=to_do * took["seconds"] if took else None)
+        found = [pace.run_s(cell.sized, _evaluated(cell))]
         if took is not None:  # that it has done, whatever a few steps say
             found.append(took["seconds"])
-        if pace.is_disturbed and (kept := remembered(_pace_key(timed))) is not None:
-            found.append(Pace(**kept).run_s(job.sized, _evaluated(job)))
-        return replace(job, estimated_s=to_do * min(found), is_rough=is_rough or pace.is_disturbed)
+        if pace.is_disturbed and (kept := remembered(pace_key(timed))) is not None:
+            found.append(Pace(**kept).run_s(cell.sized, _evaluated(cell)))
+        is_rough = estimate.is_rough or pace.is_disturbed
+        return _with_estimate(cell, seconds=to_do * min(found), is_rough=is_rough)
 
-    def _with_features(self, job: Job, timed: Job, is_timed: bool) -> tuple[Job, tuple[str, float], bool]:
-        """What is to be timed in place of a job, with features; what the job needs of them (see
-        `Job.features_need`); and whether other programs slowed their computing down.
+    def _with_features(
+        self, cell: PlannedCell, timed: PlannedCell, is_timed: bool
+    ) -> tuple[PlannedCell, Estimate]:
+        """What is to be timed in place of a cell, with features; and what is known by that of the features
+        that the cell needs.
 
         Args:
             is_timed: its steps need not be timed.
         """
-        key = _rate_key(timed)
+        key = image_pace_key(timed)
         image_s, is_rough = self._known_rate(key)
         is_known = is_timed and image_s is not None
-        if is_known and _stands_in(job):
-            return timed, (_shared_key(job), len(images_of(job)) * image_s), is_rough
-        timed, report = self._features.given(timed, images_of(job), 0 if is_known else _SAMPLE)
+        if is_known and _stands_in(cell):
+            return timed, _of_features(_shared_key(cell), len(images_of(cell)) * image_s, is_rough)
+        timed, report = self._features.given(timed, images_of(cell), 0 if is_known else _SAMPLE)
         if report.image_s is not None:
             image_s, is_rough = self._keep_rate(key, report)
-        need = _features_need(job, report, image_s)
-        return timed, need, is_rough and need[1] > 0
+        if report.file is None or image_s is None:
+            return timed, Estimate()
+        if _stands_in(cell):
+            return timed, _of_features(_shared_key(cell), len(images_of(cell)) * image_s, is_rough)
+        return timed, _of_features(report.file.folder.name, report.missing * image_s, is_rough)
 
     def _known_rate(self, key: str) -> tuple[float | None, bool]:
         kept = remembered(key)
@@ -189,15 +199,15 @@ class Estimator:
         kept = remembered(key)
         return None if kept is None else Pace(**kept)
 
-    def _measured(self, job: Job) -> Pace | None:
-        """The job's pace, by its steps; None if these cannot be run: running it will tell why."""
-        key = _pace_key(job)
+    def _measured(self, cell: PlannedCell) -> Pace | None:
+        """The cell's pace, by its steps; None if these cannot be run: running it will tell why."""
+        key = pace_key(cell)
         pace, at = self._paces.get(key, (None, 0.0))
         if pace is not None and not pace.is_disturbed and self._clock() - at < _FRESH_S:
             return pace
         if key in self._paces and pace is None:
             return None  # it failed before
-        pace = _measure(job)
+        pace = _measure(cell)
         if pace is not None and pace.is_disturbed:
             self._observer.machine_is_busy()
         elif pace is not None:
@@ -206,13 +216,13 @@ class Estimator:
         return pace
 
 
-def remember_time(job: Job, record: CellRecord) -> None:
-    """Keep how long a job took, for the next time."""
+def remember_time(cell: PlannedCell, record: CellRecord) -> None:
+    """Keep how long a cell took, for the next time."""
     seconds = _seconds_of(record)
     if seconds is not None:
-        remember(_took_key(job), {"seconds": seconds})
+        remember(duration_key(cell), {"seconds": seconds})
     if record.time.memory_pass_s is not None:
-        remember(_pass_key(job), {"seconds": record.time.memory_pass_s})
+        remember(pass_key(cell), {"seconds": record.time.memory_pass_s})
 
 
 def _seconds_of(record: CellRecord) -> float | None:
@@ -222,28 +232,28 @@ def _seconds_of(record: CellRecord) -> float | None:
     return sum(parts) if record.status == "done" and None not in parts else None
 
 
-def _unless_unknown(after: Job, before: Job) -> Job:
-    """The job with its earlier estimate, if it could not be measured this time."""
-    if after.unfit is not None or after.estimated_s is not None or before.estimated_s is None:
-        return after
-    return replace(after, estimated_s=before.estimated_s, is_rough=before.is_rough)
+def _unless_unknown(after: PlannedCell, before: PlannedCell) -> PlannedCell:
+    """The cell with its earlier estimate, if it could not be measured this time."""
+    is_known = after.estimate.seconds is not None or before.estimate.seconds is None
+    return after if after.skip is not None or is_known else replace(after, estimate=before.estimate)
 
 
-def _faster(before: Job, after: Job) -> Job:
+def _faster(before: PlannedCell, after: PlannedCell) -> PlannedCell:
     """Of two estimates the one that was less disturbed."""
-    if not after.is_rough or before.estimated_s is None or after.estimated_s is None:
+    new, old = after.estimate, before.estimate
+    if not new.is_rough or old.seconds is None or new.seconds is None:
         return after
-    return after if after.estimated_s <= before.estimated_s else before
+    return after if new.seconds <= old.seconds else before
 
 
-def _measure(job: Job) -> Pace | None:
-    settings = shortened(job.sized)
+def _measure(cell: PlannedCell) -> Pace | None:
+    settings = shortened(cell.sized)
     tried = [settings]
     if size_of(settings, Axis.HISTORY_SIZE) is not None:
         tried.append(with_size(settings, Axis.HISTORY_SIZE, 1))  # a whole one may be what has to give way
     for settings in tried:
-        args = (settings, job.measured_data, job.import_dirs, job.features)
-        ending = run_in_child(measure_pace, *args, limits=job.limits)
+        args = (settings, cell.measured_data, cell.import_dirs, cell.features.file)
+        ending = run_in_child(measure_pace, *args, limits=cell.limits)
         if ending.outcome == "returned":
             return ending.value
         if not ending.out_of_memory:
@@ -251,71 +261,43 @@ def _measure(job: Job) -> Pace | None:
     return None
 
 
-def _features_need(job: Job, report: FeatureReport, image_s: float | None) -> tuple[str, float]:
-    """What jobs with the same features have in common, and the seconds that those take which are missing."""
-    if report.file is None or image_s is None:
-        return "", 0.0
-    if _stands_in(job):
-        return _shared_key(job), len(images_of(job)) * image_s
-    return report.file.folder.name, report.missing * image_s
+def _of_features(key: str, seconds: float, is_rough: bool) -> Estimate:
+    """What is known of a cell when only the time of its missing features is."""
+    return Estimate(features_key=key, features_s=seconds, is_rough=is_rough and seconds > 0)
 
 
-def _stands_in(job: Job) -> bool:
-    """Whether a few images, or weights that are not its own, stand for a job's: what is there of their
+def _with_estimate(cell: PlannedCell, **changes: Any) -> PlannedCell:
+    return replace(cell, estimate=replace(cell.estimate, **changes))
+
+
+def _stands_in(cell: PlannedCell) -> bool:
+    """Whether a few images, or weights that are not its own, stand for a cell's: what is there of their
     features says nothing of those that it will need."""
-    return job.data.is_sample or bool(job.model.missing)
+    return cell.data.is_sample or bool(cell.model.missing)
 
 
-def _shared_key(job: Job) -> str:
+def _shared_key(cell: PlannedCell) -> str:
     # Weights that are read from a file are the same for all seeds; others are drawn from the seed.
-    reads_weights = job.model.weights or job.model.missing
-    return shared_by(job, seed=None if reads_weights else job.settings.seed)
+    reads_weights = cell.model.weights or cell.model.missing
+    return features_key(cell, seed=None if reads_weights else cell.settings.seed)
 
 
-def _in_hand(job: Job) -> Job | None:
-    """The job, or if its weights are yet to be fetched one of the same network, which takes as long with any;
-    None if there is none."""
-    if not job.model.missing:
-        return job
-    if job.model.untrained is None:
+def _in_hand(cell: PlannedCell) -> PlannedCell | None:
+    """The cell, or where its weights are yet to be fetched one of the same network, which takes as long with
+    any; None if there is none."""
+    if not cell.model.missing:
+        return cell
+    if cell.model.untrained is None:
         return None
-    model = Choice(job.settings.model.name, job.model.untrained)
-    return replace(job, settings=replace(job.settings, model=model))
+    model = Choice(cell.settings.model.name, cell.model.untrained)
+    return replace(cell, settings=replace(cell.settings, model=model))
 
 
-def _evaluated(job: Job) -> int:
+def _evaluated(cell: PlannedCell) -> int:
     """How many images it evaluates in all."""
-    training = job.settings.training
-    split = split_examples(job.data, job.sized.training, job.settings.seed)
+    training = cell.settings.training
+    split = split_examples(cell.data, cell.sized.training, cell.settings.seed)
     after_epoch = len(split.validation)
     if training.selection == "test_loss":
         after_epoch += len(split.test)
     return training.epochs * after_epoch + len(split.test) + len(set(split.train.tolist()))
-
-
-def _pace_key(job: Job) -> str:
-    return f"pace {_key(job, shortened(job.sized))}"
-
-
-def _rate_key(job: Job) -> str:
-    """Of the time that an image's features take: whatever is trained on them."""
-    training = TrainingSettings(dtype=job.settings.training.dtype)
-    anyone = replace(job.settings, optimizer=Choice("", {}), training=training)
-    return f"features {_key(job, anyone)}"
-
-
-def _took_key(job: Job) -> str:
-    """Of the whole job as it was asked for, whatever was made to fit."""
-    asked = replace(job.settings, optimizer=job.cell.optimizer, training=job.cell.training)
-    return f"took {_key(job, asked, job.data.fingerprint, str(job.memory_limit_bytes))}"
-
-
-def _pass_key(job: Job) -> str:
-    """Of the memory pass of a job's configuration."""
-    return f"memory pass {_key(job, job.sized, job.data.fingerprint)}"
-
-
-def _key(job: Job, settings: CellSettings, *parts: str) -> str:
-    """Hash of all that a time depends on; images of one shape take the same time."""
-    parts = (job.machine.device_facts["name"], *parts)  # another processor takes another time
-    return cell_id(replace(settings, seed=0), repr(job.data.shape), job.machine, job.import_dirs, parts)

@@ -3,8 +3,6 @@ seeds."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import replace
 
 from xbench.capacity.adaptation import adapt
@@ -15,12 +13,11 @@ from xbench.capacity.tuning import tune_micro_batch
 from xbench.capacity.workload import TrainingWorkload
 from xbench.errors import DependentExamples, Unsupported, XbenchError
 from xbench.execution.features import FeatureKeeper
-from xbench.execution.identity import cell_id
-from xbench.execution.job import Job
+from xbench.execution.identity import ceiling_key
 from xbench.execution.memory_passes import MemoryPasses
 from xbench.execution.observer import Observer
+from xbench.execution.planned import PlannedCell, Skip
 from xbench.isolation.child import Limits
-from xbench.records.schema import Status
 from xbench.training.settings import CellSettings, Choice
 from xbench.units import format_bytes
 
@@ -30,33 +27,35 @@ RESERVE = 0.01
 _NO_LIMIT = 1 << 62
 
 
-def fit_jobs(jobs: list[Job], features: FeatureKeeper, passes: MemoryPasses, observer: Observer) -> list[Job]:
+def fit_cells(
+    cells: list[PlannedCell], features: FeatureKeeper, passes: MemoryPasses, observer: Observer
+) -> list[PlannedCell]:
     """Settle `micro_batch = "auto"`, `train_size = "largest"` and what must give way for cells to fit.
 
     Returns:
-        The jobs in the same order. One that cannot run at all says so in `unfit`.
+        The cells in the same order. One that cannot run at all says so in `skip`.
     """
-    jobs = [features.for_trials(job) if _is_to_be_fitted(job) else job for job in jobs]
-    jobs = [_tuned(job, passes, observer) for job in jobs]
-    for experiment in dict.fromkeys(job.cell.experiment for job in jobs):
-        jobs = _with_largest(jobs, experiment, passes, observer)
-    return [_adapted(job, passes, observer) for job in jobs]
+    cells = [features.for_trials(cell) if _is_to_be_fitted(cell) else cell for cell in cells]
+    cells = [_tuned(cell, passes, observer) for cell in cells]
+    for experiment in dict.fromkeys(cell.declared.experiment for cell in cells):
+        cells = _with_largest(cells, experiment, passes, observer)
+    return [_adapted(cell, passes, observer) for cell in cells]
 
 
-def _is_to_be_fitted(job: Job) -> bool:
-    training = job.settings.training
+def _is_to_be_fitted(cell: PlannedCell) -> bool:
+    training = cell.settings.training
     words = training.micro_batch == "auto" or training.train_size == "largest"
-    return words or bool(job.cell.adapt)
+    return words or bool(cell.declared.adapt)
 
 
-def forget_what_was_found(job: Job) -> None:
-    """A job that was fitted ran out of memory all the same."""
-    for key in job.ceilings:
+def forget_what_was_found(cell: PlannedCell) -> None:
+    """A cell that was fitted ran out of memory all the same."""
+    for key in cell.fit.found_by:
         forget(key)
 
 
 def capacity_of(
-    job: Job,
+    cell: PlannedCell,
     settings: CellSettings,
     axis: Axis,
     *,
@@ -67,7 +66,7 @@ def capacity_of(
     start: tuple[int, int | None] | None = None,
     observer: Observer,
 ) -> Capacity:
-    """Probe one axis of a job's settings under the job's limit. The observer hears of each trial.
+    """Probe one axis of a cell's settings under the cell's limit. The observer hears of each trial.
 
     Raises:
         ProbeFailed: a size failed for another reason than memory.
@@ -76,67 +75,60 @@ def capacity_of(
     if axis is Axis.HISTORY_SIZE:
         tolerance = 0.0
     return find_capacity(
-        TrainingWorkload(settings, job.measured_data, axis, job.import_dirs, job.features),
-        _limits(job, reserve),
+        TrainingWorkload(settings, cell.measured_data, axis, cell.import_dirs, cell.features.file),
+        _limits(cell, reserve),
         axis=axis.value,
         tolerance=tolerance,
         highest=highest,
         enough=enough,
         start=start,
-        on_try=lambda value: observer.trying(job.planned, axis.setting, value),
-        on_trial=lambda trial: observer.fitting(job.planned, axis.setting, trial),
-        log=trial_log(f"{axis.value}-{ceiling_key(job, settings, axis)}"),
+        on_try=lambda value: observer.trying(cell.key, axis.setting, value),
+        on_trial=lambda trial: observer.fitting(cell.key, axis.setting, trial),
+        log=trial_log(f"{axis.value}-{ceiling_key(cell, settings, axis, cell.memory.limit_bytes)}"),
     )
 
 
-def ceiling_key(job: Job, settings: CellSettings, axis: Axis) -> str:
-    """Under which what was found on an axis is remembered: all that it depends on, the user's own code
-    included."""
-    neutral = replace(with_size(settings, axis, 1), seed=0)
-    identity = cell_id(neutral, job.data.fingerprint, job.machine, job.import_dirs)
-    parts = [axis.value, job.memory_limit_bytes, identity]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-def _tuned(job: Job, passes: MemoryPasses, observer: Observer) -> Job:
-    if job.settings.training.micro_batch != "auto" or job.unfit:
-        return job
-    whole = resolve_sizes(job.settings, job.available)
+def _tuned(cell: PlannedCell, passes: MemoryPasses, observer: Observer) -> PlannedCell:
+    if cell.settings.training.micro_batch != "auto" or cell.skip:
+        return cell
+    whole = resolve_sizes(cell.settings, cell.available)
     keys: list[str] = []
     try:
-        picked = _fastest(job, whole, observer)
-        if job.memory_limit_bytes is not None:  # closures were timed without the optimizer's state
-            fits = _largest(job, whole, Axis.MICRO_BATCH, picked, passes, observer, keys)
+        picked = _fastest(cell, whole, observer)
+        if cell.memory.limit_bytes is not None:  # closures were timed without the optimizer's state
+            fits = _largest(cell, whole, Axis.MICRO_BATCH, picked, passes, observer, keys)
             # Powers of two were timed.
             picked = fits if fits in (None, picked) else 1 << (fits.bit_length() - 1)
     except DependentExamples:
-        return job.with_settings(whole, "its model mixes the examples of a batch")
+        return cell.with_sizes(whole, "its model mixes the examples of a batch")
     except XbenchError as error:
-        return replace(job, unfit=_ending(error))
+        return replace(cell, skip=_skip(error))
     if picked is None:
-        return replace(job, unfit=("oom", f"not even a micro-batch of one example fits {_limit_text(job)}"))
-    settings = with_size(job.settings, Axis.MICRO_BATCH, picked)
-    tuned = job.with_settings(settings, "the fastest that fits")
-    return replace(tuned, ceilings=(*job.ceilings, *keys))
+        return cell.skipped("oom", f"not even a micro-batch of one example fits {_limit_text(cell)}")
+    settings = with_size(cell.settings, Axis.MICRO_BATCH, picked)
+    tuned = cell.with_sizes(settings, "the fastest that fits")
+    return _found_by(tuned, keys)
 
 
-def _fastest(job: Job, whole: CellSettings, observer: Observer) -> int:
+def _fastest(cell: PlannedCell, whole: CellSettings, observer: Observer) -> int:
     """The best micro-batch by time, the same for every optimizer; what was found under one limit is right
     under any that allows as much."""
     anyone = replace(whole, optimizer=Choice("", {}))
-    found_by = ceiling_key(replace(job, memory_limit_bytes=None), anyone, Axis.MICRO_BATCH)
-    key = f"fastest {found_by} on {job.machine.device_facts['name']}"
-    limit_bytes = _NO_LIMIT if job.memory_limit_bytes is None else job.memory_limit_bytes
+    found_by = ceiling_key(cell, anyone, Axis.MICRO_BATCH)
+    key = f"fastest {found_by} on {cell.machine.device_facts['name']}"
+    limit_bytes = _NO_LIMIT if cell.memory.limit_bytes is None else cell.memory.limit_bytes
     known = remembered(key)
     if known is not None and known["enough_bytes"] >= limit_bytes:
         return known["micro_batch"]
-    observer.fitting(job.planned, "the speed of micro_batch")
-    workload = TrainingWorkload(whole, job.measured_data, Axis.MICRO_BATCH, job.import_dirs, job.features)
+    observer.fitting(cell.key, "the speed of micro_batch")
+    workload = TrainingWorkload(
+        whole, cell.measured_data, Axis.MICRO_BATCH, cell.import_dirs, cell.features.file
+    )
     tuned = tune_micro_batch(
         workload,
-        _limits(job, RESERVE, malloc="fast"),
+        _limits(cell, RESERVE, malloc="fast"),
         whole.training.batch_size,
-        on_timed=lambda timed: observer.micro_batch_timed(job.planned, timed),
+        on_timed=lambda timed: observer.micro_batch_timed(cell.key, timed),
     )
     # Where a larger one did not fit, more memory might have made it the fastest.
     enough_bytes = limit_bytes if tuned.ran_out else _NO_LIMIT
@@ -144,72 +136,81 @@ def _fastest(job: Job, whole: CellSettings, observer: Observer) -> int:
     return tuned.micro_batch
 
 
-def _with_largest(jobs: list[Job], experiment: str, passes: MemoryPasses, observer: Observer) -> list[Job]:
+def _with_largest(
+    cells: list[PlannedCell], experiment: str, passes: MemoryPasses, observer: Observer
+) -> list[PlannedCell]:
     """Every optimizer of an experiment gets the size that all of them can run; those that cannot train the
     model at all have no say."""
-    fitted: dict[int, Job] = {}
+    fitted: dict[int, PlannedCell] = {}
     found: dict[str, int | None] = {}
     keys: list[str] = []
-    mine = {place: job for place, job in enumerate(jobs) if _wants_largest(job, experiment)}
+    mine = {place: cell for place, cell in enumerate(cells) if _wants_largest(cell, experiment)}
     # Seeds hold out other groups, and so have other numbers of examples.
-    available = min((job.available for job in mine.values()), default=0)
-    for place, job in mine.items():
-        group = ceiling_key(job, job.settings, Axis.TRAIN_SIZE)
-        if job.memory_limit_bytes is None:
+    available = min((cell.available for cell in mine.values()), default=0)
+    for place, cell in mine.items():
+        group = ceiling_key(cell, cell.settings, Axis.TRAIN_SIZE, cell.memory.limit_bytes)
+        if cell.memory.limit_bytes is None:
             reason = "train_size = 'largest' needs a memory limit, which this system does not have of its own"
-            fitted[place] = replace(job, unfit=("error", reason))
+            fitted[place] = cell.skipped("error", reason)
             continue
         try:
             if group not in found:
-                found[group] = _largest(job, job.settings, Axis.TRAIN_SIZE, available, passes, observer, keys)
-            fitted[place] = job
+                found[group] = _largest(
+                    cell, cell.settings, Axis.TRAIN_SIZE, available, passes, observer, keys
+                )
+            fitted[place] = cell
         except XbenchError as error:
-            fitted[place] = replace(job, unfit=_ending(error))
+            fitted[place] = replace(cell, skip=_skip(error))
     sizes = list(found.values())
-    for place, job in fitted.items():
-        if job.unfit is None and None in sizes:
-            reason = f"not every optimizer of '{experiment}' can run a single example in {_limit_text(job)}"
-            fitted[place] = replace(job, unfit=("oom", reason))
-        elif job.unfit is None:
-            settings = with_size(job.settings, Axis.TRAIN_SIZE, min(sizes))
+    for place, cell in fitted.items():
+        if cell.skip is None and None in sizes:
+            reason = f"not every optimizer of '{experiment}' can run a single example in {_limit_text(cell)}"
+            fitted[place] = cell.skipped("oom", reason)
+        elif cell.skip is None:
+            settings = with_size(cell.settings, Axis.TRAIN_SIZE, min(sizes))
             why = "the largest that every optimizer of the experiment can run"
-            fitted[place] = replace(job.with_settings(settings, why), ceilings=(*job.ceilings, *keys))
-    return [fitted.get(place, job) for place, job in enumerate(jobs)]
+            fitted[place] = _found_by(cell.with_sizes(settings, why), keys)
+    return [fitted.get(place, cell) for place, cell in enumerate(cells)]
 
 
-def _wants_largest(job: Job, experiment: str) -> bool:
-    wanted = job.settings.training.train_size == "largest"
-    return wanted and job.cell.experiment == experiment and job.unfit is None
+def _wants_largest(cell: PlannedCell, experiment: str) -> bool:
+    wanted = cell.settings.training.train_size == "largest"
+    return wanted and cell.declared.experiment == experiment and cell.skip is None
 
 
-def _adapted(job: Job, passes: MemoryPasses, observer: Observer) -> Job:
-    if not job.cell.adapt or job.unfit or job.memory_limit_bytes is None:
-        return job
-    if job.cell.expect == "oom":
-        return job  # to see it fail is what it is there for
+def _adapted(cell: PlannedCell, passes: MemoryPasses, observer: Observer) -> PlannedCell:
+    if not cell.declared.adapt or cell.skip or cell.memory.limit_bytes is None:
+        return cell
+    if cell.declared.expect == "oom":
+        return cell  # to see it fail is what it is there for
 
     keys: list[str] = []
 
     def largest(settings: CellSettings, axis: Axis) -> int | None:
         try:
-            return _largest(job, settings, axis, size_of(settings, axis), passes, observer, keys)
+            return _largest(cell, settings, axis, size_of(settings, axis), passes, observer, keys)
         except XbenchError as error:
             raise _FixedAxis(axis) from error
 
-    sized = job.sized
+    sized = cell.sized
     while True:
         try:
-            adapted = adapt(sized, job.adapt_order, largest)
+            adapted = adapt(sized, cell.adapt_order, largest)
             break
         except _FixedAxis as error:  # the other axes are tried without it, from the start
-            job = replace(job, fixed=(*job.fixed, error.axis))
+            cell = replace(cell, fit=replace(cell.fit, irreducible=(*cell.fit.irreducible, error.axis)))
     if adapted is None:
-        given = ", ".join(job.cell.adapt)
-        return replace(job, unfit=("oom", f"it does not fit {_limit_text(job)}, even with the least {given}"))
+        given = ", ".join(cell.declared.adapt)
+        return cell.skipped("oom", f"it does not fit {_limit_text(cell)}, even with the least {given}")
     if adapted == sized:
-        return job
-    fitted = job.with_settings(adapted, f"adapted to fit {_limit_text(job)}")
-    return replace(fitted, ceilings=(*job.ceilings, *keys))
+        return cell
+    fitted = cell.with_sizes(adapted, f"adapted to fit {_limit_text(cell)}")
+    return _found_by(fitted, keys)
+
+
+def _found_by(cell: PlannedCell, keys: list[str]) -> PlannedCell:
+    """The cell, with the keys of what it was fitted by."""
+    return replace(cell, fit=replace(cell.fit, found_by=(*cell.fit.found_by, *keys)))
 
 
 class _FixedAxis(Exception):
@@ -219,16 +220,16 @@ class _FixedAxis(Exception):
         self.axis = axis
 
 
-def _ending(error: XbenchError) -> tuple[Status, str]:
-    return ("skipped" if isinstance(error, Unsupported) else "error"), error.message
+def _skip(error: XbenchError) -> Skip:
+    return Skip("skipped" if isinstance(error, Unsupported) else "error", error.message)
 
 
-def _limit_text(job: Job) -> str:
-    return format_bytes(job.memory_limit_bytes or 0)
+def _limit_text(cell: PlannedCell) -> str:
+    return format_bytes(cell.memory.limit_bytes or 0)
 
 
 def _largest(
-    job: Job,
+    cell: PlannedCell,
     settings: CellSettings,
     axis: Axis,
     wanted: int,
@@ -238,14 +239,14 @@ def _largest(
 ) -> int | None:
     """The largest size up to what is wanted; what was found before need not be found again. The key under
     which it is remembered is added to `keys`."""
-    key = ceiling_key(job, settings, axis)
+    key = ceiling_key(cell, settings, axis, cell.memory.limit_bytes)
     keys.append(key)
     known = remembered(key)
     if known is not None and (known["found"] >= wanted or known["fails"] is not None):
         return min(known["found"], wanted)
-    observer.fitting(job.planned, axis.setting)
+    observer.fitting(cell.key, axis.setting)
     capacity = capacity_of(
-        job,
+        cell,
         settings,
         axis,
         highest=wanted,
@@ -255,13 +256,13 @@ def _largest(
     if capacity.found is not None:
         remember(key, {"found": capacity.found, "fails": capacity.fails})
         measured = [trial.measured for trial in capacity.trials if trial.value == capacity.found]
-        fitted = replace(job, settings=with_size(settings, axis, capacity.found))
+        fitted = replace(cell, settings=with_size(settings, axis, capacity.found))
         passes.know_trial(fitted, measured[-1])
     return capacity.found
 
 
-def _limits(job: Job, reserve: float, malloc: str = "exact") -> Limits:
-    limit_bytes = job.memory_limit_bytes
+def _limits(cell: PlannedCell, reserve: float, malloc: str = "exact") -> Limits:
+    limit_bytes = cell.memory.limit_bytes
     if limit_bytes is not None:
         limit_bytes = int(limit_bytes * (1 - reserve))
-    return Limits(job.machine.device, job.settings.training.threads, limit_bytes, malloc)
+    return Limits(cell.machine.device, cell.settings.training.threads, limit_bytes, malloc)

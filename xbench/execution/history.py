@@ -10,7 +10,7 @@ from pathlib import Path
 
 from xbench.errors import XbenchError
 from xbench.files import make_folder, read_regular
-from xbench.records.schema import CellRecord, PlannedCell, RunRecord
+from xbench.records.schema import CellKey, CellRecord, RunRecord
 from xbench.records.store import RunFolder, runs_of_suite
 from xbench.suite.reader import Suite
 
@@ -64,7 +64,7 @@ class History:
                 records[record.cell_id] = record
         return cls(same, run, records, tuple(others), tuple(damaged))
 
-    def declares(self, cells: Sequence[PlannedCell]) -> bool:
+    def declares(self, cells: Sequence[CellKey]) -> bool:
         """Whether the run that was asked for in the same words is of these very cells: neither data, code nor
         versions have changed."""
         return self.run is not None and self.run.cells == list(cells)
@@ -73,7 +73,7 @@ class History:
         """Whether a cell of that run need not be run again."""
         return cell_id in self.records and is_settled(self.records[cell_id])
 
-    def settled(self, cells: Sequence[PlannedCell]) -> set[str]:
+    def settled(self, cells: Sequence[CellKey]) -> set[str]:
         """Those of the cells that a run of them need not run."""
         ids = {cell.cell_id for cell in cells}
         own = {cell_id for cell_id in ids if self.is_settled(cell_id)} if self.declares(cells) else set()
@@ -89,7 +89,7 @@ class History:
         ended = (r.cell_id for r in self.records.values() if r.cell_id in declared and not r.is_failure)
         return [cell_id for cell_id in ended if self.same.has_leftovers(cell_id)]
 
-    def take_over(self, cells: Sequence[PlannedCell], folder: RunFolder) -> None:
+    def take_over(self, cells: Sequence[CellKey], folder: RunFolder) -> None:
         """Copy what other runs have of these cells and a run has not: those that ended as they should, with
         their traces and outputs, and the checkpoints of those that were in hand.
 

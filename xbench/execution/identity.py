@@ -1,21 +1,32 @@
-"""Compute a cell's ID: a hash of every input that can change its result, and of nothing else."""
+"""Compute what cells, and what is measured of them, are known by: hashes of every input that can change a
+result, and of nothing else."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+from xbench.capacity.axes import Axis, with_size
+from xbench.capacity.pace import shortened
 from xbench.components.code import code_stamp, own_stamp
 from xbench.components.code_files import ImportDirs
 from xbench.components.registry import Kind, origin
 from xbench.execution.inspection import Machine
-from xbench.training.settings import CellSettings, Choice
+from xbench.records.schema import CellKey, CellRecord
+from xbench.training.settings import CellSettings, Choice, TrainingSettings
+
+if TYPE_CHECKING:
+    from xbench.execution.planned import PlannedCell
 
 # What results depend on, beside the packages of components. Of Python the whole version: as for any package,
 # a release that mends a fault may change what code computes. CUDA and cuDNN have none on a CPU.
 _VERSIONS = ("xbench", "python", "torch", "torchvision", "numpy", "cuda", "cudnn")
+
+# Cells of one experiment and seed that agree in these start from the same weights and examples.
+_PAIRED_BY = ("dtype", "balance", "validation")
 
 
 def cell_id(
@@ -57,3 +68,122 @@ def cell_id(
 def _component(kind: Kind, choice: Choice, import_dirs: ImportDirs) -> list[Any]:
     code = [origin(kind, choice.name), code_stamp(kind, choice.name, import_dirs)]
     return [choice.name, *code, choice.params]
+
+
+def code_of(settings: CellSettings, import_dirs: ImportDirs) -> tuple[str, str, str]:
+    """Hash the code of a cell as this process sees it; it is read once."""
+    kinds = (("model", settings.model.name), ("optimizer", settings.optimizer.name))
+    return own_stamp(), *(code_stamp(kind, name, import_dirs, only_modules=True) for kind, name in kinds)
+
+
+def cell_key(cell: PlannedCell) -> CellKey:
+    """Identify a cell in the records: by what was asked for, before anything is fitted."""
+    declared, resolved = cell.declared, cell.resolved
+    conditions = (
+        declared.column,  # an optimizer under two labels is measured twice
+        [str(limit) for limit in declared.memory_limits],
+        *(declared.expect, declared.adapt, cell.peers, cell.model.weights),
+        # Whether it stands in for another is part of a result, and its code of what examples are.
+        *(resolved.requested, resolved.choice.name, origin("dataset", resolved.choice.name)),
+        code_stamp("dataset", resolved.choice.name, cell.import_dirs),
+    )
+    return CellKey(
+        cell_id=cell_id(cell.asked, cell.data.fingerprint, cell.machine, cell.import_dirs, conditions),
+        experiment=declared.experiment,
+        column=declared.column,
+        seed=declared.seed,
+    )
+
+
+def configuration_key(cell: PlannedCell) -> str:
+    """Identify all that a cell's need for memory depends on: neither its seed nor its limit."""
+    features = cell.features.file.precision if cell.features.file else ""
+    parts = ("memory pass", cell.declared.column, features, cell.model.weights)
+    neutral = replace(cell.sized, seed=0)
+    return cell_id(neutral, cell.data.fingerprint, cell.machine, cell.import_dirs, parts)
+
+
+def ceiling_key(cell: PlannedCell, settings: CellSettings, axis: Axis, limit_bytes: int | None = None) -> str:
+    """Identify what is found on an axis of some settings of a cell, under a memory limit or none."""
+    neutral = replace(with_size(settings, axis, 1), seed=0)
+    identity = cell_id(neutral, cell.data.fingerprint, cell.machine, cell.import_dirs)
+    parts = [axis.value, limit_bytes, identity]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def features_key(cell: PlannedCell, seed: int | None) -> str:
+    """Identify what cells with the same features have in common.
+
+    Args:
+        seed: the cell's; None where weights do not depend on it.
+    """
+    settings, training = cell.settings, cell.settings.training
+    precision = (training.dtype, training.feature_precision, training.threads)
+    return repr((settings.model, seed, settings.storage, precision, cell.data.fingerprint))
+
+
+def training_key(cell: PlannedCell) -> str:
+    """Identify the very training that a checkpoint is of, with the sizes that were fitted."""
+    features = cell.features.file.folder.name if cell.features.file else ""
+    return hashlib.sha256(repr((cell.settings, cell.data.fingerprint, features)).encode()).hexdigest()
+
+
+def pace_key(cell: PlannedCell) -> str:
+    """Identify how fast a cell's steps are."""
+    return f"pace {_time_key(cell, shortened(cell.sized))}"
+
+
+def image_pace_key(cell: PlannedCell) -> str:
+    """Identify how long the features of an image take, whatever is trained on them."""
+    training = TrainingSettings(dtype=cell.settings.training.dtype)
+    anyone = replace(cell.settings, optimizer=Choice("", {}), training=training)
+    return f"features {_time_key(cell, anyone)}"
+
+
+def duration_key(cell: PlannedCell) -> str:
+    """Identify how long a cell takes as it was asked for, whatever is made to fit."""
+    limit = str(cell.memory.limit_bytes)
+    return f"took {_time_key(cell, cell.asked, cell.data.fingerprint, limit)}"
+
+
+def pass_key(cell: PlannedCell) -> str:
+    """Identify how long the memory pass of a cell's configuration takes."""
+    return f"memory pass {_time_key(cell, cell.sized, cell.data.fingerprint)}"
+
+
+def _time_key(cell: PlannedCell, settings: CellSettings, *parts: str) -> str:
+    """Hash all that a time depends on; images of one shape take the same time."""
+    parts = (cell.machine.device_facts["name"], *parts)  # another processor takes another time
+    neutral = replace(settings, seed=0)
+    return cell_id(neutral, repr(cell.data.shape), cell.machine, cell.import_dirs, parts)
+
+
+def pairing_group(cell: PlannedCell, ran: dict[str, Any]) -> str:
+    """Identify the cells that must start from the same weights and examples.
+
+    Args:
+        ran: the sizes that the cell runs with, by name.
+    """
+    model = cell.settings.model
+    return _group(
+        cell.declared.experiment,
+        cell.settings.seed,
+        (model.name, model.params, cell.model.weights),
+        cell.data.fingerprint,
+        cell.settings.training.model_dump(),
+        ran,
+    )
+
+
+def pairing_group_of(record: CellRecord) -> str:
+    """Identify the same of a cell that has ended."""
+    model = (record.model.name, record.model.params, record.model.weights)
+    data = record.dataset.fingerprint
+    return _group(record.experiment, record.seed, model, data, record.settings, record.ran)
+
+
+def _group(
+    experiment: str, seed: int, model: tuple, fingerprint: str, training: dict[str, Any], ran: dict[str, Any]
+) -> str:
+    settings = [training.get(name) for name in _PAIRED_BY]
+    return repr((experiment, seed, model, fingerprint, settings, ran.get("train_size")))

@@ -10,8 +10,9 @@ from typing import Any
 
 from xbench.capacity.axes import Axis
 from xbench.capacity.workload import TrainingWorkload
-from xbench.execution.job import Job
+from xbench.execution.identity import code_of, configuration_key
 from xbench.execution.observer import Observer
+from xbench.execution.planned import PlannedCell
 from xbench.isolation.run import Ending, Patience, run_in_child
 from xbench.records.schema import CellRecord, MemoryPassRecord
 
@@ -32,18 +33,18 @@ class MemoryPasses:
             if record.memory_pass is not None:
                 self._known[record.memory_pass.configuration] = record.memory_pass
 
-    def has(self, job: Job) -> bool:
-        """Whether a job's pass is known."""
-        known = self._known.get(job.configuration)
-        return known is not None and _fits(job, known)
+    def has(self, cell: PlannedCell) -> bool:
+        """Whether a cell's pass is known."""
+        known = self._known.get(configuration_key(cell))
+        return known is not None and _fits(cell, known)
 
-    def know_trial(self, job: Job, measured: MemoryPassRecord | None) -> None:
-        """Take over what a trial of a job's very settings has measured: it does all that a pass does."""
+    def know_trial(self, cell: PlannedCell, measured: MemoryPassRecord | None) -> None:
+        """Take over what a trial of a cell's very settings has measured: it does all that a pass does."""
         if measured is not None:
-            self._keep(job, measured)
+            self._keep(cell, measured)
 
-    def measure(self, job: Job, log: Path) -> Job | Ending:
-        """The job with its memory pass, and with exact malloc if that leaves no room for any other.
+    def measure(self, cell: PlannedCell, log: Path) -> PlannedCell | Ending:
+        """The cell with its memory pass, and with exact malloc if that leaves no room for any other.
 
         Args:
             log: file for what a failing component writes.
@@ -51,46 +52,48 @@ class MemoryPasses:
         Returns:
             How the pass ended, where it failed.
         """
-        known = self._known.get(job.configuration) if self.has(job) else None
+        known = self._known.get(configuration_key(cell)) if self.has(cell) else None
         if known is None:
-            self._observer.measuring_memory(job.planned)
+            self._observer.measuring_memory(cell.key)
             started = time.monotonic()
-            ending = self._take(job, log)
+            ending = self._take(cell, log)
             if ending.outcome != "returned":
                 return ending
-            known = self._keep(job, ending.value)
-            job = replace(job, memory_pass_s=time.monotonic() - started)
-        return replace(job, memory_pass=known, gives_back=job.gives_back or _is_close(job, known))
+            known = self._keep(cell, ending.value)
+            cell = replace(cell, memory=replace(cell.memory, pass_s=time.monotonic() - started))
+        if _is_close(cell, known):
+            cell = cell.with_exact_malloc()
+        return replace(cell, memory=replace(cell.memory, measured=known))
 
-    def _keep(self, job: Job, measured: MemoryPassRecord) -> MemoryPassRecord:
-        facts = {"cell_id": job.planned.cell_id, "configuration": job.configuration}
-        self._known[job.configuration] = kept = measured.model_copy(update=facts)
+    def _keep(self, cell: PlannedCell, measured: MemoryPassRecord) -> MemoryPassRecord:
+        facts = {"cell_id": cell.key.cell_id, "configuration": configuration_key(cell)}
+        self._known[configuration_key(cell)] = kept = measured.model_copy(update=facts)
         return kept
 
-    def _take(self, job: Job, log: Path) -> Ending:
-        micro_batch = job.sized.training.micro_batch
+    def _take(self, cell: PlannedCell, log: Path) -> Ending:
+        micro_batch = cell.sized.training.micro_batch
         workload = TrainingWorkload(
-            job.sized, job.measured_data, Axis.MICRO_BATCH, job.import_dirs, job.features
+            cell.sized, cell.measured_data, Axis.MICRO_BATCH, cell.import_dirs, cell.features.file
         )
         return run_in_child(
             _measure,
-            job.code,
+            code_of(cell.settings, cell.import_dirs),
             workload,
             micro_batch,
             stderr_path=log,
-            limits=replace(job.limits, malloc="exact"),
-            patience=Patience(job.timeout_s),
+            limits=replace(cell.limits, malloc="exact"),
+            patience=Patience(cell.declared.timeout_s),
         )
 
 
-def _fits(job: Job, taken: MemoryPassRecord) -> bool:
-    """Whether a pass that may have been taken under another limit would succeed under the job's."""
-    return job.memory_limit_bytes is None or taken.peak_bytes <= job.memory_limit_bytes
+def _fits(cell: PlannedCell, taken: MemoryPassRecord) -> bool:
+    """Whether a pass that may have been taken under another limit would succeed under the cell's."""
+    return cell.memory.limit_bytes is None or taken.peak_bytes <= cell.memory.limit_bytes
 
 
-def _is_close(job: Job, taken: MemoryPassRecord) -> bool:
-    limit_bytes = job.memory_limit_bytes
-    if limit_bytes is None or not job.may_give_back:
+def _is_close(cell: PlannedCell, taken: MemoryPassRecord) -> bool:
+    limit_bytes = cell.memory.limit_bytes
+    if limit_bytes is None or not cell.may_give_back:
         return False
     return taken.peak_bytes > MAX_SHARE_WITH_FAST_MALLOC * limit_bytes
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from xbench.capacity.search import Trial
 from xbench.capacity.tuning import TimedMicroBatch
-from xbench.records.schema import CellRecord, PlannedCell
+from xbench.records.schema import CellKey, CellRecord
 
 
 class Observer(Protocol):
@@ -27,13 +27,13 @@ class Observer(Protocol):
     def fetching(self, name: str, done_bytes: int, total_bytes: int) -> None:
         """A file is being downloaded. Where both sizes are 0, its name says what else is done with it."""
 
-    def computing_features(self, cell: PlannedCell, done: int, total: int) -> None:
+    def computing_features(self, cell: CellKey, done: int, total: int) -> None:
         """Features are being computed; `(0, 0)` as long as it is not known how many are missing."""
 
-    def features_computed(self, cell: PlannedCell) -> None:
+    def features_computed(self, cell: CellKey) -> None:
         """The process that computed features has ended; what was in hand before goes on."""
 
-    def estimating(self, cell: PlannedCell, done: int = 0, total: int = 0) -> None:
+    def estimating(self, cell: CellKey, done: int = 0, total: int = 0) -> None:
         """The time of a cell is being estimated, after those of `done` cells of `total`."""
 
     def machine_is_busy(self) -> None:
@@ -42,23 +42,23 @@ class Observer(Protocol):
     def waiting_for_quiet(self, may_wait_s: float) -> None:
         """Times are taken again in a moment; the run waits no longer than this for other programs."""
 
-    def fitting(self, cell: PlannedCell, setting: str, trial: Trial | None = None) -> None:
+    def fitting(self, cell: CellKey, setting: str, trial: Trial | None = None) -> None:
         """A setting of a cell is being fitted, and a size was tried."""
 
-    def trying(self, cell: PlannedCell, setting: str, value: int) -> None:
+    def trying(self, cell: CellKey, setting: str, value: int) -> None:
         """A size is being tried."""
 
-    def micro_batch_timed(self, cell: PlannedCell, timed: TimedMicroBatch) -> None:
+    def micro_batch_timed(self, cell: CellKey, timed: TimedMicroBatch) -> None:
         """A micro-batch was timed, to find the fastest."""
 
-    def run_started(self, folder: Path, cells: list[PlannedCell], warnings: list[str]) -> None: ...
+    def run_started(self, folder: Path, cells: list[CellKey], warnings: list[str]) -> None: ...
 
-    def measuring_memory(self, cell: PlannedCell) -> None:
+    def measuring_memory(self, cell: CellKey) -> None:
         """A cell's configuration takes its memory pass."""
 
-    def cell_started(self, cell: PlannedCell) -> None: ...
+    def cell_started(self, cell: CellKey) -> None: ...
 
-    def attempt_started(self, cell: PlannedCell) -> None:
+    def attempt_started(self, cell: CellKey) -> None:
         """The process that trains the cell starts."""
 
     def cell_message(self, message: Any) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from xbench.errors import XbenchError
-from xbench.execution.job import Job
+from xbench.execution.identity import pairing_group, pairing_group_of
+from xbench.execution.planned import PlannedCell
 from xbench.records.schema import CellRecord, PairingRecord
 from xbench.text import counted
 from xbench.training.events import Prepared
@@ -38,9 +38,9 @@ class Pairing:
         self._starts: dict[str, _Start] = {}
         for record in records:
             if record.pairing.weights_sha256:
-                self._starts.setdefault(_group_of_record(record), _start(record, record.pairing))
+                self._starts.setdefault(pairing_group_of(record), _start(record, record.pairing))
 
-    def compare(self, job: Job, prepared: Prepared) -> str:
+    def compare(self, cell: PlannedCell, prepared: Prepared) -> str:
         """Compare a cell with the first of its group, in which model, data, dtype, train_size, balance and
         validation agree.
 
@@ -51,12 +51,12 @@ class Pairing:
             Unpaired: they differ.
         """
         new = _Start(
-            f"{job.cell.column}, seed {job.cell.seed}",
-            drawn_on(job),
+            f"{cell.declared.column}, seed {cell.declared.seed}",
+            drawn_on(cell),
             prepared.weights_sha256,
             prepared.order_sha256,
         )
-        first = self._starts.setdefault(_group(job, prepared), new)
+        first = self._starts.setdefault(pairing_group(cell, prepared.ran), new)
         what = [
             name
             for name, ours, theirs in (
@@ -76,37 +76,12 @@ class Pairing:
         )
 
 
-def drawn_on(job: Job) -> str:
+def drawn_on(cell: PlannedCell) -> str:
     """What draws a cell's initial weights, whatever it trains on."""
-    threads = job.settings.training.threads or job.machine.threads
-    return f"{job.machine.hardware.get('cpu')} ({counted(threads, 'thread')})"
+    threads = cell.settings.training.threads or cell.machine.threads
+    return f"{cell.machine.hardware.get('cpu')} ({counted(threads, 'thread')})"
 
 
 def _start(record: CellRecord, pairing: PairingRecord) -> _Start:
     cell = f"{record.column}, seed {record.seed}"
     return _Start(cell, pairing.drawn_on, pairing.weights_sha256, pairing.order_sha256)
-
-
-def _group(job: Job, prepared: Prepared) -> str:
-    training, model = job.settings.training, job.settings.model
-    return _key(
-        job.cell.experiment,
-        job.settings.seed,
-        (model.name, model.params, job.model.weights),
-        job.data.fingerprint,
-        training.model_dump(),
-        prepared.ran,
-    )
-
-
-def _group_of_record(record: CellRecord) -> str:
-    model = (record.model.name, record.model.params, record.model.weights)
-    data = record.dataset.fingerprint
-    return _key(record.experiment, record.seed, model, data, record.settings, record.ran)
-
-
-def _key(
-    experiment: str, seed: int, model: tuple, fingerprint: str, training: dict[str, Any], ran: dict[str, Any]
-) -> str:
-    settings = [training.get(name) for name in ("dtype", "balance", "validation")]
-    return repr((experiment, seed, model, fingerprint, settings, ran.get("train_size")))

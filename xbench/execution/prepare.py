@@ -1,4 +1,4 @@
-"""From a plan to jobs: data is decoded, and there must be enough of it."""
+"""From a plan to cells: data is decoded, and there must be enough of it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
 from xbench.execution.component_trials import ResolvedData
 from xbench.execution.inspection import ModelFacts, decode_dataset, decode_sample, fetch_weights
-from xbench.execution.job import Job
 from xbench.execution.observer import Observer
 from xbench.execution.plan import PlannedRun
+from xbench.execution.planned import MemoryPlan, PlannedCell
 from xbench.isolation.run import Ending, Patience, call_in_child, run_in_child
 from xbench.suite.culprits import Tried, add_complaints
 from xbench.suite.grid import Cell
@@ -72,8 +72,8 @@ def decode_samples(plan: PlannedRun) -> dict[str, DecodedDataset]:
     }
 
 
-def make_jobs(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[Job]:
-    """A job for every cell of a plan.
+def make_cells(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[PlannedCell]:
+    """A cell for every cell of a plan.
 
     Args:
         decoded: what `decode_all` or `decode_samples` gave.
@@ -81,71 +81,73 @@ def make_jobs(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[Job]
     Raises:
         XbenchError: there are not enough examples, which is certain only when unreadable ones are left out.
     """
-    problems, jobs = plan.suite.problems, []
+    problems, cells = plan.suite.problems, []
     splits: dict[KeyPath, list[Tried]] = {}
-    for cell, resolved, model in zip(plan.cells, plan.data, plan.models, strict=True):
+    for declared, resolved, model in zip(plan.cells, plan.data, plan.models, strict=True):
         data = decoded[_key(resolved)]
         device = plan.machine.device
-        training = cell.training.model_copy(update={"memory_format": cell.training.memory_format_on(device)})
-        settings = CellSettings(cell.model, cell.optimizer, training, cell.seed, device, cell.dataset.storage)
-        of_experiment = splits.setdefault(cell.path[:2], [])
-        values = [v for v in cell.values if v.kind == "dataset" or v.key in _SPLIT_BY]
+        training = declared.training.model_copy(
+            update={"memory_format": declared.training.memory_format_on(device)}
+        )
+        settings = CellSettings(
+            declared.model, declared.optimizer, training, declared.seed, device, declared.dataset.storage
+        )
+        of_experiment = splits.setdefault(declared.path[:2], [])
+        values = [v for v in declared.values if v.kind == "dataset" or v.key in _SPLIT_BY]
         try:
-            available = len(split_examples(data, cell.training, cell.seed).train)
+            available = len(split_examples(data, declared.training, declared.seed).train)
             of_experiment.append(Tried(values))
         except XbenchError as error:
             of_experiment.append(Tried(values, error.message, error.hint))
             continue
-        jobs.append(
-            Job(
-                cell=cell,
+        cells.append(
+            PlannedCell(
+                declared=declared,
                 settings=settings,
                 resolved=resolved,
                 data=data,
                 model=model,
                 available=available,
-                default_history=plan.default_histories.get(cell.optimizer.name),
+                default_history=plan.default_histories.get(declared.optimizer.name),
                 machine=plan.machine,
-                memory_limit_bytes=plan.limit_of(cell),
+                memory=MemoryPlan(plan.limit_of(declared)),
                 import_dirs=plan.import_dirs,
-                asked_limits=tuple(map(str, cell.memory_limits)),
-                company=_company(plan, cell),
-                timeout_s=cell.timeout_s,
+                peers=_peers(plan, declared),
                 checkpoint_every_s=plan.suite.header.checkpoint_interval,
             )
         )
     for path, of_experiment in splits.items():
         add_complaints(problems, (*path, "train_size"), "", of_experiment)
     problems.raise_if_any()
-    return jobs
+    return cells
 
 
-def check_splits(plan: PlannedRun, jobs: list[Job]) -> list[str]:
-    """Look for classes that training, validation or test of a job lack.
+def check_splits(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
+    """Look for classes that training, validation or test of a cell lack.
 
     Returns:
         Warnings, which name the experiments and seeds.
 
     Raises:
-        XbenchError: a job would train on a single class.
+        XbenchError: a cell would train on a single class.
     """
     problems = plan.suite.problems
     seeds_of: dict[tuple[str, str], list[int]] = {}
     seen = set()
-    for job in jobs:
-        training, seed = job.cell.training, job.cell.seed
+    for cell in cells:
+        training, seed = cell.declared.training, cell.declared.seed
         drawn_by = (training.validation, training.train_size, training.balance)
-        what = (job.cell.experiment, seed, job.data.fingerprint, *drawn_by)
+        what = (cell.declared.experiment, seed, cell.data.fingerprint, *drawn_by)
         if what in seen:
             continue  # optimizers of one experiment share their splits
         seen.add(what)
-        split = split_examples(job.data, training, seed)
-        lacking = missing_classes(job.data, split.train)
-        if len(lacking) == len(job.data.classes) - 1:
-            (only,) = set(job.data.classes) - set(lacking)
+        split = split_examples(cell.data, training, seed)
+        lacking = missing_classes(cell.data, split.train)
+        if len(lacking) == len(cell.data.classes) - 1:
+            (only,) = set(cell.data.classes) - set(lacking)
             problems.add(
-                job.cell.where("train_size"),
-                f"{job.data.name}: '{only}' is the only class with images to train on (seed {seed})",
+                cell.declared.where("train_size"),
+                f"{cell.data.name}: '{only}' is the only class with images to train on (seed {seed})",
                 "raise train_size, or draw as many of each class with balance = 'oversample'"
                 if isinstance(training.train_size, int)
                 else "add images of another class",
@@ -154,14 +156,14 @@ def check_splits(plan: PlannedRun, jobs: list[Job]) -> list[str]:
         if training.validation:
             parts["validation"] = split.validation
         for part, examples in parts.items():
-            if lacking := missing_classes(job.data, examples):
-                text = f"{job.data.name} has no image of {some_of(lacking)} for {part}"
-                seeds_of.setdefault((job.cell.experiment, text), []).append(seed)
+            if lacking := missing_classes(cell.data, examples):
+                text = f"{cell.data.name} has no image of {some_of(lacking)} for {part}"
+                seeds_of.setdefault((cell.declared.experiment, text), []).append(seed)
     problems.raise_if_any()
     return [f"{experiment}, {name_seeds(seeds)}: {text}" for (experiment, text), seeds in seeds_of.items()]
 
 
-def check_batches(plan: PlannedRun, jobs: list[Job]) -> list[str]:
+def check_batches(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
     """Look for micro-batches of models with batch normalisation, and for batches, or parts of them, of a
     single example, which not every model can train on.
 
@@ -172,11 +174,11 @@ def check_batches(plan: PlannedRun, jobs: list[Job]) -> list[str]:
         XbenchError: a model cannot train on its batches.
     """
     problems, warnings = plan.suite.problems, []
-    for job in jobs:
-        training, name = job.sized.training, job.settings.model.name
-        if job.model.normalises and training.micro_batch < training.batch_size:
+    for cell in cells:
+        training, name = cell.sized.training, cell.settings.model.name
+        if cell.model.normalises and training.micro_batch < training.batch_size:
             problems.add(
-                job.cell.where("micro_batch", "batch_size"),
+                cell.declared.where("micro_batch", "batch_size"),
                 f"model '{name}' has batch normalisation: batches of {training.batch_size:,} in "
                 f"micro-batches of {training.micro_batch:,} would train a different function",
                 hint='use micro_batch = "full", or a model without batch normalisation',
@@ -185,72 +187,74 @@ def check_batches(plan: PlannedRun, jobs: list[Job]) -> list[str]:
         rest = training.train_size % training.batch_size
         batches = {training.batch_size} | ({rest} if rest and not training.drop_last else set())
         parts = {batch % training.micro_batch or training.micro_batch for batch in batches}
-        if 1 not in parts or job.settings.training.train_size == "largest":  # that is found later
+        if 1 not in parts or cell.settings.training.train_size == "largest":  # that is found later
             continue
         what = f"{training.train_size:,} examples in batches of {training.batch_size:,}"
         if training.micro_batch < training.batch_size:
             what += f" and micro-batches of {training.micro_batch:,}"
         what += " leave one example on its own"
-        if job.model.fails_alone:
+        if cell.model.fails_alone:
             hint = "choose another batch_size, micro_batch or train_size"
             if rest == 1 and training.batch_size > 1:
                 hint = f"leave it out with `drop_last = true`, or {hint}"
             problems.add(
-                job.cell.where("batch_size", "train_size", "micro_batch"),
-                f"{what}, and model '{name}' fails on one: {job.model.fails_alone}",
+                cell.declared.where("batch_size", "train_size", "micro_batch"),
+                f"{what}, and model '{name}' fails on one: {cell.model.fails_alone}",
                 hint,
             )
-        elif job.model.normalises and training.batch_size > 1:
+        elif cell.model.normalises and training.batch_size > 1:
             warnings.append(
-                f"{job.cell.experiment}: {what}, over which model '{name}' "
+                f"{cell.declared.experiment}: {what}, over which model '{name}' "
                 "normalises; `drop_last = true` leaves it out"
             )
     problems.raise_if_any()
     return list(dict.fromkeys(warnings))
 
 
-def _company(plan: PlannedRun, cell: Cell) -> tuple[str, ...]:
+def _peers(plan: PlannedRun, declared: Cell) -> tuple[str, ...]:
     """All that has a say in how large `train_size = "largest"` is."""
-    if cell.training.train_size != "largest":
+    if declared.training.train_size != "largest":
         return ()
     others = [
-        other for other in plan.cells if other.experiment == cell.experiment and other.seed == cell.seed
+        other
+        for other in plan.cells
+        if other.experiment == declared.experiment and other.seed == declared.seed
     ]
     return tuple(sorted(repr((other.optimizer, other.training, other.model)) for other in others))
 
 
-def with_weights(jobs: list[Job], observer: Observer) -> list[Job]:
+def with_weights(cells: list[PlannedCell], observer: Observer) -> list[PlannedCell]:
     """Download the weights that are not on this machine.
 
     Returns:
-        The jobs in the same order; one whose weights cannot be had says so in `unfit`.
+        The cells in the same order; one whose weights cannot be had says so in `skip`.
     """
     asked: dict[str, Ending] = {}
     ready = []
-    for job in jobs:
-        if job.model.missing and job.unfit is None:
-            choice = job.settings.model
+    for cell in cells:
+        if cell.model.missing and cell.skip is None:
+            choice = cell.settings.model
             if repr(choice) not in asked:
                 observer.working(f"fetching the weights of {choice.name}")
                 asked[repr(choice)] = run_in_child(
                     fetch_weights,
                     choice,
-                    job.import_dirs,
+                    cell.import_dirs,
                     on_message=lambda progress: observer.fetching(*progress),
                     patience=_MAY_WAIT,
                 )
-            job = _with_fetched(job, asked[repr(choice)])
-        ready.append(job)
+            cell = _with_fetched(cell, asked[repr(choice)])
+        ready.append(cell)
     return ready
 
 
-def _with_fetched(job: Job, ending: Ending) -> Job:
+def _with_fetched(cell: PlannedCell, ending: Ending) -> PlannedCell:
     if ending.outcome != "returned":
-        return replace(job, unfit=("error", ending.reason))
+        return cell.skipped("error", ending.reason)
     facts: ModelFacts = ending.value
     if not facts.missing:
-        return replace(job, model=facts)
-    return replace(job, model=facts, unfit=("skipped", facts.missing), waits_for="weights")
+        return replace(cell, model=facts)
+    return replace(cell, model=facts).skipped("skipped", facts.missing, waits_for="weights")
 
 
 def _key(data: ResolvedData) -> str:

@@ -13,11 +13,12 @@ from xbench.capacity.search import Trial
 from xbench.components.registry import find, origin
 from xbench.errors import XbenchError
 from xbench.execution.features import FeatureKeeper
-from xbench.execution.fitting import capacity_of, ceiling_key
-from xbench.execution.job import Job
+from xbench.execution.fitting import capacity_of
+from xbench.execution.identity import ceiling_key
 from xbench.execution.observer import Observer
 from xbench.execution.plan import PlannedRun, plan_run
-from xbench.execution.prepare import decode_all, make_jobs, with_weights
+from xbench.execution.planned import PlannedCell
+from xbench.execution.prepare import decode_all, make_cells, with_weights
 from xbench.records.capacity import CapacityRecord, CapacityReport, TrialRecord
 from xbench.records.schema import Component
 from xbench.suite.document import unusable
@@ -90,61 +91,61 @@ def probe(plans: dict[Axis, PlannedRun], fresh: bool, observer: Observer) -> Cap
     """
     results, warnings, features = [], [], FeatureKeeper(observer)
     for axis, plan in plans.items():
-        job = _ready(make_jobs(plan, decode_all(plan, observer)), features, observer)
+        cell = _ready(make_cells(plan, decode_all(plan, observer)), features, observer)
         warnings += [data.warning for data in plan.data if data.warning]
-        results.append(_probe_axis(job, axis, fresh, observer))
-    settings = job.settings
+        results.append(_probe_axis(cell, axis, fresh, observer))
+    settings = cell.settings
     params = {key: value for key, value in settings.optimizer.params.items() if key != "history_size"}
     if Axis.HISTORY_SIZE not in plans:
         params = settings.optimizer.params
     optimizer = replace(settings.optimizer, params=params)
-    choices = {"model": settings.model, "dataset": job.resolved.choice, "optimizer": optimizer}
+    choices = {"model": settings.model, "dataset": cell.resolved.choice, "optimizer": optimizer}
     components = {
         kind: Component(name=choice.name, origin=origin(kind, choice.name), params=choice.params)
         for kind, choice in choices.items()
     }
-    bound = plan.bound_of(job.cell)
-    facts = {"stand_in": job.model.stand_in, "weights": job.model.weights}
+    bound = plan.bound_of(cell.declared)
+    facts = {"stand_in": cell.model.stand_in, "weights": cell.model.weights}
     components["model"] = components["model"].model_copy(update=facts)
     return CapacityReport(
-        limit_bytes=job.memory_limit_bytes,
+        limit_bytes=cell.memory.limit_bytes,
         bound=f"{bound.source}: {bound.detail}",
-        device=job.machine.device,
-        device_name=job.machine.device_facts["name"],
+        device=cell.machine.device,
+        device_name=cell.machine.device_facts["name"],
         **{kind: choice.name for kind, choice in choices.items()},
-        stand_in=job.data.stand_in,
+        stand_in=cell.data.stand_in,
         components=components,
-        versions=job.machine.versions,
+        versions=cell.machine.versions,
         warnings=list(dict.fromkeys(warnings)),
         results=results,
     )
 
 
-def _ready(jobs: list[Job], features: FeatureKeeper, observer: Observer) -> Job:
+def _ready(cells: list[PlannedCell], features: FeatureKeeper, observer: Observer) -> PlannedCell:
     """The probed run with its weights and with the features that trials need.
 
     Raises:
         XbenchError: they cannot be had.
     """
-    (job,) = with_weights(jobs, observer)
-    job = features.for_trials(job)
-    if job.unfit is not None:
-        raise XbenchError(job.unfit[1])
-    return job
+    (cell,) = with_weights(cells, observer)
+    cell = features.for_trials(cell)
+    if cell.skip is not None:
+        raise XbenchError(cell.skip.reason)
+    return cell
 
 
-def _probe_axis(job: Job, axis: Axis, fresh: bool, observer: Observer) -> CapacityRecord:
-    key = "probe " + ceiling_key(job, job.settings, axis)
+def _probe_axis(cell: PlannedCell, axis: Axis, fresh: bool, observer: Observer) -> CapacityRecord:
+    key = "probe " + ceiling_key(cell, cell.settings, axis, cell.memory.limit_bytes)
     known = None if fresh else remembered(key)
-    observer.fitting(job.planned, axis.setting)
+    observer.fitting(cell.key, axis.setting)
     error = ""
     try:
         capacity = capacity_of(
-            job,
-            job.settings,
+            cell,
+            cell.settings,
             axis,
-            highest=job.sized.training.batch_size if axis is Axis.MICRO_BATCH else None,
-            enough=job.available if axis in (Axis.TRAIN_SIZE, Axis.BATCH_SIZE) else None,
+            highest=cell.sized.training.batch_size if axis is Axis.MICRO_BATCH else None,
+            enough=cell.available if axis in (Axis.TRAIN_SIZE, Axis.BATCH_SIZE) else None,
             start=(known["found"], known["fails"]) if known else None,
             observer=observer,
         )
@@ -160,8 +161,8 @@ def _probe_axis(job: Job, axis: Axis, fresh: bool, observer: Observer) -> Capaci
     varied = {axis.setting, *(("train_size",) if axis is Axis.BATCH_SIZE else ())}
     return CapacityRecord(
         axis=axis.value,
-        limit_bytes=job.memory_limit_bytes,
-        settings=job.settings.training.model_dump(exclude=varied),
+        limit_bytes=cell.memory.limit_bytes,
+        settings=cell.settings.training.model_dump(exclude=varied),
         found=capacity.found,
         fails=capacity.fails,
         peak_bytes=capacity.peak_bytes,
@@ -169,11 +170,11 @@ def _probe_axis(job: Job, axis: Axis, fresh: bool, observer: Observer) -> Capaci
         seconds=capacity.seconds,
         trials=[_trial_record(trial) for trial in capacity.trials],
         error=error,
-        notes=_notes(job, axis, capacity, known is not None),
+        notes=_notes(cell, axis, capacity, known is not None),
     )
 
 
-def _notes(job: Job, axis: Axis, capacity: Capacity, started_from_known: bool) -> list[str]:
+def _notes(cell: PlannedCell, axis: Axis, capacity: Capacity, started_from_known: bool) -> list[str]:
     notes = []
     if capacity.trials[-1].outcome == "error":
         pass  # the record's `error` tells
@@ -188,8 +189,8 @@ def _notes(job: Job, axis: Axis, capacity: Capacity, started_from_known: bool) -
             f"{counted(retries, 'time')} and released its cache, which slows training"
         )
     sizes = [trial.value for trial in capacity.trials]
-    if axis in (Axis.TRAIN_SIZE, Axis.BATCH_SIZE) and max(sizes) > job.available:
-        notes.append(f"beyond the {job.available:,} examples of the run, they were drawn again")
+    if axis in (Axis.TRAIN_SIZE, Axis.BATCH_SIZE) and max(sizes) > cell.available:
+        notes.append(f"beyond the {cell.available:,} examples of the run, they were drawn again")
     if started_from_known:
         notes.append("started from what an earlier probe found here, and ran that again; --fresh starts anew")
     return notes

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from xbench.components.registry import Kind, origin
 from xbench.errors import Unsupported, WeightsNotFound
 from xbench.execution.heard import Heard
-from xbench.execution.job import Job
 from xbench.execution.pairing import drawn_on
+from xbench.execution.planned import PlannedCell
 from xbench.isolation.run import Ending
 from xbench.memory.exhaustion import failed_allocation_bytes
 from xbench.records.outputs import Outputs
@@ -22,7 +22,6 @@ from xbench.records.schema import (
     MemoryRecord,
     Metrics,
     PairingRecord,
-    PlannedCell,
     Status,
     Times,
 )
@@ -36,7 +35,7 @@ from xbench.training.splits import missing_classes, split_examples
 
 
 def make_record(
-    job: Job, planned: PlannedCell, heard: Heard, ending: Ending, started_at: str, log_note: str = ""
+    cell: PlannedCell, heard: Heard, ending: Ending, started_at: str, log_note: str = ""
 ) -> CellRecord:
     """The record of an attempt.
 
@@ -47,63 +46,63 @@ def make_record(
     status, reason = _status(ending)
     if status == "error":
         reason += log_note
-    settings, training = job.settings, job.settings.training
+    settings, training = cell.settings, cell.settings.training
     return CellRecord(
-        cell_id=planned.cell_id,
-        experiment=planned.experiment,
-        column=planned.column,
+        cell_id=cell.key.cell_id,
+        experiment=cell.key.experiment,
+        column=cell.key.column,
         model=_component("model", settings.model).model_copy(
-            update={"stand_in": job.model.stand_in, "weights": job.model.weights}
+            update={"stand_in": cell.model.stand_in, "weights": cell.model.weights}
         ),
-        dataset=_data_record(job),
+        dataset=_data_record(cell),
         optimizer=_component("optimizer", settings.optimizer),
         seed=settings.seed,
         status=status,
         reason=reason,
-        expect=job.cell.expect,
+        expect=cell.declared.expect,
         settings=training.model_dump(),
-        requested=job.requested,
+        requested=cell.requested_sizes,
         ran=heard.prepared.ran if heard.prepared else {},
-        fitted=job.fitted,
-        metrics=_metrics(job, result.scores if result else None),
-        features=_features(job),
+        fitted=cell.fit.reasons,
+        metrics=_metrics(cell, result.scores if result else None),
+        features=_features(cell),
         time=(result.time if result else Times()).model_copy(
             update={
-                "features_s": job.features_s or None,
-                "memory_pass_s": job.memory_pass_s,
-                "estimated_s": job.estimated_s,
+                "features_s": cell.features.seconds or None,
+                "memory_pass_s": cell.memory.pass_s,
+                "estimated_s": cell.estimate.seconds,
                 "step_ms_median": _median_ms(heard.trace) if status in ("done", "diverged") else None,
             }
         ),
-        memory=_memory(job, heard, result, ending),
-        memory_pass=job.memory_pass,
-        pairing=_pairing(job, heard),
+        memory=_memory(cell, heard, result, ending),
+        memory_pass=cell.memory.measured,
+        pairing=_pairing(cell, heard),
         epochs=heard.epochs,
         selected_epoch=result.selected_epoch if result else None,
         closures=sum(row.closures for row in heard.trace),
         steps=len(heard.trace),
         device={
-            **job.machine.device_facts,
-            "threads": training.threads or job.machine.threads,
-            "repeats": holds(job.machine.device, training.deterministic),
+            **cell.machine.device_facts,
+            "threads": training.threads or cell.machine.threads,
+            "repeats": holds(cell.machine.device, training.deterministic),
         },
         resumed_at=heard.resumed_at,
         # They were there when the run began.
         waits_for="weights" if isinstance(ending.error, WeightsNotFound) else "",
-        processors=heard.processors_with(job.machine.device_facts["name"]) if heard.prepared else [],
+        processors=heard.processors_with(cell.machine.device_facts["name"]) if heard.prepared else [],
         started_at=started_at,
         ended_at=now(),
     )
 
 
-def _pairing(job: Job, heard: Heard) -> PairingRecord:
+def _pairing(cell: PlannedCell, heard: Heard) -> PairingRecord:
     prepared = heard.prepared
     if prepared is None:
         return PairingRecord()
     return PairingRecord(
         weights_sha256=prepared.weights_sha256,
         order_sha256=prepared.order_sha256,
-        drawn_on=drawn_on(job),
+        drawn_on=drawn_on(cell),
         note=heard.pairing_note,
     )
 
@@ -128,21 +127,21 @@ def _status(ending: Ending) -> tuple[Status, str]:
     return ("oom" if ending.out_of_memory else "error"), ending.reason
 
 
-def _data_record(job: Job) -> DataRecord:
-    data = job.data
+def _data_record(cell: PlannedCell) -> DataRecord:
+    data = cell.data
     labels = [data.classes[label] for label in data.labels]
     splits = ["test" if is_test else "train" for is_test in data.is_test]
     counts = Counter(f"{split}/{label}" for split, label in zip(splits, labels, strict=True))
     return DataRecord(
-        requested=job.resolved.requested,
+        requested=cell.resolved.requested,
         name=data.name,
         origin=origin("dataset", data.name),
-        params=job.resolved.choice.params,
+        params=cell.resolved.choice.params,
         stand_in=data.stand_in,
         fingerprint=data.fingerprint,
         counts=dict(sorted(counts.items())),
         unreadable=list(data.unreadable),
-        notes=[*data.notes, *_gaps(job)],
+        notes=[*data.notes, *_gaps(cell)],
         classes=list(data.classes),
         positive=data.positive,
         test_copies=len(data.duplicates.in_test),
@@ -150,13 +149,13 @@ def _data_record(job: Job) -> DataRecord:
     )
 
 
-def _gaps(job: Job) -> list[str]:
+def _gaps(cell: PlannedCell) -> list[str]:
     """Tell which classes a training set lacks that was made smaller than asked for; of the others the run's
     warnings tell."""
-    if "train_size" not in job.fitted:
+    if "train_size" not in cell.fit.reasons:
         return []
-    split = split_examples(job.data, job.sized.training, job.settings.seed)
-    missing = missing_classes(job.data, split.train)
+    split = split_examples(cell.data, cell.sized.training, cell.settings.seed)
+    missing = missing_classes(cell.data, split.train)
     return (
         [f"training on {counted(len(split.train), 'example')} leaves out {some_of(missing)}"]
         if missing
@@ -164,32 +163,33 @@ def _gaps(job: Job) -> list[str]:
     )
 
 
-def _features(job: Job) -> FeaturesRecord:
-    if job.features is None:
-        return FeaturesRecord(note=job.features_note)
-    return FeaturesRecord(precision=job.features.precision, shape=list(job.features.shape))
+def _features(cell: PlannedCell) -> FeaturesRecord:
+    file = cell.features.file
+    if file is None:
+        return FeaturesRecord(note=cell.features.note)
+    return FeaturesRecord(precision=file.precision, shape=list(file.shape))
 
 
-def _metrics(job: Job, scores: Scores | None) -> Metrics:
+def _metrics(cell: PlannedCell, scores: Scores | None) -> Metrics:
     if scores is None:
         return Metrics()
-    positive = job.data.classes.index(job.data.positive)
+    positive = cell.data.classes.index(cell.data.positive)
     return classification_metrics(
         scores.logits, scores.labels, positive, scores.train_accuracy, scores.test_loss
     )
 
 
-def make_outputs(job: Job, scores: Scores) -> Outputs:
+def make_outputs(cell: PlannedCell, scores: Scores) -> Outputs:
     """Join the scores of a cell with what is known of the test examples.
 
     Raises:
         RuntimeError: the scores are of other examples.
     """
-    data = job.data
+    data = cell.data
     test = data.is_test.nonzero()[0]
     labels = data.labels[test]
     if scores.logits.shape != (len(test), len(data.classes)) or scores.labels.tolist() != labels.tolist():
-        raise RuntimeError(f"the scores of {job.planned.cell_id} are not of the {len(test)} test examples")
+        raise RuntimeError(f"the scores of {cell.key.cell_id} are not of the {len(test)} test examples")
     return Outputs(
         classes=data.classes,
         names=[data.names[index] for index in test],
@@ -200,7 +200,7 @@ def make_outputs(job: Job, scores: Scores) -> Outputs:
     )
 
 
-def _memory(job: Job, heard: Heard, result: CellResult | None, ending: Ending) -> MemoryRecord:
+def _memory(cell: PlannedCell, heard: Heard, result: CellResult | None, ending: Ending) -> MemoryRecord:
     """What was measured, or for a cell that died what its messages tell."""
     measured = result.memory if result else MemoryRecord()
     if measured.peak_host_bytes is None and heard.prepared is not None:
@@ -215,7 +215,7 @@ def _memory(job: Job, heard: Heard, result: CellResult | None, ending: Ending) -
     return measured.model_copy(
         update={
             "peak_device_reserved_bytes": max(reserved, default=None),
-            "limit_bytes": job.memory_limit_bytes,
+            "limit_bytes": cell.memory.limit_bytes,
             "exhausted": ending.exhaustion,
             "failed_allocation_bytes": failed_allocation_bytes(ending.reason) if ending.exhaustion else None,
         }

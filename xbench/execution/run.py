@@ -11,23 +11,23 @@ from xbench.capacity.axes import Axis, with_size
 from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
 from xbench.execution.allowed import changed_since
-from xbench.execution.attempts import run_job
+from xbench.execution.attempts import run_cell
 from xbench.execution.checkpoints import done_share
 from xbench.execution.estimates import Estimator
 from xbench.execution.features import FeatureKeeper
-from xbench.execution.fitting import fit_jobs
+from xbench.execution.fitting import fit_cells
 from xbench.execution.history import History
-from xbench.execution.job import Job
 from xbench.execution.memory_passes import MemoryPasses
 from xbench.execution.observer import Observer
 from xbench.execution.pairing import Pairing
 from xbench.execution.plan import PlannedRun
+from xbench.execution.planned import PlannedCell
 from xbench.execution.prepare import (
     check_batches,
     check_splits,
     decode_all,
     decode_samples,
-    make_jobs,
+    make_cells,
     with_weights,
 )
 from xbench.execution.request import describe_request
@@ -35,7 +35,7 @@ from xbench.execution.schedule import blocks, estimate_s, features_s, within
 from xbench.execution.time_limit import TimeLimit, longest_wait_s
 from xbench.memory.machine import binding
 from xbench.records.lock import concerns
-from xbench.records.schema import CellRecord, ExperimentRecord, PlannedCell, RunRecord
+from xbench.records.schema import CellKey, CellRecord, ExperimentRecord, RunRecord
 from xbench.records.store import RunFolder, remove_unfinished_folders
 from xbench.suite.grid import Cell
 from xbench.units import format_bytes
@@ -70,17 +70,17 @@ def run_plan(
     decoded = decode_all(plan, observer)
     features, passes = FeatureKeeper(observer), MemoryPasses(observer)
     passes.know(history.records.values())
-    jobs = make_jobs(plan, decoded)
-    warnings = [*_warnings(plan, decoded), *check_splits(plan, jobs), *check_batches(plan, jobs)]
-    left = _unsettled(jobs, history)
+    cells = make_cells(plan, decoded)
+    warnings = [*_warnings(plan, decoded), *check_splits(plan, cells), *check_batches(plan, cells)]
+    left = _unsettled(cells, history)
     limit_s, limit = plan.suite.header.time_limit, None
     may_wait_s = 0.0 if limit_s is None else longest_wait_s(limit_s)
     opened: list[RunFolder] = []
 
-    def done_share_of(job: Job) -> float:
-        cell_id = job.planned.cell_id
+    def done_share_of(cell: PlannedCell) -> float:
+        cell_id = cell.key.cell_id
         here = [folder.checkpoint_folder(cell_id) for folder in opened]
-        return done_share([*history.checkpoint_folders(cell_id), *here], job)
+        return done_share([*history.checkpoint_folders(cell_id), *here], cell)
 
     estimator = Estimator(features, observer, passes.has, may_wait_s, done_share_of)
     if limit_s is not None:
@@ -88,17 +88,16 @@ def run_plan(
         left = limit.skip_hopeless(estimator.estimate(left))
     left = with_weights(left, observer)
     # Weights that were fetched are part of what a cell is.
-    known = {_place(job): job for job in left}
-    jobs = [known.get(_place(job), job) for job in jobs]
+    known = {_place(cell): cell for cell in left}
+    cells = [known.get(_place(cell), cell) for cell in cells]
     try:
-        cells = [job.planned for job in jobs]
-        run = _describe(plan, cells, warnings)
+        run = _describe(plan, [cell.key for cell in cells], warnings)
         run = run.model_copy(update={"request": request, "fresh": fresh})
         folder = _open(run, plan, history, results, observer)
         opened.append(folder)
         earlier = history.records if folder == history.same else {}
-        left = _unsettled(jobs, history)
-        left = _fitted(_of_one_size(left, folder), jobs, features, passes, observer)
+        left = _unsettled(cells, history)
+        left = _fitted(_of_one_size(left, folder), cells, features, passes, observer)
         _run_blocks(left, earlier, limit, estimator, features, passes, folder, observer)
     except OSError as error:
         if not concerns(error, results):
@@ -132,8 +131,8 @@ def _open(run: RunRecord, plan: PlannedRun, history: History, results: Path, obs
     return folder
 
 
-def _of_one_size(jobs: list[Job], folder: RunFolder) -> list[Job]:
-    """The jobs; those of `train_size = "largest"` get the size at which their experiment has run before."""
+def _of_one_size(cells: list[PlannedCell], folder: RunFolder) -> list[PlannedCell]:
+    """The cells; those of `train_size = "largest"` get the size at which their experiment has run before."""
     _, records = folder.read()
     ran = {
         record.experiment: record.ran["train_size"]
@@ -142,19 +141,19 @@ def _of_one_size(jobs: list[Job], folder: RunFolder) -> list[Job]:
     }
     why = "the largest that every optimizer of the experiment could run before"
     return [
-        job.with_settings(with_size(job.settings, Axis.TRAIN_SIZE, ran[job.cell.experiment]), why)
-        if job.settings.training.train_size == "largest" and job.cell.experiment in ran
-        else job
-        for job in jobs
+        cell.with_sizes(with_size(cell.settings, Axis.TRAIN_SIZE, ran[cell.declared.experiment]), why)
+        if cell.settings.training.train_size == "largest" and cell.declared.experiment in ran
+        else cell
+        for cell in cells
     ]
 
 
-def _unsettled(jobs: list[Job], history: History) -> list[Job]:
-    settled = history.settled([job.planned for job in jobs])
-    return [job for job in jobs if job.planned.cell_id not in settled]
+def _unsettled(cells: list[PlannedCell], history: History) -> list[PlannedCell]:
+    settled = history.settled([cell.key for cell in cells])
+    return [cell for cell in cells if cell.key.cell_id not in settled]
 
 
-def _describe(plan: PlannedRun, cells: list[PlannedCell], warnings: list[str]) -> RunRecord:
+def _describe(plan: PlannedRun, keys: list[CellKey], warnings: list[str]) -> RunRecord:
     return RunRecord(
         suite=plan.name,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -165,30 +164,35 @@ def _describe(plan: PlannedRun, cells: list[PlannedCell], warnings: list[str]) -
         malloc=plan.machine.allocator,
         memory_bound=f"{plan.memory_bound.source}: {plan.memory_bound.detail}",
         experiments=_experiments(plan),
-        cells=cells,
+        cells=keys,
         warnings=warnings,
     )
 
 
-def _place(job: Job) -> tuple[str, str, int]:
-    """Where the suite declares a job."""
-    return job.cell.experiment, job.cell.column, job.cell.seed
+def _place(cell: PlannedCell) -> tuple[str, str, int]:
+    """Where the suite declares a cell."""
+    return cell.declared.experiment, cell.declared.column, cell.declared.seed
 
 
 def _fitted(
-    left: list[Job], jobs: list[Job], features: FeatureKeeper, passes: MemoryPasses, observer: Observer
-) -> list[Job]:
-    """The jobs that are left, fitted. What has ended still has a say in what all of an experiment can run."""
-    largest = {job.cell.experiment for job in left if job.settings.training.train_size == "largest"}
-    wanted = {_place(job) for job in left}
-    concerned = [job for job in jobs if _place(job) in wanted or job.cell.experiment in largest]
-    by_place = {_place(job): job for job in left}
-    fitted = fit_jobs([by_place.get(_place(job), job) for job in concerned], features, passes, observer)
-    return [job for job in fitted if _place(job) in wanted]
+    left: list[PlannedCell],
+    cells: list[PlannedCell],
+    features: FeatureKeeper,
+    passes: MemoryPasses,
+    observer: Observer,
+) -> list[PlannedCell]:
+    """The cells that are left, fitted. What has ended still has a say in what all of an experiment can
+    run."""
+    largest = {cell.declared.experiment for cell in left if cell.settings.training.train_size == "largest"}
+    wanted = {_place(cell) for cell in left}
+    concerned = [cell for cell in cells if _place(cell) in wanted or cell.declared.experiment in largest]
+    by_place = {_place(cell): cell for cell in left}
+    fitted = fit_cells([by_place.get(_place(cell), cell) for cell in concerned], features, passes, observer)
+    return [cell for cell in fitted if _place(cell) in wanted]
 
 
 def _run_blocks(
-    jobs: list[Job],
+    cells: list[PlannedCell],
     earlier: dict[str, CellRecord],
     limit: TimeLimit | None,
     estimator: Estimator,
@@ -197,7 +201,7 @@ def _run_blocks(
     folder: RunFolder,
     observer: Observer,
 ) -> None:
-    """Run jobs in their order, each cell once.
+    """Run cells in their order, each cell once.
 
     Args:
         earlier: the last records of those that were tried before.
@@ -205,29 +209,31 @@ def _run_blocks(
     ran: set[str] = set()
     passed_over: set[str] = set()
     made_s: dict[str, float] = {}
-    failures: list[Job] = []
+    failures: list[PlannedCell] = []
     recorded = folder.read_cells()[0].values()
     passes.know(recorded)
     pairing = Pairing(recorded)
-    for block in blocks(jobs, by_time=limit is not None):
+    for block in blocks(cells, by_time=limit is not None):
         # Two experiments may declare the same cell: it runs once, and both show it.
-        block = list({job.planned.cell_id: job for job in block if job.planned.cell_id not in ran}.values())
+        block = list({cell.key.cell_id: cell for cell in block if cell.key.cell_id not in ran}.values())
         if limit is not None and block:
             block = limit.admit(block, made_s)
             made_s |= features_s(block)
-        for job in block:
-            cell_id = job.planned.cell_id
-            if job.unfit and cell_id in passed_over:
+        for cell in block:
+            cell_id = cell.key.cell_id
+            if cell.skip and cell_id in passed_over:
                 continue
-            record = run_job(job, earlier.get(cell_id), failures, features, passes, pairing, folder, observer)
-            estimator.learn(job, record)
+            record = run_cell(
+                cell, earlier.get(cell_id), failures, features, passes, pairing, folder, observer
+            )
+            estimator.learn(cell, record)
             # What one experiment has no time for another may have.
-            (passed_over if job.unfit else ran).add(cell_id)
+            (passed_over if cell.skip else ran).add(cell_id)
 
 
-def preview(plan: PlannedRun, observer: Observer, started: float) -> list[Job]:
-    """What a run would do, in its order, as far as can be told without decoding or fitting: each job has an
-    estimate of its time, and one that would be skipped says so in `unfit`.
+def preview(plan: PlannedRun, observer: Observer, started: float) -> list[PlannedCell]:
+    """What a run would do, in its order, as far as can be told without decoding or fitting: each cell has an
+    estimate of its time, and one that would be skipped says so in `skip`.
 
     Args:
         started: when the command began, by `time.monotonic`: from then on the time limit counts.
@@ -235,13 +241,13 @@ def preview(plan: PlannedRun, observer: Observer, started: float) -> list[Job]:
     Raises:
         XbenchError: no image of a dataset can be read, or there are not enough.
     """
-    jobs = make_jobs(plan, decode_samples(plan))
-    check_splits(plan, jobs)
-    check_batches(plan, jobs)
-    jobs = Estimator(FeatureKeeper(observer), observer).estimate(jobs)
+    cells = make_cells(plan, decode_samples(plan))
+    check_splits(plan, cells)
+    check_batches(plan, cells)
+    cells = Estimator(FeatureKeeper(observer), observer).estimate(cells)
     limit_s, previewed = plan.suite.header.time_limit, []
     spent_s = time.monotonic() - started  # a run starts and estimates as well
-    for block in blocks(jobs, by_time=limit_s is not None):
+    for block in blocks(cells, by_time=limit_s is not None):
         if limit_s is not None:
             left_s = limit_s - spent_s - estimate_s(previewed)
             block = within(block, left_s, limit_s, features_s(previewed))

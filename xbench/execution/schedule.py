@@ -1,26 +1,25 @@
-"""Order jobs, and skip those that do not fit into the time that is left. Pure."""
+"""Order cells, and skip those that do not fit into the time that is left. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 
-from xbench.execution.job import Job
+from xbench.execution.planned import PlannedCell
 from xbench.units import format_seconds
 
 
-def blocks(jobs: Sequence[Job], by_time: bool) -> list[list[Job]]:
-    """Jobs that belong together: all optimizers of one seed of an experiment. They run or are skipped as one,
-    so that no comparison is left with half of its columns.
+def blocks(cells: Sequence[PlannedCell], by_time: bool) -> list[list[PlannedCell]]:
+    """Group the cells that belong together: all optimizers of one seed of an experiment. They run or are
+    skipped as one, so that no comparison is left with half of its columns.
 
     Args:
         by_time: seed by seed, and of each seed what takes least time first, and last what may take any; else
             in the order declared.
     """
-    found: dict[tuple[str, int], list[Job]] = {}
-    for job in jobs:
-        found.setdefault((job.cell.experiment, job.cell.seed), []).append(job)
+    found: dict[tuple[str, int], list[PlannedCell]] = {}
+    for cell in cells:
+        found.setdefault((cell.declared.experiment, cell.declared.seed), []).append(cell)
     if not by_time:
         return list(found.values())
     seeds = list(dict.fromkeys(seed for _, seed in found))
@@ -31,41 +30,41 @@ def blocks(jobs: Sequence[Job], by_time: bool) -> list[list[Job]]:
     return [found[key] for key in sorted(found, key=place)]
 
 
-def is_unknown(block: Sequence[Job]) -> bool:
-    """Whether nothing can be said of how long one of its jobs will take."""
-    return any(job.estimated_s is None for job in block if job.unfit is None)
+def is_unknown(block: Sequence[PlannedCell]) -> bool:
+    """Whether nothing can be said of how long one of its cells will take."""
+    return any(cell.estimate.seconds is None for cell in block if cell.skip is None)
 
 
-def estimate_s(block: Sequence[Job], made_s: Mapping[str, float] = MappingProxyType({})) -> float:
+def estimate_s(block: Sequence[PlannedCell], made_s: Mapping[str, float] = MappingProxyType({})) -> float:
     """What a block will take; 0 for what is not to run, or of which nothing is known.
 
     Args:
         made_s: the time of the features that are made before it; see `features_s`.
     """
-    cells_s = sum(job.estimated_s or 0.0 for job in block if job.unfit is None)
+    cells_s = sum(cell.estimate.seconds or 0.0 for cell in block if cell.skip is None)
     needed = features_s(block).items()
     return cells_s + sum(max(0.0, seconds - made_s.get(key, 0.0)) for key, seconds in needed)
 
 
-def features_s(block: Sequence[Job]) -> dict[str, float]:
-    """The time of all the features that a block needs, each counted once for all jobs that share them."""
+def features_s(block: Sequence[PlannedCell]) -> dict[str, float]:
+    """The time of all the features that a block needs, each counted once for all cells that share them."""
     needed: dict[str, float] = {}
-    for job in block:
-        key, seconds = job.features_need
-        if job.unfit is None:
+    for cell in block:
+        key, seconds = cell.estimate.features_key, cell.estimate.features_s
+        if cell.skip is None:
             needed[key] = max(seconds, needed.get(key, 0.0))
     return needed
 
 
 def within(
-    block: list[Job],
+    block: list[PlannedCell],
     left_s: float,
     limit_s: float,
     made_s: Mapping[str, float] = MappingProxyType({}),
     correction: float = 1.0,
     slack: float = 1.0,
     spent: str = "",
-) -> list[Job]:
+) -> list[PlannedCell]:
     """Skip a block that would take longer than what is left.
 
     Args:
@@ -77,9 +76,9 @@ def within(
             too high.
 
     Returns:
-        The block's jobs; if it is skipped, `unfit` gives the estimate.
+        The block's cells; if it is skipped, `skip` gives the estimate.
     """
-    rough_s = estimate_s([job for job in block if job.is_rough], made_s)
+    rough_s = estimate_s([cell for cell in block if cell.estimate.is_rough], made_s)
     sure_s = (estimate_s(block, made_s) - rough_s) * correction
     if sure_s + rough_s / slack <= left_s:
         return block
@@ -89,11 +88,13 @@ def within(
     elif rough_s:
         needed += " (by its fastest step, measured while other programs were running)"
     left, limit = format_seconds(max(0.0, left_s)), format_seconds(limit_s)
-    reason = f"'{block[0].cell.experiment}' needs {needed}, and {left} of the time limit of {limit} are left"
+    reason = (
+        f"'{block[0].declared.experiment}' needs {needed}, and {left} of the time limit of {limit} are left"
+    )
     reason = "; ".join(filter(None, [reason, spent, block[0].model.missing]))
-    return [job if job.unfit else replace(job, unfit=("skipped", reason), waits_for="time") for job in block]
+    return [cell if cell.skip else cell.skipped("skipped", reason, waits_for="time") for cell in block]
 
 
-def is_skipped(block: Sequence[Job]) -> bool:
+def is_skipped(block: Sequence[PlannedCell]) -> bool:
     """Whether nothing of a block is to run."""
-    return all(job.unfit is not None for job in block)
+    return all(cell.skip is not None for cell in block)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from xbench.execution.estimates import Estimator
-from xbench.execution.job import Job
+from xbench.execution.planned import PlannedCell
 from xbench.execution.schedule import blocks, is_skipped, within
 from xbench.units import format_seconds
 
@@ -53,8 +53,11 @@ class TimeLimit:
         return self._ends_at - self._clock()
 
     def admit(
-        self, block: list[Job], made_s: Mapping[str, float] = MappingProxyType({}), may_wait: bool = True
-    ) -> list[Job]:
+        self,
+        block: list[PlannedCell],
+        made_s: Mapping[str, float] = MappingProxyType({}),
+        may_wait: bool = True,
+    ) -> list[PlannedCell]:
         """Skip a block that does not fit into the time that is left.
 
         Its estimate is corrected by what earlier cells took. If it does not fit by that, it is measured again
@@ -69,37 +72,36 @@ class TimeLimit:
         if not is_skipped(by_now) or is_skipped(block) or self.left_s <= 0:
             return by_now
 
-        def is_enough(jobs: list[Job]) -> bool:
-            return not may_wait or self.left_s <= 0 or not is_skipped(self._within(jobs, made_s))
+        def is_enough(cells: list[PlannedCell]) -> bool:
+            return not may_wait or self.left_s <= 0 or not is_skipped(self._within(cells, made_s))
 
         block = self._estimator.estimate_anew(block, is_enough)
         return self._within(block, made_s, SLACK)
 
-    def skip_hopeless(self, jobs: list[Job]) -> list[Job]:
+    def skip_hopeless(self, cells: list[PlannedCell]) -> list[PlannedCell]:
         """Skip the blocks that would not fit if they were the only one, before weights are fetched and sizes
         fitted for them. What other programs have disturbed is decided on at its turn, but for blocks whose
         weights are yet to be fetched.
 
         Returns:
-            All jobs, in the order declared.
+            All cells, in the order declared.
         """
         spent_s = self._limit_s - self.left_s
         if spent_s > _LARGE_SHARE * self._limit_s:
             self._spent = f"starting and estimating took {format_seconds(spent_s)}"
         result = []
-        for block in blocks(jobs, by_time=False):
-            must_fetch = any(job.model.missing for job in block)
+        for block in blocks(cells, by_time=False):
+            must_fetch = any(cell.model.missing for cell in block)
             decided = self.admit(block, may_wait=must_fetch)
-            if is_skipped(decided) and not must_fetch and any(job.is_rough for job in decided):
-                decided = [
-                    replace(new, unfit=old.unfit, waits_for="")
-                    for new, old in zip(decided, block, strict=True)
-                ]
+            if is_skipped(decided) and not must_fetch and any(cell.estimate.is_rough for cell in decided):
+                decided = [replace(new, skip=old.skip) for new, old in zip(decided, block, strict=True)]
             result += decided
         self._spent = ""
         return result
 
-    def _within(self, block: list[Job], made_s: Mapping[str, float], slack: float = 1.0) -> list[Job]:
+    def _within(
+        self, block: list[PlannedCell], made_s: Mapping[str, float], slack: float = 1.0
+    ) -> list[PlannedCell]:
         return within(
             block, self.left_s, self._limit_s, made_s, self._estimator.correction, slack, self._spent
         )

@@ -368,7 +368,7 @@ class ExperimentRecord(Record):
     reference_note: str = ""
 
 
-class PlannedCell(Record):
+class CellKey(Record):
     """A cell that the run declared, whether or not it came to be."""
 
     cell_id: CellId
@@ -419,5 +419,5 @@ class RunRecord(Record):
     memory_bound: str = ""
     hardware: dict[str, Any]
     experiments: list[ExperimentRecord]
-    cells: list[PlannedCell]
+    cells: list[CellKey]
     warnings: list[str] = Field(default_factory=list)

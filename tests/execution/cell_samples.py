@@ -1,4 +1,4 @@
-"""Jobs in few words, that are never run."""
+"""Planned cells in few words, that are never run."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 from xbench.data.decoded import DecodedDataset
 from xbench.execution.component_trials import ResolvedData
 from xbench.execution.inspection import DatasetFacts, Machine, ModelFacts
-from xbench.execution.job import Job
-from xbench.records.schema import Status
+from xbench.execution.planned import Estimate, PlannedCell, Skip
 from xbench.suite.grid import Cell, DatasetChoice
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.splits import split_examples
@@ -17,19 +16,20 @@ VERSIONS = {"xbench": "1", "torch": "2", "torchvision": "1", "numpy": "2"}
 MACHINE = Machine("cpu", {"type": "cpu", "name": "a processor"}, 2, VERSIONS, {"cpu": "a processor"}, ())
 
 
-def job_of(
+def cell_of(
     data: DecodedDataset,
     experiment: str = "exp",
     column: str = "opt",
     seed: int = 0,
     model: str = "net",
     estimated_s: float | None = None,
-    unfit: tuple[Status, str] | None = None,
+    is_rough: bool = False,
+    skip: Skip | None = None,
     import_dirs: tuple[str, ...] = (),
     **training: Any,
-) -> Job:
+) -> PlannedCell:
     choice = Choice(data.name, {})
-    cell = Cell(
+    declared = Cell(
         experiment=experiment,
         column=column,
         model=Choice(model, {}),
@@ -40,17 +40,16 @@ def job_of(
         path=("experiment", 0, "optimizer", 0),
     )
     facts = DatasetFacts(data.classes, data.shape, {}, "")
-    return Job(
-        cell=cell,
-        settings=CellSettings(cell.model, cell.optimizer, cell.training, seed, "cpu"),
+    return PlannedCell(
+        declared=declared,
+        settings=CellSettings(declared.model, declared.optimizer, declared.training, seed, "cpu"),
         resolved=ResolvedData(data.name, choice, False, facts, ""),
         data=data,
         model=ModelFacts(None, "", "", ""),
-        available=len(split_examples(data, cell.training, seed).train),
+        available=len(split_examples(data, declared.training, seed).train),
         default_history=None,
         machine=MACHINE,
-        memory_limit_bytes=None,
         import_dirs=import_dirs,
-        estimated_s=estimated_s,
-        unfit=unfit,
+        estimate=Estimate(estimated_s, is_rough),
+        skip=skip,
     )
