@@ -9,7 +9,7 @@ import cell_samples
 import pytest
 
 from xbench.execution.planned import Estimate, Skip
-from xbench.execution.schedule import blocks, estimate_s, features_s, is_skipped, within
+from xbench.execution.schedule import blocks, estimate_s, features_s, is_skipped, skip_if_late
 
 UNFIT = Skip("error", "it is broken")
 
@@ -90,12 +90,12 @@ class TestEstimate:
 class TestWithin:
     def test_what_fits_stays_as_it_is(self, cell_of):
         block = [cell_of(estimated_s=30), cell_of(estimated_s=30)]
-        assert within(block, 60, 60) == block
-        assert within(block, 3600, 3600) == block
+        assert skip_if_late(block, 60, 60) == block
+        assert skip_if_late(block, 3600, 3600) == block
 
     def test_what_does_not_fit_is_skipped_whole(self, cell_of):
         block = [cell_of("dear", "a", estimated_s=3000), cell_of("dear", "b", estimated_s=0.5)]
-        skipped = within(block, 65, 900)
+        skipped = skip_if_late(block, 65, 900)
         assert {cell.skip for cell in skipped} == {
             Skip(
                 "skipped",
@@ -109,33 +109,33 @@ class TestWithin:
         assert [cell.skip for cell in block] == [None, None]
 
     def test_by_a_hair(self, cell_of):
-        assert within([cell_of(estimated_s=60.001)], 60, 60)[0].skip is not None
+        assert skip_if_late([cell_of(estimated_s=60.001)], 60, 60)[0].skip is not None
 
     def test_what_would_not_run_in_any_case_keeps_its_reason(self, cell_of):
         block = [cell_of(estimated_s=None, skip=UNFIT), cell_of(estimated_s=90)]
-        assert [cell.skip.status for cell in within(block, 60, 60)] == ["error", "skipped"]
-        assert within(block, 60, 60)[0].skip == UNFIT
+        assert [cell.skip.status for cell in skip_if_late(block, 60, 60)] == ["error", "skipped"]
+        assert skip_if_late(block, 60, 60)[0].skip == UNFIT
 
     def test_what_would_not_run_takes_no_time(self, cell_of):
         block = [cell_of(estimated_s=90, skip=UNFIT), cell_of(estimated_s=50)]
-        assert within(block, 60, 60) == block
+        assert skip_if_late(block, 60, 60) == block
 
     def test_of_what_nothing_is_known_runs(self, cell_of):
         block = [cell_of(estimated_s=None), cell_of(estimated_s=None)]
-        assert within(block, 0.5, 1) == block
+        assert skip_if_late(block, 0.5, 1) == block
 
     def test_of_what_nothing_is_known_comes_last(self, cell_of):
         cells = [cell_of("unknown", estimated_s=None), cell_of("dear", estimated_s=99)]
         assert [block[0].declared.experiment for block in blocks(cells, by_time=True)] == ["dear", "unknown"]
 
     def test_of_what_nothing_is_known_takes_some_time(self, cell_of):
-        (cell,) = within([cell_of("late", estimated_s=None)], -3, 1)
+        (cell,) = skip_if_late([cell_of("late", estimated_s=None)], -3, 1)
         assert cell.skip.reason == (
             "'late' needs a time that cannot be estimated, and 0.00 s of the time limit of 1.00 s are left"
         )
 
     def test_when_all_time_is_gone(self, cell_of):
-        (cell,) = within([cell_of("late", estimated_s=5)], -3, 1)
+        (cell,) = skip_if_late([cell_of("late", estimated_s=5)], -3, 1)
         assert (
             cell.skip.reason == "'late' needs about 5.00 s, and 0.00 s of the time limit of 1.00 s are left"
         )
@@ -172,9 +172,9 @@ class TestFeatures:
 
     def test_decide_whether_a_block_fits(self, needing):
         block = [needing("a", 30)]
-        assert within(block, 40, 40) == block
-        assert within(block, 39, 39)[0].skip is not None
-        assert within(block, 39, 39, {"a": 1}) == block
+        assert skip_if_late(block, 40, 40) == block
+        assert skip_if_late(block, 39, 39)[0].skip is not None
+        assert skip_if_late(block, 39, 39, {"a": 1}) == block
 
 
 class TestRough:
@@ -185,7 +185,7 @@ class TestRough:
         return lambda seconds: [cell_of(estimated_s=seconds, is_rough=True)]
 
     def test_say_so(self, rough):
-        (cell,) = within(rough(121), 60, 60)
+        (cell,) = skip_if_late(rough(121), 60, 60)
         assert cell.skip == Skip(
             "skipped",
             "'exp' needs about 2m 01s (by its fastest step, measured while other programs were running), "
@@ -194,27 +194,27 @@ class TestRough:
         )
 
     def test_may_be_granted_more_time_than_there_is(self, rough):
-        assert within(rough(119), 60, 60, slack=2.0) == rough(119)
-        assert within(rough(121), 60, 60, slack=2.0)[0].skip is not None
+        assert skip_if_late(rough(119), 60, 60, slack=2.0) == rough(119)
+        assert skip_if_late(rough(121), 60, 60, slack=2.0)[0].skip is not None
 
     def test_grant_none_to_others(self, rough, cell_of):
         block = [*rough(10), cell_of(estimated_s=56)]
-        assert within(block, 60, 60, slack=2.0)[0].skip is not None
+        assert skip_if_late(block, 60, 60, slack=2.0)[0].skip is not None
         block = [*rough(10), cell_of(estimated_s=54)]
-        assert within(block, 60, 60, slack=2.0) == block
+        assert skip_if_late(block, 60, 60, slack=2.0) == block
 
     def test_are_skipped_when_all_time_is_gone(self, rough):
-        assert within(rough(0.1), 0, 60, slack=2.0)[0].skip is not None
-        assert within(rough(0.1), -5, 60, slack=2.0)[0].skip is not None
+        assert skip_if_late(rough(0.1), 0, 60, slack=2.0)[0].skip is not None
+        assert skip_if_late(rough(0.1), -5, 60, slack=2.0)[0].skip is not None
 
     def test_are_not_corrected(self, rough):
-        assert within(rough(50), 60, 60, correction=5.0) == rough(50)
+        assert skip_if_late(rough(50), 60, 60, correction=5.0) == rough(50)
 
 
 def test_an_estimate_is_corrected(cell_of):
     block = [cell_of(estimated_s=40)]
-    assert within(block, 60, 60, correction=1.5) == block
-    (cell,) = within(block, 60, 60, correction=2.0)
+    assert skip_if_late(block, 60, 60, correction=1.5) == block
+    (cell,) = skip_if_late(block, 60, 60, correction=2.0)
     assert "needs about 1m 20s" in cell.skip.reason
 
 

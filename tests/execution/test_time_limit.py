@@ -10,8 +10,7 @@ import pytest
 
 from xbench.execution.estimates import Estimator as Estimates
 from xbench.execution.planned import Estimate, Skip
-from xbench.execution.schedule import blocks, is_skipped
-from xbench.execution.time_limit import TimeLimit, longest_wait_s
+from xbench.execution.schedule import TimeLimit, blocks, is_skipped, longest_wait_s
 
 
 class Estimator:

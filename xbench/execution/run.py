@@ -31,8 +31,7 @@ from xbench.execution.prepare import (
     with_weights,
 )
 from xbench.execution.request import describe_request
-from xbench.execution.schedule import blocks, estimate_s, features_s, within
-from xbench.execution.time_limit import TimeLimit, longest_wait_s
+from xbench.execution.schedule import TimeLimit, blocks, estimate_s, features_s, longest_wait_s, skip_if_late
 from xbench.memory.machine import binding
 from xbench.records.lock import concerns
 from xbench.records.schema import CellKey, CellRecord, ExperimentRecord, RunRecord
@@ -250,7 +249,7 @@ def preview(plan: PlannedRun, observer: Observer, started: float) -> list[Planne
     for block in blocks(cells, by_time=limit_s is not None):
         if limit_s is not None:
             left_s = limit_s - spent_s - estimate_s(previewed)
-            block = within(block, left_s, limit_s, features_s(previewed))
+            block = skip_if_late(block, left_s, limit_s, features_s(previewed))
         previewed += block
     return previewed
 

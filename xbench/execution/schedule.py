@@ -1,12 +1,24 @@
-"""Order cells, and skip those that do not fit into the time that is left. Pure."""
+"""Order the blocks of a run, and skip those that do not fit into the time that is left, each at its turn."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
+from xbench.execution.estimates import Estimator
 from xbench.execution.planned import PlannedCell
 from xbench.units import format_seconds
+
+# What is still disturbed after that wait may take this many times the time that is left, and is tried.
+SLACK = 2.0
+
+# A run waits this long at most for other programs to leave it the CPU, and this share of its limit.
+MAX_WAIT_S, _MAX_WAIT_SHARE = 60.0, 0.25
+
+# What takes more of the limit than this before the first cell is named in the reason to skip one.
+_LARGE_SHARE = 0.25
 
 
 def blocks(cells: Sequence[PlannedCell], by_time: bool) -> list[list[PlannedCell]]:
@@ -56,7 +68,7 @@ def features_s(block: Sequence[PlannedCell]) -> dict[str, float]:
     return needed
 
 
-def within(
+def skip_if_late(
     block: list[PlannedCell],
     left_s: float,
     limit_s: float,
@@ -98,3 +110,88 @@ def within(
 def is_skipped(block: Sequence[PlannedCell]) -> bool:
     """Whether nothing of a block is to run."""
     return all(cell.skip is not None for cell in block)
+
+
+def longest_wait_s(limit_s: float) -> float:
+    """Return how long a run with a time limit may wait in all for other programs to end, in seconds."""
+    return min(MAX_WAIT_S, _MAX_WAIT_SHARE * limit_s)
+
+
+class TimeLimit:
+    """A run's time limit.
+
+    Args:
+        limit_s: the most seconds that the run may take.
+        started: when the command began, on `clock`.
+        clock: as `time.monotonic`, in seconds.
+    """
+
+    def __init__(
+        self,
+        limit_s: float,
+        started: float,
+        estimator: Estimator,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._limit_s, self._ends_at = limit_s, started + limit_s
+        self._estimator, self._clock = estimator, clock
+        self._spent = ""  # on what, before the first cell
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until it is reached; below zero afterwards."""
+        return self._ends_at - self._clock()
+
+    def admit(
+        self,
+        block: list[PlannedCell],
+        made_s: Mapping[str, float] = MappingProxyType({}),
+        may_wait: bool = True,
+    ) -> list[PlannedCell]:
+        """Skip a block that does not fit into the time that is left.
+
+        Its estimate is corrected by what earlier cells took. If it does not fit by that, it is measured again
+        first, on an idle machine if possible. Of what other programs still disturb then, only what would not
+        fit into twice the time is skipped.
+
+        Args:
+            made_s: as `estimate_s` takes it.
+            may_wait: wait for other programs to end.
+        """
+        by_now = self._skip_if_late(block, made_s)
+        if not is_skipped(by_now) or is_skipped(block) or self.left_s <= 0:
+            return by_now
+
+        def is_enough(cells: list[PlannedCell]) -> bool:
+            return not may_wait or self.left_s <= 0 or not is_skipped(self._skip_if_late(cells, made_s))
+
+        block = self._estimator.estimate_anew(block, is_enough)
+        return self._skip_if_late(block, made_s, SLACK)
+
+    def skip_hopeless(self, cells: list[PlannedCell]) -> list[PlannedCell]:
+        """Skip the blocks that would not fit if they were the only one, before weights are fetched and sizes
+        fitted for them. What other programs have disturbed is decided on at its turn, but for blocks whose
+        weights are yet to be fetched.
+
+        Returns:
+            All cells, in the order declared.
+        """
+        spent_s = self._limit_s - self.left_s
+        if spent_s > _LARGE_SHARE * self._limit_s:
+            self._spent = f"starting and estimating took {format_seconds(spent_s)}"
+        result = []
+        for block in blocks(cells, by_time=False):
+            must_fetch = any(cell.model.missing for cell in block)
+            decided = self.admit(block, may_wait=must_fetch)
+            if is_skipped(decided) and not must_fetch and any(cell.estimate.is_rough for cell in decided):
+                decided = [replace(new, skip=old.skip) for new, old in zip(decided, block, strict=True)]
+            result += decided
+        self._spent = ""
+        return result
+
+    def _skip_if_late(
+        self, block: list[PlannedCell], made_s: Mapping[str, float], slack: float = 1.0
+    ) -> list[PlannedCell]:
+        return skip_if_late(
+            block, self.left_s, self._limit_s, made_s, self._estimator.correction, slack, self._spent
+        )
