@@ -30,7 +30,6 @@ from xbench.execution.prepare import (
     make_jobs,
     with_weights,
 )
-from xbench.execution.request import describe_request
 from xbench.execution.schedule import blocks, estimate_s, features_s, within
 from xbench.execution.time_limit import TimeLimit, longest_wait_s
 from xbench.memory.machine import binding
@@ -66,7 +65,6 @@ def run_plan(
     started = time.monotonic() if started is None else started
     remove_unfinished_folders(results, plan.name)
     history = History() if fresh else History.of(results, plan.suite)
-    request = describe_request(plan)  # before anything is decoded: what changes from here on is noticed
     decoded = decode_all(plan, observer)
     features, passes = FeatureKeeper(observer), MemoryPasses(observer)
     passes.know(history.records.values())
@@ -92,8 +90,7 @@ def run_plan(
     jobs = [known.get(_place(job), job) for job in jobs]
     try:
         cells = [job.planned for job in jobs]
-        run = _describe(plan, cells, warnings)
-        run = run.model_copy(update={"request": request, "fresh": fresh})
+        run = _describe(plan, cells, warnings, fresh)
         folder = _open(run, plan, history, results, observer)
         opened.append(folder)
         earlier = history.records if folder == history.same else {}
@@ -124,7 +121,7 @@ def _open(run: RunRecord, plan: PlannedRun, history: History, results: Path, obs
         if history.run is not None:
             told += changed_since(plan.import_dirs, history.run.started_at)
     observer.working("taking over earlier results")
-    history.take_over(run.cells, folder)
+    told += history.take_over(run.cells, folder)
     observer.run_started(folder.path, run.cells, told)
     settled = history.settled(run.cells)
     if settled:
@@ -154,10 +151,11 @@ def _unsettled(jobs: list[Job], history: History) -> list[Job]:
     return [job for job in jobs if job.planned.cell_id not in settled]
 
 
-def _describe(plan: PlannedRun, cells: list[PlannedCell], warnings: list[str]) -> RunRecord:
+def _describe(plan: PlannedRun, cells: list[PlannedCell], warnings: list[str], fresh: bool) -> RunRecord:
     return RunRecord(
         suite=plan.name,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        fresh=fresh,
         device=plan.machine.device,
         changes=list(plan.suite.changes),
         versions=plan.machine.versions,
