@@ -83,7 +83,7 @@ def test_code_beside_runs_does(tmp_path):
     [
         '[suite]\nname = "a"\n[[experiment]]\nname = "b"\n',
         'suite.name = "a"\n[[ experiment ]]\n',
-        'suite = { name = "a" }\nexperiment = [\n',
+        'suite = { name = "a" }\nexperiment = []\n',
     ],
 )
 def test_suites_do_not(tmp_path, text):
@@ -95,6 +95,17 @@ def test_suites_do_not(tmp_path, text):
 def test_other_toml_files_do(tmp_path):
     write(tmp_path, "net.toml", content='[net]\nwidth = 3\ntitle = "of the [suite], [[experiment]]"\n')
     assert names(tmp_path) == ["net.toml"]
+
+
+@pytest.mark.parametrize("text", ["[suite", "\0", "x = " + "[" * 5000])
+def test_what_is_not_toml_does_whatever_its_name(tmp_path, text):
+    write(tmp_path, "net.toml", content=text)
+    assert names(tmp_path) == ["net.toml"]
+
+
+def test_of_a_file_there_is_itself(tmp_path):
+    write(tmp_path, "flat.py", "beside.py")
+    assert names(tmp_path / "flat.py") == ["flat.py"]
 
 
 def test_what_is_left_out_by_place_does_not(tmp_path):
@@ -112,10 +123,11 @@ class TestIgnoreFile:
             ("# a comment\n\nb/*.txt\n!b/d.txt\n", ["a.py", "b/d.txt", "notes/e.txt"]),
             ("/b\n", ["a.py", "notes/e.txt"]),
             ("", ["a.py", "b/c.txt", "b/d.txt", "notes/e.txt"]),
+            ("!kept.log\n*.txt\n", ["a.py", "kept.log"]),
         ],
     )
     def test_patterns_are_those_of_a_gitignore(self, tmp_path, patterns, left):
-        write(tmp_path, "a.py", "b/c.txt", "b/d.txt", "notes/e.txt")
+        write(tmp_path, "a.py", "b/c.txt", "b/d.txt", "notes/e.txt", "kept.log")
         write(tmp_path, ".xbenchignore", content=patterns)
         assert names(tmp_path) == left
 

@@ -10,6 +10,7 @@ from textwrap import dedent
 
 import pytest
 
+from xbench.cli.plugins import plugins
 from xbench.components import registry
 from xbench.components.registry import KINDS, did_you_mean, listing_hint, load, registrations
 from xbench.components.specs import DatasetSpec, Family, ModelSpec, OptimizerSpec
@@ -153,6 +154,24 @@ def test_a_plugin_is_found_without_being_imported(site):
 def test_a_plugin_loads_as_built_ins_do(site):
     site.install("foo", {"foo_good": GOOD_MODULE}, optimizers="foo-opt = foo_good:OPTIMIZER")
     assert load("optimizer", "foo-opt").summary == "fine"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_plugin_with_a_removed_field_loads_and_its_author_is_told(site, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    source = GOOD_MODULE + "DATASET = DatasetSpec(factory=build, is_listed=True)\n"
+    claims = {"datasets": "foo-data = foo_old:DATASET", "models": "foo-net = foo_old:MODEL"}
+    site.install("foo", {"foo_old": source}, **claims)
+    assert load("dataset", "foo-data").load_factory()
+    plugins()
+    rows = {
+        name: line
+        for line in capsys.readouterr().out.splitlines()
+        for name in ("foo-data", "foo-net")
+        if name in line
+    }
+    assert "ok, but delete is_listed" in rows["foo-data"]
+    assert "delete" not in rows["foo-net"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from PIL import Image
 
 from xbench.components.image_folder import build_folder
 from xbench.data.decode import decode
-from xbench.data.listing import listing_folders, listing_stamp
 from xbench.records.schema import DataRecord
 from xbench.records.store import RunFolder
 
@@ -111,11 +110,3 @@ def test_unreadable_ones_are_named_in_records_as_they_are(root, tmp_path):
     _, (cell,) = folder.read()
     assert cell.dataset == record
     assert decoded(build(root)).unreadable == data.unreadable  # from the cache
-
-
-def test_the_stamp_of_their_folders_sees_them(root):
-    folders = listing_folders([example.path for example in build(root).examples])
-    before = listing_stamp(folders)
-    path = root / "train" / CLASSES[1] / NAMES[3]
-    path.rename(path.with_name("other\n.png"))
-    assert listing_stamp(folders) != before

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from xbench.records.schema import CellKey, CellRecord, Component, DataRecord, RequestRecord, RunRecord
+from xbench.records.schema import CellKey, CellRecord, Component, DataRecord, RunRecord
 from xbench.records.store import RunFolder
 from xbench.suite.reader import Suite, parse_suite
 
@@ -41,18 +41,11 @@ def record(cell_id: str, status: str = "done", attempt: int = 1, **fields: Any) 
     return CellRecord(cell_id=cell_id, status=status, attempt=attempt, **{**values, **fields})
 
 
-def run_of(
-    results: Path,
-    suite: Suite,
-    cells: list[CellKey],
-    *records: CellRecord,
-    request: RequestRecord | None = None,
-) -> RunFolder:
+def run_of(results: Path, suite: Suite, cells: list[CellKey], *records: CellRecord) -> RunFolder:
     """A run of a suite, on disk."""
     run = RunRecord(
         suite=suite.header.name,
         started_at="2026-01-31T12:00:00+00:00",
-        request=request or RequestRecord(),
         device="cpu",
         changes=list(suite.changes),
         versions={},

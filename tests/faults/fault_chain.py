@@ -202,7 +202,7 @@ class Chain:
             if line not in self._known_damage:
                 self._problem(name, f"half a record: {line[:80]!r}")
         done, problems = done_cells(self.scene.run)
-        self._hurt -= done.keys()  # those that ran again
+        self._hurt -= done.keys()  # their records were damaged, too, and they ran again
         for place in problems.keys() - self._hurt:
             self._problem(name, problems[place])
         for place, record in done.items():
@@ -214,7 +214,8 @@ class Chain:
             self._problem(name, f"no cell failed: {ended}")
 
     def _end_round(self, name: str) -> None:
-        declared, wrong = wrong_cells(self.scene.run, STEADY, self.reference, self._known_damage)
+        run, known = self.scene.run, self._known_damage
+        declared, wrong = wrong_cells(run, STEADY, self.reference, known, self._hurt)
         kinds = self._kinds or {name: 1}
         for kind in kinds:
             tally = self._tally(kind)

@@ -14,6 +14,9 @@ import pyarrow.parquet
 from fault_scene import lines_of
 from fault_suites import FaultSuite
 
+from xbench.records.schema import CellRecord
+from xbench.records.store import RunFolder
+
 # What a run that has ended leaves beside its records.
 _NAMES = {"suite.toml", "run.json", "cells.jsonl", "traces", "outputs", "logs", "checkpoints"}
 
@@ -67,13 +70,24 @@ def done_cells(run: Path) -> tuple[dict[Place, dict[str, Any]], dict[Place, str]
 
 def result_of(run: Path, record: dict[str, Any]) -> dict[str, Any]:
     """All of a result that must be the same, bit for bit, whatever had happened on the way."""
-    return {
-        "metrics": record["metrics"],
-        "epochs": record["epochs"],
-        "selected_epoch": record["selected_epoch"],
-        "trace": trace_of(run, record),
-        "outputs": record["outputs_crc32"],
-    }
+    tables = {"trace": trace_of(run, record), "outputs": record["outputs_crc32"]}
+    return figures_of(record) | tables
+
+
+def figures_of(record: dict[str, Any]) -> dict[str, Any]:
+    """The part of a result that is in its record."""
+    return {name: record[name] for name in ("metrics", "epochs", "selected_epoch")}
+
+
+def is_refused(run: Path, record: dict[str, Any]) -> bool:
+    """Whether xbench says that it cannot read the trace or the outputs of a cell."""
+    cell = CellRecord.model_validate(record)
+    try:
+        RunFolder(run).read_trace(cell)
+        RunFolder(run).read_outputs(cell)
+    except (OSError, ValueError) as error:
+        return cell.cell_id in str(error)
+    return False
 
 
 def reference_of(run: Path) -> dict[Place, dict[str, Any]]:
@@ -88,12 +102,14 @@ def wrong_cells(
     suite: FaultSuite,
     reference: dict[Place, dict[str, Any]] | None,
     known_damage: Collection[bytes] = (),
+    hurt: Collection[Place] = (),
 ) -> tuple[int, list[str]]:
     """Look at a run that came to its end.
 
     Args:
         reference: results to compare with; None for none.
         known_damage: lines that were made so.
+        hurt: cells whose trace or outputs were damaged after they were done.
 
     Returns:
         How many cells it declares, and a sentence on each that is missing, doubled or not what it should be.
@@ -104,7 +120,7 @@ def wrong_cells(
     wrong += [f"half a record at the end: {rest[:80]!r}"] if rest else []
     last = {place_of(record): record for record in records}
     done, problems = done_cells(run)
-    wrong += problems.values()
+    wrong += [problem for place, problem in problems.items() if place not in hurt]
     for place in sorted(declared):
         record = last.get(place)
         if record is None:
@@ -117,6 +133,12 @@ def wrong_cells(
             wrong.append(
                 f"{place} differs from the undisturbed run: {_difference(run, record, reference[place])}"
             )
+        elif place in problems and place in hurt:
+            figures = figures_of(record)
+            if reference is not None and figures != {name: reference[place][name] for name in figures}:
+                wrong.append(f"{place} has other figures than the undisturbed run")
+            if not is_refused(run, record):
+                wrong.append(f"{place} is read though its trace or outputs are damaged")
         went_on, steps = record["resumed_at"], record["steps"]
         if went_on != sorted(set(went_on)) or any(not 0 < step <= steps for step in went_on):
             wrong.append(f"{place} went on at {went_on} of {steps} steps")

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from xbench.records.schema import CellRecord
 from xbench.records.store import RunFolder, find_run
-from xbench.records.traces import TraceRow, read_trace
+from xbench.records.traces import TraceRow
 
 HERE = Path(__file__).parent
 SUITE = HERE / "check.toml"
@@ -139,7 +139,7 @@ def only_cell(folder: RunFolder) -> CellRecord:
 
 def trace_of(folder: RunFolder, record: CellRecord) -> list[TraceRow]:
     """The steps of a cell."""
-    return read_trace(folder.trace_path(record.cell_id, record.attempt))
+    return folder.read_trace(record)
 
 
 def describe_failures(folder: RunFolder) -> str:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+from pathlib import Path
 
 import pytest
 from record_samples import cell, outputs, run
 
 from xbench.errors import XbenchError
 from xbench.records import store
-from xbench.records.schema import Component, EpochRecord, MemoryRecord, Metrics, Times
+from xbench.records.schema import CellRecord, Component, EpochRecord, MemoryRecord, Metrics, Times
 from xbench.records.store import RunFolder, find_run, remove_unfinished_folders, runs_of_suite
+from xbench.records.traces import TraceRow
 
 
 @pytest.fixture
@@ -113,6 +116,47 @@ class TestWhole:
         ]
 
 
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(path: Path) -> None:
+    """A bit of the names of columns, of which Parquet has no checksum."""
+    content = path.read_bytes()
+    place = content.index(b"l", len(content) // 2)
+    path.write_bytes(content[:place] + b"m" + content[place + 1 :])
+
+
+def remove_and_make_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def with_tables(folder: RunFolder) -> CellRecord:
+    """A cell at its second attempt, with a trace and outputs."""
+    crc32s = {"trace_crc32": folder.write_trace("a", [TraceRow(1, 1, 0.5, 0.1, 1, 10, None, None)], 2)}
+    crc32s["outputs_crc32"] = folder.write_outputs("a", outputs(), 2)
+    return cell("a", attempt=2, **crc32s)
+
+
+class TestTables:
+    """Traces and outputs are read with the checksums that the record has."""
+
+    def test_whole_ones(self, folder):
+        record = with_tables(folder)
+        assert [row.step for row in folder.read_trace(record)] == [1]
+        assert folder.read_outputs(record).names == outputs().names
+
+    @pytest.mark.parametrize("name", ["trace", "outputs"])
+    @pytest.mark.parametrize("hurt", [cut, flip, remove_and_make_pipe])
+    def test_a_damaged_one_is_an_error_that_names_it(self, folder, name, hurt):
+        record = with_tables(folder)
+        path = getattr(folder, f"{name}_path")("a", 2)
+        hurt(path)
+        with pytest.raises((OSError, ValueError), match=re.escape(str(path))):
+            getattr(folder, f"read_{name}")(record)
+
+
 class TestAdopt:
     """A cell of another run is taken over with what it left."""
 
@@ -126,7 +170,8 @@ class TestAdopt:
         other.write_trace("a", [], 3)
         other.write_outputs("a", outputs(), 3)
         other.log_path("a").write_bytes(b"said\xff\n")
-        adopted = folder.adopt(record, other)
+        adopted, damaged = folder.adopt(record, other)
+        assert damaged == []
         assert adopted == record.model_copy(update={"attempt": 1, "reused_from": other.run_id})
         assert folder.read()[1] == [adopted]
         assert folder.trace_path("a").read_bytes() == other.trace_path("a", 3).read_bytes()
@@ -147,7 +192,31 @@ class TestAdopt:
 
     def test_where_it_ran_first_is_what_counts(self, folder, other, tmp_path):
         third = RunFolder.create(tmp_path, "", run("a"))
-        assert third.adopt(folder.adopt(cell("a"), other), folder).reused_from == other.run_id
+        first, _ = folder.adopt(cell("a"), other)
+        second, _ = third.adopt(first, folder)
+        assert second.reused_from == other.run_id
+
+    @pytest.mark.parametrize("name", ["trace", "outputs"])
+    @pytest.mark.parametrize("hurt", [cut, flip, remove_and_make_pipe])
+    def test_without_a_damaged_file(self, folder, other, name, hurt):
+        record = with_tables(other)
+        path = getattr(other, f"{name}_path")("a", 2)
+        hurt(path)
+        adopted, (sentence,) = folder.adopt(record, other)
+        assert str(path) in sentence
+        assert sentence.endswith(f"the cell is taken over without its {name}")
+        expected = {"attempt": 1, "reused_from": other.run_id, f"{name}_crc32": None}
+        assert adopted == record.model_copy(update=expected)
+        assert not getattr(folder, f"{name}_path")("a").exists()
+        kept = {"trace": folder.read_outputs, "outputs": folder.read_trace}[name]
+        assert kept(adopted) is not None
+
+    def test_a_file_that_somebody_removed_is_not_damaged(self, folder, other):
+        record = with_tables(other)
+        other.trace_path("a", 2).unlink()
+        adopted, damaged = folder.adopt(record, other)
+        assert damaged == []
+        assert (adopted.trace_crc32, adopted.outputs_crc32) == (None, record.outputs_crc32)
 
 
 class TestRead:
@@ -262,20 +331,6 @@ class TestRead:
         with pytest.raises(XbenchError, match=rf"{name}"):
             folder.read()
 
-    def test_a_pipe_is_no_trace(self, folder):
-        os.mkfifo(folder.trace_path("a"))
-        assert folder.damaged_files(cell("a", trace_crc32=0)) == [folder.trace_path("a")]
-
-    def test_damage_is_found_in_the_files_of_the_attempt(self, folder):
-        crc32s = {"trace_crc32": folder.write_trace("a", [], 2)}
-        crc32s["outputs_crc32"] = folder.write_outputs("a", outputs(), 2)
-        second = cell("a", attempt=2, **crc32s)
-        assert folder.damaged_files(second) == []
-        for path in (folder.trace_path("a", 2), folder.outputs_path("a", 2)):
-            path.write_bytes(path.read_bytes()[:-1])
-        assert folder.damaged_files(second) == [folder.trace_path("a", 2), folder.outputs_path("a", 2)]
-        assert folder.damaged_files(cell("a", **crc32s)) == []  # somebody removed the files
-
     def test_a_run_json_without_end_does_not_fill_memory(self, folder, monkeypatch):
         monkeypatch.setattr(store, "_MOST_RUN_BYTES", (folder.path / "run.json").stat().st_size)
         assert folder.read_run().suite
@@ -284,7 +339,7 @@ class TestRead:
         with pytest.raises(XbenchError, match="no readable run"):
             folder.read_run()
 
-    def test_fields_of_a_newer_xbench_are_left_alone(self, folder):
+    def test_fields_of_a_newer_or_older_xbench_are_left_alone(self, folder):
         folder.append(cell("a"))
 
         def add_fields(document):
@@ -294,7 +349,8 @@ class TestRead:
 
         edit_last_line(folder, add_fields)
         run_json = json.loads((folder.path / "run.json").read_text())
-        (folder.path / "run.json").write_text(json.dumps({**run_json, "cluster": "abc"}))
+        fields = {"cluster": "abc", "request": {"stamp": "1f", "folders": ["/x"], "absent": []}}
+        (folder.path / "run.json").write_text(json.dumps(run_json | fields))
         assert folder.read() == (run("a", "b", "c"), [cell("a")])
 
     def test_fields_of_a_newer_xbench_may_be_missing_here(self, folder):

@@ -28,8 +28,6 @@ Examples:
 - `xbench run my.toml --allow-import code --format json > result.json`
 """
 
-ANSWERED = "every cell has its result already, in {}; nothing was run (--fresh runs all of them again)"
-
 
 def run(
     suite: Annotated[
@@ -110,7 +108,6 @@ def _run(suite: Suite, import_dirs: list[str], out: Path, fresh: bool, started: 
     """
     from xbench.cli.progress import ProgressDisplay
     from xbench.execution.plan import plan_run
-    from xbench.execution.request import answered_before
     from xbench.execution.run import run_plan
     from xbench.isolation.server import start_server
     from xbench.records.lock import sole_run
@@ -118,12 +115,6 @@ def _run(suite: Suite, import_dirs: list[str], out: Path, fresh: bool, started: 
 
     display = ProgressDisplay()
     with _interruptible(lambda: display.folder), display:
-        if not fresh:
-            display.working("comparing the suite, its code and its data with earlier results")
-            folder = answered_before(suite, import_dirs, out)
-            if folder is not None:
-                display.display.say(ANSWERED.format(folder.path))
-                return folder
         start_server()
         plan = plan_run(suite, import_dirs, display.working)
         check_writable(out)  # only now: a suite that is wrong leaves nothing

@@ -163,7 +163,6 @@ def _report_split(examples: tuple[Example, ...]) -> tuple[Example, ...]:
 
 CHEST_XRAY = DatasetSpec(
     factory=build_chest_xray,
-    is_listed=True,
     source=CHEST_XRAY_SOURCE,
     find_root=find_chest_xray,
     summary="pediatric chest X-rays, NORMAL against PNEUMONIA (Kaggle's folder layout)",

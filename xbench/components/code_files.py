@@ -8,16 +8,19 @@ name it learns at run time. Left out is what cannot be code: hidden files, byte 
 from __future__ import annotations
 
 import os
-import re
 import stat
+import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from xbench.errors import XbenchError
 from xbench.files import read_regular
 from xbench.paths import cache_dir
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 IGNORE_FILE = ".xbenchignore"
 
@@ -28,16 +31,9 @@ MAX_TOTAL_BYTES = 2 * 10**9
 # Larger files count by their size and time of change: reading them would take seconds at each start.
 MAX_READ_BYTES = 10**7
 
-_SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules"})
-
-# Written while a run goes on (`nohup` writes `nohup.out`), or left by editors.
-_SKIPPED_FILES = re.compile(r".*\.log|nohup\.out|.*~", re.DOTALL)
-
-# The two tables that every suite has, however they are written: [suite], suite.name = ..., suite = { ... }.
-_SUITE_TABLES = tuple(
-    re.compile(rb"""^\s*\[{0,2}\s*["']?%s["']?\s*[\].=]""" % name, re.MULTILINE)
-    for name in (b"suite", b"experiment")
-)
+# Ignored everywhere, as if they stood in each `.xbenchignore`: hidden files, what tools install and generate,
+# and what is written while a run goes on (`nohup` writes `nohup.out`) or left by editors.
+_IGNORED = (".*", "__pycache__/", "node_modules/", "*.log", "nohup.out", "*~")
 
 # Device and inode number: they name a file or folder whatever path leads to it.
 Place = tuple[int, int]
@@ -91,25 +87,18 @@ def place_of(path: str | Path | int) -> Place | None:
     return status.st_dev, status.st_ino
 
 
-def code_file(path: Path, name: str) -> CodeFile:
-    """Look at one file.
-
-    Raises:
-        OSError: it is not there.
-    """
-    status = path.stat()
-    return CodeFile(name, path, status.st_size, status.st_mtime_ns)
-
-
 def code_files(root: Path, left_out: frozenset[Place] = frozenset()) -> list[CodeFile]:
-    """List the files below a folder that count as code, sorted by name.
+    """List the files below a folder that count as code, sorted by name; or the one file that `root` is.
 
     Symbolic links are followed; a folder is entered once, whichever links lead to it.
 
     Raises:
         XbenchError: there are too many of them, or `.xbenchignore` is not valid.
     """
-    ignores = _Ignores(root)
+    if root.is_file():
+        status = root.stat()
+        return [CodeFile(root.name, root, status.st_size, status.st_mtime_ns)]
+    ignored = _ignored(root)
     skipped = {*left_out, place_of(cache_dir()), place_of(root)}
     found: list[CodeFile] = []
     waiting, total_bytes = [(root, "")], 0
@@ -125,17 +114,15 @@ def code_files(root: Path, left_out: frozenset[Place] = frozenset()) -> list[Cod
             except OSError:  # a link to nowhere, or gone since it was listed
                 continue
             place = status.st_dev, status.st_ino
-            if entry.name.startswith(".") or place in skipped:
+            is_folder = stat.S_ISDIR(status.st_mode)
+            if place in skipped or ignored.match_file(f"{name}/" if is_folder else name):
                 continue
-            if stat.S_ISDIR(status.st_mode):
-                if entry.name not in _SKIPPED_FOLDERS and not ignores.matches(f"{name}/"):
-                    skipped.add(place)
-                    waiting.append((Path(entry.path), f"{name}/"))
+            if is_folder:
+                skipped.add(place)
+                waiting.append((Path(entry.path), f"{name}/"))
             elif stat.S_ISREG(status.st_mode):
-                if _SKIPPED_FILES.fullmatch(entry.name) or ignores.matches(name):
-                    continue
                 file = CodeFile(name, Path(entry.path), status.st_size, status.st_mtime_ns)
-                if entry.name.endswith(".toml") and _is_suite(file):
+                if _is_suite(file):
                     continue
                 found.append(file)
                 total_bytes += file.size_bytes if file.size_bytes <= MAX_READ_BYTES else 0
@@ -149,28 +136,21 @@ def code_files(root: Path, left_out: frozenset[Place] = frozenset()) -> list[Cod
     return sorted(found)
 
 
-class _Ignores:
-    """The patterns of a folder's `.xbenchignore`, as of a `.gitignore`."""
+def _ignored(root: Path) -> GitIgnoreSpec:
+    """Read the patterns of a folder's `.xbenchignore`; those that hold everywhere come before them."""
+    from pathspec import GitIgnoreSpec  # only where it is needed: it takes a while to import
 
-    def __init__(self, root: Path):
-        self._patterns: Any = None
-        path = root / IGNORE_FILE
-        try:
-            lines = read_regular(path).decode().splitlines()
-        except FileNotFoundError:
-            return
-        except (OSError, UnicodeDecodeError) as error:
-            raise XbenchError(f"{path} cannot be read: {error}") from error
-        from pathspec import GitIgnoreSpec  # only where it is needed: it takes a while to import
-
-        try:
-            self._patterns = GitIgnoreSpec.from_lines(lines)
-        except ValueError as error:
-            raise XbenchError(f"{path}: {error}", hint="patterns are those of a .gitignore") from error
-
-    def matches(self, name: str) -> bool:
-        """Whether a file is named there, or a folder, whose name ends with `/`."""
-        return self._patterns is not None and self._patterns.match_file(name)
+    path = root / IGNORE_FILE
+    try:
+        lines = read_regular(path).decode().splitlines()
+    except FileNotFoundError:
+        lines = []
+    except (OSError, UnicodeDecodeError) as error:
+        raise XbenchError(f"{path} cannot be read: {error}") from error
+    try:
+        return GitIgnoreSpec.from_lines([*_IGNORED, *lines])
+    except ValueError as error:
+        raise XbenchError(f"{path}: {error}", hint="patterns are those of a .gitignore") from error
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -188,11 +168,10 @@ def _is_not_code(names: set[str]) -> bool:
 
 
 def _is_suite(file: CodeFile) -> bool:
-    """Whether a TOML file is a suite: editing one must not change the cells of another."""
-    if file.size_bytes > MAX_READ_BYTES:
+    """Whether a file is a suite: editing one must not change the cells of another."""
+    if not file.name.endswith(".toml") or file.size_bytes > MAX_READ_BYTES:
         return False
     try:
-        content = read_regular(file.path)
-    except OSError:
+        return {"suite", "experiment"} <= tomllib.loads(read_regular(file.path).decode()).keys()
+    except (OSError, ValueError, RecursionError):  # it is not TOML
         return False
-    return all(table.search(content) for table in _SUITE_TABLES)

@@ -343,6 +343,5 @@ def _within_class(path: str, places: list[str]) -> str:
 
 FOLDER = DatasetSpec(
     factory=build_folder,
-    is_listed=True,
     summary="your own images, one folder a class; needs its `root`",
 )

@@ -10,11 +10,13 @@ factory, and the parameter of a model's that takes the number of classes.
 
 from __future__ import annotations
 
+import functools
 import importlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from xbench.errors import XbenchError
 
@@ -25,6 +27,37 @@ if TYPE_CHECKING:
 Obtain = Callable[[Mapping[str, Any], bool, Callable[[str, int, int], None]], str]
 
 
+def without_fields(*names: str) -> Callable[[type], type]:
+    """Keep accepting fields that a spec had in the previous version of xbench: they are ignored, with a
+    `DeprecationWarning`. The version after that drops the name here, and the field is a `TypeError`.
+
+    Args:
+        names: fields that were removed from the decorated dataclass.
+    """
+
+    def decorate(spec_type: type) -> type:
+        init = spec_type.__init__
+
+        @functools.wraps(init)
+        def accept_and_warn(self: Spec, **fields: Any) -> None:
+            removed = tuple(name for name in names if name in fields)
+            for name in removed:
+                del fields[name]
+                warnings.warn(
+                    f"{spec_type.__name__}: the field '{name}' was removed and is ignored: delete it, as the "
+                    "next version of xbench refuses it",
+                    DeprecationWarning,
+                    stacklevel=2,
+                )
+            init(self, **fields)
+            object.__setattr__(self, "removed_fields", removed)
+
+        spec_type.__init__ = accept_and_warn
+        return spec_type
+
+    return decorate
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spec:
     """What every component declares.
@@ -33,11 +66,13 @@ class Spec:
         factory: makes the component, or `"module:attribute"` of what does.
         summary: one line for `xbench list`.
         reference: paper, documentation or data publication; shown by `xbench info`.
+        removed_fields: fields of an older xbench that it was made with; see `without_fields`.
     """
 
     factory: Callable[..., Any] | str
     summary: str = ""
     reference: str = ""
+    removed_fields: ClassVar[tuple[str, ...]] = ()
 
     def load_factory(self) -> Callable[..., Any]:
         """The factory itself, imported now if it was given as a string.
@@ -131,6 +166,7 @@ class OptimizerSpec(Spec):
         return None if self.fill_state is None else _imported("fill_state", self.fill_state)
 
 
+@without_fields("files")
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Spec):
     """A classifier: `factory(num_classes, **settings) -> torch.nn.Module`, from (N, C, H, W) float images in
@@ -158,9 +194,6 @@ class ModelSpec(Spec):
             machine, and returns what identifies their content, "" for none. It is called in a process of
             its own before the factory is, and tells `on_progress(name, done_bytes, total_bytes)` of a
             download. It raises `xbench.WeightsNotFound` where they cannot be had.
-        files: from settings (defaults included) to the files that identify its weights, whether or not they
-            are there: a run that was finished before is answered at once only where these can be looked at.
-            None if `obtain` reads others.
         untrained: from settings (defaults included) to those of the same network that need no files, to see
             how long it takes before they are fetched; None if there are none.
         stand_in: what to tell a reader of a model with these settings (defaults included) if its weights are
@@ -171,7 +204,6 @@ class ModelSpec(Spec):
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
     obtain: Obtain | str | None = None
-    files: Callable[[Mapping[str, Any]], Sequence[Path]] | None = None
     untrained: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
     stand_in: Callable[[Mapping[str, Any]], str] = lambda settings: ""
 
@@ -236,6 +268,7 @@ class Source:
     citation: str
 
 
+@without_fields("is_listed")
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec(Spec):
     """Labelled images: `factory(**settings) -> Dataset`. The factory only lists examples; it reads no image.
@@ -244,8 +277,6 @@ class DatasetSpec(Spec):
     Attributes:
         stand_in: what to tell a reader if the data is made up (`"synthetic images"`); empty for real data.
         source: where it can be fetched; None if it is made up or the user's own.
-        is_listed: whether its examples' files, and the folders that hold them, are all that it depends on
-            (no table of labels elsewhere, say): only then is a run that was finished before answered at once.
         find_root: `find_root()` gives the folder that holds it on this machine, whatever is missing in it;
             raises `xbench.DataNotFound` if there is none. For data that has a source. A setting that says
             where else it may be is called `root`.
@@ -253,7 +284,6 @@ class DatasetSpec(Spec):
 
     stand_in: str = ""
     source: Source | None = None
-    is_listed: bool = False
     find_root: Callable[[], Path] | None = None
 
 

@@ -216,7 +216,6 @@ def _resize(image: np.ndarray, side: int) -> np.ndarray:
 
 SYNTHETIC_XRAY = DatasetSpec(
     factory=build_synthetic_xray,
-    is_listed=True,
     summary="made-up chest images in the real set's size and proportions",
     stand_in="synthetic images, not X-rays of patients",
 )

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xbench.components.registry import did_you_mean
@@ -92,11 +91,6 @@ def obtain_torchvision(name: str, settings: Mapping[str, Any], may_download: boo
     if not settings["pretrained"]:
         return ""
     return obtain_weights(name, settings["weights"], may_download, on_progress)
-
-
-def files_of_torchvision(name: str, settings: Mapping[str, Any]) -> list[Path]:
-    """The file of the weights; see `ModelSpec.files`."""
-    return [weights_file(name, settings["weights"])] if settings["pretrained"] else []
 
 
 def torchvision_member(name: str) -> ModelSpec:
@@ -273,7 +267,6 @@ def _spec(name: str, millions: float, **more: Any) -> ModelSpec:
         summary=f"{name} of torchvision, pretrained on ImageNet: {millions:,.1f} million parameters",
         reference=_PAGE.format(name),
         obtain=partial(obtain_torchvision, name),
-        files=partial(files_of_torchvision, name),
         untrained=lambda settings: {**settings, "pretrained": False, "weights": ""},
         stand_in=partial(_stand_in, name),
         **more,

@@ -12,8 +12,7 @@ from xbench.components.code import latest_change
 from xbench.components.code_files import IGNORE_FILE, ImportDirs, place_of
 from xbench.suite.reader import Suite
 
-# Names of settings, and of variables such as XBENCH_CHEST_XRAY_ROOT, that say where a dataset's images are.
-_ROOT_KEY = re.compile(r"(?:.*_)?(?:root|path|dir)|folder", re.DOTALL)
+# Variables that say where a dataset's images are, such as XBENCH_CHEST_XRAY_ROOT.
 _ROOT_VARIABLE = re.compile(r"XBENCH_.+_ROOT")
 
 
@@ -51,10 +50,10 @@ def _roots(suite: Suite) -> Iterator[str]:
             for table in (dataset, dataset.fallback):
                 if table is None or any(":" in name for name in table.names):
                     continue
-                for key, value in table.settings.items():
-                    values = value if isinstance(value, list) else [value]
-                    if _ROOT_KEY.fullmatch(key):
-                        yield from (root for root in values if isinstance(root, str) and "\0" not in root)
+                roots = table.settings.get("root", [])
+                for root in roots if isinstance(roots, list) else [roots]:
+                    if isinstance(root, str) and "\0" not in root:
+                        yield root
     yield from (root for name, root in os.environ.items() if _ROOT_VARIABLE.fullmatch(name))
 
 

@@ -33,7 +33,7 @@ class History:
         same: the latest run that was asked for in the same words; None if there is none.
         run, records: what it declared, and the last record of each of its cells.
         others: all runs but this one, the latest first.
-        damaged: a sentence on each file of the latest ones that is.
+        damaged: a sentence on each of the latest runs whose `run.json` is damaged.
     """
 
     same: RunFolder | None = None
@@ -55,14 +55,8 @@ class History:
                 others.append(folder)
         if same is None:
             return cls(others=tuple(others), damaged=tuple(damaged))
-        run, every = same.read()
-        records = {}
-        for record in every:
-            files = same.damaged_files(record)
-            damaged += [f"{path} is damaged: what its cell had there does not count" for path in files]
-            if not files:
-                records[record.cell_id] = record
-        return cls(same, run, records, tuple(others), tuple(damaged))
+        run, records = same.read()
+        return cls(same, run, {r.cell_id: r for r in records}, tuple(others), tuple(damaged))
 
     def declares(self, cells: Sequence[CellKey]) -> bool:
         """Whether the run that was asked for in the same words is of these very cells: neither data, code nor
@@ -89,14 +83,17 @@ class History:
         ended = (r.cell_id for r in self.records.values() if r.cell_id in declared and not r.is_failure)
         return [cell_id for cell_id in ended if self.same.has_leftovers(cell_id)]
 
-    def take_over(self, cells: Sequence[CellKey], folder: RunFolder) -> None:
+    def take_over(self, cells: Sequence[CellKey], folder: RunFolder) -> list[str]:
         """Copy what other runs have of these cells and a run has not: those that ended as they should, with
         their traces and outputs, and the checkpoints of those that were in hand.
 
         Args:
             folder: of the run: a new one, or `same`.
+
+        Returns:
+            A sentence on each damaged trace or file of outputs, which is not copied.
         """
-        goes_on = folder == self.same
+        goes_on, damaged = folder == self.same, []
         for cell in {cell.cell_id: cell for cell in reversed(cells)}.values():
             cell_id = cell.cell_id
             if goes_on and self.is_settled(cell_id):
@@ -104,7 +101,7 @@ class History:
             if cell_id in self._done:
                 other, record = self._done[cell_id]
                 named = record.model_copy(update={"experiment": cell.experiment})
-                folder.adopt(named, other, self.next_attempt(cell_id) if goes_on else 1)
+                damaged += folder.adopt(named, other, self.next_attempt(cell_id) if goes_on else 1)[1]
                 continue
             ours = folder.checkpoint_folder(cell_id)
             theirs = (other.checkpoint_folder(cell_id) for other in self._elsewhere)
@@ -112,6 +109,7 @@ class History:
             if found is not None:
                 make_folder(ours.parent)
                 shutil.move(found, ours)
+        return damaged
 
     def checkpoint_folders(self, cell_id: str) -> list[Path]:
         """Where earlier runs may have checkpoints of a cell that `take_over` moves."""
@@ -134,8 +132,6 @@ class History:
             except XbenchError:
                 continue
             for record in records.values():
-                if folder.damaged_files(record):
-                    continue
                 if not record.is_failure and record.status != "skipped":
                     done.setdefault(record.cell_id, (folder, record))
         return done

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from xbench.components import registry
@@ -20,7 +19,6 @@ from xbench.components.settings import Settings, settings_of
 from xbench.components.specs import Dataset, DatasetSpec, ModelSpec, OptimizerSpec
 from xbench.data.decode import DECODING, decode, is_decoded
 from xbench.data.decoded import DecodedDataset
-from xbench.data.listing import listing_folders
 from xbench.data.sample import sampled
 from xbench.errors import WeightsNotFound, XbenchError
 from xbench.memory.exhaustion import evidence_of, exhaustion
@@ -40,16 +38,12 @@ class DatasetFacts:
     Attributes:
         counts: images by `"SPLIT/CLASS"`.
         shape: (channels, height, width).
-        folders: of its files.
-        is_listed: whether these are all that it depends on.
     """
 
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
     counts: dict[str, int]
     stand_in: str
-    folders: tuple[str, ...] = ()
-    is_listed: bool = True
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,6 @@ class ModelFacts:
         untrained: settings of the same network that need no files; None if there are none.
         is_frozen: whether a part of it is not trained, as far as is known.
         fails_alone, normalises: see `TriedModel`.
-        files: all that identify its weights, those that are not there included; None if it reads others.
     """
 
     input_shape: tuple[int, int, int] | None
@@ -75,7 +68,6 @@ class ModelFacts:
     is_frozen: bool = True
     fails_alone: str = ""
     normalises: bool = False
-    files: tuple[str, ...] | None = ()
 
 
 @dataclass(frozen=True)
@@ -258,10 +250,7 @@ def _model_facts(
         except WeightsNotFound as error:
             missing = f"{error.message}; {error.hint}" if error.hint else error.message
     untrained = None if spec.untrained is None else dict(spec.untrained(settings))
-    files = None if obtain is not None and spec.files is None else ()
-    if spec.files is not None:
-        files = tuple(str(Path(file).absolute()) for file in spec.files(settings))
-    return ModelFacts(spec.input_shape, spec.stand_in(settings), weights, missing, untrained, files=files)
+    return ModelFacts(spec.input_shape, spec.stand_in(settings), weights, missing, untrained)
 
 
 def try_optimizers(send: Send, choices: Sequence[Choice], device: str, import_dirs: Sequence[str]) -> None:
@@ -289,14 +278,11 @@ def describe_dataset(send: Send, choice: Choice, import_dirs: Sequence[str]) -> 
     """
     spec, dataset = _build_dataset(choice, import_dirs)
     counts = Counter(f"{e.split}/{dataset.classes[e.label]}" for e in dataset.examples)
-    folders = listing_folders([e.path for e in dataset.examples if e.path is not None])
     return DatasetFacts(
         classes=dataset.classes,
         shape=dataset.shape,
         counts=dict(sorted(counts.items())),
         stand_in=spec.stand_in,
-        folders=folders,
-        is_listed=spec.is_listed,
     )
 
 

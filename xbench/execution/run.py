@@ -30,7 +30,6 @@ from xbench.execution.prepare import (
     make_cells,
     with_weights,
 )
-from xbench.execution.request import describe_request
 from xbench.execution.schedule import TimeLimit, blocks, estimate_s, features_s, longest_wait_s, skip_if_late
 from xbench.memory.machine import binding
 from xbench.records.lock import concerns
@@ -65,7 +64,6 @@ def run_plan(
     started = time.monotonic() if started is None else started
     remove_unfinished_folders(results, plan.name)
     history = History() if fresh else History.of(results, plan.suite)
-    request = describe_request(plan)  # before anything is decoded: what changes from here on is noticed
     decoded = decode_all(plan, observer)
     features, passes = FeatureKeeper(observer), MemoryPasses(observer)
     passes.know(history.records.values())
@@ -90,8 +88,7 @@ def run_plan(
     known = {_place(cell): cell for cell in left}
     cells = [known.get(_place(cell), cell) for cell in cells]
     try:
-        run = _describe(plan, [cell.key for cell in cells], warnings)
-        run = run.model_copy(update={"request": request, "fresh": fresh})
+        run = _describe(plan, [cell.key for cell in cells], warnings, fresh)
         folder = _open(run, plan, history, results, observer)
         opened.append(folder)
         earlier = history.records if folder == history.same else {}
@@ -122,7 +119,7 @@ def _open(run: RunRecord, plan: PlannedRun, history: History, results: Path, obs
         if history.run is not None:
             told += changed_since(plan.import_dirs, history.run.started_at)
     observer.working("taking over earlier results")
-    history.take_over(run.cells, folder)
+    told += history.take_over(run.cells, folder)
     observer.run_started(folder.path, run.cells, told)
     settled = history.settled(run.cells)
     if settled:
@@ -152,10 +149,11 @@ def _unsettled(cells: list[PlannedCell], history: History) -> list[PlannedCell]:
     return [cell for cell in cells if cell.key.cell_id not in settled]
 
 
-def _describe(plan: PlannedRun, keys: list[CellKey], warnings: list[str]) -> RunRecord:
+def _describe(plan: PlannedRun, keys: list[CellKey], warnings: list[str], fresh: bool) -> RunRecord:
     return RunRecord(
         suite=plan.name,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        fresh=fresh,
         device=plan.machine.device,
         changes=list(plan.suite.changes),
         versions=plan.machine.versions,

@@ -61,15 +61,18 @@ def write_outputs(path: Path, outputs: Outputs) -> None:
     write_table(path, pyarrow.table([column for _, column in columns], [name for name, _ in columns]))
 
 
-def read_outputs(path: Path) -> Outputs:
+def read_outputs(path: Path, crc32: int | None = None) -> Outputs:
     """Read outputs back.
+
+    Args:
+        crc32: as `read_table` takes it.
 
     Raises:
         OSError, ValueError: the file is missing or damaged, or has other columns.
     """
     import numpy as np
 
-    table = read_table(path)
+    table = read_table(path, crc32)
     names, columns = table.column_names, table.columns
     if names[:4] != ["name", "label", "group", "loss"] or not all(n.startswith(_LOGIT) for n in names[4:]):
         raise ValueError(f"{path} does not have the columns of outputs: {', '.join(names)}")

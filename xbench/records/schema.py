@@ -377,27 +377,10 @@ class CellKey(Record):
     seed: Whole
 
 
-class RequestRecord(Record):
-    """What tells, before anything is loaded, whether a run would be the same today.
-
-    Attributes:
-        stamp: hash of all that its results depend on; "" where that takes more than a look at files.
-        folders: of the files of its data; they are looked at for changes.
-        files: of trained weights, those that are not there included.
-        absent: datasets that were not on this machine.
-    """
-
-    stamp: str = ""
-    folders: list[str] = Field(default_factory=list)
-    files: list[str] = Field(default_factory=list)
-    absent: list[str] = Field(default_factory=list)
-
-
 class RunRecord(Record):
     """`run.json`: what stands when a run starts.
 
     Attributes:
-        request: whether it would be the same today.
         fresh: whether it was to run all of its cells again, whatever earlier runs have of them.
         changes: what the command line changed of the suite (`--set` and the like, `--only`).
         versions: of xbench, Python, torch and what else results depend on.
@@ -410,7 +393,6 @@ class RunRecord(Record):
     schema_version: Whole = SCHEMA_VERSION
     suite: str
     started_at: str
-    request: RequestRecord = RequestRecord()
     fresh: bool = False
     device: str
     changes: list[str] = Field(default_factory=list)

@@ -30,9 +30,10 @@ from pydantic import ValidationError
 from xbench.errors import XbenchError
 from xbench.files import append_line, make_folder, put_whole, read_regular, write_whole
 from xbench.records.lock import unwritable
-from xbench.records.outputs import Outputs, write_outputs
+from xbench.records.outputs import Outputs, read_outputs, write_outputs
 from xbench.records.schema import CellRecord, RunRecord
-from xbench.records.traces import TraceRow, write_trace
+from xbench.records.tables import read_verified
+from xbench.records.traces import TraceRow, read_trace, write_trace
 
 
 @dataclass(frozen=True)
@@ -78,22 +79,38 @@ class RunFolder:
         """
         append_line(self.path / "cells.jsonl", record.model_dump_json().encode())
 
-    def adopt(self, record: CellRecord, other: RunFolder, attempt: int = 1) -> CellRecord:
-        """Take over a cell of another run, with what it left, as an attempt here."""
+    def adopt(self, record: CellRecord, other: RunFolder, attempt: int = 1) -> tuple[CellRecord, list[str]]:
+        """Take over a cell of another run as an attempt here, with its log, its trace and its outputs.
+
+        Returns:
+            The record, and a sentence on each damaged file, which is not taken over.
+        """
         cell_id = record.cell_id
-        pairs = [
-            (other.trace_path(cell_id, record.attempt), self.trace_path(cell_id, attempt)),
-            (other.outputs_path(cell_id, record.attempt), self.outputs_path(cell_id, attempt)),
-            (other.log_path(cell_id), self.log_path(cell_id)),
-        ]
-        for theirs, ours in pairs:
-            if theirs.is_file():
-                make_folder(ours.parent)  # an older xbench may have made this run
-                write_whole(ours, theirs.read_bytes())
-        origin = record.reused_from or other.run_id
-        adopted = record.model_copy(update={"attempt": attempt, "reused_from": origin})
+        changes = {"attempt": attempt, "reused_from": record.reused_from or other.run_id}
+        tables = {
+            "trace": (other.trace_path(cell_id, record.attempt), self.trace_path(cell_id, attempt)),
+            "outputs": (other.outputs_path(cell_id, record.attempt), self.outputs_path(cell_id, attempt)),
+        }
+        damaged = []
+        for name, (theirs, ours) in tables.items():
+            key = f"{name}_crc32"
+            try:
+                content = read_verified(theirs, getattr(record, key))
+            except FileNotFoundError:  # the cell had none, or somebody removed it
+                changes[key] = None
+                continue
+            except (OSError, ValueError) as error:
+                changes[key] = None
+                damaged.append(f"{error}; the cell is taken over without its {name}")
+                continue
+            make_folder(ours.parent)  # an older xbench may have made this run
+            write_whole(ours, content)
+        log = other.log_path(cell_id)
+        if log.is_file():
+            write_whole(self.log_path(cell_id), log.read_bytes())
+        adopted = record.model_copy(update=changes)
         self.append(adopted)
-        return adopted
+        return adopted, damaged
 
     def write_trace(self, cell_id: str, rows: Sequence[TraceRow], attempt: int = 1) -> int:
         """Write a cell's trace, also of a cell that failed on the way.
@@ -123,16 +140,21 @@ class RunFolder:
         """Where the outputs of an attempt are."""
         return self.path / "outputs" / _table_name(cell_id, attempt)
 
-    def damaged_files(self, record: CellRecord) -> list[Path]:
-        """Those of a record's trace and outputs whose content is not what was written.
+    def read_trace(self, record: CellRecord) -> list[TraceRow]:
+        """Read the trace of a cell's attempt.
 
-        A file that is missing is not damaged: somebody removed it.
+        Raises:
+            OSError, ValueError: the file is missing or damaged.
         """
-        checksums = {
-            self.trace_path(record.cell_id, record.attempt): record.trace_crc32,
-            self.outputs_path(record.cell_id, record.attempt): record.outputs_crc32,
-        }
-        return [path for path, crc32 in checksums.items() if _is_damaged(path, crc32)]
+        return read_trace(self.trace_path(record.cell_id, record.attempt), record.trace_crc32)
+
+    def read_outputs(self, record: CellRecord) -> Outputs:
+        """Read what a cell's attempt put out on the test split.
+
+        Raises:
+            OSError, ValueError: the file is missing or damaged.
+        """
+        return read_outputs(self.outputs_path(record.cell_id, record.attempt), record.outputs_crc32)
 
     def log_path(self, cell_id: str) -> Path:
         return self.path / "logs" / f"{cell_id}.stderr"
@@ -266,17 +288,6 @@ def find_run(results: Path, wanted: str | None) -> RunFolder:
 
 def _table_name(cell_id: str, attempt: int) -> str:
     return f"{cell_id}{f'.{attempt}' if attempt > 1 else ''}.parquet"
-
-
-def _is_damaged(path: Path, crc32: int | None) -> bool:
-    """Whether a file is there and cannot be read, or does not have the checksum (None for any)."""
-    try:
-        content = read_regular(path)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return crc32 is not None and zlib.crc32(content) != crc32
 
 
 def _age(run: Path) -> tuple[str, int, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,13 +28,34 @@ def write_table(path: Path, table: pyarrow.Table) -> None:
     put_whole(aside, path)
 
 
-def read_table(path: Path) -> pyarrow.Table:
+def read_table(path: Path, crc32: int | None = None) -> pyarrow.Table:
     """Read a table and verify its checksums.
 
+    Args:
+        crc32: checksum of the whole file, as a record has it. Without it, damage to the names and types of
+            columns may pass unnoticed: Parquet has checksums of the values alone.
+
     Raises:
-        OSError, ValueError: the file is missing or damaged; pyarrow's errors are of these kinds.
+        OSError: the file is missing or cannot be read.
+        ValueError: the file is damaged.
     """
     import pyarrow.parquet
 
-    content = pyarrow.BufferReader(read_regular(path))
-    return pyarrow.parquet.read_table(content, page_checksum_verification=True)
+    content = pyarrow.BufferReader(read_verified(path, crc32))
+    try:
+        return pyarrow.parquet.read_table(content, page_checksum_verification=True)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def read_verified(path: Path, crc32: int | None) -> bytes:
+    """Read a file and compare its checksum with the recorded one, if there is one.
+
+    Raises:
+        OSError: the file is missing or cannot be read.
+        ValueError: the checksum differs.
+    """
+    content = read_regular(path)
+    if crc32 is not None and zlib.crc32(content) != crc32:
+        raise ValueError(f"{path} is damaged: its checksum is not the one in the record")
+    return content

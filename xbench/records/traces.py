@@ -41,10 +41,13 @@ def write_trace(path: Path, rows: Sequence[TraceRow]) -> None:
     write_table(path, pyarrow.table(columns, schema=schema))
 
 
-def read_trace(path: Path) -> list[TraceRow]:
+def read_trace(path: Path, crc32: int | None = None) -> list[TraceRow]:
     """Read a trace back.
 
+    Args:
+        crc32: as `read_table` takes it.
+
     Raises:
-        OSError, ValueError: it is missing or damaged; pyarrow's errors are of these kinds.
+        OSError, ValueError: the file is missing or damaged.
     """
-    return [TraceRow(**row) for row in read_table(path).to_pylist()]
+    return [TraceRow(**row) for row in read_table(path, crc32).to_pylist()]
