@@ -72,7 +72,7 @@ def do_here(job: str, cache: Path) -> None:
     else:
         if not (cache / "tiny-set").exists():
             cache_jobs.fetch_from(cache_jobs.SOURCE, cache.with_name("tiny.zip"), lambda *at: None)
-        assert names(cache) == ["tiny-set"]
+        assert names(cache) == ["locks", "tiny-set"]
         for number in range(cache_jobs.COUNT):
             (image,) = (cache / "tiny-set").glob(f"*/A/{number}.png")
             assert image.read_bytes() == bytes([number]) * 2000

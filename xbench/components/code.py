@@ -18,7 +18,7 @@ from xbench.components.images import IMAGE_SUFFIXES
 from xbench.components.imports import imported_names
 from xbench.components.registry import Kind, find
 from xbench.errors import XbenchError
-from xbench.files import read_regular
+from xbench.storage.atomic import read_regular
 
 # The subpackages of xbench whose code a cell or its memory pass runs.
 _OF_CELLS = ("capacity", "components", "data", "isolation", "memory", "training")

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from xbench.errors import XbenchError
-from xbench.files import read_regular
-from xbench.paths import cache_dir
+from xbench.storage.atomic import read_regular
+from xbench.storage.paths import cache_dir
 
 IGNORE_FILE = ".xbenchignore"
 

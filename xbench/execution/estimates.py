@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 
 from xbench.capacity.axes import Axis, size_of, with_size
-from xbench.capacity.ceilings import remember, remembered
 from xbench.capacity.pace import Pace, measure_pace, shortened
 from xbench.execution.features import FeatureKeeper, images_of, shared_by
 from xbench.execution.identity import cell_id
@@ -15,6 +14,7 @@ from xbench.execution.job import Job
 from xbench.execution.observer import Observer
 from xbench.isolation.run import run_in_child
 from xbench.records.schema import CellRecord
+from xbench.storage.cache import load, save
 from xbench.training.events import FeatureReport
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.splits import split_examples
@@ -117,7 +117,7 @@ class Estimator:
         if job.estimated_s is None or job.unfit is not None or key in measured:
             return job
         measured.add(key)
-        took, timed = remembered(key), _in_hand(job)
+        took, timed = load("memory pass", key), _in_hand(job)
         pace = None if timed is None else self._known_pace(_pace_key(timed))
         if took is not None:
             pass_s = took["seconds"]
@@ -129,7 +129,7 @@ class Estimator:
         timed = _in_hand(job)
         if timed is None:
             return job
-        took, pace = remembered(_took_key(job)), self._known_pace(_pace_key(timed))
+        took, pace = load("duration", _took_key(job)), self._known_pace(_pace_key(timed))
         is_timed = (took is not None or pace is not None) and not anew
         timed, need, is_rough = self._with_features(job, timed, is_timed)
         if timed.unfit is not None:
@@ -145,7 +145,7 @@ class Estimator:
         found = [pace.run_s(job.sized, _evaluated(job))]
         if took is not None:  # that it has done, whatever a few steps say
             found.append(took["seconds"])
-        if pace.is_disturbed and (kept := remembered(_pace_key(timed))) is not None:
+        if pace.is_disturbed and (kept := load("pace", _pace_key(timed))) is not None:
             found.append(Pace(**kept).run_s(job.sized, _evaluated(job)))
         return replace(job, estimated_s=to_do * min(found), is_rough=is_rough or pace.is_disturbed)
 
@@ -168,12 +168,12 @@ class Estimator:
         return timed, need, is_rough and need[1] > 0
 
     def _known_rate(self, key: str) -> tuple[float | None, bool]:
-        kept = remembered(key)
+        kept = load("feature rate", key)
         return self._rates.get(key, (kept["seconds"] if kept else None, False))
 
     def _keep_rate(self, key: str, report: FeatureReport) -> tuple[float, bool]:
         if not report.is_disturbed:
-            remember(key, {"seconds": report.image_s})
+            save("feature rate", key, {"seconds": report.image_s})
             self._rates[key] = (report.image_s, False)
         else:
             self._observer.machine_is_busy()
@@ -186,7 +186,7 @@ class Estimator:
         pace, _ = self._paces.get(key, (None, 0.0))
         if pace is not None:
             return pace
-        kept = remembered(key)
+        kept = load("pace", key)
         return None if kept is None else Pace(**kept)
 
     def _measured(self, job: Job) -> Pace | None:
@@ -201,7 +201,7 @@ class Estimator:
         if pace is not None and pace.is_disturbed:
             self._observer.machine_is_busy()
         elif pace is not None:
-            remember(key, asdict(pace))
+            save("pace", key, asdict(pace))
         self._paces[key] = (pace, self._clock())
         return pace
 
@@ -210,9 +210,9 @@ def remember_time(job: Job, record: CellRecord) -> None:
     """Keep how long a job took, for the next time."""
     seconds = _seconds_of(record)
     if seconds is not None:
-        remember(_took_key(job), {"seconds": seconds})
+        save("duration", _took_key(job), {"seconds": seconds})
     if record.time.memory_pass_s is not None:
-        remember(_pass_key(job), {"seconds": record.time.memory_pass_s})
+        save("memory pass", _pass_key(job), {"seconds": record.time.memory_pass_s})
 
 
 def _seconds_of(record: CellRecord) -> float | None:
@@ -294,25 +294,25 @@ def _evaluated(job: Job) -> int:
 
 
 def _pace_key(job: Job) -> str:
-    return f"pace {_key(job, shortened(job.sized))}"
+    return _key(job, shortened(job.sized))
 
 
 def _rate_key(job: Job) -> str:
     """Of the time that an image's features take: whatever is trained on them."""
     training = TrainingSettings(dtype=job.settings.training.dtype)
     anyone = replace(job.settings, optimizer=Choice("", {}), training=training)
-    return f"features {_key(job, anyone)}"
+    return _key(job, anyone)
 
 
 def _took_key(job: Job) -> str:
     """Of the whole job as it was asked for, whatever was made to fit."""
     asked = replace(job.settings, optimizer=job.cell.optimizer, training=job.cell.training)
-    return f"took {_key(job, asked, job.data.fingerprint, str(job.memory_limit_bytes))}"
+    return _key(job, asked, job.data.fingerprint, str(job.memory_limit_bytes))
 
 
 def _pass_key(job: Job) -> str:
     """Of the memory pass of a job's configuration."""
-    return f"memory pass {_key(job, job.sized, job.data.fingerprint)}"
+    return _key(job, job.sized, job.data.fingerprint)
 
 
 def _key(job: Job, settings: CellSettings, *parts: str) -> str:

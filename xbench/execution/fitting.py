@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from xbench.capacity.adaptation import adapt
 from xbench.capacity.axes import Axis, resolve_sizes, size_of, with_size
-from xbench.capacity.ceilings import forget, remember, remembered, trial_log
 from xbench.capacity.probe import Capacity, find_capacity
 from xbench.capacity.tuning import tune_micro_batch
 from xbench.capacity.workload import TrainingWorkload
@@ -21,6 +20,8 @@ from xbench.execution.memory_passes import MemoryPasses
 from xbench.execution.observer import Observer
 from xbench.isolation.child import Limits
 from xbench.records.schema import Status
+from xbench.storage.cache import drop, load, save
+from xbench.storage.paths import trial_log
 from xbench.training.settings import CellSettings, Choice
 from xbench.units import format_bytes
 
@@ -52,7 +53,7 @@ def _is_to_be_fitted(job: Job) -> bool:
 def forget_what_was_found(job: Job) -> None:
     """A job that was fitted ran out of memory all the same."""
     for key in job.ceilings:
-        forget(key)
+        drop("capacity", key)
 
 
 def capacity_of(
@@ -125,9 +126,9 @@ def _fastest(job: Job, whole: CellSettings, observer: Observer) -> int:
     under any that allows as much."""
     anyone = replace(whole, optimizer=Choice("", {}))
     found_by = ceiling_key(replace(job, memory_limit_bytes=None), anyone, Axis.MICRO_BATCH)
-    key = f"fastest {found_by} on {job.machine.device_facts['name']}"
+    key = f"{found_by} on {job.machine.device_facts['name']}"
     limit_bytes = _NO_LIMIT if job.memory_limit_bytes is None else job.memory_limit_bytes
-    known = remembered(key)
+    known = load("micro-batch", key)
     if known is not None and known["enough_bytes"] >= limit_bytes:
         return known["micro_batch"]
     observer.fitting(job.planned, "the speed of micro_batch")
@@ -140,7 +141,7 @@ def _fastest(job: Job, whole: CellSettings, observer: Observer) -> int:
     )
     # Where a larger one did not fit, more memory might have made it the fastest.
     enough_bytes = limit_bytes if tuned.ran_out else _NO_LIMIT
-    remember(key, {"micro_batch": tuned.micro_batch, "enough_bytes": enough_bytes})
+    save("micro-batch", key, {"micro_batch": tuned.micro_batch, "enough_bytes": enough_bytes})
     return tuned.micro_batch
 
 
@@ -240,7 +241,7 @@ def _largest(
     which it is remembered is added to `keys`."""
     key = ceiling_key(job, settings, axis)
     keys.append(key)
-    known = remembered(key)
+    known = load("capacity", key)
     if known is not None and (known["found"] >= wanted or known["fails"] is not None):
         return min(known["found"], wanted)
     observer.fitting(job.planned, axis.setting)
@@ -253,7 +254,7 @@ def _largest(
         observer=observer,
     )
     if capacity.found is not None:
-        remember(key, {"found": capacity.found, "fails": capacity.fails})
+        save("capacity", key, {"found": capacity.found, "fails": capacity.fails})
         measured = [trial.measured for trial in capacity.trials if trial.value == capacity.found]
         fitted = replace(job, settings=with_size(settings, axis, capacity.found))
         passes.know_trial(fitted, measured[-1])

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from xbench.capacity.axes import Axis
-from xbench.capacity.ceilings import remember, remembered
 from xbench.capacity.probe import Capacity, ProbeFailed
 from xbench.capacity.search import Trial
 from xbench.components.registry import find, origin
@@ -20,6 +19,7 @@ from xbench.execution.plan import PlannedRun, plan_run
 from xbench.execution.prepare import decode_all, make_jobs, with_weights
 from xbench.records.capacity import CapacityRecord, CapacityReport, TrialRecord
 from xbench.records.schema import Component
+from xbench.storage.cache import load, save
 from xbench.suite.document import unusable
 from xbench.suite.overrides import SuiteOption
 from xbench.suite.reader import Suite, parse_suite
@@ -134,8 +134,8 @@ def _ready(jobs: list[Job], features: FeatureKeeper, observer: Observer) -> Job:
 
 
 def _probe_axis(job: Job, axis: Axis, fresh: bool, observer: Observer) -> CapacityRecord:
-    key = "probe " + ceiling_key(job, job.settings, axis)
-    known = None if fresh else remembered(key)
+    key = ceiling_key(job, job.settings, axis)
+    known = None if fresh else load("probe", key)
     observer.fitting(job.planned, axis.setting)
     error = ""
     try:
@@ -156,7 +156,7 @@ def _probe_axis(job: Job, axis: Axis, fresh: bool, observer: Observer) -> Capaci
     predicted_bytes = next((p for p in predictions if p is not None), None)
     if capacity.found is not None and not error:
         found = {"found": capacity.found, "fails": capacity.fails, "predicted_bytes": predicted_bytes}
-        remember(key, found)
+        save("probe", key, found)
     varied = {axis.setting, *(("train_size",) if axis is Axis.BATCH_SIZE else ())}
     return CapacityRecord(
         axis=axis.value,

@@ -34,9 +34,10 @@ from xbench.execution.request import describe_request
 from xbench.execution.schedule import blocks, estimate_s, features_s, within
 from xbench.execution.time_limit import TimeLimit, longest_wait_s
 from xbench.memory.machine import binding
-from xbench.records.lock import concerns
 from xbench.records.schema import CellRecord, ExperimentRecord, PlannedCell, RunRecord
-from xbench.records.store import RunFolder, remove_unfinished_folders
+from xbench.records.store import RunFolder, folder_of_suite
+from xbench.storage.paths import concerns
+from xbench.storage.staging import remove_stale
 from xbench.suite.grid import Cell
 from xbench.units import format_bytes, parse_duration, parse_limit
 
@@ -64,7 +65,7 @@ def run_plan(
         KeyboardInterrupt: the cell in flight is saved; all that ended before is in the folder.
     """
     started = time.monotonic() if started is None else started
-    remove_unfinished_folders(results, plan.name)
+    remove_stale(folder_of_suite(results, plan.name))
     history = History() if fresh else History.of(results, plan.suite)
     request = describe_request(plan)  # before anything is decoded: what changes from here on is noticed
     decoded = decode_all(plan, observer)
