@@ -109,7 +109,7 @@ class TestKeep:
 
         written = write(folder, 9)
         with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-            patch.setattr("xbench.execution.checkpoints.write_whole", full)
+            patch.setattr("xbench.execution.checkpoints.atomic_write", full)
             keep(written, job, heard_until(9))
         assert recall(folder, job).checkpoint == folder / "step-000000007"
 

@@ -86,7 +86,7 @@ def _marker(path: Path) -> Path:
 
 
 def _acquire(path: Path, blocking: bool) -> BaseFileLock:
-    from filelock import FileLock, SoftFileLock
+    from filelock import FileLock
 
     lock = FileLock(path, fallback_to_soft=False)
     try:
@@ -94,6 +94,8 @@ def _acquire(path: Path, blocking: bool) -> BaseFileLock:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
+        from filelock import SoftFileLock
+
         lock = SoftFileLock(_marker(path))
         lock.acquire(timeout=_MAX_WAIT_FOR_MARKER_S if blocking else 0)
     return lock
