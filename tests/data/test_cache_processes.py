@@ -102,6 +102,19 @@ def test_two_at_the_same_moment(cache, start, job):
     do_here(job, cache)
 
 
+@pytest.mark.parametrize("job", ["decode", "features"])
+def test_two_that_find_the_same_damage(cache, start, job):
+    do_here(job, cache)
+    (folder,) = (cache / ("images" if job == "decode" else "features")).iterdir()
+    (folder / "index.json").write_text("{")
+    processes = [start(job, 0.002), start(job, 0.002)]
+    for process in processes:
+        go(process)
+    assert [process.communicate(timeout=60)[0].splitlines()[-1] for process in processes] == ["done", "done"]
+    assert no_leftovers(cache)
+    do_here(job, cache)
+
+
 @pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize("lines", [1, 12, 39])
 def test_a_killed_one_is_no_hindrance(cache, start, job, lines):

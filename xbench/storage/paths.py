@@ -139,10 +139,10 @@ def concerns(error: OSError, folder: Path) -> bool:
 
 @contextmanager
 def disk_errors(what: str) -> Iterator[None]:
-    """Turn what a disk objects to into an error that a user can mend.
+    """Turn an OSError into an error that tells the user what to do.
 
     Args:
-        what: could not be done, as a sentence without its reason.
+        what: a sentence that says what could not be done, without the reason.
 
     Raises:
         XbenchError: in place of any OSError.
