@@ -285,7 +285,7 @@ def failing(xbench, tmp_path_factory) -> dict[str, Any]:
     told: dict[str, Any] = {"first": place.run()}
     (run,) = place.results.glob("[!.]*")
     append_attempt(run, told["first"].latest["raising"], 4)
-    unfinished = place.results / ".new-abc"
+    unfinished = place.results / ".20260101-000000.abcd1234.aside"
     shutil.copytree(run, unfinished)
     with (run / "cells.jsonl").open("a") as file:
         file.write('{"cell_id": "torn", "sta')
@@ -337,7 +337,7 @@ class TestFailures:
 
     def test_what_a_killed_run_left_is_no_run_and_goes(self, failing):
         assert failing["was removed"]
-        assert ".new-" not in failing["shown"].stdout
+        assert ".aside" not in failing["shown"].stdout
 
     def test_damaged_lines_are_told(self, failing):
         shown = failing["shown"]

@@ -72,7 +72,7 @@ def limited(previewed, fresh, place, allow_user_code):
 class TestDryRun:
     def test_nothing_is_run(self, previewed, limited, place):
         assert len(list(place.glob("results/*/[!.]*"))) == 1  # that of the run which came after
-        assert any((place / "cache" / "capacity").iterdir())
+        assert any((place / "cache" / "measurements").iterdir())
 
     def test_each_cell_has_an_estimate(self, previewed):
         document = json.loads(previewed.stdout)

@@ -72,7 +72,7 @@ def do_here(job: str, cache: Path) -> None:
     else:
         if not (cache / "tiny-set").exists():
             cache_jobs.fetch_from(cache_jobs.SOURCE, cache.with_name("tiny.zip"), lambda *at: None)
-        assert names(cache) == ["tiny-set"]
+        assert names(cache) == ["locks", "tiny-set"]
         for number in range(cache_jobs.COUNT):
             (image,) = (cache / "tiny-set").glob(f"*/A/{number}.png")
             assert image.read_bytes() == bytes([number]) * 2000
@@ -98,6 +98,19 @@ def test_two_at_the_same_moment(cache, start, job):
         assert any(other in line for line in told)
     else:
         assert told == ["done", "done"]
+    assert no_leftovers(cache)
+    do_here(job, cache)
+
+
+@pytest.mark.parametrize("job", ["decode", "features"])
+def test_two_that_find_the_same_damage(cache, start, job):
+    do_here(job, cache)
+    (folder,) = (cache / ("images" if job == "decode" else "features")).iterdir()
+    (folder / "index.json").write_text("{")
+    processes = [start(job, 0.002), start(job, 0.002)]
+    for process in processes:
+        go(process)
+    assert [process.communicate(timeout=60)[0].splitlines()[-1] for process in processes] == ["done", "done"]
     assert no_leftovers(cache)
     do_here(job, cache)
 

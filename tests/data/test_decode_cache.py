@@ -125,7 +125,7 @@ def test_content_that_comes_back_is_still_cached(images):
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_text("{")])
 def test_remembered_hashes_are_only_a_memory(images, cache, damage):
     before = decoded(images.dataset())
-    (stamps,) = (cache / "stamps").iterdir()
+    (stamps,) = (cache / "measurements/file hashes").iterdir()
     damage(stamps)
     assert decoded(images.dataset()).fingerprint == before.fingerprint
     assert sum(images.reads.values()) == 6
@@ -266,7 +266,7 @@ def test_another_time_of_the_same_pixels_is_looked_into_once(images, monkeypatch
 def test_a_right_cache_that_cannot_be_written_is_used(images, cache, monkeypatch):
     before = decoded(images.dataset())
     later(before.pixels_path)
-    shutil.rmtree(cache / "stamps")
+    shutil.rmtree(cache / "measurements")
 
     def mkdir(*_, **__):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))

@@ -11,16 +11,16 @@ import pytest
 
 from xbench.data import features
 from xbench.data.features import FeatureFile, FeatureWriter
-from xbench.files import keep_json
+from xbench.storage.atomic import write_json
 
 SHAPE = (2, 3)
 ROWS = 10
 
 
 @pytest.fixture
-def file(tmp_path) -> FeatureFile:
+def file(cache) -> FeatureFile:
     """A fresh one, in a cache that was not there."""
-    file = FeatureFile(tmp_path / "cache" / "features" / "abc", SHAPE, "float32", ROWS)
+    file = FeatureFile(cache / "features" / "abc", SHAPE, "float32", ROWS)
     file.make()
     return file
 
@@ -107,7 +107,7 @@ class TestFound:
         (file.folder / "index.json").write_text(content)
         assert FeatureFile.found(file.folder) is None
         if content.startswith("{") and content.endswith("}"):  # with the right checksum
-            keep_json(file.folder / "index.json", json.loads(content))
+            write_json(file.folder / "index.json", json.loads(content))
             assert FeatureFile.found(file.folder) is None
 
     def test_rows_that_are_not_as_they_were_written_are_not_there(self, file):

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from xbench.capacity.ceilings import remember, remembered
 from xbench.components.specs import Example
 from xbench.components.weights import read_weights
 from xbench.data.features import FeatureFile
 from xbench.data.fingerprints import are_known, content_hashes
 from xbench.errors import XbenchError
+from xbench.storage.cache import load, save
 
 
 class Mark:
@@ -64,9 +64,9 @@ def plant(path: Path, planted: bytes, size: int | None = None) -> None:
 
 def test_the_pickles_would_leave_a_mark(planted, mark):
     path = mark.with_name("planted")
-    for load in (partial(torch.load, weights_only=False), partial(np.load, allow_pickle=True)):
+    for read in (partial(torch.load, weights_only=False), partial(np.load, allow_pickle=True)):
         with suppress(Exception):
-            load(path)
+            read(path)
     assert mark.exists()
 
 
@@ -81,7 +81,7 @@ def test_of_decoded_images(cache, planted, mark, name):
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("name", ["values", "present", "index.json", "checked.json"])
+@pytest.mark.parametrize("name", ["values", "present", "index.json"])
 def test_of_features(cache, planted, mark, name):
     cache_jobs.fill(cache)
     path = cache_jobs.features(cache).folder / name
@@ -100,7 +100,7 @@ def test_of_remembered_hashes(cache, planted, mark, tmp_path):
     os.utime(tmp_path / "file", (1, 1))
     examples = [Example("file", 0, "train", path=tmp_path / "file")]
     hashes = content_hashes(examples)
-    (stamps,) = (cache / "stamps").iterdir()
+    (stamps,) = (cache / "measurements/file hashes").iterdir()
     plant(stamps, planted)
     assert not are_known(examples)
     assert content_hashes(examples) == hashes
@@ -109,10 +109,10 @@ def test_of_remembered_hashes(cache, planted, mark, tmp_path):
 
 
 def test_of_what_was_found(cache, planted, mark):
-    remember("key", {"found": 1})
-    (entry,) = (cache / "capacity").iterdir()
+    save("capacity", "key", {"found": 1})
+    (entry,) = (cache / "measurements/capacity").iterdir()
     plant(entry, planted)
-    assert remembered("key") is None
+    assert load("capacity", "key") is None
     assert not mark.exists()
 
 

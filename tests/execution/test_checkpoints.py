@@ -110,7 +110,7 @@ class TestKeep:
 
         written = write(folder, 9)
         with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-            patch.setattr("xbench.execution.checkpoints.write_whole", full)
+            patch.setattr("xbench.execution.checkpoints.atomic_write", full)
             keep(written, cell, heard_until(9))
         assert recall(folder, cell).checkpoint == folder / "step-000000007"
 

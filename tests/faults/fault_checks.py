@@ -163,5 +163,5 @@ def left_in(run: Path) -> list[str]:
     found += [
         path for path in (run / "logs").iterdir() if path.suffix != ".stderr" or not path.stat().st_size
     ]
-    found += run.parent.glob(".new-*")
+    found += run.parent.glob(".*.aside")
     return sorted(str(path.relative_to(run.parent)) for path in found)

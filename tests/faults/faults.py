@@ -146,7 +146,7 @@ def _second_run(scene: Scene, started: Started, random: Random) -> bool:
     """Start another one. It must be refused as long as the first has not ended."""
     wait_until(lambda: _holder(scene) == str(started.process.pid), started)
     second = scene.start().wait()
-    if second.exit_code == 2 and "another run of this suite is at work" in second.err:
+    if second.exit_code == 2 and "another run of this suite is using" in second.err:
         return True
     if started.is_alive:
         raise NotRefused(f"a second run was let in: {second}")

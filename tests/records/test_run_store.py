@@ -14,7 +14,7 @@ from record_samples import cell, outputs, run
 from xbench.errors import XbenchError
 from xbench.records import store
 from xbench.records.schema import CellRecord, Component, EpochRecord, MemoryRecord, Metrics, Times
-from xbench.records.store import RunFolder, find_run, remove_unfinished_folders, runs_of_suite
+from xbench.records.store import RunFolder, find_run, runs_of_suite, sole_run
 from xbench.records.traces import TraceRow
 
 
@@ -65,19 +65,13 @@ class TestWhole:
         assert not folder.run_id.startswith(".")
 
     @pytest.fixture
-    def unfinished(self, tmp_path, monkeypatch):
-        """A run that came no further than its suite."""
-
-        def killed(folder, run):
-            raise KeyboardInterrupt
-
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(RunFolder, "write_run", killed)
-            RunFolder.create(tmp_path, "", run("a", suite="tiny"))
-        (left,) = (tmp_path / "tiny").iterdir()
-        assert (left / "suite.toml").exists()
+    def unfinished(self, tmp_path):
+        """What is left of a run that was killed while it made its folder."""
+        left = tmp_path / "tiny" / ".20260101-000000.abcd1234.aside"
+        (left / "content").mkdir(parents=True)
+        (left / "content" / "suite.toml").touch()
         # One that was killed a moment later, too.
-        (left / "run.json").write_text(run("a", suite="tiny").model_dump_json())
+        (left / "content" / "run.json").write_text(run("a", suite="tiny").model_dump_json())
         return left
 
     def test_one_that_did_not_get_so_far_is_no_run(self, unfinished, tmp_path):
@@ -88,16 +82,14 @@ class TestWhole:
 
     def test_and_is_removed_by_the_next(self, unfinished, tmp_path):
         kept = [RunFolder.create(tmp_path, "", run("a", suite=suite)) for suite in ("tiny", "other")]
-        remove_unfinished_folders(tmp_path, "tiny")
         assert not unfinished.exists()
         assert [find_run(tmp_path, suite) for suite in ("tiny", "other")] == kept
-        remove_unfinished_folders(tmp_path, "no-such-suite")
 
     def test_a_disk_that_is_full(self, tmp_path, monkeypatch):
         def full(path, content):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(store, "write_whole", full)
+        monkeypatch.setattr(store, "atomic_write", full)
         with pytest.raises(XbenchError, match=r"cannot write results to .*: No space left on device"):
             RunFolder.create(tmp_path, "", run("a", suite="tiny"))
         assert runs_of_suite(tmp_path, "tiny") == []
@@ -437,3 +429,34 @@ class TestFind:
     def test_none_at_all(self, tmp_path):
         with pytest.raises(XbenchError, match="no run in"):
             find_run(tmp_path / "results", None)
+
+
+class TestSoleRun:
+    @pytest.fixture
+    def folder(self, tmp_path) -> Path:
+        return tmp_path / "results" / "suite"
+
+    def test_makes_the_folder(self, folder):
+        with sole_run(folder):
+            assert folder.is_dir()
+        with sole_run(folder):
+            pass
+
+    def test_another_one_is_told_which_process_it_is(self, folder):
+        with sole_run(folder):
+            with pytest.raises(XbenchError) as caught, sole_run(folder):
+                pass
+            with sole_run(folder.with_name("other")):
+                pass
+        message = f"another run of this suite is using {folder} (process {os.getpid()})"
+        assert caught.value.message == message
+        assert caught.value.hint == "wait until it has ended, or choose another folder with --out"
+
+    @pytest.mark.parametrize("taken", ["results", "results/suite", "results/suite/.lock/x"])
+    def test_what_cannot_be_written(self, tmp_path, folder, taken):
+        """Something of that name is in the way."""
+        (tmp_path / taken).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / taken).write_text("")
+        with pytest.raises(XbenchError, match="cannot write results to") as caught, sole_run(folder):
+            pass
+        assert "--out" in caught.value.hint

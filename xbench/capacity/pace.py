@@ -13,7 +13,7 @@ from xbench.capacity.workload import TrainingWorkload
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
 from xbench.memory.contention import ContentionWatch, typical_s
-from xbench.paths import scratch_folder
+from xbench.storage.staging import scratch_folder
 from xbench.training.settings import CellSettings
 
 # A step is timed on a few small parts of its batch: closures are sums over parts, so their time is, too.

@@ -11,7 +11,7 @@ from xbench.capacity.axes import Axis, trial_settings
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
 from xbench.errors import Unsupported, XbenchError
-from xbench.paths import scratch_folder
+from xbench.storage.staging import scratch_folder
 from xbench.training.settings import CellSettings
 
 if TYPE_CHECKING:

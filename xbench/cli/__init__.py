@@ -107,8 +107,7 @@ def _in_a_folder() -> None:
 def _hint(error: OSError) -> str:
     """Return what the user can do about an error in `_HINTS`. Those of results name --out already."""
     from xbench.errors import XbenchError
-    from xbench.paths import CACHE_VARIABLE, cache_dir
-    from xbench.records.lock import concerns
+    from xbench.storage.paths import CACHE_VARIABLE, cache_dir, concerns
 
     hint = _HINTS[error.errno]
     with suppress(XbenchError):  # there may be no cache

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from xbench.cli.activity import ActivityDisplay
 from xbench.cli.output import print_json, reader_may_leave, stdout_console, tell_where_cache_is
-from xbench.paths import cache_dir
 from xbench.report.terminal import plain
+from xbench.storage.paths import cache_dir
 from xbench.text import counted
 from xbench.units import format_bytes, parse_device, parse_limit
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from xbench.errors import XbenchError
-from xbench.paths import expand_user
+from xbench.storage.paths import expand_user
 from xbench.text import shown
 
 

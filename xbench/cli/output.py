@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.text import Text
 
 from xbench.errors import XbenchError
-from xbench.paths import cache_note
 from xbench.records.store import RunFolder
+from xbench.storage.paths import cache_note
 from xbench.text import visible
 
 # Where nobody watches, tables keep their whole width instead of being squeezed into 80 columns.

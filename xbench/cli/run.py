@@ -110,8 +110,7 @@ def _run(suite: Suite, import_dirs: list[str], out: Path, fresh: bool, started: 
     from xbench.execution.plan import plan_run
     from xbench.execution.run import run_plan
     from xbench.isolation.server import start_server
-    from xbench.records.lock import sole_run
-    from xbench.records.store import check_writable, folder_of_suite
+    from xbench.records.store import check_writable, folder_of_suite, sole_run
 
     display = ProgressDisplay()
     with _interruptible(lambda: display.folder), display:

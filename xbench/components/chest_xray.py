@@ -17,7 +17,7 @@ from xbench.components.image_files import FoundFiles, find_files, notes_on_left_
 from xbench.components.images import IMAGE_SUFFIXES, check_image_size, read_square
 from xbench.components.specs import Dataset, DatasetSpec, Example, Source
 from xbench.errors import DataNotFound, XbenchError
-from xbench.paths import cache_dir, expand_user
+from xbench.storage.paths import cache_dir, expand_user
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 ROOT_VARIABLE = "XBENCH_CHEST_XRAY_ROOT"

@@ -16,7 +16,7 @@ from xbench.components.code_files import MAX_READ_BYTES, CodeFile, ImportDirs, c
 from xbench.components.images import IMAGE_SUFFIXES
 from xbench.components.registry import Kind, find
 from xbench.errors import XbenchError
-from xbench.files import read_regular
+from xbench.storage.atomic import read_regular
 
 # The subpackages of xbench whose code a cell or its memory pass runs.
 _OF_CELLS = ("capacity", "components", "data", "isolation", "memory", "training")

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xbench.errors import XbenchError
-from xbench.files import read_regular
-from xbench.paths import cache_dir
+from xbench.storage.atomic import read_regular
+from xbench.storage.paths import cache_dir
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec

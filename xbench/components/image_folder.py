@@ -23,7 +23,7 @@ from xbench.components.image_files import FoundFiles, find_files, loose_images, 
 from xbench.components.images import IMAGE_SUFFIXES, check_image_size, read_square
 from xbench.components.specs import Dataset, DatasetSpec, Example
 from xbench.errors import DataNotFound, XbenchError
-from xbench.paths import expand_user
+from xbench.storage.paths import expand_user
 from xbench.text import some_of
 
 _MAX_SUBFOLDERS = 5

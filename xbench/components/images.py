@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from xbench.errors import XbenchError
-from xbench.files import open_regular
+from xbench.storage.atomic import open_regular
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xbench.downloads import download, sha256_of
 from xbench.errors import DownloadFailed, WeightsNotFound, XbenchError
-from xbench.paths import cache_dir, expand_user
+from xbench.storage.downloads import download, sha256_of
+from xbench.storage.paths import cache_dir, expand_user
 
 if TYPE_CHECKING:
     import torch

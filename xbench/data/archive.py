@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from xbench.components.image_files import VALIDATION_FOLDERS, is_clutter
 from xbench.errors import XbenchError
-from xbench.paths import disk_errors, require_space
+from xbench.storage.paths import disk_errors, require_space
 from xbench.units import format_bytes
 
 OnProgress = Callable[[int, int], None]

@@ -10,7 +10,6 @@ import stat
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,9 +25,12 @@ from xbench.data.duplicates import NO_DUPLICATES, find_duplicates
 from xbench.data.fingerprints import are_known, content_hashes
 from xbench.data.rows import row_checksums
 from xbench.errors import XbenchError
-from xbench.files import folder_aside, keep_json, kept_json, put_in_place, write_json
 from xbench.memory.processor import usable_cpus
-from xbench.paths import cache_dir, disk_errors, require_space
+from xbench.storage.atomic import read_json, write_json
+from xbench.storage.cache import load, save
+from xbench.storage.locks import hold_place
+from xbench.storage.paths import cache_dir, disk_errors, require_space
+from xbench.storage.staging import replace_folder, staging_folder
 
 # Part of every key: raise it when the bytes that decoding makes of the same file change.
 LAYOUT_VERSION = 3
@@ -202,22 +204,21 @@ class _Rows:
 
     def read_index(self) -> _Index | None:
         """Read what decoding found out; None if there is no cache, or it is damaged."""
-        index = kept_json(self.folder / _INDEX)
+        index = read_json(self.folder / _INDEX)
         try:
             found = self.path.stat()
             if not stat.S_ISREG(found.st_mode) or found.st_size != self.count * self.row_bytes:
                 return None
-            if found.st_mtime_ns != index["mtime_ns"]:
+            if found.st_mtime_ns not in (index["mtime_ns"], load("checked", str(self.path))):
                 if _digest(row_checksums(self.path, self.row_bytes, range(self.count))) != index["checksum"]:
                     return None
-                with suppress(OSError):  # it would be looked at again
-                    keep_json(self.folder / _INDEX, index | {"mtime_ns": found.st_mtime_ns})
+                save("checked", str(self.path), found.st_mtime_ns)
             return _Index(index["unreadable"], index["highest"])
         except (OSError, KeyError, TypeError):
             return None
 
     def write_index(self, index: _Index, checksums: np.ndarray) -> None:
-        """Write down what the file of pixels, which is complete, is known by; the folder is still aside."""
+        """Write the index of a complete file of pixels; the folder is still staged."""
         content: dict[str, Any] = {"unreadable": index.unreadable, "highest": index.highest}
         content["checksum"] = _digest(checksums)
         write_json(self.folder / _INDEX, content | {"mtime_ns": self.path.stat().st_mtime_ns})
@@ -235,15 +236,17 @@ def _build(
     on_progress: OnProgress,
     on_step: OnStep,
 ) -> _Index:
-    """Decode into a folder beside the final one and rename it, so that a half-made cache is never seen."""
+    """Decode into a staging folder and rename it, so that a half-made cache is never seen."""
     require_space(rows.folder.parent, rows.count * rows.row_bytes, f"decoding {rows.count:,} images")
-    with folder_aside(rows.folder) as aside:
-        new = replace(rows, folder=aside)
+    with staging_folder(rows.folder) as staged:
+        new = replace(rows, folder=staged)
         index, checksums = _decode_all(new, dataset, examples, hashes, on_progress)
         _check_unchanged(examples, hashes, partial(on_step, "checking images"))
         on_step("saving decoded images", 0, 0)
         new.write_index(index, checksums)
-        put_in_place(aside, rows.folder, lambda: rows.read_index() is not None)
+        with hold_place(rows.folder, on_wait=lambda: None):
+            if rows.read_index() is None:  # else another process was faster
+                replace_folder(staged, rows.folder)
     return index
 
 

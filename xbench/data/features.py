@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import math
 import os
-import shutil
 import stat
 import zlib
 from contextlib import suppress
@@ -25,8 +24,11 @@ from typing import Literal, Self
 import numpy as np
 
 from xbench.data.rows import RowReader, row_checksums
-from xbench.files import folder_aside, keep_json, kept_json, put_in_place, write_json
-from xbench.paths import disk_errors
+from xbench.storage.atomic import read_json, write_json
+from xbench.storage.cache import load, save
+from xbench.storage.locks import hold_place
+from xbench.storage.paths import disk_errors
+from xbench.storage.staging import discard, replace_folder, staging_folder
 
 Precision = Literal["float32", "float64", "bfloat16"]
 
@@ -36,7 +38,7 @@ _STORED: dict[Precision, str] = {"float32": "float32", "float64": "float64", "bf
 # For each row 0, or its CRC-32 if it is there (1 in place of 0).
 _CHECKSUM = np.dtype("<u4")
 
-_INDEX, _CHECKED = "index.json", "checked.json"
+_INDEX = "index.json"
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class FeatureFile:
     def found(cls, folder: Path) -> Self | None:
         """What an earlier run has made; None if there is nothing, or it is damaged beyond single rows."""
         try:
-            index = kept_json(folder / _INDEX)
+            index = read_json(folder / _INDEX)
             file = cls(folder, tuple(index["shape"]), index["precision"], index["rows"])
             if not file._is_whole():
                 return None
@@ -105,17 +107,20 @@ class FeatureFile:
         """
         with (
             disk_errors(f"features cannot be kept in {self.folder.parent}"),
-            folder_aside(self.folder) as aside,
+            staging_folder(self.folder) as staged,
         ):
             for path, size in self._sizes().items():
-                (aside / path.name).touch()
-                os.truncate(aside / path.name, size)
-            write_json(aside / _INDEX, {"shape": self.shape, "precision": self.precision, "rows": self.rows})
-            put_in_place(aside, self.folder, lambda: FeatureFile.found(self.folder) == self)
+                (staged / path.name).touch()
+                os.truncate(staged / path.name, size)
+            write_json(staged / _INDEX, {"shape": self.shape, "precision": self.precision, "rows": self.rows})
+            with hold_place(self.folder, on_wait=lambda: None):
+                if FeatureFile.found(self.folder) != self:  # else another process was faster
+                    replace_folder(staged, self.folder)
 
     def remove(self) -> None:
         """Remove the files: what they hold is of no use."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            discard(self.folder)
 
     def _sizes(self) -> dict[Path, int]:
         return {
@@ -134,8 +139,7 @@ class FeatureFile:
             OSError: they cannot be read, or taken back.
         """
         mtime_ns = self.values_path.stat().st_mtime_ns
-        checked = kept_json(self.folder / _CHECKED)
-        if checked == mtime_ns:
+        if load("checked", str(self.values_path)) == mtime_ns:
             return
         noted = np.fromfile(self.present_path, dtype=_CHECKSUM)
         rows = np.flatnonzero(noted)
@@ -148,8 +152,7 @@ class FeatureFile:
                     os.pwrite(present, bytes(_CHECKSUM.itemsize), int(row) * _CHECKSUM.itemsize)
             finally:
                 os.close(present)
-        with suppress(OSError):  # it would be looked at again
-            keep_json(self.folder / _CHECKED, mtime_ns)
+        save("checked", str(self.values_path), mtime_ns)
 
 
 class FeatureWriter:

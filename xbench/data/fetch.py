@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from xbench.components.specs import Source
 from xbench.data.archive import unpack
 from xbench.data.inventory import Inventory, take_inventory, write_manifest
-from xbench.downloads import download, sha256_of
 from xbench.errors import DownloadFailed, XbenchError
-from xbench.files import folder_aside, put_in_place
-from xbench.paths import cache_dir, disk_errors, require_space
+from xbench.storage.downloads import download, sha256_of
+from xbench.storage.locks import LockHeld, hold_place
+from xbench.storage.paths import cache_dir, disk_errors, require_space
+from xbench.storage.staging import replace_folder, staging_folder
 
 # An archive whose files come to more than this many times what they should is taken for a bomb. (Kaggle's
 # holds everything twice.)
@@ -100,15 +101,15 @@ def fetch_from(source: Source, archive: Path, on_stage: OnStage, replace: bool =
 
 @contextmanager
 def _workplace(source: Source, replace: bool) -> Iterator[Path]:
-    """An empty folder of our own beside the destination, which is gone afterwards."""
+    """Make a staging folder for the destination, as the only process that does."""
     place = destination(source)
-    with disk_errors(f"{place} cannot be filled"):
+    with disk_errors(f"{place} cannot be filled"), ExitStack() as stack:
         try:
-            with folder_aside(place, alone=True) as workplace:  # puts back what was about to be replaced
-                _check_free(place, replace)
-                yield workplace
-        except BlockingIOError as error:
-            raise XbenchError(f"another process is filling {place}", hint="wait for it to end") from error
+            stack.enter_context(hold_place(place))
+        except LockHeld as error:
+            raise XbenchError(f"another process is filling {place}", hint=error.hint) from error
+        _check_free(place, replace)
+        yield stack.enter_context(staging_folder(place))
 
 
 def _check_free(place: Path, replace: bool) -> None:
@@ -147,10 +148,6 @@ def _put_in_place(
         encoding="utf-8",
     )
     place = destination(source)
-
-    def stays() -> bool:
-        _check_free(place, replace)
-        return False
-
-    put_in_place(unpacked, place, stays)
+    _check_free(place, replace)
+    replace_folder(unpacked, place)
     return take_inventory(place, source)

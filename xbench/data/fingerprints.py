@@ -13,13 +13,14 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 from xbench.components.specs import Example
-from xbench.files import keep_json, kept_json, open_regular
 from xbench.memory.processor import usable_cpus
-from xbench.paths import cache_dir
+from xbench.storage.atomic import open_regular
+from xbench.storage.cache import load, save
+
+_NAMESPACE = "file hashes"
 
 # Older than this at its hashing, a file cannot change again and keep its time: clocks of file systems are
 # that coarse (FAT: 2 s), and those of servers differ a little.
@@ -79,15 +80,12 @@ class _StampStore:
     """Remembered hashes of the files of one folder: path -> [size, mtime_ns, ctime_ns, inode, sha256]."""
 
     def __init__(self, files: Sequence[Path]):
-        common = os.path.commonpath([os.path.abspath(file) for file in files]) if files else ""
-        name = hashlib.sha256(common.encode()).hexdigest()[:16]
-        self._path = cache_dir() / "stamps" / f"{name}.json" if files else None
+        self._folder = os.path.commonpath([os.path.abspath(file) for file in files]) if files else ""
         self._known = self._load()
         self._new: dict[str, list] = {}
 
     def _load(self) -> dict[str, list]:
-        known = kept_json(self._path) if self._path else None
-        return known if isinstance(known, dict) else {}
+        return load(_NAMESPACE, self._folder) or {}
 
     def is_known(self, path: Path) -> bool:
         return self._remembered(path, path.stat()) is not None
@@ -108,12 +106,10 @@ class _StampStore:
         return digest
 
     def save(self) -> None:
-        """Remember what was hashed. That it cannot be kept is no failure: it would be hashed again."""
-        if self._path is None or not self._new:
-            return
-        with suppress(OSError):
-            # Others may have listed another part of the folder meanwhile.
-            keep_json(self._path, self._load() | self._new)
+        """Remember what was hashed, if the cache can be written."""
+        if self._new:
+            # Other processes may have hashed another part of the folder meanwhile.
+            save(_NAMESPACE, self._folder, self._load() | self._new)
 
 
 def _told(stat: os.stat_result) -> list[int]:

@@ -12,9 +12,9 @@ from xbench.components.image_files import VALIDATION_FOLDERS, list_images
 from xbench.components.images import read_image, why_unreadable
 from xbench.components.settings import settings_of
 from xbench.components.specs import DatasetSpec, Source
-from xbench.downloads import sha256_of
 from xbench.errors import DataNotFound, XbenchError
 from xbench.memory.processor import usable_cpus
+from xbench.storage.downloads import sha256_of
 
 # One line a file as `sha256sum` writes it, so that `sha256sum -c MANIFEST.sha256` checks it without xbench.
 MANIFEST = "MANIFEST.sha256"

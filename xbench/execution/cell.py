@@ -23,11 +23,11 @@ from xbench.execution.observer import Observer
 from xbench.execution.pairing import Pairing, Unpaired
 from xbench.execution.planned import PlannedCell, Skip
 from xbench.execution.record import make_outputs, make_record, now
-from xbench.files import make_folder
 from xbench.isolation.interrupts import Interrupts
 from xbench.isolation.run import Ending, Patience, run_in_child
 from xbench.records.schema import CellKey, CellRecord
 from xbench.records.store import RunFolder
+from xbench.storage.atomic import make_folder
 from xbench.training.events import CellResult, CheckpointWritten, Prepared
 from xbench.training.settings import CellSettings
 

@@ -11,9 +11,9 @@ from xbench.capacity.pace import steps_of
 from xbench.execution.heard import Heard
 from xbench.execution.identity import training_key
 from xbench.execution.planned import PlannedCell
-from xbench.files import put_whole, read_regular, write_whole
 from xbench.records.schema import EpochRecord
 from xbench.records.traces import read_trace, write_trace
+from xbench.storage.atomic import atomic_replace, atomic_write, read_regular
 from xbench.training.events import CheckpointWritten
 
 _TRACE, _REST = "trace.parquet", "heard.json"
@@ -33,9 +33,9 @@ def keep(written: CheckpointWritten, cell: PlannedCell, heard: Heard) -> None:
         "processors": heard.processors_with(cell.machine.device_facts["name"]),
         "was_exact": cell.memory.malloc == "exact",
     }
-    write_whole(written.aside / _REST, json.dumps(rest).encode())
+    atomic_write(written.aside / _REST, json.dumps(rest).encode())
     shutil.rmtree(written.place, ignore_errors=True)
-    put_whole(written.aside, written.place)
+    atomic_replace(written.aside, written.place)
     for older in written.place.parent.glob("step-*"):
         if older != written.place:
             shutil.rmtree(older, ignore_errors=True)

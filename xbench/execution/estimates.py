@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from xbench.capacity.axes import Axis, size_of, with_size
-from xbench.capacity.ceilings import remember, remembered
 from xbench.capacity.pace import Pace, measure_pace, shortened
 from xbench.execution.features import FeatureKeeper, images_of
 from xbench.execution.identity import duration_key, features_key, image_pace_key, pace_key, pass_key
@@ -16,6 +15,7 @@ from xbench.execution.observer import Observer
 from xbench.execution.planned import Estimate, PlannedCell
 from xbench.isolation.run import run_in_child
 from xbench.records.schema import CellRecord
+from xbench.storage.cache import load, save
 from xbench.training.events import FeatureReport
 from xbench.training.settings import Choice
 from xbench.training.splits import split_examples
@@ -121,7 +121,7 @@ class Estimator:
         if cell.estimate.seconds is None or cell.skip is not None or key in measured:
             return cell
         measured.add(key)
-        took, timed = remembered(key), _in_hand(cell)
+        took, timed = load("memory pass", key), _in_hand(cell)
         pace = None if timed is None else self._known_pace(pace_key(timed))
         if took is not None:
             pass_s = took["seconds"]
@@ -133,7 +133,7 @@ class Estimator:
         timed = _in_hand(cell)
         if timed is None:
             return cell
-        took, pace = remembered(duration_key(cell)), self._known_pace(pace_key(timed))
+        took, pace = load("duration", duration_key(cell)), self._known_pace(pace_key(timed))
         is_timed = (took is not None or pace is not None) and not anew
         timed, estimate = self._with_features(cell, timed, is_timed)
         if timed.skip is not None:
@@ -149,7 +149,7 @@ class Estimator:
         found = [pace.run_s(cell.sized, _evaluated(cell))]
         if took is not None:  # that it has done, whatever a few steps say
             found.append(took["seconds"])
-        if pace.is_disturbed and (kept := remembered(pace_key(timed))) is not None:
+        if pace.is_disturbed and (kept := load("pace", pace_key(timed))) is not None:
             found.append(Pace(**kept).run_s(cell.sized, _evaluated(cell)))
         is_rough = estimate.is_rough or pace.is_disturbed
         return _with_estimate(cell, seconds=to_do * min(found), is_rough=is_rough)
@@ -178,12 +178,12 @@ class Estimator:
         return timed, _of_features(report.file.folder.name, report.missing * image_s, is_rough)
 
     def _known_rate(self, key: str) -> tuple[float | None, bool]:
-        kept = remembered(key)
+        kept = load("feature rate", key)
         return self._rates.get(key, (kept["seconds"] if kept else None, False))
 
     def _keep_rate(self, key: str, report: FeatureReport) -> tuple[float, bool]:
         if not report.is_disturbed:
-            remember(key, {"seconds": report.image_s})
+            save("feature rate", key, {"seconds": report.image_s})
             self._rates[key] = (report.image_s, False)
         else:
             self._observer.machine_is_busy()
@@ -196,7 +196,7 @@ class Estimator:
         pace, _ = self._paces.get(key, (None, 0.0))
         if pace is not None:
             return pace
-        kept = remembered(key)
+        kept = load("pace", key)
         return None if kept is None else Pace(**kept)
 
     def _measured(self, cell: PlannedCell) -> Pace | None:
@@ -211,7 +211,7 @@ class Estimator:
         if pace is not None and pace.is_disturbed:
             self._observer.machine_is_busy()
         elif pace is not None:
-            remember(key, asdict(pace))
+            save("pace", key, asdict(pace))
         self._paces[key] = (pace, self._clock())
         return pace
 
@@ -220,9 +220,9 @@ def remember_time(cell: PlannedCell, record: CellRecord) -> None:
     """Keep how long a cell took, for the next time."""
     seconds = _seconds_of(record)
     if seconds is not None:
-        remember(duration_key(cell), {"seconds": seconds})
+        save("duration", duration_key(cell), {"seconds": seconds})
     if record.time.memory_pass_s is not None:
-        remember(pass_key(cell), {"seconds": record.time.memory_pass_s})
+        save("memory pass", pass_key(cell), {"seconds": record.time.memory_pass_s})
 
 
 def _seconds_of(record: CellRecord) -> float | None:

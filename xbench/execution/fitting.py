@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from xbench.capacity.adaptation import adapt
 from xbench.capacity.axes import Axis, resolve_sizes, size_of, with_size
-from xbench.capacity.ceilings import forget, remember, remembered, trial_log
 from xbench.capacity.probe import Capacity, find_capacity
 from xbench.capacity.tuning import tune_micro_batch
 from xbench.capacity.workload import TrainingWorkload
@@ -18,6 +17,8 @@ from xbench.execution.memory_passes import MemoryPasses
 from xbench.execution.observer import Observer
 from xbench.execution.planned import PlannedCell, Skip
 from xbench.isolation.child import Limits
+from xbench.storage.cache import drop, load, save
+from xbench.storage.paths import trial_log
 from xbench.training.settings import CellSettings, Choice
 from xbench.units import format_bytes
 
@@ -51,7 +52,7 @@ def _is_to_be_fitted(cell: PlannedCell) -> bool:
 def forget_what_was_found(cell: PlannedCell) -> None:
     """A cell that was fitted ran out of memory all the same."""
     for key in cell.fit.found_by:
-        forget(key)
+        drop("capacity", key)
 
 
 def capacity_of(
@@ -115,9 +116,9 @@ def _fastest(cell: PlannedCell, whole: CellSettings, observer: Observer) -> int:
     under any that allows as much."""
     anyone = replace(whole, optimizer=Choice("", {}))
     found_by = ceiling_key(cell, anyone, Axis.MICRO_BATCH)
-    key = f"fastest {found_by} on {cell.machine.device_facts['name']}"
+    key = f"{found_by} on {cell.machine.device_facts['name']}"
     limit_bytes = _NO_LIMIT if cell.memory.limit_bytes is None else cell.memory.limit_bytes
-    known = remembered(key)
+    known = load("micro-batch", key)
     if known is not None and known["enough_bytes"] >= limit_bytes:
         return known["micro_batch"]
     observer.fitting(cell.key, "the speed of micro_batch")
@@ -132,7 +133,7 @@ def _fastest(cell: PlannedCell, whole: CellSettings, observer: Observer) -> int:
     )
     # Where a larger one did not fit, more memory might have made it the fastest.
     enough_bytes = limit_bytes if tuned.ran_out else _NO_LIMIT
-    remember(key, {"micro_batch": tuned.micro_batch, "enough_bytes": enough_bytes})
+    save("micro-batch", key, {"micro_batch": tuned.micro_batch, "enough_bytes": enough_bytes})
     return tuned.micro_batch
 
 
@@ -241,7 +242,7 @@ def _largest(
     which it is remembered is added to `keys`."""
     key = ceiling_key(cell, settings, axis, cell.memory.limit_bytes)
     keys.append(key)
-    known = remembered(key)
+    known = load("capacity", key)
     if known is not None and (known["found"] >= wanted or known["fails"] is not None):
         return min(known["found"], wanted)
     observer.fitting(cell.key, axis.setting)
@@ -254,7 +255,7 @@ def _largest(
         observer=observer,
     )
     if capacity.found is not None:
-        remember(key, {"found": capacity.found, "fails": capacity.fails})
+        save("capacity", key, {"found": capacity.found, "fails": capacity.fails})
         measured = [trial.measured for trial in capacity.trials if trial.value == capacity.found]
         fitted = replace(cell, settings=with_size(settings, axis, capacity.found))
         passes.know_trial(fitted, measured[-1])

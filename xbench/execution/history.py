@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 
 from xbench.errors import XbenchError
-from xbench.files import make_folder, read_regular
 from xbench.records.schema import CellKey, CellRecord, RunRecord
 from xbench.records.store import RunFolder, runs_of_suite
+from xbench.storage.atomic import make_folder, read_regular
 from xbench.suite.reader import Suite
 
 # Of one cell, in one run: what fails so often is not tried again unless somebody asks for a fresh run.

@@ -130,25 +130,25 @@ def training_key(cell: PlannedCell) -> str:
 
 def pace_key(cell: PlannedCell) -> str:
     """Identify how fast a cell's steps are."""
-    return f"pace {_time_key(cell, shortened(cell.sized))}"
+    return _time_key(cell, shortened(cell.sized))
 
 
 def image_pace_key(cell: PlannedCell) -> str:
     """Identify how long the features of an image take, whatever is trained on them."""
     training = TrainingSettings(dtype=cell.settings.training.dtype)
     anyone = replace(cell.settings, optimizer=Choice("", {}), training=training)
-    return f"features {_time_key(cell, anyone)}"
+    return _time_key(cell, anyone)
 
 
 def duration_key(cell: PlannedCell) -> str:
     """Identify how long a cell takes as it was asked for, whatever is made to fit."""
     limit = str(cell.memory.limit_bytes)
-    return f"took {_time_key(cell, cell.asked, cell.data.fingerprint, limit)}"
+    return _time_key(cell, cell.asked, cell.data.fingerprint, limit)
 
 
 def pass_key(cell: PlannedCell) -> str:
     """Identify how long the memory pass of a cell's configuration takes."""
-    return f"memory pass {_time_key(cell, cell.sized, cell.data.fingerprint)}"
+    return _time_key(cell, cell.sized, cell.data.fingerprint)
 
 
 def _time_key(cell: PlannedCell, settings: CellSettings, *parts: str) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from xbench.capacity.axes import Axis
-from xbench.capacity.ceilings import remember, remembered
 from xbench.capacity.probe import Capacity, ProbeFailed
 from xbench.capacity.search import Trial
 from xbench.components.registry import find, origin
@@ -21,6 +20,7 @@ from xbench.execution.planned import PlannedCell
 from xbench.execution.prepare import decode_all, make_cells, with_weights
 from xbench.records.capacity import CapacityRecord, CapacityReport, TrialRecord
 from xbench.records.schema import Component
+from xbench.storage.cache import load, save
 from xbench.suite.document import unusable
 from xbench.suite.overrides import SuiteOption
 from xbench.suite.reader import Suite, parse_suite
@@ -135,8 +135,8 @@ def _ready(cells: list[PlannedCell], features: FeatureKeeper, observer: Observer
 
 
 def _probe_axis(cell: PlannedCell, axis: Axis, fresh: bool, observer: Observer) -> CapacityRecord:
-    key = "probe " + ceiling_key(cell, cell.settings, axis, cell.memory.limit_bytes)
-    known = None if fresh else remembered(key)
+    key = ceiling_key(cell, cell.settings, axis, cell.memory.limit_bytes)
+    known = None if fresh else load("probe", key)
     observer.fitting(cell.key, axis.setting)
     error = ""
     try:
@@ -157,7 +157,7 @@ def _probe_axis(cell: PlannedCell, axis: Axis, fresh: bool, observer: Observer) 
     predicted_bytes = next((p for p in predictions if p is not None), None)
     if capacity.found is not None and not error:
         found = {"found": capacity.found, "fails": capacity.fails, "predicted_bytes": predicted_bytes}
-        remember(key, found)
+        save("probe", key, found)
     varied = {axis.setting, *(("train_size",) if axis is Axis.BATCH_SIZE else ())}
     return CapacityRecord(
         axis=axis.value,

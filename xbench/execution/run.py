@@ -32,9 +32,10 @@ from xbench.execution.prepare import (
 )
 from xbench.execution.schedule import TimeLimit, blocks, estimate_s, features_s, longest_wait_s, skip_if_late
 from xbench.memory.machine import binding
-from xbench.records.lock import concerns
 from xbench.records.schema import CellKey, CellRecord, ExperimentRecord, RunRecord
-from xbench.records.store import RunFolder, remove_unfinished_folders
+from xbench.records.store import RunFolder, folder_of_suite
+from xbench.storage.paths import concerns
+from xbench.storage.staging import remove_stale
 from xbench.suite.grid import Cell
 from xbench.units import format_bytes
 
@@ -46,7 +47,7 @@ def run_plan(
     plan: PlannedRun, results: Path, observer: Observer, fresh: bool = False, started: float | None = None
 ) -> RunFolder:
     """Run every cell of a plan that no earlier run of the suite has settled. A cell that fails is recorded,
-    and the next one runs. The caller holds the suite's results (`records.lock`).
+    and the next one runs. The caller holds the suite's results (`records.store.sole_run`).
 
     Args:
         fresh: run all of them, in a new folder.
@@ -62,7 +63,7 @@ def run_plan(
         KeyboardInterrupt: the cell in flight is saved; all that ended before is in the folder.
     """
     started = time.monotonic() if started is None else started
-    remove_unfinished_folders(results, plan.name)
+    remove_stale(folder_of_suite(results, plan.name))
     history = History() if fresh else History.of(results, plan.suite)
     decoded = decode_all(plan, observer)
     features, passes = FeatureKeeper(observer), MemoryPasses(observer)

@@ -15,6 +15,7 @@ from types import TracebackType
 
 gc.disable()
 
+import filelock  # noqa: E402, F401 -- for scratch folders
 import pydantic.main  # noqa: E402, F401 -- for settings and records
 import torch  # noqa: E402, F401
 import torchvision  # noqa: E402, F401

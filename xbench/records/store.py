@@ -20,7 +20,8 @@ import re
 import shutil
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,12 +29,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from xbench.errors import XbenchError
-from xbench.files import append_line, make_folder, put_whole, read_regular, write_whole
-from xbench.records.lock import unwritable
 from xbench.records.outputs import Outputs, read_outputs, write_outputs
 from xbench.records.schema import CellRecord, RunRecord
 from xbench.records.tables import read_verified
 from xbench.records.traces import TraceRow, read_trace, write_trace
+from xbench.storage.atomic import append_line, atomic_replace, atomic_write, make_folder, read_regular
+from xbench.storage.locks import LockHeld, hold
+from xbench.storage.staging import staging_folder
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,12 @@ class RunFolder:
         parent = folder_of_suite(results, run.suite)
         try:
             make_folder(parent)
-            aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=parent))
-            aside.chmod(0o755)
-            for name in ("traces", "outputs", "logs"):
-                (aside / name).mkdir()
-            write_whole(aside / "suite.toml", suite_text.encode())
-            cls(aside).write_run(run)
-            return cls(_put_unique(aside, parent, stamp))
+            with staging_folder(parent / stamp) as staged:
+                for name in ("traces", "outputs", "logs"):
+                    (staged / name).mkdir()
+                atomic_write(staged / "suite.toml", suite_text.encode())
+                cls(staged).write_run(run)
+                return cls(_put_unique(staged, parent, stamp))
         except OSError as error:
             raise unwritable(parent, error) from error
 
@@ -69,7 +70,7 @@ class RunFolder:
 
     def write_run(self, run: RunRecord) -> None:
         """Write down what is declared, in place of what was."""
-        write_whole(self.path / "run.json", run.model_dump_json(indent=2).encode() + b"\n")
+        atomic_write(self.path / "run.json", run.model_dump_json(indent=2).encode() + b"\n")
 
     def append(self, record: CellRecord) -> None:
         """Add one line to `cells.jsonl` and see it to the disk.
@@ -104,10 +105,10 @@ class RunFolder:
                 damaged.append(f"{error}; the cell is taken over without its {name}")
                 continue
             make_folder(ours.parent)  # an older xbench may have made this run
-            write_whole(ours, content)
+            atomic_write(ours, content)
         log = other.log_path(cell_id)
         if log.is_file():
-            write_whole(self.log_path(cell_id), log.read_bytes())
+            atomic_write(self.log_path(cell_id), log.read_bytes())
         adopted = record.model_copy(update=changes)
         self.append(adopted)
         return adopted, damaged
@@ -227,7 +228,6 @@ class RunFolder:
 
 
 _STAMP_LENGTH = len("20260131-120000")
-_ASIDE = ".new-"
 
 # Records and traces of a few cells.
 _LEAST_FREE_BYTES = 1 << 20
@@ -252,6 +252,35 @@ def check_writable(results: Path) -> None:
         raise unwritable(results, error) from error
 
 
+@contextmanager
+def sole_run(folder: Path) -> Iterator[None]:
+    """Hold the folder of a suite's runs for this process; see `xbench.storage.locks.hold`.
+
+    Raises:
+        XbenchError: another process holds it, or it cannot be written to.
+    """
+    with ExitStack() as stack:
+        try:
+            make_folder(folder)
+            stack.enter_context(hold(folder / ".lock"))
+        except LockHeld as error:
+            raise XbenchError(
+                f"another run of this suite is using {folder}{error.holder and f' (process {error.holder})'}",
+                hint=f"{error.hint}, or choose another folder with --out",
+            ) from error
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        yield
+
+
+def unwritable(folder: Path, error: OSError) -> XbenchError:
+    """Return what to tell the user of a folder that cannot take results."""
+    hint = "choose another folder with --out"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        hint = f"make space, or {hint}"
+    return XbenchError(f"cannot write results to {folder}: {error.strerror}", hint=hint)
+
+
 def folder_of_suite(results: Path, suite: str) -> Path:
     """Where the runs of a suite are."""
     return results / re.sub(r"[^\w.-]+", "-", suite)
@@ -261,12 +290,6 @@ def runs_of_suite(results: Path, suite: str) -> list[RunFolder]:
     """The runs of a suite that can be read, the latest first."""
     runs = [path.parent for path in folder_of_suite(results, suite).glob("[!.]*/run.json")]
     return [RunFolder(run) for run in sorted(runs, key=_age, reverse=True)]
-
-
-def remove_unfinished_folders(results: Path, suite: str) -> None:
-    """Remove what runs that were killed while they made their folder have left. For who is alone there."""
-    for folder in folder_of_suite(results, suite).glob(f"{_ASIDE}*"):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def find_run(results: Path, wanted: str | None) -> RunFolder:
@@ -295,11 +318,11 @@ def _age(run: Path) -> tuple[str, int, str]:
     return run.name[:_STAMP_LENGTH], len(run.name), run.name
 
 
-def _put_unique(aside: Path, parent: Path, name: str) -> Path:
+def _put_unique(staged: Path, parent: Path, name: str) -> Path:
     """Runs that start within one second get a number behind the time."""
     for number in range(1, 1000):
         path = parent / (name if number == 1 else f"{name}-{number}")
         if not path.exists():
-            put_whole(aside, path)
+            atomic_replace(staged, path)
             return path
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), f"{parent / name}")

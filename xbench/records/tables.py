@@ -6,7 +6,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xbench.files import make_folder, naming_file, put_whole, read_regular, sync_file
+from xbench.storage.atomic import atomic_replace, make_folder, naming_file, read_regular, sync_file
 
 if TYPE_CHECKING:
     import pyarrow
@@ -25,7 +25,7 @@ def write_table(path: Path, table: pyarrow.Table) -> None:
     with naming_file(aside):
         pyarrow.parquet.write_table(table, aside, write_page_checksum=True)
     sync_file(aside)
-    put_whole(aside, path)
+    atomic_replace(aside, path)
 
 
 def read_table(path: Path, crc32: int | None = None) -> pyarrow.Table:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from xbench.files import sync_file, sync_folder
+from xbench.storage.atomic import sync_file, sync_folder
 from xbench.training.events import CheckpointWritten
 from xbench.training.global_state import Generators
 from xbench.training.kept import restore_tensors, tensors_of

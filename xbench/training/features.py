@@ -20,7 +20,7 @@ from xbench.data.features import FeatureFile, FeatureWriter
 from xbench.errors import XbenchError
 from xbench.memory.contention import ContentionWatch, typical_s
 from xbench.memory.processor import processor_name
-from xbench.paths import cache_dir, require_space
+from xbench.storage.paths import cache_dir, require_space
 from xbench.training.events import FeatureReport
 from xbench.training.frozen import Front, obstacle, same
 from xbench.training.global_state import load_component

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from xbench import paths
 from xbench.errors import XbenchError
-from xbench.files import folder_aside
-from xbench.paths import cache_dir, cache_note, disk_errors, expand_user, scratch_folder
+from xbench.storage import paths
+from xbench.storage.paths import cache_dir, cache_note, concerns, disk_errors, expand_user
+from xbench.storage.staging import staging_folder
 
 
 class TestDiskErrors:
@@ -38,7 +38,7 @@ class TestDiskErrors:
             with (
                 pytest.raises(XbenchError, match="it cannot be kept: a file is where a folder is needed"),
                 disk_errors("it cannot be kept"),
-                folder_aside(place),
+                staging_folder(place),
             ):
                 pass
 
@@ -143,11 +143,17 @@ class TestExpandUser:
             expand_user("~/x", "--out")
 
 
-def test_a_scratch_folder_is_gone_afterwards(monkeypatch, tmp_path):
-    monkeypatch.setenv("XBENCH_CACHE_DIR", str(tmp_path))
-    left = tmp_path / "scratch" / ".trial.0123abcd.aside"
-    left.mkdir(parents=True)  # as by a process that was killed: nobody has locked it
-    with scratch_folder() as folder:
-        (folder / "file").touch()
-        assert [path.name for path in folder.parent.iterdir()] == [folder.name]
-    assert list((tmp_path / "scratch").iterdir()) == []
+class TestConcerns:
+    @pytest.mark.parametrize(
+        ("names", "concerned"),
+        [
+            (("results/suite/run/cells.jsonl",), True),
+            (("elsewhere/file", None, "results/file"), True),
+            (("results",), True),
+            (("results-of-others/file",), False),
+            ((), False),
+        ],
+    )
+    def test_an_error_is_about_the_folder_of_its_files(self, names, concerned):
+        error = OSError(errno.EIO, "it fails", *names)
+        assert concerns(error, Path("results")) is concerned

@@ -8,13 +8,12 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 from xbench.errors import XbenchError
-from xbench.files import folder_aside
 from xbench.text import shown, visible
 from xbench.units import format_bytes
 
@@ -122,26 +121,28 @@ def expand_user(path: str | Path, source: str) -> Path:
         raise XbenchError(f"{source} {shown(str(path))}: {why} on this machine", visible(hint)) from error
 
 
-@contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """Make a folder in the cache that is removed afterwards. The next one removes what a killed process left.
+def trial_log(name: str) -> Path | None:
+    """Return where the traceback of a probe's trial may be kept; None if the cache cannot be written."""
+    folder = cache_dir() / "probes"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder / f"{name}.stderr" if os.access(folder, os.W_OK) else None
 
-    Raises:
-        XbenchError: it cannot be made.
-    """
-    place = cache_dir() / "scratch" / "trial"
-    with ExitStack() as stack:
-        with disk_errors(f"temporary files cannot be kept in {place.parent}"):
-            folder = stack.enter_context(folder_aside(place))
-        yield folder
+
+def concerns(error: OSError, folder: Path) -> bool:
+    """Return whether an error is about a folder, or about a file in it."""
+    names = [name for name in (error.filename, error.filename2) if isinstance(name, str | os.PathLike)]
+    return any(Path(name).absolute().is_relative_to(folder.absolute()) for name in names)
 
 
 @contextmanager
 def disk_errors(what: str) -> Iterator[None]:
-    """Turn what a disk objects to into an error that a user can mend.
+    """Turn an OSError into an error that tells the user what to do.
 
     Args:
-        what: could not be done, as a sentence without its reason.
+        what: a sentence that says what could not be done, without the reason.
 
     Raises:
         XbenchError: in place of any OSError.

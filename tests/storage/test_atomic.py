@@ -14,19 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xbench import files
-from xbench.files import (
+from xbench.storage import atomic
+from xbench.storage.atomic import (
     append_line,
-    folder_aside,
-    keep_json,
-    kept_json,
+    atomic_replace,
+    atomic_write,
     open_regular,
-    put_in_place,
-    put_whole,
+    read_json,
     read_regular,
     sync_file,
     sync_folder,
-    write_whole,
+    write_json,
 )
 
 
@@ -39,15 +37,6 @@ def largest_file(size_bytes: int):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def beside(place: Path) -> list[str]:
-    return sorted(path.name for path in place.parent.iterdir())
-
-
-@pytest.fixture
-def place(tmp_path) -> Path:
-    return tmp_path / "not yet" / "place"
 
 
 @pytest.fixture
@@ -97,13 +86,13 @@ class TestAppendLine:
             raise OSError(errno.EIO, "Input/output error")
 
         with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output"):
-            patch.setattr(files.os, "fsync", broken)
+            patch.setattr(atomic.os, "fsync", broken)
             append_line(path, b"two")
         assert path.read_bytes() == b"one\n"
 
     def test_a_write_that_takes_a_part_at_a_time(self, path, monkeypatch):
         real = os.pwrite
-        monkeypatch.setattr(files.os, "pwrite", lambda to, content, place: real(to, content[:3], place))
+        monkeypatch.setattr(atomic.os, "pwrite", lambda to, content, place: real(to, content[:3], place))
         append_line(path, b"0123456789")
         append_line(path, b"")
         assert path.read_bytes() == b"0123456789\n\n"
@@ -120,38 +109,38 @@ class TestAppendLine:
             append_line(tmp_path, b"one")
 
 
-class TestWriteWhole:
+class TestAtomicWrite:
     def test_in_place_of_what_was_there(self, path):
         for content in (b"a" * 1000, b"b", b""):
-            write_whole(path, content)
+            atomic_write(path, content)
             assert path.read_bytes() == content
         assert list(path.parent.iterdir()) == [path]
 
     def test_a_disk_that_is_full_leaves_what_was_there(self, path):
-        write_whole(path, b"before")
+        atomic_write(path, b"before")
         with largest_file(100), pytest.raises(OSError):
-            write_whole(path, b"x" * 1000)
+            atomic_write(path, b"x" * 1000)
         assert path.read_bytes() == b"before"
-        write_whole(path, b"after")
+        atomic_write(path, b"after")
         assert list(path.parent.iterdir()) == [path]
 
     def test_is_on_the_disk_before_it_has_its_name(self, path, monkeypatch):
         done = []
         real_sync, real_replace = os.fsync, Path.replace
         monkeypatch.setattr(
-            files.os, "fsync", lambda to: (done.append(os.readlink(f"/proc/self/fd/{to}")), real_sync(to))
+            atomic.os, "fsync", lambda to: (done.append(os.readlink(f"/proc/self/fd/{to}")), real_sync(to))
         )
         monkeypatch.setattr(
-            files.Path, "replace", lambda aside, to: (done.append("renamed"), real_replace(aside, to))[1]
+            atomic.Path, "replace", lambda aside, to: (done.append("renamed"), real_replace(aside, to))[1]
         )
-        write_whole(path, b"content")
+        atomic_write(path, b"content")
         assert [Path(each).name for each in done] == [".lines.partial", "renamed", path.parent.name]
 
 
-def test_a_folder_is_put_whole(tmp_path):
+def test_a_folder_is_atomic_replace(tmp_path):
     (tmp_path / ".aside").mkdir()
     (tmp_path / ".aside" / "file").write_text("content")
-    put_whole(tmp_path / ".aside", tmp_path / "place")
+    atomic_replace(tmp_path / ".aside", tmp_path / "place")
     assert [path.name for path in tmp_path.iterdir()] == ["place"]
     assert (tmp_path / "place" / "file").read_text() == "content"
 
@@ -160,7 +149,7 @@ def refuse_to_sync(monkeypatch, number: int) -> None:
     def fsync(_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(files.os, "fsync", fsync)
+    monkeypatch.setattr(atomic.os, "fsync", fsync)
 
 
 class TestWhereFoldersCannotBeSynced:
@@ -175,19 +164,13 @@ class TestWhereFoldersCannotBeSynced:
                 raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
             real(descriptor)
 
-        monkeypatch.setattr(files.os, "fsync", fsync)
+        monkeypatch.setattr(atomic.os, "fsync", fsync)
 
     def test_lines_and_files_are_written(self, path):
         append_line(path, b"one")
         assert path.read_bytes() == b"one\n"
-        write_whole(path, b"whole")
+        atomic_write(path, b"whole")
         assert path.read_bytes() == b"whole"
-
-    def test_folders_are_put_in_place(self, place):
-        with folder_aside(place) as aside:
-            (aside / "deep").mkdir()
-            put_in_place(aside, place, lambda: False)
-        assert (place / "deep").is_dir()
 
 
 def test_a_folder_that_fails_is_told(tmp_path, monkeypatch):
@@ -206,52 +189,51 @@ def test_a_file_that_cannot_be_synced_is_told(path, monkeypatch):
 class TestJson:
     CONTENT = {"a": [1, 2.5, None, "é\n\udcff"], "b": {"c": True}}  # noqa: RUF012
 
-    def test_it_is_as_it_was(self, place):
-        keep_json(place, self.CONTENT)
-        assert kept_json(place) == self.CONTENT
-        keep_json(place, [1])
-        assert kept_json(place) == [1]
-        assert beside(place) == ["place"]
+    def test_it_is_as_it_was(self, path):
+        write_json(path, self.CONTENT)
+        assert read_json(path) == self.CONTENT
+        write_json(path, [1])
+        assert read_json(path) == [1]
+        assert list(path.parent.iterdir()) == [path]
 
-    def test_nothing_is_there(self, place):
-        assert kept_json(place) is None
+    def test_nothing_is_there(self, path):
+        assert read_json(path) is None
 
-    def test_any_changed_or_missing_byte_is_noticed(self, place):
-        keep_json(place, {"name": "a", "rows": [10, 200]})
-        whole = place.read_bytes()
+    def test_any_changed_or_missing_byte_is_noticed(self, path):
+        write_json(path, {"name": "a", "rows": [10, 200]})
+        whole = path.read_bytes()
         start = whole.index(b'"content": ') + len(b'"content": ')
         for at in range(start, len(whole) - 1):
             for changed in (whole[:at], whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]):
-                place.write_bytes(changed)
-                found = kept_json(place)
+                path.write_bytes(changed)
+                found = read_json(path)
                 # What reads the same is the same: a space may be another kind of space.
                 assert found in (None, {"name": "a", "rows": [10, 200]})
 
     @pytest.mark.parametrize(
         "content", [b"", b"{", b"[]", b"null", b"7", b"{}", b"\xff\xfe\x00", b"[" * 100_000, b"\0" * 100]
     )
-    def test_what_is_none_is_nothing(self, place, content):
-        place.parent.mkdir()
-        place.write_bytes(content)
-        assert kept_json(place) is None
+    def test_a_damaged_file_is_nothing(self, path, content):
+        path.write_bytes(content)
+        assert read_json(path) is None
 
-    def test_what_cannot_be_written_leaves_the_old(self, place):
-        keep_json(place, 1)
+    def test_what_cannot_be_written_leaves_the_old(self, path):
+        write_json(path, 1)
         with pytest.raises(TypeError):
-            keep_json(place, object())
-        assert kept_json(place) == 1
-        assert beside(place) == ["place"]
+            write_json(path, object())
+        assert read_json(path) == 1
+        assert list(path.parent.iterdir()) == [path]
 
-    def test_a_folder_or_a_pipe_in_its_place_is_nothing(self, place):
-        place.mkdir(parents=True)
-        assert kept_json(place) is None
-        place.rmdir()
-        os.mkfifo(place)
-        assert kept_json(place) is None
+    def test_a_folder_or_a_pipe_in_its_place_is_nothing(self, path):
+        path.mkdir()
+        assert read_json(path) is None
+        path.rmdir()
+        os.mkfifo(path)
+        assert read_json(path) is None
 
-    def test_it_is_json(self, place):
-        keep_json(place, self.CONTENT)
-        assert json.loads(place.read_text())["content"] == self.CONTENT
+    def test_it_is_json(self, path):
+        write_json(path, self.CONTENT)
+        assert json.loads(path.read_text())["content"] == self.CONTENT
 
 
 class TestOpenRegular:
@@ -294,8 +276,8 @@ class TestReadRegular:
 
 def test_the_names_of_new_folders_reach_the_disk(tmp_path, monkeypatch):
     synced = []
-    monkeypatch.setattr(files, "sync_folder", synced.append)
+    monkeypatch.setattr(atomic, "sync_folder", synced.append)
     for _ in range(2):
-        files.make_folder(tmp_path / "a" / "b")
+        atomic.make_folder(tmp_path / "a" / "b")
     assert (tmp_path / "a" / "b").is_dir()
     assert synced == [tmp_path, tmp_path / "a"]

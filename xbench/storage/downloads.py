@@ -1,20 +1,19 @@
-"""Downloading one file whose hash is known: it is there whole and right, or not at all."""
+"""Download a file whose hash is known: it appears once it is complete and its hash is right."""
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from xbench.errors import DownloadFailed, XbenchError
-from xbench.files import put_whole
-from xbench.paths import disk_errors, require_space
+from xbench.storage.atomic import atomic_replace
+from xbench.storage.locks import hold_place
+from xbench.storage.paths import disk_errors, require_space
+from xbench.storage.staging import staging_folder
 from xbench.units import format_bytes
 
 OnProgress = Callable[[int, int], None]
@@ -38,23 +37,22 @@ def download(
     size_bytes: int | None = None,
     on_step: OnStep = lambda step: None,
 ) -> None:
-    """Make sure that a file is at `path`, whole and with the right content.
+    """Download a file to `path`, unless the right one is there.
 
-    If the right file is there, nothing is sent over the network. Two processes that want the same file do
-    not fetch it twice: the second waits for the first.
+    If two processes want the same file, the second one waits for the first.
 
     Args:
         url: http or https.
-        path: of the file; folders above it are made.
+        path: of the file; the folders above it are made.
         sha256: its hash in hex, or the first 8 or more digits of it.
         on_progress: called with (done_bytes, total_bytes) as data arrives; the total is 0 while unknown.
-        size_bytes: of the file, if known: whether there is room is then checked before anything is sent.
-        on_step: called when it starts to wait for another process, and when it checks what has arrived.
+        size_bytes: of the file, if known: free space is then checked before anything is sent.
+        on_step: called before waiting for another process, and before checking what has arrived.
 
     Raises:
         DownloadFailed: the server cannot be reached, refuses, or breaks off.
-        XbenchError: what it gave has another hash; there is no room for it, or it cannot be written; the URL
-            is not of the web.
+        XbenchError: the content has another hash; there is no space for it, or it cannot be written; the URL
+            is not http or https.
     """
     wanted = sha256.lower()
     if not _HASH.fullmatch(wanted):
@@ -69,24 +67,26 @@ def download(
 def _replace(
     url: str, path: Path, wanted: str, on_progress: OnProgress, size_bytes: int | None, on_step: OnStep
 ) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
-    with _alone(aside, on_step) as file:
-        if _is_right(path, wanted):  # another process has fetched it meanwhile
+    def on_wait() -> None:
+        on_step("waiting for another process to finish downloading it")
+
+    with hold_place(path, on_wait), staging_folder(path) as folder:
+        if _is_right(path, wanted):  # another process has downloaded it meanwhile
             return
         if size_bytes is not None:
             require_space(path.parent, size_bytes, f"downloading {path.name}")
-        _fetch(url, file, path, on_progress)
-        on_step("checking it")
-        file.seek(0)
-        got = hashlib.file_digest(file, "sha256").hexdigest()
-        if not got.startswith(wanted):
-            raise XbenchError(
-                f"{url} has another content than it should: sha256 {got}, not {wanted}; it was not kept",
-                hint="the file was changed where it is published, or something between here and there did",
-            )
-        os.fsync(file.fileno())
-        put_whole(aside, path)
+        with (folder / path.name).open("w+b") as file:
+            _fetch(url, file, path, on_progress)
+            on_step("checking it")
+            file.seek(0)
+            got = hashlib.file_digest(file, "sha256").hexdigest()
+            if not got.startswith(wanted):
+                raise XbenchError(
+                    f"checksum mismatch for {url}: expected sha256 {wanted}, got {got} (not kept)",
+                    hint="the file was changed where it is published, or on its way here",
+                )
+            os.fsync(file.fileno())
+        atomic_replace(folder / path.name, path)
 
 
 def sha256_of(path: Path, on_progress: OnProgress | None = None) -> str:
@@ -113,45 +113,6 @@ def sha256_of(path: Path, on_progress: OnProgress | None = None) -> str:
 
 def _is_right(path: Path, wanted: str) -> bool:
     return path.is_file() and sha256_of(path).startswith(wanted)
-
-
-@contextmanager
-def _alone(aside: Path, on_step: OnStep) -> Iterator[BinaryIO]:
-    """An empty file that no other process writes to; it is gone afterwards, unless it was moved away.
-
-    What a killed process has left under this name is written over.
-    """
-    while True:
-        file = aside.open("a+b")
-        try:
-            # Waits for whoever holds it, whose last act is to move or remove it: then this is not the file
-            # of that name any more. The kernel lets go of what a dead process held.
-            with suppress(OSError):  # on a file system without locks nobody waits
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    on_step("waiting for another process to finish downloading it")
-                    fcntl.flock(file, fcntl.LOCK_EX)
-            if _is_named(file, aside):
-                break
-        except BaseException:
-            file.close()
-            raise
-        file.close()
-    try:
-        file.truncate(0)
-        yield file
-    finally:
-        if _is_named(file, aside):
-            aside.unlink()
-        file.close()
-
-
-def _is_named(file: BinaryIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 class _Progress:
@@ -209,13 +170,6 @@ def _fetch(url: str, file: BinaryIO, path: Path, on_progress: OnProgress) -> Non
     except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
         # ValueError: headers that make no sense.
         raise DownloadFailed(f"{url} {_what_happened(error, progress)}", hint=_HINT) from error
-    except OSError as error:  # of the disk: those of the network are all RequestException
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise XbenchError(
-            f"the disk of {path.parent} was full after {format_bytes(progress.done_bytes)} of {path.name}",
-            hint="make space, or move the cache with XBENCH_CACHE_DIR",
-        ) from error
     if progress.total and progress.done_bytes != progress.total:
         raise DownloadFailed(f"{url} {_broke_off(progress)}", hint=_HINT)
 
