@@ -182,7 +182,7 @@ class TestFolder:
 
     def test_run_json(self, folder, records):
         run = json.loads((folder / "run.json").read_text())
-        assert (run["schema_version"], run["suite"], run["device"]) == (1, "tiny", "cpu")
+        assert (run["schema_version"], run["suite"], run["device"]) == (2, "tiny", "cpu")
         assert {"xbench", "python", "torch"} <= set(run["versions"])
         assert run["hardware"]["cores"] > 0
         assert run["hardware"]["memory_bytes"] > 1e8
@@ -232,7 +232,7 @@ class TestRecords:
     def test_fields(self, records):
         for record in records:
             assert set(record) >= FIELDS
-            assert (record["schema_version"], record["attempt"], record["experiment"]) == (1, 1, "small")
+            assert (record["schema_version"], record["attempt"], record["experiment"]) == (2, 1, "small")
             assert record["model"]["name"] == "report-cnn"
             assert record["device"]["type"] == "cpu"
             assert record["device"]["threads"] == 1
@@ -270,9 +270,11 @@ class TestRecords:
             assert sum(count for key, count in data["counts"].items() if key.startswith("test/")) == 30
         assert len({record["dataset"]["fingerprint"] for record in records}) == 1
 
-    def test_metrics(self, by_name):
+    def test_metrics(self, by_name, folder):
+        declared = json.loads((folder / "run.json").read_text())
         for (name, _), record in by_name.items():
             metrics = record["metrics"]
+            assert list(metrics) == [metric["name"] for metric in declared["metrics"]]
             if name == "muon":
                 assert set(metrics.values()) == {None}
             else:
@@ -323,6 +325,9 @@ class TestRecords:
                 record = by_name[name, seed]
                 assert (record["steps"], record["closures"]) == (8, 8)
                 assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2]
+                for epoch in record["epochs"]:
+                    assert list(epoch["values"]) == ["train_loss", "validation_loss", "validation_accuracy"]
+                    assert all(map(math.isfinite, epoch["values"].values()))
                 assert record["selected_epoch"] in (1, 2)
             assert by_name["lbfgs", seed]["steps"] == 1
             assert by_name["lbfgs", seed]["closures"] >= 2

@@ -9,7 +9,17 @@ import pytest
 from xbench.capacity.search import Trial
 from xbench.capacity.tuning import TimedMicroBatch
 from xbench.cli.progress import ProgressDisplay
-from xbench.records.schema import CellKey, EpochRecord, MemoryRecord
+from xbench.records.schema import (
+    CellKey,
+    CellRecord,
+    Component,
+    DataRecord,
+    EpochRecord,
+    MemoryRecord,
+    MetricRecord,
+    RunRecord,
+    Times,
+)
 from xbench.records.traces import TraceRow
 from xbench.training.events import EpochDone, Evaluating, Prepared, StepsDone
 
@@ -45,9 +55,28 @@ def step(number: int, epoch: int = 1, host: int = 0, device: int | None = None) 
     return StepsDone((TraceRow(number, epoch, 0.5, 0.1, 1, host, device, device),))
 
 
+def run(*cells: CellKey, **fields) -> RunRecord:
+    values = {"started_at": "2026-01-31T12:00:00+00:00", "device": "cpu", "versions": {}, "hardware": {}}
+    return RunRecord(suite="suite", experiments=[], cells=list(cells), **values, **fields)
+
+
+def ended(metrics: dict[str, float]) -> CellRecord:
+    return CellRecord(
+        **CELL.model_dump(),
+        model=Component(name="report-cnn"),
+        dataset=DataRecord(requested="set", name="set"),
+        optimizer=Component(name="sgd"),
+        status="done",
+        metrics=metrics,
+        time=Times(training_s=2.0),
+        started_at="2026-01-31T12:00:00+00:00",
+        ended_at="2026-01-31T12:01:00+00:00",
+    )
+
+
 def start(display: ProgressDisplay, **values) -> None:
     """Begin the first of two cells."""
-    display.run_started(Path("results/suite/run"), [CELL, OTHER], [])
+    display.run_started(Path("results/suite/run"), run(CELL, OTHER), [])
     display.cell_started(CELL)
     display.attempt_started(CELL)
     display.cell_message(prepared(**values))
@@ -102,11 +131,28 @@ def test_a_cell_from_its_start_to_its_score(display, line):
     assert line() == f"{told}: 0 of 100 images, 30.0 s so far"
     display.cell_message(Evaluating(50, 100))
     assert "50 of 100 images, 1m 00s so far, 1m 00s left" in line()
-    record = EpochRecord(epoch=1, train_loss=0.5, validation_loss=0.25, validation_accuracy=0.5)
+    record = EpochRecord(epoch=1, values={"train_loss": 0.5, "validation_loss": 0.25})
     display.cell_message(EpochDone(record))
     assert line().endswith("step 10 of 40, 2m 30s so far, 7m 30s left, epoch 1/4, validation loss 0.2500")
     display.cell_message(step(20, epoch=2))
     assert "step 20 of 40, 3m 00s so far, 3m 00s left, epoch 2/4" in line()
+
+
+def test_an_ended_cell_is_told_with_the_first_metric_of_the_test_split(display, printed):
+    declared = [
+        MetricRecord(name="train_error", title="train error", direction="min", split="train"),
+        MetricRecord(name="error", title="mean error", unit="years", direction="min", split="test"),
+        MetricRecord(name="share", title="share", direction="max", split="test"),
+    ]
+    display.run_started(Path("run"), run(CELL, metrics=declared), [])
+    display.cell_started(CELL)
+    printed()
+    for metrics, told in (
+        ({"train_error": 1.0, "error": 4.5, "share": 0.5}, ", mean error 4.500 years, training 2.00 s"),
+        ({"train_error": 1.0, "share": 0.5}, ""),
+    ):
+        display.cell_ended(ended(metrics))
+        assert printed().splitlines() == [f"[1/1] table-1 / sgd / seed 0: done{told}"]
 
 
 def test_two_evaluations_in_a_row_each_have_their_own_time(display, line):
@@ -118,7 +164,7 @@ def test_two_evaluations_in_a_row_each_have_their_own_time(display, line):
 
 
 def test_the_parts_of_a_cell_before_it_trains(display, line):
-    display.run_started(Path("run"), [CELL], [])
+    display.run_started(Path("run"), run(CELL), [])
     display.cell_started(CELL)
     assert line() == "[1/1] table-1 / sgd / seed 0: preparing: 30.0 s so far"
     display.measuring_memory(CELL)

@@ -40,7 +40,7 @@ def heard_until(step: int) -> Heard:
         )
         for i in range(1, step + 1)
     ]
-    epochs = [EpochRecord(epoch=1, train_loss=0.1 + step, validation_loss=float("inf"))]
+    epochs = [EpochRecord(epoch=1, values={"train_loss": 0.1 + step, "validation_loss": float("inf")})]
     return Heard(trace=rows, epochs=epochs, resumed_at=[2])
 
 
@@ -183,6 +183,7 @@ class TestRecall:
         [
             {"epochs": [{"epoch": "one"}]},
             {"epochs": ["one"]},
+            {"epochs": [{"epoch": 1, "train_loss": 0.5}]},
             {"epochs": 3},
             {"epochs": {"a": 1}},
             {"resumed_at": ["x"]},

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from xbench.records.metrics import CLASSIFICATION, CLASSIFICATION_EPOCHS
 from xbench.records.schema import (
     CellKey,
     CellRecord,
@@ -33,7 +34,6 @@ from xbench.records.schema import (
     ExperimentRecord,
     FeaturesRecord,
     MemoryRecord,
-    Metrics,
     RunRecord,
     Times,
 )
@@ -83,7 +83,7 @@ def run_and_cells() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A small run with a bit of everything, as JSON values."""
     cells = [_cell("sgd", seed) for seed in (0, 1, 2)]
     cells.append(_cell("adam lr=0.1", 0, status="oom", reason="out of memory", attempt=2, expect="oom"))
-    cells.append(_cell("lbfgs", 0, status="skipped", reason="no time left", metrics=Metrics()))
+    cells.append(_cell("lbfgs", 0, status="skipped", reason="no time left", metrics={}))
     planned = [
         CellKey(cell_id=c.cell_id, experiment=c.experiment, column=c.column, seed=c.seed) for c in cells
     ]
@@ -100,6 +100,8 @@ def run_and_cells() -> tuple[dict[str, Any], list[dict[str, Any]]]:
         device="cpu",
         versions={"torch": "2.15.0"},
         hardware={"cpu": "some processor", "cores": 2},
+        metrics=list(CLASSIFICATION),
+        epoch_metrics=list(CLASSIFICATION_EPOCHS),
         experiments=[experiment],
         cells=planned,
         warnings=["synthetic-xray stands in"],
@@ -124,7 +126,7 @@ def _cell(column: str, seed: int, **fields: Any) -> CellRecord:
         "requested": {"train_size": "all", "history_size": None, "batch_size": 8, "micro_batch": "auto"},
         "ran": {"train_size": 40, "history_size": None, "batch_size": 8, "micro_batch": 4},
         "fitted": {"micro_batch": "16 did not fit"},
-        "metrics": Metrics(test_accuracy=0.8 + seed / 100, auc=0.9, test_loss=0.4),
+        "metrics": {"test_accuracy": 0.8 + seed / 100, "auc": 0.9, "test_loss": 0.4},
         "time": Times(training_s=10.0 + seed, evaluation_s=1.0, step_ms_median=3.0),
         "memory": MemoryRecord(
             limit_bytes=2 * 10**9,
@@ -142,7 +144,7 @@ def _cell(column: str, seed: int, **fields: Any) -> CellRecord:
             malloc="exact",
         ),
         "features": FeaturesRecord(precision="float32", shape=[512], note="kept"),
-        "epochs": [EpochRecord(epoch=1, train_loss=0.5, validation_loss=0.6)],
+        "epochs": [EpochRecord(epoch=1, values={"train_loss": 0.5, "validation_loss": 0.6})],
         "device": {"name": "some processor", "threads": 2},
         "started_at": "2026-01-31T12:00:00+00:00",
         "ended_at": "2026-01-31T12:01:00+00:00",
@@ -181,6 +183,7 @@ _FREE = (
     "params",
     "hardware",
     "metrics",
+    "values",
     "memory",
     "time",
     "reference",

@@ -81,7 +81,7 @@ def losses_of(out: Path) -> Losses:
     return {
         (record.optimizer.name, record.seed): [
             *(row.loss for row in trace_of(folder, record)),
-            record.metrics.test_loss,
+            record.metrics["test_loss"],
         ]
         for record in cells_of(folder)
         if record.status == "done"

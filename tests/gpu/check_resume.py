@@ -39,7 +39,8 @@ def resume() -> None:
     check(record.status == "done", f"it ended as {record.status}: {record.reason}")
     check(len(record.resumed_at) == 1, "it started over instead of resuming from its checkpoint")
     check(steps == list(range(1, len(steps) + 1)), "steps are missing in its trace, or stand twice")
-    check(math.isfinite(record.metrics.test_loss or math.nan), f"its test loss is {record.metrics.test_loss}")
+    test_loss = record.metrics["test_loss"]
+    check(math.isfinite(test_loss or math.nan), f"its test loss is {test_loss}")
 
 
 def kill_in_the_middle() -> None:

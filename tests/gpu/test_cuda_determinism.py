@@ -37,7 +37,7 @@ def train_deterministic(send, optimizer, training, data, scratch):
         Choice("small", {}), optimizer, TrainingSettings(deterministic=True, **training), 0, "cuda:0"
     )
     result = train_cell(send, settings, data, scratch)
-    return result.status, result.scores.logits.tolist(), result.scores.test_loss
+    return result.status, result.scores.logits.tolist(), result.scores.values["test_loss"]
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,11 @@ from record_samples import cell, outputs, run
 
 from xbench.errors import XbenchError
 from xbench.records import store
-from xbench.records.schema import CellRecord, Component, EpochRecord, MemoryRecord, Metrics, Times
+from xbench.records.schema import CellRecord, Component, EpochRecord, MemoryRecord, Times
 from xbench.records.store import RunFolder, find_run, runs_of_suite, sole_run
 from xbench.records.traces import TraceRow
+
+DECLARED = {"name": "mae", "title": "mean absolute error", "direction": "min", "split": "test"}
 
 
 @pytest.fixture
@@ -219,10 +221,10 @@ class TestRead:
             reason='a "quoted" reason, with ünïcode\nand a line break',
             settings={"train_size": "all", "class_weights": {"NORMAL": 2.0}, "threads": None},
             ran={"batch_size": 5, "history_size": None},
-            metrics=Metrics(auc=0.5, precision=None),
+            metrics={"auc": 0.5, "precision": None},
             time=Times(training_s=1 / 3),
             memory=MemoryRecord(peak_host_bytes=2**40 + 1),
-            epochs=[EpochRecord(epoch=1, train_loss=0.1)],
+            epochs=[EpochRecord(epoch=1, values={"train_loss": 0.1})],
             device={"name": "cpu", "threads": 2},
         )
         folder.append(record)
@@ -336,7 +338,6 @@ class TestRead:
 
         def add_fields(document):
             document["energy_joules"] = 12.5
-            document["metrics"]["brier"] = 0.1
             document["memory"]["swap"] = {"peak": 1}
 
         edit_last_line(folder, add_fields)
@@ -344,6 +345,34 @@ class TestRead:
         fields = {"cluster": "abc", "request": {"stamp": "1f", "folders": ["/x"], "absent": []}}
         (folder.path / "run.json").write_text(json.dumps(run_json | fields))
         assert folder.read() == (run("a", "b", "c"), [cell("a")])
+
+    @pytest.mark.parametrize(
+        ("metrics", "is_read"),
+        [
+            ({"brier": 0.1}, True),
+            ({"brier": None}, True),
+            ({"brier": "low"}, False),
+            ({"brier": [0.1]}, False),
+            ([], False),
+        ],
+    )
+    def test_metrics_are_numbers_by_name(self, folder, metrics, is_read):
+        folder.append(cell("a"))
+        edit_last_line(folder, lambda document: document.update(metrics=metrics))
+        assert [record.metrics for record in folder.read()[1]] == [metrics] * is_read
+
+    @pytest.mark.parametrize("field", ["metrics", "epoch_metrics"])
+    @pytest.mark.parametrize(
+        "declared",
+        [[DECLARED, DECLARED], [{**DECLARED, "direction": "up"}], [{**DECLARED, "name": "a b"}], [{}]],
+    )
+    def test_declarations_that_make_no_sense(self, folder, field, declared):
+        run_json = folder.path / "run.json"
+        run_json.write_text(json.dumps({**json.loads(run_json.read_text()), field: [DECLARED]}))
+        assert [metric.name for metric in getattr(folder.read_run(), field)] == ["mae"]
+        run_json.write_text(json.dumps({**json.loads(run_json.read_text()), field: declared}))
+        with pytest.raises(XbenchError, match=r"no readable run\.json"):
+            folder.read_run()
 
     def test_fields_of_a_newer_xbench_may_be_missing_here(self, folder):
         folder.append(cell("a"))
@@ -359,14 +388,14 @@ class TestRead:
 
     def test_records_of_a_newer_xbench_are_read_or_told(self, folder):
         for name, edit in {
-            "a": {"schema_version": 2, "energy_joules": 12.5},
-            "b": {"schema_version": 2, "status": "melted"},
-            "c": {"schema_version": 2, "optimizer": "adam"},
+            "a": {"schema_version": 3, "energy_joules": 12.5},
+            "b": {"schema_version": 3, "status": "melted"},
+            "c": {"schema_version": 3, "optimizer": "adam"},
         }.items():
             folder.append(cell(name))
             edit_last_line(folder, lambda document, edit=edit: document.update(edit))
         read_run, records = folder.read()
-        assert [(record.cell_id, record.schema_version) for record in records] == [("a", 2)]
+        assert [(record.cell_id, record.schema_version) for record in records] == [("a", 3)]
         assert [warning.partition(": ")[0][-1] for warning in read_run.warnings] == ["2", "3"]
 
 

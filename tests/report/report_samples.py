@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
+from xbench.records.metrics import CLASSIFICATION
 from xbench.records.schema import (
     CellKey,
     CellRecord,
@@ -14,7 +15,6 @@ from xbench.records.schema import (
     ExperimentRecord,
     MemoryPassRecord,
     MemoryRecord,
-    Metrics,
     RunRecord,
     Times,
 )
@@ -35,7 +35,7 @@ def cell(column: str, seed: int = 0, accuracy: float | None = None, **fields: An
         "optimizer": Component(name=column.split()[0]),
         "status": "done",
         "ran": {"train_size": 1400, "batch_size": 5, "micro_batch": 5},
-        "metrics": Metrics(test_accuracy=accuracy),
+        "metrics": {"test_accuracy": accuracy},
         "device": {"name": "some processor", "threads": 2},
         "started_at": "2026-01-31T12:00:00.000+00:00",
         "ended_at": "2026-01-31T12:01:00.000+00:00",
@@ -73,15 +73,15 @@ def measured(column: str) -> CellRecord:
     """A cell with every figure that a table shows."""
     return cell(
         column,
-        metrics=Metrics(
-            train_accuracy=0.9,
-            test_accuracy=0.8,
-            auc=0.85,
-            balanced_accuracy=0.75,
-            recall=0.7,
-            precision=0.65,
-            test_loss=0.456789,
-        ),
+        metrics={
+            "train_accuracy": 0.9,
+            "test_accuracy": 0.8,
+            "auc": 0.85,
+            "balanced_accuracy": 0.75,
+            "recall": 0.7,
+            "precision": 0.65,
+            "test_loss": 0.456789,
+        },
         time=Times(training_s=125.4, evaluation_s=3.0, prepare_s=0.5, step_ms_median=12.34),
         memory=MemoryRecord(
             base_host_bytes=400_000_000,
@@ -119,6 +119,7 @@ def run(
         "device": "cpu",
         "versions": {"torch": "2.15.0"},
         "hardware": {"cpu": "some processor", "cores": 2},
+        "metrics": list(CLASSIFICATION),
         "experiments": list(experiments) or [ExperimentRecord(name="first", title="First")],
         "cells": planned,
         **fields,

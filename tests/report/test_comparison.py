@@ -10,7 +10,6 @@ from xbench.records.schema import (
     ExperimentRecord,
     FeaturesRecord,
     MemoryRecord,
-    Metrics,
     Times,
 )
 from xbench.report.comparison import Comparison, comparisons
@@ -75,9 +74,7 @@ class TestFigures:
         assert {len(cells) for cells in comparison.rows} == {len(comparison.header)}
 
     def test_missing_figure_is_a_dash(self):
-        comparison = compare(
-            cell("sgd", metrics=Metrics(precision=None)), cell("adam", metrics=Metrics(precision=1))
-        )
+        comparison = compare(cell("sgd", metrics={"precision": None}), cell("adam", metrics={"precision": 1}))
         assert row(comparison, "precision") == ["-", "1.000"]
 
     def test_row_that_nobody_has_is_left_out(self):
@@ -126,7 +123,7 @@ class TestSeeds:
         precisions = (None, 0.5, 0.5, None, 0.5, 0.5)
         comparison = compare(
             *(
-                cell("sgd", seed, 0.7, metrics=Metrics(precision=p, recall=0.5))
+                cell("sgd", seed, 0.7, metrics={"precision": p, "recall": 0.5})
                 for seed, p in enumerate(precisions)
             )
         )
@@ -153,7 +150,7 @@ class TestSeeds:
 
     def test_as_many_seeds_that_are_others_for_one_figure(self):
         def precise(column, seed, precision):
-            return cell(column, seed, metrics=Metrics(precision=precision, recall=0.5))
+            return cell(column, seed, metrics={"precision": precision, "recall": 0.5})
 
         comparison = compare(
             *(precise("sgd", seed, value) for seed, value in enumerate((0.5, 0.6, None))),

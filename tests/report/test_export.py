@@ -79,7 +79,8 @@ class TestCsv:
     @pytest.fixture(scope="class")
     @classmethod
     def rows(cls):
-        text = to_csv([measured("sgd"), failed("adam", "error", AWKWARD)])
+        records = [measured("sgd"), failed("adam", "error", AWKWARD)]
+        text = to_csv(run(records), records)
         return list(csv.DictReader(io.StringIO(text)))
 
     def test_a_line_a_cell(self, rows):

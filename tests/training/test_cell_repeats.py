@@ -51,7 +51,7 @@ def test_an_epochs_loss_is_exact_however_its_rows_are_sent(tiny_data, tmp_path, 
     assert found.flushes == (len(found.rows) if interval_s == 0 else 8)
     for epoch in found.epochs:
         losses = [row.loss for row in found.rows if row.epoch == epoch.epoch]
-        assert epoch.train_loss == math.fsum(losses) / len(losses)
+        assert epoch.values["train_loss"] == math.fsum(losses) / len(losses)
 
 
 @pytest.mark.parametrize("source", SOURCES)

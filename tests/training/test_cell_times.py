@@ -121,7 +121,7 @@ class TestExactly:
         """Validation and the test set after each epoch, and test and train at the end."""
         settings = {"validation": 0.2, "selection": "test_loss", "batch_size": 36}
         found = cell(tiny_data, tmp_path, "in-evaluation", **settings)
-        assert all(epoch.validation_loss and epoch.test_loss for epoch in found.epochs)
+        assert all(epoch.values["validation_loss"] and epoch.values["test_loss"] for epoch in found.epochs)
         passes = EPOCHS * (1 + 1) + 1 + math.ceil(72 / 36)
         assert found.result.time.evaluation_s == about(passes * NAP_S)
         assert found.result.time.training_s == 0

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xbench.training.metrics import classification_metrics
+from xbench.records.metrics import CLASSIFICATION
+from xbench.training.metrics import Predictions, compute_metrics
+
+MEASURED = {"train_accuracy": 0.5, "test_loss": 0.7}
 
 
 def metrics(scores, labels, positive=1):
@@ -13,17 +16,17 @@ def metrics(scores, labels, positive=1):
     scores = np.array(scores)
     with np.errstate(divide="ignore"):
         logits = np.log(np.stack([1 - scores, scores], axis=1))
-    return classification_metrics(logits, np.array(labels), positive, 0.5, 0.7)
+    return compute_metrics(CLASSIFICATION, MEASURED, Predictions(logits, np.array(labels), positive))
 
 
 def test_by_hand():
     result = metrics([0.9, 0.8, 0.3, 0.6, 0.1], [1, 1, 1, 0, 0])
-    assert result.test_accuracy == pytest.approx(3 / 5)
-    assert result.recall == pytest.approx(2 / 3)
-    assert result.precision == pytest.approx(2 / 3)
-    assert result.balanced_accuracy == pytest.approx((2 / 3 + 1 / 2) / 2)
-    assert result.auc == pytest.approx(5 / 6)  # 5 of 6 pairs are in order
-    assert (result.train_accuracy, result.test_loss) == (0.5, 0.7)
+    assert result["test_accuracy"] == pytest.approx(3 / 5)
+    assert result["recall"] == pytest.approx(2 / 3)
+    assert result["precision"] == pytest.approx(2 / 3)
+    assert result["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert result["auc"] == pytest.approx(5 / 6)  # 5 of 6 pairs are in order
+    assert (result["train_accuracy"], result["test_loss"]) == (0.5, 0.7)
 
 
 def test_the_positive_class_may_be_the_first():
@@ -40,29 +43,43 @@ def test_the_reports_auc_is_its_balanced_accuracy():
     hits = [1.0] * true_positives + [0.0] * (390 - true_positives)
     scores = hits + [1.0] * false_positives + [0.0] * (465 - false_positives)
     result = metrics(scores, labels)
-    assert result.balanced_accuracy == pytest.approx(0.905, abs=1e-3)
-    assert result.auc == pytest.approx(result.balanced_accuracy)
+    assert result["balanced_accuracy"] == pytest.approx(0.905, abs=1e-3)
+    assert result["auc"] == pytest.approx(result["balanced_accuracy"])
 
 
 def test_constant_scores_and_no_positive_prediction():
     result = metrics([0.2, 0.2, 0.2], [1, 0, 0])
-    assert result.auc == pytest.approx(0.5)
-    assert result.recall == 0.0
-    assert result.precision is None
+    assert result["auc"] == pytest.approx(0.5)
+    assert result["recall"] == 0.0
+    assert result["precision"] is None
 
 
 def test_an_absent_class_leaves_what_it_would_define_undefined():
     result = metrics([0.9, 0.2], [0, 0])
-    assert result.auc is None
-    assert result.recall is None
-    assert result.precision == 0.0
-    assert result.balanced_accuracy == pytest.approx(0.5)
+    assert result["auc"] is None
+    assert result["recall"] is None
+    assert result["precision"] == 0.0
+    assert result["balanced_accuracy"] == pytest.approx(0.5)
 
 
 def test_three_classes_are_averaged():
     probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.1, 0.6, 0.3], [0.1, 0.1, 0.8]])
-    result = classification_metrics(np.log(probabilities), np.array([0, 1, 2, 2]), 0, 1.0, 0.1)
-    assert result.test_accuracy == pytest.approx(3 / 4)
-    assert result.recall == pytest.approx((1 + 1 + 1 / 2) / 3)
-    assert result.precision == pytest.approx((1 + 1 / 2 + 1) / 3)
-    assert result.auc == pytest.approx(1.0)
+    predictions = Predictions(np.log(probabilities), np.array([0, 1, 2, 2]), 0)
+    result = compute_metrics(CLASSIFICATION, MEASURED, predictions)
+    assert result["test_accuracy"] == pytest.approx(3 / 4)
+    assert result["recall"] == pytest.approx((1 + 1 + 1 / 2) / 3)
+    assert result["precision"] == pytest.approx((1 + 1 / 2 + 1) / 3)
+    assert result["auc"] == pytest.approx(1.0)
+
+
+def test_only_what_is_declared_is_computed_in_the_order_of_its_declaration():
+    declared = [
+        metric for metric in reversed(CLASSIFICATION) if metric.name in ("auc", "test_loss", "recall")
+    ]
+    predictions = Predictions(np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([1, 0]), 1)
+    result = compute_metrics(declared, MEASURED, predictions)
+    assert list(result.items()) == [("test_loss", 0.7), ("recall", 1.0), ("auc", 1.0)]
+
+
+def test_every_declared_metric_has_a_value():
+    assert list(metrics([0.9, 0.2], [1, 0])) == [metric.name for metric in CLASSIFICATION]

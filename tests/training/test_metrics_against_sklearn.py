@@ -15,8 +15,9 @@ from scipy.special import logsumexp
 from sklearn.metrics import confusion_matrix, roc_auc_score
 from torch.nn import functional
 
+from xbench.records.metrics import CLASSIFICATION
 from xbench.training.evaluation import Evaluation
-from xbench.training.metrics import classification_metrics, cross_entropies, log_odds
+from xbench.training.metrics import Predictions, compute_metrics, cross_entropies, log_odds
 
 often = settings(derandomize=True, max_examples=80, deadline=None)
 
@@ -38,8 +39,9 @@ def scored(draw, least=2, most=5):
     return logits.astype(np.float64), labels
 
 
-def measured(logits, labels, positive=1):
-    return classification_metrics(np.asarray(logits, dtype=np.float64), labels, positive, 0.5, 0.7)
+def measured(logits, labels, positive=1, train_accuracy=0.5):
+    predictions = Predictions(np.asarray(logits, dtype=np.float64), labels, positive)
+    return compute_metrics(CLASSIFICATION, {"train_accuracy": train_accuracy, "test_loss": 0.7}, predictions)
 
 
 def share(part: float, whole: float) -> float | None:
@@ -75,15 +77,15 @@ def test_counts_are_those_of_the_confusion_matrix(case):
     hits, truths, predictions = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     recalls = [hits[c] / truths[c] for c in range(width) if truths[c]]
     found = measured(logits, labels)
-    assert same(found.test_accuracy, hits.sum() / matrix.sum())
-    assert same(found.balanced_accuracy, np.mean(recalls))
+    assert same(found["test_accuracy"], hits.sum() / matrix.sum())
+    assert same(found["balanced_accuracy"], np.mean(recalls))
     if width == 2:
-        assert same(found.recall, share(hits[1], truths[1]))
-        assert same(found.precision, share(hits[1], predictions[1]))
+        assert same(found["recall"], share(hits[1], truths[1]))
+        assert same(found["precision"], share(hits[1], predictions[1]))
     else:
         seen = [c for c in range(width) if truths[c] or predictions[c]]
-        assert same(found.recall, np.mean(recalls))
-        assert same(found.precision, np.mean([share(hits[c], predictions[c]) or 0.0 for c in seen]))
+        assert same(found["recall"], np.mean(recalls))
+        assert same(found["precision"], np.mean([share(hits[c], predictions[c]) or 0.0 for c in seen]))
 
 
 @often
@@ -92,7 +94,7 @@ def test_auc_of_two_classes_is_that_of_the_difference_of_logits(case, positive):
     logits, labels = case
     differences = logits[:, positive] - logits[:, 1 - positive]
     is_positive = labels == positive
-    found = measured(logits, labels, positive).auc
+    found = measured(logits, labels, positive)["auc"]
     if is_positive.all() or not is_positive.any():
         assert found is None
     else:
@@ -105,7 +107,7 @@ def test_auc_of_two_classes_is_that_of_the_difference_of_logits(case, positive):
 def test_auc_does_not_depend_on_which_class_is_positive(case):
     logits, labels = case
     assume(len(set(labels)) == 2)
-    one, other = (measured(logits, labels, positive).auc for positive in (0, 1))
+    one, other = (measured(logits, labels, positive)["auc"] for positive in (0, 1))
     assert one == pytest.approx(other, rel=1e-12)
 
 
@@ -118,7 +120,7 @@ def test_auc_of_log_probabilities_is_that_of_probabilities(thousandths, data):
     assume(0 < labels.sum() < len(labels))
     with np.errstate(divide="ignore"):
         found = measured(np.log(np.stack([1 - scores, scores], axis=1)), labels)
-    assert found.auc == pytest.approx(roc_auc_score(labels, scores), rel=1e-12)
+    assert found["auc"] == pytest.approx(roc_auc_score(labels, scores), rel=1e-12)
 
 
 @often
@@ -126,7 +128,7 @@ def test_auc_of_log_probabilities_is_that_of_probabilities(thousandths, data):
 def test_auc_of_more_classes_is_the_mean_of_each_against_the_rest(case):
     logits, labels = case
     width = logits.shape[1]
-    found = measured(logits, labels).auc
+    found = measured(logits, labels)["auc"]
     if len(set(labels)) < width:
         assert found is None
         return
@@ -147,7 +149,7 @@ def test_auc_of_moderate_logits_is_sklearns_of_probabilities(data):
     logits = np.random.default_rng(data.draw(st.integers(0, 999))).normal(size=(len(labels), width))
     odds = np.exp(logits)
     probabilities = odds / odds.sum(axis=1, keepdims=True)
-    found = measured(logits, labels).auc
+    found = measured(logits, labels)["auc"]
     assert found == pytest.approx(roc_auc_score(labels, probabilities, multi_class="ovr"), rel=1e-12)
 
 
@@ -189,12 +191,12 @@ class TestLogOdds:
 @pytest.mark.parametrize(("labels", "auc"), [([0, 0, 1, 1], 1.0), ([1, 0, 0, 1], 0.5), ([1, 1, 0, 0], 0.0)])
 def test_infinite_logits_have_an_order(labels, auc):
     logits = np.array([[math.inf, 0.0], [1.0, 0.0], [0.0, 0.0], [-math.inf, 0.0]])
-    assert measured(logits, np.array(labels), positive=0).auc == auc
+    assert measured(logits, np.array(labels), positive=0)["auc"] == auc
 
 
 def test_infinite_logits_of_three_classes_have_an_order():
     logits = np.array([[math.inf, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, -math.inf]])
-    assert measured(logits, np.array([2, 0, 1])).auc == pytest.approx((1 / 2 + 1 + 1 / 4) / 3)
+    assert measured(logits, np.array([2, 0, 1]))["auc"] == pytest.approx((1 / 2 + 1 + 1 / 4) / 3)
 
 
 def test_an_order_that_infinite_logits_leave_open_gives_no_auc():
@@ -202,8 +204,8 @@ def test_an_order_that_infinite_logits_leave_open_gives_no_auc():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = measured(logits, np.array([0, 1, 0]))
-    assert found.auc is None
-    assert found.test_accuracy == 1.0
+    assert found["auc"] is None
+    assert found["test_accuracy"] == 1.0
 
 
 @pytest.mark.parametrize("positive", [0, 1])
@@ -211,38 +213,38 @@ def test_a_confident_model_keeps_its_order(positive):
     """In float32 all these probabilities of the right class round to 1, and one example is worse than all."""
     logits = torch.tensor([[0.0, 20.0], [0.0, 30.0], [0.0, 40.0], [0.0, 18.0]])
     assert len(set(logits.softmax(dim=1)[:, 1].tolist())) == 1
-    assert measured(logits, np.array([1, 1, 1, 0]), positive).auc == 1.0
-    assert measured(logits, np.array([0, 0, 0, 1]), positive).auc == 0.0
+    assert measured(logits, np.array([1, 1, 1, 0]), positive)["auc"] == 1.0
+    assert measured(logits, np.array([0, 0, 0, 1]), positive)["auc"] == 0.0
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0, 1e6])
 def test_a_scale_changes_no_auc_of_two_classes(scale):
     logits = np.random.default_rng(0).normal(size=(60, 2))
     labels = np.arange(60) % 2
-    assert measured(scale * logits, labels).auc == measured(logits, labels).auc
+    assert measured(scale * logits, labels)["auc"] == measured(logits, labels)["auc"]
 
 
 def test_a_confident_model_of_three_classes_keeps_its_order():
     """Even in float64 the probabilities of class 0 of the first three round to 1."""
     logits = np.array([[900.0, 0.0, 0.0], [800.0, 0.0, 0.0], [60.0, 0.0, 0.0], [30.0, 0.0, 0.0]])
     # Of class 1 two of three pairs are in order, of the others all.
-    assert measured(logits, np.array([0, 0, 1, 2])).auc == pytest.approx((1 + 2 / 3 + 1) / 3)
+    assert measured(logits, np.array([0, 0, 1, 2]))["auc"] == pytest.approx((1 + 2 / 3 + 1) / 3)
 
 
 @pytest.mark.parametrize(("label", "hit"), [(0, 1.0), (1, 0.0)])
 def test_one_example_with_equal_scores_is_the_first_class(label, hit):
     found = measured([[0.5, 0.5]], np.array([label]))
-    assert (found.test_accuracy, found.balanced_accuracy, found.auc) == (hit, hit, None)
-    assert found.precision is None  # class 1 is never predicted
-    assert found.recall == (0.0 if label else None)
+    assert (found["test_accuracy"], found["balanced_accuracy"], found["auc"]) == (hit, hit, None)
+    assert found["precision"] is None  # class 1 is never predicted
+    assert found["recall"] == (0.0 if label else None)
 
 
 def test_a_class_that_is_never_predicted_lowers_the_macro_precision():
     """Three balanced classes, all taken for the first."""
     logits = np.tile(np.array([[2.0, 0.1, 0.1]]), (6, 1))
     found = measured(logits, np.array([0, 0, 1, 1, 2, 2]))
-    assert found.precision == pytest.approx(1 / 9)
-    assert found.recall == found.balanced_accuracy == pytest.approx(1 / 3)
+    assert found["precision"] == pytest.approx(1 / 9)
+    assert found["recall"] == found["balanced_accuracy"] == pytest.approx(1 / 3)
 
 
 @often
@@ -253,8 +255,9 @@ def test_a_logit_that_is_nan_gives_none(case, data):
     broken = logits.copy()
     broken[row, data.draw(st.integers(0, logits.shape[1] - 1))] = np.nan
     found = measured(broken, labels)
-    assert (found.train_accuracy, found.test_loss) == (0.5, 0.7)
-    assert found.model_dump(exclude={"train_accuracy", "test_loss"}) == {
+    assert found == {
+        "train_accuracy": 0.5,
+        "test_loss": 0.7,
         "test_accuracy": None,
         "auc": None,
         "balanced_accuracy": None,
@@ -265,16 +268,16 @@ def test_a_logit_that_is_nan_gives_none(case, data):
 
 
 def test_an_accuracy_that_is_nan_is_none():
-    found = classification_metrics(np.array([[0.2, 0.8]]), np.array([1]), 1, math.nan, 0.7)
-    assert found.train_accuracy is None
-    assert found.test_accuracy == 1.0
+    found = measured([[0.2, 0.8]], np.array([1]), train_accuracy=math.nan)
+    assert found["train_accuracy"] is None
+    assert found["test_accuracy"] == 1.0
 
 
 @often
 @given(scored())
 def test_accuracy_of_an_evaluation_is_that_of_the_metrics(case):
     logits, labels = case
-    assert Evaluation(0.7, logits, labels).accuracy == measured(logits, labels).test_accuracy
+    assert Evaluation(0.7, logits, labels).accuracy == measured(logits, labels)["test_accuracy"]
 
 
 @often

@@ -179,24 +179,24 @@ def test_the_selected_weights_are_those_of_the_best_validation(tiny_data, tmp_pa
     """Of an optimizer that undoes what it learned, the metrics must be of the epoch that was kept."""
     settings = {"optimizer": "turning", "params": {}, "validation": 0.3}
     run = Run(tiny_data, tmp_path, epochs=5, **settings)
-    losses = [message.record.validation_loss for message in run.of(EpochDone)]
+    losses = [message.record.values["validation_loss"] for message in run.of(EpochDone)]
     assert run.result.selected_epoch == losses.index(min(losses)) + 1
     assert run.result.selected_epoch < 5, "the test needs a curve that turns"
     shorter = Run(tiny_data, tmp_path, epochs=run.result.selected_epoch, selection="last", **settings)
-    assert run.result.scores.test_loss == shorter.result.scores.test_loss
+    assert run.result.scores.values["test_loss"] == shorter.result.scores.values["test_loss"]
 
 
 def test_selection_of_the_last_epoch_keeps_nothing_on_disk(tiny_data, tmp_path):
     run = Run(tiny_data, tmp_path, selection="last", validation=0.0)
     assert run.result.selected_epoch == 2
     assert not (tmp_path / "selected.pt").exists()
-    assert run.of(EpochDone)[0].record.validation_loss is None
+    assert set(run.of(EpochDone)[0].record.values) == {"train_loss"}
 
 
 def test_selection_on_test_evaluates_it_each_epoch(tiny_data, tmp_path):
     run = Run(tiny_data, tmp_path, selection="test_loss")
-    losses = [message.record.test_loss for message in run.of(EpochDone)]
-    assert run.result.scores.test_loss == pytest.approx(min(losses))
+    losses = [message.record.values["test_loss"] for message in run.of(EpochDone)]
+    assert run.result.scores.values["test_loss"] == pytest.approx(min(losses))
 
 
 def test_a_loss_that_is_not_finite_ends_the_cell_with_its_step(tiny_data, tmp_path):

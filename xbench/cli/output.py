@@ -113,7 +113,7 @@ def print_results(folder: RunFolder, form: Format, memory: bool = False) -> None
         if form is Format.JSON:
             print_json(to_json(run, compared, where))
         elif form is Format.CSV:
-            print(to_csv(records), end="")
+            print(to_csv(run, records), end="")
             if headline := nothing_ran(records, "the column `reason` says why"):
                 print_line(stderr_console(), f"warning: {headline}", "bold yellow")
         elif form is Format.MARKDOWN:

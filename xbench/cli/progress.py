@@ -9,7 +9,8 @@ from typing import Any
 from xbench.capacity.search import Trial
 from xbench.capacity.tuning import TimedMicroBatch
 from xbench.cli.activity import Activity, ActivityDisplay, Clock
-from xbench.records.schema import CellKey, CellRecord
+from xbench.records.schema import CellKey, CellRecord, MetricRecord, RunRecord
+from xbench.report.rows import show_metric
 from xbench.text import counted
 from xbench.training.events import EpochDone, Evaluating, Prepared, StepsDone
 from xbench.units import format_bytes, format_seconds
@@ -30,6 +31,7 @@ class ProgressDisplay:
         self._cell = ""
         self._prepared: Prepared | None = None
         self._count = self._total = 0
+        self._headline: MetricRecord | None = None
         self.folder: Path | None = None
 
     def __enter__(self) -> ProgressDisplay:
@@ -94,11 +96,12 @@ class ProgressDisplay:
     def cell_adapted(self, record: CellRecord, changes: str) -> None:
         self._say(f"{_name(record)}: {record.status}: {record.reason}; again with {changes}", "yellow")
 
-    def run_started(self, folder: Path, cells: list[CellKey], warnings: list[str]) -> None:
+    def run_started(self, folder: Path, run: RunRecord, warnings: list[str]) -> None:
         for warning in warnings:
             self._say(f"warning: {warning}", "bold yellow")
         self.folder = folder
-        self._total = len({cell.cell_id for cell in cells})
+        self._headline = next((metric for metric in run.metrics if metric.split == "test"), None)
+        self._total = len({cell.cell_id for cell in run.cells})
         self._say(f"{counted(self._total, 'cell')}; records in {folder}", "dim")
         self._cells = self.display.add_overall("cells", self._total)
         self.display.begin("preparing the cells")
@@ -134,8 +137,8 @@ class ProgressDisplay:
             self._train(last.step, ", ".join(filter(None, parts)))
         elif isinstance(message, EpochDone):
             record, detail = message.record, self._training.detail
-            if record.validation_loss is not None:
-                detail = f"{self._epoch(record.epoch)}, validation loss {record.validation_loss:.4f}"
+            if (loss := record.values.get("validation_loss")) is not None:
+                detail = f"{self._epoch(record.epoch)}, validation loss {loss:.4f}"
             self._train(self._training.done, detail)
         elif isinstance(message, Evaluating):
             if message.done:
@@ -178,8 +181,10 @@ class ProgressDisplay:
         line = f"[{self._count}/{self._total}] {_name(record)}: {record.status}"
         if record.reason:
             line += f": {record.reason}"
-        if record.metrics.test_accuracy is not None and record.time.training_s is not None:
-            line += f", test accuracy {record.metrics.test_accuracy:.3f}"
+        metric = self._headline
+        value = record.metrics.get(metric.name) if metric else None
+        if value is not None and record.time.training_s is not None:
+            line += f", {metric.title} {show_metric(metric, value)}"
             line += f", training {format_seconds(record.time.training_s)}"
             if (needed_bytes := record.needed_bytes) is not None:
                 line += f", peak memory {format_bytes(needed_bytes)}"

@@ -298,6 +298,6 @@ def _evaluated(cell: PlannedCell) -> int:
     training = cell.settings.training
     split = split_examples(cell.data, cell.sized.training, cell.settings.seed)
     after_epoch = len(split.validation)
-    if training.selection == "test_loss":
+    if training.selects_on_test:
         after_epoch += len(split.test)
     return training.epochs * after_epoch + len(split.test) + len(set(split.train.tolist()))

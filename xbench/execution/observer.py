@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from xbench.capacity.search import Trial
 from xbench.capacity.tuning import TimedMicroBatch
-from xbench.records.schema import CellKey, CellRecord
+from xbench.records.schema import CellKey, CellRecord, RunRecord
 
 
 class Observer(Protocol):
@@ -51,7 +51,8 @@ class Observer(Protocol):
     def micro_batch_timed(self, cell: CellKey, timed: TimedMicroBatch) -> None:
         """A micro-batch was timed, to find the fastest."""
 
-    def run_started(self, folder: Path, cells: list[CellKey], warnings: list[str]) -> None: ...
+    def run_started(self, folder: Path, run: RunRecord, warnings: list[str]) -> None:
+        """The run's folder is there; `warnings` are those of the run, and those on earlier results."""
 
     def measuring_memory(self, cell: CellKey) -> None:
         """A cell's configuration takes its memory pass."""

@@ -13,6 +13,7 @@ from xbench.execution.pairing import drawn_on
 from xbench.execution.planned import PlannedCell
 from xbench.isolation.run import Ending
 from xbench.memory.exhaustion import failed_allocation_bytes
+from xbench.records.metrics import CLASSIFICATION
 from xbench.records.outputs import Outputs
 from xbench.records.schema import (
     CellRecord,
@@ -20,7 +21,6 @@ from xbench.records.schema import (
     DataRecord,
     FeaturesRecord,
     MemoryRecord,
-    Metrics,
     PairingRecord,
     Status,
     Times,
@@ -28,7 +28,7 @@ from xbench.records.schema import (
 from xbench.records.traces import TraceRow
 from xbench.text import counted, some_of
 from xbench.training.events import CellResult, Scores
-from xbench.training.metrics import classification_metrics, cross_entropies
+from xbench.training.metrics import Predictions, compute_metrics, cross_entropies
 from xbench.training.seeding import holds
 from xbench.training.settings import Choice
 from xbench.training.splits import missing_classes, split_examples
@@ -170,13 +170,12 @@ def _features(cell: PlannedCell) -> FeaturesRecord:
     return FeaturesRecord(precision=file.precision, shape=list(file.shape))
 
 
-def _metrics(cell: PlannedCell, scores: Scores | None) -> Metrics:
+def _metrics(cell: PlannedCell, scores: Scores | None) -> dict[str, float | None]:
     if scores is None:
-        return Metrics()
+        return dict.fromkeys(metric.name for metric in CLASSIFICATION)
     positive = cell.data.classes.index(cell.data.positive)
-    return classification_metrics(
-        scores.logits, scores.labels, positive, scores.train_accuracy, scores.test_loss
-    )
+    predictions = Predictions(scores.logits, scores.labels, positive)
+    return compute_metrics(CLASSIFICATION, scores.values, predictions)
 
 
 def make_outputs(cell: PlannedCell, scores: Scores) -> Outputs:

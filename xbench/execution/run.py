@@ -32,6 +32,7 @@ from xbench.execution.prepare import (
 )
 from xbench.execution.schedule import TimeLimit, blocks, estimate_s, features_s, longest_wait_s, skip_if_late
 from xbench.memory.machine import binding
+from xbench.records.metrics import CLASSIFICATION, CLASSIFICATION_EPOCHS
 from xbench.records.schema import CellKey, CellRecord, ExperimentRecord, RunRecord
 from xbench.records.store import RunFolder, folder_of_suite
 from xbench.storage.paths import concerns
@@ -121,7 +122,7 @@ def _open(run: RunRecord, plan: PlannedRun, history: History, results: Path, obs
             told += changed_since(plan.import_dirs, history.run.started_at)
     observer.working("taking over earlier results")
     told += history.take_over(run.cells, folder)
-    observer.run_started(folder.path, run.cells, told)
+    observer.run_started(folder.path, run, told)
     settled = history.settled(run.cells)
     if settled:
         observer.cells_kept(len(settled), len({cell.cell_id for cell in run.cells}))
@@ -161,6 +162,8 @@ def _describe(plan: PlannedRun, keys: list[CellKey], warnings: list[str], fresh:
         hardware=plan.machine.hardware,
         malloc=plan.machine.allocator,
         memory_bound=f"{plan.memory_bound.source}: {plan.memory_bound.detail}",
+        metrics=list(CLASSIFICATION),
+        epoch_metrics=list(CLASSIFICATION_EPOCHS),
         experiments=_experiments(plan),
         cells=keys,
         warnings=warnings,
@@ -298,7 +301,7 @@ def selection_warnings(cells: list[Cell]) -> Iterator[str]:
     """Warn of each experiment with weights that are selected on the test set, naming its columns."""
     selected: dict[str, dict[str, None]] = {}
     for cell in cells:
-        if cell.training.selection == "test_loss":
+        if cell.training.selects_on_test:
             selected.setdefault(cell.experiment, {})[cell.column] = None
     for experiment, columns in selected.items():
         yield (

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-SCHEMA_VERSION = 1
+# Version 1 is upgraded when it is read, see `records.upgrade`.
+SCHEMA_VERSION = 2
 
 Status = Literal["done", "oom", "diverged", "timeout", "error", "skipped"]
 FAILED: frozenset[Status] = frozenset(get_args(Status)) - {"done", "skipped"}
@@ -86,25 +87,24 @@ class DataRecord(Record):
         return f"positive: {self.positive}" if self.positive and len(self.classes) == 2 else ""
 
 
-class Metrics(Record):
-    """Of the selected weights. All but train_accuracy are on the test split.
+class MetricRecord(Record):
+    """Declaration of a metric: what its values in records mean.
 
     Attributes:
-        train_accuracy: on the distinct training examples, not on repeated ones.
-        auc: area under the ROC curve, by the log odds of the positive class (two classes), else the macro
-            mean of each class against the rest.
-        balanced_accuracy: mean of the classes' recalls, from hard predictions.
-        recall, precision: of the positive class (two classes), else macro means.
-        test_loss: the training objective (class weights included) on the test split.
+        name: key of its values in records, in exports, and in a suite's reference columns.
+        title: title of its row in tables.
+        unit: unit of its values; "" for a ratio, and for whatever else is written without a unit.
+        direction: `"max"` if higher values are better, `"min"` if lower ones are.
+        split: the examples that it is measured on.
+        method: how it is computed, in words.
     """
 
-    train_accuracy: float | None = None
-    test_accuracy: float | None = None
-    auc: float | None = None
-    balanced_accuracy: float | None = None
-    recall: float | None = None
-    precision: float | None = None
-    test_loss: float | None = None
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    title: str
+    unit: str = ""
+    direction: Literal["max", "min"]
+    split: Literal["train", "validation", "test"]
+    method: str = ""
 
 
 # Times of a cell are not ranked whose threads waited for a CPU longer than this share of the time. Of a short
@@ -268,13 +268,16 @@ class FeaturesRecord(Record):
 
 
 class EpochRecord(Record):
-    """One epoch. Losses are the training objective; train_loss is the mean of its steps' losses."""
+    """One epoch.
+
+    Attributes:
+        epoch: its number, from 1.
+        values: metric name -> value after the epoch; what was not measured is absent or None. The names are
+            declared in `RunRecord.epoch_metrics`.
+    """
 
     epoch: Whole
-    train_loss: float
-    validation_loss: float | None = None
-    validation_accuracy: float | None = None
-    test_loss: float | None = None
+    values: dict[str, float | None]
 
 
 class CellRecord(Record):
@@ -285,6 +288,8 @@ class CellRecord(Record):
         expect: `"oom"` for a cell that is meant to run out of memory.
         requested, ran: train_size, history_size, batch_size, micro_batch as asked for and as run.
         fitted: why one of them did not run as asked for, by its name.
+        metrics: metric name -> value, for the selected weights; None, or absent, where it is undefined or the
+            cell is not done. The names are declared in `RunRecord.metrics`.
         selected_epoch: the epoch whose weights the metrics are of (from 1).
         closures: evaluations of loss and gradient over all steps.
         reused_from: the run that it was taken over from; "" if it ran in this one.
@@ -314,7 +319,7 @@ class CellRecord(Record):
     requested: dict[str, Any] = Field(default_factory=dict)
     ran: dict[str, Any] = Field(default_factory=dict)
     fitted: dict[str, str] = Field(default_factory=dict)
-    metrics: Metrics = Metrics()
+    metrics: dict[str, float | None] = Field(default_factory=dict)
     time: Times = Times()
     memory: MemoryRecord = MemoryRecord()
     memory_pass: MemoryPassRecord | None = None
@@ -387,6 +392,8 @@ class RunRecord(Record):
         hardware: of the machine and the device.
         malloc: the allocator's settings that cells ran under (glibc's environment variables).
         memory_bound: what limits the memory of a cell's process on this machine, in words.
+        metrics: declarations of the metrics of its cells, in the order of tables.
+        epoch_metrics: declarations of what is measured after each epoch.
         warnings: what a reader of any table of this run must be told.
     """
 
@@ -400,6 +407,16 @@ class RunRecord(Record):
     malloc: dict[str, str] = Field(default_factory=dict)
     memory_bound: str = ""
     hardware: dict[str, Any]
+    metrics: list[MetricRecord] = Field(default_factory=list)
+    epoch_metrics: list[MetricRecord] = Field(default_factory=list)
     experiments: list[ExperimentRecord]
     cells: list[CellKey]
     warnings: list[str] = Field(default_factory=list)
+
+    @field_validator("metrics", "epoch_metrics")
+    @classmethod
+    def _declares_each_once(cls, value: list[MetricRecord]) -> list[MetricRecord]:
+        names = [metric.name for metric in value]
+        if len(set(names)) < len(names):
+            raise ValueError(f"a metric is declared twice: {', '.join(names)}")
+        return value

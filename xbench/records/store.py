@@ -3,7 +3,7 @@
 ```
 results/<suite>/<run-id>/
   suite.toml     the suite's text, as it was run
-  run.json       versions, hardware, experiments, declared cells (RunRecord)
+  run.json       versions, hardware, metrics, experiments, declared cells (RunRecord)
   cells.jsonl    a line for each cell that ended (CellRecord); the last line of a cell wins
   traces/        <cell_id>.parquet, a row a step (<cell_id>.2.parquet of a second attempt)
   outputs/       <cell_id>.parquet, a row per test example, of cells that are done (likewise numbered)
@@ -33,6 +33,7 @@ from xbench.records.outputs import Outputs, read_outputs, write_outputs
 from xbench.records.schema import CellRecord, RunRecord
 from xbench.records.tables import read_verified
 from xbench.records.traces import TraceRow, read_trace, write_trace
+from xbench.records.upgrade import parse_cell, parse_run
 from xbench.storage.atomic import append_line, atomic_replace, atomic_write, make_folder, read_regular
 from xbench.storage.locks import LockHeld, hold
 from xbench.storage.staging import staging_folder
@@ -183,7 +184,7 @@ class RunFolder:
             XbenchError: it is missing or damaged.
         """
         try:
-            return RunRecord.model_validate_json(read_regular(self.path / "run.json", _MOST_RUN_BYTES))
+            return parse_run(read_regular(self.path / "run.json", _MOST_RUN_BYTES))
         except (OSError, ValueError) as error:
             raise XbenchError(f"{self.path} holds no readable run.json", hint=_READ_HINT) from error
 
@@ -219,7 +220,7 @@ class RunFolder:
         # Behind the last line feed there is nothing, or a line that a crash cut short.
         for number, line in enumerate(content.split(b"\n")[:-1], start=1):
             try:
-                record = CellRecord.model_validate_json(line)
+                record = parse_cell(line)
             except ValidationError:
                 damaged.append(f"{path}:{number}: not a record; it is left out")
                 continue

@@ -13,7 +13,7 @@ from xbench.report.feature_costs import features_s_by_cell
 from xbench.report.headings import data_lines
 from xbench.report.notes import make_notes
 from xbench.report.ranking import unranked_times
-from xbench.report.rows import ROWS, Row
+from xbench.report.rows import Row, main_rows
 from xbench.report.settings import (
     ABSENT,
     Setting,
@@ -69,14 +69,16 @@ class Comparison:
 
 
 def comparisons(
-    run: RunRecord, records: list[CellRecord], rows: Sequence[Row | Setting] = ROWS, note: str = ""
+    run: RunRecord, records: list[CellRecord], rows: Sequence[Row | Setting] | None = None, note: str = ""
 ) -> list[Comparison]:
     """Compare the columns of every experiment of a run.
 
     Args:
-        rows: the figures to compare, and settings that are always shown. Others are shown where they differ.
+        rows: the figures to compare, and settings that are always shown; by default those of the main table.
+            Other settings are shown where they differ.
         note: how to read them; it comes last.
     """
+    rows = main_rows(run.metrics) if rows is None else rows
     by_id = {record.cell_id: record for record in records}
     features_s = features_s_by_cell(records)
     result = []

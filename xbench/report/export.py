@@ -17,20 +17,23 @@ def to_json(run: RunRecord, comparisons: list[Comparison], folder: str) -> str:
     """One document: the run, and for each experiment its summary and its cells' records."""
     from pydantic_core import to_json
 
+    of_run = {"suite", "started_at", "device", "versions", "hardware", "metrics", "epoch_metrics", "warnings"}
     document = {
         "run": folder,
-        **run.model_dump(include={"suite", "started_at", "device", "versions", "hardware", "warnings"}),
+        **run.model_dump(include=of_run),
         "experiments": [_experiment(comparison) for comparison in comparisons],
     }
     # JSON has no NaN: where a number is none there is nothing, as in the records.
     return to_json(document, indent=2, inf_nan_mode="null").decode()
 
 
-def to_csv(records: list[CellRecord]) -> str:
-    """A line a cell; nested fields as `memory.peak_host_bytes`."""
+def to_csv(run: RunRecord, records: list[CellRecord]) -> str:
+    """A line a cell; nested fields as `memory.peak_host_bytes`. Every declared metric has a column."""
     import pandas
 
-    frame = pandas.json_normalize([record.model_dump(exclude={"epochs"}) for record in records])
+    absent = dict.fromkeys(metric.name for metric in run.metrics)
+    cells = [record.model_dump(exclude={"epochs"}) for record in records]
+    frame = pandas.json_normalize([{**cell, "metrics": {**absent, **cell["metrics"]}} for cell in cells])
     frame = frame.map(csv_text).rename(columns=csv_text)
     return frame.convert_dtypes().to_csv(index=False)  # else whole numbers beside a gap become floats
 

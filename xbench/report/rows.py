@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from xbench.records.schema import CellRecord
-from xbench.report.settings import SIZES
+from xbench.records.schema import CellRecord, MetricRecord
+from xbench.report.settings import SIZES, Setting
 from xbench.units import format_bytes, format_seconds
 
 
@@ -32,8 +33,14 @@ class Row:
     instead: Callable[[CellRecord], str] = lambda record: ""
 
 
-def _metric(key: str, title: str) -> Row:
-    return Row(key, title, lambda r: getattr(r.metrics, key), "{:.3f}".format, "{:.3f}".format)
+def show_metric(metric: MetricRecord, value: float) -> str:
+    """Format a value of a metric, with its unit."""
+    return f"{value:,.3f} {metric.unit}" if metric.unit else f"{value:.3f}"
+
+
+def _metric_row(metric: MetricRecord) -> Row:
+    show = partial(show_metric, metric)
+    return Row(metric.name, metric.title, lambda record: record.metrics.get(metric.name), show, show)
 
 
 def _time(
@@ -59,14 +66,8 @@ def _count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+# Rows of every main table, below those of its metrics.
 ROWS = (
-    _metric("train_accuracy", "train accuracy"),
-    _metric("test_accuracy", "test accuracy"),
-    _metric("auc", "AUC (from scores)"),
-    _metric("balanced_accuracy", "balanced accuracy"),
-    _metric("recall", "recall"),
-    _metric("precision", "precision"),
-    _metric("test_loss", "test loss"),
     Row("steps", "steps", lambda r: r.steps, _count),
     Row("closures", "closures", lambda r: r.closures, _count),
     _time("training_s", "training time", format_seconds, format_seconds),
@@ -78,3 +79,12 @@ ROWS = (
     _size("optimizer_state_bytes", "optimizer state"),
     *SIZES,
 )
+
+
+def main_rows(metrics: Sequence[MetricRecord]) -> tuple[Row | Setting, ...]:
+    """Return the rows of the main table: those of its metrics, and `ROWS`.
+
+    A metric that has the name of another row takes its place, so that no value stands under two titles.
+    """
+    names = {metric.name for metric in metrics}
+    return (*map(_metric_row, metrics), *(row for row in ROWS if row.key not in names))

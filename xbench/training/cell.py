@@ -315,4 +315,5 @@ def _score(trainer: Trainer) -> Scores:
     train = trainer.evaluate(np.unique(trainer.split.train))
     if not math.isfinite(train.loss):
         raise Diverged(f"the training loss of the selected weights is {train.loss}")
-    return Scores(test.logits, test.labels, test.loss, train.accuracy)
+    values = {"train_accuracy": train.accuracy, "test_loss": test.loss}
+    return Scores(test.logits, test.labels, values)

@@ -102,14 +102,13 @@ class Scores:
 
     Attributes:
         logits, labels: (n, classes) float64 and (n,) int64, of the test split in the order of the dataset.
-        test_loss: the training objective (class weights included) on the test split.
-        train_accuracy: on the distinct training examples.
+        values: metrics that were measured in training, by their declared names: `test_loss` and
+            `train_accuracy`. Others are computed from the logits (see `training.metrics`).
     """
 
     logits: np.ndarray
     labels: np.ndarray
-    test_loss: float
-    train_accuracy: float
+    values: dict[str, float]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from xbench.memory.profiler import StepProfiler
-from xbench.records.schema import EpochRecord
+from xbench.records.schema import EpochRecord, MetricRecord
 from xbench.training.checkpoint import Checkpoints
 from xbench.training.closure import AccumulatingClosure
 from xbench.training.evaluation import Evaluation, evaluate
@@ -35,6 +35,18 @@ _TELL_EVERY_S = 1.0
 def has_modes(optimizer: Any) -> bool:
     """Tell whether an optimizer has `train()` and `eval()` of its own."""
     return all(callable(getattr(optimizer, mode, None)) for mode in ("train", "eval"))
+
+
+def selection_criterion(metric: MetricRecord | None, record: EpochRecord) -> float:
+    """Return what selection minimises; infinite for an epoch whose weights are not to be kept.
+
+    Args:
+        metric: the metric that selects; None if the last epoch's weights are taken.
+    """
+    value = None if metric is None else record.values.get(metric.name)
+    if value is None or math.isnan(value):
+        return math.inf
+    return value if metric.direction == "min" else -value
 
 
 @dataclass
@@ -105,7 +117,7 @@ class Trainer:
         while progress.epoch <= self.settings.epochs:
             record = self._validate(progress.epoch, self.train_epoch(progress.epoch))
             self.send(EpochDone(record))
-            criterion = self._criterion(record)
+            criterion = selection_criterion(self.settings.selection_metric, record)
             if criterion < progress.least:  # the earliest epoch wins ties
                 progress.least, progress.selected = criterion, progress.epoch
                 self.kept.save()
@@ -133,9 +145,10 @@ class Trainer:
         """
         if not self.weights_are_finite():
             raise Diverged(f"the weights are not finite after step {self.progress.steps}, the last one")
-        for name, loss in (("validation", last.validation_loss), ("test", last.test_loss)):
+        for split in ("validation", "test"):
+            loss = last.values.get(f"{split}_loss")
             if loss is not None and not math.isfinite(loss):
-                raise Diverged(f"the {name} loss is {loss} after epoch {last.epoch}, the last one")
+                raise Diverged(f"the {split} loss is {loss} after epoch {last.epoch}, the last one")
 
     def weights_are_finite(self) -> bool:
         """Tell whether all trained weights are finite, without a copy of any.
@@ -237,21 +250,13 @@ class Trainer:
             error.add_note(f"the last steps are not in the trace: {second}")
 
     def _validate(self, epoch: int, train_loss: float) -> EpochRecord:
-        on_test = self.settings.selection == "test_loss"
+        on_test = self.settings.selects_on_test
         if len(self.split.validation) or on_test or epoch == self.settings.epochs:
             self.set_mode("eval")  # what is kept, and scored in the end, is what was evaluated
-        validation = self.evaluate(self.split.validation) if len(self.split.validation) else None
-        return EpochRecord(
-            epoch=epoch,
-            train_loss=train_loss,
-            validation_loss=validation.loss if validation else None,
-            validation_accuracy=validation.accuracy if validation else None,
-            test_loss=self.evaluate(self.split.test).loss if on_test else None,
-        )
-
-    def _criterion(self, record: EpochRecord) -> float:
-        """What selection minimises; infinite where nothing is to be kept."""
-        if self.settings.selection == "last":
-            return math.inf
-        value = record.test_loss if self.settings.selection == "test_loss" else record.validation_loss
-        return math.inf if value is None or math.isnan(value) else value
+        values = {"train_loss": train_loss}
+        if len(self.split.validation):
+            validation = self.evaluate(self.split.validation)
+            values |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
+        if on_test:
+            values["test_loss"] = self.evaluate(self.split.test).loss
+        return EpochRecord(epoch=epoch, values=values)

@@ -1,53 +1,119 @@
-"""Classification metrics, by scikit-learn. They are computed in the parent process: importing scikit-learn in
-the measured one would count as the cell's memory."""
+"""Compute the metrics that `records.metrics` declares, by name, with scikit-learn.
+
+This runs in the parent process: importing scikit-learn in the measured one would count as the cell's memory.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
 import numpy as np
 
-from xbench.records.schema import Metrics
+from xbench.records.schema import MetricRecord
 
 
-def classification_metrics(
-    logits: np.ndarray, labels: np.ndarray, positive: int, train_accuracy: float, test_loss: float
-) -> Metrics:
-    """Compute the metrics of the test split.
+@dataclass(frozen=True)
+class Predictions:
+    """A model's outputs on the test split, and what they should have been.
 
-    Args:
+    Attributes:
         logits: (n, classes) float64; log-probabilities are logits, too.
         labels: (n,) true classes.
-        positive: label of the class that recall, precision and AUC are about, with two classes; with more,
-            they are macro means (AUC one against rest): recall over the classes that have examples, and
-            precision over those and the predicted ones, where a class that is never predicted counts as 0.
+        positive: label of the class that recall, precision and AUC are about, with two classes.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    positive: int
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The predicted classes, (n,)."""
+        return self.logits.argmax(axis=1)
+
+    @property
+    def is_binary(self) -> bool:
+        return self.logits.shape[1] == 2
+
+
+def compute_metrics(
+    declared: Iterable[MetricRecord], measured: Mapping[str, float], predictions: Predictions
+) -> dict[str, float | None]:
+    """Collect the values of all declared metrics, in their order.
+
+    Args:
+        measured: values that the cell's own process measured, by name; the others are computed here.
 
     Returns:
-        The metrics; None where one is undefined: the AUC with a class absent or with log odds that are not
+        Values by name; None where one is undefined: the AUC with a class absent or with log odds that are not
         defined, precision with no positive prediction, recall with no positive example, and all that come
         from logits if one of them is NaN.
     """
-    from sklearn import metrics
+    names = [metric.name for metric in declared]
+    has_nan = bool(np.isnan(predictions.logits).any())
+    computed = {
+        name: np.nan if has_nan else _FUNCTIONS[name](predictions) for name in names if name not in measured
+    }
+    values = {**measured, **computed}
+    return {name: None if np.isnan(values[name]) else float(values[name]) for name in names}
 
-    given = {"train_accuracy": _defined(train_accuracy), "test_loss": _defined(test_loss)}
-    if np.isnan(logits).any():
-        return Metrics(**given)
-    predicted = logits.argmax(axis=1)
+
+def _test_accuracy(predictions: Predictions) -> float:
+    from sklearn.metrics import accuracy_score
+
+    return accuracy_score(predictions.labels, predictions.classes)
+
+
+def _balanced_accuracy(predictions: Predictions) -> float:
+    labels, predicted = predictions.labels, predictions.classes
     recalls = [float((predicted[labels == label] == label).mean()) for label in np.unique(labels)]
-    if logits.shape[1] == 2:
-        averaged = {"average": "binary", "pos_label": positive}
-        undefined_precision = np.nan
-    else:
-        averaged = {"average": "macro"}
-        undefined_precision = 0.0  # left out, it would favour a model that never predicts the harder classes
-    recall = metrics.recall_score(labels, predicted, zero_division=np.nan, **averaged)
-    precision = metrics.precision_score(labels, predicted, zero_division=undefined_precision, **averaged)
-    return Metrics(
-        **given,
-        test_accuracy=float(metrics.accuracy_score(labels, predicted)),
-        auc=_auc(log_odds(logits), labels, positive),
-        balanced_accuracy=float(np.mean(recalls)),
-        recall=_defined(recall),
-        precision=_defined(precision),
-    )
+    return float(np.mean(recalls))
+
+
+def _recall(predictions: Predictions) -> float:
+    from sklearn.metrics import recall_score
+
+    averaged = _averaging(predictions)
+    return recall_score(predictions.labels, predictions.classes, zero_division=np.nan, **averaged)
+
+
+def _precision(predictions: Predictions) -> float:
+    from sklearn.metrics import precision_score
+
+    # Left out of a macro mean, it would favour a model that never predicts the harder classes.
+    undefined = np.nan if predictions.is_binary else 0.0
+    averaged = _averaging(predictions)
+    return precision_score(predictions.labels, predictions.classes, zero_division=undefined, **averaged)
+
+
+def _averaging(predictions: Predictions) -> dict[str, str | int]:
+    if predictions.is_binary:
+        return {"average": "binary", "pos_label": predictions.positive}
+    return {"average": "macro"}
+
+
+def _auc(predictions: Predictions) -> float:
+    """Compute the area under the ROC curve, by the log odds; NaN where it is undefined."""
+    from sklearn.metrics import roc_auc_score
+
+    odds, labels = log_odds(predictions.logits), predictions.labels
+    classes = odds.shape[1]
+    if np.isnan(odds).any() or len(np.unique(labels)) < classes:
+        return np.nan
+    concerned = [predictions.positive] if predictions.is_binary else range(classes)
+    # Ranks have the same order and the same ties, and are finite, as roc_auc_score wants its scores.
+    ranks = {label: np.unique(odds[:, label], return_inverse=True)[1] for label in concerned}
+    return float(np.mean([roc_auc_score(labels == label, ranks[label]) for label in concerned]))
+
+
+_FUNCTIONS: dict[str, Callable[[Predictions], float]] = {
+    "test_accuracy": _test_accuracy,
+    "auc": _auc,
+    "balanced_accuracy": _balanced_accuracy,
+    "recall": _recall,
+    "precision": _precision,
+}
 
 
 def log_odds(logits: np.ndarray) -> np.ndarray:
@@ -97,20 +163,3 @@ def cross_entropies(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     odds = np.take_along_axis(log_odds(logits), labels[:, None], axis=1)[:, 0]
     return np.logaddexp(0.0, -odds)
-
-
-def _auc(odds: np.ndarray, labels: np.ndarray, positive: int) -> float | None:
-    """Compute the area under the ROC curve; None where it is undefined."""
-    from sklearn.metrics import roc_auc_score
-
-    classes = odds.shape[1]
-    if np.isnan(odds).any() or len(np.unique(labels)) < classes:
-        return None
-    concerned = [positive] if classes == 2 else range(classes)
-    # Ranks have the same order and the same ties, and are finite, as roc_auc_score wants its scores.
-    ranks = {label: np.unique(odds[:, label], return_inverse=True)[1] for label in concerned}
-    return float(np.mean([roc_auc_score(labels == label, ranks[label]) for label in concerned]))
-
-
-def _defined(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

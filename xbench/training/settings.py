@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from xbench.records.metrics import CLASSIFICATION_EPOCHS
+from xbench.records.schema import MetricRecord
+
 Storage = Literal["uint8", "float32"]
 Features = Literal["auto", "float32", "bfloat16", "off"]
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -92,6 +95,16 @@ class TrainingSettings(BaseModel):
         if self.memory_format != "auto":
             return self.memory_format
         return "channels_last" if self.tf32 or not device.startswith("cuda") else "contiguous"
+
+    @property
+    def selection_metric(self) -> MetricRecord | None:
+        """The metric of epochs that selects the weights; None if they are those of the last epoch."""
+        return next((metric for metric in CLASSIFICATION_EPOCHS if metric.name == self.selection), None)
+
+    @property
+    def selects_on_test(self) -> bool:
+        """Whether the weights are selected on the test split."""
+        return self.selection_metric is not None and self.selection_metric.split == "test"
 
     @property
     def feature_precision(self) -> str:

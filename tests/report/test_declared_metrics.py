@@ -1,0 +1,124 @@
+"""A metric that no code of xbench knows is shown by its declaration in `run.json` alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from report_samples import cell, run
+
+from xbench.records.metrics import CLASSIFICATION
+from xbench.records.schema import ExperimentRecord, MetricRecord
+from xbench.records.store import RunFolder
+from xbench.report.comparison import comparisons
+from xbench.report.export import to_csv, to_json, to_markdown
+from xbench.report.rows import ROWS, main_rows, show_metric
+
+ERROR = {
+    "name": "mean_absolute_error",
+    "title": "mean absolute error",
+    "unit": "years",
+    "direction": "min",
+    "split": "test",
+    "method": "mean distance of predicted and true ages",
+}
+SHARE = {"name": "within_2_years", "title": "within 2 years", "direction": "max", "split": "test"}
+
+
+def values(error: float | None, share: float | None) -> dict[str, float | None]:
+    return {"mean_absolute_error": error, "within_2_years": share}
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory):
+    """A run of three cells, read back from files in which the declarations were written by hand."""
+    records = [
+        cell("sgd", 0, metrics=values(4.25, 0.5)),
+        cell("sgd", 1, metrics=values(4.75, 0.5)),
+        cell("adam", 0, metrics={"mean_absolute_error": 1234.5, "not_declared": 1.0}),
+    ]
+    experiment = ExperimentRecord(
+        name="first",
+        title="First",
+        reference={"adam": {"mean_absolute_error": 3.9, "training_s": 60}},
+        reference_name="2021",
+    )
+    folder = RunFolder.create(tmp_path_factory.mktemp("results"), "", run(records, experiment, metrics=[]))
+    for record in records:
+        folder.append(record)
+    run_json = folder.path / "run.json"
+    run_json.write_text(json.dumps({**json.loads(run_json.read_text()), "metrics": [ERROR, SHARE]}))
+    return folder.read()
+
+
+def test_table_has_its_title_and_its_unit(read):
+    (comparison,) = comparisons(*read)
+    assert comparison.header == ("", "sgd", "adam", "2021 adam")
+    assert comparison.rows[:3] == (
+        ("mean absolute error", "4.500 years ± 3.177 years", "1,234.500 years", "3.900 years"),
+        ("within 2 years", "0.500 ± 0.000", "-", "-"),
+        ("steps", "0", "0", "-"),
+    )
+    shown = {title: cells for title, *cells in comparison.rows}
+    assert shown["training time"] == ["-", "-", "1m 00s"]
+
+
+def test_no_other_metric_is_shown(read):
+    titles = {title for title, *_ in comparisons(*read)[0].rows}
+    assert titles.isdisjoint(metric.title for metric in CLASSIFICATION)
+    assert "not_declared" not in titles
+
+
+def test_notes_call_it_by_its_title(read):
+    planned, records = read
+    records = [*records[:1], records[1].model_copy(update={"metrics": values(None, 0.5)}), *records[2:]]
+    (comparison,) = comparisons(planned, records)
+    assert (
+        "sgd, seed 1: mean absolute error has no value; its mean is over the other seeds" in comparison.notes
+    )
+
+
+def test_json_has_its_declaration_and_its_values(read):
+    document = json.loads(to_json(read[0], comparisons(*read), "run"))
+    assert document["metrics"] == [ERROR, {**SHARE, "unit": "", "method": ""}]
+    sgd = document["experiments"][0]["columns"][0]
+    assert sgd["figures"]["mean_absolute_error"]["values"] == [4.25, 4.75]
+    cells = document["experiments"][0]["cells"]
+    assert cells[0]["metrics"] == values(4.25, 0.5)
+
+
+def test_csv_has_a_column_of_each_metric_in_the_order_of_declaration(read):
+    rows = list(csv.DictReader(io.StringIO(to_csv(*read))))
+    columns = [name for name in rows[0] if name.startswith("metrics.")]
+    assert columns == ["metrics.mean_absolute_error", "metrics.within_2_years", "metrics.not_declared"]
+    assert [row["metrics.mean_absolute_error"] for row in rows] == ["4.25", "4.75", "1234.5"]
+    assert [row["metrics.within_2_years"] for row in rows] == ["0.5", "0.5", ""]
+
+
+def test_csv_has_columns_of_metrics_that_no_cell_has(read):
+    planned, records = read
+    failed = [record.model_copy(update={"metrics": {}}) for record in records]
+    (first, *_) = csv.DictReader(io.StringIO(to_csv(planned, failed)))
+    assert (first["metrics.mean_absolute_error"], first["metrics.within_2_years"]) == ("", "")
+
+
+def test_markdown_has_its_title(read):
+    text = to_markdown(read[0], comparisons(*read))
+    assert "| mean absolute error | 4.500 years ± 3.177 years | 1,234.500 years | 3.900 years |" in text
+
+
+def test_a_metric_takes_the_place_of_a_row_of_its_name():
+    steps = MetricRecord(name="steps", title="steps walked", direction="max", split="test")
+    rows = main_rows([steps])
+    assert [row.title for row in rows if row.key == "steps"] == ["steps walked"]
+    assert len(rows) == len(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "shown"),
+    [("", 0.5, "0.500"), ("", 1234.5678, "1234.568"), ("years", 1234.5678, "1,234.568 years")],
+)
+def test_values_are_shown_by_their_unit(unit, value, shown):
+    assert show_metric(MetricRecord(**{**ERROR, "unit": unit}), value) == shown
