@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
-from collections import deque
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,14 +20,14 @@ STEPS_AN_EPOCH = 17
 
 
 class Net(nn.Module):
-    """Draws masks, normalises with running statistics, and keeps a buffer that its state dict leaves out."""
+    """Draws masks, normalises with running statistics, and counts in a buffer."""
 
     def __init__(self, num_classes: int):
         super().__init__()
         self.front = nn.Sequential(nn.Conv2d(3, 4, 5), nn.BatchNorm2d(4), nn.MaxPool2d(3), nn.ReLU())
         self.drop = nn.Dropout(0.3)
         self.head = nn.Linear(64, num_classes, bias=False)
-        self.register_buffer("seen", torch.zeros(()), persistent=False)
+        self.register_buffer("seen", torch.zeros(()))
 
     def forward(self, images):
         if self.training:
@@ -79,6 +75,7 @@ def small_components(monkeypatch):
     specs = {
         "net": ModelSpec(factory=Net),
         "matrix": ModelSpec(factory=matrix_net),
+        "not-resumable": ModelSpec(factory=Net, resumable=False),
         "drawing": OptimizerSpec(factory=Drawing, resumable=True),
         "wide": OptimizerSpec(factory=Wide, resumable=True),
         "forgetful": OptimizerSpec(factory=torch.optim.SGD),
@@ -227,81 +224,13 @@ def test_what_torch_has_is_resumable():
     assert len(REGISTERED) >= 15
 
 
-def counters() -> dict[str, Any]:
-    """Places in which a model may count its calls."""
-    return {
-        "calls": 0,
-        "_calls": 0,
-        "array": np.zeros(1),
-        "tensor": torch.zeros(1),
-        "list": [0],
-        "deque": deque(),
-        "random": random.Random(1),
-        "generator": torch.Generator(),
-        "object": SimpleNamespace(of=SimpleNamespace(calls=0)),
-        "lock": threading.Lock(),  # nobody can tell what it holds
-    }
-
-
-class Counting(nn.Module):
-    """Counts its calls in one of these places."""
-
-    def __init__(self, num_classes: int, where: str):
-        super().__init__()
-        self.net = Net(num_classes)
-        setattr(self, where, counters()[where])
-
-    def forward(self, images):
-        held = vars(self)
-        for name in ("calls", "_calls", "array", "tensor"):
-            if name in held:
-                setattr(self, name, held[name] + 1)
-        if "list" in held:
-            self.list[0] += 1
-        if "deque" in held:
-            self.deque.append(1)
-        if "random" in held:
-            self.random.random()
-        if "generator" in held:
-            torch.rand(1, generator=self.generator)
-        if "object" in held:
-            self.object.of.calls += 1
-        return self.net(images)
-
-
-@pytest.mark.parametrize("where", counters())
-def test_a_model_that_keeps_state_elsewhere_is_not_saved(where, tiny_data, tmp_path, monkeypatch, capsys):
-    use_model(monkeypatch, lambda num_classes: Counting(num_classes, where))
-    session = Session(cell("sgd", {}, "other"), tiny_data, tmp_path / "s", stop_after=20)
-    assert (session.result, session.checkpoint) == (None, None)
-    assert "neither a parameter nor a buffer" in capsys.readouterr().err
-
-
-class Configured(nn.Module):
-    """Holds much that stays the same, and what is saved under another name."""
-
-    def __init__(self, num_classes: int):
-        super().__init__()
-        self.net, self.scale = Net(num_classes), lambda images: images * 2
-        self.config = {"width": 8, "shape": (1, 2), "names": {"a", "b"}, "array": np.arange(3)}
-        self._weights = list(self.net.parameters())
-        self._of, self.act = SimpleNamespace(net=self.net), torch.relu
-
-    def forward(self, images):
-        return self.net(self.scale(images))
-
-
-def test_a_model_that_holds_what_stays_is_saved(tiny_data, tmp_path, monkeypatch):
-    use_model(monkeypatch, Configured)
-    assert Session(cell("sgd", {}, "other"), tiny_data, tmp_path / "s", stop_after=20).checkpoint is not None
-
-
-def use_model(monkeypatch, factory) -> None:
-    """Register a model as `other`."""
-    load, spec = registry.load, ModelSpec(factory=factory)
-    monkeypatch.setattr(
-        registry, "load", lambda kind, name, dirs=(): spec if name == "other" else load(kind, name, dirs)
-    )
+def test_a_model_that_is_declared_not_resumable_begins_anew(tiny_data, tmp_path):
+    settings = cell("sgd", {"lr": 0.01}, "not-resumable")
+    first = Session(settings, tiny_data, tmp_path / "s", stop_after=20)
+    assert (first.result.status, first.checkpoint) == ("done", None)  # nobody asked whether to stop
+    other = Session(cell("sgd", {"lr": 0.01}), tiny_data, tmp_path / "s", stop_after=20).checkpoint
+    second = Session(settings, tiny_data, tmp_path / "s", resume_from=other)
+    assert second.prepared.resumed_at == 0
 
 
 def test_an_optimizer_that_does_not_say_so_begins_anew(tiny_data, tmp_path):

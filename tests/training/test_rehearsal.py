@@ -16,9 +16,9 @@ from xbench.capacity.workload import TrainingWorkload
 from xbench.components import registry
 from xbench.training import rehearsal
 from xbench.training.global_state import Generators
-from xbench.training.kept import tensors_digest
 from xbench.training.rehearsal import rehearse
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
+from xbench.training.state_dicts import tensors_digest
 
 
 def normed_cnn(num_classes: int) -> nn.Module:

@@ -44,10 +44,15 @@ class TrainingWorkload:
             Unsupported: the optimizer cannot train this model.
             XbenchError: the settings cannot be met.
         """
+        from xbench.memory.peaks import release_all
         from xbench.training.cell import warm_up
+        from xbench.training.global_state import load_component
         from xbench.training.memory_pass import measure_memory
+        from xbench.training.model import model_to_train
+        from xbench.training.state_dicts import DECLARED, StateCheck
 
         spec = self._check_optimizer()
+        model_spec = load_component("model", self.settings.model.name, self.import_dirs)
         checked = False
 
         def run(value: int) -> MemoryPassRecord:
@@ -56,7 +61,15 @@ class TrainingWorkload:
             with scratch_folder() as scratch:
                 trainer = self.trainer(value, scratch)
                 warm_up(trainer)
-                return measure_memory(trainer, spec)
+                measured = measure_memory(trainer, spec)
+                check = StateCheck(trainer)
+                del trainer  # its memory is what the fresh model needs
+                release_all(self.settings.device)
+                failure = check.find_failure(
+                    lambda: model_to_train(model_spec, self.settings, self.data, self.features)
+                )
+                reason = failure if model_spec.resumable else DECLARED
+                return measured.model_copy(update={"not_resumable": reason})
 
         return run
 

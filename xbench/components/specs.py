@@ -183,9 +183,6 @@ class ModelSpec(Spec):
     A parameter that is not to be trained has `requires_grad` off. If all that are trained lie in one
     submodule that comes last, what is in front of it is computed once per image (see `training.frozen`).
 
-    What changes in a model as it is trained must be parameters and buffers: where other attributes do, its
-    cells are not saved, and begin anew after an interrupt.
-
     Attributes:
         input_shape: the (channels, height, width) that it takes, or None for any.
         mean, std: per-channel normalisation of pixels in [0, 1]; one value stands for all channels.
@@ -198,6 +195,10 @@ class ModelSpec(Spec):
             how long it takes before they are fetched; None if there are none.
         stand_in: what to tell a reader of a model with these settings (defaults included) if its weights are
             not what its name promises (`"random weights"`); empty otherwise.
+        resumable: False for a model that keeps state outside of its state dict (parameters and persistent
+            buffers). Its cells write no checkpoints; an interrupted one starts again. The memory pass checks
+            that a new model which loads the state dict gives the same outputs; where it does not, the cell
+            is treated as if the spec said False, or refused if a selected epoch is to be evaluated.
     """
 
     input_shape: tuple[int, int, int] | None = None
@@ -206,6 +207,7 @@ class ModelSpec(Spec):
     obtain: Obtain | str | None = None
     untrained: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
     stand_in: Callable[[Mapping[str, Any]], str] = lambda settings: ""
+    resumable: bool = True
 
     def load_obtain(self) -> Obtain | None:
         """The hook that gets its files, imported now if it was given as a string; None if it has none.

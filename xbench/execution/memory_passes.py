@@ -44,7 +44,8 @@ class MemoryPasses:
             self._keep(cell, measured)
 
     def measure(self, cell: PlannedCell, log: Path) -> PlannedCell | Ending:
-        """The cell with its memory pass, and with exact malloc if that leaves no room for any other.
+        """The cell with its memory pass, with exact malloc if that leaves no room for any other, and without
+        checkpoints if its model cannot go on from one.
 
         Args:
             log: file for what a failing component writes.
@@ -61,6 +62,8 @@ class MemoryPasses:
                 return ending
             known = self._keep(cell, ending.value)
             cell = replace(cell, memory=replace(cell.memory, pass_s=time.monotonic() - started))
+        if known.not_resumable:
+            cell = replace(cell, checkpoint_every_s=None)
         if _is_close(cell, known):
             cell = cell.with_exact_malloc()
         return replace(cell, memory=replace(cell.memory, measured=known))

@@ -213,6 +213,8 @@ class MemoryPassRecord(Record):
         activations_bytes: what forward and backward took beyond gradients and examples.
         keeping_bytes: what keeping the weights took.
         final_state_bytes: the optimizer's state after the last step.
+        not_resumable: why the model's cells write no checkpoints: what it keeps outside its state dict would
+            be lost; "" if they do.
     """
 
     cell_id: CellId | None = None
@@ -230,6 +232,7 @@ class MemoryPassRecord(Record):
     activations_bytes: Whole
     keeping_bytes: Whole
     final_state_bytes: Whole
+    not_resumable: str = ""
 
     @property
     def above_base_bytes(self) -> int:

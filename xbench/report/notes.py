@@ -146,6 +146,9 @@ def _on_model(column: str, record: CellRecord) -> Iterator[Note]:
     features, model = record.features, record.model.name
     if record.model.stand_in:
         yield column, None, f"{model} has {record.model.stand_in}"
+    if record.memory_pass is not None and record.memory_pass.not_resumable:
+        reason = record.memory_pass.not_resumable
+        yield model, None, f"not resumable: an interrupted cell starts again ({reason})"
     if features.precision is not None:
         once = f"the output of its frozen part was computed once per image ({features.precision})"
         yield model, None, f"{once}; training time is that of the rest"

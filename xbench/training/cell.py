@@ -31,7 +31,6 @@ from xbench.training.events import CellResult, Prepared, Scores
 from xbench.training.footprint import model_bytes, optimizer_state_bytes, trained_bytes
 from xbench.training.frozen import set_training
 from xbench.training.global_state import guarded_globals, load_component
-from xbench.training.kept import KeptModel, tensors_digest
 from xbench.training.loader import FeatureLoader, ImageLoader, Loader, ResidentImageLoader
 from xbench.training.loop import Trainer
 from xbench.training.model import build_model, model_to_train, part_to_train
@@ -42,6 +41,7 @@ from xbench.training.requirements import unmet_requirement
 from xbench.training.seeding import seed_everything
 from xbench.training.settings import CellSettings
 from xbench.training.splits import Split, epoch_order, split_examples
+from xbench.training.state_dicts import tensors_digest
 
 
 def train_cell(
@@ -62,8 +62,8 @@ def train_cell(
         scratch: folder for the selected weights and for checkpoints.
         import_dirs: folders that `module:attribute` components may be imported from.
         features: outputs of the model's frozen part for all images that are used, to train on in its place.
-        checkpoint_every_s: the least time between two checkpoints; None for none. An optimizer that does not
-            say that it is resumable has none in any case.
+        checkpoint_every_s: the least time between two checkpoints; None for none. A model or an optimizer
+            that is not resumable has none in any case.
         resume_from: a checkpoint of the same cell; one that cannot be used is passed over.
         watch_for_stop: called by a cell that can save itself; what it returns is asked after each step
             whether to stop.
@@ -90,7 +90,8 @@ def train_cell(
     split = split_examples(data, settings.training, settings.seed)
     if features is not None:
         _check_present(features, data, split)
-    every_s = checkpoint_every_s if optimizer_spec.resumable else None
+    is_resumable = model_spec.resumable and optimizer_spec.resumable
+    every_s = checkpoint_every_s if is_resumable else None
     should_stop = (lambda: False) if every_s is None else watch_for_stop()
     checkpoints = Checkpoints(Path(scratch), every_s, should_stop)
     trainer = assemble(send, settings, data, model_spec, optimizer_spec, model, split, checkpoints, features)
@@ -103,7 +104,7 @@ def train_cell(
     warm_up(trainer)
     memory = _memory_before(trainer, optimizer_spec)
     seed_everything(settings.seed)  # for optimizers that draw; the warm-up must not have moved it
-    if resume_from is not None and optimizer_spec.resumable and not _resumed(trainer, resume_from):
+    if resume_from is not None and is_resumable and not _resumed(trainer, resume_from):
         del trainer, model  # another takes their place
         again = (settings, data, scratch, import_dirs, features, checkpoint_every_s, None)
         return train_cell(send, *again, watch_for_stop)
@@ -201,7 +202,7 @@ def assemble(
         seed=settings.seed,
         batch_size=batch_size,
         micro_batch=micro_batch,
-        kept=KeptModel(model, checkpoints.folder / "selected.pt"),
+        selected_path=checkpoints.folder / "selected.pt",
         send=send,
         checkpoints=checkpoints,
     )

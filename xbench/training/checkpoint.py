@@ -1,8 +1,10 @@
 """Saving what a training run can go on from, and going on from it.
 
-A checkpoint is a folder: `model.pt`, `state.pt` (optimizer, random state, position, sums) and the weights
-that are selected so far. It is written aside, and counts once whoever listens to this process has renamed it,
-with the trace that it had heard until then. Only plain values are in it: it is read with `weights_only=True`.
+A checkpoint is a folder: `model.pt` (the state dict), `state.pt` (optimizer, random state, position, sums)
+and the weights that are selected so far. It is written aside, and counts once whoever listens to this process
+has renamed it, with the trace that it had heard until then. Whether the state dict holds all of the model's
+state is checked before, in the memory pass (see `state_dicts`), so that neither the time nor the memory of
+the check is the cell's. Only plain values are in it: it is read with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -22,8 +24,7 @@ import torch
 from xbench.storage.atomic import sync_file, sync_folder
 from xbench.training.events import CheckpointWritten
 from xbench.training.global_state import Generators
-from xbench.training.kept import restore_tensors, tensors_of
-from xbench.training.traits import traits
+from xbench.training.state_dicts import load_state
 
 if TYPE_CHECKING:
     from xbench.training.loop import Trainer
@@ -53,7 +54,6 @@ class Checkpoints:
     spent_s: float = 0.0
     _last: float = field(default_factory=time.perf_counter)
     _wait_s: float = 0.0
-    _first_traits: dict[str, object] | None = None
 
     def after_step(self, trainer: Trainer) -> None:
         """Save the run, if it is time, or it is to stop.
@@ -61,8 +61,6 @@ class Checkpoints:
         Raises:
             Stopped: it is to stop.
         """
-        if self._first_traits is None:
-            self._first_traits = traits(trainer.model)
         is_to_stop = self.should_stop()
         if self.every_s is not None and (is_to_stop or time.perf_counter() - self._last >= self._due_s):
             self._save(trainer)
@@ -79,8 +77,6 @@ class Checkpoints:
         started = time.perf_counter()
         aside = self.folder / f".step-{trainer.progress.steps:09}"
         try:
-            if traits(trainer.model) != self._first_traits:
-                raise TypeError("the model keeps state that is neither a parameter nor a buffer")
             _write(trainer, aside, self.spent_s)
             trainer.send(CheckpointWritten(aside, trainer.progress.steps))
         except Exception as error:  # of a full disk, of what cannot be pickled, of a plugin's `state_dict`
@@ -103,11 +99,12 @@ def _write(trainer: Trainer, folder: Path, spent_s: float) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     # Two files: beside its own parameters, the process that goes on holds one of them at a time.
-    _save(tensors_of(trainer.model), folder / "model.pt")
+    _save(trainer.model.state_dict(), folder / "model.pt")
     recorder, progress = trainer.recorder, trainer.progress
     if progress.selected:
-        _link(trainer.kept.path, folder / trainer.kept.path.name)
-        sync_file(folder / trainer.kept.path.name)
+        selected = folder / trainer.selected_path.name
+        _link(trainer.selected_path, selected)
+        sync_file(selected)
     state = {
         "optimizer": trainer.optimizer.state_dict(),
         "random": Generators.now().to_plain(),
@@ -133,16 +130,15 @@ def resume(trainer: Trainer, folder: Path) -> None:
     """
     for file in folder.glob("*.pt"):
         _check(file)
-    restore_tensors(trainer.model, torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
+    load_state(trainer.model, folder / "model.pt")
     state = torch.load(folder / "state.pt", map_location=_on(trainer.loader.device), weights_only=True)
     _restore_optimizer(trainer.optimizer, state["optimizer"])
     trainer.progress.__dict__.update(state["progress"])
     trainer.training_s, trainer.evaluation_s, trainer.checkpoints.spent_s = state["spent_s"]
     trainer.recorder.host_peak_bytes, trainer.recorder.device_peak_bytes = state["peaks"]
     if trainer.progress.selected:
-        kept = trainer.kept.path
-        kept.unlink(missing_ok=True)
-        _link(folder / kept.name, kept)
+        trainer.selected_path.unlink(missing_ok=True)
+        _link(folder / trainer.selected_path.name, trainer.selected_path)
     Generators.from_plain(state["random"]).restore()
 
 

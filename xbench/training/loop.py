@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,12 +19,12 @@ from xbench.training.checkpoint import Checkpoints
 from xbench.training.closure import AccumulatingClosure
 from xbench.training.evaluation import Evaluation, evaluate
 from xbench.training.events import EpochDone, Evaluating
-from xbench.training.kept import KeptModel
 from xbench.training.loader import Loader
 from xbench.training.objective import Objective
 from xbench.training.recorder import Diverged, TraceRecorder
 from xbench.training.settings import TrainingSettings
 from xbench.training.splits import Split, epoch_order
+from xbench.training.state_dicts import load_state, save_state
 
 # Examples that the system is told of before they are needed: some tenths of a second at the speed of a step.
 _AHEAD = 64
@@ -73,7 +74,7 @@ class Trainer:
 
     Attributes:
         batch_size, micro_batch: in examples, resolved to numbers.
-        kept: the model at the selected epoch.
+        selected_path: file for the model's state dict at the selected epoch.
         checkpoints: saves it now and then.
         training_s, evaluation_s: seconds so far.
     """
@@ -90,7 +91,7 @@ class Trainer:
     seed: int
     batch_size: int
     micro_batch: int
-    kept: KeptModel
+    selected_path: Path
     send: Callable[[Any], None]
     checkpoints: Checkpoints
     progress: Progress = field(default_factory=Progress)
@@ -120,13 +121,13 @@ class Trainer:
             criterion = selection_criterion(self.settings.selection_metric, record)
             if criterion < progress.least:  # the earliest epoch wins ties
                 progress.least, progress.selected = criterion, progress.epoch
-                self.kept.save()
+                save_state(self.model, self.selected_path)
             if progress.epoch == self.settings.epochs:
                 self._check_end(record)
             progress.epoch, progress.in_epoch, progress.losses = progress.epoch + 1, 0, []
         if progress.selected == 0:
             return self.settings.epochs  # no criterion: the last weights stand
-        self.kept.load()
+        load_state(self.model, self.selected_path)
         return progress.selected
 
     def set_mode(self, mode: Literal["train", "eval"]) -> None:

@@ -20,8 +20,8 @@ from xbench.memory.phases import PhaseMeter, PhasePeak
 from xbench.records.schema import MemoryPassRecord
 from xbench.training.evaluation import evaluate
 from xbench.training.footprint import gradients_bytes, model_bytes, optimizer_state_bytes
-from xbench.training.kept import KeptModel
 from xbench.training.loop import Trainer
+from xbench.training.state_dicts import try_out
 
 MIN_STEPS, MAX_STEPS = 3, 12
 MAX_S = 10.0
@@ -42,7 +42,7 @@ def measure_memory(trainer: Trainer, spec: OptimizerSpec) -> MemoryPassRecord:
     """
     if _keeps_weights(trainer):
         # What libraries load at first use is no part of a peak.
-        KeptModel(nn.Linear(1, 1), trainer.kept.path).try_out()
+        try_out(nn.Linear(1, 1), trainer.selected_path)
     fill_state = spec.load_fill_state()
     if fill_state is not None:
         fill_state(trainer.optimizer)
@@ -120,7 +120,7 @@ def _evaluate(trainer: Trainer, meter: PeakMeter) -> _Peak:
 
 def _keep_weights(trainer: Trainer, meter: PeakMeter) -> _Peak:
     held = _settle(trainer, meter)
-    trainer.kept.try_out()
+    try_out(trainer.model, trainer.selected_path)
     peak = meter.peak_bytes()
     of_phase = PhasePeak(peak, "keeping weights", held, keeping_bytes=peak - held)
     return _Peak(of_phase, optimizer_state_bytes(trainer.optimizer, trainer.model))

@@ -70,11 +70,11 @@ def _find_dependence(model: nn.Module, examples: torch.Tensor, targets: torch.Te
     for kept in (slice(0, half), slice(half, None)):
         mixed = others.clone()
         mixed[kept] = examples[kept]
-        if not _same(losses[kept], _losses(model, mixed, targets)[kept]):
+        if not same_but_for_rounding(losses[kept], _losses(model, mixed, targets)[kept]):
             return "an example's loss in training depends on the other examples"
     model.eval()
     parts = torch.cat([model(examples[:half]), model(examples[half:])])
-    if not _same(model(examples), parts):
+    if not same_but_for_rounding(model(examples), parts):
         return "outputs in evaluation depend on the other examples"
     return ""
 
@@ -84,6 +84,8 @@ def _losses(model: nn.Module, examples: torch.Tensor, targets: torch.Tensor) -> 
     return functional.cross_entropy(model(examples), targets, reduction="none")
 
 
-def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    scale = one.abs().max().clamp(min=torch.finfo(one.dtype).tiny).item()
+def same_but_for_rounding(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Tell whether two tensors of one type differ by rounding at most; NaN equals NaN."""
+    finite = one.abs().nan_to_num(nan=0.0, posinf=0.0)
+    scale = finite.max().clamp(min=torch.finfo(one.dtype).tiny).item()
     return torch.allclose(one, other, rtol=0, atol=_ROUNDING[one.dtype] * scale, equal_nan=True)

@@ -17,7 +17,6 @@ _LEAVES = (
     *(type, ModuleType, FunctionType, BuiltinFunctionType, MethodType, weakref.ref),
     *(torch.Generator, torch.Stream),
 )
-_COLLECTIONS = (list, tuple, set, frozenset, deque)
 
 
 def reachable_tensors(
@@ -26,8 +25,7 @@ def reachable_tensors(
     """Yield each tensor that can be reached from an object, once.
 
     The search goes through attributes (`__dict__` and `__slots__`), keys and values of dicts, elements of
-    lists, tuples, sets and deques, and the `.grad` of leaf tensors. It runs no code of the objects, so it
-    evaluates no property.
+    lists, tuples, sets and deques, and the `.grad` of leaf tensors. It evaluates no property.
 
     Args:
         root: where the search begins.
@@ -39,31 +37,24 @@ def reachable_tensors(
     pending = [root]
     while pending:
         value = pending.pop()
-        if issubclass(type(value), leaves) or id(value) in seen:
+        if isinstance(value, leaves) or id(value) in seen:
             continue
         seen[id(value)] = value
-        if issubclass(type(value), torch.Tensor):
+        if isinstance(value, torch.Tensor):
             yield value
             if value.is_leaf:
                 pending.append(value.grad)
-        pending.extend(_elements(value))
-        pending.extend(_attributes(value))
+        elif isinstance(value, dict):
+            pending += [*value.keys(), *value.values()]
+        elif isinstance(value, list | tuple | set | frozenset | deque):
+            pending.extend(value)
+        pending.append(getattr(value, "__dict__", None))
+        pending.extend(_slots(value))
 
 
-def _elements(value: Any) -> Iterator[Any]:
-    if issubclass(type(value), dict):
-        yield from dict.keys(value)
-        yield from dict.values(value)
-    for collection in _COLLECTIONS:
-        if issubclass(type(value), collection):
-            yield from collection.__iter__(value)
-
-
-def _attributes(value: Any) -> Iterator[Any]:
-    with suppress(AttributeError):  # its class may have slots only
-        yield object.__getattribute__(value, "__dict__")
-    slots = (slot for base in type(value).__mro__ for slot in vars(base).values())
-    for slot in slots:
-        if isinstance(slot, MemberDescriptorType):
-            with suppress(AttributeError):  # it may never have been set
-                yield slot.__get__(value)
+def _slots(value: Any) -> Iterator[Any]:
+    for base in type(value).__mro__:
+        for slot in vars(base).values():
+            if isinstance(slot, MemberDescriptorType):
+                with suppress(AttributeError):  # it may never have been set
+                    yield slot.__get__(value)
