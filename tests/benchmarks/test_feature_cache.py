@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from xbench.components import registry
-from xbench.execution.inspection import decode_dataset
+from xbench.execution.describe import decode_dataset
 from xbench.isolation.child import Limits
 from xbench.isolation.run import call_in_child, run_in_child
 from xbench.training.settings import CellSettings, Choice, TrainingSettings

@@ -17,7 +17,7 @@ import torch
 from xbench.components.models import REPORT_CNN
 from xbench.components.optimizers import LBFGS
 from xbench.errors import DataNotFound
-from xbench.execution.inspection import decode_dataset
+from xbench.execution.describe import decode_dataset
 from xbench.isolation.child import Limits
 from xbench.isolation.run import call_in_child, run_in_child
 from xbench.memory.host import host_peak_meter, resident_bytes

@@ -11,6 +11,7 @@ from torch import nn
 from xbench import ModelSpec
 from xbench.capacity.pace import Pace, measure_pace, shortened
 from xbench.components import registry
+from xbench.training.task import Task
 
 
 def sizes(settings):
@@ -100,7 +101,7 @@ class TestMeasured:
 
     def pace(self, data, settings) -> Pace:
         sent = []
-        pace = measure_pace(sent.append, shortened(settings), data, (), None)
+        pace = measure_pace(sent.append, Task(shortened(settings), data))
         assert sent == []
         return pace
 

@@ -12,6 +12,7 @@ from xbench.capacity.tuning import TimedMicroBatch, best_micro_batch, is_past_th
 from xbench.capacity.workload import TrainingWorkload
 from xbench.errors import XbenchError
 from xbench.isolation.child import Limits
+from xbench.training.task import Task
 
 HERE = str(Path(__file__).parent)
 
@@ -65,7 +66,7 @@ class TestWhenToStop:
 class TestRealTimings:
     def workload(self, data, model="capacity_workloads:build_model", **training) -> TrainingWorkload:
         settings = settings_of("sgd", {"lr": 0.01}, model=model, batch_size="full", threads=1, **training)
-        return TrainingWorkload(settings, data, Axis.MICRO_BATCH, (HERE,))
+        return TrainingWorkload(Task(settings, data, (HERE,)), Axis.MICRO_BATCH)
 
     def test_power_of_two_or_the_whole_batch(self, tiny_data):
         heard = []

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from xbench.data.decoded import DecodedDataset
-from xbench.execution.component_trials import ResolvedData
-from xbench.execution.inspection import DatasetFacts, Machine, ModelFacts
+from xbench.execution.describe import DatasetFacts, ModelFacts
+from xbench.execution.machine import Machine
 from xbench.execution.planned import Estimate, PlannedCell, Skip
+from xbench.execution.trials import ResolvedData
 from xbench.suite.grid import Cell, DatasetChoice
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.splits import split_examples

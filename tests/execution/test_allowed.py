@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from run_samples import suite_of
 
 from xbench.components.code_files import ImportDirs, code_files, place_of
 from xbench.errors import XbenchError
-from xbench.execution.allowed import allowed_folders, changed_since
-from xbench.execution.cell import _train
+from xbench.execution.child import train
+from xbench.execution.history import changed_since
+from xbench.execution.plan import allowed_folders
 
 
 def suite_with(dataset: str):
@@ -89,7 +91,7 @@ def test_a_change_during_the_run_ends_the_cell_and_names_the_file(folder, tiny_d
     cell = cell_of(tiny_data, model="mine:net", import_dirs=ImportDirs((str(folder),)))
     os.utime(folder / "mine.py", (4e9, 4e9))
     with pytest.raises(XbenchError, match=r"changed while the run went on \(.*mine\.py\)"):
-        _train(print, ("another", "stamp"), cell.settings, cell.data, "", cell.import_dirs)
+        train(print, replace(cell.task(), code=("another", "stamp")))
 
 
 def test_what_stdout_is_redirected_to(folder):

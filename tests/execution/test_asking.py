@@ -9,7 +9,7 @@ import time
 import pytest
 
 from xbench.errors import XbenchError
-from xbench.execution.asking import NoAnswer, ask_each
+from xbench.execution.describe import NoAnswer, ask_each
 from xbench.isolation.run import Patience
 
 

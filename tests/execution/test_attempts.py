@@ -10,9 +10,9 @@ from cell_samples import cell_of
 from run_samples import record, run_of, suite_of
 
 from xbench.errors import XbenchError
-from xbench.execution import attempts
-from xbench.execution.attempts import run_cell
-from xbench.execution.cell import _train
+from xbench.execution import cell as attempts
+from xbench.execution.cell import run_cell
+from xbench.execution.child import train
 from xbench.execution.history import is_settled
 from xbench.isolation.run import Ending
 from xbench.records.schema import MemoryPassRecord, MemoryRecord
@@ -84,7 +84,7 @@ def test_code_that_was_changed_since_the_cell_was_declared_is_not_run(tiny_data,
     (tmp_path / "mine.py").write_text("def net(num_classes): raise AssertionError('it was run')\n")
     cell = cell_of(tiny_data, model="mine:net", import_dirs=(str(tmp_path),))
     with pytest.raises(XbenchError, match="code was changed"):
-        _train(print, ("", "other", ""), cell.settings, tiny_data, str(tmp_path), cell.import_dirs)
+        train(print, replace(cell.task(), code=("", "other", "")))
 
 
 def test_what_another_ran_out_of_memory_for_is_tried_when_that_fits(tiny_data, tmp_path):

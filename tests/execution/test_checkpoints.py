@@ -12,8 +12,7 @@ from cell_samples import cell_of
 
 from xbench.capacity.pace import steps_of
 from xbench.data.features import FeatureFile
-from xbench.execution.checkpoints import done_share, keep, recall
-from xbench.execution.heard import Heard
+from xbench.execution.checkpoints import Heard, done_share, keep, recall
 from xbench.execution.planned import MemoryPlan
 from xbench.records.schema import EpochRecord
 from xbench.records.traces import TraceRow

@@ -9,7 +9,7 @@ from cell_samples import cell_of
 
 from xbench.capacity.axes import Axis, with_size
 from xbench.data.duplicates import Duplicates
-from xbench.execution.heard import Heard
+from xbench.execution.checkpoints import Heard
 from xbench.execution.planned import PlannedCell
 from xbench.execution.record import make_record
 from xbench.isolation.run import Ending

@@ -19,11 +19,11 @@ from xbench.components.code import code_stamp
 from xbench.data.features import FeatureFile
 from xbench.data.sample import sampled
 from xbench.execution import estimates
-from xbench.execution import features as keeping
+from xbench.execution import shared as keeping
 from xbench.execution.estimates import Estimator, remember_time
-from xbench.execution.features import FeatureKeeper
 from xbench.execution.planned import Estimate, Skip
 from xbench.execution.schedule import estimate_s
+from xbench.execution.shared import FeatureKeeper
 from xbench.isolation.run import Ending
 from xbench.records.schema import CellRecord, Component, DataRecord, Times
 from xbench.training.events import FeatureReport
@@ -60,8 +60,8 @@ class Paces:
         none = {"start_s": 0.0, "closure_s": 0.0, "update_s": 0.0, "closures": 1.0, "evaluation_s": 0.0}
         self.ending = Ending("returned", value=Pace(**none | parts))
 
-    def __call__(self, cell, settings, *args, limits=None):
-        self.asked.append(settings)
+    def __call__(self, job, task, limits=None):
+        self.asked.append(task.settings)
         return self.ending
 
 

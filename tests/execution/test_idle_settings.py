@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from cell_samples import MACHINE, cell_of
 
-from xbench.execution.plan import _idle_settings
-from xbench.execution.prepare import _key, make_cells
+from xbench.execution.plan import _key, make_cells
+from xbench.execution.trials import idle_settings
 from xbench.suite.problems import Problems
 
 
@@ -19,9 +19,9 @@ def cells_of(data, *settings):
 
 def test_tf32_is_told_to_have_no_effect_on_a_cpu(tiny_data):
     cells = cells_of(tiny_data, {}, {"tf32": True}, {"tf32": True})
-    assert _idle_settings(cells, "cpu") == ("tf32 = true has no effect on a CPU",)
-    assert _idle_settings(cells[:1], "cpu") == ()
-    assert _idle_settings(cells, "cuda:0") == ()
+    assert idle_settings(cells, "cpu") == ("tf32 = true has no effect on a CPU",)
+    assert idle_settings(cells[:1], "cpu") == ()
+    assert idle_settings(cells, "cuda:0") == ()
 
 
 @pytest.mark.parametrize(

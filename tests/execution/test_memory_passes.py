@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cell_samples import cell_of
 
-from xbench.execution.memory_passes import MemoryPasses
+from xbench.execution.shared import MemoryPasses
 from xbench.records.schema import MemoryPassRecord
 
 WORDS = {"cell_id", "configuration", "malloc", "peak_phase", "not_resumable"}

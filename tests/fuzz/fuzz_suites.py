@@ -119,11 +119,11 @@ def _finished(plan: Any, observer: Any) -> None:
 @contextlib.contextmanager
 def in_this_process() -> Iterator[None]:
     """Let commands stay in this process, in a folder of its own, with little memory."""
-    import xbench.execution.asking
+    import xbench.execution.describe
     import xbench.execution.plan
     import xbench.execution.run
     import xbench.isolation.server
-    from xbench.execution.inspection import describe_machine
+    from xbench.execution.machine import describe_machine
     from xbench.memory.host import status_bytes
     from xbench.units import DeviceChoice
 
@@ -135,7 +135,7 @@ def in_this_process() -> Iterator[None]:
     before, place = resource.getrlimit(resource.RLIMIT_DATA), os.getcwd()
     most = status_bytes("VmData", Path("/proc/self/status").read_bytes()) + MOST_BYTES
     with (
-        mock.patch.object(xbench.execution.asking, "run_in_child", called_here),
+        mock.patch.object(xbench.execution.describe, "run_in_child", called_here),
         mock.patch.object(xbench.execution.plan, "call_in_child", machine_of),
         mock.patch.object(xbench.execution.run, "preview", _finished),
         mock.patch.object(xbench.isolation.server, "start_server", lambda: None),

@@ -5,6 +5,8 @@ pytest tests/gpu
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -15,12 +17,14 @@ from xbench.capacity.probe import find_capacity
 from xbench.capacity.workload import TrainingWorkload
 from xbench.components import registry
 from xbench.components.specs import ModelSpec
-from xbench.execution.inspection import decode_dataset, describe_machine
+from xbench.execution.describe import decode_dataset
+from xbench.execution.machine import describe_machine
 from xbench.isolation.child import Limits
 from xbench.isolation.run import call_in_child, run_in_child
 from xbench.training.cell import train_cell
 from xbench.training.events import StepsDone
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
+from xbench.training.task import Task
 from xbench.units import DeviceChoice
 
 # The count is asked of the driver: no CUDA context is made in this process.
@@ -42,9 +46,8 @@ def train_small(send, optimizer, training, data, scratch):
     registry.load = lambda kind, name, dirs=(): (
         ModelSpec(factory=small_cnn) if name == "small" else real_load(kind, name, dirs)
     )
-    return train_cell(
-        send, CellSettings(Choice("small", {}), optimizer, training, 0, "cuda:0"), data, scratch
-    )
+    settings = CellSettings(Choice("small", {}), optimizer, training, 0, "cuda:0")
+    return train_cell(send, Task(settings, data, scratch=Path(scratch)))
 
 
 def run(optimizer, data, tmp_path, limit_bytes=None, **training):
@@ -93,11 +96,9 @@ def test_the_machine_is_described():
 
 
 def test_a_probe_ends_with_a_size_that_ran_and_one_that_did_not(tiny_data):
-    workload = TrainingWorkload(
-        CellSettings(Choice("report-cnn", {}), Choice("adam", {}), FULL_BATCH, 0, "cuda:0"),
-        call_in_child(decode_dataset, Choice("synthetic-xray", {"train": 64, "test": 8}), False, ()),
-        Axis.BATCH_SIZE,
-    )
+    settings = CellSettings(Choice("report-cnn", {}), Choice("adam", {}), FULL_BATCH, 0, "cuda:0")
+    data = call_in_child(decode_dataset, Choice("synthetic-xray", {"train": 64, "test": 8}), False, ())
+    workload = TrainingWorkload(Task(settings, data), Axis.BATCH_SIZE)
     capacity = find_capacity(workload, Limits("cuda:0", memory_bytes=2 << 30))
     assert capacity.fails - capacity.found <= max(1, capacity.found // 100)
     assert capacity.peak_bytes <= 2 << 30
@@ -105,7 +106,7 @@ def test_a_probe_ends_with_a_size_that_ran_and_one_that_did_not(tiny_data):
 
 
 def memory_pass_of(send, settings, data):
-    return TrainingWorkload(settings, data, Axis.BATCH_SIZE).prepare()(10)
+    return TrainingWorkload(Task(settings, data), Axis.BATCH_SIZE).prepare()(10)
 
 
 def test_the_parts_of_a_device_peak_add_up():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -14,6 +16,7 @@ from xbench.training.cell import train_cell
 from xbench.training.events import EpochDone, StepsDone
 from xbench.training.seeding import make_deterministic
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
+from xbench.training.task import Task
 
 pytestmark = pytest.mark.skipif(torch.cuda.device_count() == 0, reason="no CUDA device")
 
@@ -36,7 +39,7 @@ def train_deterministic(send, optimizer, training, data, scratch):
     settings = CellSettings(
         Choice("small", {}), optimizer, TrainingSettings(deterministic=True, **training), 0, "cuda:0"
     )
-    result = train_cell(send, settings, data, scratch)
+    result = train_cell(send, Task(settings, data, scratch=Path(scratch)))
     return result.status, result.scores.logits.tolist(), result.scores.values["test_loss"]
 
 

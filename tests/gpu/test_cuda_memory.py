@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from xbench.execution.inspection import describe_machine
+from xbench.execution.machine import describe_machine
 from xbench.isolation.child import Limits
 from xbench.isolation.run import call_in_child, run_in_child
 from xbench.units import DeviceChoice

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from xbench.training.loader import ImageLoader, ResidentImageLoader
 from xbench.training.model import build_model
 from xbench.training.objective import Objective
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
+from xbench.training.task import Task
 
 pytestmark = pytest.mark.skipif(torch.cuda.device_count() == 0, reason="no CUDA device")
 
@@ -170,7 +172,7 @@ def train(send, optimizer, rehearses, data, scratch):
     cell.rehearse = lambda *args: (called.append(1), real(*args) if rehearses else None)
     training = TrainingSettings(epochs=2, batch_size=15, micro_batch=6, deterministic=True)
     settings = CellSettings(Choice("small", {}), optimizer, training, 0, "cuda:0")
-    result = cell.train_cell(send, settings, data, scratch)
+    result = cell.train_cell(send, Task(settings, data, scratch=Path(scratch)))
     return len(called), result.status, result.scores.logits.tolist(), result.memory.pinned_bytes
 
 

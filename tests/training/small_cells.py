@@ -7,6 +7,7 @@ from torch import nn
 from xbench.training.cell import train_cell
 from xbench.training.events import EpochDone, StepsDone
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
+from xbench.training.task import Task
 
 
 def small_cnn(num_classes: int) -> nn.Module:
@@ -32,7 +33,7 @@ class SmallCell:
             0,
             "cpu",
         )
-        self.result = train_cell(messages.append, settings, data, str(folder))
+        self.result = train_cell(messages.append, Task(settings, data, scratch=folder))
         steps = [message for message in messages if isinstance(message, StepsDone)]
         self.flushes = len(steps)
         self.rows = [row for message in steps for row in message.rows]

@@ -15,6 +15,7 @@ from xbench.training.cell import train_cell
 from xbench.training.checkpoint import _on
 from xbench.training.events import CheckpointWritten, EpochDone, Prepared, StepsDone
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
+from xbench.training.task import Task
 
 STEPS_AN_EPOCH = 17
 
@@ -116,11 +117,7 @@ class Session:
         scratch.mkdir(exist_ok=True)
         self.result = train_cell(
             self._hear,
-            settings,
-            data,
-            str(scratch),
-            checkpoint_every_s=1e6,
-            resume_from=resume_from,
+            Task(settings, data, scratch=scratch, checkpoint_every_s=1e6, checkpoint=resume_from),
             watch_for_stop=lambda: self._should_stop,
         )
 
@@ -288,7 +285,7 @@ def test_saved_now_and_then(tiny_data, tmp_path, monkeypatch):
             message.aside.rename(message.place)
 
     monkeypatch.setattr("xbench.training.checkpoint._MOST_OF_TIME", 1e9)  # or a slow disk saves it once
-    train_cell(hear, cell("sgd", {}), tiny_data, str(tmp_path), checkpoint_every_s=1e-9)
+    train_cell(hear, Task(cell("sgd", {}), tiny_data, scratch=tmp_path, checkpoint_every_s=1e-9))
     assert len(steps) >= 2
     assert steps == sorted(set(steps))
 
@@ -299,7 +296,7 @@ def test_a_disk_that_is_full_stops_nothing(tiny_data, tmp_path, monkeypatch, cap
 
     monkeypatch.setattr("xbench.training.checkpoint.sync_file", full)
     result = train_cell(
-        lambda message: None, cell("sgd", {}), tiny_data, str(tmp_path), checkpoint_every_s=1e-9
+        lambda message: None, Task(cell("sgd", {}), tiny_data, scratch=tmp_path, checkpoint_every_s=1e-9)
     )
     assert result.status == "done"
     assert "no checkpoint at step 1: " in capsys.readouterr().err

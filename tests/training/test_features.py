@@ -24,6 +24,7 @@ from xbench.training.frozen import Front, obstacle
 from xbench.training.loader import FeatureLoader, ImageLoader
 from xbench.training.model import build_model
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
+from xbench.training.task import Task
 
 CPU = torch.device("cpu")
 ALL = np.arange(120)
@@ -379,7 +380,9 @@ class Trained:
         if features != "off":
             self.file = make_features(lambda message: None, settings, data, ALL).file
         self.messages = []
-        self.result = train_cell(self.messages.append, settings, data, str(scratch), (), self.file)
+        self.result = train_cell(
+            self.messages.append, Task(settings, data, features=self.file, scratch=scratch)
+        )
         rows = [row for message in self.messages if isinstance(message, StepsDone) for row in message.rows]
         self.losses = [row.loss for row in rows]
         self.validation = [

@@ -19,6 +19,7 @@ from xbench.training.global_state import Generators
 from xbench.training.rehearsal import rehearse
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.state_dicts import tensors_digest
+from xbench.training.task import Task
 
 
 def normed_cnn(num_classes: int) -> nn.Module:
@@ -63,7 +64,7 @@ def components(monkeypatch):
 def trainer(tiny_data, tmp_path):
     training = TrainingSettings(batch_size=20, train_size=40)
     settings = CellSettings(Choice("normed", {}), Choice("drawing", {}), training, 0, "cpu")
-    return TrainingWorkload(settings, tiny_data, Axis.BATCH_SIZE).trainer(20, tmp_path)
+    return TrainingWorkload(Task(settings, tiny_data), Axis.BATCH_SIZE).trainer(20, tmp_path)
 
 
 def build_optimizer(model):

@@ -16,6 +16,7 @@ from xbench.capacity.workload import TrainingWorkload
 from xbench.components import registry
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.state_dicts import load_state, save_state, tensors_digest, try_out
+from xbench.training.task import Task
 
 ELSEWHERE = "a new model that loads its state dict gives other outputs"
 
@@ -107,7 +108,7 @@ def measure(monkeypatch, data, factory, selection="last", resumable=True):
     )
     training = TrainingSettings(batch_size=10, train_size=40, selection=selection)
     settings = CellSettings(Choice("other", {}), Choice("sgd", {"lr": 0.01}), training, 0, "cpu")
-    return TrainingWorkload(settings, data, Axis.MICRO_BATCH).prepare()(10)
+    return TrainingWorkload(Task(settings, data), Axis.MICRO_BATCH).prepare()(10)
 
 
 @pytest.mark.parametrize("factory", [InAttribute, InTensor, InUnsavedBuffer, WithOwnGenerator])

@@ -13,6 +13,7 @@ from xbench.components import registry
 from xbench.training.cell import train_cell
 from xbench.training.events import EpochDone, Evaluating, Prepared, StepsDone
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
+from xbench.training.task import Task
 
 
 def small_cnn(num_classes: int) -> nn.Module:
@@ -101,7 +102,7 @@ class Run:
             seed,
             "cpu",
         )
-        self.result = train_cell(self.messages.append, settings, data, str(tmp_path))
+        self.result = train_cell(self.messages.append, Task(settings, data, scratch=tmp_path))
         self.rows = [row for message in self.of(StepsDone) for row in message.rows]
         self.losses = [row.loss for row in self.rows]
 

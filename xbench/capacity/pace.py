@@ -10,11 +10,10 @@ from typing import Any
 
 from xbench.capacity.axes import Axis
 from xbench.capacity.workload import TrainingWorkload
-from xbench.data.decoded import DecodedDataset
-from xbench.data.features import FeatureFile
 from xbench.memory.contention import ContentionWatch, typical_s
 from xbench.storage.staging import scratch_folder
 from xbench.training.settings import CellSettings
+from xbench.training.task import Task
 
 # A step is timed on a few small parts of its batch: closures are sums over parts, so their time is, too.
 _LARGEST_PART = {"cpu": 16, "cuda": 256}
@@ -101,16 +100,12 @@ def shortened(settings: CellSettings) -> CellSettings:
 
 def measure_pace(
     send: Callable[[Any], None],
-    settings: CellSettings,
-    data: DecodedDataset,
-    import_dirs: tuple[str, ...],
-    features: FeatureFile | None,
+    task: Task,
 ) -> Pace:
     """A child's job: time a few steps.
 
     Args:
-        settings: with resolved sizes, `shortened`.
-        data, import_dirs, features: as a `TrainingWorkload` has them.
+        task: its settings have resolved sizes, and are `shortened`.
     """
     import torch
 
@@ -118,8 +113,8 @@ def measure_pace(
 
     started, started_cpu = time.perf_counter(), time.process_time()
     with scratch_folder() as scratch:
-        size = settings.training.batch_size
-        workload = TrainingWorkload(settings, data, Axis.BATCH_SIZE, import_dirs, features)
+        size = task.settings.training.batch_size
+        workload = TrainingWorkload(task, Axis.BATCH_SIZE)
         trainer = workload.trainer(size, scratch)
         warm_up(trainer)
         start_s, start_cpu_s = time.perf_counter() - started, time.process_time() - started_cpu

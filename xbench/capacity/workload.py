@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xbench.capacity.axes import Axis, trial_settings
-from xbench.data.decoded import DecodedDataset
-from xbench.data.features import FeatureFile
 from xbench.errors import Unsupported, XbenchError
 from xbench.storage.staging import scratch_folder
-from xbench.training.settings import CellSettings
+from xbench.training.task import Task
 
 if TYPE_CHECKING:
     from xbench.components.specs import OptimizerSpec
@@ -26,16 +24,12 @@ class TrainingWorkload:
     evaluation, and keeping the best weights.
 
     Attributes:
-        settings: of the cell; what the axis varies is replaced.
-        import_dirs: folders that `module:attribute` components may be imported from.
-        features: outputs of the model's frozen part for some of the images: trials use these alone.
+        task: of the cell; what the axis varies of its settings is replaced. Trials use no other images than
+            those that it has features of.
     """
 
-    settings: CellSettings
-    data: DecodedDataset
+    task: Task
     axis: Axis
-    import_dirs: tuple[str, ...] = ()
-    features: FeatureFile | None = None
 
     def prepare(self) -> Callable[[int], MemoryPassRecord]:
         """See `probe.Workload`. Examples are drawn again beyond the dataset's size.
@@ -52,7 +46,7 @@ class TrainingWorkload:
         from xbench.training.state_dicts import DECLARED, StateCheck
 
         spec = self._check_optimizer()
-        model_spec = load_component("model", self.settings.model.name, self.import_dirs)
+        model_spec = load_component("model", self.task.settings.model.name, self.task.import_dirs)
         checked = False
 
         def run(value: int) -> MemoryPassRecord:
@@ -64,9 +58,9 @@ class TrainingWorkload:
                 measured = measure_memory(trainer, spec)
                 check = StateCheck(trainer)
                 del trainer  # its memory is what the fresh model needs
-                release_all(self.settings.device)
+                release_all(self.task.settings.device)
                 failure = check.find_failure(
-                    lambda: model_to_train(model_spec, self.settings, self.data, self.features)
+                    lambda: model_to_train(model_spec, self.task.settings, self.task.data, self.task.features)
                 )
                 reason = failure if model_spec.resumable else DECLARED
                 return measured.model_copy(update={"not_resumable": reason})
@@ -78,10 +72,10 @@ class TrainingWorkload:
         from xbench.training.model import model_to_train
         from xbench.training.requirements import unmet_requirement
 
-        optimizer = self.settings.optimizer.name
-        model_spec = load_component("model", self.settings.model.name, self.import_dirs)
-        model = model_to_train(model_spec, self.settings, self.data, self.features)
-        spec = load_component("optimizer", optimizer, self.import_dirs)
+        optimizer = self.task.settings.optimizer.name
+        model_spec = load_component("model", self.task.settings.model.name, self.task.import_dirs)
+        model = model_to_train(model_spec, self.task.settings, self.task.data, self.task.features)
+        spec = load_component("optimizer", optimizer, self.task.import_dirs)
         reason = unmet_requirement(spec, optimizer, model)
         if reason is not None:
             raise Unsupported(reason)
@@ -108,7 +102,7 @@ class TrainingWorkload:
             if trainer.micro_batch >= trainer.batch_size:
                 return False
             examples = trainer.split.train[: trainer.batch_size]
-            check_examples_are_independent(trainer.model, trainer.loader, examples, self.data.labels)
+            check_examples_are_independent(trainer.model, trainer.loader, examples, self.task.data.labels)
             return True
 
     def closure(self, value: int) -> tuple[Callable[[], object], int]:
@@ -137,18 +131,20 @@ class TrainingWorkload:
         from xbench.training.model import model_to_train
         from xbench.training.splits import Split, split_examples
 
-        settings, data = trial_settings(self.settings, self.axis, value), self.data
-        model_spec = load_component("model", settings.model.name, self.import_dirs)
+        settings, data = trial_settings(self.task.settings, self.axis, value), self.task.data
+        model_spec = load_component("model", settings.model.name, self.task.import_dirs)
         everything = settings.training.model_copy(update={"train_size": "all"})
         split = split_examples(data, everything, settings.seed)
         train, size = split.train, settings.training.train_size
-        if self.features is not None:
-            train = train[self.features.present()[data.rows[train]]]
+        if self.task.features is not None:
+            train = train[self.task.features.present()[data.rows[train]]]
         drawn = Split(
             train if isinstance(size, str) else np.resize(train, size), split.validation, split.test
         )
-        model = model_to_train(model_spec, settings, data, self.features)
-        optimizer_spec = load_component("optimizer", settings.optimizer.name, self.import_dirs)
+        model = model_to_train(model_spec, settings, data, self.task.features)
+        optimizer_spec = load_component("optimizer", settings.optimizer.name, self.task.import_dirs)
         send = lambda message: None  # noqa: E731 - nobody listens to a trial's steps
         kept = Checkpoints(scratch)
-        return assemble(send, settings, data, model_spec, optimizer_spec, model, drawn, kept, self.features)
+        return assemble(
+            send, settings, data, model_spec, optimizer_spec, model, drawn, kept, self.task.features
+        )

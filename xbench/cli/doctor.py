@@ -16,7 +16,7 @@ from xbench.text import counted
 from xbench.units import format_bytes, parse_device, parse_limit
 
 if TYPE_CHECKING:
-    from xbench.execution.checkup import Checkup
+    from xbench.execution.machine import Checkup
     from xbench.memory.machine import Bound
 
 EXAMPLES = """
@@ -46,7 +46,7 @@ def doctor(
 ) -> None:
     """Show what limits the memory of a worker here, and how memory is measured."""
     # Imported here: the other commands need none of it, and answer at once.
-    from xbench.execution.checkup import check_up
+    from xbench.execution.machine import check_up
     from xbench.isolation.run import call_in_child
     from xbench.isolation.server import start_server
     from xbench.memory.machine import binding, with_memory_limits

@@ -9,10 +9,10 @@ from typing import Any
 
 from xbench.capacity.axes import Axis, size_of, with_size
 from xbench.capacity.pace import Pace, measure_pace, shortened
-from xbench.execution.features import FeatureKeeper, images_of
 from xbench.execution.identity import duration_key, features_key, image_pace_key, pace_key, pass_key
 from xbench.execution.observer import Observer
 from xbench.execution.planned import Estimate, PlannedCell
+from xbench.execution.shared import FeatureKeeper, images_of
 from xbench.isolation.run import run_in_child
 from xbench.records.schema import CellRecord
 from xbench.storage.cache import load, save
@@ -252,8 +252,7 @@ def _measure(cell: PlannedCell) -> Pace | None:
     if size_of(settings, Axis.HISTORY_SIZE) is not None:
         tried.append(with_size(settings, Axis.HISTORY_SIZE, 1))  # a whole one may be what has to give way
     for settings in tried:
-        args = (settings, cell.measured_data, cell.import_dirs, cell.features.file)
-        ending = run_in_child(measure_pace, *args, limits=cell.limits)
+        ending = run_in_child(measure_pace, cell.task(settings), limits=cell.limits)
         if ending.outcome == "returned":
             return ending.value
         if not ending.out_of_memory:

@@ -11,11 +11,10 @@ from xbench.capacity.probe import Capacity, find_capacity
 from xbench.capacity.tuning import tune_micro_batch
 from xbench.capacity.workload import TrainingWorkload
 from xbench.errors import DependentExamples, Unsupported, XbenchError
-from xbench.execution.features import FeatureKeeper
 from xbench.execution.identity import ceiling_key
-from xbench.execution.memory_passes import MemoryPasses
 from xbench.execution.observer import Observer
 from xbench.execution.planned import PlannedCell, Skip
+from xbench.execution.shared import FeatureKeeper, MemoryPasses
 from xbench.isolation.child import Limits
 from xbench.storage.cache import drop, load, save
 from xbench.storage.paths import trial_log
@@ -76,7 +75,7 @@ def capacity_of(
     if axis is Axis.HISTORY_SIZE:
         tolerance = 0.0
     return find_capacity(
-        TrainingWorkload(settings, cell.measured_data, axis, cell.import_dirs, cell.features.file),
+        TrainingWorkload(cell.task(settings), axis),
         _limits(cell, reserve),
         axis=axis.value,
         tolerance=tolerance,
@@ -122,9 +121,7 @@ def _fastest(cell: PlannedCell, whole: CellSettings, observer: Observer) -> int:
     if known is not None and known["enough_bytes"] >= limit_bytes:
         return known["micro_batch"]
     observer.fitting(cell.key, "the speed of micro_batch")
-    workload = TrainingWorkload(
-        whole, cell.measured_data, Axis.MICRO_BATCH, cell.import_dirs, cell.features.file
-    )
+    workload = TrainingWorkload(cell.task(whole), Axis.MICRO_BATCH)
     tuned = tune_micro_batch(
         workload,
         _limits(cell, RESERVE, malloc="fast"),

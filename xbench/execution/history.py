@@ -5,9 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
+from xbench.components.code import latest_change
+from xbench.components.code_files import IGNORE_FILE, ImportDirs
 from xbench.errors import XbenchError
 from xbench.records.schema import CellKey, CellRecord, RunRecord
 from xbench.records.store import RunFolder, runs_of_suite
@@ -151,3 +154,19 @@ def _is_same(folder: RunFolder, suite: Suite) -> bool:
         return text == suite.text.encode() and folder.read_run().changes == list(suite.changes)
     except (OSError, XbenchError):
         return False
+
+
+def changed_since(import_dirs: ImportDirs, started_at: str) -> tuple[str, ...]:
+    """A sentence on the file below the allowed folders that was changed last, if that was after a run began:
+    it explains why cells of that run are run again.
+
+    Args:
+        started_at: when that run began, in ISO format.
+    """
+    latest = latest_change(import_dirs)
+    if latest is None or latest.changed_ns < datetime.fromisoformat(started_at).timestamp() * 1e9:
+        return ()
+    return (
+        f"{latest.path} was changed since the latest run of this suite: cells with a module:attribute run "
+        f"again. If the file is not code, name it in a {IGNORE_FILE}",
+    )

@@ -14,7 +14,7 @@ from xbench.capacity.pace import shortened
 from xbench.components.code import code_stamp, own_stamp
 from xbench.components.code_files import ImportDirs
 from xbench.components.registry import Kind, origin
-from xbench.execution.inspection import Machine
+from xbench.execution.machine import Machine
 from xbench.records.schema import CellKey, CellRecord
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 

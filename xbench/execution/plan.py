@@ -1,29 +1,48 @@
-"""From a suite to a plan: every mistake that can be known before compute is found here, and told at once."""
+"""Plan a run: every mistake of a suite that can be known before compute is found here, and told at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
-from xbench.components.code_files import ImportDirs
+from xbench.components.code_files import ImportDirs, place_of
+from xbench.data.decode import DECODING
+from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
-from xbench.execution.allowed import allowed_folders
-from xbench.execution.asking import ask
-from xbench.execution.component_trials import (
+from xbench.execution.describe import (
+    ModelFacts,
+    ask,
+    decode_dataset,
+    decode_sample,
+    describe_components,
+    fetch_weights,
+)
+from xbench.execution.machine import Machine, describe_machine
+from xbench.execution.observer import Observer
+from xbench.execution.planned import MemoryPlan, PlannedCell
+from xbench.execution.trials import (
     ResolvedData,
+    check_fit,
     check_models,
     check_optimizers,
     dataset_key,
     describe_each_model,
+    idle_settings,
     resolve_datasets,
 )
-from xbench.execution.inspection import Machine, ModelFacts, describe_components, describe_machine
-from xbench.isolation.run import call_in_child
+from xbench.isolation.run import Ending, Patience, call_in_child, run_in_child
 from xbench.memory.limits import can_limit_host_memory
 from xbench.memory.machine import Bound, binding, rounded_limit_bytes, with_memory_limits
+from xbench.suite.culprits import Tried, add_complaints
 from xbench.suite.grid import Cell, expand, references
-from xbench.suite.problems import Problems
+from xbench.suite.lines import KeyPath
 from xbench.suite.reader import Suite
+from xbench.training.settings import CellSettings
+from xbench.training.splits import split_examples
 from xbench.units import tightest
 
 
@@ -96,7 +115,7 @@ def plan_run(
     resolved = resolve_datasets(expansion, import_dirs, problems)
     on_step("looking for the models' weights")
     models = describe_each_model(expansion, import_dirs, problems)
-    _check_fit(expansion.cells, resolved, models, problems)
+    check_fit(expansion.cells, resolved, models, problems)
     on_step("trying the models")
     warnings, tried = check_models(expansion, resolved, models, machine.device, import_dirs, problems)
     problems.raise_if_any()
@@ -112,44 +131,194 @@ def plan_run(
             for (kind, name), settings in known.items()
             if kind == "optimizer" and "history_size" in getattr(settings, "defaults", {})
         },
-        untried=untried + warnings + _idle_settings(expansion.cells, machine.device),
+        untried=untried + warnings + idle_settings(expansion.cells, machine.device),
         import_dirs=import_dirs,
     )
 
 
-def _check_fit(
-    cells: list[Cell],
-    resolved: dict[str, ResolvedData],
-    models: dict[str, ModelFacts],
-    problems: Problems,
-) -> None:
-    """What a cell asks of its data must be there: the classes, the shape, enough examples."""
-    for cell in cells:
-        data = resolved.get(dataset_key(cell.dataset))
-        if data is None:
+# Another process may be at the same work, and is waited for.
+_MAY_WAIT = Patience(hangs_after_s=None)
+
+
+# Training settings that decide which examples are trained on.
+_SPLIT_BY = ("train_size", "validation", "balance")
+
+
+def decode_all(plan: PlannedRun, observer: Observer) -> dict[str, DecodedDataset]:
+    """Decode every dataset of a plan.
+
+    Raises:
+        XbenchError: one cannot be decoded.
+    """
+    decoded: dict[str, DecodedDataset] = {}
+    for data in plan.data:
+        if _key(data) not in decoded:
+            name = data.choice.name
+            observer.working(f"looking for the decoded images of {name}")
+            decoded[_key(data)] = call_in_child(
+                decode_dataset,
+                data.choice,
+                data.strict,
+                plan.import_dirs,
+                on_message=partial(_tell_decoding, observer, name),
+                patience=_MAY_WAIT,
+            )
+    observer.working("splitting the data and identifying the cells")
+    return decoded
+
+
+def _tell_decoding(observer: Observer, dataset: str, progress: tuple[str, int, int]) -> None:
+    """Pass on what `decode_dataset` sends."""
+    step, done, total = progress
+    if step == DECODING:
+        observer.decoding(dataset, done, total)
+    else:
+        observer.working(f"{step} of {dataset}", done, total)
+
+
+def decode_samples(plan: PlannedRun) -> dict[str, DecodedDataset]:
+    """List every dataset of a plan whole, with a few of its images, which stand for the others.
+
+    Raises:
+        XbenchError: one cannot be decoded.
+    """
+    return {
+        _key(data): call_in_child(decode_sample, data.choice, plan.import_dirs)
+        for data in {_key(data): data for data in plan.data}.values()
+    }
+
+
+def make_cells(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[PlannedCell]:
+    """A cell for every cell of a plan.
+
+    Args:
+        decoded: what `decode_all` or `decode_samples` gave.
+
+    Raises:
+        XbenchError: there are not enough examples, which is certain only when unreadable ones are left out.
+    """
+    problems, cells = plan.suite.problems, []
+    splits: dict[KeyPath, list[Tried]] = {}
+    for declared, resolved, model in zip(plan.cells, plan.data, plan.models, strict=True):
+        data = decoded[_key(resolved)]
+        device = plan.machine.device
+        training = declared.training.model_copy(
+            update={"memory_format": declared.training.memory_format_on(device)}
+        )
+        settings = CellSettings(
+            declared.model, declared.optimizer, training, declared.seed, device, declared.dataset.storage
+        )
+        of_experiment = splits.setdefault(declared.path[:2], [])
+        values = [v for v in declared.values if v.kind == "dataset" or v.key in _SPLIT_BY]
+        try:
+            available = len(split_examples(data, declared.training, declared.seed).train)
+            of_experiment.append(Tried(values))
+        except XbenchError as error:
+            of_experiment.append(Tried(values, error.message, error.hint))
             continue
-        facts, experiment = data.facts, cell.path[:2]
-        unknown = sorted(set(cell.training.class_weights) - set(facts.classes))
-        if unknown:
-            problems.add(
-                cell.where("class_weights"),
-                f"{data.choice.name} has no class '{unknown[0]}'; it has {', '.join(facts.classes)}",
+        cells.append(
+            PlannedCell(
+                declared=declared,
+                settings=settings,
+                resolved=resolved,
+                data=data,
+                model=model,
+                available=available,
+                default_history=plan.default_histories.get(declared.optimizer.name),
+                machine=plan.machine,
+                memory=MemoryPlan(plan.limit_of(declared)),
+                import_dirs=plan.import_dirs,
+                peers=_peers(plan, declared),
+                checkpoint_every_s=plan.suite.header.checkpoint_interval,
             )
-        model = models.get(repr(cell.model))
-        shape = None if model is None else model.input_shape
-        if shape is not None and shape != facts.shape:
-            sizes = [
-                v.path for v in cell.values if v.key == "image_size" and v.kind == "dataset" and v.is_item
-            ]
-            problems.add(
-                sizes[0] if sizes else (*experiment, "model"),
-                f"model '{cell.model.name}' takes images of {shape}, {data.choice.name} has {facts.shape}",
-                hint=f"set the dataset's image_size to {shape[-1]}",
-            )
+        )
+    for path, of_experiment in splits.items():
+        add_complaints(problems, (*path, "train_size"), "", of_experiment)
+    problems.raise_if_any()
+    return cells
 
 
-def _idle_settings(cells: list[Cell], device: str) -> tuple[str, ...]:
-    """Warn of settings that have no effect on a device, though tables show them."""
-    if device == "cpu" and any(cell.training.tf32 for cell in cells):
-        return ("tf32 = true has no effect on a CPU",)
-    return ()
+def _peers(plan: PlannedRun, declared: Cell) -> tuple[str, ...]:
+    """All that has a say in how large `train_size = "largest"` is."""
+    if declared.training.train_size != "largest":
+        return ()
+    others = [
+        other
+        for other in plan.cells
+        if other.experiment == declared.experiment and other.seed == declared.seed
+    ]
+    return tuple(sorted(repr((other.optimizer, other.training, other.model)) for other in others))
+
+
+def with_weights(cells: list[PlannedCell], observer: Observer) -> list[PlannedCell]:
+    """Download the weights that are not on this machine.
+
+    Returns:
+        The cells in the same order; one whose weights cannot be had says so in `skip`.
+    """
+    asked: dict[str, Ending] = {}
+    ready = []
+    for cell in cells:
+        if cell.model.missing and cell.skip is None:
+            choice = cell.settings.model
+            if repr(choice) not in asked:
+                observer.working(f"fetching the weights of {choice.name}")
+                asked[repr(choice)] = run_in_child(
+                    fetch_weights,
+                    choice,
+                    cell.import_dirs,
+                    on_message=lambda progress: observer.fetching(*progress),
+                    patience=_MAY_WAIT,
+                )
+            cell = _with_fetched(cell, asked[repr(choice)])
+        ready.append(cell)
+    return ready
+
+
+def _with_fetched(cell: PlannedCell, ending: Ending) -> PlannedCell:
+    if ending.outcome != "returned":
+        return cell.skipped("error", ending.reason)
+    facts: ModelFacts = ending.value
+    if not facts.missing:
+        return replace(cell, model=facts)
+    return replace(cell, model=facts).skipped("skipped", facts.missing, waits_for="weights")
+
+
+def _key(data: ResolvedData) -> str:
+    return repr((data.choice, data.strict))
+
+
+# Variables that say where a dataset's images are, such as XBENCH_CHEST_XRAY_ROOT.
+_ROOT_VARIABLE = re.compile(r"XBENCH_.+_ROOT")
+
+
+def allowed_folders(import_dirs: Sequence[str], suite: Suite) -> ImportDirs:
+    """Leave out of the allowed folders what a suite's own datasets read, which their fingerprints stand for,
+    and the files that stdout and stderr are redirected to, which grow during the run.
+
+    Images of a `module:attribute` dataset stay in: how it reads them is not known.
+    """
+    folders = [os.path.expanduser(root) for root in _roots(suite)]
+    places = [place_of(folder) for folder in folders if os.path.isdir(folder)]
+    places += [place_of(descriptor) for descriptor in (1, 2) if _is_file(descriptor)]
+    return ImportDirs(tuple(import_dirs), frozenset(place for place in places if place is not None))
+
+
+def _roots(suite: Suite) -> Iterator[str]:
+    for experiment in suite.experiments.values():
+        for dataset in experiment.dataset:
+            for table in (dataset, dataset.fallback):
+                if table is None or any(":" in name for name in table.names):
+                    continue
+                roots = table.settings.get("root", [])
+                for root in roots if isinstance(roots, list) else [roots]:
+                    if isinstance(root, str) and "\0" not in root:
+                        yield root
+    yield from (root for name, root in os.environ.items() if _ROOT_VARIABLE.fullmatch(name))
+
+
+def _is_file(descriptor: int) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except OSError:  # it was closed
+        return False

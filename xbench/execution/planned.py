@@ -10,14 +10,16 @@ from xbench.capacity.axes import Axis, resolve_sizes, size_of, with_size
 from xbench.components.code_files import ImportDirs
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
-from xbench.execution.component_trials import ResolvedData
-from xbench.execution.identity import cell_key
-from xbench.execution.inspection import Machine, ModelFacts
+from xbench.execution.describe import ModelFacts
+from xbench.execution.identity import cell_key, code_of
+from xbench.execution.machine import Machine
+from xbench.execution.trials import ResolvedData
 from xbench.isolation.child import Limits
 from xbench.memory.malloc import MallocProfile
 from xbench.records.schema import CellKey, MemoryPassRecord, Status
 from xbench.suite.grid import Cell
 from xbench.training.settings import CellSettings
+from xbench.training.task import Task
 
 
 @dataclass(frozen=True)
@@ -140,10 +142,19 @@ class PlannedCell:
         threads = self.settings.training.threads
         return Limits(self.machine.device, threads, self.memory.limit_bytes, self.memory.malloc)
 
-    @property
-    def measured_data(self) -> DecodedDataset:
-        """The data for a process whose memory counts: without the names of examples."""
-        return replace(self.data, names=())
+    def task(self, settings: CellSettings | None = None) -> Task:
+        """What a process is told that trains or measures the cell.
+
+        Args:
+            settings: in place of the cell's own.
+        """
+        return Task(
+            settings=settings or self.settings,
+            data=replace(self.data, names=()),  # they would count as memory
+            import_dirs=self.import_dirs,
+            features=self.features.file,
+            code=code_of(self.settings, self.import_dirs),
+        )
 
     @property
     def asked(self) -> CellSettings:

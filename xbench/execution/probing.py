@@ -11,13 +11,12 @@ from xbench.capacity.probe import Capacity, ProbeFailed
 from xbench.capacity.search import Trial
 from xbench.components.registry import find, origin
 from xbench.errors import XbenchError
-from xbench.execution.features import FeatureKeeper
 from xbench.execution.fitting import capacity_of
 from xbench.execution.identity import ceiling_key
 from xbench.execution.observer import Observer
-from xbench.execution.plan import PlannedRun, plan_run
+from xbench.execution.plan import PlannedRun, decode_all, make_cells, plan_run, with_weights
 from xbench.execution.planned import PlannedCell
-from xbench.execution.prepare import decode_all, make_cells, with_weights
+from xbench.execution.shared import FeatureKeeper
 from xbench.records.capacity import CapacityRecord, CapacityReport, TrialRecord
 from xbench.records.schema import Component
 from xbench.storage.cache import load, save

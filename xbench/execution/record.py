@@ -1,4 +1,4 @@
-"""A cell's record, from what was asked for, what was heard of it, and how it ended."""
+"""Make a cell's record, from what was asked for, what was heard of it, and how it ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from xbench.components.registry import Kind, origin
 from xbench.errors import Unsupported, WeightsNotFound
-from xbench.execution.heard import Heard
+from xbench.execution.checkpoints import Heard
 from xbench.execution.pairing import drawn_on
 from xbench.execution.planned import PlannedCell
 from xbench.isolation.run import Ending

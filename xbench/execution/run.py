@@ -1,47 +1,30 @@
-"""Running a plan: data first, then every cell in order, each recorded as it ends."""
+"""Run a plan: data first, then every cell in order, each recorded as it ends."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from xbench.capacity.axes import Axis, with_size
-from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
-from xbench.execution.allowed import changed_since
-from xbench.execution.attempts import run_cell
+from xbench.execution.cell import run_cell
 from xbench.execution.checkpoints import done_share
+from xbench.execution.checks import check_batches, check_splits, collect_warnings
 from xbench.execution.estimates import Estimator
-from xbench.execution.features import FeatureKeeper
 from xbench.execution.fitting import fit_cells
-from xbench.execution.history import History
-from xbench.execution.memory_passes import MemoryPasses
+from xbench.execution.history import History, changed_since
 from xbench.execution.observer import Observer
 from xbench.execution.pairing import Pairing
-from xbench.execution.plan import PlannedRun
+from xbench.execution.plan import PlannedRun, decode_all, decode_samples, make_cells, with_weights
 from xbench.execution.planned import PlannedCell
-from xbench.execution.prepare import (
-    check_batches,
-    check_splits,
-    decode_all,
-    decode_samples,
-    make_cells,
-    with_weights,
-)
 from xbench.execution.schedule import TimeLimit, blocks, estimate_s, features_s, longest_wait_s, skip_if_late
-from xbench.memory.machine import binding
+from xbench.execution.shared import FeatureKeeper, MemoryPasses
 from xbench.records.metrics import CLASSIFICATION, CLASSIFICATION_EPOCHS
 from xbench.records.schema import CellKey, CellRecord, ExperimentRecord, RunRecord
 from xbench.records.store import RunFolder, folder_of_suite
 from xbench.storage.paths import concerns
 from xbench.storage.staging import remove_stale
-from xbench.suite.grid import Cell
-from xbench.units import format_bytes
-
-# A warning names so many unreadable images; the records name all.
-_MOST_NAMED = 5
 
 
 def run_plan(
@@ -70,7 +53,7 @@ def run_plan(
     features, passes = FeatureKeeper(observer), MemoryPasses(observer)
     passes.know(history.records.values())
     cells = make_cells(plan, decoded)
-    warnings = [*_warnings(plan, decoded), *check_splits(plan, cells), *check_batches(plan, cells)]
+    warnings = [*collect_warnings(plan, decoded), *check_splits(plan, cells), *check_batches(plan, cells)]
     left = _unsettled(cells, history)
     limit_s, limit = plan.suite.header.time_limit, None
     may_wait_s = 0.0 if limit_s is None else longest_wait_s(limit_s)
@@ -272,39 +255,3 @@ def _experiments(plan: PlannedRun) -> list[ExperimentRecord]:
             )
         )
     return records
-
-
-def _warnings(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[str]:
-    warnings = [*plan.untried, *(data.warning for data in plan.data if data.warning)]
-    machine = binding(plan.machine.memory_bounds)
-    for asked in dict.fromkeys(limit for cell in plan.cells for limit in cell.memory_limits):
-        if asked.bytes_of(machine.limit_bytes) > machine.limit_bytes:
-            warnings.append(
-                f"memory_limit {asked.written} is more than there is: cells are held to "
-                f"{format_bytes(machine.limit_bytes)} ({machine.source}; {machine.detail})"
-            )
-    for data in decoded.values():
-        if data.unreadable:
-            total = len(data.unreadable) + len(data.rows)
-            named = "; ".join(f"{name}: {reason}" for name, reason in data.unreadable[:_MOST_NAMED])
-            more = f"; and {len(data.unreadable) - _MOST_NAMED} more" * (len(data.unreadable) > _MOST_NAMED)
-            warnings.append(
-                f"{data.name}: {len(data.unreadable)} of {total} images are unreadable and left out: "
-                f"{named}{more}"
-            )
-        warnings += [f"{data.name}: {warning}" for warning in data.duplicates.warnings]
-    warnings += selection_warnings(plan.cells)
-    return list(dict.fromkeys(warnings))
-
-
-def selection_warnings(cells: list[Cell]) -> Iterator[str]:
-    """Warn of each experiment with weights that are selected on the test set, naming its columns."""
-    selected: dict[str, dict[str, None]] = {}
-    for cell in cells:
-        if cell.training.selects_on_test:
-            selected.setdefault(cell.experiment, {})[cell.column] = None
-    for experiment, columns in selected.items():
-        yield (
-            f"{experiment}: the weights of {', '.join(columns)} are selected on the test set, "
-            "so their metrics are optimistic"
-        )

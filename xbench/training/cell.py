@@ -7,7 +7,8 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,29 +43,18 @@ from xbench.training.seeding import seed_everything
 from xbench.training.settings import CellSettings
 from xbench.training.splits import Split, epoch_order, split_examples
 from xbench.training.state_dicts import tensors_digest
+from xbench.training.task import Task
 
 
 def train_cell(
     send: Callable[[Any], None],
-    settings: CellSettings,
-    data: DecodedDataset,
-    scratch: str,
-    import_dirs: Sequence[str] = (),
-    features: FeatureFile | None = None,
-    checkpoint_every_s: float | None = None,
-    resume_from: Path | None = None,
+    task: Task,
     watch_for_stop: Callable[[], Callable[[], bool]] = lambda: lambda: False,
 ) -> CellResult | None:
     """Train one cell, in this process.
 
     Args:
         send: passes messages (see `training.events`) to the parent.
-        scratch: folder for the selected weights and for checkpoints.
-        import_dirs: folders that `module:attribute` components may be imported from.
-        features: outputs of the model's frozen part for all images that are used, to train on in its place.
-        checkpoint_every_s: the least time between two checkpoints; None for none. A model or an optimizer
-            that is not resumable has none in any case.
-        resume_from: a checkpoint of the same cell; one that cannot be used is passed over.
         watch_for_stop: called by a cell that can save itself; what it returns is asked after each step
             whether to stop.
 
@@ -76,13 +66,14 @@ def train_cell(
         XbenchError: the settings cannot be met; anything else is a fault of a component or of xbench.
     """
     started = time.perf_counter()
-    model_spec: ModelSpec = load_component("model", settings.model.name, import_dirs)
+    settings, data, features = task.settings, task.data, task.features
+    model_spec: ModelSpec = load_component("model", settings.model.name, task.import_dirs)
     whole_model = build_model(model_spec, settings, data)
     weights_sha256 = tensors_digest(whole_model)
     model = part_to_train(whole_model, features)
     del whole_model
     # Not before the model stands: what importing the optimizer does must not move where it starts.
-    optimizer_spec: OptimizerSpec = load_component("optimizer", settings.optimizer.name, import_dirs)
+    optimizer_spec: OptimizerSpec = load_component("optimizer", settings.optimizer.name, task.import_dirs)
     reason = unmet_requirement(optimizer_spec, settings.optimizer.name, model)
     if reason is not None:
         return CellResult(status="skipped", reason=reason)
@@ -91,9 +82,9 @@ def train_cell(
     if features is not None:
         _check_present(features, data, split)
     is_resumable = model_spec.resumable and optimizer_spec.resumable
-    every_s = checkpoint_every_s if is_resumable else None
+    every_s = task.checkpoint_every_s if is_resumable else None
     should_stop = (lambda: False) if every_s is None else watch_for_stop()
-    checkpoints = Checkpoints(Path(scratch), every_s, should_stop)
+    checkpoints = Checkpoints(task.scratch, every_s, should_stop)
     trainer = assemble(send, settings, data, model_spec, optimizer_spec, model, split, checkpoints, features)
     if trainer.loader.device.type == "cuda":
         rehearse(
@@ -104,10 +95,9 @@ def train_cell(
     warm_up(trainer)
     memory = _memory_before(trainer, optimizer_spec)
     seed_everything(settings.seed)  # for optimizers that draw; the warm-up must not have moved it
-    if resume_from is not None and is_resumable and not _resumed(trainer, resume_from):
+    if task.checkpoint is not None and is_resumable and not _resumed(trainer, task.checkpoint):
         del trainer, model  # another takes their place
-        again = (settings, data, scratch, import_dirs, features, checkpoint_every_s, None)
-        return train_cell(send, *again, watch_for_stop)
+        return train_cell(send, replace(task, checkpoint=None), watch_for_stop)
     steps = trainer.steps_per_epoch * settings.training.epochs
     resumed_at, is_saved = trainer.progress.steps, every_s is not None
     send(

@@ -1,12 +1,13 @@
-"""What only a child may find out: importing components loads torch, plugins and the user's own code."""
+"""Ask children what a suite's components are.
+
+Importing them loads torch, plugins and the user's own code, and none of that may take the run down.
+"""
 
 from __future__ import annotations
 
-import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from dataclasses import dataclass
 from typing import Any
 
 from xbench.components import registry
@@ -21,12 +22,13 @@ from xbench.data.decode import DECODING, decode, is_decoded
 from xbench.data.decoded import DecodedDataset
 from xbench.data.sample import sampled
 from xbench.errors import WeightsNotFound, XbenchError
+from xbench.isolation.child import Limits
+from xbench.isolation.run import Patience, run_in_child
 from xbench.memory.exhaustion import evidence_of, exhaustion
-from xbench.memory.machine import Bound, device_bounds, host_bounds
-from xbench.memory.malloc import allocator_settings
-from xbench.memory.processor import processor_name, usable_cpus
+from xbench.memory.limits import can_limit_host_memory
+from xbench.memory.machine import binding, host_bounds
 from xbench.training.settings import Choice
-from xbench.units import DeviceChoice
+from xbench.units import format_bytes
 
 Send = Callable[[Any], None]
 
@@ -102,27 +104,6 @@ class TriedModel:
     warning: str = ""
     fails_alone: str = ""
     normalises: bool = False
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where a run takes place.
-
-    Attributes:
-        device: torch's name of the device: `"cpu"`, `"cuda:0"`.
-        device_facts: its name and size, for the records.
-        threads: of torch's CPU pool, unless a suite sets another number.
-        memory_bounds: what limits one worker there: on CUDA its device's memory, else the host's.
-        allocator: environment variables that set how a worker allocates memory.
-    """
-
-    device: str
-    device_facts: dict[str, Any]
-    threads: int
-    versions: dict[str, str]
-    hardware: dict[str, Any]
-    memory_bounds: tuple[Bound, ...]
-    allocator: dict[str, str] = field(default_factory=dict)
 
 
 def describe_components(
@@ -310,61 +291,6 @@ def decode_sample(send: Send, choice: Choice, import_dirs: Sequence[str]) -> Dec
     return sampled(dataset, choice.name, spec.stand_in, code)
 
 
-def describe_machine(send: Send, wanted: DeviceChoice) -> Machine:
-    """Find the device that a suite asks for.
-
-    Raises:
-        XbenchError: there is no such device here.
-    """
-    import psutil
-    import torch
-
-    has_cuda = torch.cuda.is_available()
-    if wanted.kind == "cpu" or (wanted.kind == "auto" and not has_cuda):
-        device, facts = "cpu", {"type": "cpu", "name": processor_name(), "cores": usable_cpus()}
-    else:
-        index = wanted.index
-        if not has_cuda or index >= torch.cuda.device_count():
-            raise XbenchError(
-                f"device '{wanted}': torch sees {torch.cuda.device_count()} CUDA devices here",
-                hint="use --device cpu",
-            )
-        properties = torch.cuda.get_device_properties(index)
-        device = f"cuda:{index}"
-        facts = {"type": "cuda", "name": properties.name, "total_bytes": properties.total_memory}
-    packages = ("xbench", "torch", "torchvision", "numpy")
-    return Machine(
-        device=device,
-        device_facts=facts,
-        threads=torch.get_num_threads(),
-        versions={
-            "python": platform.python_version(),
-            **{name: version(name) for name in packages},
-            "cuda": torch.version.cuda if device != "cpu" else "",
-            "cudnn": str(torch.backends.cudnn.version()) if device != "cpu" else "",
-        },
-        hardware={
-            "device": facts["name"],
-            "system": platform.platform(),
-            "cpu": processor_name(),
-            "cores": usable_cpus(),
-            "memory_bytes": psutil.virtual_memory().total,
-        },
-        memory_bounds=_memory_bounds(device),
-        allocator=allocator_settings(facts["type"]),
-    )
-
-
-def _memory_bounds(device: str) -> tuple[Bound, ...]:
-    import torch
-
-    if device != "cpu":
-        return tuple(device_bounds(device))
-    # As a worker does before its limit: threads' stacks are address space.
-    torch.ones(1 << 18).add_(1.0)
-    return tuple(host_bounds())
-
-
 def _build_dataset(choice: Choice, import_dirs: Sequence[str]) -> tuple[DatasetSpec, Dataset]:
     spec: DatasetSpec = registry.load("dataset", choice.name, import_dirs)
     try:
@@ -373,3 +299,63 @@ def _build_dataset(choice: Choice, import_dirs: Sequence[str]) -> tuple[DatasetS
         raise
     except Exception as error:  # plugins may raise anything
         raise XbenchError(f"dataset '{choice.name}' is broken: {type(error).__name__}: {error}") from error
+
+
+# A child holds about half a gigabyte before it does anything.
+_LEAST_BYTES = 1 << 30
+
+
+class NoAnswer(XbenchError):
+    """The child failed or died.
+
+    Attributes:
+        out_of_memory: whether it was for memory.
+    """
+
+    out_of_memory = False
+
+
+def ask(
+    job: Callable[..., Any],
+    *args: Any,
+    on_message: Callable[[Any], None] = lambda message: None,
+    patience: Patience | None = None,
+) -> Any:
+    """What a job returns that runs in a child, in no more memory than this machine can give.
+
+    Raises:
+        NoAnswer: it failed or died.
+        XbenchError: the job's own.
+    """
+    limit = max(_LEAST_BYTES, binding(host_bounds()).limit_bytes) if can_limit_host_memory() else None
+    limits = Limits(memory_bytes=limit)
+    ending = run_in_child(job, *args, on_message=on_message, limits=limits, patience=patience)
+    if ending.outcome == "returned":
+        return ending.value
+    if ending.error is not None:
+        raise ending.error
+    if ending.out_of_memory:
+        there = f" than the {format_bytes(limit)} that there are" if limit else " than there is"
+        raise out_of_memory(f"it needs more memory{there}")
+    raise NoAnswer(f"its process failed: {ending.reason}", hint=ending.stderr.strip() or None)
+
+
+def ask_each(
+    job: Callable[..., Any], items: Sequence[Any], *args: Any, patience: Patience | None = None
+) -> list[Any]:
+    """What `job(items, *args)` sends: an answer for each item, in order. One at which it fails gets the
+    `NoAnswer`, and another child goes on behind it."""
+    answers: list[Any] = []
+    while len(answers) < len(items):
+        try:
+            ask(job, items[len(answers) :], *args, on_message=answers.append, patience=patience)
+        except NoAnswer as failure:
+            answers.append(failure)
+    return answers
+
+
+def out_of_memory(message: str) -> NoAnswer:
+    """The error of a job that had too little memory."""
+    error = NoAnswer(message)
+    error.out_of_memory = True
+    return error

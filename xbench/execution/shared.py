@@ -1,18 +1,24 @@
-"""Features of frozen parts of models, asked for once by all the cells of a run that share them."""
+"""What cells share, each made once: features of the frozen part of a model, and memory passes."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from xbench.capacity.axes import Axis
+from xbench.capacity.workload import TrainingWorkload
 from xbench.errors import WeightsNotFound
-from xbench.execution.identity import features_key
+from xbench.execution.child import make_features, measure_memory
+from xbench.execution.identity import configuration_key, features_key
 from xbench.execution.observer import Observer
 from xbench.execution.planned import FeaturePlan, PlannedCell, Skip
 from xbench.isolation.child import Limits
-from xbench.isolation.run import Ending, run_in_child
+from xbench.isolation.run import Ending, Patience, run_in_child
+from xbench.records.schema import CellRecord, MemoryPassRecord
 from xbench.training.events import FeatureReport
 from xbench.training.splits import split_examples
 
@@ -92,7 +98,7 @@ class FeatureKeeper:
         limits = Limits(cell.machine.device, cell.settings.training.threads)
         self._observer.computing_features(cell.key, 0, 0)
         ending = run_in_child(
-            _make_features,
+            make_features,
             cell.settings,
             cell.data,
             images,
@@ -106,14 +112,88 @@ class FeatureKeeper:
         return ending
 
 
-def _make_features(send, *args) -> FeatureReport:
-    """The child's job. Imported there: this process has no need of torch."""
-    from xbench.training.features import make_features
-
-    return make_features(send, *args)
-
-
 def _skip(ending: Ending) -> Skip:
     if isinstance(ending.error, WeightsNotFound):
         return Skip("skipped", ending.reason)
     return Skip("oom" if ending.out_of_memory else "error", ending.reason)
+
+
+# A run whose pass takes more than this share of its limit has no room for freed blocks that malloc keeps.
+MAX_SHARE_WITH_FAST_MALLOC = 0.85
+
+
+class MemoryPasses:
+    """Memory passes, each taken once for all seeds of a configuration."""
+
+    def __init__(self, observer: Observer):
+        self._observer = observer
+        self._known: dict[str, MemoryPassRecord] = {}
+
+    def know(self, records: Iterable[CellRecord]) -> None:
+        """Take over the passes of cells that have run before."""
+        for record in records:
+            if record.memory_pass is not None:
+                self._known[record.memory_pass.configuration] = record.memory_pass
+
+    def has(self, cell: PlannedCell) -> bool:
+        """Whether a cell's pass is known."""
+        known = self._known.get(configuration_key(cell))
+        return known is not None and _fits(cell, known)
+
+    def know_trial(self, cell: PlannedCell, measured: MemoryPassRecord | None) -> None:
+        """Take over what a trial of a cell's very settings has measured: it does all that a pass does."""
+        if measured is not None:
+            self._keep(cell, measured)
+
+    def measure(self, cell: PlannedCell, log: Path) -> PlannedCell | Ending:
+        """The cell with its memory pass, with exact malloc if that leaves no room for any other, and without
+        checkpoints if its model cannot go on from one.
+
+        Args:
+            log: file for what a failing component writes.
+
+        Returns:
+            How the pass ended, where it failed.
+        """
+        known = self._known.get(configuration_key(cell)) if self.has(cell) else None
+        if known is None:
+            self._observer.measuring_memory(cell.key)
+            started = time.monotonic()
+            ending = self._take(cell, log)
+            if ending.outcome != "returned":
+                return ending
+            known = self._keep(cell, ending.value)
+            cell = replace(cell, memory=replace(cell.memory, pass_s=time.monotonic() - started))
+        if known.not_resumable:
+            cell = replace(cell, checkpoint_every_s=None)
+        if _is_close(cell, known):
+            cell = cell.with_exact_malloc()
+        return replace(cell, memory=replace(cell.memory, measured=known))
+
+    def _keep(self, cell: PlannedCell, measured: MemoryPassRecord) -> MemoryPassRecord:
+        facts = {"cell_id": cell.key.cell_id, "configuration": configuration_key(cell)}
+        self._known[configuration_key(cell)] = kept = measured.model_copy(update=facts)
+        return kept
+
+    def _take(self, cell: PlannedCell, log: Path) -> Ending:
+        micro_batch = cell.sized.training.micro_batch
+        return run_in_child(
+            measure_memory,
+            TrainingWorkload(cell.task(cell.sized), Axis.MICRO_BATCH),
+            micro_batch,
+            stderr_path=log,
+            limits=replace(cell.limits, malloc="exact"),
+            patience=Patience(cell.declared.timeout_s),
+        )
+
+
+def _fits(cell: PlannedCell, taken: MemoryPassRecord) -> bool:
+    """Whether a pass that may have been taken under another limit would succeed under the cell's."""
+    return cell.memory.limit_bytes is None or taken.peak_bytes <= cell.memory.limit_bytes
+
+
+def _is_close(cell: PlannedCell, taken: MemoryPassRecord) -> bool:
+    limit_bytes = cell.memory.limit_bytes
+    if limit_bytes is None or not cell.may_give_back:
+        return False
+    return taken.peak_bytes > MAX_SHARE_WITH_FAST_MALLOC * limit_bytes

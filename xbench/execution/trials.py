@@ -11,12 +11,14 @@ from typing import Any
 
 from xbench.components.registry import Kind
 from xbench.errors import DataNotFound, XbenchError
-from xbench.execution.asking import NoAnswer, ask, ask_each
-from xbench.execution.inspection import (
+from xbench.execution.describe import (
     DatasetFacts,
     ModelFacts,
     ModelTrial,
+    NoAnswer,
     TriedModel,
+    ask,
+    ask_each,
     describe_dataset,
     describe_models,
     try_models,
@@ -32,6 +34,7 @@ from xbench.training.settings import Choice
 
 # A trial step takes milliseconds, the import of a plugin before it seconds.
 _TRIAL_S = 20.0
+
 
 # The largest models are read from a slow disk and run on a slow processor in less.
 _MODEL_TRIAL_S = 180.0
@@ -313,3 +316,41 @@ def _model_trial(
         dtype=cell.training.dtype,
         memory_format=cell.training.memory_format_on(device),
     )
+
+
+def check_fit(
+    cells: list[Cell],
+    resolved: dict[str, ResolvedData],
+    models: dict[str, ModelFacts],
+    problems: Problems,
+) -> None:
+    """What a cell asks of its data must be there: the classes, the shape, enough examples."""
+    for cell in cells:
+        data = resolved.get(dataset_key(cell.dataset))
+        if data is None:
+            continue
+        facts, experiment = data.facts, cell.path[:2]
+        unknown = sorted(set(cell.training.class_weights) - set(facts.classes))
+        if unknown:
+            problems.add(
+                cell.where("class_weights"),
+                f"{data.choice.name} has no class '{unknown[0]}'; it has {', '.join(facts.classes)}",
+            )
+        model = models.get(repr(cell.model))
+        shape = None if model is None else model.input_shape
+        if shape is not None and shape != facts.shape:
+            sizes = [
+                v.path for v in cell.values if v.key == "image_size" and v.kind == "dataset" and v.is_item
+            ]
+            problems.add(
+                sizes[0] if sizes else (*experiment, "model"),
+                f"model '{cell.model.name}' takes images of {shape}, {data.choice.name} has {facts.shape}",
+                hint=f"set the dataset's image_size to {shape[-1]}",
+            )
+
+
+def idle_settings(cells: list[Cell], device: str) -> tuple[str, ...]:
+    """Warn of settings that have no effect on a device, though tables show them."""
+    if device == "cpu" and any(cell.training.tf32 for cell in cells):
+        return ("tf32 = true has no effect on a CPU",)
+    return ()

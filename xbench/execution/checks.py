@@ -1,0 +1,143 @@
+"""Check that cells have the examples and batches that they need, and collect the warnings of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from xbench.data.decoded import DecodedDataset
+from xbench.execution.plan import PlannedRun
+from xbench.execution.planned import PlannedCell
+from xbench.memory.machine import binding
+from xbench.suite.grid import Cell
+from xbench.text import name_seeds, some_of
+from xbench.training.splits import missing_classes, split_examples
+from xbench.units import format_bytes
+
+
+def check_splits(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
+    """Look for classes that training, validation or test of a cell lack.
+
+    Returns:
+        Warnings, which name the experiments and seeds.
+
+    Raises:
+        XbenchError: a cell would train on a single class.
+    """
+    problems = plan.suite.problems
+    seeds_of: dict[tuple[str, str], list[int]] = {}
+    seen = set()
+    for cell in cells:
+        training, seed = cell.declared.training, cell.declared.seed
+        drawn_by = (training.validation, training.train_size, training.balance)
+        what = (cell.declared.experiment, seed, cell.data.fingerprint, *drawn_by)
+        if what in seen:
+            continue  # optimizers of one experiment share their splits
+        seen.add(what)
+        split = split_examples(cell.data, training, seed)
+        lacking = missing_classes(cell.data, split.train)
+        if len(lacking) == len(cell.data.classes) - 1:
+            (only,) = set(cell.data.classes) - set(lacking)
+            problems.add(
+                cell.declared.where("train_size"),
+                f"{cell.data.name}: '{only}' is the only class with images to train on (seed {seed})",
+                "raise train_size, or draw as many of each class with balance = 'oversample'"
+                if isinstance(training.train_size, int)
+                else "add images of another class",
+            )
+        parts = {f"training (train_size = {training.train_size})": split.train, "test": split.test}
+        if training.validation:
+            parts["validation"] = split.validation
+        for part, examples in parts.items():
+            if lacking := missing_classes(cell.data, examples):
+                text = f"{cell.data.name} has no image of {some_of(lacking)} for {part}"
+                seeds_of.setdefault((cell.declared.experiment, text), []).append(seed)
+    problems.raise_if_any()
+    return [f"{experiment}, {name_seeds(seeds)}: {text}" for (experiment, text), seeds in seeds_of.items()]
+
+
+def check_batches(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
+    """Look for micro-batches of models with batch normalisation, and for batches, or parts of them, of a
+    single example, which not every model can train on.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        XbenchError: a model cannot train on its batches.
+    """
+    problems, warnings = plan.suite.problems, []
+    for cell in cells:
+        training, name = cell.sized.training, cell.settings.model.name
+        if cell.model.normalises and training.micro_batch < training.batch_size:
+            problems.add(
+                cell.declared.where("micro_batch", "batch_size"),
+                f"model '{name}' has batch normalisation: batches of {training.batch_size:,} in "
+                f"micro-batches of {training.micro_batch:,} would train a different function",
+                hint='use micro_batch = "full", or a model without batch normalisation',
+            )
+            continue
+        rest = training.train_size % training.batch_size
+        batches = {training.batch_size} | ({rest} if rest and not training.drop_last else set())
+        parts = {batch % training.micro_batch or training.micro_batch for batch in batches}
+        if 1 not in parts or cell.settings.training.train_size == "largest":  # that is found later
+            continue
+        what = f"{training.train_size:,} examples in batches of {training.batch_size:,}"
+        if training.micro_batch < training.batch_size:
+            what += f" and micro-batches of {training.micro_batch:,}"
+        what += " leave one example on its own"
+        if cell.model.fails_alone:
+            hint = "choose another batch_size, micro_batch or train_size"
+            if rest == 1 and training.batch_size > 1:
+                hint = f"leave it out with `drop_last = true`, or {hint}"
+            problems.add(
+                cell.declared.where("batch_size", "train_size", "micro_batch"),
+                f"{what}, and model '{name}' fails on one: {cell.model.fails_alone}",
+                hint,
+            )
+        elif cell.model.normalises and training.batch_size > 1:
+            warnings.append(
+                f"{cell.declared.experiment}: {what}, over which model '{name}' "
+                "normalises; `drop_last = true` leaves it out"
+            )
+    problems.raise_if_any()
+    return list(dict.fromkeys(warnings))
+
+
+# A warning names so many unreadable images; the records name all.
+_MOST_NAMED = 5
+
+
+def collect_warnings(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[str]:
+    warnings = [*plan.untried, *(data.warning for data in plan.data if data.warning)]
+    machine = binding(plan.machine.memory_bounds)
+    for asked in dict.fromkeys(limit for cell in plan.cells for limit in cell.memory_limits):
+        if asked.bytes_of(machine.limit_bytes) > machine.limit_bytes:
+            warnings.append(
+                f"memory_limit {asked.written} is more than there is: cells are held to "
+                f"{format_bytes(machine.limit_bytes)} ({machine.source}; {machine.detail})"
+            )
+    for data in decoded.values():
+        if data.unreadable:
+            total = len(data.unreadable) + len(data.rows)
+            named = "; ".join(f"{name}: {reason}" for name, reason in data.unreadable[:_MOST_NAMED])
+            more = f"; and {len(data.unreadable) - _MOST_NAMED} more" * (len(data.unreadable) > _MOST_NAMED)
+            warnings.append(
+                f"{data.name}: {len(data.unreadable)} of {total} images are unreadable and left out: "
+                f"{named}{more}"
+            )
+        warnings += [f"{data.name}: {warning}" for warning in data.duplicates.warnings]
+    warnings += selection_warnings(plan.cells)
+    return list(dict.fromkeys(warnings))
+
+
+def selection_warnings(cells: list[Cell]) -> Iterator[str]:
+    """Warn of each experiment with weights that are selected on the test set, naming its columns."""
+    selected: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        if cell.training.selects_on_test:
+            selected.setdefault(cell.experiment, {})[cell.column] = None
+    for experiment, columns in selected.items():
+        yield (
+            f"{experiment}: the weights of {', '.join(columns)} are selected on the test set, "
+            "so their metrics are optimistic"
+        )

@@ -1,0 +1,157 @@
+"""Find out what a machine gives and tells, in a child as a worker would."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+from xbench.errors import XbenchError
+from xbench.memory.cgroups import oom_kill_group
+from xbench.memory.devices import slice_name
+from xbench.memory.host import PeakMethod, host_peak_meter
+from xbench.memory.limits import can_limit_host_memory, host_reserve_bytes
+from xbench.memory.machine import Bound, device_bounds, host_bounds
+from xbench.memory.malloc import FAST_SETTINGS, allocator_settings
+from xbench.memory.processor import processor_name, usable_cpus
+from xbench.units import DeviceChoice
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a run takes place.
+
+    Attributes:
+        device: torch's name of the device: `"cpu"`, `"cuda:0"`.
+        device_facts: its name and size, for the records.
+        threads: of torch's CPU pool, unless a suite sets another number.
+        memory_bounds: what limits one worker there: on CUDA its device's memory, else the host's.
+        allocator: environment variables that set how a worker allocates memory.
+    """
+
+    device: str
+    device_facts: dict[str, Any]
+    threads: int
+    versions: dict[str, str]
+    hardware: dict[str, Any]
+    memory_bounds: tuple[Bound, ...]
+    allocator: dict[str, str] = field(default_factory=dict)
+
+
+def describe_machine(send: Callable[[Any], None], wanted: DeviceChoice) -> Machine:
+    """Find the device that a suite asks for.
+
+    Raises:
+        XbenchError: there is no such device here.
+    """
+    import psutil
+    import torch
+
+    has_cuda = torch.cuda.is_available()
+    if wanted.kind == "cpu" or (wanted.kind == "auto" and not has_cuda):
+        device, facts = "cpu", {"type": "cpu", "name": processor_name(), "cores": usable_cpus()}
+    else:
+        index = wanted.index
+        if not has_cuda or index >= torch.cuda.device_count():
+            raise XbenchError(
+                f"device '{wanted}': torch sees {torch.cuda.device_count()} CUDA devices here",
+                hint="use --device cpu",
+            )
+        properties = torch.cuda.get_device_properties(index)
+        device = f"cuda:{index}"
+        facts = {"type": "cuda", "name": properties.name, "total_bytes": properties.total_memory}
+    packages = ("xbench", "torch", "torchvision", "numpy")
+    return Machine(
+        device=device,
+        device_facts=facts,
+        threads=torch.get_num_threads(),
+        versions={
+            "python": platform.python_version(),
+            **{name: version(name) for name in packages},
+            "cuda": torch.version.cuda if device != "cpu" else "",
+            "cudnn": str(torch.backends.cudnn.version()) if device != "cpu" else "",
+        },
+        hardware={
+            "device": facts["name"],
+            "system": platform.platform(),
+            "cpu": processor_name(),
+            "cores": usable_cpus(),
+            "memory_bytes": psutil.virtual_memory().total,
+        },
+        memory_bounds=_memory_bounds(device),
+        allocator=allocator_settings(facts["type"]),
+    )
+
+
+def _memory_bounds(device: str) -> tuple[Bound, ...]:
+    import torch
+
+    if device != "cpu":
+        return tuple(device_bounds(device))
+    # As a worker does before its limit: threads' stacks are address space.
+    torch.ones(1 << 18).add_(1.0)
+    return tuple(host_bounds())
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """A machine, and what can be measured on it.
+
+    Attributes:
+        devices: each CUDA device's torch name, its own name, `total_bytes` and `mig` (the slice's name).
+        peak_method: how the host's peaks are read.
+        oom_kills_file: where the system counts what its OOM killer does to workers; None where it does not,
+            and a worker that is killed cannot be told from one that somebody else killed.
+        has_hard_limit: whether workers can be held to a resident size.
+        reserve_bytes: what is kept of such a limit for what the system cannot hold a worker to; None if
+            there is no such limit.
+        malloc: settings of malloc that a worker has in its environment.
+    """
+
+    machine: Machine
+    devices: list[dict[str, Any]]
+    peak_method: PeakMethod
+    oom_kills_file: str | None
+    has_hard_limit: bool
+    reserve_bytes: int | None
+    malloc: dict[str, str]
+
+
+def check_up(send: Callable[[Any], None], wanted: DeviceChoice) -> Checkup:
+    """A child's job: look at this machine.
+
+    Raises:
+        XbenchError: there is no such device here.
+    """
+    machine = describe_machine(send, wanted)
+    group = oom_kill_group()
+    return Checkup(
+        machine=machine,
+        devices=_cuda_devices(),
+        peak_method=host_peak_meter().method,
+        oom_kills_file=str(group.kills_file) if group else None,
+        has_hard_limit=can_limit_host_memory(),
+        reserve_bytes=host_reserve_bytes() if can_limit_host_memory() else None,
+        malloc={name: os.environ.get(name, "") for name in FAST_SETTINGS},
+    )
+
+
+def _cuda_devices() -> list[dict[str, Any]]:
+    import torch
+
+    devices = []
+    for index in range(torch.cuda.device_count()):
+        # Without a context, which would take memory on devices that others use.
+        properties = torch.cuda.get_device_properties(index)
+        devices.append(
+            {
+                "device": f"cuda:{index}",
+                "name": properties.name,
+                "total_bytes": properties.total_memory,
+                "mig": slice_name(f"cuda:{index}"),
+            }
+        )
+    return devices
