@@ -103,7 +103,7 @@ LIGHT_MEMORY = {
     "machine.py",
     "processor.py",
 }
-LIGHT_TRAINING = {"settings.py", "events.py", "metrics.py", "seeding.py", "splits.py"}
+LIGHT_TRAINING = {"events.py", "metrics.py", "seeding.py", "settings.py", "splits.py", "task.py"}
 
 
 def room_of(path: Path) -> str:

@@ -30,7 +30,7 @@ def test_options_are_told_by_their_names(xbench, tmp_path, allow_user_code):
     flags = ["--memory-limit", "lots", "--device", "tpu"]
     device, limit = sorted(refused(xbench, tmp_path, *flags, *allow_user_code))
     assert limit.startswith("--memory-limit lots: 'lots' is not a size or share")
-    assert device.startswith("--device tpu: 'device' should be ")
+    assert device.startswith("--device tpu: 'tpu' is not a device")
 
 
 def test_keys_are_told_with_their_lines(xbench, tmp_path, allow_user_code):

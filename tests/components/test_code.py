@@ -227,11 +227,14 @@ class TestOwn:
 
     def test_what_cells_run_counts(self, own_of):
         files = {f"{room}/part.py": "" for room in ("components", "data", "isolation", "memory", "training")}
+        files["records/metrics.py"] = ""
         stamps = {own_of(files)} | {own_of({name: "a = 1\n"}) for name in files}
-        assert len(stamps) == 6
+        assert len(stamps) == 7
 
     def test_how_results_are_shown_does_not(self, own_of):
-        before = own_of({"training/loop.py": "", "cli/run.py": "", "report/rows.py": ""})
+        before = own_of(
+            {"training/loop.py": "", "records/metrics.py": "", "cli/run.py": "", "report/rows.py": ""}
+        )
         assert own_of({"cli/run.py": "a = 1\n", "report/rows.py": "a = 1\n"}) == before
 
     def test_none_where_a_version_stands_for_it(self, monkeypatch):

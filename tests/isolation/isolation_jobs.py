@@ -272,6 +272,31 @@ def pipe_descriptor(send):
     return outbox._pipe.fileno()
 
 
+def fail_without_stderr(send):
+    os.close(1)
+    os.close(2)
+    raise ValueError("heard all the same")
+
+
+def fail_with_a_closed_stream(send):
+    sys.stderr.close()
+    raise ValueError("heard all the same")
+
+
+def fail_without_words(send):
+    class Wordless(Exception):
+        def __str__(self):
+            raise RuntimeError("no words")
+
+    raise Wordless
+
+
+def fail_with_odd_notes(send):
+    error = ValueError("noted")
+    error.__notes__ = [1, "\ud800"]
+    raise error
+
+
 def list_of(send, folder):
     return sorted(os.listdir(folder))
 

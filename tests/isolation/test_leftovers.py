@@ -93,10 +93,22 @@ class TestWords:
         assert third.stderr == "its own"
         assert log.read_text() == "std::bad_allocits own"
 
+    @pytest.mark.parametrize("job", [jobs.fail_without_stderr, jobs.fail_with_a_closed_stream])
+    def test_that_nothing_takes_do_not_hide_a_failure(self, job):
+        ending = run_in_child(job)
+        assert (ending.outcome, ending.reason) == ("failed", "ValueError: heard all the same")
+
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk at hand")
     def test_that_no_disk_takes_do_not_hide_a_failure(self):
         ending = run_in_child(jobs.divide, 1, 0, stderr_path=Path("/dev/full"))
         assert (ending.outcome, ending.reason) == ("failed", "ZeroDivisionError: division by zero")
+
+    def test_that_an_exception_does_not_have(self):
+        ending = run_in_child(jobs.fail_without_words)
+        assert (ending.outcome, ending.reason) == ("failed", "Wordless")
+
+    def test_of_odd_notes(self):
+        assert run_in_child(jobs.fail_with_odd_notes).reason == "ValueError: noted; 1; \\ud800"
 
 
 LOST = """

@@ -105,6 +105,7 @@ def test_everything_is_restored():
         torch.set_default_device("meta")
         torch.set_num_threads(before[2] + 1)
         torch.use_deterministic_algorithms(True)
+        torch.set_grad_enabled(False)
         torch.backends.mkldnn.enabled = False
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("medium")
@@ -112,6 +113,7 @@ def test_everything_is_restored():
         random.random(), np.random.seed(0)
     assert (torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads()) == before
     assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.is_grad_enabled()
     assert not torch.is_anomaly_enabled()
     assert torch.backends.mkldnn.enabled
     assert not torch.backends.cudnn.benchmark

@@ -108,7 +108,7 @@ def measure(monkeypatch, data, factory, selection="last", resumable=True):
     )
     training = TrainingSettings(batch_size=10, train_size=40, selection=selection)
     settings = CellSettings(Choice("other", {}), Choice("sgd", {"lr": 0.01}), training, 0, "cpu")
-    return TrainingWorkload(Task(settings, data), Axis.MICRO_BATCH).prepare()(10)
+    return TrainingWorkload(Task(settings, data), Axis.MICRO_BATCH).take_pass(10)
 
 
 @pytest.mark.parametrize("factory", [InAttribute, InTensor, InUnsavedBuffer, WithOwnGenerator])
@@ -116,6 +116,15 @@ def test_state_elsewhere_is_found(monkeypatch, tiny_data, factory):
     reason = measure(monkeypatch, tiny_data, factory).not_resumable
     assert ELSEWHERE in reason
     assert "resumable=False" in reason
+
+
+def test_a_full_disk_says_nothing_of_the_model(monkeypatch, tiny_data):
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("xbench.training.state_dicts.save_state", fail)
+    with pytest.raises(OSError, match="No space"):
+        measure(monkeypatch, tiny_data, small_cnn)
 
 
 @pytest.mark.parametrize("selection", ["last", "validation_loss"])

@@ -264,7 +264,6 @@ def _measure(
             "fits",
             peak_bytes,
             charged_bytes,
-            measured=measured if size else None,
             alloc_retries=retries,
         )
         ascending.append(trial)

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from xbench.records.schema import MemoryPassRecord
-
 # A rise of this share of the way to the limit is enough of a slope to lead on, and of that share to predict
 # by. Until then sizes grow by a factor that cannot lead to more than half of the way.
 _VISIBLE_SHARE = 1 / 512
@@ -37,7 +35,6 @@ class Trial:
         predicted_bytes: what earlier trials said that the peak would be; None if they said nothing.
         seconds: wall time, the start of the process included.
         reason: what failed, if it does not fit or if it ended in an error.
-        measured: what its peak is made of, if it ran in a process of its own and is a training run.
         alloc_retries: on CUDA, how often the allocator ran out of room and released its cached blocks.
     """
 
@@ -48,7 +45,6 @@ class Trial:
     predicted_bytes: int | None = None
     seconds: float = 0.0
     reason: str = ""
-    measured: MemoryPassRecord | None = None
     alloc_retries: int = 0
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from xbench.components.specs import OptimizerSpec
     from xbench.records.schema import MemoryPassRecord
     from xbench.training.loop import Trainer
+    from xbench.training.state_dicts import StateCheck
 
 
 @dataclass(frozen=True)
@@ -38,34 +39,57 @@ class TrainingWorkload:
             Unsupported: the optimizer cannot train this model.
             XbenchError: the settings cannot be met.
         """
-        from xbench.memory.peaks import release_all
-        from xbench.training.cell import warm_up
-        from xbench.training.global_state import load_component
         from xbench.training.memory_pass import measure_memory
-        from xbench.training.model import model_to_train
-        from xbench.training.state_dicts import DECLARED, StateCheck
 
         spec = self._check_optimizer()
-        model_spec = load_component("model", self.task.settings.model.name, self.task.import_dirs)
         checked = False
 
         def run(value: int) -> MemoryPassRecord:
             nonlocal checked
             checked = checked or self.check_micro_batches(value)
             with scratch_folder() as scratch:
-                trainer = self.trainer(value, scratch)
-                warm_up(trainer)
-                measured = measure_memory(trainer, spec)
-                check = StateCheck(trainer)
-                del trainer  # its memory is what the fresh model needs
-                release_all(self.task.settings.device)
-                failure = check.find_failure(
-                    lambda: model_to_train(model_spec, self.task.settings, self.task.data, self.task.features)
-                )
-                reason = failure if model_spec.resumable else DECLARED
-                return measured.model_copy(update={"not_resumable": reason})
+                return measure_memory(self._warm_trainer(value, scratch), spec)
 
         return run
+
+    def take_pass(self, value: int) -> MemoryPassRecord:
+        """Take a memory pass at one size, then check that the model's state dict holds all of its state.
+
+        Raises:
+            XbenchError: as `prepare`, or the weights of a selected epoch could not be brought back.
+        """
+        from xbench.training.memory_pass import measure_memory
+        from xbench.training.state_dicts import StateCheck
+
+        spec = self._check_optimizer()
+        self.check_micro_batches(value)
+        with scratch_folder() as scratch:
+            trainer = self._warm_trainer(value, scratch)
+            measured = measure_memory(trainer, spec)
+            check = StateCheck(trainer)
+            del trainer  # its memory is what the fresh model needs
+            return measured.model_copy(update={"not_resumable": self._find_failure(check)})
+
+    def _find_failure(self, check: StateCheck) -> str:
+        from xbench.memory.peaks import release_all
+        from xbench.training.global_state import load_component
+        from xbench.training.model import model_to_train
+        from xbench.training.state_dicts import DECLARED
+
+        task = self.task
+        model_spec = load_component("model", task.settings.model.name, task.import_dirs)
+        release_all(task.settings.device)
+        failure = check.find_failure(
+            lambda: model_to_train(model_spec, task.settings, task.data, task.features)
+        )
+        return failure if model_spec.resumable else DECLARED
+
+    def _warm_trainer(self, value: int, scratch: Path) -> Trainer:
+        from xbench.training.cell import warm_up
+
+        trainer = self.trainer(value, scratch)
+        warm_up(trainer)
+        return trainer
 
     def _check_optimizer(self) -> OptimizerSpec:
         from xbench.training.global_state import load_component

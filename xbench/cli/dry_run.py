@@ -71,8 +71,8 @@ def _print_text(plan: PlannedRun, cells: list[PlannedCell], form: Format) -> Non
         for cell in cells
     ]
     if form is Format.MARKDOWN:
-        for cells in (list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)):
-            print(markdown_line(tuple(map(str, cells))))
+        for texts in (list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)):
+            print(markdown_line(tuple(map(str, texts))))
     else:
         table = Table(title=plain(f"{plan.name}: {counted(len(rows), 'cell')} on {plan.machine.device}"))
         for name in rows[0]:
@@ -108,13 +108,13 @@ def _limit(limit_bytes: int | None) -> str:
 
 def _sizes(plan: PlannedRun, cell: PlannedCell) -> dict[str, Any]:
     """What a cell is, in the order of columns."""
-    cell, training = cell.declared, cell.declared.training
+    declared, training = cell.declared, cell.declared.training
     stand_in = f" ({cell.model.stand_in})" if cell.model.stand_in else ""
     return {
-        "experiment": cell.experiment,
-        "cell": cell.column,
-        "seed": cell.seed,
-        "model": cell.model.name + stand_in,
+        "experiment": declared.experiment,
+        "cell": declared.column,
+        "seed": declared.seed,
+        "model": declared.model.name + stand_in,
         "dataset": cell.resolved.choice.name,
         "train_size": training.train_size,
         "epochs": training.epochs,

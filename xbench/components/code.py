@@ -61,7 +61,8 @@ def own_stamp() -> str:
     if _is_installed(_XBENCH):
         return ""
     digest = hashlib.sha256()
-    for path in sorted(path for room in _OF_CELLS for path in (_XBENCH / room).rglob("*.py")):
+    paths = [path for room in _OF_CELLS for path in (_XBENCH / room).rglob("*.py")]
+    for path in sorted([*paths, _XBENCH / "records" / "metrics.py"]):  # they say which epoch is the best
         digest.update(f"\0{path.name}\0".encode(errors="surrogateescape") + path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -8,8 +8,8 @@ name it learns at run time. Left out is what cannot be code: hidden files, byte 
 from __future__ import annotations
 
 import os
+import re
 import stat
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,12 @@ MAX_READ_BYTES = 10**7
 # Ignored everywhere, as if they stood in each `.xbenchignore`: hidden files, what tools install and generate,
 # and what is written while a run goes on (`nohup` writes `nohup.out`) or left by editors.
 _IGNORED = (".*", "__pycache__/", "node_modules/", "*.log", "nohup.out", "*~")
+
+# The two tables of a suite. It is not parsed: one that is being written may not be TOML yet.
+_SUITE_TABLES = tuple(
+    re.compile(rb"""^\s*\[{0,2}\s*["']?%s["']?\s*[\].=]""" % name, re.MULTILINE)
+    for name in (b"suite", b"experiment")
+)
 
 # Device and inode number: they name a file or folder whatever path leads to it.
 Place = tuple[int, int]
@@ -172,6 +178,7 @@ def _is_suite(file: CodeFile) -> bool:
     if not file.name.endswith(".toml") or file.size_bytes > MAX_READ_BYTES:
         return False
     try:
-        return {"suite", "experiment"} <= tomllib.loads(read_regular(file.path).decode()).keys()
-    except (OSError, ValueError, RecursionError):  # it is not TOML
+        content = read_regular(file.path)
+    except OSError:
         return False
+    return all(table.search(content) for table in _SUITE_TABLES)

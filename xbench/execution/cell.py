@@ -61,7 +61,7 @@ def run_attempt(
         task = replace(
             cell.task(),
             scratch=scratch,
-            checkpoint=heard.checkpoint,
+            checkpoint=heard.checkpoint if cell.checkpoint_every_s is not None else None,
             checkpoint_every_s=cell.checkpoint_every_s,
         )
         try:

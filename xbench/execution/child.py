@@ -42,7 +42,7 @@ def measure_memory(send: Send, workload: TrainingWorkload, micro_batch: int) -> 
     """
     check_code(workload.task)
     with naming_culprit(workload.task):
-        return workload.prepare()(micro_batch)
+        return workload.take_pass(micro_batch)
 
 
 def make_features(send: Send, *args: Any) -> FeatureReport:

@@ -235,7 +235,9 @@ def _seconds_of(record: CellRecord) -> float | None:
 def _unless_unknown(after: PlannedCell, before: PlannedCell) -> PlannedCell:
     """The cell with its earlier estimate, if it could not be measured this time."""
     is_known = after.estimate.seconds is not None or before.estimate.seconds is None
-    return after if after.skip is not None or is_known else replace(after, estimate=before.estimate)
+    if after.skip is not None or is_known:
+        return after
+    return _with_estimate(after, seconds=before.estimate.seconds, is_rough=before.estimate.is_rough)
 
 
 def _faster(before: PlannedCell, after: PlannedCell) -> PlannedCell:

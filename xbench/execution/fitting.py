@@ -14,7 +14,7 @@ from xbench.errors import DependentExamples, Unsupported, XbenchError
 from xbench.execution.identity import ceiling_key
 from xbench.execution.observer import Observer
 from xbench.execution.planned import PlannedCell, Skip
-from xbench.execution.shared import FeatureKeeper, MemoryPasses
+from xbench.execution.shared import FeatureKeeper
 from xbench.isolation.child import Limits
 from xbench.storage.cache import drop, load, save
 from xbench.storage.paths import trial_log
@@ -27,19 +27,17 @@ RESERVE = 0.01
 _NO_LIMIT = 1 << 62
 
 
-def fit_cells(
-    cells: list[PlannedCell], features: FeatureKeeper, passes: MemoryPasses, observer: Observer
-) -> list[PlannedCell]:
+def fit_cells(cells: list[PlannedCell], features: FeatureKeeper, observer: Observer) -> list[PlannedCell]:
     """Settle `micro_batch = "auto"`, `train_size = "largest"` and what must give way for cells to fit.
 
     Returns:
         The cells in the same order. One that cannot run at all says so in `skip`.
     """
     cells = [features.for_trials(cell) if _is_to_be_fitted(cell) else cell for cell in cells]
-    cells = [_tuned(cell, passes, observer) for cell in cells]
+    cells = [_tuned(cell, observer) for cell in cells]
     for experiment in dict.fromkeys(cell.declared.experiment for cell in cells):
-        cells = _with_largest(cells, experiment, passes, observer)
-    return [_adapted(cell, passes, observer) for cell in cells]
+        cells = _with_largest(cells, experiment, observer)
+    return [_adapted(cell, observer) for cell in cells]
 
 
 def _is_to_be_fitted(cell: PlannedCell) -> bool:
@@ -88,7 +86,7 @@ def capacity_of(
     )
 
 
-def _tuned(cell: PlannedCell, passes: MemoryPasses, observer: Observer) -> PlannedCell:
+def _tuned(cell: PlannedCell, observer: Observer) -> PlannedCell:
     if cell.settings.training.micro_batch != "auto" or cell.skip:
         return cell
     whole = resolve_sizes(cell.settings, cell.available)
@@ -96,7 +94,7 @@ def _tuned(cell: PlannedCell, passes: MemoryPasses, observer: Observer) -> Plann
     try:
         picked = _fastest(cell, whole, observer)
         if cell.memory.limit_bytes is not None:  # closures were timed without the optimizer's state
-            fits = _largest(cell, whole, Axis.MICRO_BATCH, picked, passes, observer, keys)
+            fits = _largest(cell, whole, Axis.MICRO_BATCH, picked, observer, keys)
             # Powers of two were timed.
             picked = fits if fits in (None, picked) else 1 << (fits.bit_length() - 1)
     except DependentExamples:
@@ -134,9 +132,7 @@ def _fastest(cell: PlannedCell, whole: CellSettings, observer: Observer) -> int:
     return tuned.micro_batch
 
 
-def _with_largest(
-    cells: list[PlannedCell], experiment: str, passes: MemoryPasses, observer: Observer
-) -> list[PlannedCell]:
+def _with_largest(cells: list[PlannedCell], experiment: str, observer: Observer) -> list[PlannedCell]:
     """Every optimizer of an experiment gets the size that all of them can run; those that cannot train the
     model at all have no say."""
     fitted: dict[int, PlannedCell] = {}
@@ -153,9 +149,7 @@ def _with_largest(
             continue
         try:
             if group not in found:
-                found[group] = _largest(
-                    cell, cell.settings, Axis.TRAIN_SIZE, available, passes, observer, keys
-                )
+                found[group] = _largest(cell, cell.settings, Axis.TRAIN_SIZE, available, observer, keys)
             fitted[place] = cell
         except XbenchError as error:
             fitted[place] = replace(cell, skip=_skip(error))
@@ -176,7 +170,7 @@ def _wants_largest(cell: PlannedCell, experiment: str) -> bool:
     return wanted and cell.declared.experiment == experiment and cell.skip is None
 
 
-def _adapted(cell: PlannedCell, passes: MemoryPasses, observer: Observer) -> PlannedCell:
+def _adapted(cell: PlannedCell, observer: Observer) -> PlannedCell:
     if not cell.declared.adapt or cell.skip or cell.memory.limit_bytes is None:
         return cell
     if cell.declared.expect == "oom":
@@ -186,7 +180,7 @@ def _adapted(cell: PlannedCell, passes: MemoryPasses, observer: Observer) -> Pla
 
     def largest(settings: CellSettings, axis: Axis) -> int | None:
         try:
-            return _largest(cell, settings, axis, size_of(settings, axis), passes, observer, keys)
+            return _largest(cell, settings, axis, size_of(settings, axis), observer, keys)
         except XbenchError as error:
             raise _FixedAxis(axis) from error
 
@@ -231,7 +225,6 @@ def _largest(
     settings: CellSettings,
     axis: Axis,
     wanted: int,
-    passes: MemoryPasses,
     observer: Observer,
     keys: list[str],
 ) -> int | None:
@@ -253,9 +246,6 @@ def _largest(
     )
     if capacity.found is not None:
         save("capacity", key, {"found": capacity.found, "fails": capacity.fails})
-        measured = [trial.measured for trial in capacity.trials if trial.value == capacity.found]
-        fitted = replace(cell, settings=with_size(settings, axis, capacity.found))
-        passes.know_trial(fitted, measured[-1])
     return capacity.found
 
 

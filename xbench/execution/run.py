@@ -78,7 +78,7 @@ def run_plan(
         opened.append(folder)
         earlier = history.records if folder == history.same else {}
         left = _unsettled(cells, history)
-        left = _fitted(_of_one_size(left, folder), cells, features, passes, observer)
+        left = _fitted(_of_one_size(left, folder), cells, features, observer)
         _run_blocks(left, earlier, limit, estimator, features, passes, folder, observer)
     except OSError as error:
         if not concerns(error, results):
@@ -162,7 +162,6 @@ def _fitted(
     left: list[PlannedCell],
     cells: list[PlannedCell],
     features: FeatureKeeper,
-    passes: MemoryPasses,
     observer: Observer,
 ) -> list[PlannedCell]:
     """The cells that are left, fitted. What has ended still has a say in what all of an experiment can
@@ -171,7 +170,7 @@ def _fitted(
     wanted = {_place(cell) for cell in left}
     concerned = [cell for cell in cells if _place(cell) in wanted or cell.declared.experiment in largest]
     by_place = {_place(cell): cell for cell in left}
-    fitted = fit_cells([by_place.get(_place(cell), cell) for cell in concerned], features, passes, observer)
+    fitted = fit_cells([by_place.get(_place(cell), cell) for cell in concerned], features, observer)
     return [cell for cell in fitted if _place(cell) in wanted]
 
 

@@ -18,7 +18,7 @@ from xbench.execution.observer import Observer
 from xbench.execution.planned import FeaturePlan, PlannedCell, Skip
 from xbench.isolation.child import Limits
 from xbench.isolation.run import Ending, Patience, run_in_child
-from xbench.records.schema import CellRecord, MemoryPassRecord
+from xbench.records.schema import NO_MEMORY_TO_CHECK, CellRecord, MemoryPassRecord
 from xbench.training.events import FeatureReport
 from xbench.training.splits import split_examples
 
@@ -132,18 +132,15 @@ class MemoryPasses:
     def know(self, records: Iterable[CellRecord]) -> None:
         """Take over the passes of cells that have run before."""
         for record in records:
-            if record.memory_pass is not None:
-                self._known[record.memory_pass.configuration] = record.memory_pass
+            known = record.memory_pass
+            # Where the model's state was not checked, or could not be, it may be now.
+            if known is not None and known.not_resumable not in (None, NO_MEMORY_TO_CHECK):
+                self._known[known.configuration] = known
 
     def has(self, cell: PlannedCell) -> bool:
         """Whether a cell's pass is known."""
         known = self._known.get(configuration_key(cell))
         return known is not None and _fits(cell, known)
-
-    def know_trial(self, cell: PlannedCell, measured: MemoryPassRecord | None) -> None:
-        """Take over what a trial of a cell's very settings has measured: it does all that a pass does."""
-        if measured is not None:
-            self._keep(cell, measured)
 
     def measure(self, cell: PlannedCell, log: Path) -> PlannedCell | Ending:
         """The cell with its memory pass, with exact malloc if that leaves no room for any other, and without
@@ -176,11 +173,10 @@ class MemoryPasses:
         return kept
 
     def _take(self, cell: PlannedCell, log: Path) -> Ending:
-        micro_batch = cell.sized.training.micro_batch
         return run_in_child(
             measure_memory,
             TrainingWorkload(cell.task(cell.sized), Axis.MICRO_BATCH),
-            micro_batch,
+            cell.sized.training.micro_batch,
             stderr_path=log,
             limits=replace(cell.limits, malloc="exact"),
             patience=Patience(cell.declared.timeout_s),

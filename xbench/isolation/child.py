@@ -83,7 +83,7 @@ def child_main(job: Callable[..., Any], args: tuple, pipe: Connection, log: int,
     except XbenchError as error:
         outbox.send(("refused", error))
     except BaseException as error:
-        with suppress(OSError):  # the disk is full
+        with suppress(Exception):  # the disk is full, or a plugin has closed or replaced stderr
             traceback.print_exc()
         outbox.send(("failed", _describe(error)))
 
@@ -156,7 +156,11 @@ def _take_limits(limits: Limits) -> None:
 
 
 def _describe(error: BaseException) -> Failure:
-    name, text = type(error).__name__, _shortened(" ".join(str(error).split()))
-    notes = map(_shortened, getattr(error, "__notes__", ()))
-    summary = f"{name}: {text}" if text else name
-    return Failure("; ".join([summary, *notes]), exhaustion(evidence_of(error)))
+    name = _shortened(type(error).__name__)
+    try:
+        text = _shortened(" ".join(str(error).split()))
+        notes = [_shortened(str(note)) for note in getattr(error, "__notes__", ())]
+        summary = f"{name}: {text}" if text else name
+        return Failure("; ".join([summary, *notes]), exhaustion(evidence_of(error)))
+    except Exception:  # an exception of a plugin's that cannot even say what it is
+        return Failure(name)

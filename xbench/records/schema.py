@@ -189,6 +189,10 @@ class MemoryRecord(Record):
     failed_allocation_bytes: int | None = None  # what was asked for may be absurd
 
 
+# In `MemoryPassRecord.not_resumable`: it says nothing of another day.
+NO_MEMORY_TO_CHECK = "memory ran out as its state dict was checked"
+
+
 class MemoryPassRecord(Record):
     """What a configuration needs: the memory peak of a few real steps with all of the optimizer's state, of
     evaluation, and of keeping the weights, in a process of its own that gives every freed block back.
@@ -214,7 +218,7 @@ class MemoryPassRecord(Record):
         keeping_bytes: what keeping the weights took.
         final_state_bytes: the optimizer's state after the last step.
         not_resumable: why the model's cells write no checkpoints: what it keeps outside its state dict would
-            be lost; "" if they do.
+            be lost; "" if they do, None where that was not checked.
     """
 
     cell_id: CellId | None = None
@@ -232,7 +236,7 @@ class MemoryPassRecord(Record):
     activations_bytes: Whole
     keeping_bytes: Whole
     final_state_bytes: Whole
-    not_resumable: str = ""
+    not_resumable: str | None = None
 
     @property
     def above_base_bytes(self) -> int:

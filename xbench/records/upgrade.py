@@ -1,4 +1,4 @@
-"""Read records of any schema version as records of the current one. Files are never rewritten.
+"""Read records of any schema version as records of the current one. Reading rewrites no file.
 
 Version 1 had no declarations of metrics: they were those of classification. The values of an epoch were
 fields of its record.

@@ -59,14 +59,20 @@ def remove_stale(parent: Path) -> None:
 def replace_folder(staged: Path, place: Path) -> None:
     """Fsync a staged folder and rename it to `place`; what was there is removed.
 
-    The caller must hold the lock of `place`.
+    The caller must hold the lock of `place`. A process that is killed between the two renames leaves nothing
+    there.
 
     Raises:
-        OSError: the disk is full, or fails.
+        OSError: the disk is full, or fails; then what was there still is.
     """
     sync_tree(staged)
     older = _move_away(place)
-    staged.rename(place)
+    try:
+        staged.rename(place)
+    except OSError:
+        if older.exists():
+            older.rename(place)
+        raise
     sync_folder(place.parent)
     shutil.rmtree(older, ignore_errors=True)
 

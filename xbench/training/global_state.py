@@ -116,7 +116,7 @@ def guarded_globals() -> Iterator[None]:
     block is left."""
     generators = Generators.now()
     dtype, device, threads = torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads()
-    anomaly = torch.is_anomaly_enabled()
+    grad, anomaly = torch.is_grad_enabled(), torch.is_anomaly_enabled()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     precision = torch.get_float32_matmul_precision()
@@ -130,6 +130,7 @@ def guarded_globals() -> Iterator[None]:
             torch.set_default_device(None if device.type == "cpu" else device)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
+        torch.set_grad_enabled(grad)
         torch.autograd.set_detect_anomaly(anomaly)
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
         torch.set_float32_matmul_precision(precision)

@@ -25,7 +25,7 @@ def reachable_tensors(
     """Yield each tensor that can be reached from an object, once.
 
     The search goes through attributes (`__dict__` and `__slots__`), keys and values of dicts, elements of
-    lists, tuples, sets and deques, and the `.grad` of leaf tensors. It evaluates no property.
+    lists, tuples, sets and deques, and the `.grad` of leaf tensors. It follows no properties.
 
     Args:
         root: where the search begins.

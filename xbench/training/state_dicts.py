@@ -1,7 +1,7 @@
 """Save and load a model's state dict, and check that it holds all of the model's state.
 
 A checkpoint and the weights of the selected epoch are state dicts. What a model keeps elsewhere would be lost
-in both, so its spec must say `resumable=False`. One that does not say so is found out in the memory pass,
+in both, so its spec must say `resumable=False`. One that does not say so is detected in the memory pass,
 before any of its cells is timed.
 """
 
@@ -19,6 +19,7 @@ from torch import nn
 from xbench.components.culprit import in_one_line
 from xbench.errors import XbenchError
 from xbench.memory.exhaustion import evidence_of, exhaustion
+from xbench.records.schema import NO_MEMORY_TO_CHECK
 from xbench.training.frozen import set_training
 from xbench.training.global_state import guarded_globals, seed_generators
 from xbench.training.micro_batches import same_but_for_rounding
@@ -34,7 +35,6 @@ _KEPT_ELSEWHERE = (
     "its ModelSpec should say resumable=False"
 )
 _NOT_LOADED = "its state dict cannot be saved and loaded"
-_NO_MEMORY = "memory ran out as its state dict was checked"
 
 _MAX_EXAMPLES = 8
 _SEED = 21
@@ -127,7 +127,7 @@ class StateCheck:
                 are_same = list(map(same_but_for_rounding, self._expected, _outputs(fresh, self._images)))
                 self._failure = "" if all(are_same) else _KEPT_ELSEWHERE
                 evaluates_alike = are_same[0]
-        if self._selection != "last" and not evaluates_alike and self._failure != _NO_MEMORY:
+        if self._selection != "last" and not evaluates_alike and self._failure != NO_MEMORY_TO_CHECK:
             raise _unselectable(self._failure)
         return self._failure
 
@@ -135,9 +135,11 @@ class StateCheck:
     def _noting_failures(self) -> Iterator[None]:
         try:
             yield
+        except OSError:  # of a full disk, which says nothing of the model
+            raise
         except Exception as error:  # a plugin's module may raise anything
             ran_out = exhaustion(evidence_of(error))
-            self._failure = _NO_MEMORY if ran_out else f"{_NOT_LOADED}: {in_one_line(error)}"
+            self._failure = NO_MEMORY_TO_CHECK if ran_out else f"{_NOT_LOADED}: {in_one_line(error)}"
 
 
 @torch.no_grad()
