@@ -102,7 +102,7 @@ def called_here(
         return Ending("failed", reason=str(error), exhaustion=how, stderr=stderr)
 
 
-def _finished(plan: Any, observer: Any) -> None:
+def _finished(plan: Any, observer: Any, started: float) -> None:
     """In place of estimates: what a record would be made of, and the end."""
     from xbench.execution.identity import cell_id
     from xbench.training.settings import CellSettings
