@@ -1,4 +1,4 @@
-"""Plan a run: every mistake of a suite that can be known before compute is found here, and told at once."""
+"""Plan a run: check a suite with all of its components, and turn its cells into planned ones."""
 
 from __future__ import annotations
 
