@@ -28,7 +28,7 @@ from workloads import WORKLOADS, Workload
 from xbench.capacity.probe import find_capacity
 from xbench.errors import XbenchError
 from xbench.isolation.child import Limits
-from xbench.isolation.run import Ending, run_in_child
+from xbench.isolation.run import ChildResult, run_in_child
 from xbench.isolation.server import start_server
 from xbench.memory.host import resident_bytes
 from xbench.memory.limits import calibrate_host_limit_again, limit_host_memory
@@ -196,7 +196,7 @@ def peer(method: str, module: str, search: Callable, workload: Workload, headroo
             notes.append(f"import not counted: {format_seconds(value)}, {format_bytes(rest[0])}")
 
     started = time.perf_counter()
-    ending: Ending = run_in_child(
+    ending: ChildResult = run_in_child(
         search_as_peer,
         module,
         search,

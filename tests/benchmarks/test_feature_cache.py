@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from xbench.components import registry
-from xbench.execution.describe import decode_dataset
 from xbench.isolation.child import Limits
-from xbench.isolation.run import call_in_child, run_in_child
+from xbench.isolation.run import run_in_child
+from xbench.planning.describe import decode_dataset
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 
 STEPS = 10
@@ -62,7 +62,7 @@ def in_turn(send, optimizer, data, folder):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_step_on_cached_features_against_a_step_of_the_whole_model(benchmark, tmp_path, optimizer):
-    data = call_in_child(decode_dataset, Choice("synthetic-xray", {"train": 40, "test": 10}), False, ())
+    data = run_in_child(decode_dataset, Choice("synthetic-xray", {"train": 40, "test": 10}), False, ()).get()
     endings = []
     benchmark.pedantic(
         lambda: endings.append(run_in_child(in_turn, optimizer, data, str(tmp_path), limits=Limits())),

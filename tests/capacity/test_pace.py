@@ -90,7 +90,7 @@ def watched(num_classes: int) -> nn.Module:
 class TestMeasured:
     @pytest.fixture(autouse=True)
     def specs(self, monkeypatch, tmp_path):
-        """Models by name; and little patience."""
+        """Models by name; and little timeouts."""
         specs = {"small": ModelSpec(factory=small), "normed": ModelSpec(factory=normed)}
         specs["watched"] = ModelSpec(factory=watched)
         real_load = registry.load

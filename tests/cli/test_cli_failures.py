@@ -115,8 +115,8 @@ def test_every_failure_has_its_reason(by_column, done, column, reason):
 
 
 def test_what_cannot_be_tried_is_told_before_it_runs(done):
-    told = "warning: optimizer 'tiny_parts:Killing' took no trial step: its process failed: killed by SIGKILL"
-    assert one_line(done.stderr).count(told) == 1
+    told = "optimizer 'tiny_parts:Killing' took no trial step: a worker process failed: killed by SIGKILL"
+    assert one_line(done.stderr).count(f"warning: {told}") == 1
 
 
 def test_what_failed_has_no_metrics(by_column):

@@ -65,7 +65,7 @@ def test_what_happens_in_training_alone_or_kills_is_a_cells_status(ran):
     "warning",
     [
         "model 'wrong_parts:build_softmaxed' gives what looks like probabilities",
-        "model 'wrong_parts:Killing' could not be tried: its process failed: killed by SIGKILL",
+        "model 'wrong_parts:Killing' could not be tried: a worker process failed: killed by SIGKILL",
     ],
 )
 def test_warnings_are_told_and_kept(ran, xbench, warning):

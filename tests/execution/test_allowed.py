@@ -14,7 +14,7 @@ from xbench.components.code_files import ImportDirs, code_files, place_of
 from xbench.errors import XbenchError
 from xbench.execution.child import train
 from xbench.execution.history import changed_since
-from xbench.execution.plan import allowed_folders
+from xbench.planning.plan import allowed_folders
 
 
 def suite_with(dataset: str):

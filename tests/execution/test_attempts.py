@@ -14,7 +14,7 @@ from xbench.execution import cell as attempts
 from xbench.execution.cell import run_cell
 from xbench.execution.child import train
 from xbench.execution.history import is_settled
-from xbench.isolation.run import Ending
+from xbench.isolation.run import ChildResult
 from xbench.records.schema import MemoryPassRecord, MemoryRecord
 
 PARTS = (
@@ -107,7 +107,7 @@ class Passes:
         )
 
 
-OOM = Ending("failed", reason="no more", exhaustion="host allocator")
+OOM = ChildResult("failed", reason="no more", exhaustion="host allocator")
 
 
 def adaptable(data, *adapt, **training):
@@ -118,7 +118,7 @@ def adaptable(data, *adapt, **training):
 class TestFailedPasses:
     def test_nothing_is_timed(self, tiny_data, tmp_path, tried):
         folder = run_of(tmp_path, suite_of(), [])
-        passes = Passes(Ending("failed", reason="ValueError: broken"))
+        passes = Passes(ChildResult("failed", reason="ValueError: broken"))
         ended = run(cell_of(tiny_data), passes=passes, folder=folder)
         assert (ended.status, ended.reason) == ("error", "in its memory pass: ValueError: broken")
         assert not tried

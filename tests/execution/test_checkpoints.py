@@ -12,8 +12,8 @@ from cell_samples import cell_of
 
 from xbench.capacity.pace import steps_of
 from xbench.data.features import FeatureFile
-from xbench.execution.checkpoints import Heard, done_share, keep, recall
-from xbench.execution.planned import MemoryPlan
+from xbench.execution.checkpoints import Transcript, done_share, keep, recall
+from xbench.planning.planned import MemoryPlan
 from xbench.records.schema import EpochRecord
 from xbench.records.traces import TraceRow
 from xbench.training.events import CheckpointWritten
@@ -25,7 +25,7 @@ def cell(tiny_data):
     return cell_of(tiny_data, batch_size=5, micro_batch=5)
 
 
-def heard_until(step: int) -> Heard:
+def heard_until(step: int) -> Transcript:
     rows = [
         TraceRow(
             step=i,
@@ -40,7 +40,7 @@ def heard_until(step: int) -> Heard:
         for i in range(1, step + 1)
     ]
     epochs = [EpochRecord(epoch=1, values={"train_loss": 0.1 + step, "validation_loss": float("inf")})]
-    return Heard(trace=rows, epochs=epochs, resumed_at=[2])
+    return Transcript(trace=rows, epochs=epochs, resumed_at=[2])
 
 
 def write(folder: Path, step: int) -> CheckpointWritten:
@@ -57,7 +57,7 @@ def folder(tmp_path) -> Path:
 
 
 @pytest.fixture
-def kept(folder, cell) -> Heard:
+def kept(folder, cell) -> Transcript:
     heard = heard_until(7)
     keep(write(folder, 7), cell, heard)
     return heard
@@ -123,11 +123,11 @@ def test_the_latest_checkpoint_tells_how_much_is_done(folder, cell, kept, tmp_pa
 
 class TestRecall:
     def test_nothing(self, folder, cell):
-        assert recall(folder, cell) == Heard()
+        assert recall(folder, cell) == Transcript()
 
     def test_one_that_was_not_put_in_its_place(self, folder, cell):
         write(folder, 7)
-        assert recall(folder, cell) == Heard()
+        assert recall(folder, cell) == Transcript()
         assert not folder.exists()
 
     @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ class TestRecall:
         ids=["seed", "micro_batch", "optimizer", "data", "features"],
     )
     def test_of_another_training_is_not_used_and_goes(self, folder, cell, kept, other):
-        assert recall(folder, other(cell)) == Heard()
+        assert recall(folder, other(cell)) == Transcript()
         assert not folder.exists()
 
     def test_what_is_no_part_of_training_does_not_matter(self, folder, cell, kept):
@@ -158,13 +158,13 @@ class TestRecall:
     @pytest.mark.parametrize("damage", [None, b"", b"{", b"\xff\xfe" * 300, b"[1]", b'"text"', b"3", b"{}"])
     def test_damaged_it_begins_anew(self, folder, cell, kept, name, damage):
         self.damage(folder / "step-000000007" / name, damage)
-        assert recall(folder, cell) == Heard()
+        assert recall(folder, cell) == Transcript()
         assert not folder.exists()
 
     def test_a_pipe_in_its_place_is_not_waited_for(self, folder, cell, kept):
         (folder / "step-000000007/heard.json").unlink()
         os.mkfifo(folder / "step-000000007/heard.json")
-        assert recall(folder, cell) == Heard()
+        assert recall(folder, cell) == Transcript()
 
     @pytest.mark.parametrize("name", ["heard.json", "trace.parquet"])
     @pytest.mark.parametrize("damage", [None, b"{"])
@@ -193,7 +193,7 @@ class TestRecall:
     def test_of_another_form_it_begins_anew(self, folder, cell, kept, edit):
         path = folder / "step-000000007" / "heard.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | edit))
-        assert recall(folder, cell) == Heard()
+        assert recall(folder, cell) == Transcript()
 
     def damage(self, path: Path, content: bytes | None) -> None:
         path.unlink()

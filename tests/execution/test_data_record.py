@@ -9,15 +9,15 @@ from cell_samples import cell_of
 
 from xbench.capacity.axes import Axis, with_size
 from xbench.data.duplicates import Duplicates
-from xbench.execution.checkpoints import Heard
-from xbench.execution.planned import PlannedCell
+from xbench.execution.checkpoints import Transcript
 from xbench.execution.record import make_record
-from xbench.isolation.run import Ending
+from xbench.isolation.run import ChildResult
+from xbench.planning.planned import PlannedCell
 from xbench.records.schema import DataRecord
 
 
 def data_of(cell: PlannedCell) -> DataRecord:
-    return make_record(cell, Heard(), Ending("failed", reason="gone"), "2026-01-31T12:00").dataset
+    return make_record(cell, Transcript(), ChildResult("failed", reason="gone"), "2026-01-31T12:00").dataset
 
 
 def test_classes_and_the_positive_one(tiny_data):

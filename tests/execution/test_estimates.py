@@ -21,10 +21,10 @@ from xbench.data.sample import sampled
 from xbench.execution import estimates
 from xbench.execution import shared as keeping
 from xbench.execution.estimates import Estimator, remember_time
-from xbench.execution.planned import Estimate, Skip
 from xbench.execution.schedule import estimate_s
 from xbench.execution.shared import FeatureKeeper
-from xbench.isolation.run import Ending
+from xbench.isolation.run import ChildResult
+from xbench.planning.planned import Estimate, Skip
 from xbench.records.schema import CellRecord, Component, DataRecord, Times
 from xbench.training.events import FeatureReport
 from xbench.training.splits import split_examples
@@ -58,7 +58,7 @@ class Paces:
 
     def of(self, **parts):
         none = {"start_s": 0.0, "closure_s": 0.0, "update_s": 0.0, "closures": 1.0, "evaluation_s": 0.0}
-        self.ending = Ending("returned", value=Pace(**none | parts))
+        self.ending = ChildResult("returned", value=Pace(**none | parts))
 
     def __call__(self, job, task, limits=None):
         self.asked.append(task.settings)
@@ -189,7 +189,7 @@ class TestFromAPace:
         assert by_test - last == 3 * 30
 
     def test_nothing_is_known_where_no_step_can_be_taken(self, cell_of, paces):
-        paces.ending = Ending("failed", reason="it is broken")
+        paces.ending = ChildResult("failed", reason="it is broken")
         (cell,) = Estimator(Keeper(), Heard()).estimate([cell_of()])
         assert (cell.estimate.seconds, cell.skip) == (None, None)
         paces.of(start_s=3.0)
@@ -315,7 +315,7 @@ class TestOfASample:
         monkeypatch.setattr(computing.ContentionWatch, "conditions", lambda watch, durations_s: "quiet")
 
         def run(work, *args, on_message, stderr_path, limits):
-            return Ending("returned", value=work(on_message, *args))
+            return ChildResult("returned", value=work(on_message, *args))
 
         monkeypatch.setattr(keeping, "run_in_child", run)
 
@@ -391,7 +391,7 @@ class TestBusyMachine:
             disturbed = clock.now < at_s
             seconds = fast_s * (20.0 - clock.now / 10) if disturbed else fast_s
             pace = Pace(seconds, 0.0, 0.0, 1, 0.0, is_disturbed=disturbed)
-            return Ending("returned", value=pace)
+            return ChildResult("returned", value=pace)
 
         monkeypatch.setattr(estimates, "run_in_child", measure)
 
@@ -427,7 +427,7 @@ class TestBusyMachine:
         taken = iter([40.0, 90.0, 30.0, *[80.0] * 20])
 
         def measure(*args, limits=None):
-            return Ending("returned", value=Pace(next(taken), 0.0, 0.0, 1, 0.0, is_disturbed=True))
+            return ChildResult("returned", value=Pace(next(taken), 0.0, 0.0, 1, 0.0, is_disturbed=True))
 
         monkeypatch.setattr(estimates, "run_in_child", measure)
         (cell,) = estimator.estimate_anew([cell_of()], lambda cells: False)
@@ -444,7 +444,7 @@ class TestAnew:
         """An unknown time would count as none, and be admitted."""
         estimator = Estimator(Keeper(), Heard())
         cells = estimator.estimate([cell_of()])
-        paces.ending = Ending("failed", reason="its process was killed")
+        paces.ending = ChildResult("failed", reason="its process was killed")
         (cell,) = Estimator(Keeper(), Heard()).estimate_anew(cells, lambda cells: True)
         assert cell.estimate.seconds == 100
 

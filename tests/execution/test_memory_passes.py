@@ -9,9 +9,9 @@ import pytest
 from cell_samples import cell_of
 from run_samples import record
 
-from xbench.execution.identity import configuration_key
 from xbench.execution.shared import MemoryPasses
-from xbench.isolation.run import Ending
+from xbench.isolation.run import ChildResult
+from xbench.planning.identity import configuration_key
 from xbench.records.schema import NO_MEMORY_TO_CHECK, MemoryPassRecord
 
 WORDS = {"cell_id", "configuration", "malloc", "peak_phase", "not_resumable"}
@@ -30,7 +30,7 @@ def taken(monkeypatch):
 
     def run(job, workload, micro_batch, **options):
         started.append(workload)
-        return Ending("returned", value=passed(not_resumable=""))
+        return ChildResult("returned", value=passed(not_resumable=""))
 
     monkeypatch.setattr("xbench.execution.shared.run_in_child", run)
     return started

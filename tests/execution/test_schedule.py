@@ -8,8 +8,8 @@ from functools import partial
 import cell_samples
 import pytest
 
-from xbench.execution.planned import Estimate, Skip
 from xbench.execution.schedule import blocks, estimate_s, features_s, is_skipped, skip_if_late
+from xbench.planning.planned import Estimate, Skip
 
 UNFIT = Skip("error", "it is broken")
 

@@ -9,8 +9,8 @@ import cell_samples
 import pytest
 
 from xbench.execution.estimates import Estimator as Estimates
-from xbench.execution.planned import Estimate, Skip
 from xbench.execution.schedule import TimeLimit, blocks, is_skipped, longest_wait_s
+from xbench.planning.planned import Estimate, Skip
 
 
 class Estimator:

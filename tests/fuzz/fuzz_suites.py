@@ -88,23 +88,23 @@ def called_here(
 ) -> Any:
     """`run_in_child` without the child."""
     from xbench.errors import XbenchError
-    from xbench.isolation.run import Ending
+    from xbench.isolation.run import ChildResult
     from xbench.memory.exhaustion import evidence_of, exhaustion
 
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            return Ending("returned", value=job(on_message, *args))
+            return ChildResult("returned", value=job(on_message, *args))
     except XbenchError as error:
-        return Ending("refused", error=error, reason=error.message)
+        return ChildResult("refused", error=error, reason=error.message)
     except Exception as error:
         how = exhaustion(evidence_of(error))
         stderr = "" if how else traceback.format_exc()
-        return Ending("failed", reason=str(error), exhaustion=how, stderr=stderr)
+        return ChildResult("failed", reason=str(error), exhaustion=how, stderr=stderr)
 
 
 def _finished(plan: Any, observer: Any, started: float) -> None:
     """In place of estimates: what a record would be made of, and the end."""
-    from xbench.execution.identity import cell_id
+    from xbench.planning.identity import cell_id
     from xbench.training.settings import CellSettings
 
     for cell in plan.cells[:50]:
@@ -119,24 +119,25 @@ def _finished(plan: Any, observer: Any, started: float) -> None:
 @contextlib.contextmanager
 def in_this_process() -> Iterator[None]:
     """Let commands stay in this process, in a folder of its own, with little memory."""
-    import xbench.execution.describe
-    import xbench.execution.plan
     import xbench.execution.run
+    import xbench.isolation.ask
     import xbench.isolation.server
-    from xbench.execution.machine import describe_machine
+    from xbench.isolation.run import ChildResult
     from xbench.memory.host import status_bytes
+    from xbench.planning.machine import describe_machine
     from xbench.units import DeviceChoice
 
     machine = describe_machine(lambda message: None, DeviceChoice("cpu"))
 
-    def machine_of(job: Callable[..., Any], wanted: Any) -> Any:
-        return machine if wanted.kind != "cuda" else job(None, wanted)
+    def answer(job: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        if job is describe_machine and args[0].kind != "cuda":
+            return ChildResult("returned", value=machine)
+        return called_here(job, *args, **options)
 
     before, place = resource.getrlimit(resource.RLIMIT_DATA), os.getcwd()
     most = status_bytes("VmData", Path("/proc/self/status").read_bytes()) + MOST_BYTES
     with (
-        mock.patch.object(xbench.execution.describe, "run_in_child", called_here),
-        mock.patch.object(xbench.execution.plan, "call_in_child", machine_of),
+        mock.patch.object(xbench.isolation.ask, "run_in_child", answer),
         mock.patch.object(xbench.execution.run, "preview", _finished),
         mock.patch.object(xbench.isolation.server, "start_server", lambda: None),
         tempfile.TemporaryDirectory() as folder,

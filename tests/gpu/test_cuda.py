@@ -17,10 +17,10 @@ from xbench.capacity.probe import find_capacity
 from xbench.capacity.workload import TrainingWorkload
 from xbench.components import registry
 from xbench.components.specs import ModelSpec
-from xbench.execution.describe import decode_dataset
-from xbench.execution.machine import describe_machine
 from xbench.isolation.child import Limits
-from xbench.isolation.run import call_in_child, run_in_child
+from xbench.isolation.run import run_in_child
+from xbench.planning.describe import decode_dataset
+from xbench.planning.machine import describe_machine
 from xbench.training.cell import train_cell
 from xbench.training.events import StepsDone
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
@@ -88,16 +88,16 @@ def test_a_limit_is_an_out_of_memory_error(tiny_data, tmp_path):
 
 
 def test_the_machine_is_described():
-    machine = call_in_child(describe_machine, DeviceChoice())
+    machine = run_in_child(describe_machine, DeviceChoice()).get()
     assert machine.device == "cuda:0"
     assert machine.device_facts["total_bytes"] > 0
     with pytest.raises(XbenchError, match="cuda:99"):
-        call_in_child(describe_machine, DeviceChoice("cuda", 99))
+        run_in_child(describe_machine, DeviceChoice("cuda", 99)).get()
 
 
 def test_a_probe_ends_with_a_size_that_ran_and_one_that_did_not(tiny_data):
     settings = CellSettings(Choice("report-cnn", {}), Choice("adam", {}), FULL_BATCH, 0, "cuda:0")
-    data = call_in_child(decode_dataset, Choice("synthetic-xray", {"train": 64, "test": 8}), False, ())
+    data = run_in_child(decode_dataset, Choice("synthetic-xray", {"train": 64, "test": 8}), False, ()).get()
     workload = TrainingWorkload(Task(settings, data), Axis.BATCH_SIZE)
     capacity = find_capacity(workload, Limits("cuda:0", memory_bytes=2 << 30))
     assert capacity.fails - capacity.found <= max(1, capacity.found // 100)
@@ -113,8 +113,8 @@ def test_the_parts_of_a_device_peak_add_up():
     settings = CellSettings(
         Choice("report-cnn", {}), Choice("adam", {}), TrainingSettings(batch_size=10), 0, "cuda:0"
     )
-    data = call_in_child(decode_dataset, Choice("synthetic-xray", {"train": 64, "test": 8}), False, ())
-    measured = call_in_child(memory_pass_of, settings, data)
+    data = run_in_child(decode_dataset, Choice("synthetic-xray", {"train": 64, "test": 8}), False, ()).get()
+    measured = run_in_child(memory_pass_of, settings, data).get()
     parts = ("process", "parameters", "data", "gradients", "optimizer_state", "optimizer_work", "activations")
     assert sum(getattr(measured, f"{part}_bytes") for part in (*parts, "keeping")) == measured.peak_bytes
     assert measured.final_state_bytes == pytest.approx(2 * measured.parameters_bytes, rel=0.05)
@@ -149,13 +149,13 @@ def features_of(send, precision, data, cache):
 
 @pytest.mark.parametrize(("precision", "rounding"), [("float32", 1e-4), ("bfloat16", 1e-2)])
 def test_features_are_what_the_frozen_part_gives(tiny_data, tmp_path, precision, rounding):
-    count, kept, computed = call_in_child(features_of, precision, tiny_data, str(tmp_path))
+    count, kept, computed = run_in_child(features_of, precision, tiny_data, str(tmp_path)).get()
     assert count == len(tiny_data.rows)
     assert abs(kept - computed).max() <= rounding * abs(computed).max()
 
 
 def test_what_limits_memory_is_the_device():
-    machine = call_in_child(describe_machine, DeviceChoice("cuda"))
+    machine = run_in_child(describe_machine, DeviceChoice("cuda")).get()
     total = machine.device_facts["total_bytes"]
     assert {bound.source for bound in machine.memory_bounds} == {"device memory"}
     assert all(0 < bound.limit_bytes <= total for bound in machine.memory_bounds)

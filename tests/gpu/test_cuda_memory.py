@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from xbench.execution.machine import describe_machine
 from xbench.isolation.child import Limits
-from xbench.isolation.run import call_in_child, run_in_child
+from xbench.isolation.run import run_in_child
+from xbench.planning.machine import describe_machine
 from xbench.units import DeviceChoice
 
 pytestmark = pytest.mark.skipif(torch.cuda.device_count() == 0, reason="no CUDA device")
@@ -138,9 +138,9 @@ def test_a_device_is_found_whatever_is_visible():
     """By its UUID: NVML's numbers are those of the machine."""
 
     def described(visible):
-        return call_in_child(describe_under, visible).device_facts
+        return run_in_child(describe_under, visible).get().device_facts
 
-    uuid = f"GPU-{call_in_child(uuid_of_first)}"
+    uuid = f"GPU-{run_in_child(uuid_of_first).get()}"
     assert described(uuid) == described(os.environ.get("CUDA_VISIBLE_DEVICES", "0"))
 
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from process_watch import wait_until_gone
 
-from xbench.isolation.run import call_in_child
+from xbench.isolation.run import run_in_child
 
 # Counted after a fork, as in a server that has served a child: OpenBLAS ends its idle threads before one.
 COUNT_THREADS = """
@@ -37,7 +37,7 @@ def threads_after(code: str) -> int:
 
 @pytest.fixture(scope="module")
 def child():
-    return call_in_child(jobs.inheritance)
+    return run_in_child(jobs.inheritance).get()
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ class TestServer:
         assert psutil.Process(child["server"]).ppid() == os.getpid()
 
     def test_serves_every_child(self, child):
-        assert call_in_child(jobs.inheritance)["server"] == child["server"]
+        assert run_in_child(jobs.inheritance).get()["server"] == child["server"]
 
     def test_has_started_no_threads(self, child, threads_of_import):
         assert child["server_threads"] == threads_of_import

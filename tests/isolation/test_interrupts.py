@@ -16,7 +16,7 @@ from process_watch import wait_until_gone
 from xbench.isolation import run
 from xbench.isolation.interrupts import SIGNALS, HeldSignals, Interrupts, interrupt_on_signals
 from xbench.isolation.liveness import Liveness
-from xbench.isolation.run import Patience, run_in_child
+from xbench.isolation.run import Timeouts, run_in_child
 
 every_signal = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 
@@ -221,7 +221,7 @@ class TestChild:
                 jobs.sleep_forever,
                 on_message=lambda pid: signal.raise_signal(signal.SIGINT),
                 interrupts=interrupts,
-                patience=Patience(timeout_s=60.0),
+                timeouts=Timeouts(timeout_s=60.0),
             )
         assert ending.outcome == "died"
         assert "SIGTERM" in ending.reason

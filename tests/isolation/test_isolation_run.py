@@ -15,7 +15,7 @@ from process_watch import wait_until_gone
 from xbench.errors import DataNotFound, XbenchError
 from xbench.isolation import run
 from xbench.isolation.child import Limits
-from xbench.isolation.run import call_in_child, run_in_child
+from xbench.isolation.run import run_in_child
 
 
 class TestWhatReturns:
@@ -33,7 +33,7 @@ class TestWhatReturns:
         assert ending.value == "counted"
 
     def test_each_in_a_process_of_its_own(self):
-        first, second = (call_in_child(jobs.inheritance) for _ in range(2))
+        first, second = (run_in_child(jobs.inheritance).get() for _ in range(2))
         assert len({first["pid"], second["pid"], os.getpid()}) == 3
 
     def test_threads_of_torch(self):
@@ -45,9 +45,9 @@ class TestWhatReturns:
             ending = run_in_child(jobs.parallel_sum, 1 << 20, limits=Limits(threads=2))
             assert ending.value == (2, float(2 << 20), 256.0)
 
-    def test_call_in_child_gives_the_value(self):
+    def test_the_result_is_the_value(self):
         heard = []
-        assert call_in_child(jobs.count_to, 3, on_message=heard.append) == "counted"
+        assert run_in_child(jobs.count_to, 3, on_message=heard.append).get() == "counted"
         assert heard == [0, 1, 2]
 
 
@@ -67,9 +67,9 @@ class TestRefusals:
         assert type(ending.error) is DataNotFound
         assert (ending.error.message, ending.error.hint) == ("a.jpeg is missing 3 times", "fetch it")
 
-    def test_are_raised_by_call_in_child(self):
+    def test_are_raised_by_the_result(self):
         with pytest.raises(DataNotFound, match="not here") as caught:
-            call_in_child(jobs.refuse, DataNotFound, "not here", "fetch it")
+            run_in_child(jobs.refuse, DataNotFound, "not here", "fetch it").get()
         assert caught.value.hint == "fetch it"
 
 
@@ -108,10 +108,10 @@ class TestFailures:
         ending = run_in_child(jobs.echo, jobs.Unreadable(), stderr_path=tmp_path / "log")
         assert ending.outcome in ("failed", "died")
 
-    def test_are_told_by_call_in_child(self):
+    def test_are_told_by_the_result(self):
         with pytest.raises(XbenchError, match="worker process failed: ZeroDivisionError") as caught:
-            call_in_child(jobs.divide, 1, 0)
-        assert "numerator / denominator" in caught.value.message
+            run_in_child(jobs.divide, 1, 0).get()
+        assert "numerator / denominator" in caught.value.hint
 
 
 class TestDeaths:
@@ -141,7 +141,7 @@ class TestDeaths:
         assert run_in_child(jobs.die, "SIGKILL").exhaustion == exhaustion
 
     def test_for_want_of_a_threads_stack(self):
-        limit = call_in_child(jobs.resident) + 50_000_000
+        limit = run_in_child(jobs.resident).get() + 50_000_000
         ending = run_in_child(jobs.start_threads, 64, limits=Limits(threads=1, memory_bytes=limit))
         assert ending.outcome == "died"
         assert ending.exhaustion == "native"
@@ -176,9 +176,9 @@ class TestDeaths:
         assert "SIGKILL" in ending.reason
         assert len(heard) == 1
 
-    def test_are_told_by_call_in_child(self):
+    def test_are_told_by_the_result(self):
         with pytest.raises(XbenchError, match="killed by SIGKILL") as caught:
-            call_in_child(jobs.die, "SIGKILL")
+            run_in_child(jobs.die, "SIGKILL").get()
         assert jobs.WORDS in caught.value.message
 
 
@@ -207,7 +207,7 @@ class TestMemoryLimit:
     @pytest.fixture(scope="class")
     @classmethod
     def exhausted(cls):
-        limit = call_in_child(jobs.resident) + 200_000_000
+        limit = run_in_child(jobs.resident).get() + 200_000_000
         sizes: list[int] = []
         ending = run_in_child(
             jobs.allocate_until_it_fails,

@@ -17,7 +17,7 @@ import pytest
 from process_watch import wait_until_gone
 
 from xbench.errors import XbenchError
-from xbench.isolation.run import Patience, call_in_child, run_in_child
+from xbench.isolation.run import Timeouts, run_in_child
 
 PARENT = """
 import sys
@@ -39,7 +39,7 @@ class TestProcesses:
     def test_end_with_it(self, then, outcome):
         pids = []
         ending = run_in_child(
-            jobs.have_a_child, then, on_message=pids.append, patience=Patience(1.5, hangs_after_s=None)
+            jobs.have_a_child, then, on_message=pids.append, timeouts=Timeouts(1.5, hangs_after_s=None)
         )
         assert ending.outcome == outcome
         wait_until_gone(pids[0], seconds=10)
@@ -72,7 +72,7 @@ class TestHalfAMessage:
         pids = []
         try:
             ending = run_in_child(
-                jobs.stop_within_a_message, stop, on_message=pids.append, patience=Patience(2.0)
+                jobs.stop_within_a_message, stop, on_message=pids.append, timeouts=Timeouts(2.0)
             )
             assert ending.outcome == outcome
             assert psutil.pid_exists(pids[0])
@@ -139,14 +139,14 @@ def test_a_child_that_was_not_told_what_to_do_says_nothing(told):
 
 class TestFiles:
     def test_are_none_even_while_it_runs(self, tmp_path, monkeypatch):
-        call_in_child(jobs.echo, 1)  # the server has a folder of its own
+        run_in_child(jobs.echo, 1).get()  # the server has a folder of its own
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-        assert call_in_child(jobs.list_of, str(tmp_path)) == []
+        assert run_in_child(jobs.list_of, str(tmp_path)).get() == []
 
 
 class TestNoRoom:
     def test_for_another_open_file(self):
-        call_in_child(jobs.echo, 1)
+        run_in_child(jobs.echo, 1).get()
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
         lowest_free = os.dup(0)
         os.close(lowest_free)
@@ -158,7 +158,7 @@ class TestNoRoom:
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, before)
             assert "ulimit -n" in caught.value.hint
-        assert call_in_child(jobs.echo, 1) == 1
+        assert run_in_child(jobs.echo, 1).get() == 1
 
     def test_for_temporary_files(self, tmp_path, monkeypatch):
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))

@@ -15,11 +15,11 @@ import pytest
 from process_watch import wait_until_gone
 
 from xbench.isolation.liveness import HangWatch, Liveness
-from xbench.isolation.run import Ending, Patience, call_in_child, run_in_child
+from xbench.isolation.run import ChildResult, Timeouts, run_in_child
 
-QUICK = Patience(hangs_after_s=1.0)
+QUICK = Timeouts(hangs_after_s=1.0)
 # For children that are at work, as far as other processes let them.
-FAIR = Patience(hangs_after_s=2.0)
+FAIR = Timeouts(hangs_after_s=2.0)
 
 
 @pytest.fixture
@@ -39,43 +39,43 @@ def later():
 class TestHanging:
     def test_is_ended(self):
         heard, started = [], time.monotonic()
-        ending = run_in_child(jobs.sleep_forever, on_message=heard.append, patience=QUICK)
+        ending = run_in_child(jobs.sleep_forever, on_message=heard.append, timeouts=QUICK)
         assert ending.outcome == "timeout"
         assert ending.reason == "it hung: for 1.00 s it said nothing and took no processor time"
         assert time.monotonic() - started >= 1.0
         wait_until_gone(heard[0])
 
     def test_the_next_one_works(self):
-        run_in_child(jobs.sleep_forever, patience=QUICK)
-        assert call_in_child(jobs.echo, 1) == 1
+        run_in_child(jobs.sleep_forever, timeouts=QUICK)
+        assert run_in_child(jobs.echo, 1).get() == 1
 
     def test_not_by_computing(self, later, tmp_path):
         later(3.2, (tmp_path / "end").touch)
-        assert run_in_child(jobs.work_until, str(tmp_path / "end"), patience=FAIR).value == "worked"
+        assert run_in_child(jobs.work_until, str(tmp_path / "end"), timeouts=FAIR).value == "worked"
 
     def test_not_by_speaking(self):
-        assert run_in_child(jobs.speak, 12, 0.25, patience=FAIR).value == "spoke"
+        assert run_in_child(jobs.speak, 12, 0.25, timeouts=FAIR).value == "spoke"
 
     def test_not_where_it_may_wait(self, later, tmp_path):
         later(2.5, (tmp_path / "end").touch)
-        patience = Patience(hangs_after_s=None)
-        assert run_in_child(jobs.wait_until, str(tmp_path / "end"), patience=patience).value == "waited"
+        timeouts = Timeouts(hangs_after_s=None)
+        assert run_in_child(jobs.wait_until, str(tmp_path / "end"), timeouts=timeouts).value == "waited"
 
-    def test_is_told_by_call_in_child(self):
+    def test_is_told_by_the_result(self):
         with pytest.raises(Exception, match="it hung"):
-            call_in_child(jobs.sleep_forever, patience=QUICK)
+            run_in_child(jobs.sleep_forever, timeouts=QUICK).get()
 
 
 class TestTimeout:
     def test_ends_the_busiest(self, tmp_path):
-        ending = run_in_child(jobs.work_until, str(tmp_path / "never"), patience=Patience(timeout_s=1.0))
+        ending = run_in_child(jobs.work_until, str(tmp_path / "never"), timeouts=Timeouts(timeout_s=1.0))
         assert (ending.outcome, ending.reason) == ("timeout", "it did not end within 1.00 s")
         assert not ending.out_of_memory
 
     def test_ends_one_that_always_speaks(self):
         heard = []
-        patience = Patience(timeout_s=1.0)
-        ending = run_in_child(jobs.speak, 10**6, 0.001, on_message=heard.append, patience=patience)
+        timeouts = Timeouts(timeout_s=1.0)
+        ending = run_in_child(jobs.speak, 10**6, 0.001, on_message=heard.append, timeouts=timeouts)
         assert ending.outcome == "timeout"
         assert heard == list(range(len(heard)))
         assert heard
@@ -87,12 +87,12 @@ class TestTimeout:
             heard.append(pid)
             os.kill(pid, signal.SIGSTOP)
 
-        ending = run_in_child(jobs.sleep_forever, on_message=stop, patience=Patience(timeout_s=1.5))
+        ending = run_in_child(jobs.sleep_forever, on_message=stop, timeouts=Timeouts(timeout_s=1.5))
         assert ending.outcome == "timeout"
         wait_until_gone(heard[0])
 
     def test_is_none_for_who_ends_in_time(self):
-        ending = run_in_child(jobs.count_to, 3, patience=Patience(timeout_s=60.0, hangs_after_s=60.0))
+        ending = run_in_child(jobs.count_to, 3, timeouts=Timeouts(timeout_s=60.0, hangs_after_s=60.0))
         assert ending.value == "counted"
 
 
@@ -203,7 +203,7 @@ class TestServerKilled:
 
     def test_a_child_goes_on_and_is_heard(self, killing, tmp_path):
         end = tmp_path / "end"
-        ending = run_in_child(jobs.wait_until, str(end), on_message=killing(end), patience=FAIR)
+        ending = run_in_child(jobs.wait_until, str(end), on_message=killing(end), timeouts=FAIR)
         assert (ending.outcome, ending.value) == ("returned", "waited")
         assert run_in_child(jobs.count_to, 3).value == "counted"
 
@@ -215,7 +215,7 @@ class TestServerKilled:
             pids.append(pid)
             kill(pid)
 
-        ending = run_in_child(jobs.sleep_forever, on_message=hear, patience=QUICK)
+        ending = run_in_child(jobs.sleep_forever, on_message=hear, timeouts=QUICK)
         assert ending.outcome == "timeout"
         wait_until_gone(pids[0])
 
@@ -227,7 +227,7 @@ class TestServerKilled:
             os.kill(pid, signal.SIGKILL)
 
         started = time.monotonic()
-        ending = run_in_child(jobs.sleep_forever, on_message=hear, patience=Patience(timeout_s=60.0))
+        ending = run_in_child(jobs.sleep_forever, on_message=hear, timeouts=Timeouts(timeout_s=60.0))
         assert ending.outcome == "died"
         assert time.monotonic() - started < 30
 
@@ -240,13 +240,13 @@ class TestLastWords:
             assert (ending.outcome, heard) == ("returned", list(range(number)))
 
     def test_are_heard_however_long_they_are(self):
-        ending: Ending = run_in_child(jobs.return_much, 20_000_000)
+        ending: ChildResult = run_in_child(jobs.return_much, 20_000_000)
         assert len(ending.value) == 20_000_000
 
     def test_of_a_dead_child_whose_own_child_holds_the_pipe(self):
         heard = []
         try:
-            ending = run_in_child(jobs.leave_a_child, on_message=heard.append, patience=Patience(60.0))
+            ending = run_in_child(jobs.leave_a_child, on_message=heard.append, timeouts=Timeouts(60.0))
             assert ending.outcome == "died"
             assert "SIGKILL" in ending.reason
             assert len(heard) == 1

@@ -8,7 +8,7 @@ import threading
 import memory_jobs as jobs
 import pytest
 
-from xbench.isolation.run import call_in_child
+from xbench.isolation.run import run_in_child
 from xbench.memory.host import _SampledPeak, status_bytes
 
 MB = jobs.MB
@@ -26,7 +26,7 @@ class TestPeak:
     @pytest.fixture(scope="class")
     @classmethod
     def measured(cls):
-        return call_in_child(jobs.peak_of_an_allocation, 100)
+        return run_in_child(jobs.peak_of_an_allocation, 100).get()
 
     @pytest.fixture(autouse=True)
     def resettable(self):
@@ -48,7 +48,7 @@ class TestSampledPeak:
     @pytest.fixture(scope="class")
     @classmethod
     def measured(cls):
-        return call_in_child(jobs.sampled_peak_of_an_allocation, 100, 1.0)
+        return run_in_child(jobs.sampled_peak_of_an_allocation, 100, 1.0).get()
 
     def test_sees_what_lasts(self, measured):
         method, rise, _ = measured
@@ -102,7 +102,7 @@ class TestSampler:
 
 
 def test_resident_bytes_rise_with_what_is_touched():
-    size, rise = call_in_child(jobs.resident_around, 80)
+    size, rise = run_in_child(jobs.resident_around, 80).get()
     assert size == 80 * MB
     assert rise == pytest.approx(80 * MB, abs=3 * MB)
 

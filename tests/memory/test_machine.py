@@ -9,7 +9,7 @@ import memory_jobs as jobs
 import psutil
 import pytest
 
-from xbench.isolation.run import call_in_child
+from xbench.isolation.run import run_in_child
 from xbench.memory.cgroups import memory_groups, oom_kill_count, oom_kill_group
 from xbench.memory.machine import (
     GROUP_RESERVE_BYTES,
@@ -277,7 +277,7 @@ class TestThisMachine:
 
     @pytest.mark.skipif(not os.path.exists("/proc/self/limits"), reason="looks into /proc")
     def test_a_resource_limit_holds_where_its_bound_says(self):
-        bound, largest = call_in_child(jobs.fill_under_rlimit, 150 * MB, 2 * MB)
+        bound, largest = run_in_child(jobs.fill_under_rlimit, 150 * MB, 2 * MB).get()
         assert bound.source == "RLIMIT_DATA"
         assert largest == pytest.approx(bound.limit_bytes, abs=8 * MB)
 

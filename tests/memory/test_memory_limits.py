@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from xbench.errors import XbenchError
-from xbench.isolation.run import call_in_child
+from xbench.isolation.run import run_in_child
 from xbench.memory.limits import calibrate_device_limit_again, charged_peak_bytes, limit_device_memory
 
 MB = jobs.MB
@@ -15,35 +15,35 @@ MB = jobs.MB
 
 class TestHostLimit:
     def test_below_what_is_held(self):
-        complaint, allocated = call_in_child(jobs.limit_to, 5 * MB)
+        complaint, allocated = run_in_child(jobs.limit_to, 5 * MB).get()
         assert "the limit of 5.00 MB is below" in complaint
         assert allocated == 100 * MB  # nothing was limited
 
     def test_less_than_the_reserve_above_what_is_held(self):
-        complaint, allocated = call_in_child(jobs.limit_above, 4 * MB)
+        complaint, allocated = run_in_child(jobs.limit_above, 4 * MB).get()
         assert "and a reserve of" in complaint
         assert allocated == 100 * MB
 
     @pytest.mark.parametrize(("megabytes", "allocated"), [(150, 150 * MB), (250, None)])
     def test_lets_pass_what_fits(self, megabytes, allocated):
-        assert call_in_child(jobs.allocate_under, 200 * MB, megabytes) == allocated
+        assert run_in_child(jobs.allocate_under, 200 * MB, megabytes).get() == allocated
 
     @pytest.mark.parametrize("before", ["", "mapped", "freed"])
     def test_is_held_and_used_but_for_its_reserve(self, before):
         """Whatever was mapped or freed before the limit was calibrated again."""
-        limit, reserve, peak = call_in_child(jobs.fill_under, 150 * MB, MB // 2, before)
+        limit, reserve, peak = run_in_child(jobs.fill_under, 150 * MB, MB // 2, before).get()
         assert peak <= limit
         assert peak == pytest.approx(limit - reserve, abs=6 * MB)
 
     def test_is_held_after_heap_was_given_back(self):
         """Its holes are filled again without being counted."""
-        limit, _, peak = call_in_child(jobs.fill_under, 150 * MB, MB // 10, "given back")
+        limit, _, peak = run_in_child(jobs.fill_under, 150 * MB, MB // 10, "given back").get()
         assert peak <= limit
 
     def test_its_reserve_covers_pages_of_files(self):
         """As a library's, whose code is first called after the limit was taken."""
         late = 7 * MB
-        limit, reserve, peak = call_in_child(jobs.fill_under, 150 * MB, MB // 2, "", late)
+        limit, reserve, peak = run_in_child(jobs.fill_under, 150 * MB, MB // 2, "", late).get()
         assert limit - reserve < peak <= limit
 
     @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ class TestHostLimit:
     @pytest.mark.parametrize("times", [1, 2])
     def test_never_raises_a_limit_that_stands(self, soft, hard, taken, times):
         above = [None if megabytes is None else megabytes * MB for megabytes in (soft, hard)]
-        rise, hard_stands = call_in_child(jobs.limit_within, *above, 300 * MB, times)
+        rise, hard_stands = run_in_child(jobs.limit_within, *above, 300 * MB, times).get()
         assert rise == pytest.approx(taken * MB, abs=3 * MB)
         assert hard_stands
 

@@ -8,7 +8,7 @@ import memory_jobs as jobs
 import pytest
 import torch
 
-from xbench.isolation.run import call_in_child
+from xbench.isolation.run import run_in_child
 from xbench.memory.profiler import StepProfiler, profiler_for
 
 MB = jobs.MB
@@ -18,7 +18,7 @@ class TestSteps:
     @pytest.fixture(scope="class")
     @classmethod
     def profiled(cls):
-        return call_in_child(jobs.profile_steps, [60, 40, 0, 100])
+        return run_in_child(jobs.profile_steps, [60, 40, 0, 100]).get()
 
     def test_peak_of_each_is_its_own(self, profiled):
         assert profiled[0] == pytest.approx([60 * MB, 40 * MB, 0, 100 * MB], abs=3 * MB)

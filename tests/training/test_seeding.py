@@ -10,7 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from xbench.isolation.run import call_in_child
+from xbench.isolation.run import run_in_child
 from xbench.training.global_state import guarded_globals
 from xbench.training.seeding import holds, make_deterministic, pin_tf32, seed_everything
 from xbench.training.settings import TrainingSettings
@@ -58,7 +58,7 @@ def deterministic_facts(send):
 def test_deterministic_algorithms_are_of_the_process_that_asks():
     workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
     for _ in range(2):  # the second child of the server finds nothing of the first one's
-        before, after, benchmark, warn_only = call_in_child(deterministic_facts)
+        before, after, benchmark, warn_only = run_in_child(deterministic_facts).get()
         assert before == (workspace, False)
         assert after == (workspace or ":4096:8", True)
         assert not benchmark

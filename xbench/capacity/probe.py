@@ -19,7 +19,7 @@ from xbench.capacity.search import (
 )
 from xbench.errors import XbenchError
 from xbench.isolation.child import Limits
-from xbench.isolation.run import Ending, run_in_child
+from xbench.isolation.run import ChildResult, run_in_child
 from xbench.records.schema import MemoryPassRecord
 
 # The end of an axis that has none of its own.
@@ -138,7 +138,7 @@ class _Trials:
 class _Failed(Exception):
     """A trial failed for another reason than memory."""
 
-    def __init__(self, size: int, ending: Ending):
+    def __init__(self, size: int, ending: ChildResult):
         self.size, self.ending = size, ending
 
 

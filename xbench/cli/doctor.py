@@ -16,8 +16,8 @@ from xbench.text import counted
 from xbench.units import format_bytes, parse_device, parse_limit
 
 if TYPE_CHECKING:
-    from xbench.execution.machine import Checkup
     from xbench.memory.machine import Bound
+    from xbench.planning.machine import Checkup
 
 EXAMPLES = """
 Examples:
@@ -46,17 +46,17 @@ def doctor(
 ) -> None:
     """Show what limits the memory of a worker here, and how memory is measured."""
     # Imported here: the other commands need none of it, and answer at once.
-    from xbench.execution.machine import check_up
-    from xbench.isolation.run import call_in_child
+    from xbench.isolation.run import run_in_child
     from xbench.isolation.server import start_server
     from xbench.memory.machine import binding, with_memory_limits
+    from xbench.planning.machine import check_up
 
     wanted, limits = parse_device(device), [] if memory_limit is None else [parse_limit(memory_limit)]
     tell_where_cache_is()
     with ActivityDisplay() as display:
         display.begin("examining this machine")
         start_server()
-        checkup: Checkup = call_in_child(check_up, wanted)
+        checkup: Checkup = run_in_child(check_up, wanted).get()
     bounds = with_memory_limits(checkup.machine.memory_bounds, limits)
     with reader_may_leave():
         if form is DoctorFormat.JSON:

@@ -9,9 +9,9 @@ from typing import Any
 from rich.table import Table
 
 from xbench.cli.output import Format, print_json, reader_may_leave, stderr_console, stdout_console
-from xbench.execution.plan import PlannedRun
-from xbench.execution.planned import PlannedCell
 from xbench.execution.schedule import estimate_s, features_s
+from xbench.planning.plan import PlannedRun
+from xbench.planning.planned import PlannedCell
 from xbench.report.export import csv_text, markdown_line
 from xbench.report.terminal import cell as table_cell
 from xbench.report.terminal import plain, print_line

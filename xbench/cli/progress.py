@@ -17,7 +17,7 @@ from xbench.units import format_bytes, format_seconds
 
 
 class ProgressDisplay:
-    """Shows what an `execution.observer.Observer` hears. Use as a context manager.
+    """Shows what an `planning.observer.Observer` hears. Use as a context manager.
 
     Args:
         clock: gives the time in seconds.

@@ -107,9 +107,9 @@ def _run(suite: Suite, import_dirs: list[str], out: Path, fresh: bool, started: 
         started: when the command began, by `time.monotonic`.
     """
     from xbench.cli.progress import ProgressDisplay
-    from xbench.execution.plan import plan_run
     from xbench.execution.run import run_plan
     from xbench.isolation.server import start_server
+    from xbench.planning.plan import plan_run
     from xbench.records.store import check_writable, folder_of_suite, sole_run
 
     display = ProgressDisplay()
@@ -130,9 +130,9 @@ def _preview(suite: Suite, import_dirs: list[str], form: Format, started: float)
     """
     from xbench.cli.dry_run import print_cells
     from xbench.cli.progress import ProgressDisplay
-    from xbench.execution.plan import plan_run
     from xbench.execution.run import preview
     from xbench.isolation.server import start_server
+    from xbench.planning.plan import plan_run
 
     display = ProgressDisplay()
     with _interruptible(lambda: display.folder), display:

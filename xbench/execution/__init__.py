@@ -1,1 +1,1 @@
-"""Many cells: planned and checked whole, then run one by one, each in a process of its own."""
+"""Run planned cells one by one, each in a process of its own, and write down how each ended."""

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from xbench.capacity.adaptation import after_failure, dominates
-from xbench.execution.checkpoints import Heard, keep, recall, remove_unfinished
+from xbench.execution.checkpoints import Transcript, keep, recall, remove_unfinished
 from xbench.execution.child import train
 from xbench.execution.estimates import remember_time
 from xbench.execution.fitting import forget_what_was_found
 from xbench.execution.history import MOST_ATTEMPTS
-from xbench.execution.observer import Observer
 from xbench.execution.pairing import Pairing, Unpaired
-from xbench.execution.planned import PlannedCell, Skip
 from xbench.execution.record import make_outputs, make_record, now
 from xbench.execution.shared import FeatureKeeper, MemoryPasses
 from xbench.isolation.interrupts import Interrupts
-from xbench.isolation.run import Ending, Patience, run_in_child
+from xbench.isolation.run import ChildResult, Timeouts, run_in_child
+from xbench.planning.observer import Observer
+from xbench.planning.planned import PlannedCell, Skip
 from xbench.records.schema import CellKey, CellRecord
 from xbench.records.store import RunFolder
 from xbench.storage.atomic import make_folder
@@ -43,25 +43,25 @@ def run_attempt(
     started_at = now()
     key = cell.key
     scratch = folder.checkpoint_folder(key.cell_id)
-    heard = recall(scratch, cell)
-    if heard.was_exact:
+    transcript = recall(scratch, cell)
+    if transcript.was_exact:
         cell = cell.with_exact_malloc()  # one time is not to be of two kinds
     make_folder(scratch)
     observer.attempt_started(key)
     with Interrupts(observer.stopping) as interrupts, kept_log(folder, key) as log:
 
         def hear(message: Any) -> None:
-            heard.note(message)
+            transcript.note(message)
             if isinstance(message, Prepared):
-                heard.pairing_note = pairing.compare(cell, message)
+                transcript.pairing_note = pairing.compare(cell, message)
             if isinstance(message, CheckpointWritten):
-                _keep(message, cell, heard, log)
+                _keep(message, cell, transcript, log)
             observer.cell_message(message)
 
         task = replace(
             cell.task(),
             scratch=scratch,
-            checkpoint=heard.checkpoint if cell.checkpoint_every_s is not None else None,
+            checkpoint=transcript.checkpoint if cell.checkpoint_every_s is not None else None,
             checkpoint_every_s=cell.checkpoint_every_s,
         )
         try:
@@ -71,21 +71,21 @@ def run_attempt(
                 on_message=hear,
                 stderr_path=log,
                 limits=cell.limits,
-                patience=Patience(cell.declared.timeout_s),
+                timeouts=Timeouts(cell.declared.timeout_s),
                 interrupts=interrupts,
             )
         except Unpaired as error:
-            ending = Ending("refused", error=error, reason=error.message)
+            ending = ChildResult("refused", error=error, reason=error.message)
         has_stopped = ending.outcome == "returned" and ending.value is None
         if interrupts.happened and (has_stopped or ending.outcome == "died"):
             raise KeyboardInterrupt
         observer.working("writing the cell's record")
         remove_unfinished(scratch)  # it may be what fills the disk
-        record = make_record(cell, heard, ending, started_at, _log_note(log, folder))
+        record = make_record(cell, transcript, ending, started_at, _log_note(log, folder))
         # The files come first: a record promises them.
         trace_crc32 = outputs_crc32 = None
-        if heard.trace:
-            trace_crc32 = folder.write_trace(key.cell_id, heard.trace, attempt)
+        if transcript.trace:
+            trace_crc32 = folder.write_trace(key.cell_id, transcript.trace, attempt)
         if ending.value is not None and ending.value.scores is not None:
             outputs = make_outputs(cell, ending.value.scores)
             outputs_crc32 = folder.write_outputs(key.cell_id, outputs, attempt)
@@ -102,10 +102,10 @@ def run_attempt(
     return record
 
 
-def _keep(written: CheckpointWritten, cell: PlannedCell, heard: Heard, log: Path) -> None:
+def _keep(written: CheckpointWritten, cell: PlannedCell, transcript: Transcript, log: Path) -> None:
     """A cell that cannot be resumed is better than none: what fails here is only written down."""
     try:
-        keep(written, cell, heard)
+        keep(written, cell, transcript)
     except OSError as error:
         shutil.rmtree(written.aside, ignore_errors=True)
         with suppress(OSError), log.open("a") as file:
@@ -130,11 +130,11 @@ def kept_log(folder: RunFolder, key: CellKey) -> Iterator[Path]:
 
 
 def record_failed_pass(
-    cell: PlannedCell, attempt: int, ending: Ending, started_at: str, folder: RunFolder
+    cell: PlannedCell, attempt: int, ending: ChildResult, started_at: str, folder: RunFolder
 ) -> CellRecord:
     """Write down an attempt that ended in its memory pass: it was never timed."""
     note = _log_note(folder.log_path(cell.key.cell_id), folder)
-    record = make_record(cell, Heard(), ending, started_at, note)
+    record = make_record(cell, Transcript(), ending, started_at, note)
     updates: dict[str, Any] = {"attempt": attempt}
     if ending.outcome != "refused":
         updates["reason"] = f"in its memory pass: {record.reason}"
@@ -149,8 +149,8 @@ def record_failed_pass(
 
 def pass_over(cell: PlannedCell, skip: Skip, attempt: int, folder: RunFolder) -> CellRecord:
     """Write down a cell that is not run."""
-    ending = Ending("returned", value=CellResult("skipped", skip.reason))
-    record = make_record(cell, Heard(), ending, now())
+    ending = ChildResult("returned", value=CellResult("skipped", skip.reason))
+    record = make_record(cell, Transcript(), ending, now())
     updates = {"status": skip.status, "attempt": attempt, "waits_for": skip.waits_for}
     record = record.model_copy(update=updates)
     folder.append(record)
@@ -218,7 +218,7 @@ def _ready(
         return cell, pass_over(cell, cell.skip, attempt, folder)
     started_at = now()
     measured = passes.measure(cell, log)
-    if isinstance(measured, Ending):
+    if isinstance(measured, ChildResult):
         return cell, record_failed_pass(cell, attempt, measured, started_at, folder)
     return measured, None
 

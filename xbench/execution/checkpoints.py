@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from xbench.capacity.pace import steps_of
-from xbench.execution.identity import training_key
-from xbench.execution.planned import PlannedCell
+from xbench.planning.identity import training_key
+from xbench.planning.planned import PlannedCell
 from xbench.records.schema import EpochRecord
 from xbench.records.traces import TraceRow, read_trace, write_trace
 from xbench.storage.atomic import atomic_replace, atomic_write, read_regular
@@ -19,7 +19,7 @@ from xbench.training.events import CheckpointWritten, EpochDone, Prepared, Steps
 
 
 @dataclass
-class Heard:
+class Transcript:
     """Messages of a cell, over all the processes in which it went on from checkpoints.
 
     Attributes:
@@ -62,18 +62,18 @@ class Heard:
 _TRACE, _REST = "trace.parquet", "heard.json"
 
 
-def keep(written: CheckpointWritten, cell: PlannedCell, heard: Heard) -> None:
+def keep(written: CheckpointWritten, cell: PlannedCell, transcript: Transcript) -> None:
     """Let a checkpoint count that a cell has written, in place of those before it.
 
     Raises:
         OSError: it cannot be kept; the one before it still counts.
     """
-    write_trace(written.aside / _TRACE, heard.trace)
+    write_trace(written.aside / _TRACE, transcript.trace)
     rest = {
         "identity": training_key(cell),
-        "epochs": [epoch.model_dump() for epoch in heard.epochs],
-        "resumed_at": heard.resumed_at,
-        "processors": heard.processors_with(cell.machine.device_facts["name"]),
+        "epochs": [epoch.model_dump() for epoch in transcript.epochs],
+        "resumed_at": transcript.resumed_at,
+        "processors": transcript.processors_with(cell.machine.device_facts["name"]),
         "was_exact": cell.memory.malloc == "exact",
     }
     atomic_write(written.aside / _REST, json.dumps(rest).encode())
@@ -94,7 +94,7 @@ def done_share(folders: Iterable[Path], cell: PlannedCell) -> float:
     return min(1.0, max(saved, default=0) / steps_of(cell.sized))
 
 
-def recall(folder: Path, cell: PlannedCell) -> Heard:
+def recall(folder: Path, cell: PlannedCell) -> Transcript:
     """What a cell can go on from. What cannot be used is removed.
 
     Args:
@@ -103,13 +103,13 @@ def recall(folder: Path, cell: PlannedCell) -> Heard:
     remove_unfinished(folder)
     for checkpoint in sorted(folder.glob("step-*"), reverse=True):
         try:
-            heard = _read(checkpoint, cell)
+            transcript = _read(checkpoint, cell)
         except Exception:  # what is damaged may raise anything
             continue
-        if heard is not None:
-            return heard
+        if transcript is not None:
+            return transcript
     shutil.rmtree(folder, ignore_errors=True)
-    return Heard()
+    return Transcript()
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -118,7 +118,7 @@ def remove_unfinished(folder: Path) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _read(checkpoint: Path, cell: PlannedCell) -> Heard | None:
+def _read(checkpoint: Path, cell: PlannedCell) -> Transcript | None:
     """A checkpoint; None if it is of another training.
 
     Raises:
@@ -133,4 +133,4 @@ def _read(checkpoint: Path, cell: PlannedCell) -> Heard | None:
     epochs = [EpochRecord.model_validate(epoch) for epoch in rest["epochs"]]
     steps, processors = rest["resumed_at"], rest.get("processors", [])  # older checkpoints do not name them
     was_exact = bool(rest.get("was_exact"))
-    return Heard(checkpoint, trace, epochs, list(map(int, steps)), list(map(str, processors)), was_exact)
+    return Transcript(checkpoint, trace, epochs, list(map(int, steps)), list(map(str, processors)), was_exact)

@@ -13,7 +13,7 @@ from xbench.components.code import latest_change
 from xbench.components.code_files import IGNORE_FILE
 from xbench.components.culprit import raised_in
 from xbench.errors import XbenchError
-from xbench.execution.identity import code_of
+from xbench.planning.identity import code_of
 from xbench.records.schema import MemoryPassRecord
 from xbench.training.events import CellResult, FeatureReport
 from xbench.training.task import Task

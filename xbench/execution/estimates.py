@@ -9,11 +9,11 @@ from typing import Any
 
 from xbench.capacity.axes import Axis, size_of, with_size
 from xbench.capacity.pace import Pace, measure_pace, shortened
-from xbench.execution.identity import duration_key, features_key, image_pace_key, pace_key, pass_key
-from xbench.execution.observer import Observer
-from xbench.execution.planned import Estimate, PlannedCell
 from xbench.execution.shared import FeatureKeeper, images_of
 from xbench.isolation.run import run_in_child
+from xbench.planning.identity import duration_key, features_key, image_pace_key, pace_key, pass_key
+from xbench.planning.observer import Observer
+from xbench.planning.planned import Estimate, PlannedCell
 from xbench.records.schema import CellRecord
 from xbench.storage.cache import load, save
 from xbench.training.events import FeatureReport

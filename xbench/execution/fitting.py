@@ -11,11 +11,11 @@ from xbench.capacity.probe import Capacity, find_capacity
 from xbench.capacity.tuning import tune_micro_batch
 from xbench.capacity.workload import TrainingWorkload
 from xbench.errors import DependentExamples, Unsupported, XbenchError
-from xbench.execution.identity import ceiling_key
-from xbench.execution.observer import Observer
-from xbench.execution.planned import PlannedCell, Skip
 from xbench.execution.shared import FeatureKeeper
 from xbench.isolation.child import Limits
+from xbench.planning.identity import ceiling_key
+from xbench.planning.observer import Observer
+from xbench.planning.planned import PlannedCell, Skip
 from xbench.storage.cache import drop, load, save
 from xbench.storage.paths import trial_log
 from xbench.training.settings import CellSettings, Choice

@@ -50,9 +50,7 @@ class History:
         """Look for them."""
         same, others, damaged = None, [], []
         for folder in runs_of_suite(results, suite.header.name):
-            if same is None and not _is_readable(folder):
-                damaged.append(f"{folder.path / 'run.json'} is damaged: cells of that run are taken over")
-            if same is None and _is_same(folder, suite):
+            if same is None and _is_same(folder, suite, damaged):
                 same = folder
             else:
                 others.append(folder)
@@ -140,20 +138,17 @@ class History:
         return done
 
 
-def _is_readable(folder: RunFolder) -> bool:
+def _is_same(folder: RunFolder, suite: Suite, damaged: list[str]) -> bool:
+    """Whether a run was asked for in the same words; a damaged one was not, and is noted."""
     try:
-        folder.read_run()
-    except XbenchError:
-        return False
-    return True
-
-
-def _is_same(folder: RunFolder, suite: Suite) -> bool:
-    try:
+        run = folder.read_run()
         text = read_regular(folder.path / "suite.toml")
-        return text == suite.text.encode() and folder.read_run().changes == list(suite.changes)
-    except (OSError, XbenchError):
+    except XbenchError:
+        damaged.append(f"{folder.path / 'run.json'} is damaged: cells of that run are taken over")
         return False
+    except OSError:
+        return False
+    return text == suite.text.encode() and run.changes == list(suite.changes)
 
 
 def changed_since(import_dirs: ImportDirs, started_at: str) -> tuple[str, ...]:

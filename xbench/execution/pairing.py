@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from xbench.errors import XbenchError
-from xbench.execution.identity import pairing_group, pairing_group_of
-from xbench.execution.planned import PlannedCell
+from xbench.planning.identity import pairing_group, pairing_group_of
+from xbench.planning.planned import PlannedCell
 from xbench.records.schema import CellRecord, PairingRecord
 from xbench.text import counted
 from xbench.training.events import Prepared

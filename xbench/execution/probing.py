@@ -12,11 +12,11 @@ from xbench.capacity.search import Trial
 from xbench.components.registry import find, origin
 from xbench.errors import XbenchError
 from xbench.execution.fitting import capacity_of
-from xbench.execution.identity import ceiling_key
-from xbench.execution.observer import Observer
-from xbench.execution.plan import PlannedRun, decode_all, make_cells, plan_run, with_weights
-from xbench.execution.planned import PlannedCell
 from xbench.execution.shared import FeatureKeeper
+from xbench.planning.identity import ceiling_key
+from xbench.planning.observer import Observer
+from xbench.planning.plan import PlannedRun, decode_all, make_cells, plan_run, with_weights
+from xbench.planning.planned import PlannedCell
 from xbench.records.capacity import CapacityRecord, CapacityReport, TrialRecord
 from xbench.records.schema import Component
 from xbench.storage.cache import load, save

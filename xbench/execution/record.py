@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 from xbench.components.registry import Kind, origin
 from xbench.errors import Unsupported, WeightsNotFound
-from xbench.execution.checkpoints import Heard
+from xbench.execution.checkpoints import Transcript
 from xbench.execution.pairing import drawn_on
-from xbench.execution.planned import PlannedCell
-from xbench.isolation.run import Ending
+from xbench.isolation.run import ChildResult
 from xbench.memory.exhaustion import failed_allocation_bytes
+from xbench.planning.planned import PlannedCell
 from xbench.records.metrics import CLASSIFICATION
 from xbench.records.outputs import Outputs
 from xbench.records.schema import (
@@ -35,7 +35,7 @@ from xbench.training.splits import missing_classes, split_examples
 
 
 def make_record(
-    cell: PlannedCell, heard: Heard, ending: Ending, started_at: str, log_note: str = ""
+    cell: PlannedCell, transcript: Transcript, ending: ChildResult, started_at: str, log_note: str = ""
 ) -> CellRecord:
     """The record of an attempt.
 
@@ -46,7 +46,7 @@ def make_record(
     status, reason = _status(ending)
     if status == "error":
         reason += log_note
-    settings, training = cell.settings, cell.settings.training
+    settings, training, device = cell.settings, cell.settings.training, cell.machine.device_facts
     return CellRecord(
         cell_id=cell.key.cell_id,
         experiment=cell.key.experiment,
@@ -62,7 +62,7 @@ def make_record(
         expect=cell.declared.expect,
         settings=training.model_dump(),
         requested=cell.requested_sizes,
-        ran=heard.prepared.ran if heard.prepared else {},
+        ran=transcript.prepared.ran if transcript.prepared else {},
         fitted=cell.fit.reasons,
         metrics=_metrics(cell, result.scores if result else None),
         features=_features(cell),
@@ -71,39 +71,39 @@ def make_record(
                 "features_s": cell.features.seconds or None,
                 "memory_pass_s": cell.memory.pass_s,
                 "estimated_s": cell.estimate.seconds,
-                "step_ms_median": _median_ms(heard.trace) if status in ("done", "diverged") else None,
+                "step_ms_median": _median_ms(transcript.trace) if status in ("done", "diverged") else None,
             }
         ),
-        memory=_memory(cell, heard, result, ending),
+        memory=_memory(cell, transcript, result, ending),
         memory_pass=cell.memory.measured,
-        pairing=_pairing(cell, heard),
-        epochs=heard.epochs,
+        pairing=_pairing(cell, transcript),
+        epochs=transcript.epochs,
         selected_epoch=result.selected_epoch if result else None,
-        closures=sum(row.closures for row in heard.trace),
-        steps=len(heard.trace),
+        closures=sum(row.closures for row in transcript.trace),
+        steps=len(transcript.trace),
         device={
-            **cell.machine.device_facts,
+            **device,
             "threads": training.threads or cell.machine.threads,
             "repeats": holds(cell.machine.device, training.deterministic),
         },
-        resumed_at=heard.resumed_at,
+        resumed_at=transcript.resumed_at,
         # They were there when the run began.
         waits_for="weights" if isinstance(ending.error, WeightsNotFound) else "",
-        processors=heard.processors_with(cell.machine.device_facts["name"]) if heard.prepared else [],
+        processors=transcript.processors_with(device["name"]) if transcript.prepared else [],
         started_at=started_at,
         ended_at=now(),
     )
 
 
-def _pairing(cell: PlannedCell, heard: Heard) -> PairingRecord:
-    prepared = heard.prepared
+def _pairing(cell: PlannedCell, transcript: Transcript) -> PairingRecord:
+    prepared = transcript.prepared
     if prepared is None:
         return PairingRecord()
     return PairingRecord(
         weights_sha256=prepared.weights_sha256,
         order_sha256=prepared.order_sha256,
         drawn_on=drawn_on(cell),
-        note=heard.pairing_note,
+        note=transcript.pairing_note,
     )
 
 
@@ -115,7 +115,7 @@ def _component(kind: Kind, choice: Choice) -> Component:
     return Component(name=choice.name, origin=origin(kind, choice.name), params=choice.params)
 
 
-def _status(ending: Ending) -> tuple[Status, str]:
+def _status(ending: ChildResult) -> tuple[Status, str]:
     if ending.outcome == "returned" and ending.value is None:
         return "error", "somebody asked its process to end"
     if ending.outcome == "returned":
@@ -199,18 +199,20 @@ def make_outputs(cell: PlannedCell, scores: Scores) -> Outputs:
     )
 
 
-def _memory(cell: PlannedCell, heard: Heard, result: CellResult | None, ending: Ending) -> MemoryRecord:
+def _memory(
+    cell: PlannedCell, transcript: Transcript, result: CellResult | None, ending: ChildResult
+) -> MemoryRecord:
     """What was measured, or for a cell that died what its messages tell."""
     measured = result.memory if result else MemoryRecord()
-    if measured.peak_host_bytes is None and heard.prepared is not None:
-        device_peaks = [r.device_peak_bytes for r in heard.trace if r.device_peak_bytes is not None]
-        measured = heard.prepared.memory.model_copy(
+    if measured.peak_host_bytes is None and transcript.prepared is not None:
+        device_peaks = [r.device_peak_bytes for r in transcript.trace if r.device_peak_bytes is not None]
+        measured = transcript.prepared.memory.model_copy(
             update={
-                "peak_host_bytes": max((row.host_peak_bytes for row in heard.trace), default=None),
+                "peak_host_bytes": max((row.host_peak_bytes for row in transcript.trace), default=None),
                 "peak_device_bytes": max(device_peaks, default=None),
             }
         )
-    reserved = [r.device_reserved_bytes for r in heard.trace if r.device_reserved_bytes is not None]
+    reserved = [r.device_reserved_bytes for r in transcript.trace if r.device_reserved_bytes is not None]
     return measured.model_copy(
         update={
             "peak_device_reserved_bytes": max(reserved, default=None),

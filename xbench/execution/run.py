@@ -10,16 +10,16 @@ from xbench.capacity.axes import Axis, with_size
 from xbench.errors import XbenchError
 from xbench.execution.cell import run_cell
 from xbench.execution.checkpoints import done_share
-from xbench.execution.checks import check_batches, check_splits, collect_warnings
 from xbench.execution.estimates import Estimator
 from xbench.execution.fitting import fit_cells
 from xbench.execution.history import History, changed_since
-from xbench.execution.observer import Observer
 from xbench.execution.pairing import Pairing
-from xbench.execution.plan import PlannedRun, decode_all, decode_samples, make_cells, with_weights
-from xbench.execution.planned import PlannedCell
 from xbench.execution.schedule import TimeLimit, blocks, estimate_s, features_s, longest_wait_s, skip_if_late
 from xbench.execution.shared import FeatureKeeper, MemoryPasses
+from xbench.planning.checks import check_batches, check_splits, collect_warnings
+from xbench.planning.observer import Observer
+from xbench.planning.plan import PlannedRun, decode_all, decode_samples, make_cells, with_weights
+from xbench.planning.planned import PlannedCell
 from xbench.records.metrics import CLASSIFICATION, CLASSIFICATION_EPOCHS
 from xbench.records.schema import CellKey, CellRecord, ExperimentRecord, RunRecord
 from xbench.records.store import RunFolder, folder_of_suite

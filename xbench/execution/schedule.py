@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from xbench.execution.estimates import Estimator
-from xbench.execution.planned import PlannedCell
+from xbench.planning.planned import PlannedCell
 from xbench.units import format_seconds
 
 # What is still disturbed after that wait may take this many times the time that is left, and is tried.

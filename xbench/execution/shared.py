@@ -13,11 +13,11 @@ from xbench.capacity.axes import Axis
 from xbench.capacity.workload import TrainingWorkload
 from xbench.errors import WeightsNotFound
 from xbench.execution.child import make_features, measure_memory
-from xbench.execution.identity import configuration_key, features_key
-from xbench.execution.observer import Observer
-from xbench.execution.planned import FeaturePlan, PlannedCell, Skip
 from xbench.isolation.child import Limits
-from xbench.isolation.run import Ending, Patience, run_in_child
+from xbench.isolation.run import ChildResult, Timeouts, run_in_child
+from xbench.planning.identity import configuration_key, features_key
+from xbench.planning.observer import Observer
+from xbench.planning.planned import FeaturePlan, PlannedCell, Skip
 from xbench.records.schema import NO_MEMORY_TO_CHECK, CellRecord, MemoryPassRecord
 from xbench.training.events import FeatureReport
 from xbench.training.splits import split_examples
@@ -66,7 +66,7 @@ class FeatureKeeper:
         if cell.skip or wanted == "off":
             return cell, FeatureReport(is_frozen=False)
         report = self._report(cell, images, at_most, log)
-        if isinstance(report, Ending):
+        if isinstance(report, ChildResult):
             return replace(cell, skip=_skip(report)), FeatureReport()
         if report.file is None and wanted != "auto":
             note = report.note or "no part of the model is frozen"
@@ -76,7 +76,7 @@ class FeatureKeeper:
 
     def _report(
         self, cell: PlannedCell, images: np.ndarray, at_most: int | None, log: Path | None
-    ) -> FeatureReport | Ending:
+    ) -> FeatureReport | ChildResult:
         """What came of asking; nobody is asked twice for what is there, or is not to be had."""
         key = features_key(cell, cell.settings.seed)
         if not cell.model.is_frozen:
@@ -93,7 +93,9 @@ class FeatureKeeper:
             self._images.setdefault(key, set()).update(images.tolist())
         return report
 
-    def _ask(self, cell: PlannedCell, images: np.ndarray, at_most: int | None, log: Path | None) -> Ending:
+    def _ask(
+        self, cell: PlannedCell, images: np.ndarray, at_most: int | None, log: Path | None
+    ) -> ChildResult:
         # Not under the cell's memory limit: as decoding, it is no part of the cell.
         limits = Limits(cell.machine.device, cell.settings.training.threads)
         self._observer.computing_features(cell.key, 0, 0)
@@ -112,7 +114,7 @@ class FeatureKeeper:
         return ending
 
 
-def _skip(ending: Ending) -> Skip:
+def _skip(ending: ChildResult) -> Skip:
     if isinstance(ending.error, WeightsNotFound):
         return Skip("skipped", ending.reason)
     return Skip("oom" if ending.out_of_memory else "error", ending.reason)
@@ -142,7 +144,7 @@ class MemoryPasses:
         known = self._known.get(configuration_key(cell))
         return known is not None and _fits(cell, known)
 
-    def measure(self, cell: PlannedCell, log: Path) -> PlannedCell | Ending:
+    def measure(self, cell: PlannedCell, log: Path) -> PlannedCell | ChildResult:
         """The cell with its memory pass, with exact malloc if that leaves no room for any other, and without
         checkpoints if its model cannot go on from one.
 
@@ -172,14 +174,14 @@ class MemoryPasses:
         self._known[configuration_key(cell)] = kept = measured.model_copy(update=facts)
         return kept
 
-    def _take(self, cell: PlannedCell, log: Path) -> Ending:
+    def _take(self, cell: PlannedCell, log: Path) -> ChildResult:
         return run_in_child(
             measure_memory,
             TrainingWorkload(cell.task(cell.sized), Axis.MICRO_BATCH),
             cell.sized.training.micro_batch,
             stderr_path=log,
             limits=replace(cell.limits, malloc="exact"),
-            patience=Patience(cell.declared.timeout_s),
+            timeouts=Timeouts(cell.declared.timeout_s),
         )
 
 

@@ -43,7 +43,7 @@ Final = tuple[str, Any]
 
 
 @dataclass(frozen=True)
-class Patience:
+class Timeouts:
     """How long a child is waited for.
 
     Attributes:
@@ -58,8 +58,23 @@ class Patience:
     hangs_after_s: float | None = HANGS_AFTER_S
 
 
+class ChildFailed(XbenchError):
+    """A child failed, died or was killed.
+
+    Args:
+        ending: how it ended.
+        message: in place of one that says why.
+    """
+
+    def __init__(self, ending: ChildResult, message: str = ""):
+        if not message:
+            message = f"a worker process failed: {ending.reason}"
+        super().__init__(message, ending.stderr.strip() or None)
+        self.ending = ending
+
+
 @dataclass(frozen=True)
-class Ending:
+class ChildResult:
     """How a child ended.
 
     Attributes:
@@ -83,6 +98,19 @@ class Ending:
     def out_of_memory(self) -> bool:
         return self.exhaustion is not None
 
+    def get(self) -> Any:
+        """Return what the job returned.
+
+        Raises:
+            ChildFailed: it failed, died or was killed.
+            XbenchError: the job's own.
+        """
+        if self.outcome == "returned":
+            return self.value
+        if self.error is not None:
+            raise self.error
+        raise ChildFailed(self)
+
 
 def run_in_child(
     job: Callable[..., Any],
@@ -90,16 +118,16 @@ def run_in_child(
     on_message: Callable[[Any], None] = lambda message: None,
     stderr_path: Path | None = None,
     limits: Limits | None = None,
-    patience: Patience | None = None,
+    timeouts: Timeouts | None = None,
     interrupts: Interrupts | None = None,
-) -> Ending:
+) -> ChildResult:
     """Run `job(send, *args)` in a child of the fork server and wait for it.
 
     Args:
         job: a module-level function; what it sends reaches `on_message`, in order.
         stderr_path: file that receives the child's stdout and stderr; a temporary one by default.
         limits: threads and memory of the child.
-        patience: how long it is waited for; by default until it ends or hangs.
+        timeouts: how long it is waited for; by default until it ends or hangs.
         interrupts: of this process, for a job that ends by itself when it gets a SIGTERM: the first one is
             passed on to it so, and it is waited for.
 
@@ -122,7 +150,7 @@ def run_in_child(
         sender.close()
         with held, receiver, Liveness(process) as liveness:  # left in any case, it ends the child
             inbox = Inbox(receiver)
-            listener = _Listener(inbox, liveness, held, on_message, patience or Patience(), interrupts)
+            listener = _Listener(inbox, liveness, held, on_message, timeouts or Timeouts(), interrupts)
             final = listener.listen()
             if final is None or final[0] != "timeout":
                 wait([liveness.sentinel, held], _EXIT_GRACE_S)  # then a thread keeps it from exiting
@@ -133,7 +161,9 @@ def run_in_child(
     return ending
 
 
-def _ending(final: Final | None, exit_code: int, stderr: str, kills_before: int, limits: Limits) -> Ending:
+def _ending(
+    final: Final | None, exit_code: int, stderr: str, kills_before: int, limits: Limits
+) -> ChildResult:
     if final is None:
         evidence = Evidence(
             exit_code=exit_code,
@@ -141,18 +171,18 @@ def _ending(final: Final | None, exit_code: int, stderr: str, kills_before: int,
             oom_kills=oom_kill_count() - kills_before,
             under_limit=limits.memory_bytes is not None,
         )
-        return Ending(
+        return ChildResult(
             "died", reason=_death(exit_code, stderr), exhaustion=exhaustion(evidence), stderr=stderr
         )
     outcome, content = final
     if outcome == "returned":
-        return Ending("returned", value=content, stderr=stderr)
+        return ChildResult("returned", value=content, stderr=stderr)
     if outcome == "refused":
-        return Ending("refused", error=content, reason=content.message, stderr=stderr)
+        return ChildResult("refused", error=content, reason=content.message, stderr=stderr)
     if outcome == "timeout":
-        return Ending("timeout", reason=content, stderr=stderr)
+        return ChildResult("timeout", reason=content, stderr=stderr)
     failure: Failure = content
-    return Ending("failed", reason=failure.summary, exhaustion=failure.exhaustion, stderr=stderr)
+    return ChildResult("failed", reason=failure.summary, exhaustion=failure.exhaustion, stderr=stderr)
 
 
 def _open_log(path: Path | None) -> Log:
@@ -187,26 +217,6 @@ def _start(context: ForkServerContext, args: tuple) -> ForkServerProcess:
     )
 
 
-def call_in_child(
-    job: Callable[..., Any],
-    *args: Any,
-    on_message: Callable[[Any], None] = lambda message: None,
-    patience: Patience | None = None,
-) -> Any:
-    """Run a job that is expected to work, and return its value.
-
-    Raises:
-        XbenchError: the job's own, or one that says how the child failed.
-    """
-    ending = run_in_child(job, *args, on_message=on_message, patience=patience)
-    if ending.outcome == "returned":
-        return ending.value
-    if ending.error is not None:
-        raise ending.error
-    detail = f"\n{ending.stderr.strip()}" if ending.stderr.strip() else ""
-    raise XbenchError(f"a worker process failed: {ending.reason}{detail}")
-
-
 @dataclass
 class _Listener:
     """Passes messages of a child on until the final one.
@@ -219,7 +229,7 @@ class _Listener:
     liveness: Liveness
     held: HeldSignals
     on_message: Callable[[Any], None]
-    patience: Patience
+    timeouts: Timeouts
     interrupts: Interrupts | None
     is_ready: bool = False
     started: float = field(default_factory=time.monotonic)
@@ -227,7 +237,7 @@ class _Listener:
 
     def listen(self) -> Final | None:
         """The final message; None if the child ended without it."""
-        hangs_after_s = self.patience.hangs_after_s
+        hangs_after_s = self.timeouts.hangs_after_s
         watch = HangWatch(self.liveness, hangs_after_s) if hangs_after_s is not None else None
         was_asked = False
         while True:
@@ -280,8 +290,8 @@ class _Listener:
     def _allowances(self) -> list[tuple[float, float, str]]:
         """What it is allowed by the clock: seconds, since when, and what it did if they are over."""
         allowances = [
-            (self.patience.timeout_s, self.started, "did not end within"),
-            (self.patience.silence_s, self.last_heard, "said nothing for"),
+            (self.timeouts.timeout_s, self.started, "did not end within"),
+            (self.timeouts.silence_s, self.last_heard, "said nothing for"),
         ]
         return [(allowed_s, *rest) for allowed_s, *rest in allowances if allowed_s is not None]
 

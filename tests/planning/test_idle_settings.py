@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from cell_samples import MACHINE, cell_of
 
-from xbench.execution.plan import _key, make_cells
-from xbench.execution.trials import idle_settings
+from xbench.planning.plan import _key, make_cells
+from xbench.planning.trials import idle_settings
 from xbench.suite.problems import Problems
 
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from xbench.capacity.axes import Axis, with_size
-from xbench.execution.describe import DatasetFacts, ModelFacts
-from xbench.execution.machine import Machine
-from xbench.execution.planned import MemoryPlan, PlannedCell
-from xbench.execution.trials import ResolvedData
+from xbench.planning.describe import DatasetFacts, ModelFacts
+from xbench.planning.machine import Machine
+from xbench.planning.planned import MemoryPlan, PlannedCell
+from xbench.planning.trials import ResolvedData
 from xbench.suite.grid import Cell, DatasetChoice
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.units import Limit

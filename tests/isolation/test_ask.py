@@ -9,8 +9,8 @@ import time
 import pytest
 
 from xbench.errors import XbenchError
-from xbench.execution.describe import NoAnswer, ask_each
-from xbench.isolation.run import Patience
+from xbench.isolation.ask import ask_each
+from xbench.isolation.run import ChildFailed, Timeouts
 
 
 def upper(send, words):
@@ -31,8 +31,8 @@ def upper(send, words):
         send(word.upper())
 
 
-def answers(*words: str, silence_s: float = 60.0) -> list[str | NoAnswer]:
-    return ask_each(upper, words, patience=Patience(silence_s=silence_s))
+def answers(*words: str, silence_s: float = 60.0) -> list[str | ChildFailed]:
+    return ask_each(upper, words, timeouts=Timeouts(silence_s=silence_s))
 
 
 def test_each_has_its_answer():
@@ -53,14 +53,14 @@ def test_each_has_its_answer():
 def test_others_have_theirs(word, why):
     first, failed, last = answers("a", word, "c", silence_s=3.0 if word in ("sleep", "work") else 60.0)
     assert (first, last) == ("A", "C")
-    assert isinstance(failed, NoAnswer)
+    assert isinstance(failed, ChildFailed)
     assert why in failed.message
-    assert failed.out_of_memory == (word == "hoard")
+    assert failed.ending.out_of_memory == (word == "hoard")
 
 
 def test_several_in_turn():
     found = answers("die", "a", "raise", "die")
-    assert [isinstance(answer, NoAnswer) for answer in found] == [True, False, True, True]
+    assert [isinstance(answer, ChildFailed) for answer in found] == [True, False, True, True]
 
 
 def test_what_is_refused_is_refused_whole():

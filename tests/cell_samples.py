@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from xbench.data.decoded import DecodedDataset
-from xbench.execution.describe import DatasetFacts, ModelFacts
-from xbench.execution.machine import Machine
-from xbench.execution.planned import Estimate, PlannedCell, Skip
-from xbench.execution.trials import ResolvedData
+from xbench.planning.describe import DatasetFacts, ModelFacts
+from xbench.planning.machine import Machine
+from xbench.planning.planned import Estimate, PlannedCell, Skip
+from xbench.planning.trials import ResolvedData
 from xbench.suite.grid import Cell, DatasetChoice
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.splits import split_examples

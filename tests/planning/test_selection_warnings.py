@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cell_samples import cell_of
 
-from xbench.execution.checks import selection_warnings
+from xbench.planning.checks import selection_warnings
 
 
 def test_each_column_is_named_once(tiny_data):

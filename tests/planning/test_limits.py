@@ -8,9 +8,9 @@ import pytest
 from cell_samples import MACHINE
 from run_samples import SUITE, suite_of
 
-from xbench.execution import plan as planning
-from xbench.execution.plan import PlannedRun
 from xbench.memory.machine import Bound
+from xbench.planning import plan as planning
+from xbench.planning.plan import PlannedRun
 from xbench.suite.grid import Cell, DatasetChoice
 from xbench.training.settings import Choice, TrainingSettings
 from xbench.units import parse_limit, tightest

@@ -11,20 +11,18 @@ from typing import Any
 
 from xbench.components.registry import Kind
 from xbench.errors import DataNotFound, XbenchError
-from xbench.execution.describe import (
+from xbench.isolation.ask import ask, ask_each
+from xbench.isolation.run import ChildFailed, Timeouts
+from xbench.planning.describe import (
     DatasetFacts,
     ModelFacts,
     ModelTrial,
-    NoAnswer,
     TriedModel,
-    ask,
-    ask_each,
     describe_dataset,
     describe_models,
     try_models,
     try_optimizers,
 )
-from xbench.isolation.run import Patience
 from xbench.suite.axes import Value
 from xbench.suite.culprits import Outcomes, Tried, add_complaints
 from xbench.suite.grid import Cell, DatasetChoice, Expansion
@@ -81,14 +79,14 @@ def check_optimizers(
         A warning for each optimizer whose process died or hung.
     """
 
-    def complaints_about(choices: Sequence[Choice]) -> list[str | NoAnswer | None]:
-        return ask_each(try_optimizers, choices, device, import_dirs, patience=Patience(silence_s=_TRIAL_S))
+    def complaints_about(choices: Sequence[Choice]) -> list[str | ChildFailed | None]:
+        return ask_each(try_optimizers, choices, device, import_dirs, timeouts=Timeouts(silence_s=_TRIAL_S))
 
     warnings, trials = [], []
     complaints = complaints_about([optimizer.choice for optimizer in expansion.optimizers])
     for optimizer, complaint in zip(expansion.optimizers, complaints, strict=True):
         name = optimizer.choice.name
-        if isinstance(complaint, NoAnswer):
+        if isinstance(complaint, ChildFailed):
             warnings.append(f"optimizer '{name}' took no trial step: {complaint.message}")
             complaint = None
         tried = Tried(optimizer.values, complaint or "")
@@ -173,8 +171,8 @@ def check_models(
     """
 
     def answers(subjects: Sequence[ModelTrial]) -> list[TriedModel | XbenchError]:
-        patience = Patience(silence_s=_MODEL_TRIAL_S)
-        return ask_each(try_models, subjects, device, import_dirs, patience=patience)
+        timeouts = Timeouts(silence_s=_MODEL_TRIAL_S)
+        return ask_each(try_models, subjects, device, import_dirs, timeouts=timeouts)
 
     subjects = [_model_trial(cell, resolved, models, device) for cell in expansion.cells]
     distinct = {repr(subject): subject for subject in subjects if subject is not None}
@@ -189,12 +187,12 @@ def check_models(
         if subject is None:
             continue
         outcome, wrong = found[repr(subject)], None
-        if isinstance(outcome, NoAnswer) and outcome.out_of_memory:
+        if isinstance(outcome, ChildFailed) and outcome.ending.out_of_memory:
             # What is meant to run out of memory may do so as soon as its model is built.
             if cell.expect != "oom":
                 message = f"model '{cell.model.name}' cannot be built: {outcome.message}"
                 wrong = XbenchError(message, outcome.hint)
-        elif isinstance(outcome, NoAnswer):
+        elif isinstance(outcome, ChildFailed):
             warnings[f"model '{cell.model.name}' could not be tried: {outcome.message}"] = None
         elif isinstance(outcome, XbenchError):
             wrong = outcome
@@ -261,7 +259,7 @@ def _outcomes(values: Sequence[Value], answers: Sequence[object]) -> Outcomes:
     return [
         (value, answer if isinstance(answer, str) else getattr(answer, "message", ""))
         for value, answer in zip(values, answers, strict=True)
-        if not isinstance(answer, NoAnswer)
+        if not isinstance(answer, ChildFailed)
     ]
 
 
@@ -273,7 +271,7 @@ def _tried(values: Sequence[Value], error: object) -> Tried:
 def _resolved_or_error(dataset: DatasetChoice, import_dirs: Sequence[str]) -> ResolvedData | XbenchError:
     try:
         return _resolve(dataset, import_dirs)
-    except NoAnswer as error:
+    except ChildFailed as error:
         return XbenchError(f"dataset '{dataset.chosen.name}' cannot be listed: {error.message}", error.hint)
     except XbenchError as error:
         return error

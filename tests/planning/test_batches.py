@@ -10,7 +10,7 @@ from cell_samples import cell_of
 from run_samples import SUITE, suite_of
 
 from xbench.errors import XbenchError
-from xbench.execution.checks import check_batches
+from xbench.planning.checks import check_batches
 from xbench.suite.axes import Value
 
 LISTS = """

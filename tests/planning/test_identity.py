@@ -8,8 +8,8 @@ import pytest
 from cell_samples import MACHINE, cell_of
 
 from xbench.components import code
-from xbench.execution import identity
-from xbench.execution.planned import Estimate, MemoryPlan
+from xbench.planning import identity
+from xbench.planning.planned import Estimate, MemoryPlan
 from xbench.training.settings import Choice
 from xbench.units import Limit
 

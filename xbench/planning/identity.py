@@ -14,12 +14,12 @@ from xbench.capacity.pace import shortened
 from xbench.components.code import code_stamp, own_stamp
 from xbench.components.code_files import ImportDirs
 from xbench.components.registry import Kind, origin
-from xbench.execution.machine import Machine
+from xbench.planning.machine import Machine
 from xbench.records.schema import CellKey, CellRecord
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 
 if TYPE_CHECKING:
-    from xbench.execution.planned import PlannedCell
+    from xbench.planning.planned import PlannedCell
 
 # What results depend on, beside the packages of components. Of Python the whole version: as for any package,
 # a release that mends a fault may change what code computes. CUDA and cuDNN have none on a CPU.

@@ -10,12 +10,12 @@ from xbench.capacity.axes import Axis, resolve_sizes, size_of, with_size
 from xbench.components.code_files import ImportDirs
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
-from xbench.execution.describe import ModelFacts
-from xbench.execution.identity import cell_key, code_of
-from xbench.execution.machine import Machine
-from xbench.execution.trials import ResolvedData
 from xbench.isolation.child import Limits
 from xbench.memory.malloc import MallocProfile
+from xbench.planning.describe import ModelFacts
+from xbench.planning.identity import cell_key, code_of
+from xbench.planning.machine import Machine
+from xbench.planning.trials import ResolvedData
 from xbench.records.schema import CellKey, MemoryPassRecord, Status
 from xbench.suite.grid import Cell
 from xbench.training.settings import CellSettings

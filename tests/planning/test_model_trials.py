@@ -8,7 +8,7 @@ from textwrap import dedent
 import pytest
 
 from xbench.errors import XbenchError
-from xbench.execution.describe import ModelTrial, TriedModel, describe_components, try_models
+from xbench.planning.describe import ModelTrial, TriedModel, describe_components, try_models
 from xbench.training.settings import Choice
 
 NETS = """

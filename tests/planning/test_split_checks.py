@@ -11,7 +11,7 @@ from cell_samples import cell_of
 from run_samples import suite_of
 
 from xbench.errors import XbenchError
-from xbench.execution.checks import check_splits
+from xbench.planning.checks import check_splits
 from xbench.training.splits import split_examples
 
 

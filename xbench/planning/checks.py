@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xbench.data.decoded import DecodedDataset
-from xbench.execution.plan import PlannedRun
-from xbench.execution.planned import PlannedCell
 from xbench.memory.machine import binding
+from xbench.planning.plan import PlannedRun
+from xbench.planning.planned import PlannedCell
 from xbench.suite.grid import Cell
 from xbench.text import name_seeds, some_of
 from xbench.training.splits import missing_classes, split_examples

@@ -13,18 +13,21 @@ from xbench.components.code_files import ImportDirs, place_of
 from xbench.data.decode import DECODING
 from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
-from xbench.execution.describe import (
+from xbench.isolation.ask import ask
+from xbench.isolation.run import ChildResult, Timeouts, run_in_child
+from xbench.memory.limits import can_limit_host_memory
+from xbench.memory.machine import Bound, binding, rounded_limit_bytes, with_memory_limits
+from xbench.planning.describe import (
     ModelFacts,
-    ask,
     decode_dataset,
     decode_sample,
     describe_components,
     fetch_weights,
 )
-from xbench.execution.machine import Machine, describe_machine
-from xbench.execution.observer import Observer
-from xbench.execution.planned import MemoryPlan, PlannedCell
-from xbench.execution.trials import (
+from xbench.planning.machine import Machine, describe_machine
+from xbench.planning.observer import Observer
+from xbench.planning.planned import MemoryPlan, PlannedCell
+from xbench.planning.trials import (
     ResolvedData,
     check_fit,
     check_models,
@@ -34,9 +37,6 @@ from xbench.execution.trials import (
     idle_settings,
     resolve_datasets,
 )
-from xbench.isolation.run import Ending, Patience, call_in_child, run_in_child
-from xbench.memory.limits import can_limit_host_memory
-from xbench.memory.machine import Bound, binding, rounded_limit_bytes, with_memory_limits
 from xbench.suite.culprits import Tried, add_complaints
 from xbench.suite.grid import Cell, expand, references
 from xbench.suite.lines import KeyPath
@@ -101,7 +101,7 @@ def plan_run(
     header, import_dirs = suite.header, allowed_folders(import_dirs, suite)
     on_step("starting worker processes")
     try:
-        machine = call_in_child(describe_machine, header.device)
+        machine = ask(describe_machine, header.device)
     except XbenchError as error:
         suite.problems.add(("suite", "device"), error.message, error.hint)
         suite.problems.raise_if_any()
@@ -137,7 +137,7 @@ def plan_run(
 
 
 # Another process may be at the same work, and is waited for.
-_MAY_WAIT = Patience(hangs_after_s=None)
+_MAY_WAIT = Timeouts(hangs_after_s=None)
 
 
 # Training settings that decide which examples are trained on.
@@ -155,13 +155,13 @@ def decode_all(plan: PlannedRun, observer: Observer) -> dict[str, DecodedDataset
         if _key(data) not in decoded:
             name = data.choice.name
             observer.working(f"looking for the decoded images of {name}")
-            decoded[_key(data)] = call_in_child(
+            decoded[_key(data)] = ask(
                 decode_dataset,
                 data.choice,
                 data.strict,
                 plan.import_dirs,
                 on_message=partial(_tell_decoding, observer, name),
-                patience=_MAY_WAIT,
+                timeouts=_MAY_WAIT,
             )
     observer.working("splitting the data and identifying the cells")
     return decoded
@@ -183,7 +183,7 @@ def decode_samples(plan: PlannedRun) -> dict[str, DecodedDataset]:
         XbenchError: one cannot be decoded.
     """
     return {
-        _key(data): call_in_child(decode_sample, data.choice, plan.import_dirs)
+        _key(data): ask(decode_sample, data.choice, plan.import_dirs)
         for data in {_key(data): data for data in plan.data}.values()
     }
 
@@ -256,7 +256,7 @@ def with_weights(cells: list[PlannedCell], observer: Observer) -> list[PlannedCe
     Returns:
         The cells in the same order; one whose weights cannot be had says so in `skip`.
     """
-    asked: dict[str, Ending] = {}
+    asked: dict[str, ChildResult] = {}
     ready = []
     for cell in cells:
         if cell.model.missing and cell.skip is None:
@@ -268,14 +268,14 @@ def with_weights(cells: list[PlannedCell], observer: Observer) -> list[PlannedCe
                     choice,
                     cell.import_dirs,
                     on_message=lambda progress: observer.fetching(*progress),
-                    patience=_MAY_WAIT,
+                    timeouts=_MAY_WAIT,
                 )
             cell = _with_fetched(cell, asked[repr(choice)])
         ready.append(cell)
     return ready
 
 
-def _with_fetched(cell: PlannedCell, ending: Ending) -> PlannedCell:
+def _with_fetched(cell: PlannedCell, ending: ChildResult) -> PlannedCell:
     if ending.outcome != "returned":
         return cell.skipped("error", ending.reason)
     facts: ModelFacts = ending.value
