@@ -11,7 +11,7 @@ from torch import nn
 
 from xbench.components.specs import ModelSpec
 from xbench.errors import XbenchError
-from xbench.training.logits import check_logits, random_images
+from xbench.training.logits import check_logits, random_images, why_not_alone
 
 SHAPE = (3, 32, 32)
 CLASSES = 2
@@ -202,3 +202,26 @@ def test_a_model_that_normalises_other_channels_is_refused():
     spec = ModelSpec(factory=body, mean=(0.5, 0.5, 0.5))
     with pytest.raises(XbenchError, match=r"normalises 3 channels \(mean, std\), and images have 1"):
         random_images(spec, 1, (1, 8, 8), torch.float32, "contiguous")
+
+
+class Penalised(nn.Module):
+    """Needs gradients in training mode, and is wrong there alone."""
+
+    def __init__(self, outputs: int):
+        super().__init__()
+        self.body = body(outputs)
+
+    def forward(self, images):
+        logits = self.body(images)
+        if not self.training:
+            return logits[:, :CLASSES]
+        given = images.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(self.body(given).sum(), given)
+        return logits + slope.sum()
+
+
+def test_a_model_that_needs_gradients_has_them_in_training_mode():
+    assert check(Penalised(CLASSES)) == ""
+    with pytest.raises(XbenchError, match=r"gives \(2, 3\) for 2 images in training mode"):
+        check(Penalised(CLASSES + 1))
+    assert why_not_alone(Penalised(CLASSES), torch.rand(1, *SHAPE)) == ""

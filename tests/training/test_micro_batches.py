@@ -66,6 +66,17 @@ class Drawing(nn.Module):
         return x * drawn if self.training else x
 
 
+class Sensitive(nn.Module):
+    """Needs gradients in training mode."""
+
+    def forward(self, x):
+        if not self.training:
+            return x
+        given = x.detach().requires_grad_()
+        (slope,) = torch.autograd.grad((given**2).sum(), given)
+        return x * slope
+
+
 def check(data, middle: nn.Module, size: int = 8, dtype: torch.dtype = torch.float32) -> None:
     torch.manual_seed(0)
     model = Head(middle).to(dtype)
@@ -83,8 +94,9 @@ def check(data, middle: nn.Module, size: int = 8, dtype: torch.dtype = torch.flo
         lambda: nn.Softmax(dim=0),
         OnlyInEvaluation,
         NormedInSinglePrecision,
+        lambda: nn.Sequential(Sensitive(), ByHand()),
     ],
-    ids=["torch", "by hand", "functional", "softmax", "in evaluation", "float32"],
+    ids=["torch", "by hand", "functional", "softmax", "in evaluation", "float32", "gradients"],
 )
 def test_mixing_is_found(tiny_data, middle, size):
     with pytest.raises(XbenchError, match="micro-batches would train a different function"):
@@ -101,8 +113,9 @@ def test_mixing_is_found(tiny_data, middle, size):
         lambda: nn.GroupNorm(2, 8),
         lambda: nn.BatchNorm1d(8, momentum=0.0).requires_grad_(False).eval(),
         Drawing,
+        Sensitive,
     ],
-    ids=["relu", "dropout", "layer norm", "group norm", "frozen batch norm", "drawn by NumPy"],
+    ids=["relu", "dropout", "layer norm", "group norm", "frozen batch norm", "drawn by NumPy", "gradients"],
 )
 def test_what_treats_examples_one_by_one_is_let_through(tiny_data, middle, dtype):
     check(tiny_data, middle(), dtype=dtype)

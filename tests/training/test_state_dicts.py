@@ -100,6 +100,17 @@ class Harmless(Scaled):
         return self.net(self.scale(images))
 
 
+class NeedsGradients(Scaled):
+    """Looks at its own gradients in training mode."""
+
+    def forward(self, images):
+        if not self.training:
+            return self.net(images)
+        given = images.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(self.net(given).sum(), given)
+        return self.net(images) + slope.mean()
+
+
 def measure(monkeypatch, data, factory, selection="last", resumable=True):
     """The memory pass of a cell."""
     load, spec = registry.load, ModelSpec(factory=factory, resumable=resumable)
@@ -128,7 +139,7 @@ def test_a_full_disk_says_nothing_of_the_model(monkeypatch, tiny_data):
 
 
 @pytest.mark.parametrize("selection", ["last", "validation_loss"])
-@pytest.mark.parametrize("factory", [small_cnn, InSavedBuffer, Harmless])
+@pytest.mark.parametrize("factory", [small_cnn, InSavedBuffer, Harmless, NeedsGradients])
 def test_state_in_the_state_dict_is_saved(monkeypatch, tiny_data, factory, selection):
     assert measure(monkeypatch, tiny_data, factory, selection).not_resumable == ""
 

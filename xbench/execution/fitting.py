@@ -3,7 +3,9 @@ seeds."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 from xbench.capacity.adaptation import adapt
 from xbench.capacity.axes import Axis, resolve_sizes, size_of, with_size
@@ -17,7 +19,7 @@ from xbench.planning.identity import ceiling_key
 from xbench.planning.observer import Observer
 from xbench.planning.planned import PlannedCell, Skip
 from xbench.storage.cache import drop, load, save
-from xbench.storage.paths import trial_log
+from xbench.storage.paths import cache_dir
 from xbench.training.settings import CellSettings, Choice
 from xbench.units import format_bytes
 
@@ -82,8 +84,18 @@ def capacity_of(
         start=start,
         on_try=lambda value: observer.trying(cell.key, axis.setting, value),
         on_trial=lambda trial: observer.fitting(cell.key, axis.setting, trial),
-        log=trial_log(f"{axis.value}-{ceiling_key(cell, settings, axis, cell.memory.limit_bytes)}"),
+        log=_trial_log(f"{axis.value}-{ceiling_key(cell, settings, axis, cell.memory.limit_bytes)}"),
     )
+
+
+def _trial_log(name: str) -> Path | None:
+    """Return where the traceback of a probe's trial may be kept; None if the cache cannot be written."""
+    folder = cache_dir() / "probes"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder / f"{name}.stderr" if os.access(folder, os.W_OK) else None
 
 
 def _tuned(cell: PlannedCell, observer: Observer) -> PlannedCell:

@@ -121,16 +121,6 @@ def expand_user(path: str | Path, source: str) -> Path:
         raise XbenchError(f"{source} {shown(str(path))}: {why} on this machine", visible(hint)) from error
 
 
-def trial_log(name: str) -> Path | None:
-    """Return where the traceback of a probe's trial may be kept; None if the cache cannot be written."""
-    folder = cache_dir() / "probes"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return folder / f"{name}.stderr" if os.access(folder, os.W_OK) else None
-
-
 def concerns(error: OSError, folder: Path) -> bool:
     """Return whether an error is about a folder, or about a file in it."""
     names = [name for name in (error.filename, error.filename2) if isinstance(name, str | os.PathLike)]

@@ -88,7 +88,8 @@ def check_logits(model: nn.Module, name: str, images: torch.Tensor, num_classes:
     set_training(model)
     mode = " in training mode"
     try:
-        outputs = model(more)
+        with torch.enable_grad():  # which a model may need: for a penalty on its gradients, say
+            outputs = model(more)
     except Exception as error:
         _raise_if_exhausted(error)
         model.eval()
@@ -106,7 +107,6 @@ def check_logits(model: nn.Module, name: str, images: torch.Tensor, num_classes:
     return ""
 
 
-@torch.no_grad()
 def why_not_alone(model: nn.Module, image: torch.Tensor) -> str:
     """Run a model in training mode on a batch of one image, as the last batch of an epoch may be.
 

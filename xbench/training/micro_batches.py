@@ -46,14 +46,19 @@ def check_examples_are_independent(
     examples, _ = loader.load(indices[:size])
     targets = torch.from_numpy(labels[indices[:size]]).to(examples.device)
     dtype = next(p.dtype for p in model.parameters())
+    # Its code may insist on float32, twice the memory may be too much, or it may need gradients.
+    ways = [(torch.float64, False), (dtype, False), (dtype, True)]
     with guarded_globals():
         pin_tf32(False)
-        try:
-            reason = _find_dependence(model.double(), examples.double(), targets)
-        except Exception:  # its code may insist on float32, or twice the memory is too much
-            if dtype == torch.float64:
-                raise
-            reason = _find_dependence(model.to(dtype), examples, targets)
+        for way in ways:
+            kind, with_gradients = way
+            try:
+                with torch.set_grad_enabled(with_gradients):
+                    reason = _find_dependence(model.to(kind), examples.to(kind), targets)
+                break
+            except Exception:
+                if way == ways[-1]:
+                    raise
     if reason:
         raise DependentExamples(
             f"{reason}, as with batch normalisation: micro-batches would train a different function "
@@ -61,7 +66,6 @@ def check_examples_are_independent(
         )
 
 
-@torch.no_grad()
 def _find_dependence(model: nn.Module, examples: torch.Tensor, targets: torch.Tensor) -> str:
     half = len(examples) // 2
     others = examples.flip(0).roll(1, 0).mul(0.5).add(0.25)

@@ -142,14 +142,15 @@ class StateCheck:
             self._failure = NO_MEMORY_TO_CHECK if ran_out else f"{_NOT_LOADED}: {in_one_line(error)}"
 
 
-@torch.no_grad()
 def _outputs(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     """Outputs in evaluation mode, and in training mode with fixed random draws."""
     outputs = []
     with guarded_globals():
         pin_tf32(False)
-        for set_mode in (nn.Module.eval, set_training):
+        for set_mode, is_trained in ((nn.Module.eval, False), (set_training, True)):
             set_mode(model)
             seed_generators(_SEED)
-            outputs.append(model(images))
+            # A model may need gradients in training mode: for a penalty on them, say.
+            with torch.set_grad_enabled(is_trained):
+                outputs.append(model(images).detach())
     return outputs
