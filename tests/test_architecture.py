@@ -119,7 +119,15 @@ LIGHT_MEMORY = {
     "machine.py",
     "processor.py",
 }
-LIGHT_TRAINING = {"events.py", "metrics.py", "seeding.py", "settings.py", "splits.py", "task.py"}
+LIGHT_TRAINING = {
+    "component_code.py",
+    "events.py",
+    "metrics.py",
+    "seeding.py",
+    "settings.py",
+    "splits.py",
+    "task.py",
+}
 
 
 def room_of(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,8 +85,14 @@ class TestRealTimings:
         assert tune_micro_batch(self.workload(tiny_data), Limits(threads=1), 1).micro_batch == 1
 
     def test_not_even_one_fits(self, tiny_data):
-        with pytest.raises(XbenchError, match=r"micro-batch.* fits"):
-            tune_micro_batch(self.workload(tiny_data), Limits(memory_bytes=5_000_000), 8)
+        tuned = tune_micro_batch(self.workload(tiny_data), Limits(memory_bytes=5_000_000), 8)
+        assert (tuned.micro_batch, tuned.ran_out) == (None, True)
+
+    def test_code_that_was_changed_is_refused(self, tiny_data):
+        workload = self.workload(tiny_data)
+        workload = replace(workload, task=replace(workload.task, code=("another", "", "")))
+        with pytest.raises(XbenchError, match="its code was changed while the run went on"):
+            tune_micro_batch(workload, Limits(threads=1), 8)
 
     def test_a_model_that_is_not_there(self, tiny_data):
         workload = self.workload(tiny_data, model="capacity_workloads:no_model")

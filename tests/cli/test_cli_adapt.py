@@ -104,7 +104,23 @@ def test_not_even_the_least_fits(run_suite, suite):
     assert cell["reason"] in one_line(ran.done.stdout)
 
 
+def test_a_failure_in_a_trial_is_the_cells(run_suite, suite):
+    failing = '{ name = "tiny_parts:Raising", at = 3 }'
+    more = f'adapt = ["micro_batch", "train_size"]\noptimizer = {failing}'
+    ran = run_suite(suite(failing=more))
+    (cell,) = ran.cells("failing")
+    assert (ran.done.returncode, cell["status"]) == (1, "error")
+    assert "failed, and not for memory" in cell["reason"]
+
+
 class TestMeantToFail:
+    def test_and_not_even_one_example_fits(self, run_suite, suite):
+        more = 'expect = "oom"\nmicro_batch = "auto"\noptimizer = "sgd"'
+        ran = run_suite(suite(meant=more), "--set", "meant.model.copies=200000")
+        (cell,) = ran.cells("meant")
+        assert (ran.done.returncode, cell["status"]) == (0, "oom"), ran.done.stderr
+        assert cell["reason"].startswith("not even a micro-batch of one example fits ")
+
     def test_and_it_does(self, run_suite, suite):
         """What may give way does not: to see it fail is what it is there for. Another experiment has the same
         cell without a limit, and it is another cell."""

@@ -29,6 +29,8 @@ def upper(send, words):
         elif word == "hoard":
             raise MemoryError
         send(word.upper())
+    if "die at the end" in words:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def answers(*words: str, silence_s: float = 60.0) -> list[str | ChildFailed]:
@@ -61,6 +63,10 @@ def test_others_have_theirs(word, why):
 def test_several_in_turn():
     found = answers("die", "a", "raise", "die")
     assert [isinstance(answer, ChildFailed) for answer in found] == [True, False, True, True]
+
+
+def test_a_death_after_the_last_answer_is_none_of_theirs():
+    assert answers("a", "die at the end") == ["A", "DIE AT THE END"]
 
 
 def test_what_is_refused_is_refused_whole():

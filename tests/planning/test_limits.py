@@ -31,7 +31,7 @@ def plan_of(suite_limit: str | None) -> PlannedRun:
         models=[],
         memory_bound=bounds[1],
         default_histories={},
-        untried=(),
+        warnings=(),
         import_dirs=(),
     )
 

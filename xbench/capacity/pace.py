@@ -12,6 +12,7 @@ from xbench.capacity.axes import Axis
 from xbench.capacity.workload import TrainingWorkload
 from xbench.memory.contention import ContentionWatch, typical_s
 from xbench.storage.staging import scratch_folder
+from xbench.training.component_code import running_code_of
 from xbench.training.settings import CellSettings
 from xbench.training.task import Task
 
@@ -112,7 +113,7 @@ def measure_pace(
     from xbench.training.cell import warm_up
 
     started, started_cpu = time.perf_counter(), time.process_time()
-    with scratch_folder() as scratch:
+    with running_code_of(task), scratch_folder() as scratch:
         size = task.settings.training.batch_size
         workload = TrainingWorkload(task, Axis.BATCH_SIZE)
         trainer = workload.trainer(size, scratch)

@@ -11,6 +11,7 @@ from xbench.capacity.workload import TrainingWorkload
 from xbench.errors import XbenchError
 from xbench.isolation.child import Limits
 from xbench.isolation.run import run_in_child
+from xbench.training.component_code import running_code_of
 
 _LARGEST = 512
 _ROUNDS = 3
@@ -30,9 +31,10 @@ class TimedMicroBatch:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was picked, and whether memory ran out before larger ones were clearly slower."""
+    """What was picked, None if not even one example fits; and whether memory ran out before larger ones were
+    clearly slower."""
 
-    micro_batch: int
+    micro_batch: int | None
     ran_out: bool
 
 
@@ -49,11 +51,11 @@ def tune_micro_batch(
         highest: the batch's size.
 
     Returns:
-        The smallest that is within 3 % of the fastest. Closures alone are run: an optimizer's state may not
-        fit beside it.
+        The smallest that is within 3 % of the fastest, if any fits. Closures alone are run: an optimizer's
+        state may not fit beside it.
 
     Raises:
-        XbenchError: not even one example fits, or a closure failed for another reason than memory.
+        XbenchError: a closure failed for another reason than memory.
     """
     timed: list[TimedMicroBatch] = []
 
@@ -64,9 +66,7 @@ def tune_micro_batch(
     ending = run_in_child(_time_sizes, workload, highest, on_message=hear, limits=limits)
     if ending.outcome != "returned" and not ending.out_of_memory:
         raise ending.error or XbenchError(f"no micro-batch could be timed: {ending.reason}")
-    if not timed:
-        raise XbenchError(f"no micro-batch fits: {ending.reason}")
-    return Tuned(best_micro_batch(timed), ran_out=ending.out_of_memory)
+    return Tuned(best_micro_batch(timed) if timed else None, ran_out=ending.out_of_memory)
 
 
 def best_micro_batch(timed: list[TimedMicroBatch]) -> int:
@@ -83,13 +83,14 @@ def is_past_the_best(timed: list[TimedMicroBatch]) -> bool:
 
 def _time_sizes(send: Callable[[Any], None], workload: TrainingWorkload, highest: int) -> None:
     timed: list[TimedMicroBatch] = []
-    workload.check_micro_batches(1)
     sizes = [1 << power for power in range(_LARGEST.bit_length()) if 1 << power < highest]
-    for size in [*sizes, *([highest] if highest <= _LARGEST else [])]:
-        timed.append(TimedMicroBatch(size, _seconds_per_example(workload, size)))
-        send(timed[-1])
-        if is_past_the_best(timed):
-            return
+    with running_code_of(workload.task):
+        workload.check_micro_batches(1)
+        for size in [*sizes, *([highest] if highest <= _LARGEST else [])]:
+            timed.append(TimedMicroBatch(size, _seconds_per_example(workload, size)))
+            send(timed[-1])
+            if is_past_the_best(timed):
+                return
 
 
 def _seconds_per_example(workload: TrainingWorkload, size: int) -> float:

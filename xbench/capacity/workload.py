@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from xbench.capacity.axes import Axis, trial_settings
 from xbench.errors import Unsupported, XbenchError
 from xbench.storage.staging import scratch_folder
+from xbench.training.component_code import running_code_of
 from xbench.training.task import Task
 
 if TYPE_CHECKING:
@@ -37,17 +38,18 @@ class TrainingWorkload:
 
         Raises:
             Unsupported: the optimizer cannot train this model.
-            XbenchError: the settings cannot be met.
+            XbenchError: the settings cannot be met, or the code is not that by which the cell is known.
         """
         from xbench.training.memory_pass import measure_memory
 
-        spec = self._check_optimizer()
+        with running_code_of(self.task):
+            spec = self._check_optimizer()
         checked = False
 
         def run(value: int) -> MemoryPassRecord:
             nonlocal checked
-            checked = checked or self.check_micro_batches(value)
-            with scratch_folder() as scratch:
+            with running_code_of(self.task), scratch_folder() as scratch:
+                checked = checked or self.check_micro_batches(value)
                 return measure_memory(self._warm_trainer(value, scratch), spec)
 
         return run
@@ -61,9 +63,9 @@ class TrainingWorkload:
         from xbench.training.memory_pass import measure_memory
         from xbench.training.state_dicts import StateCheck
 
-        spec = self._check_optimizer()
-        self.check_micro_batches(value)
-        with scratch_folder() as scratch:
+        with running_code_of(self.task), scratch_folder() as scratch:
+            spec = self._check_optimizer()
+            self.check_micro_batches(value)
             trainer = self._warm_trainer(value, scratch)
             measured = measure_memory(trainer, spec)
             check = StateCheck(trainer)

@@ -19,9 +19,9 @@ from xbench.text import counted
 from xbench.units import format_bytes, format_seconds
 
 
-def print_cells(plan: PlannedRun, cells: list[PlannedCell], form: Format) -> None:
+def print_cells(plan: PlannedRun, cells: list[PlannedCell], warnings: list[str], form: Format) -> None:
     """Print what would run, in order, and how long it would take; warnings go to stderr."""
-    for warning in dict.fromkeys([*plan.untried, *(data.warning for data in plan.data if data.warning)]):
+    for warning in warnings:
         print_line(stderr_console(), f"warning: {warning}", "bold yellow")
     for missing in dict.fromkeys(
         cell.model.missing for cell in cells if cell.model.missing and not cell.skip

@@ -139,8 +139,8 @@ def _preview(suite: Suite, import_dirs: list[str], form: Format, started: float)
         start_server()
         plan = plan_run(suite, import_dirs, display.working)
         display.working("reading a few images of each dataset")
-        cells = preview(plan, display, started)
-    print_cells(plan, cells, form)
+        cells, warnings = preview(plan, display, started)
+    print_cells(plan, cells, warnings, form)
 
 
 @contextmanager

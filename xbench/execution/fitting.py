@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xbench.capacity.adaptation import adapt
 from xbench.capacity.axes import Axis, resolve_sizes, size_of, with_size
-from xbench.capacity.probe import Capacity, find_capacity
+from xbench.capacity.probe import Capacity, ProbeFailed, find_capacity
 from xbench.capacity.tuning import tune_micro_batch
 from xbench.capacity.workload import TrainingWorkload
 from xbench.errors import DependentExamples, Unsupported, XbenchError
@@ -105,7 +105,9 @@ def _tuned(cell: PlannedCell, observer: Observer) -> PlannedCell:
     keys: list[str] = []
     try:
         picked = _fastest(cell, whole, observer)
-        if cell.memory.limit_bytes is not None:  # closures were timed without the optimizer's state
+        if (
+            picked is not None and cell.memory.limit_bytes is not None
+        ):  # closures were timed without the optimizer's state
             fits = _largest(cell, whole, Axis.MICRO_BATCH, picked, observer, keys)
             # Powers of two were timed.
             picked = fits if fits in (None, picked) else 1 << (fits.bit_length() - 1)
@@ -120,9 +122,9 @@ def _tuned(cell: PlannedCell, observer: Observer) -> PlannedCell:
     return _found_by(tuned, keys)
 
 
-def _fastest(cell: PlannedCell, whole: CellSettings, observer: Observer) -> int:
+def _fastest(cell: PlannedCell, whole: CellSettings, observer: Observer) -> int | None:
     """The best micro-batch by time, the same for every optimizer; what was found under one limit is right
-    under any that allows as much."""
+    under any that allows as much. None if not even one example fits."""
     anyone = replace(whole, optimizer=Choice("", {}))
     found_by = ceiling_key(cell, anyone, Axis.MICRO_BATCH)
     key = f"{found_by} on {cell.machine.device_facts['name']}"
@@ -193,7 +195,9 @@ def _adapted(cell: PlannedCell, observer: Observer) -> PlannedCell:
     def largest(settings: CellSettings, axis: Axis) -> int | None:
         try:
             return _largest(cell, settings, axis, size_of(settings, axis), observer, keys)
-        except XbenchError as error:
+        except ProbeFailed:
+            raise
+        except XbenchError as error:  # it refuses other sizes
             raise _FixedAxis(axis) from error
 
     sized = cell.sized
@@ -203,6 +207,8 @@ def _adapted(cell: PlannedCell, observer: Observer) -> PlannedCell:
             break
         except _FixedAxis as error:  # the other axes are tried without it, from the start
             cell = replace(cell, fit=replace(cell.fit, irreducible=(*cell.fit.irreducible, error.axis)))
+        except ProbeFailed as error:
+            return replace(cell, skip=_skip(error))
     if adapted is None:
         given = ", ".join(cell.declared.adapt)
         return cell.skipped("oom", f"it does not fit {_limit_text(cell)}, even with the least {given}")

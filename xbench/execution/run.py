@@ -16,7 +16,7 @@ from xbench.execution.history import History, changed_since
 from xbench.execution.pairing import Pairing
 from xbench.execution.schedule import TimeLimit, blocks, estimate_s, features_s, longest_wait_s, skip_if_late
 from xbench.execution.shared import FeatureKeeper, MemoryPasses
-from xbench.planning.checks import check_batches, check_splits, collect_warnings
+from xbench.planning.checks import check_batches, check_splits, warnings_of_images, warnings_of_suite
 from xbench.planning.observer import Observer
 from xbench.planning.plan import PlannedRun, decode_all, decode_samples, make_cells, with_weights
 from xbench.planning.planned import PlannedCell
@@ -53,7 +53,8 @@ def run_plan(
     features, passes = FeatureKeeper(observer), MemoryPasses(observer)
     passes.know(history.records.values())
     cells = make_cells(plan, decoded)
-    warnings = [*collect_warnings(plan, decoded), *check_splits(plan, cells), *check_batches(plan, cells)]
+    warnings = [*warnings_of_suite(plan), *warnings_of_images(decoded)]
+    warnings += [*check_splits(plan, cells), *check_batches(plan, cells)]
     left = _unsettled(cells, history)
     limit_s, limit = plan.suite.header.time_limit, None
     may_wait_s = 0.0 if limit_s is None else longest_wait_s(limit_s)
@@ -214,9 +215,12 @@ def _run_blocks(
             (passed_over if cell.skip else ran).add(cell_id)
 
 
-def preview(plan: PlannedRun, observer: Observer, started: float) -> list[PlannedCell]:
-    """What a run would do, in its order, as far as can be told without decoding or fitting: each cell has an
-    estimate of its time, and one that would be skipped says so in `skip`.
+def preview(plan: PlannedRun, observer: Observer, started: float) -> tuple[list[PlannedCell], list[str]]:
+    """What a run would do, in its order, as far as can be told without decoding or fitting.
+
+    Returns:
+        The cells, each with an estimate of its time; one that would be skipped says so in `skip`. And the
+        warnings of the run, save those of images.
 
     Args:
         started: when the command began, by `time.monotonic`: from then on the time limit counts.
@@ -225,17 +229,17 @@ def preview(plan: PlannedRun, observer: Observer, started: float) -> list[Planne
         XbenchError: no image of a dataset can be read, or there are not enough.
     """
     cells = make_cells(plan, decode_samples(plan))
-    check_splits(plan, cells)
-    check_batches(plan, cells)
+    warnings = [*warnings_of_suite(plan), *check_splits(plan, cells), *check_batches(plan, cells)]
     cells = Estimator(FeatureKeeper(observer), observer).estimate(cells)
-    limit_s, previewed = plan.suite.header.time_limit, []
+    limit_s = plan.suite.header.time_limit
+    previewed: list[PlannedCell] = []
     spent_s = time.monotonic() - started  # a run starts and estimates as well
     for block in blocks(cells, by_time=limit_s is not None):
         if limit_s is not None:
             left_s = limit_s - spent_s - estimate_s(previewed)
             block = skip_if_late(block, left_s, limit_s, features_s(previewed))
         previewed += block
-    return previewed
+    return previewed, warnings
 
 
 def _experiments(plan: PlannedRun) -> list[ExperimentRecord]:

@@ -51,5 +51,6 @@ def ask_each(
         try:
             ask(job, items[len(answers) :], *args, on_message=answers.append, timeouts=timeouts)
         except ChildFailed as failure:
-            answers.append(failure)
+            if len(answers) < len(items):  # else it failed after its last answer
+                answers.append(failure)
     return answers

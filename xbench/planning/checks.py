@@ -107,8 +107,9 @@ def check_batches(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
 _MOST_NAMED = 5
 
 
-def collect_warnings(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[str]:
-    warnings = [*plan.untried, *(data.warning for data in plan.data if data.warning)]
+def warnings_of_suite(plan: PlannedRun) -> list[str]:
+    """Collect what a reader must know of a plan's components, stand-ins, limits and selection of weights."""
+    warnings = [*plan.warnings, *(data.warning for data in plan.data if data.warning)]
     machine = binding(plan.machine.memory_bounds)
     for asked in dict.fromkeys(limit for cell in plan.cells for limit in cell.memory_limits):
         if asked.bytes_of(machine.limit_bytes) > machine.limit_bytes:
@@ -116,6 +117,13 @@ def collect_warnings(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> li
                 f"memory_limit {asked.written} is more than there is: cells are held to "
                 f"{format_bytes(machine.limit_bytes)} ({machine.source}; {machine.detail})"
             )
+    warnings += selection_warnings(plan.cells)
+    return list(dict.fromkeys(warnings))
+
+
+def warnings_of_images(decoded: dict[str, DecodedDataset]) -> list[str]:
+    """Collect what a reader must know of images that are unreadable, or there twice."""
+    warnings = []
     for data in decoded.values():
         if data.unreadable:
             total = len(data.unreadable) + len(data.rows)
@@ -126,7 +134,6 @@ def collect_warnings(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> li
                 f"{named}{more}"
             )
         warnings += [f"{data.name}: {warning}" for warning in data.duplicates.warnings]
-    warnings += selection_warnings(plan.cells)
     return list(dict.fromkeys(warnings))
 
 

@@ -70,12 +70,6 @@ def _component(kind: Kind, choice: Choice, import_dirs: ImportDirs) -> list[Any]
     return [choice.name, *code, choice.params]
 
 
-def code_of(settings: CellSettings, import_dirs: ImportDirs) -> tuple[str, str, str]:
-    """Hash the code of a cell as this process sees it; it is read once."""
-    kinds = (("model", settings.model.name), ("optimizer", settings.optimizer.name))
-    return own_stamp(), *(code_stamp(kind, name, import_dirs, only_modules=True) for kind, name in kinds)
-
-
 def cell_key(cell: PlannedCell) -> CellKey:
     """Identify a cell in the records: by what was asked for, before anything is fitted."""
     declared, resolved = cell.declared, cell.resolved

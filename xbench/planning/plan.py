@@ -56,7 +56,7 @@ class PlannedRun:
         memory_bound: what limits the memory of each cell's process: the suite's `memory_limit`, or the
             machine where that has less.
         default_histories: `history_size` of the optimizers that have one, by name.
-        untried: warnings of optimizers and models that could not be tried, and of what their trials found.
+        warnings: of components that could not be tried, of what trials found, and of settings without effect.
     """
 
     suite: Suite
@@ -66,7 +66,7 @@ class PlannedRun:
     models: list[ModelFacts]
     memory_bound: Bound
     default_histories: dict[str, int]
-    untried: tuple[str, ...]
+    warnings: tuple[str, ...]
     import_dirs: ImportDirs
 
     @property
@@ -117,7 +117,7 @@ def plan_run(
     models = describe_each_model(expansion, import_dirs, problems)
     check_fit(expansion.cells, resolved, models, problems)
     on_step("trying the models")
-    warnings, tried = check_models(expansion, resolved, models, machine.device, import_dirs, problems)
+    found, tried = check_models(expansion, resolved, models, machine.device, import_dirs, problems)
     problems.raise_if_any()
     return PlannedRun(
         suite=suite,
@@ -131,7 +131,7 @@ def plan_run(
             for (kind, name), settings in known.items()
             if kind == "optimizer" and "history_size" in getattr(settings, "defaults", {})
         },
-        untried=untried + warnings + idle_settings(expansion.cells, machine.device),
+        warnings=untried + found + idle_settings(expansion.cells, machine.device),
         import_dirs=import_dirs,
     )
 

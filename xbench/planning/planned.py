@@ -13,11 +13,12 @@ from xbench.data.features import FeatureFile
 from xbench.isolation.child import Limits
 from xbench.memory.malloc import MallocProfile
 from xbench.planning.describe import ModelFacts
-from xbench.planning.identity import cell_key, code_of
+from xbench.planning.identity import cell_key
 from xbench.planning.machine import Machine
 from xbench.planning.trials import ResolvedData
 from xbench.records.schema import CellKey, MemoryPassRecord, Status
 from xbench.suite.grid import Cell
+from xbench.training.component_code import code_of
 from xbench.training.settings import CellSettings
 from xbench.training.task import Task
 

@@ -19,7 +19,7 @@ class Task:
         import_dirs: folders that `module:attribute` components may be imported from.
         features: outputs of the model's frozen part, to train on in its place: of all images that are used,
             or for a measurement of some.
-        code: hashes of the code by which the cell is known; see `planning.identity.code_of`.
+        code: hashes of the code by which the cell is known; see `training.component_code`. () for any.
         scratch: folder for the selected weights and for checkpoints.
         checkpoint_every_s: the least time between two checkpoints; None for none. A model or an optimizer
             that is not resumable has none in any case.
