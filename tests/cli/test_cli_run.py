@@ -288,6 +288,8 @@ class TestRecords:
             assert times.pop("features_s") is times.pop("estimated_s") is times.pop("checkpoints_s") is None
             pass_s = times.pop("memory_pass_s")  # the first seed's, which the others share
             assert pass_s > 0 if (name, seed) in [("sgd", 0), ("adam", 0), ("lbfgs", 0)] else pass_s is None
+            share = times.pop("waiting_share")  # 0 on an idle machine
+            assert share is None or 0 <= share <= 1
             for value in times.values():
                 assert value is None if name == "muon" else value > 0
 

@@ -11,7 +11,7 @@ from run_samples import record, run_of, suite_of
 
 from xbench.errors import XbenchError
 from xbench.execution import cell as attempts
-from xbench.execution.cell import run_cell
+from xbench.execution.cell import CellRunner
 from xbench.execution.child import train
 from xbench.execution.history import is_settled
 from xbench.isolation.run import ChildResult
@@ -41,10 +41,12 @@ PASS = MemoryPassRecord(
 
 
 def run(cell, earlier=None, failures=(), passes=None, folder=None, observer=None):
+    return runner(failures, passes, folder, observer).run(cell, earlier)
+
+
+def runner(failures=(), passes=None, folder=None, observer=None):
     nobody = Nobody()
-    return run_cell(
-        cell, earlier, list(failures), nobody, passes or nobody, nobody, folder, observer or nobody
-    )
+    return CellRunner(folder, observer or nobody, nobody, passes or nobody, nobody, list(failures))
 
 
 @pytest.fixture
@@ -52,11 +54,11 @@ def tried(monkeypatch, tmp_path):
     """The cells that were run, with their attempts; each is done at once."""
     ran = []
 
-    def run_attempt(cell, attempt, folder, observer, pairing):
+    def run_attempt(runner, cell, attempt):
         ran.append((cell, attempt))
         return record(cell.key.cell_id, attempt=attempt)
 
-    monkeypatch.setattr(attempts, "run_attempt", run_attempt)
+    monkeypatch.setattr(CellRunner, "run_attempt", run_attempt)
     monkeypatch.setattr(attempts, "remember_time", lambda cell, done: None)
     monkeypatch.setattr(attempts, "kept_log", lambda folder, key: nullcontext(tmp_path / "log"))
     return ran
@@ -139,11 +141,9 @@ class TestFailedPasses:
         assert [record.status for record in folder.read_cells()[0].values()] == ["oom"]
 
     def test_what_needs_as_much_is_skipped(self, tiny_data, tmp_path, tried):
-        folder, failures = run_of(tmp_path, suite_of(), []), []
-        nobody = Nobody()
+        both = runner(passes=Passes(OOM), folder=run_of(tmp_path, suite_of(), []))
         for seed in (0, 1):
-            cell = cell_of(tiny_data, seed=seed)
-            ended = run_cell(cell, None, failures, nobody, Passes(OOM), nobody, folder, nobody)
+            ended = both.run(cell_of(tiny_data, seed=seed), None)
         assert (ended.status, ended.waits_for) == ("skipped", "memory")
         assert "ran out of, at seed 0" in ended.reason
 
@@ -156,12 +156,12 @@ class TestOnADevice:
         """The micro-batch and malloc settings of each attempt; all run out of the device's memory."""
         sizes = []
 
-        def run_attempt(cell, attempt, folder, observer, pairing):
+        def run_attempt(runner, cell, attempt):
             sizes.append((cell.sized.training.micro_batch, cell.limits.malloc))
             memory = MemoryRecord(exhausted="device allocator")
             return record(cell.key.cell_id, "oom", attempt, memory=memory, memory_pass=cell.memory.measured)
 
-        monkeypatch.setattr(attempts, "run_attempt", run_attempt)
+        monkeypatch.setattr(CellRunner, "run_attempt", run_attempt)
         return sizes
 
     def on_cuda(self, cell):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,78 +28,179 @@ from xbench.storage.atomic import make_folder
 from xbench.training.events import CellResult, CheckpointWritten, Prepared
 
 
-def run_attempt(
-    cell: PlannedCell, attempt: int, folder: RunFolder, observer: Observer, pairing: Pairing
-) -> CellRecord:
-    """Run one attempt at a cell, from its checkpoint if it has one, and write its trace, outputs and record.
+@dataclass
+class CellRunner:
+    """Runs the cells of one run, and writes down every attempt at each.
 
-    Returns:
-        The record; a failure of any kind is its status.
-
-    Raises:
-        KeyboardInterrupt: after the cell was saved, or recorded if it had just ended; the second interrupt at
-            once.
+    Attributes:
+        failures: cells that ran out of memory although freed blocks were given back; cells that need at least
+            as much are skipped.
     """
-    started_at = now()
-    key = cell.key
-    scratch = folder.checkpoint_folder(key.cell_id)
-    transcript = recall(scratch, cell)
-    if transcript.was_exact:
-        cell = cell.with_exact_malloc()  # one time is not to be of two kinds
-    make_folder(scratch)
-    observer.attempt_started(key)
-    with Interrupts(observer.stopping) as interrupts, kept_log(folder, key) as log:
 
-        def hear(message: Any) -> None:
-            transcript.note(message)
-            if isinstance(message, Prepared):
-                transcript.pairing_note = pairing.compare(cell, message)
-            if isinstance(message, CheckpointWritten):
-                _keep(message, cell, transcript, log)
-            observer.cell_message(message)
+    folder: RunFolder
+    observer: Observer
+    features: FeatureKeeper
+    passes: MemoryPasses
+    pairing: Pairing
+    failures: list[PlannedCell] = field(default_factory=list)
 
-        task = replace(
-            cell.task(),
-            scratch=scratch,
-            checkpoint=transcript.checkpoint if cell.checkpoint_every_s is not None else None,
-            checkpoint_every_s=cell.checkpoint_every_s,
-        )
-        try:
-            ending = run_in_child(
-                train,
-                task,
-                on_message=hear,
-                stderr_path=log,
-                limits=cell.limits,
-                timeouts=Timeouts(cell.declared.timeout_s),
-                interrupts=interrupts,
+    def run(self, cell: PlannedCell, earlier: CellRecord | None) -> CellRecord:
+        """Run a cell, with less where memory runs out.
+
+        Args:
+            earlier: of the last attempt at it in an earlier process; None if there was none.
+
+        Returns:
+            The record of the last attempt.
+
+        Raises:
+            KeyboardInterrupt: once the cell is saved, or recorded if it had just ended; a second one at once.
+        """
+        self.observer.cell_started(cell.key)
+        attempt = earlier.next_attempt if earlier else 1
+        if earlier is not None and earlier.status == "oom" and earlier.memory_pass and cell.may_give_back:
+            cell = cell.with_exact_malloc()
+        skip = cell.skip or self._needs_too_much(cell)
+        record = self._record_skip(cell, skip, attempt) if skip else None
+        while record is None:
+            cell, record = self._measured(cell, attempt)
+            if cell.skip is not None:
+                break
+            if record is None:
+                record = self.run_attempt(cell, attempt)
+            if record.status == "oom" and cell.declared.expect != "oom":
+                # A memory pass keeps no freed blocks. The system's OOM killer speaks of the machine as it was
+                # then, not of the limit.
+                is_certain = cell.memory.measured is None or not cell.may_give_back
+                if is_certain and record.memory.exhausted != "oom killer":
+                    self.failures.append(cell)
+                again = _again(cell)
+                if again is not None and attempt < MOST_ATTEMPTS:
+                    self.observer.cell_adapted(record, _difference(cell, again))
+                    cell, record, attempt = again, None, attempt + 1
+        remember_time(cell, record)
+        self.observer.cell_ended(record)
+        return record
+
+    def _needs_too_much(self, cell: PlannedCell) -> Skip | None:
+        """Why a cell need not be tried: another one ran out of memory that needs no more."""
+        if cell.declared.expect == "oom":
+            return None  # to see it fail is what it is there for
+        for failed in self.failures:
+            if _needs_at_least(cell, failed):
+                key = failed.key
+                reason = f"needs at least the memory that {key.experiment} / {key.column} ran out of"
+                reason += f", at seed {key.seed}"
+                return Skip("skipped", reason, waits_for="memory")  # the other one may fit the next time
+        return None
+
+    def _measured(self, cell: PlannedCell, attempt: int) -> tuple[PlannedCell, CellRecord | None]:
+        """The cell with its features and its memory pass; its record, if it ends without being timed."""
+        with kept_log(self.folder, cell.key) as log:
+            cell = self.features.for_training(cell, log)
+            if cell.skip is not None:
+                return cell, self._record_skip(cell, cell.skip, attempt)
+            started_at = now()
+            measured = self.passes.measure(cell, log)
+            if isinstance(measured, ChildResult):
+                return cell, self._record_failed_pass(cell, attempt, measured, started_at)
+            return measured, None
+
+    def run_attempt(self, cell: PlannedCell, attempt: int) -> CellRecord:
+        """Run one attempt at a cell, from its checkpoint if it has one; write its trace, outputs and record.
+
+        Returns:
+            The record; a failure of any kind is its status.
+
+        Raises:
+            KeyboardInterrupt: as `run`.
+        """
+        started_at = now()
+        key = cell.key
+        scratch = self.folder.checkpoint_folder(key.cell_id)
+        transcript = recall(scratch, cell)
+        if transcript.was_exact:
+            cell = cell.with_exact_malloc()  # one time is not to be of two kinds
+        make_folder(scratch)
+        self.observer.attempt_started(key)
+        with Interrupts(self.observer.stopping) as interrupts, kept_log(self.folder, key) as log:
+
+            def hear(message: Any) -> None:
+                transcript.note(message)
+                if isinstance(message, Prepared):
+                    transcript.pairing_note = self.pairing.compare(cell, message)
+                if isinstance(message, CheckpointWritten):
+                    _keep(message, cell, transcript, log)
+                self.observer.cell_message(message)
+
+            task = replace(
+                cell.task(),
+                scratch=scratch,
+                checkpoint=transcript.checkpoint if cell.checkpoint_every_s is not None else None,
+                checkpoint_every_s=cell.checkpoint_every_s,
             )
-        except Unpaired as error:
-            ending = ChildResult("refused", error=error, reason=error.message)
-        has_stopped = ending.outcome == "returned" and ending.value is None
-        if interrupts.happened and (has_stopped or ending.outcome == "died"):
+            try:
+                ending = run_in_child(
+                    train,
+                    task,
+                    on_message=hear,
+                    stderr_path=log,
+                    limits=cell.limits,
+                    timeouts=Timeouts(cell.declared.timeout_s),
+                    interrupts=interrupts,
+                )
+            except Unpaired as error:
+                ending = ChildResult("refused", error=error, reason=error.message)
+            has_stopped = ending.outcome == "returned" and ending.value is None
+            if interrupts.happened and (has_stopped or ending.outcome == "died"):
+                raise KeyboardInterrupt
+            self.observer.working("writing the cell's record")
+            remove_unfinished(scratch)  # it may be what fills the disk
+            record = make_record(cell, transcript, ending, started_at, _log_note(log, self.folder))
+            # The files come first: a record promises them.
+            trace_crc32 = outputs_crc32 = None
+            if transcript.trace:
+                trace_crc32 = self.folder.write_trace(key.cell_id, transcript.trace, attempt)
+            if ending.value is not None and ending.value.scores is not None:
+                outputs = make_outputs(cell, ending.value.scores)
+                outputs_crc32 = self.folder.write_outputs(key.cell_id, outputs, attempt)
+            checksums = {"trace_crc32": trace_crc32, "outputs_crc32": outputs_crc32}
+            record = record.model_copy(update={"attempt": attempt, **checksums})
+            self.folder.append(record)
+            was_killed = has_stopped or (ending.outcome == "died" and not ending.out_of_memory)
+            if not was_killed or attempt >= MOST_ATTEMPTS:  # else it may go on the next time
+                shutil.rmtree(scratch, ignore_errors=True)
+                with suppress(OSError):  # others may be in it
+                    scratch.parent.rmdir()
+        if interrupts.happened:
             raise KeyboardInterrupt
-        observer.working("writing the cell's record")
-        remove_unfinished(scratch)  # it may be what fills the disk
-        record = make_record(cell, transcript, ending, started_at, _log_note(log, folder))
-        # The files come first: a record promises them.
-        trace_crc32 = outputs_crc32 = None
-        if transcript.trace:
-            trace_crc32 = folder.write_trace(key.cell_id, transcript.trace, attempt)
-        if ending.value is not None and ending.value.scores is not None:
-            outputs = make_outputs(cell, ending.value.scores)
-            outputs_crc32 = folder.write_outputs(key.cell_id, outputs, attempt)
-        checksums = {"trace_crc32": trace_crc32, "outputs_crc32": outputs_crc32}
-        record = record.model_copy(update={"attempt": attempt, **checksums})
-        folder.append(record)
-        was_killed = has_stopped or (ending.outcome == "died" and not ending.out_of_memory)
-        if not was_killed or attempt >= MOST_ATTEMPTS:  # else it may go on the next time
-            shutil.rmtree(scratch, ignore_errors=True)
-            with suppress(OSError):  # others may be in it
-                scratch.parent.rmdir()
-    if interrupts.happened:
-        raise KeyboardInterrupt
-    return record
+        return record
+
+    def _record_failed_pass(
+        self, cell: PlannedCell, attempt: int, ending: ChildResult, started_at: str
+    ) -> CellRecord:
+        """Write down an attempt that ended in its memory pass: it was never timed."""
+        note = _log_note(self.folder.log_path(cell.key.cell_id), self.folder)
+        record = make_record(cell, Transcript(), ending, started_at, note)
+        updates: dict[str, Any] = {"attempt": attempt}
+        if ending.outcome != "refused":
+            updates["reason"] = f"in its memory pass: {record.reason}"
+        if ending.out_of_memory:
+            updates["ran"] = cell.sizes  # a reader wants to know what did not fit
+        record = record.model_copy(update=updates)
+        self.folder.append(record)
+        if attempt >= MOST_ATTEMPTS:
+            shutil.rmtree(self.folder.checkpoint_folder(cell.key.cell_id), ignore_errors=True)
+        return record
+
+    def _record_skip(self, cell: PlannedCell, skip: Skip, attempt: int) -> CellRecord:
+        """Write down a cell that is not run."""
+        ending = ChildResult("returned", value=CellResult("skipped", skip.reason))
+        record = make_record(cell, Transcript(), ending, now())
+        updates = {"status": skip.status, "attempt": attempt, "waits_for": skip.waits_for}
+        record = record.model_copy(update=updates)
+        self.folder.append(record)
+        return record
 
 
 def _keep(written: CheckpointWritten, cell: PlannedCell, transcript: Transcript, log: Path) -> None:
@@ -127,117 +228,6 @@ def kept_log(folder: RunFolder, key: CellKey) -> Iterator[Path]:
     finally:  # an interrupt comes this way, too
         if log.exists() and log.stat().st_size == 0:
             log.unlink()
-
-
-def record_failed_pass(
-    cell: PlannedCell, attempt: int, ending: ChildResult, started_at: str, folder: RunFolder
-) -> CellRecord:
-    """Write down an attempt that ended in its memory pass: it was never timed."""
-    note = _log_note(folder.log_path(cell.key.cell_id), folder)
-    record = make_record(cell, Transcript(), ending, started_at, note)
-    updates: dict[str, Any] = {"attempt": attempt}
-    if ending.outcome != "refused":
-        updates["reason"] = f"in its memory pass: {record.reason}"
-    if ending.out_of_memory:
-        updates["ran"] = cell.sizes  # a reader wants to know what did not fit
-    record = record.model_copy(update=updates)
-    folder.append(record)
-    if attempt >= MOST_ATTEMPTS:
-        shutil.rmtree(folder.checkpoint_folder(cell.key.cell_id), ignore_errors=True)
-    return record
-
-
-def pass_over(cell: PlannedCell, skip: Skip, attempt: int, folder: RunFolder) -> CellRecord:
-    """Write down a cell that is not run."""
-    ending = ChildResult("returned", value=CellResult("skipped", skip.reason))
-    record = make_record(cell, Transcript(), ending, now())
-    updates = {"status": skip.status, "attempt": attempt, "waits_for": skip.waits_for}
-    record = record.model_copy(update=updates)
-    folder.append(record)
-    return record
-
-
-def run_cell(
-    cell: PlannedCell,
-    earlier: CellRecord | None,
-    failures: list[PlannedCell],
-    features: FeatureKeeper,
-    passes: MemoryPasses,
-    pairing: Pairing,
-    folder: RunFolder,
-    observer: Observer,
-) -> CellRecord:
-    """Run a cell, and write down every attempt at it.
-
-    Args:
-        earlier: of the last attempt at it in an earlier process; None if there was none.
-        failures: cells that ran out of memory although freed blocks were given back; cells that need at least
-            as much are skipped. This one is added if it does.
-
-    Returns:
-        The record of the last attempt.
-    """
-    observer.cell_started(cell.key)
-    attempt = earlier.next_attempt if earlier else 1
-    if earlier is not None and earlier.status == "oom" and earlier.memory_pass and cell.may_give_back:
-        cell = cell.with_exact_malloc()
-    record = _pass_over(cell, attempt, failures, folder)
-    while record is None:
-        with kept_log(folder, cell.key) as log:
-            cell, record = _ready(cell, attempt, features, passes, log, folder)
-        if cell.skip is not None:
-            break
-        if record is None:
-            record = run_attempt(cell, attempt, folder, observer, pairing)
-        if record.status == "oom" and cell.declared.expect != "oom":
-            # A memory pass keeps no freed blocks. The system's OOM killer speaks of the machine as it was
-            # then, not of the limit.
-            is_certain = cell.memory.measured is None or not cell.may_give_back
-            if is_certain and record.memory.exhausted != "oom killer":
-                failures.append(cell)
-            again = _again(cell)
-            if again is not None and attempt < MOST_ATTEMPTS:
-                observer.cell_adapted(record, _difference(cell, again))
-                cell, record, attempt = again, None, attempt + 1
-    remember_time(cell, record)
-    observer.cell_ended(record)
-    return record
-
-
-def _ready(
-    cell: PlannedCell,
-    attempt: int,
-    features: FeatureKeeper,
-    passes: MemoryPasses,
-    log: Path,
-    folder: RunFolder,
-) -> tuple[PlannedCell, CellRecord | None]:
-    """The cell with its features and its memory pass; its record, if it ends without being timed."""
-    cell = features.for_training(cell, log)
-    if cell.skip is not None:
-        return cell, pass_over(cell, cell.skip, attempt, folder)
-    started_at = now()
-    measured = passes.measure(cell, log)
-    if isinstance(measured, ChildResult):
-        return cell, record_failed_pass(cell, attempt, measured, started_at, folder)
-    return measured, None
-
-
-def _pass_over(
-    cell: PlannedCell, attempt: int, failures: list[PlannedCell], folder: RunFolder
-) -> CellRecord | None:
-    if cell.skip is not None:
-        return pass_over(cell, cell.skip, attempt, folder)
-    if cell.declared.expect == "oom":
-        return None  # to see it fail is what it is there for
-    for failed in failures:
-        if _needs_at_least(cell, failed):
-            key = failed.key
-            reason = f"needs at least the memory that {key.experiment} / {key.column} ran out of"
-            reason += f", at seed {key.seed}"
-            skip = Skip("skipped", reason, waits_for="memory")  # the other one may fit the next time
-            return pass_over(cell, skip, attempt, folder)
-    return None
 
 
 def _needs_at_least(cell: PlannedCell, failed: PlannedCell) -> bool:

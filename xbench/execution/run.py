@@ -8,7 +8,7 @@ from pathlib import Path
 
 from xbench.capacity.axes import Axis, with_size
 from xbench.errors import XbenchError
-from xbench.execution.cell import run_cell
+from xbench.execution.cell import CellRunner
 from xbench.execution.checkpoints import done_share
 from xbench.execution.estimates import Estimator
 from xbench.execution.fitting import fit_cells
@@ -193,10 +193,9 @@ def _run_blocks(
     ran: set[str] = set()
     passed_over: set[str] = set()
     made_s: dict[str, float] = {}
-    failures: list[PlannedCell] = []
     recorded = folder.read_cells()[0].values()
     passes.know(recorded)
-    pairing = Pairing(recorded)
+    runner = CellRunner(folder, observer, features, passes, Pairing(recorded))
     for block in blocks(cells, by_time=limit is not None):
         # Two experiments may declare the same cell: it runs once, and both show it.
         block = list({cell.key.cell_id: cell for cell in block if cell.key.cell_id not in ran}.values())
@@ -207,9 +206,7 @@ def _run_blocks(
             cell_id = cell.key.cell_id
             if cell.skip and cell_id in passed_over:
                 continue
-            record = run_cell(
-                cell, earlier.get(cell_id), failures, features, passes, pairing, folder, observer
-            )
+            record = runner.run(cell, earlier.get(cell_id))
             estimator.learn(cell, record)
             # What one experiment has no time for another may have.
             (passed_over if cell.skip else ran).add(cell_id)
