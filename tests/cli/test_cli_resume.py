@@ -147,8 +147,8 @@ def draw(path: Path, seed: int) -> None:
 
 
 def assert_nothing_was_run(run: Run, before: Run) -> None:
-    (told,) = [line for line in run.err.splitlines() if "result already" in line]
-    assert told == "every cell has its result already; nothing is run (--fresh runs all again)"
+    (told,) = [line for line in run.err.splitlines() if "every cell" in line]
+    assert told == "every cell has ended already; nothing is run (--fresh runs all again)"
     assert (run.exit_code, run.out, run.lines) == (0, before.out, before.lines)
     loaded = {name.partition(".")[0] for name in run.modules}
     assert not loaded & {"torch", "torchvision", "pandas", "scipy", "sklearn", "pyarrow"}
@@ -331,7 +331,8 @@ class TestFailures:
         assert "2 of 3 cells have their result already" in failing["second"].err
 
     def test_all_given_up_is_answered_with_the_same_exit_code(self, failing):
-        assert "every cell has its result already" in failing["third"].err
+        assert "every cell has ended already" in failing["third"].err
+        assert "failed 4 times and will not be tried again (--fresh runs all again)" in failing["third"].err
         assert failing["third"].exit_code == 1
         assert "it did not end within 2" in failing["third"].out
 

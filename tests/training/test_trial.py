@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from functools import partial
 
 import pytest
@@ -66,11 +67,12 @@ class TestHyperparameters:
     def test_objection_is_passed_on(self, name, params, told):
         assert try_optimizer(load("optimizer", name), params) == told
 
-    def test_objection_without_words_is_its_type(self):
+    @pytest.mark.parametrize("error", [LookupError, SystemExit])
+    def test_objection_of_other_code_has_its_type_and_place(self, error):
         def build(params):
-            raise LookupError
+            raise error
 
-        assert tried(build) == "LookupError"
+        assert re.fullmatch(rf"{error.__name__} \(test_trial\.py:\d+\)", tried(build))
 
     def test_objection_in_a_step_is_named(self):
         class Late(Descent):

@@ -170,7 +170,7 @@ class ProgressDisplay:
         self._cells.done = count
         self.display.update(self._cells)
         if count == total:
-            self._say("every cell has its result already; nothing is run (--fresh runs all again)", "dim")
+            self._say("every cell has ended already; nothing is run (--fresh runs all again)", "dim")
         else:
             self._say(f"{count} of {counted(total, 'cell')} have their result already", "dim")
 

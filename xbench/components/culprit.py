@@ -33,11 +33,18 @@ def in_one_line(error: BaseException) -> str:
     that was at work: `ValueError: width is 0 (nets.py:12)`."""
     # Not `str(error)`, which may raise in its turn.
     told = " ".join("".join(traceback.format_exception_only(error)).split())
+    place = place_in_own_code(error)
+    return f"{told} ({place})" if place else told
+
+
+def place_in_own_code(error: BaseException) -> str:
+    """Return the innermost file and line of other code than torch's and xbench's in a traceback, as
+    `nets.py:12`; "" if there is none."""
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         if package not in ("xbench", "torch", "torchvision"):
-            return f"{told} ({Path(frame.f_code.co_filename).name}:{line})"
-    return told
+            return f"{Path(frame.f_code.co_filename).name}:{line}"
+    return ""
 
 
 def _packages(kind: Kind, name: str) -> list[str]:

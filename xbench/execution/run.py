@@ -12,7 +12,7 @@ from xbench.execution.cell import CellRunner
 from xbench.execution.checkpoints import done_share
 from xbench.execution.estimates import Estimator
 from xbench.execution.fitting import fit_cells
-from xbench.execution.history import History, changed_since
+from xbench.execution.history import MOST_ATTEMPTS, History, changed_since
 from xbench.execution.pairing import Pairing
 from xbench.execution.schedule import TimeLimit, blocks, estimate_s, features_s, longest_wait_s, skip_if_late
 from xbench.execution.shared import FeatureKeeper, MemoryPasses
@@ -25,6 +25,7 @@ from xbench.records.schema import CellKey, CellRecord, ExperimentRecord, RunReco
 from xbench.records.store import RunFolder, folder_of_suite
 from xbench.storage.paths import concerns
 from xbench.storage.staging import remove_stale
+from xbench.text import counted
 
 
 def run_plan(
@@ -106,8 +107,14 @@ def _open(run: RunRecord, plan: PlannedRun, history: History, results: Path, obs
             told += changed_since(plan.import_dirs, history.run.started_at)
     observer.working("taking over earlier results")
     told += history.take_over(run.cells, folder)
-    observer.run_started(folder.path, run, told)
     settled = history.settled(run.cells)
+    failed = [key for key in settled if key in history.records and history.records[key].is_failure]
+    if failed:
+        told.append(
+            f"{counted(len(failed), 'cell')} failed {MOST_ATTEMPTS} times and will not be tried again "
+            "(--fresh runs all again)"
+        )
+    observer.run_started(folder.path, run, told)
     if settled:
         observer.cells_kept(len(settled), len({cell.cell_id for cell in run.cells}))
     return folder

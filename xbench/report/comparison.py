@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from xbench.records.aggregate import Interval, interval
 from xbench.records.schema import CellRecord, ExperimentRecord, RunRecord
@@ -81,13 +81,16 @@ def comparisons(
     rows = main_rows(run.metrics) if rows is None else rows
     by_id = {record.cell_id: record for record in records}
     features_s = features_s_by_cell(records)
-    result = []
+    # Titles and references are the suite's own.
+    changed = [f"the command line changed the suite: {', '.join(run.changes)}"] if run.changes else []
+    result, closing = [], [note] if note else []
     for experiment in run.experiments:
         declared: dict[str, list[CellRecord | None]] = {}
         for cell in run.cells:
             if cell.experiment == experiment.name:
                 declared.setdefault(cell.column, []).append(by_id.get(cell.cell_id))
-        result.append(_compare(experiment, declared, rows, features_s, note))
+        compared = _compare(experiment, declared, rows, features_s)
+        result.append(replace(compared, notes=(*changed, *compared.notes, *closing)))
     return result
 
 
@@ -96,7 +99,6 @@ def _compare(
     declared: Mapping[str, Sequence[CellRecord | None]],
     rows: Sequence[Row | Setting],
     features_s: Mapping[str, float],
-    note: str,
 ) -> Comparison:
     """Compare the columns of one experiment.
 
@@ -137,7 +139,7 @@ def _compare(
         data_lines(records),
         tuple(header),
         tuple(line for line in lines if any(cell != ABSENT for cell in line[1:])),
-        make_notes(experiment, columns, figure_rows) + ((note,) if note else ()),
+        make_notes(experiment, columns, figure_rows),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from xbench.components.culprit import in_one_line, place_in_own_code
 from xbench.components.specs import OptimizerSpec
 from xbench.training.footprint import optimizer_tensors
 from xbench.training.loop import has_modes
@@ -79,7 +80,7 @@ class _Outcome:
         nans: number of NaN elements in weights and state.
     """
 
-    error: Exception | None = None
+    error: Exception | SystemExit | None = None
     is_built: bool = False
     calls: int = 0
     returned: int = 0
@@ -104,7 +105,7 @@ def _take_steps(
         outcome.nans = _count_nans([*model.parameters(), *optimizer_tensors(optimizer, model)])
     except MemoryError:
         raise
-    except Exception as error:  # plugins may object in any way
+    except (Exception, SystemExit) as error:  # plugins may object in any way
         outcome.error = error
     return outcome
 
@@ -215,7 +216,9 @@ def _explain(clean: _Outcome, stale: _Outcome) -> str:
     """
     error = clean.error
     if not clean.is_built:
-        return str(error) or type(error).__name__  # mostly about hyperparameters
+        if place_in_own_code(error):
+            return in_one_line(error)
+        return str(error) or type(error).__name__  # torch's own, mostly about hyperparameters
     if clean.calls > clean.returned:
         return _breach(f"closure() failed when it called it: {_described(error)}")
     if "does not require grad and does not have a grad_fn" in str(error):
@@ -233,7 +236,7 @@ def _breach(what: str) -> str:
     return f"{what} ({_CONTRACT})"
 
 
-def _described(error: Exception) -> str:
+def _described(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
