@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 
 import pytest
 from cli_process import one_line
@@ -153,6 +154,11 @@ def refused(done, place) -> str:
     assert "Traceback" not in done.stderr
     assert not (place / "results").exists()
     return done.stderr
+
+
+def test_the_version(xbench, tmp_path):
+    done = xbench(tmp_path, "--version")
+    assert (done.returncode, done.stdout) == (0, f"xbench {version('xbench')}\n")
 
 
 class TestHelp:

@@ -205,6 +205,12 @@ def test_an_unknown_key_of_an_experiment_gets_a_guess(complaints, head, line, gu
     assert found == f"my.toml:8: unknown key '{line.split()[0]}'. Did you mean '{guess}'?"
 
 
+@pytest.mark.parametrize("line", ['time_limit = "2h"', "seeds = 3", 'device = "cpu"'])
+def test_a_key_of_the_suite_in_an_experiment_is_told_its_place(complaints, head, line):
+    told = f"my.toml:8: '{line.split()[0]}' belongs in the [suite] table, not in an experiment"
+    assert complaints(head + f'optimizer = "sgd"\n{line}\n') == [told]
+
+
 def test_a_key_like_nothing_gets_no_guess(complaints, head):
     assert complaints(head + 'optimizer = "sgd"\nqqqqqq = 1\n') == ["my.toml:8: unknown key 'qqqqqq'"]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version as version_of
+from typing import Annotated
+
 import typer
 
 from xbench.cli import data, doctor, info, listing, plugins, probe_capacity, run, show
@@ -13,6 +16,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(f"xbench {version_of('xbench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="print the version, and exit"),
+    ] = False,
+) -> None:
+    pass
+
+
 app.command("run", epilog=run.EXAMPLES)(run.run)
 app.command("probe-capacity", epilog=probe_capacity.EXAMPLES)(probe_capacity.probe_capacity)
 app.command("show", epilog=show.EXAMPLES)(show.show)

@@ -108,6 +108,9 @@ def _check_keys(table: dict[str, Any], place: int, names: set[str], problems: Pr
         if problems.is_full:
             return
         if key not in TRAINING_KEYS and key not in Experiment.model_fields:
+            if key in Header.model_fields:
+                problems.add((*path, key), f"'{key}' belongs in the [suite] table, not in an experiment")
+                continue
             guess = did_you_mean(key, (*TRAINING_KEYS, *Experiment.model_fields))
             hint = None if guess else "a setting of an optimizer stands in its own table (--set adam.lr=0.1)"
             problems.add((*path, key), f"unknown key '{shortened(key)}'{guess and '.' + guess}", hint)

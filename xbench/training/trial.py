@@ -216,9 +216,10 @@ def _explain(clean: _Outcome, stale: _Outcome) -> str:
     """
     error = clean.error
     if not clean.is_built:
-        if place_in_own_code(error):
-            return in_one_line(error)
-        return str(error) or type(error).__name__  # torch's own, mostly about hyperparameters
+        is_objection = isinstance(error, ValueError) and str(error)  # to a hyperparameter
+        if is_objection or not place_in_own_code(error):
+            return str(error) or type(error).__name__
+        return in_one_line(error)
     if clean.calls > clean.returned:
         return _breach(f"closure() failed when it called it: {_described(error)}")
     if "does not require grad and does not have a grad_fn" in str(error):
