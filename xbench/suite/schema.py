@@ -57,7 +57,7 @@ def _parsed_by(parse: Callable[[str], Any]) -> PlainValidator:
         except XbenchError as error:
             raise ValueError(f"{error.message}: {error.hint}") from error
 
-    return PlainValidator(validate)
+    return PlainValidator(validate, json_schema_input_type=str)
 
 
 MemoryLimit = Annotated[Limit, _parsed_by(parse_limit)]
@@ -78,7 +78,12 @@ Adapt = Annotated[list[Adaptable], AfterValidator(_names_each_once)]
 
 
 class Table(BaseModel):
-    """A component: its name, and settings of its own as further keys or under `params`."""
+    """A component. Its own settings are further keys.
+
+    Attributes:
+        name: a registered name or `module:attribute`; a list is an axis of the grid.
+        params: settings of the component, for those whose names are also keys of a suite.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -96,11 +101,11 @@ class Table(BaseModel):
 
 
 class OptimizerTable(Table):
-    """An optimizer of an experiment; keys that are training settings override the experiment's.
+    """An optimizer of an experiment. Keys that are training settings override the experiment's.
 
     Attributes:
-        label: column title, where the same optimizer stands more than once.
-        adapt, expect: in place of the experiment's.
+        label: the column's title, where the same optimizer stands more than once.
+        adapt, expect: replace the experiment's.
     """
 
     label: str | None = Field(None, pattern=r"^\S+$", max_length=NAME_LENGTH)
@@ -112,7 +117,7 @@ class DatasetTable(Table):
     """A dataset.
 
     Attributes:
-        fallback: the dataset to run on, loudly, where this one is not on the machine.
+        fallback: the dataset to run on where this one is not on the machine; every table then says so.
         strict: stop at unreadable images instead of leaving them out.
         storage: `"uint8"` reads images as they are needed; `"float32"` keeps all of them in memory as floats
             (of the training's dtype), as a notebook would.
@@ -127,9 +132,9 @@ class Reference(BaseModel):
     """Figures of an earlier work, printed beside ours.
 
     Attributes:
-        name: what to call it in column titles.
+        name: the work's name, for column titles.
         note: what a reader must know to compare.
-        columns: column -> metric -> value.
+        columns: a table for each column, of values by the names of metrics.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -143,10 +148,15 @@ class Experiment(BaseModel):
     """One comparison. Further keys are training settings (see `TrainingSettings`).
 
     Attributes:
+        name: the experiment's name: letters, digits, `-` and `_`.
+        title: the title of its table; by default the name.
+        model, dataset, optimizer: a name, a table, or a list of these.
+        reference: figures of an earlier work.
         adapt: what may give way, and in which order, where a cell does not fit into memory.
-        expect: `"oom"` for cells that are meant to run out of memory: only then they are as they should be.
-        memory_limit: of these cells; the suite's holds as well.
-        timeout: of each of these cells, in place of the suite's, in seconds.
+        expect: `"oom"` for cells that are meant to run out of memory: such a cell fails if it does not.
+        memory_limit: the most that each of these cells may take, such as `"12GB"`, `"12GiB"` or `"50%"`; the
+            suite's limit holds as well.
+        timeout: replaces the suite's for these cells, such as `"90s"`, `"15m"` or `"2h"`.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -167,9 +177,14 @@ class Header(BaseModel):
     """The `[suite]` table.
 
     Attributes:
-        time_limit: of a whole run, in seconds. What cannot end within it by its estimate is not begun.
-        timeout: of each cell, in seconds: one that takes longer is ended, and counts as failed.
-        checkpoint_interval: seconds between the times at which a cell saves what it can be resumed from.
+        name: the name of the suite and of its folder of results: letters, digits, `-` and `_`.
+        seeds: how many seeds (from 0), or a list of them. Each cell runs once for each seed.
+        memory_limit: the most that a cell may take, such as `"12GB"`, `"12GiB"` or `"50%"` of what is there.
+        time_limit: the most that a run may take, such as `"90s"`, `"15m"` or `"2h"`. Cells that by their
+            estimates would not end in time are skipped.
+        timeout: the most that a cell may take. One that takes longer is ended, and its status is `timeout`.
+        checkpoint_interval: the time between two checkpoints of a cell.
+        device: where cells train: `"auto"`, `"cpu"`, `"cuda"` or `"cuda:1"`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

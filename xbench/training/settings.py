@@ -30,7 +30,7 @@ class TrainingSettings(BaseModel):
             or the least `"test_loss"`, which makes the test metrics optimistic and is labelled so.
         balance: `"oversample"` gives every class the same number of examples, repeating the rarer one's
             as evenly as possible where there are too few.
-        class_weights: weight of each class in the loss; 1 where not named.
+        class_weights: the weight of each class in the loss, by its name; 1 for the others.
         epochs: passes over the training examples.
         batch_size: examples of one optimizer step, or `"full"`.
         micro_batch: examples in memory at once, or `"full"` for the whole batch, or `"auto"` for the fastest
@@ -38,13 +38,13 @@ class TrainingSettings(BaseModel):
             with dropout, which masks are drawn).
         drop_last: leave out an epoch's last batch if it is smaller than the others (a batch of one example is
             more than some models can normalise over). Each epoch leaves out other examples.
-        dtype: of parameters, images and losses.
+        dtype: the type of parameters, images and losses.
         features: precision in which the outputs of a frozen part are computed once per image and kept on
             disk; `"auto"` is that of `dtype`, and trains without where they cannot be kept; `"off"` computes
             them in every step.
-        memory_format: of image batches, `"channels_last"` or `"contiguous"`; `"auto"` is what convolutions
-            are fast with on the device (see `memory_format_on`).
-        threads: of torch's CPU pool; None for torch's choice.
+        memory_format: how image batches lie in memory. `"auto"` is what convolutions are fast with on the
+            device: channels-last on a CPU and with `tf32`, else contiguous.
+        threads: how many threads torch computes with on the CPU; by default torch decides.
         deterministic: on CUDA, use deterministic algorithms alone, at a cost in speed; an operation that has
             none is then an error. On a CPU results are the same either way.
         tf32: on CUDA, let convolutions, recurrent layers and matrix products of float32 use TensorFloat-32,

@@ -1,0 +1,56 @@
+"""What the README and the pages say is true: keys, links, recipes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_reference_of_suites_is_that_of_the_schema():
+    done = subprocess.run([sys.executable, ROOT / "docs/reference.py", "--check"], check=False)
+    assert done.returncode == 0, "run `python docs/reference.py`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    for target in targets:
+        if not target.startswith("http"):
+            assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+def test_every_page_is_reached_from_the_readme():
+    seen, to_read = set(), [ROOT / "README.md"]
+    while to_read:
+        page = to_read.pop()
+        if page in seen:
+            continue
+        seen.add(page)
+        for target in re.findall(r"\]\(([^)#]+\.md)", page.read_text(encoding="utf-8")):
+            to_read.append((page.parent / target).resolve())
+    assert seen >= set(PAGES)
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_the_recipes_of_the_readme_run(tmp_path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    suite, _ = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    (model,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "rates.toml").write_text(suite, encoding="utf-8")
+    (tmp_path / "my_models.py").write_text(model, encoding="utf-8")
+    command = ["run", "rates.toml", "--set", "model=my_models:tiny", "--allow-import", ".", "--dry-run"]
+    done = subprocess.run(
+        [sys.executable, "-m", "xbench", *command], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "12 cells" in done.stdout
