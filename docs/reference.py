@@ -26,7 +26,7 @@ TABLES = (
     (
         "`[[experiment.optimizer]]`",
         OptimizerTable,
-        "A column, or one for each combination of values. Keys of it are the optimizer's own settings and all "
+        "A column, or one for each combination of values. Its keys are the optimizer's own settings and all "
         "training settings, which then replace the experiment's.",
     ),
     (

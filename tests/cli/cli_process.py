@@ -94,11 +94,16 @@ class Cli:
             "stderr": subprocess.PIPE,
             "text": True,
             "start_new_session": True,
-            # Tests that run in the background of a shell ignore interrupts, and would pass that on.
-            "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            "preexec_fn": _heed_interrupts,
         }
         command = [*before, sys.executable, "-m", "xbench", *args]
         return Started(command, cwd=folder, env=self.environment, **usual | options)
+
+
+def _heed_interrupts() -> None:
+    # Tests that run in the background of a shell, or under `nohup`, ignore these and would pass that on.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def copy_user_code(to: Path, *names: str) -> None:

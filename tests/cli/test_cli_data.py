@@ -115,7 +115,8 @@ def packages(tmp_path_factory) -> Path:
 
 def start_with(cache: Path, packages: Path) -> Cli:
     cli = Cli(cache)
-    cli.environment |= {"PYTHONPATH": str(packages), "NO_PROXY": "127.0.0.1"}
+    path = os.pathsep.join(filter(None, [str(packages), os.environ.get("PYTHONPATH")]))
+    cli.environment |= {"PYTHONPATH": path, "NO_PROXY": "127.0.0.1"}
     return cli
 
 
@@ -306,7 +307,8 @@ class TestFetch:
     def test_mistakes(self, cli, cache, tmp_path, arguments, message):
         assert_refused(cli(tmp_path, "data", "fetch", *arguments), message, cache)
 
-    def test_an_interrupt_leaves_nothing(self, cli, cache, served, tmp_path):
+    @pytest.mark.parametrize("number", ["SIGINT", "SIGTERM", "SIGHUP"])
+    def test_an_interrupt_leaves_nothing(self, cli, cache, served, tmp_path, number):
         url, _ = served
         process = cli.start(
             tmp_path, "data", "fetch", "tiny", "--url", f"{url}/stuck.zip", "--sha256", "0" * 64
@@ -315,7 +317,7 @@ class TestFetch:
         deadline = time.monotonic() + 30
         while not part.stat().st_size and time.monotonic() < deadline:
             time.sleep(0.02)
-        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, signal.Signals[number])
         stdout, stderr = process.communicate(timeout=30)
         assert (process.returncode, stdout) == (130, "")
         assert "interrupted; nothing of tiny was kept" in stderr
@@ -407,6 +409,26 @@ class TestVerify:
             "1 not of the archive:",
         ):
             assert line in done.stdout.splitlines()
+
+    def test_all_of_the_json(self, cli, fetched, tmp_path):
+        (fetched / "test/A/5.png").unlink()
+        code, document = self.verify(cli, tmp_path)
+        assert code == 1
+        assert document == {
+            "dataset": "tiny",
+            "right": False,
+            "root": str(fetched),
+            "complete": False,
+            "images": {"test/B": 1, "train/A": 2, "train/B": 2, "val/A": 1},
+            "missing": {"test/A": 1},
+            "shortfall": "1 missing in test/A",
+            "checked": 6,
+            "by_hash": True,
+            "missing_files": ["test/A/5.png"],
+            "changed_files": [],
+            "extra_files": [],
+            "unreadable_files": {},
+        }
 
     def test_a_long_list_is_cut(self, cli, fetched, tmp_path):
         for i in range(25):

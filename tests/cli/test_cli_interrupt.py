@@ -1,4 +1,5 @@
-"""Ctrl-C in the middle of a cell: the second one ends it at once, as the first does if it cannot be saved."""
+"""Interrupts: the second one ends a cell at once, as the first does if the cell cannot be saved; a probe ends
+at the first."""
 
 from __future__ import annotations
 
@@ -197,3 +198,16 @@ def test_while_torch_is_imported(xbench, tmp_path, allow_user_code):
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
+def test_a_probe_ends_with_its_children(xbench, tmp_path, allow_user_code, number):
+    what = ("--optimizer", "sgd", "--model", "probed_parts:build_wide", "--dataset", "synthetic-xray")
+    with xbench.start(tmp_path, "probe-capacity", *what, *allow_user_code) as process:
+        command = psutil.Process(process.pid)
+        wait_for(lambda: any(map(is_importing_torch, command.children())), "torch is imported", process)
+        family = command.children(recursive=True)
+        os.kill(process.pid, signal.Signals[number])
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "interrupted\n")
+    wait_for(lambda: all(map(is_gone, family)), "all processes are gone")

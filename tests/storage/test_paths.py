@@ -12,7 +12,7 @@ import pytest
 
 from xbench.errors import XbenchError
 from xbench.storage import paths
-from xbench.storage.paths import cache_dir, cache_note, concerns, disk_errors, expand_user
+from xbench.storage.paths import cache_dir, cache_note, concerns, disk_errors, disk_hint, expand_user
 from xbench.storage.staging import staging_folder
 
 
@@ -23,7 +23,8 @@ class TestDiskErrors:
             (errno.ENOSPC, "make space"),
             (errno.EDQUOT, "make space"),
             (errno.EFBIG, "ulimit -f"),
-            (errno.EROFS, "XBENCH_CACHE_DIR moves the cache"),
+            (errno.EROFS, "read-only"),
+            (errno.EIO, "move the cache"),
         ],
     )
     def test_they_say_what_to_do(self, number, hint):
@@ -31,6 +32,12 @@ class TestDiskErrors:
             raise OSError(number, os.strerror(number))
         assert caught.value.message == f"it cannot be kept: {os.strerror(number)}"
         assert hint in caught.value.hint and "XBENCH_CACHE_DIR" in caught.value.hint
+
+    def test_a_hint_ends_with_another_way_out(self):
+        full, damaged = (OSError(number, "text") for number in (errno.ENOSPC, errno.EIO))
+        assert disk_hint(full) == "make space there"
+        assert disk_hint(full, "wait") == "make space there, or wait"
+        assert (disk_hint(damaged), disk_hint(damaged, "wait")) == ("", "wait")
 
     def test_a_file_in_the_way_is_told(self, tmp_path):
         (tmp_path / "file").touch()

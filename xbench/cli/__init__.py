@@ -6,7 +6,6 @@ Kept light: every worker process imports it again, as `multiprocessing` does wit
 from __future__ import annotations
 
 import codecs
-import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -21,18 +20,6 @@ EXIT_CELL_FAILED = 1
 EXIT_INTERNAL = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
-
-# What the user can do about errors of a disk, or of its file system, wherever they come up.
-_HINTS = {
-    errno.ENOSPC: "make space there",
-    errno.EDQUOT: "make space there: your quota is used up",
-    errno.EFBIG: "a limit on the size of files is in force (`ulimit -f`): raise it",
-    errno.EROFS: "its file system is read-only: choose another place",
-    errno.EACCES: "check its permissions",
-    errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
-    errno.ENFILE: "too many files are open on this machine: close some programs",
-    errno.ENAMETOOLONG: "choose a shorter path",
-}
 
 # Characters of tables and notes, for streams whose encoding has none of them.
 _ASCII = {"±": "+-", "█": "#", "…": "..."}
@@ -62,9 +49,10 @@ def _run_command() -> None:
     except XbenchError as error:
         _refuse(error.message, error.hint)
     except OSError as error:
-        if error.errno not in _HINTS or error.filename is None:
+        hint = _hint(error)
+        if not hint or error.filename is None:
             _tell_of_fault(error)
-        _refuse(f"{error.filename}: {error.strerror}", _hint(error))
+        _refuse(f"{error.filename}: {error.strerror}", hint)
     except Exception as error:
         if isinstance(error, ImportError | MemoryError):
             _refuse_for_address_space(error)
@@ -85,6 +73,8 @@ def _prepare_streams() -> None:
 
 def _replace_characters(error: UnicodeError) -> tuple[str | bytes, int]:
     """Write characters that an encoding lacks with others, or as Python escapes them."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
     found = error.object[error.start]
     if found in _ASCII:
         return _ASCII[found], error.start + 1
@@ -105,14 +95,15 @@ def _in_a_folder() -> None:
 
 
 def _hint(error: OSError) -> str:
-    """Return what the user can do about an error in `_HINTS`. Those of results name --out already."""
+    """Return what the user can do about an error of a disk; "" for any other. Errors of results name --out
+    before they come here."""
     from xbench.errors import XbenchError
-    from xbench.storage.paths import CACHE_VARIABLE, cache_dir, concerns
+    from xbench.storage.paths import MOVE_CACHE, cache_dir, concerns, disk_hint
 
-    hint = _HINTS[error.errno]
+    hint = disk_hint(error)
     with suppress(XbenchError):  # there may be no cache
-        if concerns(error, cache_dir()):
-            return f"{hint}, or move the cache with {CACHE_VARIABLE}"
+        if hint and concerns(error, cache_dir()):
+            return disk_hint(error, MOVE_CACHE)
     return hint
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from xbench.cli.output import stderr_console
 from xbench.isolation.interrupts import SIGNALS
-from xbench.report.terminal import plain, print_line
+from xbench.report.layout import plain, print_line
 from xbench.text import visible
 from xbench.units import format_bytes, format_seconds
 
@@ -180,8 +180,9 @@ class ActivityDisplay:
             self.say(activity.line(now_s))
 
     def _add_bar(self, activity: Activity) -> None:
-        counts = {"completed": activity.done, "total": activity.total or None}
-        activity.bar = self._bars.add_task(visible(activity.what), **counts, activity=activity)
+        activity.bar = self._bars.add_task(
+            visible(activity.what), completed=activity.done, total=activity.total or None, activity=activity
+        )
 
     def _watch(self) -> None:
         # Signals are for the main thread: they have to wake it from whatever it waits for.

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from enum import StrEnum
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from xbench.cli import EXIT_INTERRUPTED
 from xbench.cli.activity import ActivityDisplay
-from xbench.cli.options import user_path
+from xbench.cli.interrupts import interruptible
+from xbench.cli.options import FindingsForm, user_path
 from xbench.cli.output import (
+    FindingsFormat,
     print_json,
     reader_may_leave,
     stderr_console,
@@ -24,12 +23,12 @@ from xbench.cli.output import (
 from xbench.components.registry import load, registrations
 from xbench.components.specs import DatasetSpec
 from xbench.errors import DataNotFound, XbenchError
-from xbench.report.terminal import cell, plain
+from xbench.report.layout import cell, make_table, print_line
 from xbench.text import visible
 from xbench.units import format_bytes
 
 if TYPE_CHECKING:
-    from xbench.data.inventory import Inventory, Verdict
+    from xbench.data.inventory import FindRoot, Inventory, Verdict
 
 EXAMPLES = """
 Examples:
@@ -55,22 +54,12 @@ app = typer.Typer(
 Name = Annotated[str, typer.Argument(help="a dataset, as `xbench list datasets` has it", show_default=False)]
 
 
-class DataFormat(StrEnum):
-    """How findings are printed."""
-
-    TABLE = "table"
-    JSON = "json"
-
-
-Form = Annotated[DataFormat, typer.Option("--format", help="how findings are printed")]
-
-
 @app.command(epilog=EXAMPLES)
 def status(
     name: Annotated[
         str | None, typer.Argument(help="one dataset; all if not given", show_default=False)
     ] = None,
-    form: Form = DataFormat.TABLE,
+    form: FindingsForm = FindingsFormat.TABLE,
 ) -> None:
     """Show where each dataset is on this machine, what is missing of it, or how to get it."""
     tell_where_cache_is()
@@ -80,7 +69,7 @@ def status(
         for item in names:
             display.begin(f"listing the files of {item}")
             try:
-                rows.append(_status_row(item, load("dataset", item)))
+                rows.append(_status_row(item, _spec(item)))
             except XbenchError as error:
                 if name:
                     raise
@@ -89,7 +78,7 @@ def status(
                 why = f"{type(error).__name__}: {error}"
                 rows.append({"dataset": item, "state": "broken", "how_to_get": why})
     with reader_may_leave():
-        if form is DataFormat.JSON:
+        if form is FindingsFormat.JSON:
             print_json({"datasets": rows})
         else:
             stdout_console().print(_status_table(rows))
@@ -121,8 +110,7 @@ def fetch(
     from xbench.data.inventory import published, take_inventory
 
     tell_where_cache_is()
-    spec = load("dataset", name)
-    source = published(name, spec)
+    source, find_root = published(name, _spec(name))
     if bool(url) != bool(sha256):
         raise XbenchError(
             "--url and --sha256 go together", hint="an archive is only taken if its hash is known"
@@ -135,18 +123,18 @@ def fetch(
     if from_ and url:
         raise XbenchError("--from and --url name two archives", hint="give one of them")
     place = destination(source)
-    with _interruptible(f"nothing of {name} was kept"), ActivityDisplay() as display:
+    with interruptible(lambda: f"nothing of {name} was kept"), ActivityDisplay() as display:
 
         def show(stage: str, done_bytes: int, total_bytes: int) -> None:
             display.report(f"{name}: {stage}", done_bytes, total_bytes, "bytes")
 
         if not force:
             display.begin(f"{name}: listing what is here")
-            for root in dict.fromkeys([*_found(spec), place]):
+            for root in dict.fromkeys([*_found(find_root), place]):
                 inventory = take_inventory(root, source)
                 if inventory.is_complete:
                     display.say(f"{name} is already here and complete; nothing was done")
-                    _print_place(name, spec, inventory)
+                    _print_place(name, find_root, inventory)
                     return
         if from_:
             fetched = fetch_from(source, from_, show, force)
@@ -156,16 +144,17 @@ def fetch(
             display.begin(f"{name}: waiting for the server")
             fetched = fetch_archive(source, show, url, sha256, force)
     if not fetched.is_published:
-        _say(
+        print_line(
+            stderr_console(),
             f"note: this is another archive than the published one (sha256 {fetched.sha256}, not "
             f"{source.sha256}); it is undamaged, and holds as many images in each folder",
             "yellow",
         )
-    _print_place(name, spec, fetched.inventory)
+    _print_place(name, find_root, fetched.inventory)
 
 
 @app.command(epilog=EXAMPLES)
-def verify(name: Name, form: Form = DataFormat.TABLE) -> None:
+def verify(name: Name, form: FindingsForm = FindingsFormat.TABLE) -> None:
     """Read every file of a dataset, and compare it with what was unpacked (or, where that is not known, see
     whether it is an image).
 
@@ -175,15 +164,14 @@ def verify(name: Name, form: Form = DataFormat.TABLE) -> None:
     from xbench.data.inventory import verify as look_at_files
 
     tell_where_cache_is()
-    spec = load("dataset", name)
-    source = published(name, spec)
-    root = spec.find_root()
-    with _interruptible("not all files were read"), ActivityDisplay() as display:
+    source, find_root = published(name, _spec(name))
+    root = find_root()
+    with interruptible(lambda: "not all files were read"), ActivityDisplay() as display:
         display.begin(f"listing the files of {name}")
         reading = f"reading the files of {name}"
         verdict = look_at_files(root, source, lambda *at: display.report(reading, *at))
     with reader_may_leave():
-        if form is DataFormat.JSON:
+        if form is FindingsFormat.JSON:
             print_json(_verdict_document(name, verdict))
         else:
             _print_verdict(name, verdict)
@@ -191,31 +179,25 @@ def verify(name: Name, form: Form = DataFormat.TABLE) -> None:
         raise typer.Exit(EXIT_NOT_RIGHT)
 
 
-@contextmanager
-def _interruptible(outcome: str) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        _say(f"interrupted; {outcome}", "yellow")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+def _spec(name: str) -> DatasetSpec:
+    spec = load("dataset", name)
+    assert isinstance(spec, DatasetSpec)  # the registry has checked its kind
+    return spec
 
 
-def _say(text: str, style: str = "dim") -> None:
-    stderr_console().print(plain(text, style))
-
-
-def _found(spec: DatasetSpec) -> list[Path]:
+def _found(find_root: FindRoot) -> list[Path]:
     """Where a suite would find the dataset: one folder, or none."""
     try:
-        return [spec.find_root()]
+        return [find_root()]
     except DataNotFound:
         return []
 
 
-def _print_place(name: str, spec: DatasetSpec, inventory: Inventory) -> None:
-    for root in _found(spec):
+def _print_place(name: str, find_root: FindRoot, inventory: Inventory) -> None:
+    for root in _found(find_root):
         if root != inventory.root:
-            _say(f"warning: suites do not use this one, as {name} is also in {root}", "bold yellow")
+            warning = f"warning: suites do not use this one, as {name} is also in {root}"
+            print_line(stderr_console(), warning, "bold yellow")
     _print_inventory(inventory)
 
 
@@ -236,9 +218,7 @@ def _status_row(name: str, spec: DatasetSpec) -> dict[str, Any]:
 
 
 def _status_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="datasets", title_justify="left")
-    for column in ("name", "state", "where", "what is there, or how to get it"):
-        table.add_column(column)
+    table = make_table("datasets", ["name", "state", "where", "what is there, or how to get it"])
     for row in rows:
         what = _counted(row["images"]) if "images" in row else row["how_to_get"]
         if row["state"] == "made by xbench":
@@ -258,33 +238,24 @@ def _inventory_document(inventory: Inventory) -> dict[str, Any]:
     return {
         "root": str(inventory.root),
         "complete": inventory.is_complete,
-        "images": dict(inventory.counts),
-        "missing": dict(inventory.missing),
+        "images": inventory.counts,
+        "missing": inventory.missing,
         "shortfall": inventory.shortfall,
     }
 
 
-def _counted(images: dict[str, int]) -> str:
+def _counted(images: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {folder}" for folder, count in images.items()) or "no images"
 
 
 def _print_inventory(inventory: Inventory) -> None:
     print(visible(str(inventory.root)))
-    print(visible(_counted(dict(inventory.counts))))
+    print(visible(_counted(inventory.counts)))
 
 
 def _verdict_document(name: str, verdict: Verdict) -> dict[str, Any]:
-    return {
-        "dataset": name,
-        "right": verdict.is_right,
-        **_inventory_document(verdict.inventory),
-        "checked": verdict.checked,
-        "by_hash": verdict.by_hash,
-        "missing_files": list(verdict.missing),
-        "changed_files": list(verdict.changed),
-        "extra_files": list(verdict.extra),
-        "unreadable_files": dict(verdict.unreadable),
-    }
+    document = {"dataset": name, "right": verdict.is_right, **_inventory_document(verdict.inventory)}
+    return document | {key: value for key, value in vars(verdict).items() if key != "inventory"}
 
 
 def _print_verdict(name: str, verdict: Verdict) -> None:
@@ -297,10 +268,10 @@ def _print_verdict(name: str, verdict: Verdict) -> None:
     else:
         print(f"{verdict.checked:,} images decoded; hashes are not known, as xbench did not unpack them")
     findings = {
-        "missing": verdict.missing,
-        "changed": verdict.changed,
-        "not of the archive": verdict.extra,
-        "unreadable": tuple(f"{file}: {why}" for file, why in verdict.unreadable.items()),
+        "missing": verdict.missing_files,
+        "changed": verdict.changed_files,
+        "not of the archive": verdict.extra_files,
+        "unreadable": tuple(f"{file}: {why}" for file, why in verdict.unreadable_files.items()),
     }
     for what, names in findings.items():
         if names:

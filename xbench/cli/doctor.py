@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from xbench.cli.activity import ActivityDisplay
-from xbench.cli.output import print_json, reader_may_leave, stdout_console, tell_where_cache_is
-from xbench.report.terminal import plain
+from xbench.cli.options import FindingsForm
+from xbench.cli.output import (
+    FindingsFormat,
+    print_json,
+    reader_may_leave,
+    stdout_console,
+    tell_where_cache_is,
+)
+from xbench.report.layout import make_table, plain
 from xbench.storage.paths import cache_dir
 from xbench.text import counted
 from xbench.units import format_bytes, parse_device, parse_limit
@@ -28,21 +34,12 @@ Examples:
 """
 
 
-class DoctorFormat(StrEnum):
-    """How findings are printed."""
-
-    TABLE = "table"
-    JSON = "json"
-
-
 def doctor(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     memory_limit: Annotated[
         str | None, typer.Option(help="a limit to compare, such as 12GB, 12GiB or 50%")
     ] = None,
-    form: Annotated[DoctorFormat, typer.Option("--format", help="how findings are printed")] = (
-        DoctorFormat.TABLE
-    ),
+    form: FindingsForm = FindingsFormat.TABLE,
 ) -> None:
     """Show what limits the memory of a worker here, and how memory is measured."""
     # Imported here: the other commands need none of it, and answer at once.
@@ -59,7 +56,7 @@ def doctor(
         checkup: Checkup = run_in_child(check_up, wanted).get()
     bounds = with_memory_limits(checkup.machine.memory_bounds, limits)
     with reader_may_leave():
-        if form is DoctorFormat.JSON:
+        if form is FindingsFormat.JSON:
             print_json(_document(checkup, bounds, binding(bounds)))
         else:
             console = stdout_console()
@@ -99,9 +96,7 @@ def _document(checkup: Checkup, bounds: list[Bound], binds: Bound) -> dict[str, 
 
 def _bounds_table(checkup: Checkup, bounds: list[Bound], binds: Bound) -> Table:
     title = f"memory of one worker on {checkup.machine.device}: {format_bytes(binds.limit_bytes)}"
-    table = Table(title=plain(title), title_justify="left")
-    for name in ("", "bound", "limit", "where it comes from"):
-        table.add_column(name)
+    table = make_table(plain(title), ["", "bound", "limit", "where it comes from"])
     for bound in bounds:
         style = "bold" if bound is binds else ""
         cells = (

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import sys
 from typing import Any
-
-from rich.table import Table
 
 from xbench.cli.output import Format, print_json, reader_may_leave, stderr_console, stdout_console
 from xbench.execution.schedule import estimate_s, features_s
 from xbench.planning.plan import PlannedRun
 from xbench.planning.planned import PlannedCell
-from xbench.report.export import csv_text, markdown_line
-from xbench.report.terminal import cell as table_cell
-from xbench.report.terminal import plain, print_line
+from xbench.report.layout import make_csv, make_markdown, make_table, plain, print_line
 from xbench.text import counted
 from xbench.units import format_bytes, format_seconds
 
@@ -52,11 +46,8 @@ def _print_data(plan: PlannedRun, cells: list[PlannedCell], form: Format) -> Non
         times = {"estimated_s": estimate_s(cells), "time_limit_s": plan.suite.header.time_limit}
         print_json({"suite": plan.name, "device": plan.machine.device, **times, "cells": rows})
         return
-    writer = csv.DictWriter(sys.stdout, rows[0])
-    writer.writeheader()
-    for row in rows:
-        row["adapt"] = ", ".join(row["adapt"])
-        writer.writerow({key: csv_text(value) for key, value in row.items()})
+    texts = [{**row, "adapt": ", ".join(row["adapt"])} for row in rows]
+    print(make_csv(texts, line_end="\r\n"), end="")
 
 
 def _print_text(plan: PlannedRun, cells: list[PlannedCell], form: Format) -> None:
@@ -71,14 +62,12 @@ def _print_text(plan: PlannedRun, cells: list[PlannedCell], form: Format) -> Non
         for cell in cells
     ]
     if form is Format.MARKDOWN:
-        for texts in (list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)):
-            print(markdown_line(tuple(map(str, texts))))
+        print(make_markdown(list(rows[0]), [map(str, row.values()) for row in rows]))
     else:
-        table = Table(title=plain(f"{plan.name}: {counted(len(rows), 'cell')} on {plan.machine.device}"))
-        for name in rows[0]:
-            table.add_column(name.replace("_", " "))
-        for row in rows:
-            table.add_row(*map(table_cell, row.values()))
+        title = plain(f"{plan.name}: {counted(len(rows), 'cell')} on {plan.machine.device}")
+        headers = [name.replace("_", " ") for name in rows[0]]
+        table = make_table(title, headers, [row.values() for row in rows])
+        table.title_justify = "center"
         console = stdout_console()
         console.print(table)
         print_line(console, _time_line(plan, cells), "dim")

@@ -12,7 +12,7 @@ from xbench.components.registry import KINDS, Registration, did_you_mean, find, 
 from xbench.components.settings import settings_of
 from xbench.components.specs import Family, ModelSpec, OptimizerSpec, Spec
 from xbench.errors import XbenchError
-from xbench.report.terminal import plain
+from xbench.report.layout import make_table, plain
 
 EXAMPLES = """
 Examples:
@@ -64,16 +64,11 @@ def _members(name: str, family: Family) -> str:
 
 def _settings_table(spec: Spec) -> Table:
     settings = settings_of(spec)
-    table = Table(title="settings", title_justify="left")
-    table.add_column("name")
-    table.add_column("default")
-    for setting in settings.required:
-        table.add_row(plain(setting), plain("(required)"))
-    for setting, default in settings.defaults.items():
-        table.add_row(plain(setting), plain(_toml(default)))
+    rows = dict.fromkeys(settings.required, "(required)")
+    rows |= {setting: _toml(default) for setting, default in settings.defaults.items()}
     if settings.is_open:
-        table.add_row(plain("..."), plain("any further setting is passed on"))
-    return table
+        rows["..."] = "any further setting is passed on"
+    return make_table("settings", ["name", "default"], [map(plain, row) for row in rows.items()])
 
 
 def _needs(spec: Spec) -> list[str]:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from xbench.cli.output import reader_may_leave, stdout_console
 from xbench.components.registry import Kind, Registration, registrations
 from xbench.components.specs import Family
 from xbench.errors import XbenchError
-from xbench.report.terminal import plain
+from xbench.report.layout import make_table, plain
 
 EXAMPLES = """
 Examples:
@@ -33,6 +32,13 @@ class What(StrEnum):
     SUITES = "suites"
 
 
+_KINDS: dict[What, Kind] = {
+    What.MODELS: "model",
+    What.OPTIMIZERS: "optimizer",
+    What.DATASETS: "dataset",
+}
+
+
 def list_components(
     what: Annotated[What | None, typer.Argument(help="all if not given", show_default=False)] = None,
 ) -> None:
@@ -44,23 +50,13 @@ def list_components(
 def _print_lists(kinds: list[What]) -> None:
     console = stdout_console()
     for item in kinds:
-        if item is What.SUITES:
-            table = _table("suites", "file")
-            for path in sorted(Path("suites").glob("*.toml")):
-                table.add_row(plain(str(path)))
+        kind = _KINDS.get(item)
+        if kind is None:
+            files = [[plain(path)] for path in sorted(Path("suites").glob("*.toml"))]
+            console.print(make_table("suites", ["file"], files))
         else:
-            kind: Kind = item.value.removesuffix("s")
-            table = _table(item.value, "name", "from", "what it is")
-            for registration in registrations(kind).values():
-                table.add_row(*_row(registration))
-        console.print(table)
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column)
-    return table
+            rows = map(_row, registrations(kind).values())
+            console.print(make_table(item.value, ["name", "from", "what it is"], rows))
 
 
 def _row(registration: Registration) -> tuple[Text, Text, Text]:

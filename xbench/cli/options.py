@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from xbench.cli.output import FindingsFormat, Format
 from xbench.errors import XbenchError
 from xbench.storage.paths import expand_user
 from xbench.text import shown
@@ -44,3 +45,5 @@ AllowImport = Annotated[
         help="allow module:attribute components from this folder (repeatable)",
     ),
 ]
+ResultsForm = Annotated[Format, typer.Option("--format", help="how results are printed")]
+FindingsForm = Annotated[FindingsFormat, typer.Option("--format", help="how findings are printed")]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.text import Text
@@ -31,6 +31,13 @@ class Format(StrEnum):
     JSON = "json"
     CSV = "csv"
     MARKDOWN = "markdown"
+
+
+class FindingsFormat(StrEnum):
+    """How findings are printed."""
+
+    TABLE = "table"
+    JSON = "json"
 
 
 class _ResultsConsole(Console):
@@ -89,7 +96,8 @@ def stdout_console() -> Console:
 
 def stderr_console() -> Console:
     """Rich's console for progress and warnings. Nothing that happens to stderr is a failure of a run."""
-    return Console(file=_UntilItFails(sys.stderr), width=None if sys.stderr.isatty() else _PIPE_WIDTH)
+    stream = cast(TextIO, _UntilItFails(sys.stderr))  # it passes on whatever else a stream has
+    return Console(file=stream, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
 
 
 def print_results(folder: RunFolder, form: Format, memory: bool = False) -> None:
@@ -101,8 +109,9 @@ def print_results(folder: RunFolder, form: Format, memory: bool = False) -> None
     from xbench.report.breakdown import MEMORY_ROWS, NOTE
     from xbench.report.comparison import comparisons
     from xbench.report.export import to_csv, to_json, to_markdown
+    from xbench.report.layout import print_line
     from xbench.report.notes import nothing_ran
-    from xbench.report.terminal import print_line, print_run
+    from xbench.report.terminal import print_run
 
     run, records = folder.read()
     if headline := nothing_ran(records):

@@ -9,7 +9,7 @@ from xbench.cli.output import reader_may_leave, stdout_console
 from xbench.components.registry import KINDS, registrations
 from xbench.components.specs import Family, Spec
 from xbench.errors import XbenchError
-from xbench.report.terminal import plain
+from xbench.report.layout import plain
 
 
 def plugins() -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xbench.capacity.axes import Axis
-from xbench.cli import EXIT_CELL_FAILED, EXIT_INTERRUPTED
-from xbench.cli.options import AllowImport, Device
+from xbench.cli import EXIT_CELL_FAILED
+from xbench.cli.interrupts import interruptible
+from xbench.cli.options import AllowImport, Device, ResultsForm
 from xbench.cli.output import (
     Format,
     print_json,
     reader_may_leave,
-    stderr_console,
     stdout_console,
     tell_where_cache_is,
 )
+
+if TYPE_CHECKING:
+    from xbench.records.capacity import CapacityReport
 
 EXAMPLES = """
 Examples:
@@ -47,7 +50,7 @@ def probe_capacity(
         bool, typer.Option("--fresh", help="do not start from what an earlier probe found")
     ] = False,
     allow_import: AllowImport = None,
-    form: Annotated[Format, typer.Option("--format", help="how results are printed")] = Format.TABLE,
+    form: ResultsForm = Format.TABLE,
 ) -> None:
     """Find the largest size that fits into memory, by running it.
 
@@ -64,23 +67,19 @@ def probe_capacity(
     given = {"device": device, "memory-limit": memory_limit}
     options = [SuiteOption(name, value) for name, value in given.items() if value is not None]
     import_dirs = [str(directory) for directory in allow_import or []]
-    try:
-        with ProgressDisplay() as display:
-            display.working("starting")
-            start_server()
-            asked = (set_ or [], options, import_dirs, display.working)
-            axes = dict.fromkeys(axis or [default_axis(optimizer)])
-            plans = {one: plan_probe(optimizer, model, dataset, one, *asked) for one in axes}
-            report = probe(plans, fresh, display)
-    except KeyboardInterrupt:
-        stderr_console().print("interrupted", style="yellow")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+    with interruptible(), ProgressDisplay() as display:
+        display.working("starting")
+        start_server()
+        asked = (set_ or [], options, import_dirs, display.working)
+        axes = dict.fromkeys(axis or [default_axis(optimizer)])
+        plans = {one: plan_probe(optimizer, model, dataset, one, *asked) for one in axes}
+        report = probe(plans, fresh, display)
     _print(report, form)
     if any(result.found is None or result.error for result in report.results):
         raise typer.Exit(EXIT_CELL_FAILED)
 
 
-def _print(report, form: Format) -> None:
+def _print(report: CapacityReport, form: Format) -> None:
     from xbench.report.capacity import print_capacity, to_capacity_csv, to_capacity_markdown
 
     with reader_may_leave():

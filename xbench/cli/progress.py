@@ -23,11 +23,13 @@ class ProgressDisplay:
         clock: gives the time in seconds.
     """
 
+    _cells: Activity  # from the start of the run on
+    _training: Activity  # from the start of a cell's training on
+
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self.display = ActivityDisplay(clock)
         self._announced: set[str] = set()
         self._outer: Activity | None = None
-        self._cells: Activity | None = None
         self._cell = ""
         self._prepared: Prepared | None = None
         self._count = self._total = 0
@@ -126,19 +128,23 @@ class ProgressDisplay:
             self._prepared = message
             if message.resumed_at:
                 self._say(f"{self._cell}: continues after step {message.resumed_at:,}", "dim")
-            detail = "" if message.resumed_at else self._epoch(1)
+            detail = "" if message.resumed_at else _epoch(1, message)
             training = (message.resumed_at, message.steps, "step", detail)
             self._training = self.display.begin(self._place(), *training)
-        elif isinstance(message, StepsDone):
+        elif self._prepared is not None:
+            self._show_training(message, self._prepared)
+
+    def _show_training(self, message: Any, prepared: Prepared) -> None:
+        if isinstance(message, StepsDone):
             last = message.rows[-1]
-            peak_bytes = last.device_peak_bytes if self._prepared.is_on_cuda else last.host_peak_bytes
+            peak_bytes = last.device_peak_bytes if prepared.is_on_cuda else last.host_peak_bytes
             memory = format_bytes(peak_bytes) if peak_bytes else ""
-            parts = [self._epoch(last.epoch), f"loss {last.loss:.4f}", memory]
+            parts = [_epoch(last.epoch, prepared), f"loss {last.loss:.4f}", memory]
             self._train(last.step, ", ".join(filter(None, parts)))
         elif isinstance(message, EpochDone):
             record, detail = message.record, self._training.detail
             if (loss := record.values.get("validation_loss")) is not None:
-                detail = f"{self._epoch(record.epoch)}, validation loss {loss:.4f}"
+                detail = f"{_epoch(record.epoch, prepared)}, validation loss {loss:.4f}"
             self._train(self._training.done, detail)
         elif isinstance(message, Evaluating):
             if message.done:
@@ -151,9 +157,6 @@ class ProgressDisplay:
         if self.display.current is not self._training:
             self.display.show(self._training)
         self.display.advance(step, detail=detail)
-
-    def _epoch(self, epoch: int) -> str:
-        return f"epoch {epoch:,}/{self._prepared.epochs:,}"
 
     def _place(self) -> str:
         """The cell that runs, and which of all it is."""
@@ -181,16 +184,21 @@ class ProgressDisplay:
         line = f"[{self._count}/{self._total}] {_name(record)}: {record.status}"
         if record.reason:
             line += f": {record.reason}"
-        metric = self._headline
-        value = record.metrics.get(metric.name) if metric else None
-        if value is not None and record.time.training_s is not None:
-            line += f", {metric.title} {show_metric(metric, value)}"
-            line += f", training {format_seconds(record.time.training_s)}"
-            if (needed_bytes := record.needed_bytes) is not None:
-                line += f", peak memory {format_bytes(needed_bytes)}"
+        line += self._figures(record)
         if record.expect:
             line += " (was meant to run out of memory)" if record.is_failure else " (as expected)"
         self._say(line, "yellow" if record.is_failure or record.status == "skipped" else "")
+
+    def _figures(self, record: CellRecord) -> str:
+        """Return the quality, time and memory of a cell that finished; "" for one that did not."""
+        metric, training_s = self._headline, record.time.training_s
+        value = None if metric is None else record.metrics.get(metric.name)
+        if metric is None or value is None or training_s is None:
+            return ""
+        figures = f", {metric.title} {show_metric(metric, value)}, training {format_seconds(training_s)}"
+        if (needed_bytes := record.needed_bytes) is not None:
+            figures += f", peak memory {format_bytes(needed_bytes)}"
+        return figures
 
     def _say(self, text: str, style: str) -> None:
         self.display.say(text, style)
@@ -198,11 +206,15 @@ class ProgressDisplay:
 
 def trial_line(setting: str, trial: Trial) -> str:
     """A trial of a probe, in a line."""
-    if trial.outcome == "fits":
+    if trial.outcome == "fits" and trial.peak_bytes is not None:
         outcome = f"fits, peak {format_bytes(trial.peak_bytes)}"
     else:
         outcome = "does not fit" if trial.outcome == "oom" else f"failed: {trial.reason}"
     return f"{setting} {trial.value:,}: {outcome} ({format_seconds(trial.seconds)})"
+
+
+def _epoch(epoch: int, prepared: Prepared) -> str:
+    return f"epoch {epoch:,}/{prepared.epochs:,}"
 
 
 def _name(cell: CellKey | CellRecord) -> str:

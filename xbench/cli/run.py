@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xbench.cli import EXIT_CELL_FAILED, EXIT_INTERRUPTED
-from xbench.cli.options import AllowImport, Device, Results, user_path
-from xbench.cli.output import Format, print_results, stderr_console, tell_where_cache_is
-from xbench.report.terminal import print_line
+from xbench.cli import EXIT_CELL_FAILED
+from xbench.cli.interrupts import interruptible
+from xbench.cli.options import AllowImport, Device, Results, ResultsForm, user_path
+from xbench.cli.output import Format, print_results, tell_where_cache_is
 
 if TYPE_CHECKING:
     from xbench.records.store import RunFolder
@@ -62,7 +60,7 @@ def run(
         bool, typer.Option("--fresh", help="run every cell again, whatever earlier runs have of them")
     ] = False,
     allow_import: AllowImport = None,
-    form: Annotated[Format, typer.Option("--format", help="how results are printed")] = Format.TABLE,
+    form: ResultsForm = Format.TABLE,
 ) -> None:
     """Run every cell of a suite and print its tables.
 
@@ -93,7 +91,7 @@ def run(
         _preview(asked, import_dirs, form, started)
         return
     folder = _run(asked, import_dirs, out, fresh, started)
-    with _interruptible(lambda: folder.path):
+    with interruptible(lambda: _kept_in(folder.path)):
         print_results(folder, form)
         _, records = folder.read()
     if nothing_ran(records) or any(record.is_failure for record in records):
@@ -113,7 +111,7 @@ def _run(suite: Suite, import_dirs: list[str], out: Path, fresh: bool, started: 
     from xbench.records.store import check_writable, folder_of_suite, sole_run
 
     display = ProgressDisplay()
-    with _interruptible(lambda: display.folder), display:
+    with interruptible(lambda: _kept_in(display.folder)), display:
         start_server()
         plan = plan_run(suite, import_dirs, display.working)
         check_writable(out)  # only now: a suite that is wrong leaves nothing
@@ -135,7 +133,7 @@ def _preview(suite: Suite, import_dirs: list[str], form: Format, started: float)
     from xbench.planning.plan import plan_run
 
     display = ProgressDisplay()
-    with _interruptible(lambda: display.folder), display:
+    with interruptible(), display:
         start_server()
         plan = plan_run(suite, import_dirs, display.working)
         display.working("reading a few images of each dataset")
@@ -143,16 +141,5 @@ def _preview(suite: Suite, import_dirs: list[str], form: Format, started: float)
     print_cells(plan, cells, warnings, form)
 
 
-@contextmanager
-def _interruptible(folder: Callable[[], Path | None]) -> Iterator[None]:
-    """Tell of an interrupt, and in which folder what had ended is."""
-    from xbench.isolation.interrupts import interrupt_on_signals
-
-    interrupt_on_signals()
-    try:
-        yield
-    except KeyboardInterrupt:
-        where = folder()
-        said = f"interrupted; what had ended is in {where}" if where else "interrupted"
-        print_line(stderr_console(), said, "yellow")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+def _kept_in(folder: Path | None) -> str:
+    return f"what had ended is in {folder}" if folder else ""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xbench.cli.options import Results
+from xbench.cli.options import Results, ResultsForm
 from xbench.cli.output import Format, print_results
 from xbench.records.store import find_run
 
@@ -29,7 +29,7 @@ def show(
     memory: Annotated[
         bool, typer.Option("--memory", help="where the memory went, instead of the results")
     ] = False,
-    form: Annotated[Format, typer.Option("--format", help="how results are printed")] = Format.TABLE,
+    form: ResultsForm = Format.TABLE,
 ) -> None:
     """Print the tables of a run from its records."""
     print_results(find_run(out, run), form, memory)

@@ -23,6 +23,7 @@ MANIFEST = "MANIFEST.sha256"
 _TRIAL_SIDE = 64
 
 OnProgress = Callable[[int, int], None]
+FindRoot = Callable[[], Path]
 
 
 @dataclass(frozen=True)
@@ -74,21 +75,21 @@ class Verdict:
         inventory: what is there.
         checked: number of files that were read.
         by_hash: they were compared with the manifest; if not, they were only decoded.
-        missing, changed, extra: names, against the manifest.
-        unreadable: reasons by name.
+        missing_files, changed_files, extra_files: names, against the manifest.
+        unreadable_files: reasons by name.
     """
 
     inventory: Inventory
     checked: int
     by_hash: bool
-    missing: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    extra: tuple[str, ...] = ()
-    unreadable: Mapping[str, str] = field(default_factory=dict)
+    missing_files: tuple[str, ...] = ()
+    changed_files: tuple[str, ...] = ()
+    extra_files: tuple[str, ...] = ()
+    unreadable_files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_right(self) -> bool:
-        found = self.missing or self.changed or self.extra or self.unreadable
+        found = self.missing_files or self.changed_files or self.extra_files or self.unreadable_files
         return self.inventory.is_complete and not found
 
 
@@ -131,14 +132,14 @@ def presence(name: str, spec: DatasetSpec) -> Presence:
         return Presence(None, f"`xbench data fetch {name}`")
 
 
-def published(name: str, spec: DatasetSpec) -> Source:
-    """Where a dataset comes from.
+def published(name: str, spec: DatasetSpec) -> tuple[Source, FindRoot]:
+    """Return where a dataset comes from, and the function that finds it on this machine.
 
     Raises:
         XbenchError: it has no source that xbench knows.
     """
     if spec.source is not None and spec.find_root is not None:
-        return spec.source
+        return spec.source, spec.find_root
     why = "is made by xbench itself" if spec.stand_in else "has no published archive that xbench knows"
     raise XbenchError(
         f"dataset '{name}' {why}, so there is nothing to fetch or verify",
@@ -160,7 +161,7 @@ def verify(root: Path, source: Source, on_progress: OnProgress) -> Verdict:
     if not (root / MANIFEST).is_file():
         reasons = _for_each(images, lambda name: _why_unreadable(root / name), on_progress)
         return Verdict(
-            inventory, len(images), False, unreadable={k: why for k, why in reasons.items() if why}
+            inventory, len(images), False, unreadable_files={k: why for k, why in reasons.items() if why}
         )
     expected = _read_manifest(root / MANIFEST)
     present = [name for name in expected if (root / name).is_file()]
@@ -169,9 +170,9 @@ def verify(root: Path, source: Source, on_progress: OnProgress) -> Verdict:
         inventory,
         len(present),
         True,
-        missing=tuple(sorted(set(expected) - set(present))),
-        changed=tuple(name for name in present if hashes[name] != expected[name]),
-        extra=tuple(sorted(set(images) - set(expected))),
+        missing_files=tuple(sorted(set(expected) - set(present))),
+        changed_files=tuple(name for name in present if hashes[name] != expected[name]),
+        extra_files=tuple(sorted(set(images) - set(expected))),
     )
 
 

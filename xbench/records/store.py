@@ -36,6 +36,7 @@ from xbench.records.traces import TraceRow, read_trace, write_trace
 from xbench.records.upgrade import parse_cell, parse_run
 from xbench.storage.atomic import append_line, atomic_replace, atomic_write, make_folder, read_regular
 from xbench.storage.locks import LockHeld, hold
+from xbench.storage.paths import disk_hint
 from xbench.storage.staging import staging_folder
 
 
@@ -276,10 +277,8 @@ def sole_run(folder: Path) -> Iterator[None]:
 
 def unwritable(folder: Path, error: OSError) -> XbenchError:
     """Return what to tell the user of a folder that cannot take results."""
-    hint = "choose another folder with --out"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        hint = f"make space, or {hint}"
-    return XbenchError(f"cannot write results to {folder}: {error.strerror}", hint=hint)
+    hint = disk_hint(error, "choose another folder with --out")
+    return XbenchError(f"cannot write results to {folder}: {error.strerror}", hint)
 
 
 def folder_of_suite(results: Path, suite: str) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from xbench.records.schema import CellRecord
 from xbench.report.rows import Row
 from xbench.units import format_bytes
@@ -33,11 +35,8 @@ def _vectors(value: float) -> str:
 
 
 MEMORY_ROWS = (
-    *(
-        Row(name, title, lambda record, name=name: _measured(name, record), format_bytes)
-        for name, title in PARTS.items()
-    ),
-    Row("peak_bytes", "peak", lambda record: _measured("peak_bytes", record), format_bytes),
+    *(Row(name, title, partial(_measured, name), format_bytes) for name, title in PARTS.items()),
+    Row("peak_bytes", "peak", partial(_measured, "peak_bytes"), format_bytes),
     Row("limit_bytes", "limit", lambda record: record.memory.limit_bytes, format_bytes),
     Row("state_vectors", "optimizer state at the end", lambda record: record.memory.state_vectors, _vectors),
     Row(

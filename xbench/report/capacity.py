@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.table import Table
 
 from xbench.records.capacity import CapacityRecord, CapacityReport
-from xbench.report.export import csv_text, escaped, markdown_line
-from xbench.report.terminal import cell, plain, print_line
+from xbench.report.layout import escaped, make_csv, make_markdown, make_table, plain, print_line
 from xbench.units import format_bytes, format_seconds
 
 _BAR = 40
@@ -39,12 +37,7 @@ def print_capacity(console: Console, report: CapacityReport) -> None:
         print_line(console, f"warning: {warning}", "bold yellow")
     data = f"{report.dataset} [{report.stand_in}]" if report.stand_in else report.dataset
     title = plain(f"{report.optimizer}, {report.components['model'].title} on {data}", style="bold")
-    table = Table(title=title, title_justify="left")
-    for place, name in enumerate(HEADER):
-        table.add_column(name, justify="right" if place else "left")
-    for row in capacity_rows(report):
-        table.add_row(*map(cell, row))
-    console.print(table)
+    console.print(make_table(title, HEADER, capacity_rows(report), has_numbers=True))
     for result in report.results:
         console.print(plain(f"peak against {result.axis}, up to the limit"))
         for line in _picture(result):
@@ -59,21 +52,18 @@ def print_capacity(console: Console, report: CapacityReport) -> None:
 
 def to_capacity_csv(report: CapacityReport) -> str:
     """A line a trial."""
-    import pandas
-
     rows = [
         {"axis": result.axis, "found": result.found, "fails": result.fails, "limit_bytes": result.limit_bytes}
         | trial.model_dump()
         for result in report.results
         for trial in result.trials
     ]
-    return pandas.DataFrame(rows).map(csv_text).convert_dtypes().to_csv(index=False)
+    return make_csv(rows)
 
 
 def to_capacity_markdown(report: CapacityReport) -> str:
     """The table, and what a reader must know."""
-    lines = [markdown_line(HEADER), markdown_line(("---", *("---:" for _ in HEADER[1:])))]
-    lines += [markdown_line(row) for row in capacity_rows(report)]
+    table = make_markdown(HEADER, capacity_rows(report), has_numbers=True)
     notes = [
         f"{result.axis}: {note}"
         for result in report.results
@@ -83,7 +73,7 @@ def to_capacity_markdown(report: CapacityReport) -> str:
     model = report.components["model"]
     stand_in += [f"{model.name} has {model.stand_in}"] if model.stand_in else []
     return "\n".join(
-        [*lines, "", *(f"- {escaped(note)}" for note in [*report.warnings, *stand_in, *notes])]
+        [table, "", *(f"- {escaped(note)}" for note in [*report.warnings, *stand_in, *notes])]
     ).rstrip()
 
 

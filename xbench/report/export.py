@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from xbench.records.schema import CellRecord, RunRecord
 from xbench.report.comparison import Comparison
-from xbench.text import visible
-
-# What Markdown, or HTML within it, takes for more than itself; brackets alone are none of it, but links are.
-_MARKUP = re.compile(r"[\\`*<~|]|\](?=[(:\[])")
+from xbench.report.layout import escaped, make_csv, make_markdown
 
 
 def to_json(run: RunRecord, comparisons: list[Comparison], folder: str) -> str:
@@ -29,35 +25,22 @@ def to_json(run: RunRecord, comparisons: list[Comparison], folder: str) -> str:
 
 def to_csv(run: RunRecord, records: list[CellRecord]) -> str:
     """A line a cell; nested fields as `memory.peak_host_bytes`. Every declared metric has a column."""
-    import pandas
-
     absent = dict.fromkeys(metric.name for metric in run.metrics)
     cells = [record.model_dump(exclude={"epochs"}) for record in records]
-    frame = pandas.json_normalize([{**cell, "metrics": {**absent, **cell["metrics"]}} for cell in cells])
-    frame = frame.map(csv_text).rename(columns=csv_text)
-    return frame.convert_dtypes().to_csv(index=False)  # else whole numbers beside a gap become floats
-
-
-def csv_text(value: Any) -> Any:
-    """A value for CSV, whose quotes keep all text but what a terminal would obey."""
-    return visible(value, keep="\n") if isinstance(value, str) else value
+    cells = [{**cell, "metrics": {**absent, **cell["metrics"]}} for cell in cells]
+    return make_csv(cells)
 
 
 def to_markdown(run: RunRecord, comparisons: list[Comparison]) -> str:
     """The tables as they are printed, in Markdown."""
     parts = [f"**Warning:** {escaped(warning)}" for warning in run.warnings]
     for comparison in comparisons:
-        lines = [
-            markdown_line(comparison.header),
-            markdown_line(("---", *("---:" for _ in comparison.header[1:]))),
-            *(markdown_line(row) for row in comparison.rows),
-        ]
         notes = "\n".join(f"- {escaped(note)}" for note in comparison.notes)
         first, *others = comparison.data or ("",)
         parts += [
             f"### {escaped(comparison.experiment.title)}",
             *(["\n".join([escaped(first), *(f"- {escaped(line)}" for line in others)])] if first else []),
-            "\n".join(lines),
+            make_markdown(comparison.header, comparison.rows, has_numbers=True),
             *([notes] if notes else []),
         ]
     return "\n\n".join(parts)
@@ -93,14 +76,3 @@ def _experiment(comparison: Comparison) -> dict[str, Any]:
         "notes": comparison.notes,
         "cells": [r.model_dump() for column in comparison.columns for r in column.records],
     }
-
-
-def markdown_line(cells: tuple[str, ...]) -> str:
-    """One row of a Markdown table."""
-    return f"| {' | '.join(escaped(cell) for cell in cells)} |"
-
-
-def escaped(text: str) -> str:
-    """Text that is only text in Markdown, on one line."""
-    one_line = visible(text.replace("\n", " "))
-    return _MARKUP.sub(r"\\\g<0>", one_line)

@@ -213,8 +213,8 @@ def _on_different_seeds(columns: Sequence[Column], rows: Sequence[Row]) -> Itera
         is_as_all = all(done[name] == found for name, found in seeds.items())
         if not _are_same(seeds) and not is_as_all and not _has_substitutes(row, columns):
             titles.setdefault(_seeds_by_column(seeds), []).append(row.title.strip())
-    for seeds, of_rows in titles.items():
-        yield f"{', '.join(of_rows)}: means over different seeds, compare them with care: {seeds}"
+    for by_column, of_rows in titles.items():
+        yield f"{', '.join(of_rows)}: means over different seeds, compare them with care: {by_column}"
 
 
 def _are_same(seeds: Mapping[str, set[int]]) -> bool:

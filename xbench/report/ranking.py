@@ -77,7 +77,7 @@ def _by_malloc(columns: Columns) -> dict[str, str]:
 def _by_contention(columns: Columns) -> dict[str, str]:
     reasons = {}
     for name, records in columns.items():
-        shares = [record.time.waiting_share for record in records if record.time.was_disturbed]
+        shares = [record.time.waiting_share or 0.0 for record in records if record.time.was_disturbed]
         if shares:
             reasons[name] = f"other programs had the CPU for {max(shares):.0%} of the time"
     return reasons

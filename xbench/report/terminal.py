@@ -1,4 +1,4 @@
-"""Comparisons as rich tables. Names come from suites and plugins: they are printed as mere text."""
+"""Print comparisons as rich tables. Names come from suites and plugins: they are printed as mere text."""
 
 from __future__ import annotations
 
@@ -8,24 +8,8 @@ from rich.text import Text
 
 from xbench.records.schema import RunRecord
 from xbench.report.comparison import Comparison
+from xbench.report.layout import MAX_SHOWN, make_table, plain, print_line
 from xbench.text import shortened, visible
-
-# So many characters of one cell of a table are shown.
-_MOST_OF_A_CELL = 300
-
-
-def plain(text: object, style: str = "", keep: str = "") -> Text:
-    """Text for a terminal: no markup, and nothing in it that a terminal would obey.
-
-    Args:
-        keep: as `visible` takes it.
-    """
-    return Text(visible(str(text), keep), style=style)
-
-
-def cell(text: object, keep: str = "") -> Text:
-    """The same for a cell of a table, and not too long for one."""
-    return plain(shortened(str(text), _MOST_OF_A_CELL), keep=keep)
 
 
 def print_run(console: Console, run: RunRecord, comparisons: list[Comparison], folder: str) -> None:
@@ -44,24 +28,14 @@ def print_run(console: Console, run: RunRecord, comparisons: list[Comparison], f
     )
 
 
-def print_line(console: Console, text: str, style: str) -> None:
-    """Print a sentence; where nobody watches it stays on one line, for other programs to find."""
-    console.print(plain(text, style=style), soft_wrap=not console.is_terminal)
-
-
 def _table(comparison: Comparison, ascii_only: bool) -> Table:
-    table = Table(title=_title(comparison), title_justify="left")
-    for place, name in enumerate(comparison.header):
-        is_reference = bool(comparison.experiment.reference_name) and name.startswith(
-            comparison.experiment.reference_name
-        )
-        table.add_column(
-            cell(_in_ascii(name) if ascii_only else name),
-            justify="right" if place else "left",
-            style="dim" if is_reference else None,
-        )
-    for row in comparison.rows:
-        table.add_row(*(cell(_in_ascii(text) if ascii_only else text) for text in row))
+    shown = _in_ascii if ascii_only else str
+    rows = [map(shown, row) for row in comparison.rows]
+    table = make_table(_title(comparison), map(shown, comparison.header), rows, has_numbers=True)
+    reference = comparison.experiment.reference_name
+    for column, name in zip(table.columns, comparison.header, strict=True):
+        if reference and name.startswith(reference):
+            column.style = "dim"
     return table
 
 
@@ -72,7 +46,7 @@ def _in_ascii(text: str) -> str:
 
 
 def _title(comparison: Comparison) -> Text:
-    title = plain(shortened(comparison.experiment.title, _MOST_OF_A_CELL), style="bold")
+    title = plain(shortened(comparison.experiment.title, MAX_SHOWN), style="bold")
     for line in comparison.data:
         title.append(f"\n{visible(line)}", style="not bold dim")
     return title

@@ -17,16 +17,20 @@ from xbench.errors import XbenchError
 from xbench.text import shown, visible
 from xbench.units import format_bytes
 
-_FULL = "make space, or move the cache with XBENCH_CACHE_DIR"
-_HINTS = {
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-    errno.EFBIG: "a limit on the size of files is in force (`ulimit -f`): raise it, or move the cache to "
-    "another disk with XBENCH_CACHE_DIR",
-}
-
-
 CACHE_VARIABLE = "XBENCH_CACHE_DIR"
+MOVE_CACHE = f"move the cache with {CACHE_VARIABLE}"
+
+# What the user can do about errors of a disk, or of its file system; alternatives may follow after "or".
+_HINTS = {
+    errno.ENOSPC: "make space there",
+    errno.EDQUOT: "make space there (your quota is used up)",
+    errno.EFBIG: "raise the limit on the size of files (`ulimit -f`)",
+    errno.EROFS: "make its file system writable (it is mounted read-only)",
+    errno.EACCES: "check its permissions",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
+    errno.ENFILE: "close some programs (too many files are open on this machine)",
+    errno.ENAMETOOLONG: "choose a shorter path",
+}
 
 
 def cache_dir() -> Path:
@@ -127,6 +131,15 @@ def concerns(error: OSError, folder: Path) -> bool:
     return any(Path(name).absolute().is_relative_to(folder.absolute()) for name in names)
 
 
+def disk_hint(error: OSError, instead: str = "") -> str:
+    """Return what the user can do about an error of a disk; "" if nothing is known.
+
+    Args:
+        instead: another way out, such as another folder; "" for none.
+    """
+    return ", or ".join(filter(None, [_HINTS.get(error.errno or 0), instead]))
+
+
 @contextmanager
 def disk_errors(what: str) -> Iterator[None]:
     """Turn an OSError into an error that tells the user what to do.
@@ -142,8 +155,7 @@ def disk_errors(what: str) -> Iterator[None]:
     except OSError as error:
         is_in_the_way = error.errno in (errno.EEXIST, errno.ENOTDIR)
         reason = "a file is where a folder is needed" if is_in_the_way else error.strerror or str(error)
-        hint = _HINTS.get(error.errno, "XBENCH_CACHE_DIR moves the cache")
-        raise XbenchError(f"{what}: {reason}", hint) from error
+        raise XbenchError(f"{what}: {reason}", disk_hint(error, MOVE_CACHE)) from error
 
 
 def require_space(folder: Path, needed_bytes: int, what: str) -> None:
@@ -163,5 +175,5 @@ def require_space(folder: Path, needed_bytes: int, what: str) -> None:
     if free_bytes < needed_bytes:
         raise XbenchError(
             f"{what} needs {format_bytes(needed_bytes)} in {folder}, and {format_bytes(free_bytes)} are free",
-            hint=_FULL,
+            hint=f"{_HINTS[errno.ENOSPC]}, or {MOVE_CACHE}",
         )

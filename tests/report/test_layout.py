@@ -1,0 +1,54 @@
+"""Headers and rows as tables, CSV and Markdown."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from xbench.report.layout import MAX_SHOWN, make_csv, make_markdown, make_table, plain
+
+HEADERS = ("name", "size")
+ESCAPE = "\x1b[31m"
+
+
+def printed(*rows: tuple[object, ...], has_numbers: bool = False) -> list[str]:
+    """The cells of the last line of a table, with the blanks that pad them."""
+    console = Console(file=io.StringIO(), width=1000)
+    console.print(make_table("title", HEADERS, rows, has_numbers=has_numbers))
+    return console.file.getvalue().splitlines()[-2].strip("│").split("│")
+
+
+def test_only_numbers_stand_at_the_right():
+    assert printed(("a", "1")) == [" a    ", " 1    "]
+    assert printed(("a", "1"), has_numbers=True) == [" a    ", "    1 "]
+
+
+def test_a_long_cell_of_a_table_is_cut_unless_it_is_rich_text():
+    text = "x" * (MAX_SHOWN + 1)
+    cut, whole = printed((text, plain(text)))
+    assert (cut.count("x"), whole.count("x")) == (MAX_SHOWN, MAX_SHOWN + 1)
+
+
+def test_markup_of_rich_is_only_text_in_a_table():
+    assert printed(("[bold]", "1"))[0] == " [bold] "
+
+
+def test_markdown():
+    assert make_markdown(HEADERS, [("a|b", "1")]) == "| name | size |\n| --- | --- |\n| a\\|b | 1 |"
+    assert make_markdown(HEADERS, [], has_numbers=True).splitlines()[-1] == "| --- | ---: |"
+
+
+def test_csv():
+    rows = [{"a,b": 'say "x"', "whole": 1.0, "in": {"part": 0.5}}, {"a,b": "", "in": {"part": 2.0}}]
+    assert make_csv(rows) == '"a,b",whole,in.part\n"say ""x""",1,0.5\n,,2.0\n'
+
+
+def test_no_output_holds_what_a_terminal_would_obey():
+    rows = [(ESCAPE, ESCAPE)]
+    shown = [*printed(*rows), make_markdown(HEADERS, rows), make_csv([{ESCAPE: ESCAPE}])]
+    assert all("\x1b" not in text and "x1b" in text for text in shown)
+
+
+def test_the_end_of_a_line_can_be_chosen():
+    assert make_csv([{"a": 1}], line_end="\r\n") == "a\r\n1\r\n"

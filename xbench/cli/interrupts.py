@@ -1,0 +1,34 @@
+"""End a command on Ctrl-C, SIGTERM or SIGHUP: clean up, print one sentence, exit with 130."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+
+from xbench.cli import EXIT_INTERRUPTED
+from xbench.cli.output import stderr_console
+from xbench.isolation.interrupts import interrupt_on_signals
+from xbench.report.layout import print_line
+
+
+@contextmanager
+def interruptible(outcome: Callable[[], str] = str) -> Iterator[None]:
+    """Turn an interrupt into a sentence on stderr and exit code 130.
+
+    The signal handlers stay installed afterwards, so that the rest of the command can be interrupted, too.
+
+    Args:
+        outcome: called after an interrupt; returns what has become of the work, or "" for nothing to say.
+
+    Raises:
+        typer.Exit: the command was interrupted.
+    """
+    interrupt_on_signals()
+    try:
+        yield
+    except KeyboardInterrupt:
+        said = "; ".join(filter(None, ["interrupted", outcome()]))
+        print_line(stderr_console(), said, "yellow")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
