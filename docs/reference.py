@@ -1,11 +1,13 @@
-"""Write the reference of suite keys into `docs/suites.md`, from the schema and its docstrings:
+"""Write the references of suite keys and of the plugin contract, from the code and its docstrings.
 
-python docs/reference.py [--check]
+Run `python docs/reference.py [--check]`.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from docstring_parser import parse
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+import xbench
 from xbench.suite.schema import DatasetTable, Experiment, Header, OptimizerTable, Reference
 from xbench.training.settings import TrainingSettings
 
-PAGE = Path(__file__).with_name("suites.md")
+DOCS = Path(__file__).parent
 START, END = "<!-- reference: written by docs/reference.py -->\n", "<!-- end of reference -->\n"
 
 TABLES = (
@@ -39,9 +42,35 @@ TABLES = (
 )
 
 
-def reference() -> str:
-    """Return the reference as Markdown."""
+def suite_keys() -> str:
+    """Return the keys of a suite as Markdown."""
     return "\n".join(section(title, model, about) for title, model, about in TABLES)
+
+
+def plugin_contract() -> str:
+    """Return the names that a plugin imports from `xbench` as Markdown."""
+    return "\n".join(contract(getattr(xbench, name)) for name in xbench.__all__)
+
+
+def contract(public: type) -> str:
+    told = descriptions(public)
+    about = parse(inspect.getdoc(public) or "").description or ""
+    lines = [f"### `xbench.{public.__name__}`\n", f"{about}\n"]
+    if dataclasses.is_dataclass(public):
+        lines += ["| field | default | meaning |", "| --- | --- | --- |"]
+        fields = dataclasses.fields(public)
+        lines += [table_row(f"`{field.name}`", field_default(field), told[field.name]) for field in fields]
+    return "\n".join(lines) + "\n"
+
+
+def field_default(field: dataclasses.Field[Any]) -> str:
+    if field.default is dataclasses.MISSING:
+        return "required"
+    return "a function" if callable(field.default) else f"`{field.default!r}`"
+
+
+def table_row(*cells: str) -> str:
+    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 
 def section(title: str, model: type[BaseModel], about: str) -> str:
@@ -50,15 +79,14 @@ def section(title: str, model: type[BaseModel], about: str) -> str:
     header = ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
     lines = [f"### {title}\n", f"{about}\n", *header]
     for name, field in model.model_fields.items():
-        cells = (f"`{name}`", value(properties[name], name), default(field), told[name])
-        lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
+        lines.append(table_row(f"`{name}`", value(properties[name], name), default(field), told[name]))
     return "\n".join(lines) + "\n"
 
 
-def descriptions(model: type[BaseModel]) -> dict[str, str]:
-    """Return the meaning of each field, from the docstrings of a model and its bases."""
+def descriptions(documented: type) -> dict[str, str]:
+    """Return the meaning of each field, from the docstrings of a class and its bases."""
     told: dict[str, str] = {}
-    for base in reversed(model.__mro__):
+    for base in reversed(documented.__mro__):
         for attribute in parse(base.__dict__.get("__doc__") or "").params:
             for name in attribute.arg_name.split(", "):
                 text = " ".join((attribute.description or "").split())
@@ -102,22 +130,27 @@ def default(field: FieldInfo) -> str:
     return f"`{chosen:g}`" if isinstance(chosen, int | float) else f'`"{chosen}"`'
 
 
-def page() -> str:
-    """Return the page with the reference as it should be."""
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(START)
+PAGES = {"suites.md": suite_keys, "plugins.md": plugin_contract}
+
+
+def page(name: str) -> str:
+    """Return a page with its reference as it should be."""
+    before, rest = (DOCS / name).read_text(encoding="utf-8").split(START)
     _, after = rest.split(END)
-    return f"{before}{START}\n{reference()}\n{END}{after}"
+    return f"{before}{START}\n{PAGES[name]()}\n{END}{after}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="only say whether the page is up to date")
-    wanted = page()
-    if parser.parse_args().check:
-        return wanted != PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(wanted, encoding="utf-8")
-    return 0
+    parser.add_argument("--check", action="store_true", help="only say whether the pages are up to date")
+    check = parser.parse_args().check
+    stale = [name for name in PAGES if page(name) != (DOCS / name).read_text(encoding="utf-8")]
+    for name in stale:
+        if check:
+            print(f"docs/{name} is not up to date: run `python docs/reference.py`")
+        else:
+            (DOCS / name).write_text(page(name), encoding="utf-8")
+    return bool(stale) and check
 
 
 if __name__ == "__main__":

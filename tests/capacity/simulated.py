@@ -6,13 +6,25 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from xbench.capacity.search import Bounds, Trial, first_failure, largest_fit, next_size, next_slope_size
+from xbench.capacity.search import Bounds, first_failure, largest_fit, next_size, next_slope_size
+from xbench.records.capacity import TrialRecord
 
 MB = 1_000_000
 BASE = 300 * MB
 UNBOUNDED = 1 << 30
 # No search may go on for longer, whatever a machine does.
 PATIENCE = 40
+
+
+def fits(size: int, peak_bytes: int, charged_bytes: int | None = None) -> TrialRecord:
+    """The trial of a size that fits; what is charged is the peak unless it is given."""
+    charged_bytes = peak_bytes if charged_bytes is None else charged_bytes
+    return TrialRecord(value=size, outcome="fits", peak_bytes=peak_bytes, charged_bytes=charged_bytes)
+
+
+def ran_out(size: int) -> TrialRecord:
+    """The trial of a size that does not fit."""
+    return TrialRecord(value=size, outcome="oom")
 
 
 @dataclass
@@ -29,12 +41,12 @@ class Machine:
     noise: float = 0.0
     random: random.Random = field(default_factory=lambda: random.Random(0))
 
-    def run(self, size: int) -> Trial:
+    def run(self, size: int) -> TrialRecord:
         exact = self.peak(size)
         peak_bytes = int(exact + (exact - self.peak(1)) * self.random.uniform(-self.noise, self.noise))
         if peak_bytes > self.limit_bytes:
-            return Trial(size, "oom")
-        return Trial(size, "fits", peak_bytes, peak_bytes)
+            return ran_out(size)
+        return fits(size, peak_bytes)
 
     def largest(self, highest: int = UNBOUNDED) -> int:
         """The true maximum, by bisection of a machine without noise; 0 if nothing fits."""
@@ -70,7 +82,7 @@ class Played:
         ascending: how many of the trials shared the first process.
     """
 
-    trials: list[Trial]
+    trials: list[TrialRecord]
     ascending: int
 
     @property
@@ -89,22 +101,21 @@ def bounds_of(
     tolerance: float = 0.01,
     highest: int = UNBOUNDED,
     enough: int | None = None,
-    lowest: int = 1,
 ) -> Bounds:
-    return Bounds(machine.limit_bytes, lowest, highest, enough or highest, tolerance)
+    return Bounds(machine.limit_bytes, highest, enough or highest, tolerance)
 
 
 def play(machine: Machine, bounds: Bounds) -> Played:
     """All trials of a search, as a probe runs them: ascending sizes in one process, then one at a time."""
-    trials: list[Trial] = []
+    trials: list[TrialRecord] = []
     while (size := next_slope_size(trials, bounds)) is not None:
-        assert bounds.lowest <= size <= bounds.highest
+        assert 1 <= size <= bounds.highest
         assert all(size > trial.value for trial in trials), "sizes ascend in one process"
         trials.append(machine.run(size))
         assert len(trials) < PATIENCE
     ascending = len(trials)
     while (size := next_size(trials, bounds)) is not None:
-        assert bounds.lowest <= size <= bounds.highest
+        assert 1 <= size <= bounds.highest
         trials.append(machine.run(size))
         assert len(trials) < PATIENCE
     return Played(trials, ascending)

@@ -41,7 +41,7 @@ class TestCapacity:
     @pytest.fixture(scope="class")
     @classmethod
     def capacity(cls, limits, heard):
-        return find_capacity(WORKLOAD, limits, axis="batch-size", on_try=heard.append, on_trial=heard.append)
+        return find_capacity(WORKLOAD, limits, on_try=heard.append, on_trial=heard.append)
 
     def test_is_what_arithmetic_says(self, capacity):
         """To a percent for the bracket, and one for what a process holds more or less than another."""
@@ -57,12 +57,12 @@ class TestCapacity:
     def test_peak_is_of_the_size_found(self, capacity, held):
         assert capacity.peak_bytes == pytest.approx(held + capacity.found * PER_SIZE, abs=4 * MB)
 
-    def test_peak_of_each_trial_is_its_own(self, capacity, held):
+    def test_peak_of_each_trial_is_its_own(self, capacity, limits, held):
         fits = [trial for trial in capacity.trials if trial.outcome == "fits"]
         assert len(fits) >= 3
         for trial in fits:
             assert trial.peak_bytes == pytest.approx(held + trial.value * PER_SIZE, abs=4 * MB)
-            assert trial.peak_bytes - 4 * MB <= trial.charged_bytes <= capacity.limit_bytes
+            assert trial.peak_bytes - 4 * MB <= trial.charged_bytes <= limits.memory_bytes
 
     def test_says_what_failed(self, capacity):
         failed = [trial for trial in capacity.trials if trial.outcome == "oom"]
@@ -70,10 +70,6 @@ class TestCapacity:
         for trial in failed:
             assert "allocate" in trial.reason
             assert trial.peak_bytes is None
-
-    def test_says_what_it_was_about(self, capacity, limits):
-        assert capacity.axis == "batch-size"
-        assert capacity.limit_bytes == limits.memory_bytes
 
     def test_each_size_is_told_before_it_is_tried_and_then_its_trial(self, capacity, heard):
         assert heard == [told for trial in capacity.trials for told in (trial.value, trial)]

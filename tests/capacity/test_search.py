@@ -6,11 +6,10 @@ import math
 import random
 
 import pytest
-from simulated import BASE, MB, PATIENCE, Machine, bounds_of, kinked, linear, play
+from simulated import BASE, MB, PATIENCE, Machine, bounds_of, fits, kinked, linear, play, ran_out
 
 from xbench.capacity.search import (
     Bounds,
-    Trial,
     first_failure,
     largest_fit,
     next_size,
@@ -196,12 +195,6 @@ class TestEnds:
         played = check(machine, bounds_of(machine, highest=5000))
         assert (played.found, played.fails) == (5000, None)
 
-    def test_starts_at_the_lowest(self):
-        machine = linear(709, 700 * MB)
-        played = check(machine, bounds_of(machine, lowest=40))
-        assert played.trials[0].value == 40
-        assert played.found >= 0.99 * 709
-
 
 class TestEnough:
     def test_stops_where_memory_is_no_limit(self):
@@ -229,11 +222,11 @@ class TestEnough:
 
 class TestBracket:
     TRIALS = (
-        Trial(10, "fits", 1, 1),
-        Trial(40, "oom"),
-        Trial(30, "oom"),
-        Trial(20, "fits", 2, 2),
-        Trial(15, "oom"),
+        fits(10, 1),
+        ran_out(40),
+        ran_out(30),
+        fits(20, 2),
+        ran_out(15),
     )
 
     def test_is_of_the_largest_that_ran(self):
@@ -246,10 +239,10 @@ class TestBracket:
 
     @pytest.mark.parametrize(("fits", "gap"), [(1, 1), (99, 1), (100, 1), (199, 1), (200, 2), (1050, 10)])
     def test_gap_is_a_share_and_at_least_one(self, fits, gap):
-        assert Bounds(1, 1, 10**6, 10**6, 0.01).gap(fits) == gap
+        assert Bounds(1, 10**6, 10**6, 0.01).gap(fits) == gap
 
     def test_failure_ends_the_ascending_sizes(self):
-        assert next_slope_size([Trial(1, "fits", 1, 1), Trial(32, "oom")], Bounds(9, 1, 99, 99, 0.01)) is None
+        assert next_slope_size([fits(1, 1), ran_out(32)], Bounds(9, 99, 99, 0.01)) is None
 
 
 class TestPredictedPeak:
@@ -268,31 +261,31 @@ class TestPredictedPeak:
 
     def test_is_not_of_two_that_are_near_each_other(self):
         """Noise would tilt the line."""
-        trials = [Trial(1, "fits", 1000, 1000), Trial(81, "fits", 7, 7), Trial(100, "fits", 100_000, 100_000)]
+        trials = [fits(1, 1000), fits(81, 7), fits(100, 100_000)]
         assert predicted_peak(trials, 199) == 199_000
 
     def test_is_not_of_what_was_charged(self):
         """That is what a limit counts, which may be more than what is resident."""
-        trials = [Trial(1, "fits", 100, 500), Trial(2, "fits", 200, 9000)]
+        trials = [fits(1, 100, 500), fits(2, 200, 9000)]
         assert predicted_peak(trials, 5) == 500
 
     def test_failures_say_nothing(self):
-        trials = [Trial(1, "fits", 100, 100), Trial(9, "oom"), Trial(2, "fits", 200, 200), Trial(5, "oom")]
+        trials = [fits(1, 100), ran_out(9), fits(2, 200), ran_out(5)]
         assert predicted_peak(trials, 3) == 300
 
     def test_may_be_flat(self):
-        assert predicted_peak([Trial(1, "fits", 100, 100), Trial(50, "fits", 100, 100)], 70) == 100
+        assert predicted_peak([fits(1, 100), fits(50, 100)], 70) == 100
 
     @pytest.mark.parametrize(
         "trials",
         [
             [],
-            [Trial(1, "oom")],
-            [Trial(1, "oom"), Trial(2, "oom")],
-            [Trial(1, "fits", 100, 100)],
-            [Trial(1, "fits", 100, 100), Trial(9, "oom")],
-            [Trial(10, "fits", 100, 100), Trial(9, "fits", 90, 90)],
-            [Trial(5, "fits", 100, 100), Trial(5, "fits", 101, 101)],
+            [ran_out(1)],
+            [ran_out(1), ran_out(2)],
+            [fits(1, 100)],
+            [fits(1, 100), ran_out(9)],
+            [fits(10, 100), fits(9, 90)],
+            [fits(5, 100), fits(5, 101)],
         ],
     )
     def test_there_is_none_without_two_that_lie_apart(self, trials):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from xbench.capacity.search import Trial
 from xbench.capacity.tuning import TimedMicroBatch
 from xbench.cli.progress import ProgressDisplay
+from xbench.records.capacity import TrialRecord
 from xbench.records.schema import (
     CellKey,
     CellRecord,
@@ -205,7 +205,9 @@ def test_the_peak_shown_is_that_of_the_device_where_known(display, line, is_on_c
 def test_sizes_are_told_as_they_are_tried(display, printed):
     display.fitting(CELL, "micro_batch")
     display.micro_batch_timed(CELL, TimedMicroBatch(4, 0.0123))
-    display.fitting(CELL, "micro_batch", Trial(4, "fits", 100 * MB, seconds=2.0))
+    display.fitting(
+        CELL, "micro_batch", TrialRecord(value=4, outcome="fits", peak_bytes=100 * MB, seconds=2.0)
+    )
     assert printed().splitlines() == [
         "fitting micro_batch of table-1 / sgd",
         "  micro_batch 4: 12.3 ms per example",

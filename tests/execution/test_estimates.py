@@ -81,7 +81,7 @@ class Keeper:
     """
 
     def __init__(self, report=None, skip=None):
-        self.report, self.skip = report or FeatureReport(is_frozen=False), skip
+        self.report, self.skip = report or FeatureReport(), skip
 
     def given(self, cell, images, at_most=None):
         assert at_most is not None, "not all of them are to be computed for an estimate"

@@ -110,7 +110,7 @@ def _finished(plan: Any, observer: Any, started: float) -> None:
     for cell in plan.cells[:50]:
         plan.limit_of(cell)
         settings = CellSettings(cell.model, cell.optimizer, cell.training, cell.seed, "cpu")
-        cell_id(settings, "", plan.machine, plan.import_dirs)
+        cell_id(plan, settings, data="")  # it has the machine and the folders of each of its cells
     if not plan.cells:
         raise AssertionError("a plan without a cell")
     raise SystemExit(0)

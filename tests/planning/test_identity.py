@@ -7,8 +7,18 @@ from dataclasses import replace
 import pytest
 from cell_samples import MACHINE, cell_of
 
+from xbench.capacity.axes import Axis
 from xbench.components import code
 from xbench.planning import identity
+from xbench.planning.identity import (
+    ceiling_key,
+    cell_key,
+    configuration_key,
+    duration_key,
+    image_pace_key,
+    pace_key,
+    pass_key,
+)
 from xbench.planning.planned import Estimate, MemoryPlan
 from xbench.training.settings import Choice
 from xbench.units import Limit
@@ -107,6 +117,34 @@ def test_the_same_cell(cell, what):
 
 def test_all_of_them_are_different(cell):
     assert len({other(cell).key.cell_id for other in OTHERS.values()}) == len(OTHERS)
+
+
+# Of the cell above, in this order; records and caches of earlier runs hold such keys.
+PINNED = [
+    "3f93a82626de5a6e",
+    "53069e75a999794c",
+    "79f47c7c44ddfb53",
+    "a630b8f76fbf0567",
+    "2490d634b6ca9f8a",
+    "0532171b60ae92df",
+    "521cb109b6608db0",
+]
+
+
+def test_keys_are_those_of_earlier_runs(cell, monkeypatch):
+    """Another hash would be a new cell: its results and measurements would not be found again."""
+    monkeypatch.setattr(identity, "own_stamp", lambda: "")
+    cell = replace(cell, data=replace(cell.data, fingerprint="a"), memory=MemoryPlan(10**9))
+    keys = [
+        cell_key(cell).cell_id,
+        configuration_key(cell),
+        ceiling_key(cell, cell.settings, Axis.BATCH_SIZE, 10**9),
+        pace_key(cell),
+        image_pace_key(cell),
+        duration_key(cell),
+        pass_key(cell),
+    ]
+    assert keys == PINNED
 
 
 def test_it_bears_its_names(cell):

@@ -355,19 +355,19 @@ class TestPrecision:
 class TestNotKept:
     def test_nothing_is_frozen(self, tiny_data, counted, tmp_path):
         report = Asked(tiny_data, model="trained").report
-        assert (report.is_frozen, report.file, report.note, report.computed) == (False, None, "", 0)
+        assert (report.file, report.note, report.computed) == (None, "", 0)
         assert counted == []
         assert not (tmp_path / "cache").exists()
 
     def test_another_output_each_time(self, tiny_data, tmp_path):
         report = Asked(tiny_data, model="masked").report
-        assert (report.is_frozen, report.file, report.computed) == (True, None, 0)
+        assert (report.file, report.computed) == (None, 0)
         assert "masks (Dropout) is in training mode" in report.note
         assert not (tmp_path / "cache").exists()
 
     def test_images_that_are_to_be_in_memory(self, tiny_data):
         report = Asked(tiny_data, storage="float32").report
-        assert (report.is_frozen, report.file) == (True, None)
+        assert report.file is None
         assert 'storage = "float32"' in report.note
 
 

@@ -133,6 +133,30 @@ def test_is_found_wherever_an_attribute_holds_it(hold):
     assert optimizer_state_bytes(optimizer, model) == VECTOR
 
 
+def test_is_found_on_a_tensor_that_a_graph_holds():
+    model = a_model()
+    optimizer = torch.optim.SGD(model.parameters())
+    scale = torch.ones(7, requires_grad=True)
+    scale.held = vectors(model)
+    optimizer.held = [scale, scale * scale]  # the product's graph has saved the factor
+    assert optimizer_state_bytes(optimizer, model) == VECTOR + 2 * 7 * 4
+
+
+def test_ends_at_what_an_exception_has_passed_through():
+    model = a_model()
+    optimizer = torch.optim.SGD(model.parameters())
+
+    def fail():
+        local = torch.ones(1000)
+        raise ValueError(len(local))
+
+    try:
+        fail()
+    except ValueError as error:
+        optimizer.held = error
+    assert optimizer_state_bytes(optimizer, model) == 0
+
+
 def test_is_that_of_a_wrapped_optimizer_too():
     model = a_model()
     base = torch.optim.SGD(model.parameters(), momentum=0.9)

@@ -33,8 +33,8 @@ def resolve_sizes(settings: CellSettings, available: int, default_history: int |
     training = settings.training
     train_size = available if isinstance(training.train_size, str) else training.train_size
     batch_size = train_size if training.batch_size == "full" else min(training.batch_size, train_size)
-    micro_batch = training.micro_batch
-    micro_batch = batch_size if isinstance(micro_batch, str) else min(micro_batch, batch_size)
+    part = training.micro_batch
+    micro_batch = batch_size if isinstance(part, str) else min(part, batch_size)
     if default_history is not None and size_of(settings, Axis.HISTORY_SIZE) is None:
         settings = with_size(settings, Axis.HISTORY_SIZE, default_history)
     return _with_training(settings, train_size=train_size, batch_size=batch_size, micro_batch=micro_batch)

@@ -54,10 +54,10 @@ class Pace:
             settings: with resolved sizes.
             evaluated: images that it evaluates, over all epochs.
         """
-        training = settings.training
-        steps, examples = steps_of(settings), training.epochs * training.train_size
+        training, sizes = settings.training, settings.training.sizes
+        steps, examples = steps_of(settings), training.epochs * sizes.train_size
         if training.drop_last:
-            examples = steps * training.batch_size
+            examples = steps * sizes.batch_size
         training_s = self.closures * self.closure_s * examples + steps * self.update_s
         return self.start_s + training_s + evaluated * self.evaluation_s
 
@@ -68,10 +68,10 @@ class Pace:
         Args:
             settings: with resolved sizes.
         """
-        training = settings.training
-        examples = min(training.batch_size, 2 * training.micro_batch)
+        sizes = settings.training.sizes
+        examples = min(sizes.batch_size, 2 * sizes.micro_batch)
         step_s = self.closures * self.closure_s * examples + self.update_s
-        return self.start_s + _PASS_STEPS * _EXACT_FACTOR * step_s + training.micro_batch * self.evaluation_s
+        return self.start_s + _PASS_STEPS * _EXACT_FACTOR * step_s + sizes.micro_batch * self.evaluation_s
 
 
 def steps_of(settings: CellSettings) -> int:
@@ -80,8 +80,8 @@ def steps_of(settings: CellSettings) -> int:
     Args:
         settings: with resolved sizes.
     """
-    training = settings.training
-    batches = training.train_size / training.batch_size
+    training, sizes = settings.training, settings.training.sizes
+    batches = sizes.train_size / sizes.batch_size
     return training.epochs * (math.floor(batches) if training.drop_last else math.ceil(batches))
 
 
@@ -91,12 +91,12 @@ def shortened(settings: CellSettings) -> CellSettings:
     Args:
         settings: with resolved sizes.
     """
-    training, largest = settings.training, _LARGEST_PART["cpu" if settings.device == "cpu" else "cuda"]
-    part = min(training.micro_batch, largest)
+    training, sizes = settings.training, settings.training.sizes
+    part = min(sizes.micro_batch, _LARGEST_PART["cpu" if settings.device == "cpu" else "cuda"])
     # A batch that is whole stays whole: a model may normalise over it.
-    size = part if training.micro_batch >= training.batch_size else min(training.batch_size, _PARTS * part)
-    sizes = {"train_size": size, "batch_size": size, "micro_batch": part, "epochs": 1}
-    return replace(settings, training=training.model_copy(update=sizes))
+    size = part if sizes.micro_batch >= sizes.batch_size else min(sizes.batch_size, _PARTS * part)
+    changes = {"train_size": size, "batch_size": size, "micro_batch": part, "epochs": 1}
+    return replace(settings, training=training.model_copy(update=changes))
 
 
 def measure_pace(
@@ -114,14 +114,16 @@ def measure_pace(
 
     started, started_cpu = time.perf_counter(), time.process_time()
     with running_code_of(task), scratch_folder() as scratch:
-        size = task.settings.training.batch_size
+        size = task.settings.training.sizes.batch_size
         workload = TrainingWorkload(task, Axis.BATCH_SIZE)
         trainer = workload.trainer(size, scratch)
         warm_up(trainer)
         start_s, start_cpu_s = time.perf_counter() - started, time.process_time() - started_cpu
         batch = trainer.split.train
         trainer.set_mode("train")
-        closures, updates, counts = [], [], []
+        closures: list[float] = []
+        updates: list[float] = []
+        counts: list[int] = []
         trained = [p for p in trainer.model.parameters() if p.requires_grad]
         initial = [p.detach().clone() for p in trained]
         watch = ContentionWatch(torch.get_num_threads())

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from xbench.capacity.search import (
     Bounds,
-    Trial,
     first_failure,
     largest_fit,
     next_size,
@@ -20,6 +19,7 @@ from xbench.capacity.search import (
 from xbench.errors import XbenchError
 from xbench.isolation.child import Limits
 from xbench.isolation.run import ChildResult, run_in_child
+from xbench.records.capacity import TrialRecord
 from xbench.records.schema import MemoryPassRecord
 
 # The end of an axis that has none of its own.
@@ -49,18 +49,15 @@ class Capacity:
         found: the largest size that ran; None if not even the smallest did.
         fails: the smallest size above it that ran out of memory; None if none did, up to the end of the axis.
             The size that failed for another reason, where that has ended the probe.
-        limit_bytes: the hard limit of each trial's process.
         peak_bytes: of `found`.
         trials: in the order in which they ran.
         seconds: wall time of all of it.
     """
 
-    axis: str
     found: int | None
     fails: int | None
-    limit_bytes: int
     peak_bytes: int | None
-    trials: tuple[Trial, ...]
+    trials: tuple[TrialRecord, ...]
     seconds: float
 
 
@@ -87,11 +84,11 @@ class _Trials:
     """
 
     on_try: Callable[[int], None]
-    on_trial: Callable[[Trial], None]
+    on_trial: Callable[[TrialRecord], None]
     log: Path | None = None
-    done: list[Trial] = field(default_factory=list)
+    done: list[TrialRecord] = field(default_factory=list)
 
-    def run(self, limits: Limits, workload: Workload, bounds: Bounds, size: int | None) -> list[Trial]:
+    def run(self, limits: Limits, workload: Workload, bounds: Bounds, size: int | None) -> list[TrialRecord]:
         """Run one size in a fresh child, or (None) ascending sizes in one.
 
         Raises:
@@ -99,16 +96,16 @@ class _Trials:
         """
         before = len(self.done)
         predicted = None if size is None else predicted_peak(self.done, size)
-        trying, started = bounds.lowest if size is None else size, time.perf_counter()
+        trying, started = size or 1, time.perf_counter()
 
-        def hear(message: int | Trial) -> None:
+        def hear(message: int | TrialRecord) -> None:
             nonlocal trying, started
             if isinstance(message, int):
                 trying = message
                 self.on_try(trying)
                 return
             seconds = time.perf_counter() - started
-            self._add(replace(message, predicted_bytes=predicted, seconds=seconds))
+            self._add(message.model_copy(update={"predicted_bytes": predicted, "seconds": seconds}))
             started = time.perf_counter()
 
         limits = replace(limits, malloc="exact")
@@ -116,12 +113,15 @@ class _Trials:
         self._remove_log()
         ending = run_in_child(*job, on_message=hear, stderr_path=self.log, limits=limits)
         if ending.outcome != "returned":
-            outcome = "oom" if ending.out_of_memory else "error"
-            seconds = time.perf_counter() - started
-            self._add(
-                Trial(trying, outcome, predicted_bytes=predicted, seconds=seconds, reason=ending.reason)
+            trial = TrialRecord(
+                value=trying,
+                outcome="oom" if ending.out_of_memory else "error",
+                predicted_bytes=predicted,
+                seconds=time.perf_counter() - started,
+                reason=ending.reason,
             )
-            if outcome == "error":
+            self._add(trial)
+            if trial.outcome == "error":
                 raise _Failed(trying, ending)
         self._remove_log()
         return self.done[before:]
@@ -130,7 +130,7 @@ class _Trials:
         if self.log is not None:
             self.log.unlink(missing_ok=True)
 
-    def _add(self, trial: Trial) -> None:
+    def _add(self, trial: TrialRecord) -> None:
         self.done.append(trial)
         self.on_trial(trial)
 
@@ -146,14 +146,12 @@ def find_capacity(
     workload: Workload,
     limits: Limits,
     *,
-    axis: str = "batch-size",
     tolerance: float = 0.01,
-    lowest: int = 1,
     highest: int | None = None,
     enough: int | None = None,
     start: tuple[int, int | None] | None = None,
     on_try: Callable[[int], None] = lambda size: None,
-    on_trial: Callable[[Trial], None] = lambda trial: None,
+    on_trial: Callable[[TrialRecord], None] = lambda trial: None,
     log: Path | None = None,
 ) -> Capacity:
     """Find the largest size whose peak fits the limit of `limits.memory_bytes`.
@@ -162,7 +160,6 @@ def find_capacity(
     each in a fresh child, until a size that fits and one that fails are within the tolerance.
 
     Args:
-        axis: what the size is, for the result.
         tolerance: of the bracket, as a share of the size; 0 for an exact answer.
         highest: the end of the axis; by default it has none.
         enough: the largest size that is of use in itself; see `search.Bounds`. By default `highest`.
@@ -176,18 +173,18 @@ def find_capacity(
         ProbeFailed: a trial failed for another reason than memory.
         XbenchError: not even the smallest size is possible with these settings.
     """
+    if limits.memory_bytes is None:
+        raise ValueError("a capacity is that of a memory limit")
     started = time.perf_counter()
     end = highest or _UNBOUNDED
-    bounds = Bounds(limits.memory_bytes, lowest, end, min(enough or end, end), tolerance)
+    bounds = Bounds(limits.memory_bytes, end, min(enough or end, end), tolerance)
     trials = _Trials(on_try, on_trial, log)
 
     def capacity(failed_at: int | None = None) -> Capacity:
         best, failure = largest_fit(trials.done), first_failure(trials.done)
         return Capacity(
-            axis=axis,
             found=best.value if best else None,
             fails=failed_at or (failure.value if failure else None),
-            limit_bytes=bounds.limit_bytes,
             peak_bytes=best.peak_bytes if best else None,
             trials=tuple(trials.done),
             seconds=time.perf_counter() - started,
@@ -241,12 +238,12 @@ def _measure(
     from xbench.memory.peaks import peak_meter, release_all
 
     step = workload.prepare()
-    step(bounds.lowest)  # libraries load what they load at first use
+    step(1)  # libraries load what they load at first use
     calibrate_host_limit_again()
     release_all(device)
     calibrate_device_limit_again()
     meter = peak_meter(device)
-    ascending: list[Trial] = []
+    ascending: list[TrialRecord] = []
     value = size if size is not None else next_slope_size(ascending, bounds)
     while value is not None:
         send(value)
@@ -259,15 +256,15 @@ def _measure(
         charged_bytes = charged_peak_bytes(device) or peak_bytes
         if device != "cpu":
             retries = allocator_retries(device) - retries
-        trial = Trial(
-            value,
-            "fits",
-            peak_bytes,
-            charged_bytes,
+        trial = TrialRecord(
+            value=value,
+            outcome="fits",
+            peak_bytes=peak_bytes,
+            charged_bytes=charged_bytes,
             alloc_retries=retries,
         )
         ascending.append(trial)
-        send(ascending[-1])
+        send(trial)
         if size is not None:
             return
         release_all(device)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import NamedTuple
+
+from xbench.records.capacity import TrialRecord
 
 # A rise of this share of the way to the limit is enough of a slope to lead on, and of that share to predict
 # by. Until then sizes grow by a factor that cannot lead to more than half of the way.
@@ -24,37 +26,12 @@ _UNLIMITED_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A size that was run.
-
-    Attributes:
-        outcome: `error` if it failed for a reason other than memory, which ends the search.
-        peak_bytes: the process's resident peak (on CUDA the allocator's reserved peak); None if it ran out.
-        charged_bytes: what the limit counted at the peak, which may be more: memory that is allocated and not
-            filled, and the limit's reserve.
-        predicted_bytes: what earlier trials said that the peak would be; None if they said nothing.
-        seconds: wall time, the start of the process included.
-        reason: what failed, if it does not fit or if it ended in an error.
-        alloc_retries: on CUDA, how often the allocator ran out of room and released its cached blocks.
-    """
-
-    value: int
-    outcome: Literal["fits", "oom", "error"]
-    peak_bytes: int | None = None
-    charged_bytes: int | None = None
-    predicted_bytes: int | None = None
-    seconds: float = 0.0
-    reason: str = ""
-    alloc_retries: int = 0
-
-
-@dataclass(frozen=True)
 class Bounds:
     """What a search moves in.
 
     Attributes:
         limit_bytes: what may be charged.
-        lowest, highest: sizes to consider.
+        highest: the largest size to consider; the smallest is 1.
         enough: the largest size of any use in itself (all the examples there are, say): beyond it a search
             goes on only if the peak has risen by a tenth of the way to the limit.
         tolerance: how far the size that fails may be above the one that fits, as a share of it; two whole
@@ -62,7 +39,6 @@ class Bounds:
     """
 
     limit_bytes: int
-    lowest: int
     highest: int
     enough: int
     tolerance: float
@@ -72,26 +48,43 @@ class Bounds:
         return max(1, int(fits * self.tolerance))
 
 
-def largest_fit(trials: Sequence[Trial]) -> Trial | None:
+class _Fit(NamedTuple):
+    """A size that fits, and its peaks; see `TrialRecord`."""
+
+    value: int
+    peak_bytes: int
+    charged_bytes: int
+
+
+def _fits(trials: Sequence[TrialRecord]) -> list[_Fit]:
+    return [
+        _Fit(trial.value, trial.peak_bytes, trial.charged_bytes)
+        for trial in trials
+        if trial.peak_bytes is not None and trial.charged_bytes is not None
+    ]
+
+
+def largest_fit(trials: Sequence[TrialRecord]) -> TrialRecord | None:
     """The largest size that ran."""
     return max((t for t in trials if t.outcome == "fits"), key=lambda t: t.value, default=None)
 
 
-def first_failure(trials: Sequence[Trial]) -> Trial | None:
+def first_failure(trials: Sequence[TrialRecord]) -> TrialRecord | None:
     """The smallest size above the largest that ran at which memory ran out."""
     best = largest_fit(trials)
     failures = [t for t in trials if t.outcome == "oom" and (best is None or t.value > best.value)]
     return min(failures, key=lambda t: t.value, default=None)
 
 
-def next_slope_size(trials: Sequence[Trial], bounds: Bounds) -> int | None:
+def next_slope_size(trials: Sequence[TrialRecord], bounds: Bounds) -> int | None:
     """The next size for the child that measures ascending sizes; None once a slope can be taken (or none is
     there to be taken)."""
     if not trials:
-        return bounds.lowest
-    first, last = trials[0], trials[-1]
-    if last.outcome == "oom" or last.value >= bounds.highest:
+        return 1
+    if trials[-1].outcome == "oom" or trials[-1].value >= bounds.highest:
         return None
+    fits = _fits(trials)
+    first, last = fits[0], fits[-1]
     rise, headroom = last.charged_bytes - first.charged_bytes, bounds.limit_bytes - first.charged_bytes
     # Not the whole share: the line that was to lead there is rough.
     if rise >= 0.6 * _SLOPE_SHARE * headroom:
@@ -107,13 +100,13 @@ def next_slope_size(trials: Sequence[Trial], bounds: Bounds) -> int | None:
     return min(max(blind, last.value + 1), bounds.highest)
 
 
-def next_size(trials: Sequence[Trial], bounds: Bounds) -> int | None:
+def next_size(trials: Sequence[TrialRecord], bounds: Bounds) -> int | None:
     """The next size to run in a child of its own; None once the capacity is certified, or nothing is left."""
     best, failure = largest_fit(trials), first_failure(trials)
     if best is None:
-        return bounds.lowest if failure is None or failure.value > bounds.lowest else None
+        return 1 if failure is None or failure.value > 1 else None
     if failure is None:
-        if best.value >= bounds.highest or _is_unlimited(trials, best, bounds):
+        if best.value >= bounds.highest or _is_unlimited(trials, bounds):
             return None
         return min(_beyond(best.value, trials, bounds), bounds.highest)
     gap = bounds.gap(best.value)
@@ -123,13 +116,14 @@ def next_size(trials: Sequence[Trial], bounds: Bounds) -> int | None:
     return min(max(within, best.value + 1), failure.value - 1)
 
 
-def _is_unlimited(trials: Sequence[Trial], best: Trial, bounds: Bounds) -> bool:
-    least = min(t.charged_bytes for t in trials if t.outcome == "fits")
+def _is_unlimited(trials: Sequence[TrialRecord], bounds: Bounds) -> bool:
+    fits = _fits(trials)
+    best, least = max(fits, key=lambda fit: fit.value), min(fit.charged_bytes for fit in fits)
     rise, headroom = best.charged_bytes - least, bounds.limit_bytes - least
     return best.value >= bounds.enough and rise < _UNLIMITED_SHARE * headroom
 
 
-def _beyond(best: int, trials: Sequence[Trial], bounds: Bounds) -> int:
+def _beyond(best: int, trials: Sequence[TrialRecord], bounds: Bounds) -> int:
     """Nothing has failed yet: just below the predicted capacity, or just above what has been shown to fit."""
     predicted = _predicted(trials, bounds)
     if predicted is None:
@@ -139,7 +133,7 @@ def _beyond(best: int, trials: Sequence[Trial], bounds: Bounds) -> int:
     return bounds.enough if best < bounds.enough < candidate else candidate
 
 
-def _within(best: int, failure: int, trials: Sequence[Trial], bounds: Bounds) -> int:
+def _within(best: int, failure: int, trials: Sequence[TrialRecord], bounds: Bounds) -> int:
     """Something has failed: the prediction, or just above what fits where that is the prediction. Where the
     prediction itself has failed, perhaps for noise alone, just below it. Else it was wrong: the middle."""
     predicted = _predicted(trials, bounds)
@@ -154,7 +148,7 @@ def _within(best: int, failure: int, trials: Sequence[Trial], bounds: Bounds) ->
     return (best + failure) // 2
 
 
-def _crept(best: int, trials: Sequence[Trial], bounds: Bounds) -> bool:
+def _crept(best: int, trials: Sequence[TrialRecord], bounds: Bounds) -> bool:
     """Whether what fits has already been raised by the least step that could have certified it."""
     return any(t.outcome == "fits" and t.value < best <= t.value + bounds.gap(t.value) for t in trials)
 
@@ -163,7 +157,7 @@ def _just_below(predicted: float, bounds: Bounds) -> int:
     return int(predicted * (1 - bounds.tolerance / 4))
 
 
-def predicted_peak(trials: Sequence[Trial], value: int) -> int | None:
+def predicted_peak(trials: Sequence[TrialRecord], value: int) -> int | None:
     """The peak of a size by the line through two sizes that fit; None where there is no such line."""
     pair = _apart(trials)
     if pair is None:
@@ -173,14 +167,14 @@ def predicted_peak(trials: Sequence[Trial], value: int) -> int | None:
     return round(upper.peak_bytes + slope * (value - upper.value))
 
 
-def _apart(trials: Sequence[Trial]) -> tuple[Trial, Trial] | None:
+def _apart(trials: Sequence[TrialRecord]) -> tuple[_Fit, _Fit] | None:
     """The largest size that fits and the largest that is well below it: nearer, noise would tilt the line."""
-    fits = sorted((t for t in trials if t.outcome == "fits"), key=lambda t: t.value)
-    lower = [t for t in fits if t.value <= fits[-1].value * 0.8]
+    fits = sorted(_fits(trials), key=lambda fit: fit.value)
+    lower = [fit for fit in fits if fit.value <= fits[-1].value * 0.8]
     return (lower[-1], fits[-1]) if lower else None
 
 
-def _predicted(trials: Sequence[Trial], bounds: Bounds) -> float | None:
+def _predicted(trials: Sequence[TrialRecord], bounds: Bounds) -> float | None:
     """Where the line through two sizes that fit meets the limit; None where it does not rise."""
     pair = _apart(trials)
     if pair is None:

@@ -14,6 +14,8 @@ from xbench.training.component_code import running_code_of
 from xbench.training.task import Task
 
 if TYPE_CHECKING:
+    import torch
+
     from xbench.components.specs import OptimizerSpec
     from xbench.records.schema import MemoryPassRecord
     from xbench.training.loop import Trainer
@@ -131,13 +133,13 @@ class TrainingWorkload:
             check_examples_are_independent(trainer.model, trainer.loader, examples, self.task.data.labels)
             return True
 
-    def closure(self, value: int) -> tuple[Callable[[], object], int]:
+    def closure(self, value: int) -> tuple[Callable[[], torch.Tensor], int]:
         """A closure of a step at a size, with the loading of its examples, to be timed, and the number of
         examples it sees. Called in a child."""
         with scratch_folder() as scratch:
             trainer = self.trainer(value, scratch)
 
-        def closure() -> object:
+        def closure() -> torch.Tensor:
             trainer.closure.start(1, trainer.split.train[: trainer.batch_size])
             return trainer.closure()
 

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from xbench.capacity.search import Trial
 from xbench.capacity.tuning import TimedMicroBatch
 from xbench.cli.activity import Activity, ActivityDisplay, Clock
+from xbench.records.capacity import TrialRecord
 from xbench.records.schema import CellKey, CellRecord, MetricRecord, RunRecord
 from xbench.report.rows import show_metric
 from xbench.text import counted
@@ -83,7 +83,7 @@ class ProgressDisplay:
             self._announced.add(key or text)
             self._say(text, style)
 
-    def fitting(self, cell: CellKey, setting: str, trial: Trial | None = None) -> None:
+    def fitting(self, cell: CellKey, setting: str, trial: TrialRecord | None = None) -> None:
         what = f"fitting {setting} of {_configuration(cell)}"
         self._say(what if trial is None else f"  {trial_line(setting, trial)}", "dim")
         self.display.begin(what)
@@ -204,7 +204,7 @@ class ProgressDisplay:
         self.display.say(text, style)
 
 
-def trial_line(setting: str, trial: Trial) -> str:
+def trial_line(setting: str, trial: TrialRecord) -> str:
     """A trial of a probe, in a line."""
     if trial.outcome == "fits" and trial.peak_bytes is not None:
         outcome = f"fits, peak {format_bytes(trial.peak_bytes)}"

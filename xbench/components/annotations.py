@@ -105,7 +105,8 @@ def _reduced(annotation: Any) -> Any:
     if is_sequence(kind):
         return list_of(_known(_reduced(inner[0])))
     if get_origin(kind) is dict:
-        return dict[str, _known(_reduced(inner[1]))] if inner[0] is str else Any
+        values: Any = _known(_reduced(inner[1]))
+        return dict[str, values] if inner[0] is str else Any
     return kind
 
 

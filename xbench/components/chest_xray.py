@@ -12,6 +12,7 @@ import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from xbench.components.image_files import FoundFiles, find_files, notes_on_left_out
 from xbench.components.images import IMAGE_SUFFIXES, check_image_size, read_square
@@ -118,7 +119,7 @@ def _find_root(root: str | None, whole: bool) -> Path:
 
 
 def _list(folder: Path, part: str, files: FoundFiles) -> list[Example]:
-    split = "test" if part == "test" else "train"
+    split: Literal["train", "test"] = "test" if part == "test" else "train"
     examples = []
     for label, class_name in enumerate(CLASSES):
         place = folder / part / class_name

@@ -31,7 +31,7 @@ _ANY: tuple[Kind, str] = ("model", ":")
 def code_stamp(
     kind: Kind,
     reference: str,
-    import_dirs: Sequence[str] | ImportDirs = (),
+    import_dirs: Sequence[str] = (),
     only_modules: bool = False,
 ) -> str:
     """Hash the files behind a component; "" for one that is built in or installed: `registry.origin` tells
@@ -67,7 +67,7 @@ def own_stamp() -> str:
     return digest.hexdigest()[:16]
 
 
-def latest_change(import_dirs: Sequence[str] | ImportDirs, only_modules: bool = False) -> CodeFile | None:
+def latest_change(import_dirs: Sequence[str], only_modules: bool = False) -> CodeFile | None:
     """Find the file below the allowed folders that was changed last; None if there is none."""
     try:
         files = _files_below(ImportDirs.of(import_dirs))
@@ -97,7 +97,9 @@ def _places_of(package: str) -> list[Path]:
         spec = find_spec(package)
     except (ImportError, ValueError):
         return []
-    places = [] if spec is None else spec.submodule_search_locations or [spec.origin]
+    if spec is None:
+        return []
+    places = spec.submodule_search_locations or [spec.origin or ""]
     return [Path(place) for place in places if place and os.path.exists(place)]
 
 

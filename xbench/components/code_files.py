@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from xbench.errors import XbenchError
 from xbench.storage.atomic import read_regular
@@ -46,8 +46,8 @@ Place = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class ImportDirs:
-    """The folders that `module:attribute` components may be imported from. Iterating gives their paths.
+class ImportDirs(Sequence[str]):
+    """The folders that `module:attribute` components may be imported from, as a sequence of their paths.
 
     Attributes:
         folders: absolute paths, in the order in which they are searched.
@@ -58,12 +58,16 @@ class ImportDirs:
     left_out: frozenset[Place] = frozenset()
 
     @classmethod
-    def of(cls, folders: Sequence[str] | ImportDirs) -> ImportDirs:
+    def of(cls, folders: Sequence[str]) -> ImportDirs:
         """Wrap paths; an `ImportDirs` is returned as it is."""
         return folders if isinstance(folders, ImportDirs) else cls(tuple(folders))
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.folders)
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
+        return self.folders[index]
 
     def __len__(self) -> int:
         return len(self.folders)
@@ -93,7 +97,7 @@ def place_of(path: str | Path | int) -> Place | None:
     return status.st_dev, status.st_ino
 
 
-def code_files(root: Path, left_out: frozenset[Place] = frozenset()) -> list[CodeFile]:
+def code_files(root: Path, left_out: Set[Place | None] = frozenset()) -> list[CodeFile]:
     """List the files below a folder that count as code, sorted by name; or the one file that `root` is.
 
     Symbolic links are followed; a folder is entered once, whichever links lead to it.

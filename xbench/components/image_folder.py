@@ -311,7 +311,7 @@ def _checked(
     if alone == len(examples):
         raise XbenchError(
             f"group '{choice.group.pattern}' matches no image of {folder}",
-            hint=f"it is looked for in names such as '{examples[0].path.name}'",
+            hint=f"it is looked for in names such as '{examples[0].name.rpartition('/')[2]}'",
         )
     return [f"{alone:,} of {len(examples):,} images belong to no group, and stand alone"]
 

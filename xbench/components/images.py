@@ -11,6 +11,7 @@ from xbench.storage.atomic import open_regular
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
     from xbench.components.specs import Example
 
@@ -61,6 +62,8 @@ def check_image_size(image_size: int, dataset: str) -> None:
 
 def read_square(example: Example, image_size: int) -> np.ndarray:
     """Read an example's file as `read_image` does, to `image_size` pixels in both directions."""
+    if example.path is None:
+        raise ValueError(f"example {example.name} has no file")
     return read_image(example.path, image_size, image_size)
 
 
@@ -120,7 +123,7 @@ def why_unreadable(error: BaseException) -> str:
     return line if len(line) <= _LONGEST_REASON else f"{line[: _LONGEST_REASON - 3]}..."
 
 
-def _opened(file: BinaryIO) -> Image:
+def _opened(file: BinaryIO) -> ImageFile:
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -152,10 +155,11 @@ def _check_pages(image: Image) -> None:
     image.seek(0)
 
 
-def _plain(image: Image) -> Image:
+def _plain(image: ImageFile) -> Image:
     """Return the same picture in a mode whose values can be averaged: L or RGB, or I for 16 bits of grey."""
     import numpy as np
     from PIL import Image
+    from PIL.TiffImagePlugin import TiffImageFile
 
     depth_is_cut = _is_cut_to_eight_bits(image)
     image.load()
@@ -166,7 +170,7 @@ def _plain(image: Image) -> Image:
                 f"its values go from {values.min()} to {values.max()}, beyond 0 to {_MAX_16_BITS}: "
                 "save it with 8 or 16 bits, unsigned"
             )
-        if image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO:
+        if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO:
             raise ValueError("it has 16 bits with 0 for white: save it with 0 for black")
         return Image.fromarray(values)
     if image.mode == "F":
@@ -180,7 +184,7 @@ def _plain(image: Image) -> Image:
     return plain
 
 
-def _is_cut_to_eight_bits(image: Image) -> bool:
+def _is_cut_to_eight_bits(image: ImageFile) -> bool:
     """Tell whether Pillow drops the lower byte of each value, as it does where colours, or grey with
     transparency, have 16 bits. It shows only before the pixels are loaded."""
     if image.mode in _SIXTEEN_BIT_MODES or not image.tile:

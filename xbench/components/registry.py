@@ -10,12 +10,12 @@ import difflib
 import importlib
 import importlib.machinery
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, get_args, overload
 
 from xbench.components.specs import DatasetSpec, Family, ModelSpec, OptimizerSpec, Spec
 from xbench.errors import XbenchError
@@ -103,6 +103,14 @@ def registrations(kind: Kind) -> dict[str, Registration]:
     return {name: Registration(kind, name, tuple(claims[name].values())) for name in sorted(claims)}
 
 
+@overload
+def load(kind: Literal["model"], reference: str, import_dirs: Sequence[str] = ()) -> ModelSpec: ...
+@overload
+def load(kind: Literal["optimizer"], reference: str, import_dirs: Sequence[str] = ()) -> OptimizerSpec: ...
+@overload
+def load(kind: Literal["dataset"], reference: str, import_dirs: Sequence[str] = ()) -> DatasetSpec: ...
+@overload
+def load(kind: Kind, reference: str, import_dirs: Sequence[str] = ()) -> Spec: ...
 def load(kind: Kind, reference: str, import_dirs: Sequence[str] = ()) -> Spec:
     """The spec that a suite means by `reference`: a registered name, `family/member`, or `module:attribute`.
 
@@ -143,7 +151,7 @@ def listing_hint(kind: Kind) -> str:
     return f"`xbench list {kind}s` shows all {len(registrations(kind))}"
 
 
-def did_you_mean(name: str, known: Sequence[str] | dict[str, object]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` if some known name is close, else nothing."""
     if len(name) > MOST_OF_A_VALUE:
         return ""

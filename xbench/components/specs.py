@@ -36,7 +36,7 @@ def without_fields(*names: str) -> Callable[[type], type]:
     """
 
     def decorate(spec_type: type) -> type:
-        init = spec_type.__init__
+        init = vars(spec_type)["__init__"]
 
         @functools.wraps(init)
         def accept_and_warn(self: Spec, **fields: Any) -> None:
@@ -52,7 +52,7 @@ def without_fields(*names: str) -> Callable[[type], type]:
             init(self, **fields)
             object.__setattr__(self, "removed_fields", removed)
 
-        spec_type.__init__ = accept_and_warn
+        type.__setattr__(spec_type, "__init__", accept_and_warn)
         return spec_type
 
     return decorate

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from functools import partial
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from xbench.components.specs import Dataset, DatasetSpec, Example
 from xbench.errors import XbenchError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 GENERATOR = "synthetic-xray 1"
 
 CLASSES = ("NORMAL", "PNEUMONIA")
-SPLITS = ("train", "test")
+SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
 # The real splits have 1110 NORMAL : 3875 PNEUMONIA images and 465 : 390.
 PNEUMONIA_SHARE = {"train": 3875 / 4985, "test": 390 / 855}
 
@@ -117,7 +117,7 @@ def _class_counts(split: str, size: int) -> tuple[int, int]:
     return size - pneumonia, pneumonia
 
 
-def _example(split: str, label: int, index: int, image_size: int, seed: int) -> Example:
+def _example(split: Literal["train", "test"], label: int, index: int, image_size: int, seed: int) -> Example:
     folder = f"{split}/{CLASSES[label]}"
     name = f"{folder}/{index:05d}"
     return Example(
@@ -194,7 +194,7 @@ def _clear(
     x: np.ndarray, y: np.ndarray, anatomy: SimpleNamespace, label: int, rng: np.random.Generator
 ) -> np.ndarray | float:
     """The share of air that this image's opacities leave at each point."""
-    clear = 1.0
+    clear: np.ndarray | float = 1.0
     for _ in range(rng.integers(*OPACITY_COUNT[label], endpoint=True)):
         side = 1 if rng.random() < 0.5 else -1
         centre = (

@@ -5,10 +5,10 @@ VGG-16 has an entry point of its own; all of them are `torchvision/NAME`, VGG-16
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from xbench.components.registry import did_you_mean
 from xbench.components.specs import Family, ModelSpec
@@ -137,7 +137,13 @@ def outline_of(name: str) -> nn.Module:
     class WeightsWithoutMemory(TorchFunctionMode):
         # Layers get their weights from `torch.empty`. `torch.device("meta")` would take more than these:
         # RegNet computes its widths with tensors, whose values it needs.
-        def __torch_function__(self, func, types, args=(), kwargs=None):
+        def __torch_function__(
+            self,
+            func: Callable[..., Any],
+            types: Sequence[type],
+            args: tuple[Any, ...] = (),
+            kwargs: dict[str, Any] | None = None,
+        ) -> Any:
             kwargs = kwargs or {}
             return func(*args, **(kwargs | {"device": "meta"} if func is torch.empty else kwargs))
 
@@ -167,7 +173,7 @@ def draw_anew(part: nn.Module) -> None:
     part.to_empty(device="cpu")
     for layer in part.modules():
         if any(True for _ in layer.parameters(recurse=False)):
-            layer.reset_parameters()
+            cast("nn.Linear", layer).reset_parameters()  # as every layer of torchvision's models
 
 
 def layer_like(layer: nn.Module, outputs: int) -> nn.Module:
@@ -178,10 +184,12 @@ def layer_like(layer: nn.Module, outputs: int) -> nn.Module:
     """
     from torch import nn
 
-    has_bias = layer.bias is not None
     if isinstance(layer, nn.Linear):
-        return nn.Linear(layer.in_features, outputs, bias=has_bias)
-    return nn.Conv2d(layer.in_channels, outputs, layer.kernel_size, bias=has_bias)
+        return nn.Linear(layer.in_features, outputs, bias=layer.bias is not None)
+    if isinstance(layer, nn.Conv2d):
+        height, width = layer.kernel_size
+        return nn.Conv2d(layer.in_channels, outputs, (height, width), bias=layer.bias is not None)
+    raise TypeError(f"a {type(layer).__name__} gives no logits")
 
 
 def outputs_of(state: Mapping[str, torch.Tensor], last: str) -> int | None:

@@ -32,7 +32,8 @@ def list_of(kind: Any) -> Any:
 
 def tuple_of(*kinds: Any) -> Any:
     """Make the type of lists with an item of each type, in order."""
-    return Annotated[tuple[kinds], Strict(False)]  # TOML has lists only
+    of_kinds: Any = types.GenericAlias(tuple, kinds)
+    return Annotated[of_kinds, Strict(False)]  # TOML has lists only
 
 
 def usually(kind: Any, *others: Any) -> Any:

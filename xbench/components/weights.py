@@ -240,7 +240,7 @@ def _hash_of(path: Path) -> str:
 
 
 def _digits(path: Path) -> str:
-    return _DIGITS.search(path.name).group(1)
+    return _DIGITS.findall(path.name)[0]
 
 
 def _not_here(name: str) -> WeightsNotFound:

@@ -77,7 +77,6 @@ def capacity_of(
     return find_capacity(
         TrainingWorkload(cell.task(settings), axis),
         _limits(cell, reserve),
-        axis=axis.value,
         tolerance=tolerance,
         highest=highest,
         enough=enough,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from xbench.capacity.axes import Axis
 from xbench.capacity.probe import Capacity, ProbeFailed
-from xbench.capacity.search import Trial
-from xbench.components.registry import find, origin
+from xbench.components.registry import Kind, origin
+from xbench.components.registry import load as load_spec
 from xbench.errors import XbenchError
 from xbench.execution.fitting import capacity_of
 from xbench.execution.shared import FeatureKeeper
@@ -17,29 +16,31 @@ from xbench.planning.identity import ceiling_key
 from xbench.planning.observer import Observer
 from xbench.planning.plan import PlannedRun, decode_all, make_cells, plan_run, with_weights
 from xbench.planning.planned import PlannedCell
-from xbench.records.capacity import CapacityRecord, CapacityReport, TrialRecord
+from xbench.records.capacity import CapacityRecord, CapacityReport
 from xbench.records.schema import Component
 from xbench.storage.cache import load, save
 from xbench.suite.document import unusable
 from xbench.suite.overrides import SuiteOption
-from xbench.suite.reader import Suite, parse_suite
+from xbench.suite.reader import Suite, check_document
 from xbench.text import counted, shortened, visible
+from xbench.training.settings import Choice
 
 _FALLBACKS = {"chest-xray": "synthetic-xray"}
 _EXPERIMENT = "probe"
 
 # What a probe of one axis takes for the others, where nobody says: the whole batch at once, so that the size
 # is in memory; for a history, a micro-batch that is no part of the answer.
-_DEFAULTS = {axis: {"batch_size": "full", "micro_batch": "full"} for axis in Axis}
+_DEFAULTS: dict[Axis, dict[str, str | int]] = {
+    axis: {"batch_size": "full", "micro_batch": "full"} for axis in Axis
+}
 _DEFAULTS[Axis.HISTORY_SIZE] = {"batch_size": "full", "micro_batch": 16}
 
 
 def default_axis(optimizer: str) -> Axis:
     """What a probe of an optimizer is about: the training set where all of it is one batch, else the
     batch."""
-    registration = find("optimizer", optimizer)
     try:
-        full_batch = registration is not None and registration.load_spec(optimizer).full_batch
+        full_batch = load_spec("optimizer", optimizer).full_batch
     except XbenchError:
         full_batch = False  # checking the run tells what is wrong with it
     return Axis.TRAIN_SIZE if full_batch else Axis.BATCH_SIZE
@@ -98,8 +99,12 @@ def probe(plans: dict[Axis, PlannedRun], fresh: bool, observer: Observer) -> Cap
     if Axis.HISTORY_SIZE not in plans:
         params = settings.optimizer.params
     optimizer = replace(settings.optimizer, params=params)
-    choices = {"model": settings.model, "dataset": cell.resolved.choice, "optimizer": optimizer}
-    components = {
+    choices: dict[Kind, Choice] = {
+        "model": settings.model,
+        "dataset": cell.resolved.choice,
+        "optimizer": optimizer,
+    }
+    components: dict[str, Component] = {
         kind: Component(name=choice.name, origin=origin(kind, choice.name), params=choice.params)
         for kind, choice in choices.items()
     }
@@ -107,11 +112,13 @@ def probe(plans: dict[Axis, PlannedRun], fresh: bool, observer: Observer) -> Cap
     facts = {"stand_in": cell.model.stand_in, "weights": cell.model.weights}
     components["model"] = components["model"].model_copy(update=facts)
     return CapacityReport(
-        limit_bytes=cell.memory.limit_bytes,
+        limit_bytes=_limit_bytes(cell),
         bound=f"{bound.source}: {bound.detail}",
         device=cell.machine.device,
         device_name=cell.machine.device_facts["name"],
-        **{kind: choice.name for kind, choice in choices.items()},
+        model=settings.model.name,
+        dataset=cell.resolved.choice.name,
+        optimizer=optimizer.name,
         stand_in=cell.data.stand_in,
         components=components,
         versions=cell.machine.versions,
@@ -133,6 +140,12 @@ def _ready(cells: list[PlannedCell], features: FeatureKeeper, observer: Observer
     return cell
 
 
+def _limit_bytes(cell: PlannedCell) -> int:
+    if cell.memory.limit_bytes is None:
+        raise ValueError("a probe is made under a memory limit")
+    return cell.memory.limit_bytes
+
+
 def _probe_axis(cell: PlannedCell, axis: Axis, fresh: bool, observer: Observer) -> CapacityRecord:
     key = ceiling_key(cell, cell.settings, axis, cell.memory.limit_bytes)
     known = None if fresh else load("probe", key)
@@ -143,7 +156,7 @@ def _probe_axis(cell: PlannedCell, axis: Axis, fresh: bool, observer: Observer) 
             cell,
             cell.settings,
             axis,
-            highest=cell.sized.training.batch_size if axis is Axis.MICRO_BATCH else None,
+            highest=cell.sized.training.sizes.batch_size if axis is Axis.MICRO_BATCH else None,
             enough=cell.available if axis in (Axis.TRAIN_SIZE, Axis.BATCH_SIZE) else None,
             start=(known["found"], known["fails"]) if known else None,
             observer=observer,
@@ -160,14 +173,14 @@ def _probe_axis(cell: PlannedCell, axis: Axis, fresh: bool, observer: Observer) 
     varied = {axis.setting, *(("train_size",) if axis is Axis.BATCH_SIZE else ())}
     return CapacityRecord(
         axis=axis.value,
-        limit_bytes=cell.memory.limit_bytes,
+        limit_bytes=_limit_bytes(cell),
         settings=cell.settings.training.model_dump(exclude=varied),
         found=capacity.found,
         fails=capacity.fails,
         peak_bytes=capacity.peak_bytes,
         predicted_bytes=predicted_bytes,
         seconds=capacity.seconds,
-        trials=[_trial_record(trial) for trial in capacity.trials],
+        trials=list(capacity.trials),
         error=error,
         notes=_notes(cell, axis, capacity, known is not None),
     )
@@ -195,19 +208,6 @@ def _notes(cell: PlannedCell, axis: Axis, capacity: Capacity, started_from_known
     return notes
 
 
-def _trial_record(trial: Trial) -> TrialRecord:
-    return TrialRecord(
-        value=trial.value,
-        outcome=trial.outcome,
-        peak_bytes=trial.peak_bytes,
-        charged_bytes=trial.charged_bytes,
-        predicted_bytes=trial.predicted_bytes,
-        seconds=trial.seconds,
-        reason=trial.reason,
-        alloc_retries=trial.alloc_retries,
-    )
-
-
 def _suite(
     optimizer: str,
     model: str,
@@ -218,13 +218,16 @@ def _suite(
 ) -> Suite:
     """A suite of one cell; what is wrong with it is told by the option that it stems from."""
     path = ("experiment", 0)
-    data = {"name": dataset}
+    tables: dict[str, dict[str, str | int]] = {
+        "optimizer": {"name": optimizer},
+        "model": {"name": model},
+        "dataset": {"name": dataset},
+    }
     if dataset in _FALLBACKS:
-        data["fallback"] = _FALLBACKS[dataset]
-    tables = {"optimizer": {"name": optimizer}, "model": {"name": model}, "dataset": data}
+        tables["dataset"]["fallback"] = _FALLBACKS[dataset]
     for kind, table in tables.items():
         for _, wrong in unusable(table):
-            raise XbenchError(f"--{kind} {shortened(visible(table['name']))}: {wrong}")
+            raise XbenchError(f"--{kind} {shortened(visible(str(table['name'])))}: {wrong}")
     origins = {
         (*path, "optimizer", 0): f"--optimizer {optimizer}",
         (*path, "model"): f"--model {model}",
@@ -234,23 +237,6 @@ def _suite(
     if axis is Axis.HISTORY_SIZE:
         tables["optimizer"]["history_size"] = 1
         origins[(*path, "optimizer", 0, "history_size")] = f"--axis {axis.value}"
-    text = "\n".join(
-        [
-            f'suite = {{ name = "{_EXPERIMENT}" }}',
-            "[[experiment]]",
-            f'name = "{_EXPERIMENT}"',
-            *(f"{key} = {json.dumps(value)}" for key, value in _DEFAULTS[axis].items()),
-            *(f"{kind} = {_toml(table)}" for kind, table in tables.items() if kind != "optimizer"),
-            f"optimizer = [{_toml(tables['optimizer'])}]",
-        ]
-    )
-    return parse_suite(text, "probe-capacity", [*overrides, *options], origins=origins)
-
-
-def _toml(table: dict[str, str | int]) -> str:
-    return "{ " + ", ".join(f"{key} = {_toml_value(value)}" for key, value in table.items()) + " }"
-
-
-def _toml_value(value: str | int) -> str:
-    # As JSON, but for the surrogate pairs that TOML has not, and for DEL.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    experiment = {"name": _EXPERIMENT, **_DEFAULTS[axis], **tables, "optimizer": [tables["optimizer"]]}
+    document = {"suite": {"name": _EXPERIMENT}, "experiment": [experiment]}
+    return check_document(document, "probe-capacity", [*overrides, *options], origins=origins)

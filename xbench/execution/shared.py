@@ -64,7 +64,7 @@ class FeatureKeeper:
         """
         wanted = cell.settings.training.features
         if cell.skip or wanted == "off":
-            return cell, FeatureReport(is_frozen=False)
+            return cell, FeatureReport()
         report = self._report(cell, images, at_most, log)
         if isinstance(report, ChildResult):
             return replace(cell, skip=_skip(report)), FeatureReport()
@@ -80,7 +80,7 @@ class FeatureKeeper:
         """What came of asking; nobody is asked twice for what is there, or is not to be had."""
         key = features_key(cell, cell.settings.seed)
         if not cell.model.is_frozen:
-            return FeatureReport(is_frozen=False)
+            return FeatureReport()
         known = self._reports.get(key)
         if known is not None and (known.file is None or self._images[key].issuperset(images.tolist())):
             return known

@@ -14,7 +14,6 @@ from xbench.capacity.pace import shortened
 from xbench.components.code import code_stamp, own_stamp
 from xbench.components.code_files import ImportDirs
 from xbench.components.registry import Kind, origin
-from xbench.planning.machine import Machine
 from xbench.records.schema import CellKey, CellRecord
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 
@@ -30,31 +29,28 @@ _PAIRED_BY = ("dtype", "balance", "validation")
 
 
 def cell_id(
-    settings: CellSettings,
-    fingerprint: str,
-    machine: Machine,
-    import_dirs: ImportDirs,
-    conditions: Sequence[Any] = (),
+    cell: PlannedCell, settings: CellSettings, conditions: Sequence[Any] = (), data: str | None = None
 ) -> str:
-    """Hash a cell's settings, data, device, threads and allocator settings, and the versions of all code that
-    its process runs.
+    """Hash settings of a cell, its data, device, threads and allocator settings, and the versions of all code
+    that its process runs.
 
     The processor's model is not part of the hash, so that a run can go on on another machine. A GPU's model
     is, as it has kernels of its own. What a machine has to give is not part of it.
 
     Args:
-        import_dirs: where its `module:attribute` components are.
+        settings: the cell's own, or those of which something is measured for it.
         conditions: what else distinguishes the cell, its column among it.
+        data: what stands for its data; by default the fingerprint.
     """
-    device = machine.device_facts
+    machine, device = cell.machine, cell.machine.device_facts
     identity = {
-        "model": _component("model", settings.model, import_dirs),
-        "optimizer": _component("optimizer", settings.optimizer, import_dirs),
+        "model": _component("model", settings.model, cell.import_dirs),
+        "optimizer": _component("optimizer", settings.optimizer, cell.import_dirs),
         "training": settings.training.model_dump(exclude={"threads"}),
         "threads": settings.training.threads or machine.threads,
         "storage": settings.storage,
         "seed": settings.seed,
-        "data": fingerprint,
+        "data": cell.data.fingerprint if data is None else data,
         "device": [device["type"], *([] if device["type"] == "cpu" else [device["name"]])],
         "allocator": machine.allocator,
         "versions": {name: machine.versions.get(name) for name in _VERSIONS},
@@ -82,7 +78,7 @@ def cell_key(cell: PlannedCell) -> CellKey:
         code_stamp("dataset", resolved.choice.name, cell.import_dirs),
     )
     return CellKey(
-        cell_id=cell_id(cell.asked, cell.data.fingerprint, cell.machine, cell.import_dirs, conditions),
+        cell_id=cell_id(cell, cell.asked, conditions),
         experiment=declared.experiment,
         column=declared.column,
         seed=declared.seed,
@@ -93,15 +89,13 @@ def configuration_key(cell: PlannedCell) -> str:
     """Identify all that a cell's need for memory depends on: neither its seed nor its limit."""
     features = cell.features.file.precision if cell.features.file else ""
     parts = ("memory pass", cell.declared.column, features, cell.model.weights)
-    neutral = replace(cell.sized, seed=0)
-    return cell_id(neutral, cell.data.fingerprint, cell.machine, cell.import_dirs, parts)
+    return cell_id(cell, replace(cell.sized, seed=0), parts)
 
 
 def ceiling_key(cell: PlannedCell, settings: CellSettings, axis: Axis, limit_bytes: int | None = None) -> str:
     """Identify what is found on an axis of some settings of a cell, under a memory limit or none."""
     neutral = replace(with_size(settings, axis, 1), seed=0)
-    identity = cell_id(neutral, cell.data.fingerprint, cell.machine, cell.import_dirs)
-    parts = [axis.value, limit_bytes, identity]
+    parts = [axis.value, limit_bytes, cell_id(cell, neutral)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -148,8 +142,7 @@ def pass_key(cell: PlannedCell) -> str:
 def _time_key(cell: PlannedCell, settings: CellSettings, *parts: str) -> str:
     """Hash all that a time depends on; images of one shape take the same time."""
     parts = (cell.machine.device_facts["name"], *parts)  # another processor takes another time
-    neutral = replace(settings, seed=0)
-    return cell_id(neutral, repr(cell.data.shape), cell.machine, cell.import_dirs, parts)
+    return cell_id(cell, replace(settings, seed=0), parts, data=repr(cell.data.shape))
 
 
 def pairing_group(cell: PlannedCell, ran: dict[str, Any]) -> str:

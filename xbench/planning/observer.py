@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-from xbench.capacity.search import Trial
 from xbench.capacity.tuning import TimedMicroBatch
+from xbench.records.capacity import TrialRecord
 from xbench.records.schema import CellKey, CellRecord, RunRecord
 
 
@@ -42,7 +42,7 @@ class Observer(Protocol):
     def waiting_for_quiet(self, may_wait_s: float) -> None:
         """Times are taken again in a moment; the run waits no longer than this for other programs."""
 
-    def fitting(self, cell: CellKey, setting: str, trial: Trial | None = None) -> None:
+    def fitting(self, cell: CellKey, setting: str, trial: TrialRecord | None = None) -> None:
         """A setting of a cell is being fitted, and a size was tried."""
 
     def trying(self, cell: CellKey, setting: str, value: int) -> None:

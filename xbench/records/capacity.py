@@ -13,12 +13,13 @@ class TrialRecord(Record):
     """One size that was tried.
 
     Attributes:
-        peak_bytes: resident peak of the process (on CUDA reserved peak of the allocator); None if it ran out.
-        charged_bytes: what the limit counted: memory that was allocated and not filled, and the limit's
-            reserve, included.
-        predicted_bytes: what earlier trials said that the peak would be.
         outcome: `error` where it failed for another reason than memory, which ends a probe.
-        reason: what failed.
+        peak_bytes: resident peak of the process (on CUDA reserved peak of the allocator); None if it ran out.
+        charged_bytes: what the limit counted at the peak: memory that was allocated and not filled, and the
+            limit's reserve, included.
+        predicted_bytes: what earlier trials said that the peak would be; None if they said nothing.
+        seconds: wall time, the start of the process included.
+        reason: what failed, if it does not fit or if it ended in an error.
         alloc_retries: on CUDA, how often the allocator ran out of room and released its cached blocks; if
             above 0, the size barely fits, and training is slowed.
     """
@@ -28,7 +29,7 @@ class TrialRecord(Record):
     peak_bytes: int | None = None
     charged_bytes: int | None = None
     predicted_bytes: int | None = None
-    seconds: float
+    seconds: float = 0.0
     reason: str = ""
     alloc_retries: int = 0
 

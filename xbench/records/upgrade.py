@@ -6,14 +6,12 @@ fields of its record.
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, TypeAdapter
 
 from xbench.records.metrics import CLASSIFICATION, CLASSIFICATION_EPOCHS
-from xbench.records.schema import SCHEMA_VERSION, CellRecord, EpochRecord, Record, RunRecord, Whole
-
-
-class _Version(Record):
-    schema_version: Whole = SCHEMA_VERSION
+from xbench.records.schema import SCHEMA_VERSION, CellRecord, Record, RunRecord, Whole
 
 
 class _EpochOfVersion1(Record):
@@ -24,8 +22,18 @@ class _EpochOfVersion1(Record):
     test_loss: float | None = None
 
 
-class _CellOfVersion1(CellRecord):
-    epochs: list[_EpochOfVersion1] = Field(default_factory=list)
+def _upgrade_cell(fields: Any) -> Any:
+    if not isinstance(fields, dict) or fields.get("schema_version") != 1:
+        return fields
+    epochs = [
+        {"epoch": epoch.epoch, "values": epoch.model_dump(exclude={"epoch"})}
+        for epoch in _EPOCHS_OF_VERSION_1.validate_python(fields.get("epochs", []))
+    ]
+    return {**fields, "schema_version": SCHEMA_VERSION, "epochs": epochs}
+
+
+_EPOCHS_OF_VERSION_1 = TypeAdapter(list[_EpochOfVersion1])
+_CELL: TypeAdapter[CellRecord] = TypeAdapter(Annotated[CellRecord, BeforeValidator(_upgrade_cell)])
 
 
 def parse_run(content: bytes) -> RunRecord:
@@ -47,11 +55,4 @@ def parse_cell(line: bytes) -> CellRecord:
     Raises:
         pydantic.ValidationError: it is not the record of a cell.
     """
-    if _Version.model_validate_json(line).schema_version != 1:
-        return CellRecord.model_validate_json(line)
-    old = _CellOfVersion1.model_validate_json(line)
-    epochs = [
-        EpochRecord(epoch=epoch.epoch, values=epoch.model_dump(exclude={"epoch"})) for epoch in old.epochs
-    ]
-    fields = {name: getattr(old, name) for name in CellRecord.model_fields}
-    return CellRecord(**{**fields, "schema_version": SCHEMA_VERSION, "epochs": epochs})
+    return _CELL.validate_json(line)

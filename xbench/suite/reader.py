@@ -58,20 +58,33 @@ def read_suite(path: Path, overrides: Sequence[str | SuiteOption] = (), only: Se
 
 
 def parse_suite(
-    text: str,
-    file: str,
-    overrides: Sequence[str | SuiteOption] = (),
-    only: Sequence[str] = (),
-    origins: Mapping[KeyPath, str] | None = None,
+    text: str, file: str, overrides: Sequence[str | SuiteOption] = (), only: Sequence[str] = ()
 ) -> Suite:
-    """What `read_suite` does, with a suite's text.
+    """Do what `read_suite` does, with a suite's text.
 
     Args:
         file: what to call it in messages.
+    """
+    return check_document(parse(text, file), file, overrides, only, text)
+
+
+def check_document(
+    document: dict[str, Any],
+    file: str,
+    overrides: Sequence[str | SuiteOption] = (),
+    only: Sequence[str] = (),
+    text: str = "",
+    origins: Mapping[KeyPath, str] | None = None,
+) -> Suite:
+    """Do what `read_suite` does, with the tables of a suite, to which the overrides are applied in place.
+
+    Args:
+        document: without values that no suite can use (see `document.unusable`).
+        file: what to call it in messages.
+        text: that it was parsed from, for line numbers; "" if it was not.
         origins: key paths that do not stem from a file, with what to call them instead.
     """
-    document = parse(text, file)
-    overridden = (origins or {}) | apply_overrides(document, overrides)
+    overridden = {**(origins or {}), **apply_overrides(document, overrides)}
     problems = Problems(file, text, document, overridden)
     wrong = _validate(SuiteFile, document, (), problems)
     header = document["suite"] if "suite" not in wrong else {"name": "unnamed"}

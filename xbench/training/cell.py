@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -67,13 +67,13 @@ def train_cell(
     """
     started = time.perf_counter()
     settings, data, features = task.settings, task.data, task.features
-    model_spec: ModelSpec = load_component("model", settings.model.name, task.import_dirs)
+    model_spec = load_component("model", settings.model.name, task.import_dirs)
     whole_model = build_model(model_spec, settings, data)
     weights_sha256 = tensors_digest(whole_model)
     model = part_to_train(whole_model, features)
     del whole_model
     # Not before the model stands: what importing the optimizer does must not move where it starts.
-    optimizer_spec: OptimizerSpec = load_component("optimizer", settings.optimizer.name, task.import_dirs)
+    optimizer_spec = load_component("optimizer", settings.optimizer.name, task.import_dirs)
     reason = unmet_requirement(optimizer_spec, settings.optimizer.name, model)
     if reason is not None:
         return CellResult(status="skipped", reason=reason)
@@ -116,7 +116,8 @@ def train_cell(
     prepare_s = time.perf_counter() - started
 
     scores = selected_epoch = None
-    status, reason = "done", ""
+    status: Literal["done", "diverged"] = "done"
+    reason = ""
     watch = ContentionWatch(torch.get_num_threads())
     try:
         selected_epoch = trainer.run()
@@ -172,6 +173,8 @@ def assemble(
     device, dtype = torch.device(settings.device), getattr(torch, training.dtype)
     batch_size = len(split.train) if training.batch_size == "full" else training.batch_size
     batch_size = min(batch_size, len(split.train))
+    if training.micro_batch == "auto":
+        raise ValueError("micro_batch = 'auto' is resolved before a cell is put together")
     micro_batch = batch_size if training.micro_batch == "full" else min(training.micro_batch, batch_size)
     loader = _loader(settings, data, model_spec, features)
     objective = Objective(data.labels, data.classes, training.class_weights, device, dtype)

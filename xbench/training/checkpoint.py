@@ -69,7 +69,7 @@ class Checkpoints:
 
     @property
     def _due_s(self) -> float:
-        return max(self.every_s, self._wait_s)
+        return max(self.every_s or 0.0, self._wait_s)
 
     def _save(self, trainer: Trainer) -> None:
         trainer.progress.losses += trainer.recorder.flush()  # who listens must have heard of every step

@@ -87,8 +87,8 @@ class AccumulatingClosure:
         return loss
 
     def _accumulate(self) -> torch.Tensor:
-        parts = self._resident or self._loader.parts(self._indices, self._micro_batch)
-        total = None
+        parts = self._resident or self._loader.parts(self._indices, self._micro_batch or len(self._indices))
+        total: torch.Tensor | None = None
         for number, (images, labels) in enumerate(parts):
             seed_generators(self._draw_seed(number))  # always: no list of modules that draw is complete
             loss = self._objective.summed(self._model(images), labels) / self._total_weight
@@ -97,6 +97,8 @@ class AccumulatingClosure:
             loss.backward()
             part = loss.detach().double()
             total = part if total is None else total + part
+        if total is None:
+            raise ValueError("a batch has no examples")
         return total
 
     def _draw_seed(self, part: int) -> int:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from xbench.components.code import code_stamp, latest_change, own_stamp
 from xbench.components.code_files import IGNORE_FILE, ImportDirs
 from xbench.components.culprit import raised_in
+from xbench.components.registry import Kind
 from xbench.errors import XbenchError
 from xbench.training.settings import CellSettings
 from xbench.training.task import Task
@@ -15,8 +16,9 @@ from xbench.training.task import Task
 
 def code_of(settings: CellSettings, import_dirs: ImportDirs) -> tuple[str, str, str]:
     """Hash the code of a cell as this process sees it; it is read once."""
-    kinds = (("model", settings.model.name), ("optimizer", settings.optimizer.name))
-    return own_stamp(), *(code_stamp(kind, name, import_dirs, only_modules=True) for kind, name in kinds)
+    model = code_stamp("model", settings.model.name, import_dirs, only_modules=True)
+    optimizer = code_stamp("optimizer", settings.optimizer.name, import_dirs, only_modules=True)
+    return own_stamp(), model, optimizer
 
 
 @contextmanager
@@ -37,7 +39,10 @@ def running_code_of(task: Task) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        components = [("optimizer", task.settings.optimizer.name), ("model", task.settings.model.name)]
+        components: list[tuple[Kind, str]] = [
+            ("optimizer", task.settings.optimizer.name),
+            ("model", task.settings.model.name),
+        ]
         if culprit := raised_in(error, components):
             error.add_note(f"raised in {culprit}")
         raise

@@ -18,16 +18,14 @@ class FeatureReport:
     """What came of asking for the features of a model's frozen part.
 
     Attributes:
-        is_frozen: whether any part of the model is.
         file: where they are; None if there are none to be had.
-        note: why not, where a part of the model is frozen.
+        note: why not, where a part of the model is frozen; "" where no part is.
         computed: images that were not there yet, and `missing` those that still are not.
         seconds: that those which were computed took.
         image_s: what one image takes; None if none was computed.
         is_disturbed: other programs took the CPU meanwhile; `image_s` is the fastest observed.
     """
 
-    is_frozen: bool = True
     file: FeatureFile | None = None
     note: str = ""
     computed: int = 0

@@ -22,10 +22,11 @@ from xbench.memory.contention import ContentionWatch, typical_s
 from xbench.memory.processor import processor_name
 from xbench.storage.paths import cache_dir, require_space
 from xbench.training.events import FeatureReport
-from xbench.training.frozen import Front, obstacle, same
+from xbench.training.frozen import Front, obstacle
 from xbench.training.global_state import load_component
 from xbench.training.loader import ImageLoader
 from xbench.training.model import build_model
+from xbench.training.rounding import same_but_for_rounding
 from xbench.training.seeding import pin_tf32
 from xbench.training.settings import CellSettings, TrainingSettings
 
@@ -61,10 +62,10 @@ def make_features(
     Raises:
         XbenchError: the model cannot be built.
     """
-    spec: ModelSpec = load_component("model", settings.model.name, import_dirs)
+    spec = load_component("model", settings.model.name, import_dirs)
     model = build_model(spec, settings, data)
     if all(p.requires_grad for p in model.parameters()):
-        return FeatureReport(is_frozen=False)
+        return FeatureReport()
     if settings.storage == "float32":
         return FeatureReport(note='storage = "float32" keeps the images themselves in memory')
     device, dtype = torch.device(settings.device), getattr(torch, settings.training.dtype)
@@ -81,8 +82,10 @@ def make_features(
             return FeatureReport(note=note)
         if file is not None:
             file.remove()
-        shape = tuple(front(images).shape[1:])
-        file = FeatureFile(folder, shape, settings.training.feature_precision, int(data.rows.max()) + 1)
+        shape, precision = tuple(front(images).shape[1:]), settings.training.feature_precision
+        if precision == "off":
+            raise ValueError('features = "off" keeps none')
+        file = FeatureFile(folder, shape, precision, int(data.rows.max()) + 1)
         file.make()
     missing = np.unique(indices[~file.present()[data.rows[indices]]])
     asked = missing[:at_most]
@@ -115,7 +118,7 @@ def _is_of(front: Front, loader: ImageLoader, rows: np.ndarray, file: FeatureFil
     with file.reader(len(present)) as reader:
         stored = torch.from_numpy(reader.read(rows[present])).view(getattr(torch, file.precision))
     new = front(images).cpu()
-    return same(new, stored.to(new.dtype), _ROUNDING[file.precision])
+    return same_but_for_rounding(new, stored.to(new.dtype), _ROUNDING[file.precision])
 
 
 def _key(
@@ -143,7 +146,7 @@ def _key(
     digest = hashlib.sha256(repr(parts).encode())
     for key, value in front.state().items():
         digest.update(f"\0{key} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:24]
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from xbench.errors import XbenchError
+from xbench.training.rounding import same_but_for_rounding
 
 # Within this share of the largest value, outputs are the same but for rounding, which depends on how many
 # examples are together.
@@ -128,11 +129,11 @@ def obstacle(model: nn.Module, images: torch.Tensor) -> str | None:
             set_training(model)
     except XbenchError as error:
         return error.message
-    if draws or not same(together[:-1], apart):
+    if draws or not same_but_for_rounding(together[:-1], apart, _ROUNDING):
         return f"what is frozen in front of '{name}' gives another output each time{_suspects(front, model)}"
-    if not same(together, evaluated):
+    if not same_but_for_rounding(together, evaluated, _ROUNDING):
         return f"what is frozen in front of '{name}' gives another output in evaluation than in training"
-    if not same(whole, in_two):
+    if not same_but_for_rounding(whole, in_two, _ROUNDING):
         return f"'{name}' is not the last part of the model"
     return None
 
@@ -141,13 +142,6 @@ def _generator_states() -> list[torch.Tensor]:
     """Of torch's generators, which move with everything that is drawn from them."""
     on_devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return [torch.get_rng_state(), *on_devices]
-
-
-def same(one: torch.Tensor, other: torch.Tensor, share: float = _ROUNDING) -> bool:
-    """Whether two outputs differ by no more than a share of the largest value."""
-    if one.shape != other.shape:
-        return False
-    return bool((one - other).abs().max() <= share * one.abs().max())
 
 
 def _suspects(front: Front, model: nn.Module) -> str:

@@ -10,14 +10,14 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 import torch
 
 from xbench.components import registry
 from xbench.components.registry import Kind
-from xbench.components.specs import Spec
+from xbench.components.specs import DatasetSpec, ModelSpec, OptimizerSpec, Spec
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,16 @@ def seed_generators(seed: int) -> None:
     random.seed(seed)
 
 
+@overload
+def load_component(kind: Literal["model"], name: str, import_dirs: Sequence[str] = ()) -> ModelSpec: ...
+@overload
+def load_component(
+    kind: Literal["optimizer"], name: str, import_dirs: Sequence[str] = ()
+) -> OptimizerSpec: ...
+@overload
+def load_component(kind: Literal["dataset"], name: str, import_dirs: Sequence[str] = ()) -> DatasetSpec: ...
+@overload
+def load_component(kind: Kind, name: str, import_dirs: Sequence[str] = ()) -> Spec: ...
 def load_component(kind: Kind, name: str, import_dirs: Sequence[str] = ()) -> Spec:
     """The spec of a component, whatever importing its module does to the process.
 
@@ -88,7 +98,8 @@ def load_component(kind: Kind, name: str, import_dirs: Sequence[str] = ()) -> Sp
         return registry.load(kind, name, import_dirs)
 
 
-# Where torch keeps a flag, and its name there.
+# Where torch keeps a flag, and its name there. (PyTorch puts objects with further attributes in place of some
+# modules, which type checkers cannot see.)
 _FLAGS = (
     (torch.backends.cudnn, "enabled"),
     (torch.backends.cudnn, "benchmark"),
@@ -101,12 +112,12 @@ _FLAGS = (
     (torch.backends.cuda.matmul, "allow_tf32"),
     (torch.backends, "fp32_precision"),
     (torch.backends.cudnn, "fp32_precision"),
-    (torch.backends.cudnn.conv, "fp32_precision"),
+    (torch.backends.cudnn.conv, "fp32_precision"),  # type: ignore[attr-defined]
     (torch.backends.cudnn.rnn, "fp32_precision"),
     (torch.backends.cuda.matmul, "fp32_precision"),
-    (torch.backends.mkldnn.conv, "fp32_precision"),
-    (torch.backends.mkldnn.rnn, "fp32_precision"),
-    (torch.backends.mkldnn.matmul, "fp32_precision"),
+    (torch.backends.mkldnn.conv, "fp32_precision"),  # type: ignore[attr-defined]
+    (torch.backends.mkldnn.rnn, "fp32_precision"),  # type: ignore[attr-defined]
+    (torch.backends.mkldnn.matmul, "fp32_precision"),  # type: ignore[attr-defined]
 )
 
 

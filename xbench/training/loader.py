@@ -184,8 +184,15 @@ class ResidentImageLoader(ImageLoader):
     """Keeps every image of the dataset in the device's memory, normalised, as a notebook would. Batches are
     copies."""
 
-    def __init__(self, data: DecodedDataset, *args, **kwargs):
-        super().__init__(data, *args, **kwargs)
+    def __init__(
+        self,
+        data: DecodedDataset,
+        spec: ModelSpec,
+        device: torch.device,
+        dtype: torch.dtype,
+        memory_format: str,
+    ):
+        super().__init__(data, spec, device, dtype, memory_format)
         everything = np.arange(len(data.labels))
         first, _ = super().load(everything[:1])
         # Filled part by part: a second copy of it all would be the peak.

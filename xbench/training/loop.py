@@ -44,7 +44,9 @@ def selection_criterion(metric: MetricRecord | None, record: EpochRecord) -> flo
     Args:
         metric: the metric that selects; None if the last epoch's weights are taken.
     """
-    value = None if metric is None else record.values.get(metric.name)
+    if metric is None:
+        return math.inf
+    value = record.values.get(metric.name)
     if value is None or math.isnan(value):
         return math.inf
     return value if metric.direction == "min" else -value
@@ -233,9 +235,16 @@ class Trainer:
         """
         self.profiler.begin()
         self.closure.start(step, batch)
-        self.optimizer.step(self.closure)
+        self.update()
         self.profiler.end()
+        if self.closure.first_loss is None:
+            raise RuntimeError(f"the optimizer did not call the closure in step {step}")
         return self.recorder.add(step, epoch, self.closure.first_loss, self.closure.evaluations)
+
+    def update(self) -> None:
+        """Let the optimizer take a step with the closure, which has been given its batch."""
+        # Annotated as a function that returns a float; PyTorch's own examples return tensors.
+        self.optimizer.step(self.closure)  # type: ignore[arg-type]
 
     def _flush_before(self, error: Exception) -> None:
         """Send the steps before a failure.
@@ -254,7 +263,7 @@ class Trainer:
         on_test = self.settings.selects_on_test
         if len(self.split.validation) or on_test or epoch == self.settings.epochs:
             self.set_mode("eval")  # what is kept, and scored in the end, is what was evaluated
-        values = {"train_loss": train_loss}
+        values: dict[str, float | None] = {"train_loss": train_loss}
         if len(self.split.validation):
             validation = self.evaluate(self.split.validation)
             values |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}

@@ -90,7 +90,7 @@ def _take_step(trainer: Trainer, meter: PeakMeter, step: int) -> _Peak:
     release_free_memory()
     phases = PhaseMeter(meter, gradients_bytes(trainer.model))
     trainer.closure.start(step, batch, phases)
-    trainer.optimizer.step(trainer.closure)
+    trainer.update()
     batch_bytes = trainer.closure.batch_bytes
     loaded_bytes = 0 if batch_bytes else trainer.loader.batch_bytes(trainer.micro_batch)
     peak = phases.end(gradients_bytes(trainer.model), batch_bytes, loaded_bytes)
@@ -99,11 +99,8 @@ def _take_step(trainer: Trainer, meter: PeakMeter, step: int) -> _Peak:
         peak.optimizer_work_bytes,
         max(0, optimizer_state_bytes(trainer.optimizer, trainer.model) - state_bytes),
     )
-    changes = {
-        "optimizer_work_bytes": peak.optimizer_work_bytes - added,
-        "held_bytes": peak.held_bytes + added,
-    }
-    return _Peak(replace(peak, **changes), state_bytes + added)
+    work_bytes, held_bytes = peak.optimizer_work_bytes - added, peak.held_bytes + added
+    return _Peak(replace(peak, optimizer_work_bytes=work_bytes, held_bytes=held_bytes), state_bytes + added)
 
 
 def _evaluate(trainer: Trainer, meter: PeakMeter) -> _Peak:

@@ -16,13 +16,11 @@ from xbench.errors import DependentExamples
 from xbench.training.frozen import set_training
 from xbench.training.global_state import guarded_globals, seed_generators
 from xbench.training.loader import Loader
+from xbench.training.rounding import same_but_for_rounding
 from xbench.training.seeding import pin_tf32
 
 _MAX_ROWS = 8
 _SEED = 20
-# Shares of the largest value within which two losses or outputs are the same but for rounding, by their type.
-# A model in float64 may compute some of its layers in float32.
-_ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 2e-2}
 
 
 def check_examples_are_independent(
@@ -86,10 +84,3 @@ def _find_dependence(model: nn.Module, examples: torch.Tensor, targets: torch.Te
 def _losses(model: nn.Module, examples: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     seed_generators(_SEED)
     return functional.cross_entropy(model(examples), targets, reduction="none")
-
-
-def same_but_for_rounding(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Tell whether two tensors of one type differ by rounding at most; NaN equals NaN."""
-    finite = one.abs().nan_to_num(nan=0.0, posinf=0.0)
-    scale = finite.max().clamp(min=torch.finfo(one.dtype).tiny).item()
-    return torch.allclose(one, other, rtol=0, atol=_ROUNDING[one.dtype] * scale, equal_nan=True)

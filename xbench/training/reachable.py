@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
-from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType, ModuleType, NoneType
+from types import (
+    BuiltinFunctionType,
+    FrameType,
+    FunctionType,
+    MethodType,
+    ModuleType,
+    NoneType,
+    TracebackType,
+)
 from typing import Any
 
 import torch
 
-# Objects that hold no tensors of their own. What a function has closed over is not looked at.
+# Objects that hold no tensors of their own. What a function has closed over is not looked at, nor what it was
+# doing when an exception was raised.
 _LEAVES = (
     *(NoneType, bool, int, float, complex, str, bytes, torch.dtype, torch.device),
     *(type, ModuleType, FunctionType, BuiltinFunctionType, MethodType, weakref.ref),
-    *(torch.Generator, torch.Stream),
+    *(FrameType, TracebackType, torch.Generator, torch.Stream),
 )
 
 
@@ -24,8 +32,8 @@ def reachable_tensors(
 ) -> Iterator[torch.Tensor]:
     """Yield each tensor that can be reached from an object, once.
 
-    The search goes through attributes (`__dict__` and `__slots__`), keys and values of dicts, elements of
-    lists, tuples, sets and deques, and the `.grad` of leaf tensors. It follows no properties.
+    The search follows the references that the garbage collector knows (attributes, slots, keys, values and
+    elements, whatever the container) and the `.grad` of leaf tensors. It evaluates no properties.
 
     Args:
         root: where the search begins.
@@ -40,21 +48,8 @@ def reachable_tensors(
         if isinstance(value, leaves) or id(value) in seen:
             continue
         seen[id(value)] = value
+        pending += gc.get_referents(value)
         if isinstance(value, torch.Tensor):
             yield value
             if value.is_leaf:
-                pending.append(value.grad)
-        elif isinstance(value, dict):
-            pending += [*value.keys(), *value.values()]
-        elif isinstance(value, list | tuple | set | frozenset | deque):
-            pending.extend(value)
-        pending.append(getattr(value, "__dict__", None))
-        pending.extend(_slots(value))
-
-
-def _slots(value: Any) -> Iterator[Any]:
-    for base in type(value).__mro__:
-        for slot in vars(base).values():
-            if isinstance(slot, MemberDescriptorType):
-                with suppress(AttributeError):  # it may never have been set
-                    yield slot.__get__(value)
+                pending.append(value.grad)  # held by C++, not by a reference

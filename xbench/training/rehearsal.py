@@ -71,7 +71,7 @@ def _rehearse(
     twin.set_mode("train")
     for step in range(1, STEPS + 1):
         twin.closure.start(step, batch)
-        twin.optimizer.step(twin.closure)
+        twin.update()
     twin.set_mode("eval")
     model.zero_grad()
     twin.closure.release()

@@ -54,9 +54,10 @@ def pin_tf32(is_allowed: bool) -> None:
     torch.backends.cudnn.allow_tf32 = is_allowed
     torch.backends.cuda.matmul.allow_tf32 = is_allowed
     # And through the newer one, where convolutions would otherwise inherit `torch.backends.fp32_precision`.
+    # (PyTorch puts objects with these attributes in place of its modules, which type checkers cannot see.)
     precision = "tf32" if is_allowed else "ieee"
-    torch.backends.cudnn.conv.fp32_precision = precision
-    torch.backends.cudnn.rnn.fp32_precision = precision
+    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
+    torch.backends.cudnn.rnn.fp32_precision = precision  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.fp32_precision = precision
 
 

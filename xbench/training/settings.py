@@ -18,6 +18,15 @@ Weight = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 MOST_THREADS = 1024
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers of examples: in an epoch, of one step, and in memory at once."""
+
+    train_size: int
+    batch_size: int
+    micro_batch: int
+
+
 class TrainingSettings(BaseModel):
     """How a cell is trained; every field is a key of a suite's experiment or of one of its optimizers.
 
@@ -55,7 +64,7 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     train_size: Count | Literal["all", "largest"] = "all"
-    validation: float = Field(0.1, strict=True, ge=0.0, le=0.5)
+    validation: Annotated[float, Field(strict=True, ge=0.0, le=0.5)] = 0.1
     selection: Literal["validation_loss", "test_loss", "last"] = "validation_loss"
     balance: Literal["none", "oversample"] = "none"
     class_weights: dict[str, Weight] = Field(default_factory=dict)
@@ -97,6 +106,18 @@ class TrainingSettings(BaseModel):
         return "channels_last" if self.tf32 or not device.startswith("cuda") else "contiguous"
 
     @property
+    def sizes(self) -> Sizes:
+        """The sizes, of settings that have numbers for all of them.
+
+        Raises:
+            ValueError: one is a word.
+        """
+        train_size, batch_size, micro_batch = self.train_size, self.batch_size, self.micro_batch
+        if isinstance(train_size, str) or isinstance(batch_size, str) or isinstance(micro_batch, str):
+            raise ValueError(f"sizes that are not resolved: {train_size}, {batch_size}, {micro_batch}")
+        return Sizes(train_size, batch_size, micro_batch)
+
+    @property
     def selection_metric(self) -> MetricRecord | None:
         """The metric of epochs that selects the weights; None if they are those of the last epoch."""
         return next((metric for metric in CLASSIFICATION_EPOCHS if metric.name == self.selection), None)
@@ -107,8 +128,8 @@ class TrainingSettings(BaseModel):
         return self.selection_metric is not None and self.selection_metric.split == "test"
 
     @property
-    def feature_precision(self) -> str:
-        """Of features that are kept."""
+    def feature_precision(self) -> Literal["float32", "float64", "bfloat16", "off"]:
+        """Of features that are kept; `"off"` if none are."""
         return self.dtype if self.features == "auto" else self.features
 
 

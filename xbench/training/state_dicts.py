@@ -22,7 +22,7 @@ from xbench.memory.exhaustion import evidence_of, exhaustion
 from xbench.records.schema import NO_MEMORY_TO_CHECK
 from xbench.training.frozen import set_training
 from xbench.training.global_state import guarded_globals, seed_generators
-from xbench.training.micro_batches import same_but_for_rounding
+from xbench.training.rounding import same_but_for_rounding
 from xbench.training.seeding import pin_tf32
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def tensors_digest(model: nn.Module) -> str:
     for name, value in {**dict(model.named_parameters()), **dict(model.named_buffers())}.items():
         digest.update(f"\0{name} {tuple(value.shape)} {value.dtype}".encode())
         dense = value.detach().to_dense() if value.is_sparse else value.detach()
-        digest.update(dense.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(dense.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

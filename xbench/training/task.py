@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from xbench.components.code_files import ImportDirs
@@ -29,7 +29,7 @@ class Task:
 
     settings: CellSettings
     data: DecodedDataset
-    import_dirs: ImportDirs | tuple[str, ...] = ()
+    import_dirs: ImportDirs = field(default_factory=ImportDirs)
     features: FeatureFile | None = None
     code: tuple[str, ...] = ()
     scratch: Path = Path()

@@ -57,7 +57,7 @@ def try_optimizer(spec: OptimizerSpec, params: Mapping[str, Any], device: str = 
             if clean.error is None:
                 is_spoilt = stale.error is not None or stale.nans > clean.nans
                 return _breach(_READ_STALE) if is_spoilt else None
-            failures.append(_explain(clean, stale))
+            failures.append(_explain(clean.error, clean, stale))
     return failures[0]
 
 
@@ -208,13 +208,13 @@ def _check_interface(spec: OptimizerSpec, optimizer: Any) -> None:
         raise _Breach(f"its spec's state_vectors raised {_described(error)}") from error
 
 
-def _explain(clean: _Outcome, stale: _Outcome) -> str:
+def _explain(error: Exception | SystemExit, clean: _Outcome, stale: _Outcome) -> str:
     """Say why an optimizer failed.
 
     Args:
+        error: the one of `clean`.
         clean, stale: what came of steps without gradients beforehand, and with some.
     """
-    error = clean.error
     if not clean.is_built:
         is_objection = isinstance(error, ValueError) and str(error)  # to a hyperparameter
         if is_objection or not place_in_own_code(error):
