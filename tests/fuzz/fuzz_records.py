@@ -315,8 +315,11 @@ def fuzz(count: int, seed: int) -> dict[str, Tally]:
 @contextlib.contextmanager
 def in_a_folder() -> Iterator[None]:
     """Let results lie in a folder of their own, and this process have little memory."""
+    import pandas
+
     from xbench.memory.host import status_bytes
 
+    pandas.DataFrame({"text": ["x"]}).to_csv()  # what libraries take once is not the records'
     before, place = resource.getrlimit(resource.RLIMIT_DATA), os.getcwd()
     most = status_bytes("VmData", Path("/proc/self/status").read_bytes()) + MOST_BYTES
     with tempfile.TemporaryDirectory() as folder:

@@ -60,27 +60,31 @@ class CellRunner:
         attempt = earlier.next_attempt if earlier else 1
         if earlier is not None and earlier.status == "oom" and earlier.memory_pass and cell.may_give_back:
             cell = cell.with_exact_malloc()
-        skip = cell.skip or self._needs_too_much(cell)
-        record = self._record_skip(cell, skip, attempt) if skip else None
-        while record is None:
-            cell, record = self._measured(cell, attempt)
-            if cell.skip is not None:
-                break
-            if record is None:
-                record = self.run_attempt(cell, attempt)
-            if record.status == "oom" and cell.declared.expect != "oom":
-                # A memory pass keeps no freed blocks. The system's OOM killer speaks of the machine as it was
-                # then, not of the limit.
-                is_certain = cell.memory.measured is None or not cell.may_give_back
-                if is_certain and record.memory.exhausted != "oom killer":
-                    self.failures.append(cell)
-                again = _again(cell)
-                if again is not None and attempt < MOST_ATTEMPTS:
-                    self.observer.cell_adapted(record, _difference(cell, again))
-                    cell, record, attempt = again, None, attempt + 1
+        if skip := cell.skip or self._needs_too_much(cell):
+            record = self._record_skip(cell, skip, attempt)
+        else:
+            cell, record = self._run_until_it_fits(cell, attempt)
         remember_time(cell, record)
         self.observer.cell_ended(record)
         return record
+
+    def _run_until_it_fits(self, cell: PlannedCell, attempt: int) -> tuple[PlannedCell, CellRecord]:
+        """The cell as it ran at last, and its record."""
+        while True:
+            cell, ended = self._measured(cell, attempt)
+            record = ended or self.run_attempt(cell, attempt)
+            if cell.skip is not None or record.status != "oom" or cell.declared.expect == "oom":
+                return cell, record
+            # A memory pass keeps no freed blocks. The OOM killer speaks of the machine as it was then, and
+            # not of the limit.
+            is_certain = cell.memory.measured is None or not cell.may_give_back
+            if is_certain and record.memory.exhausted != "oom killer":
+                self.failures.append(cell)
+            again = _again(cell)
+            if again is None or attempt >= MOST_ATTEMPTS:
+                return cell, record
+            self.observer.cell_adapted(record, _difference(cell, again))
+            cell, attempt = again, attempt + 1
 
     def _needs_too_much(self, cell: PlannedCell) -> Skip | None:
         """Why a cell need not be tried: another one ran out of memory that needs no more."""

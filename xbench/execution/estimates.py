@@ -16,7 +16,6 @@ from xbench.planning.observer import Observer
 from xbench.planning.planned import Estimate, PlannedCell
 from xbench.records.schema import CellRecord
 from xbench.storage.cache import load, save
-from xbench.training.events import FeatureReport
 from xbench.training.settings import Choice
 from xbench.training.splits import split_examples
 
@@ -102,7 +101,7 @@ class Estimator:
         return self._took_s / self._estimated_s
 
     def _estimate_all(self, cells: list[PlannedCell], anew: bool) -> list[PlannedCell]:
-        result = []
+        result: list[PlannedCell] = []
         measured = {pass_key(cell) for cell in cells if self._has_pass(cell)}
         for cell in cells:
             if cell.skip is None:
@@ -166,11 +165,11 @@ class Estimator:
         key = image_pace_key(timed)
         image_s, is_rough = self._known_rate(key)
         is_known = is_timed and image_s is not None
-        if is_known and _stands_in(cell):
+        if is_timed and image_s is not None and _stands_in(cell):
             return timed, _of_features(_shared_key(cell), len(images_of(cell)) * image_s, is_rough)
         timed, report = self._features.given(timed, images_of(cell), 0 if is_known else _SAMPLE)
         if report.image_s is not None:
-            image_s, is_rough = self._keep_rate(key, report)
+            image_s, is_rough = self._keep_rate(key, report.image_s, report.is_disturbed)
         if report.file is None or image_s is None:
             return timed, Estimate()
         if _stands_in(cell):
@@ -181,16 +180,17 @@ class Estimator:
         kept = load("feature rate", key)
         return self._rates.get(key, (kept["seconds"] if kept else None, False))
 
-    def _keep_rate(self, key: str, report: FeatureReport) -> tuple[float, bool]:
-        if not report.is_disturbed:
-            save("feature rate", key, {"seconds": report.image_s})
-            self._rates[key] = (report.image_s, False)
+    def _keep_rate(self, key: str, image_s: float, is_disturbed: bool) -> tuple[float, bool]:
+        """Keep the seconds that features of an image take, and return the best that is known."""
+        if not is_disturbed:
+            save("feature rate", key, {"seconds": image_s})
         else:
             self._observer.machine_is_busy()
             known_s, was_disturbed = self._known_rate(key)
-            if known_s is None or (was_disturbed and report.image_s < known_s):
-                self._rates[key] = (report.image_s, True)
-        return self._known_rate(key)
+            if known_s is not None and (not was_disturbed or known_s <= image_s):
+                return known_s, was_disturbed
+        self._rates[key] = (image_s, is_disturbed)
+        return image_s, is_disturbed
 
     def _known_pace(self, key: str) -> Pace | None:
         pace, _ = self._paces.get(key, (None, 0.0))
@@ -228,8 +228,8 @@ def remember_time(cell: PlannedCell, record: CellRecord) -> None:
 def _seconds_of(record: CellRecord) -> float | None:
     """What a cell that is done took, without its memory pass."""
     times = record.time
-    parts = (times.prepare_s, times.training_s, times.evaluation_s)
-    return sum(parts) if record.status == "done" and None not in parts else None
+    parts = [s for s in (times.prepare_s, times.training_s, times.evaluation_s) if s is not None]
+    return sum(parts) if record.status == "done" and len(parts) == 3 else None
 
 
 def _unless_unknown(after: PlannedCell, before: PlannedCell) -> PlannedCell:

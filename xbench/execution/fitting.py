@@ -15,6 +15,7 @@ from xbench.capacity.workload import TrainingWorkload
 from xbench.errors import DependentExamples, Unsupported, XbenchError
 from xbench.execution.shared import FeatureKeeper
 from xbench.isolation.child import Limits
+from xbench.memory.malloc import MallocProfile
 from xbench.planning.identity import ceiling_key
 from xbench.planning.observer import Observer
 from xbench.planning.planned import PlannedCell, Skip
@@ -136,7 +137,7 @@ def _fastest(cell: PlannedCell, whole: CellSettings, observer: Observer) -> int 
     tuned = tune_micro_batch(
         workload,
         _limits(cell, RESERVE, malloc="fast"),
-        whole.training.batch_size,
+        whole.training.sizes.batch_size,
         on_timed=lambda timed: observer.micro_batch_timed(cell.key, timed),
     )
     # Where a larger one did not fit, more memory might have made it the fastest.
@@ -166,9 +167,9 @@ def _with_largest(cells: list[PlannedCell], experiment: str, observer: Observer)
             fitted[place] = cell
         except XbenchError as error:
             fitted[place] = replace(cell, skip=_skip(error))
-    sizes = list(found.values())
+    sizes = [size for size in found.values() if size is not None]
     for place, cell in fitted.items():
-        if cell.skip is None and None in sizes:
+        if cell.skip is None and len(sizes) < len(found):
             reason = f"not every optimizer of '{experiment}' can run a single example in {_limit_text(cell)}"
             fitted[place] = cell.skipped("oom", reason)
         elif cell.skip is None:
@@ -266,7 +267,7 @@ def _largest(
     return capacity.found
 
 
-def _limits(cell: PlannedCell, reserve: float, malloc: str = "exact") -> Limits:
+def _limits(cell: PlannedCell, reserve: float, malloc: MallocProfile = "exact") -> Limits:
     limit_bytes = cell.memory.limit_bytes
     if limit_bytes is not None:
         limit_bytes = int(limit_bytes * (1 - reserve))

@@ -48,7 +48,9 @@ class History:
     @classmethod
     def of(cls, results: Path, suite: Suite) -> History:
         """Look for them."""
-        same, others, damaged = None, [], []
+        same: RunFolder | None = None
+        others: list[RunFolder] = []
+        damaged: list[str] = []
         for folder in runs_of_suite(results, suite.header.name):
             if same is None and _is_same(folder, suite, damaged):
                 same = folder
@@ -80,6 +82,8 @@ class History:
 
     def with_leftovers(self) -> list[str]:
         """Cells of that run that ended as they should, in a process that was killed right afterwards."""
+        if self.run is None or self.same is None:
+            return []
         declared = {cell.cell_id for cell in self.run.cells}
         ended = (r.cell_id for r in self.records.values() if r.cell_id in declared and not r.is_failure)
         return [cell_id for cell_id in ended if self.same.has_leftovers(cell_id)]
@@ -119,9 +123,8 @@ class History:
     @property
     def _elsewhere(self) -> tuple[RunFolder, ...]:
         """Where cells may be taken over from: from nowhere, if all were to be run again."""
-        if self.run is not None and self.run.fresh:
-            return (self.same,)
-        return (self.same, *self.others) if self.same else self.others
+        same = (self.same,) if self.same is not None else ()
+        return same if self.run is not None and self.run.fresh else (*same, *self.others)
 
     @cached_property
     def _done(self) -> dict[str, tuple[RunFolder, CellRecord]]:

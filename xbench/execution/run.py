@@ -95,7 +95,7 @@ def run_plan(
 def _open(run: RunRecord, plan: PlannedRun, history: History, results: Path, observer: Observer) -> RunFolder:
     """The folder of a run, with all that is settled of it."""
     told = [*run.warnings, *history.damaged]
-    if history.declares(run.cells):
+    if history.same is not None and history.run is not None and history.declares(run.cells):
         folder = history.same
         for cell_id in history.with_leftovers():
             folder.remove_leftovers(cell_id)

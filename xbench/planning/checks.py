@@ -68,33 +68,34 @@ def check_batches(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
     problems, warnings = plan.suite.problems, []
     for cell in cells:
         training, name = cell.sized.training, cell.settings.model.name
-        if cell.model.normalises and training.micro_batch < training.batch_size:
+        sizes = training.sizes
+        if cell.model.normalises and sizes.micro_batch < sizes.batch_size:
             problems.add(
                 cell.declared.where("micro_batch", "batch_size"),
-                f"model '{name}' has batch normalisation: batches of {training.batch_size:,} in "
-                f"micro-batches of {training.micro_batch:,} would train a different function",
+                f"model '{name}' has batch normalisation: batches of {sizes.batch_size:,} in "
+                f"micro-batches of {sizes.micro_batch:,} would train a different function",
                 hint='use micro_batch = "full", or a model without batch normalisation',
             )
             continue
-        rest = training.train_size % training.batch_size
-        batches = {training.batch_size} | ({rest} if rest and not training.drop_last else set())
-        parts = {batch % training.micro_batch or training.micro_batch for batch in batches}
+        rest = sizes.train_size % sizes.batch_size
+        batches = {sizes.batch_size} | ({rest} if rest and not training.drop_last else set())
+        parts = {batch % sizes.micro_batch or sizes.micro_batch for batch in batches}
         if 1 not in parts or cell.settings.training.train_size == "largest":  # that is found later
             continue
-        what = f"{training.train_size:,} examples in batches of {training.batch_size:,}"
-        if training.micro_batch < training.batch_size:
-            what += f" and micro-batches of {training.micro_batch:,}"
+        what = f"{sizes.train_size:,} examples in batches of {sizes.batch_size:,}"
+        if sizes.micro_batch < sizes.batch_size:
+            what += f" and micro-batches of {sizes.micro_batch:,}"
         what += " leave one example on its own"
         if cell.model.fails_alone:
             hint = "choose another batch_size, micro_batch or train_size"
-            if rest == 1 and training.batch_size > 1:
+            if rest == 1 and sizes.batch_size > 1:
                 hint = f"leave it out with `drop_last = true`, or {hint}"
             problems.add(
                 cell.declared.where("batch_size", "train_size", "micro_batch"),
                 f"{what}, and model '{name}' fails on one: {cell.model.fails_alone}",
                 hint,
             )
-        elif cell.model.normalises and training.batch_size > 1:
+        elif cell.model.normalises and sizes.batch_size > 1:
             warnings.append(
                 f"{cell.declared.experiment}: {what}, over which model '{name}' "
                 "normalises; `drop_last = true` leaves it out"

@@ -181,7 +181,7 @@ def _tried(trial: ModelTrial, spec: ModelSpec, network: Any, device: str) -> Tri
 
     dtype, name = getattr(torch, trial.dtype), trial.model.name
     is_frozen = not all(p.requires_grad for p in network.parameters())
-    found: XbenchError | None = None
+    found = XbenchError(f"model '{name}' was not tried")
     for place in dict.fromkeys(("cpu", device)):  # some operations are only there on CUDA
         try:
             images = random_images(spec, 3, trial.image_shape, dtype, trial.memory_format).to(place)

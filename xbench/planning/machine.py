@@ -50,6 +50,7 @@ def describe_machine(send: Callable[[Any], None], wanted: DeviceChoice) -> Machi
     import psutil
     import torch
 
+    facts: dict[str, Any]
     has_cuda = torch.cuda.is_available()
     if wanted.kind == "cpu" or (wanted.kind == "auto" and not has_cuda):
         device, facts = "cpu", {"type": "cpu", "name": processor_name(), "cores": usable_cpus()}
@@ -71,7 +72,7 @@ def describe_machine(send: Callable[[Any], None], wanted: DeviceChoice) -> Machi
         versions={
             "python": platform.python_version(),
             **{name: version(name) for name in packages},
-            "cuda": torch.version.cuda if device != "cpu" else "",
+            "cuda": (torch.version.cuda or "") if device != "cpu" else "",
             "cudnn": str(torch.backends.cudnn.version()) if device != "cpu" else "",
         },
         hardware={

@@ -305,10 +305,15 @@ def _model_trial(
     """What a cell asks of its model; of one that needs no files where its own are yet to be fetched. None if
     the model cannot be tried yet, or its data has another mistake."""
     facts, data = models.get(repr(cell.model)), resolved.get(dataset_key(cell.dataset))
-    if facts is None or data is None or (facts.missing and facts.untrained is None):
+    if facts is None or data is None:
         return None
+    model = cell.model
+    if facts.missing:
+        if facts.untrained is None:
+            return None
+        model = Choice(cell.model.name, facts.untrained)
     return ModelTrial(
-        model=Choice(cell.model.name, facts.untrained) if facts.missing else cell.model,
+        model=model,
         num_classes=len(data.facts.classes),
         image_shape=facts.input_shape or data.facts.shape,
         dtype=cell.training.dtype,
