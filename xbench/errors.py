@@ -18,7 +18,7 @@ class XbenchError(Exception):
         self.message = message
         self.hint = hint
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         # Errors travel from children to the parent by pickle, which would drop the hint. A plugin's own
         # subclass travels as the class of this module that it extends: the parent imports no plugins.
         known = next(kind for kind in type(self).__mro__ if kind.__module__ == __name__)
@@ -37,7 +37,7 @@ class Mistakes(XbenchError):
         super().__init__("\n".join(mistake.message for mistake in mistakes), "\n".join(hints) or None)
         self.mistakes = tuple(mistakes)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return Mistakes, (self.mistakes,)
 
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Literal
 
 from xbench.errors import XbenchError
@@ -58,9 +59,10 @@ class Limit:
         Args:
             whole_bytes: what `100%` is.
         """
-        if self.percent is None:
-            return self.size_bytes
-        return round(whole_bytes * self.percent / 100)
+        if self.percent is not None:
+            return round(whole_bytes * self.percent / 100)
+        assert self.size_bytes is not None  # one of the two is given
+        return self.size_bytes
 
     def __str__(self) -> str:
         return str(self.size_bytes) if self.percent is None else f"{self.percent:.15g}%"
@@ -73,9 +75,10 @@ def tightest(limits: Iterable[Limit | None]) -> tuple[Limit, ...]:
         limits: None stands for no limit.
     """
     asked = [limit for limit in limits if limit is not None]
-    shares = sorted((limit for limit in asked if limit.percent is not None), key=lambda each: each.percent)
-    sizes = sorted((limit for limit in asked if limit.percent is None), key=lambda each: each.size_bytes)
-    return (*shares[:1], *sizes[:1])
+    shares = [(limit.percent, limit) for limit in asked if limit.percent is not None]
+    sizes = [(limit.size_bytes, limit) for limit in asked if limit.size_bytes is not None]
+    smallest = (min(of_kind, key=itemgetter(0), default=None) for of_kind in (shares, sizes))
+    return tuple(found[1] for found in smallest if found is not None)
 
 
 def parse_limit(text: str) -> Limit:
@@ -139,7 +142,9 @@ def parse_device(text: str) -> DeviceChoice:
     match = _DEVICE.fullmatch(text)
     if not match:
         raise XbenchError(f"'{_told(text)}' is not a device", hint="write auto, cpu, cuda or cuda:N")
-    return DeviceChoice(match[1]) if match[1] else DeviceChoice("cuda", int(match[2] or 0))
+    if match[1] is None:
+        return DeviceChoice("cuda", int(match[2] or 0))
+    return DeviceChoice("cpu" if match[1] == "cpu" else "auto")
 
 
 def _told(text: str) -> str:

@@ -205,6 +205,8 @@ class _Rows:
     def read_index(self) -> _Index | None:
         """Read what decoding found out; None if there is no cache, or it is damaged."""
         index = read_json(self.folder / _INDEX)
+        if index is None:
+            return None
         try:
             found = self.path.stat()
             if not stat.S_ISREG(found.st_mode) or found.st_size != self.count * self.row_bytes:
@@ -296,9 +298,9 @@ def _decode_all(
         if image.dtype == np.uint16:
             highest[row] = int(image.max())
             image = to_eight_bits(image, white)
-        if os.pwrite(descriptor, image, row * rows.row_bytes) != rows.row_bytes:
+        if os.pwrite(descriptor, image.data, row * rows.row_bytes) != rows.row_bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        checksums[row] = zlib.crc32(image)
+        checksums[row] = zlib.crc32(image.data)
 
     todo = [row for row, content in enumerate(hashes) if content is not None]
     descriptor = os.open(rows.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)

@@ -91,6 +91,8 @@ class FeatureFile:
         """What an earlier run has made; None if there is nothing, or it is damaged beyond single rows."""
         try:
             index = read_json(folder / _INDEX)
+            if index is None:
+                return None
             file = cls(folder, tuple(index["shape"]), index["precision"], index["rows"])
             if not file._is_whole():
                 return None
@@ -195,7 +197,7 @@ class FeatureWriter:
         self._present = os.open(self._file.present_path, os.O_WRONLY | os.O_CLOEXEC)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
             self.commit()
         finally:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from xbench.errors import XbenchError
@@ -107,15 +108,22 @@ def _die_with_parent() -> None:
     the interpreter is; elsewhere, and if it was closed before, a thread does.
     """
     if sys.platform == "linux":
-        pipe = multiprocessing.parent_process().sentinel
+        pipe = _parent().sentinel
         fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
         fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
     threading.Thread(target=_watch_parent, name="parent-watcher", daemon=True).start()
 
 
+def _parent() -> BaseProcess:
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        raise RuntimeError("this process was not started by multiprocessing")
+    return parent
+
+
 def _watch_parent() -> None:
-    multiprocessing.parent_process().join()
+    _parent().join()
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 

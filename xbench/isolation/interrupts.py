@@ -10,6 +10,9 @@ from contextlib import suppress
 from multiprocessing.connection import Pipe
 from types import FrameType
 
+# What `signal.getsignal` returns and `signal.signal` takes.
+_Handler = Callable[[int, FrameType | None], object] | int | None
+
 # Ctrl-C, a service manager, a terminal that was closed.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -30,7 +33,7 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         self._reader, self._writer = os.pipe()
-        self._before = {}
+        self._before: dict[int, _Handler] = {}
         if threading.current_thread() is threading.main_thread():
             heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
             self._before = {number: signal.signal(number, self._note) for number in heeded}
@@ -71,16 +74,16 @@ class HeldSignals:
 
     def __init__(self) -> None:
         self._numbers: list[int] = []
-        self._before: dict[int, Callable] = {}
+        self._before: dict[int, Callable[[int, FrameType | None], object]] = {}
         self._reader, self._writer = Pipe(duplex=False)  # closed with the last reference to them
         for end in (self._reader, self._writer):
             os.set_blocking(end.fileno(), False)
 
     def __enter__(self) -> HeldSignals:
         if threading.current_thread() is threading.main_thread():
-            heeded = [number for number in SIGNALS if callable(signal.getsignal(number))]
-            self._before = {number: signal.getsignal(number) for number in heeded}
-            for number in heeded:
+            handlers = [(number, signal.getsignal(number)) for number in SIGNALS]
+            self._before = {number: handler for number, handler in handlers if callable(handler)}
+            for number in self._before:
                 signal.signal(number, self._hold)
         return self
 

@@ -25,11 +25,13 @@ class Liveness:
     so are the processes that it started (but for those that left its group)."""
 
     def __init__(self, process: ForkServerProcess):
-        self._process = process
+        if process.pid is None:
+            raise ValueError("the process has not been started")
+        self._process, self._pid = process, process.pid
         self._descriptor: int | None = None
         if hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):  # a system call filter, or it has ended already
-                self._descriptor = os.pidfd_open(process.pid)
+                self._descriptor = os.pidfd_open(self._pid)
 
     @property
     def sentinel(self) -> int:
@@ -42,7 +44,7 @@ class Liveness:
     def cpu_s(self) -> float:
         """Processor time that the process and its own children have taken, those that have ended included."""
         try:
-            process = psutil.Process(self._process.pid)
+            process = psutil.Process(self._pid)
             times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
         except psutil.Error:
             return 0.0
@@ -61,7 +63,7 @@ class Liveness:
         # Its number is given to no other process while one is left in its group. If none is, it has been free
         # for a moment only, and numbers are given in turn.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+            os.killpg(self._pid, signal.SIGKILL)
         self._process.join()
         if self._descriptor is not None:
             os.close(self._descriptor)
@@ -71,7 +73,7 @@ class Liveness:
             if self._descriptor is not None:
                 signal.pidfd_send_signal(self._descriptor, number)
             elif self._process.is_alive():
-                os.kill(self._process.pid, number)
+                os.kill(self._pid, number)
 
 
 class HangWatch:
@@ -85,6 +87,7 @@ class HangWatch:
     """
 
     def __init__(self, liveness: Liveness, patience_s: float):
+        self.patience_s = patience_s
         self._liveness, self._between_s = liveness, patience_s / 2
         self._idle_looks = 0
         self._begin()

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from multiprocessing.reduction import DupFd
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 _TAIL_BYTES = 2000
+
+
+class _Duplicate(Protocol):
+    """What `DupFd` returns: a descriptor on its way to another process."""
+
+    def detach(self) -> int: ...
 
 
 class Log(AbstractContextManager):
@@ -31,7 +38,7 @@ class Log(AbstractContextManager):
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[[_Duplicate], int], tuple[_Duplicate]]:
         return _detached, (DupFd(self._file.fileno()),)
 
     def fileno(self) -> int:
@@ -46,5 +53,5 @@ class Log(AbstractContextManager):
         return os.pread(descriptor, max(0, size - start), start).decode(errors="replace")
 
 
-def _detached(handle: DupFd) -> int:
+def _detached(handle: _Duplicate) -> int:
     return handle.detach()

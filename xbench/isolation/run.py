@@ -153,7 +153,7 @@ def run_in_child(
             listener = _Listener(inbox, liveness, held, on_message, timeouts or Timeouts(), interrupts)
             final = listener.listen()
             if final is None or final[0] != "timeout":
-                wait([liveness.sentinel, held], _EXIT_GRACE_S)  # then a thread keeps it from exiting
+                wait([liveness.sentinel, held.fileno()], _EXIT_GRACE_S)  # then a thread keeps it from exiting
         stderr = log.tail()
     ending = _ending(final, process.exitcode or 0, stderr, kills_before, limits)
     if ending.outcome in ("failed", "died") and not listener.is_ready and address_space_limit():
@@ -241,12 +241,12 @@ class _Listener:
         watch = HangWatch(self.liveness, hangs_after_s) if hangs_after_s is not None else None
         was_asked = False
         while True:
-            waited_for = [self.inbox, self.liveness.sentinel, self.held]
+            waited_for = [self.inbox.fileno(), self.liveness.sentinel, self.held.fileno()]
             if self.interrupts is not None and not was_asked:
-                waited_for.append(self.interrupts)
+                waited_for.append(self.interrupts.fileno())
             ready = wait(waited_for, timeout=self._wait_s(watch))
             self.held.deliver()
-            if self.interrupts in ready:
+            if self.interrupts is not None and self.interrupts.fileno() in ready:
                 self.liveness.ask_to_end()
                 self.interrupts.on_first()
                 was_asked = True
@@ -266,7 +266,7 @@ class _Listener:
                 if time.monotonic() - since >= allowed_s:
                     return "timeout", f"it {failing} {format_seconds(allowed_s)}"
             if watch is not None and watch.has_hung():
-                silent = format_seconds(hangs_after_s)
+                silent = format_seconds(watch.patience_s)
                 return "timeout", f"it hung: for {silent} it said nothing and took no processor time"
 
     def _pass_on(self) -> Final | None:
@@ -293,7 +293,9 @@ class _Listener:
             (self.timeouts.timeout_s, self.started, "did not end within"),
             (self.timeouts.silence_s, self.last_heard, "said nothing for"),
         ]
-        return [(allowed_s, *rest) for allowed_s, *rest in allowances if allowed_s is not None]
+        return [
+            (allowed_s, since, failing) for allowed_s, since, failing in allowances if allowed_s is not None
+        ]
 
     def _wait_s(self, watch: HangWatch | None) -> float | None:
         """Until the next time that something is due."""

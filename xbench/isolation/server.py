@@ -93,7 +93,7 @@ def too_little_address_space(reason: str) -> XbenchError:
 
 
 def _is_running() -> bool:
-    pid = forkserver._forkserver._forkserver_pid
+    pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # private
     if pid is None:
         return False
     try:
@@ -140,7 +140,8 @@ def _unnamed_socket() -> Iterator[None]:
     if sys.platform != "linux" or not os.path.isdir("/proc/self/fd"):
         yield
         return
-    config = multiprocessing.current_process()._config  # where multiprocessing looks for its temporary folder
+    # Private: where multiprocessing looks for its temporary folder.
+    config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
     before = config.get("tempdir")
     folder = tempfile.mkdtemp(prefix="xbench-")
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -148,10 +149,12 @@ def _unnamed_socket() -> Iterator[None]:
         config["tempdir"] = f"/proc/self/fd/{descriptor}"
         yield
         server = forkserver._forkserver
-        made = os.open(server._forkserver_address, os.O_PATH | os.O_CLOEXEC)
+        address = server._forkserver_address  # type: ignore[attr-defined]  # private
+        made = os.open(address, os.O_PATH | os.O_CLOEXEC)
         if _socket is not None:
             os.close(_socket)
-        _socket, server._forkserver_address = made, f"/proc/self/fd/{made}"
+        _socket = made
+        server._forkserver_address = f"/proc/self/fd/{made}"  # type: ignore[attr-defined]  # private
     finally:
         config["tempdir"] = before
         for name in os.listdir(descriptor):

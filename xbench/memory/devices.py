@@ -188,8 +188,8 @@ def _own_pid(before: _Nvml, after: _Nvml, fell: int | None) -> int | None:
         return pid if pid in after.processes else None
     # Processes of a host have other numbers than in its containers. Another one that started just now would
     # not account for all that is gone.
-    known = [number for number in appeared if after.processes[number] is not None]
-    like_it = [number for number in known if abs(after.processes[number] - fell) <= _SAME_BYTES]
+    used = ((number, after.processes[number]) for number in appeared)
+    like_it = [number for number, size in used if size is not None and abs(size - fell) <= _SAME_BYTES]
     return like_it[0] if len(like_it) == 1 else None
 
 

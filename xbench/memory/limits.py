@@ -67,8 +67,10 @@ def host_reserve_bytes() -> int:
 
 
 def _reserve_bytes(status: bytes) -> int:
-    threads = int(re.search(rb"^Threads:\s+(\d+)", status, re.MULTILINE)[1])
-    return _LATE_FILES_BYTES + threads * _UNCOUNTED_PAGES * resource.getpagesize()
+    threads = re.search(rb"^Threads:\s+(\d+)", status, re.MULTILINE)
+    if threads is None:
+        raise OSError(f"{_STATUS} shows no Threads")
+    return _LATE_FILES_BYTES + int(threads[1]) * _UNCOUNTED_PAGES * resource.getpagesize()
 
 
 def limit_host_memory(limit_bytes: int) -> None:

@@ -129,7 +129,7 @@ def rounded_limit_bytes(bound: Bound) -> int:
 
 def _asked_bound(limit: Limit, bounds: list[Bound]) -> Bound:
     detail = f"asked for: {limit.written}"
-    if limit.percent is None:
+    if limit.size_bytes is not None:
         return Bound("memory_limit", limit.size_bytes, detail, is_exact=True)
     machine = binding(bounds)
     detail += f" of {format_bytes(machine.limit_bytes)} ({machine.source})"

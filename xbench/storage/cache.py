@@ -19,8 +19,9 @@ from xbench.storage.paths import cache_dir
 def load(namespace: str, key: str) -> Any | None:
     """Return what was saved under a key; None if there is nothing, or it is damaged."""
     entry = read_json(_path(namespace, key))
-    is_own = isinstance(entry, dict) and entry.get("key") == [namespace, key]
-    return entry.get("value") if is_own else None
+    if not isinstance(entry, dict) or entry.get("key") != [namespace, key]:
+        return None
+    return entry.get("value")
 
 
 def save(namespace: str, key: str, value: Any) -> None:

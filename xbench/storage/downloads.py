@@ -163,8 +163,9 @@ def _fetch(url: str, file: BinaryIO, path: Path, on_progress: OnProgress) -> Non
         downloader(url, file, None)
     except requests.HTTPError as error:
         response = error.response
+        answer = str(error) if response is None else f"{response.status_code} {response.reason}"
         raise DownloadFailed(
-            f"{url}: the server answers {response.status_code} {response.reason}".rstrip(),
+            f"{url}: the server answers {answer}".rstrip(),
             hint="the file may have moved, or the server may be in trouble: try later",
         ) from error
     except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
@@ -182,7 +183,8 @@ def _what_happened(error: BaseException, progress: _Progress) -> str:
     if isinstance(error, requests.Timeout):
         return "does not answer"
     # What requests says is three errors wrapped in each other; the innermost is the system's own word.
-    reason, cause = "", error
+    reason = ""
+    cause: BaseException | None = error
     while cause is not None:
         reason = getattr(cause, "strerror", None) or reason
         cause = cause.__cause__ or cause.__context__

@@ -69,9 +69,9 @@ def parse(text: str, file: str) -> dict[str, Any]:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         what, _, position = str(error).rpartition(" (at ")
-        line = position.removeprefix("line ").split(",")[0] if position.startswith("line ") else ""
+        told = position.removeprefix("line ").split(",")[0] if position.startswith("line ") else ""
         sentence = shortened(visible(what or str(error)), MOST_OF_A_SENTENCE)
-        raise XbenchError(f"{file}:{line or _last_line(text)}: not valid TOML: {sentence}") from error
+        raise XbenchError(f"{file}:{told or _last_line(text)}: not valid TOML: {sentence}") from error
     except ValueError as error:  # Python reads no number of more than some thousand digits
         raise XbenchError(f"{file}: not valid TOML: a number of too many digits") from error
     except RecursionError as error:

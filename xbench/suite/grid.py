@@ -122,7 +122,7 @@ def references(suite: Suite) -> set[tuple[Kind, str]]:
     found: set[tuple[Kind, str]] = set()
     for experiment in suite.experiments.values():
         fallbacks = [dataset.fallback for dataset in experiment.dataset if dataset.fallback is not None]
-        tables = {
+        tables: dict[Kind, Sequence[Table]] = {
             "model": experiment.model,
             "optimizer": experiment.optimizer,
             "dataset": [*experiment.dataset, *fallbacks],
@@ -209,7 +209,7 @@ class _Expander:
             optimizers = list(self._choices("optimizer", table, own_path, several=False))
             self._result.optimizers += optimizers
             trainings = self._trainings(shared, own, path, own_path)
-            made += math.prod(map(len, (optimizers, models, datasets, trainings)))
+            made += len(optimizers) * len(models) * len(datasets) * len(trainings)
             if self._too_many(made, own_path, "all combinations"):
                 return
             for parts in itertools.product(optimizers, models, datasets, trainings):

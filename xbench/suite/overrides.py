@@ -15,6 +15,7 @@ from typing import Any
 from xbench.errors import XbenchError
 from xbench.suite.document import unusable
 from xbench.suite.lines import KeyPath
+from xbench.suite.schema import as_table
 from xbench.text import shortened, visible
 
 
@@ -134,11 +135,10 @@ def _tables_of(
 ) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
     value = experiment.get(key)
     if isinstance(value, list):
-        holder, places, around = value, list(range(len(value))), (*path, key)
-    else:
-        holder, places, around = experiment, [key] if key in experiment else [], path
-    for place in places:
-        if isinstance(holder[place], str):
-            holder[place] = {"name": holder[place]}
-        if isinstance(holder[place], dict):
-            yield (*around, place), holder[place]
+        value[:] = map(as_table, value)
+        for place, item in enumerate(value):
+            if isinstance(item, dict):
+                yield (*path, key, place), item
+    elif isinstance(table := as_table(value), dict):
+        experiment[key] = table
+        yield (*path, key), table

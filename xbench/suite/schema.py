@@ -34,13 +34,13 @@ def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _as_table(value: Any) -> Any:
+def as_table(value: Any) -> Any:
     """`"report-cnn"` stands for `{ name = "report-cnn" }`."""
     return {"name": value} if isinstance(value, str) else value
 
 
 TableT = TypeVar("TableT")
-NamedTable = Annotated[TableT, BeforeValidator(_as_table)]
+NamedTable = Annotated[TableT, BeforeValidator(as_table)]
 OneOrMore = Annotated[list[NamedTable[TableT]], BeforeValidator(as_list), Field(min_length=1)]
 
 

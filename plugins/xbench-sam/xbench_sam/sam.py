@@ -56,7 +56,9 @@ class SAM(Optimizer):
         super().add_param_group(param_group)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def step(  # type: ignore[override]  # torch's stub lets every optimizer be stepped without a closure
+        self, closure: Callable[[], torch.Tensor]
+    ) -> torch.Tensor:
         """Take one step.
 
         Args:
@@ -95,11 +97,11 @@ class SAM(Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    p.add_(self._direction(p, group), alpha=-group["lr"])
+                    p.add_(self._direction(p, p.grad, group), alpha=-group["lr"])
 
-    def _direction(self, p: torch.Tensor, group: Mapping[str, Any]) -> torch.Tensor:
+    def _direction(self, p: torch.Tensor, gradient: torch.Tensor, group: Mapping[str, Any]) -> torch.Tensor:
         """The gradient with weight decay and momentum, of the parameter's shape."""
-        direction = p.grad
+        direction = gradient
         if group["weight_decay"] != 0:
             direction = direction.add(p, alpha=group["weight_decay"])
         if group["momentum"] == 0:
@@ -116,11 +118,12 @@ def _ascend(moved: list[tuple[torch.Tensor, float]]) -> None:
     """Add `rho * g / ||g||` to each of the (parameter, rho) in place; nothing if the gradient is zero."""
     if not moved:
         return
-    norm = _norm([p.grad for p, _ in moved])
-    for p, rho in moved:
+    gradients = [p.grad for p, _ in moved if p.grad is not None]
+    norm = _norm(gradients)
+    for (p, rho), gradient in zip(moved, gradients, strict=True):
         # A choice on the device: asking the host whether the norm is zero would wait for the backward pass.
         scale = torch.where(norm > 0, rho / norm, 0.0).to(p.device)
-        p.addcmul_(p.grad.to(torch.promote_types(p.grad.dtype, scale.dtype)), scale)
+        p.addcmul_(gradient.to(torch.promote_types(gradient.dtype, scale.dtype)), scale)
 
 
 def _norm(gradients: list[torch.Tensor]) -> torch.Tensor:
