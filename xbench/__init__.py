@@ -3,6 +3,8 @@
 The names here are what a plugin needs; everything else is reached through the `xbench` command.
 """
 
+from importlib.metadata import version
+
 from xbench.components.specs import (
     Dataset,
     DatasetSpec,
@@ -13,6 +15,8 @@ from xbench.components.specs import (
     Source,
 )
 from xbench.errors import DataNotFound, WeightsNotFound, XbenchError
+
+__version__ = version("xbench")
 
 __all__ = [
     "DataNotFound",

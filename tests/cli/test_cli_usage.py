@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from importlib.metadata import version
 
 import pytest
@@ -159,6 +162,15 @@ def refused(done, place) -> str:
 def test_the_version(xbench, tmp_path):
     done = xbench(tmp_path, "--version")
     assert (done.returncode, done.stdout) == (0, f"xbench {version('xbench')}\n")
+
+
+def test_shell_completion_knows_the_commands():
+    asked = {"_XBENCH_COMPLETE": "complete_bash", "COMP_WORDS": "xbench pro", "COMP_CWORD": "1"}
+    code = "import sys; sys.argv = ['xbench']; from xbench.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["probe-capacity"]
 
 
 class TestHelp:

@@ -12,7 +12,6 @@ from xbench.cli import data, doctor, info, listing, plugins, probe_capacity, run
 app = typer.Typer(
     help="Which optimizer, on your model, data and hardware: how good, how fast, how much memory.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )

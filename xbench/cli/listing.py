@@ -14,6 +14,7 @@ from xbench.components.registry import Kind, Registration, registrations
 from xbench.components.specs import Family
 from xbench.errors import XbenchError
 from xbench.report.layout import make_table, plain
+from xbench.suite.shipped import shipped_suites
 
 EXAMPLES = """
 Examples:
@@ -52,11 +53,19 @@ def _print_lists(kinds: list[What]) -> None:
     for item in kinds:
         kind = _KINDS.get(item)
         if kind is None:
-            files = [[plain(path)] for path in sorted(Path("suites").glob("*.toml"))]
-            console.print(make_table("suites", ["file"], files))
+            console.print(make_table("suites", ["name", "to run it"], _suite_rows()))
         else:
             rows = map(_row, registrations(kind).values())
             console.print(make_table(item.value, ["name", "from", "what it is"], rows))
+
+
+def _suite_rows() -> list[list[Text]]:
+    """The shipped suites, and the files in the folder `suites` here that are not among them."""
+    shipped = shipped_suites()
+    known = {path.resolve() for path in shipped.values()}
+    rows = [[plain(name), plain(f"xbench run {name}")] for name in shipped]
+    here = [path for path in sorted(Path("suites").glob("*.toml")) if path.resolve() not in known]
+    return rows + [[plain(path.stem), plain(f"xbench run {path}")] for path in here]
 
 
 def _row(registration: Registration) -> tuple[Text, Text, Text]:

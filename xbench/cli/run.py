@@ -31,7 +31,10 @@ def run(
     suite: Annotated[
         Path,
         typer.Argument(
-            parser=user_path("suite"), metavar="suite", help="a suite file (TOML)", show_default=False
+            parser=user_path("suite"),
+            metavar="suite",
+            help="a suite file (TOML), or the name of a shipped one",
+            show_default=False,
         ),
     ],
     only: Annotated[list[str] | None, typer.Option(help="run this experiment alone (repeatable)")] = None,
@@ -75,6 +78,7 @@ def run(
     from xbench.report.notes import nothing_ran
     from xbench.suite.overrides import SuiteOption
     from xbench.suite.reader import read_suite
+    from xbench.suite.shipped import find_suite
 
     flags = {
         "device": device,
@@ -86,7 +90,7 @@ def run(
     overrides = [SuiteOption(name, str(value)) for name, value in flags.items() if value is not None]
     import_dirs = [str(directory) for directory in allow_import or []]
     tell_where_cache_is()
-    asked = read_suite(suite, [*(set_ or []), *overrides], only or [])
+    asked = read_suite(find_suite(suite), [*(set_ or []), *overrides], only or [])
     if dry_run:
         _preview(asked, import_dirs, form, started)
         return
