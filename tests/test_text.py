@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xbench.text import MOST_OF_A_VALUE, shortened, shown, visible
+from xbench.text import MAX_VALUE_CHARS, shortened, shown, visible
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_all_that_is_visible_is_one_line_that_can_be_written(text):
 )
 def test_a_value_is_shown_on_a_short_line(value):
     seen = shown(value)
-    assert len(seen) < 10 * MOST_OF_A_VALUE
+    assert len(seen) < 10 * MAX_VALUE_CHARS
     assert visible(seen) == seen
 
 

@@ -13,8 +13,8 @@ _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _NEEDED = frozenset("\u200c\u200d")
 
 # So many characters of one value are shown in a message, and of one sentence.
-MOST_OF_A_VALUE = 80
-MOST_OF_A_SENTENCE = 1000
+MAX_VALUE_CHARS = 80
+MAX_SENTENCE_CHARS = 1000
 
 # A shorter stretch of consecutive seeds is written out.
 MIN_STRETCH = 4
@@ -38,7 +38,7 @@ def visible(text: str, keep: str = "") -> str:
     )
 
 
-def shortened(text: str, most: int = MOST_OF_A_VALUE) -> str:
+def shortened(text: str, most: int = MAX_VALUE_CHARS) -> str:
     """The text, or its beginning and how much longer it is."""
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
@@ -77,8 +77,8 @@ def shown(value: Any) -> str:
     """A value for a message, as Python writes it: on one line, and short."""
     if isinstance(value, str):
         # Only what is shown is quoted: a value may be a megabyte.
-        more = f"... ({len(value):,} characters)" if len(value) > MOST_OF_A_VALUE else ""
-        return visible(repr(value[:MOST_OF_A_VALUE])) + more
+        more = f"... ({len(value):,} characters)" if len(value) > MAX_VALUE_CHARS else ""
+        return visible(repr(value[:MAX_VALUE_CHARS])) + more
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of more digits than Python writes, or a nest of lists

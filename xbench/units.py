@@ -21,7 +21,7 @@ _SHARE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 
 
 # A number of more would not fit into a float, and no machine has as much.
-_MOST_DIGITS = 100
+_MAX_DIGITS = 100
 
 
 def parse_bytes(text: str) -> int:
@@ -31,7 +31,7 @@ def parse_bytes(text: str) -> int:
         XbenchError: the text is no size.
     """
     match = _SIZE.fullmatch(text)
-    if not match or len(text) > _MOST_DIGITS:
+    if not match or len(text) > _MAX_DIGITS:
         raise XbenchError(
             f"'{_told(text)}' is not a size", hint="write 12GB (10^9 bytes each) or 12GiB (2^30)"
         )

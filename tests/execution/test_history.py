@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from run_samples import SUITE, planned, record, run_of, suite_of
 
-from xbench.execution.history import MOST_ATTEMPTS, History, is_settled
+from xbench.execution.history import MAX_ATTEMPTS, History, is_settled
 from xbench.records.outputs import Outputs
 from xbench.records.store import RunFolder
 from xbench.records.traces import TraceRow
@@ -28,7 +28,7 @@ class TestSettled:
     def test_failures_once_they_were_tried_often(self, status):
         told = [is_settled(record("a", status, attempt)) for attempt in range(1, 7)]
         assert told == [False, False, False, True, True, True]
-        assert MOST_ATTEMPTS == 4
+        assert MAX_ATTEMPTS == 4
 
     def test_what_is_done(self):
         assert is_settled(record("a"))

@@ -19,7 +19,7 @@ from fault_suites import STEADY
 from faults import FINISHED, KILL, KILLS, Hindered, Live, NotRefused
 
 # Beyond these, a cell that fails is not tried again.
-_MOST_ATTEMPTS = 3
+_MAX_ATTEMPTS = 3
 
 # Seconds that torch may take to be imported on a busy machine.
 _LINGERS_S = 15.0
@@ -94,7 +94,7 @@ class Chain:
         """
         if isinstance(fault, Damage):
             return self._damage(fault)
-        if fault.attempts and self._attempts == _MOST_ATTEMPTS:
+        if fault.attempts and self._attempts == _MAX_ATTEMPTS:
             fault = KILL
         self._make_room()
         checkpoints = self._checkpoints()
@@ -112,7 +112,7 @@ class Chain:
     def finish(self) -> None:
         """Let a last run come to its end, and look at all that is left. What was right is removed."""
         try:
-            for _ in range(2 + _MOST_ATTEMPTS):
+            for _ in range(2 + _MAX_ATTEMPTS):
                 if not self._kinds:
                     break
                 checkpoints = self._checkpoints()

@@ -32,7 +32,7 @@ SAMPLE = (
 )
 
 # How often a fault may come too late, for a command that has ended.
-MOST_TRIES = 5
+MAX_TRIES = 5
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def chain() -> Chain:
 
 
 def let_happen(fault, chain) -> None:
-    for _ in range(MOST_TRIES):
+    for _ in range(MAX_TRIES):
         if chain.meet(fault):
             return
         if isinstance(fault, Damage):

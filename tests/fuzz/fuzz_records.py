@@ -39,8 +39,8 @@ from xbench.records.schema import (
 )
 
 FORMS = ((), ("--memory",), ("--format", "json"), ("--format", "csv"), ("--format", "markdown"))
-MOST_S = 20
-MOST_BYTES = 1 << 30
+MAX_S = 20
+MAX_BYTES = 1 << 30
 _FOLDER = Path("results/tiny/1")
 
 # As JSON: what no field, or hardly one, takes; and what a terminal or a table would choke on.
@@ -250,7 +250,7 @@ def show(*flags: str) -> tuple[Any, str, str]:
 
     out, err, code = io.StringIO(), io.StringIO(), None
     before = signal.signal(signal.SIGALRM, _alarm)
-    signal.setitimer(signal.ITIMER_REAL, MOST_S)
+    signal.setitimer(signal.ITIMER_REAL, MAX_S)
     argv = ["xbench", "show", str(_FOLDER), *flags]
     try:
         with (
@@ -321,7 +321,7 @@ def in_a_folder() -> Iterator[None]:
 
     pandas.DataFrame({"text": ["x"]}).to_csv()  # what libraries take once is not the records'
     before, place = resource.getrlimit(resource.RLIMIT_DATA), os.getcwd()
-    most = status_bytes("VmData", Path("/proc/self/status").read_bytes()) + MOST_BYTES
+    most = status_bytes("VmData", Path("/proc/self/status").read_bytes()) + MAX_BYTES
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         resource.setrlimit(resource.RLIMIT_DATA, (most, before[1]))

@@ -35,8 +35,8 @@ HYPOTHESIS = "hypothesis"
 KINDS = (*BY_CHANCE, HYPOTHESIS)
 
 # What one suite may take here; a real one has seconds of starting besides.
-MOST_S, MOST_REAL_S = 20, 150
-MOST_BYTES = 3 << 30
+MAX_S, MAX_REAL_S = 20, 150
+MAX_BYTES = 3 << 30
 _NAME = "suite.toml"
 # A mistake says in which line it is, or in which argument.
 _TOLD = re.compile(
@@ -135,7 +135,7 @@ def in_this_process() -> Iterator[None]:
         return called_here(job, *args, **options)
 
     before, place = resource.getrlimit(resource.RLIMIT_DATA), os.getcwd()
-    most = status_bytes("VmData", Path("/proc/self/status").read_bytes()) + MOST_BYTES
+    most = status_bytes("VmData", Path("/proc/self/status").read_bytes()) + MAX_BYTES
     with (
         mock.patch.object(xbench.isolation.ask, "run_in_child", answer),
         mock.patch.object(xbench.execution.run, "preview", _finished),
@@ -163,7 +163,7 @@ def try_here(attempt: Attempt, tally: Tally) -> None:
     err, code = io.StringIO(), None
     began = time.monotonic()
     before = signal.signal(signal.SIGALRM, _alarm)
-    signal.setitimer(signal.ITIMER_REAL, MOST_S)
+    signal.setitimer(signal.ITIMER_REAL, MAX_S)
     argv = ["xbench", "run", _NAME, "--dry-run", *attempt.arguments]
     try:
         with mock.patch.object(sys, "argv", argv), contextlib.redirect_stderr(err):
@@ -188,8 +188,8 @@ def try_really(attempt: Attempt, tally: Tally) -> None:
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=MOST_REAL_S,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (2 * MOST_BYTES, 2 * MOST_BYTES)),
+            timeout=MAX_REAL_S,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (2 * MAX_BYTES, 2 * MAX_BYTES)),
         )
         code, err = done.returncode, done.stderr.decode(errors="replace")
     except subprocess.TimeoutExpired:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from xbench.suite.schema import MOST_CELLS
+from xbench.suite.schema import MAX_CELLS
 
 LONG = list(range(1, 1001))
 
@@ -18,7 +18,7 @@ def suite(more: str, seeds: str = "1", optimizer: str = '"sgd"') -> str:
 
 
 def test_the_most_cells_that_there_may_be(cells):
-    assert len(cells(suite("epochs = [1, 2]\n", seeds="5000"))) == MOST_CELLS
+    assert len(cells(suite("epochs = [1, 2]\n", seeds="5000"))) == MAX_CELLS
 
 
 @pytest.mark.timeout(20)

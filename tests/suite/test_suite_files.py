@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from xbench.errors import XbenchError
-from xbench.suite.document import MOST_BYTES, read_text
+from xbench.suite.document import MAX_BYTES, read_text
 from xbench.suite.lines import key_lines
 from xbench.suite.reader import read_suite
 
@@ -44,7 +44,7 @@ def test_a_device_is_not_read():
 def test_of_a_large_file_no_more_is_read_than_a_suite_has():
     with open("large.toml", "wb") as file:
         file.truncate(10**12)
-    with pytest.raises(XbenchError, match=f"larger than {MOST_BYTES:,} bytes"):
+    with pytest.raises(XbenchError, match=f"larger than {MAX_BYTES:,} bytes"):
         read_text(Path("large.toml"))
 
 
@@ -94,7 +94,7 @@ def test_dots_in_text_are_no_key():
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("line", ["x" * MOST_BYTES, '"' * MOST_BYTES, "'a' " * (MOST_BYTES // 4)])
+@pytest.mark.parametrize("line", ["x" * MAX_BYTES, '"' * MAX_BYTES, "'a' " * (MAX_BYTES // 4)])
 def test_a_line_that_fills_the_file(line):
     assert refused(line.encode()).startswith("my.toml:1: not valid TOML: ")
 

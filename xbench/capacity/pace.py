@@ -17,13 +17,13 @@ from xbench.training.settings import CellSettings
 from xbench.training.task import Task
 
 # A step is timed on a few small parts of its batch: closures are sums over parts, so their time is, too.
-_LARGEST_PART = {"cpu": 16, "cuda": 256}
+_MAX_PART = {"cpu": 16, "cuda": 256}
 _PARTS = 2
 # Steps of a memory pass, mostly, and how much slower they are.
 _PASS_STEPS, _EXACT_FACTOR = 3, 1.5
 # Steps are timed for so long, but at least so many after the first.
 _TIMED_S = 0.4
-_LEAST_STEPS = 3
+_MIN_STEPS = 3
 _EVALUATIONS = 3
 
 
@@ -92,7 +92,7 @@ def shortened(settings: CellSettings) -> CellSettings:
         settings: with resolved sizes.
     """
     training, sizes = settings.training, settings.training.sizes
-    part = min(sizes.micro_batch, _LARGEST_PART["cpu" if settings.device == "cpu" else "cuda"])
+    part = min(sizes.micro_batch, _MAX_PART["cpu" if settings.device == "cpu" else "cuda"])
     # A batch that is whole stays whole: a model may normalise over it.
     size = part if sizes.micro_batch >= sizes.batch_size else min(sizes.batch_size, _PARTS * part)
     changes = {"train_size": size, "batch_size": size, "micro_batch": part, "epochs": 1}
@@ -128,7 +128,7 @@ def measure_pace(
         initial = [p.detach().clone() for p in trained]
         watch = ContentionWatch(torch.get_num_threads())
         ends_at = time.perf_counter() + _TIMED_S
-        while len(counts) <= _LEAST_STEPS or time.perf_counter() < ends_at:
+        while len(counts) <= _MIN_STEPS or time.perf_counter() < ends_at:
             # Once a model has fitted these few examples its gradients vanish, and a CPU computes with numbers
             # that are almost zero (denormal ones) many times as slowly.
             with torch.no_grad():

@@ -13,7 +13,7 @@ from xbench.isolation.child import Limits
 from xbench.isolation.run import run_in_child
 from xbench.training.component_code import running_code_of
 
-_LARGEST = 512
+_MAX_SIZE = 512
 _ROUNDS = 3
 _ROUND_S = 0.1
 # So much slower than the best, twice in a row, and larger ones are not tried; so much slower at most, and a
@@ -83,10 +83,10 @@ def is_past_the_best(timed: list[TimedMicroBatch]) -> bool:
 
 def _time_sizes(send: Callable[[Any], None], workload: TrainingWorkload, highest: int) -> None:
     timed: list[TimedMicroBatch] = []
-    sizes = [1 << power for power in range(_LARGEST.bit_length()) if 1 << power < highest]
+    sizes = [1 << power for power in range(_MAX_SIZE.bit_length()) if 1 << power < highest]
     with running_code_of(workload.task):
         workload.check_micro_batches(1)
-        for size in [*sizes, *([highest] if highest <= _LARGEST else [])]:
+        for size in [*sizes, *([highest] if highest <= _MAX_SIZE else [])]:
             timed.append(TimedMicroBatch(size, _seconds_per_example(workload, size)))
             send(timed[-1])
             if is_past_the_best(timed):

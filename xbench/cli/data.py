@@ -42,7 +42,7 @@ Examples:
 EXIT_NOT_RIGHT = 1
 
 # Names of files in one list of findings, before it only says how many more there are.
-_MOST_NAMES = 10
+_MAX_NAMES = 10
 
 app = typer.Typer(
     help="See which datasets are on this machine, get one, check its files.",
@@ -276,6 +276,6 @@ def _print_verdict(name: str, verdict: Verdict) -> None:
     for what, names in findings.items():
         if names:
             print(f"{len(names):,} {what}:")
-            print(*(f"  {visible(line)}" for line in names[:_MOST_NAMES]), sep="\n")
-        if len(names) > _MOST_NAMES:
-            print(f"  and {len(names) - _MOST_NAMES:,} more")
+            print(*(f"  {visible(line)}" for line in names[:_MAX_NAMES]), sep="\n")
+        if len(names) > _MAX_NAMES:
+            print(f"  and {len(names) - _MAX_NAMES:,} more")

@@ -19,7 +19,7 @@ from typing import Literal, get_args, overload
 
 from xbench.components.specs import DatasetSpec, Family, ModelSpec, OptimizerSpec, Spec
 from xbench.errors import XbenchError
-from xbench.text import MOST_OF_A_VALUE, shortened, visible
+from xbench.text import MAX_VALUE_CHARS, shortened, visible
 
 Kind = Literal["model", "optimizer", "dataset"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -153,7 +153,7 @@ def listing_hint(kind: Kind) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` if some known name is close, else nothing."""
-    if len(name) > MOST_OF_A_VALUE:
+    if len(name) > MAX_VALUE_CHARS:
         return ""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean '{close[0]}'?" if close else ""

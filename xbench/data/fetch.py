@@ -18,7 +18,7 @@ from xbench.storage.staging import replace_folder, staging_folder
 
 # An archive whose files come to more than this many times what they should is taken for a bomb. (Kaggle's
 # holds everything twice.)
-_MOST_TIMES_UNPACKED = 4
+_MAX_UNPACKED_RATIO = 4
 
 # Called with the stage ("downloading", "unpacking"), and the bytes done and in all; 0 for what is not known.
 OnStage = Callable[[str, int, int], None]
@@ -132,7 +132,7 @@ def _put_in_place(
     unpacked = workplace / "unpacked"
     unpacked.mkdir()
     parts = {folder.split("/")[0] for folder in source.counts}
-    most_bytes = _MOST_TIMES_UNPACKED * source.unpacked_bytes
+    most_bytes = _MAX_UNPACKED_RATIO * source.unpacked_bytes
     hashes = unpack(archive, unpacked, parts, most_bytes, lambda *at: on_stage("unpacking", *at))
     inventory = take_inventory(unpacked, source)
     if not inventory.is_complete:

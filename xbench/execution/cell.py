@@ -14,7 +14,7 @@ from xbench.execution.checkpoints import Transcript, keep, recall, remove_unfini
 from xbench.execution.child import train
 from xbench.execution.estimates import remember_time
 from xbench.execution.fitting import forget_what_was_found
-from xbench.execution.history import MOST_ATTEMPTS
+from xbench.execution.history import MAX_ATTEMPTS
 from xbench.execution.pairing import Pairing, Unpaired
 from xbench.execution.record import make_outputs, make_record, now
 from xbench.execution.shared import FeatureKeeper, MemoryPasses
@@ -81,7 +81,7 @@ class CellRunner:
             if is_certain and record.memory.exhausted != "oom killer":
                 self.failures.append(cell)
             again = _again(cell)
-            if again is None or attempt >= MOST_ATTEMPTS:
+            if again is None or attempt >= MAX_ATTEMPTS:
                 return cell, record
             self.observer.cell_adapted(record, _difference(cell, again))
             cell, attempt = again, attempt + 1
@@ -172,7 +172,7 @@ class CellRunner:
             record = record.model_copy(update={"attempt": attempt, **checksums})
             self.folder.append(record)
             was_killed = has_stopped or (ending.outcome == "died" and not ending.out_of_memory)
-            if not was_killed or attempt >= MOST_ATTEMPTS:  # else it may go on the next time
+            if not was_killed or attempt >= MAX_ATTEMPTS:  # else it may go on the next time
                 shutil.rmtree(scratch, ignore_errors=True)
                 with suppress(OSError):  # others may be in it
                     scratch.parent.rmdir()
@@ -193,7 +193,7 @@ class CellRunner:
             updates["ran"] = cell.sizes  # a reader wants to know what did not fit
         record = record.model_copy(update=updates)
         self.folder.append(record)
-        if attempt >= MOST_ATTEMPTS:
+        if attempt >= MAX_ATTEMPTS:
             shutil.rmtree(self.folder.checkpoint_folder(cell.key.cell_id), ignore_errors=True)
         return record
 

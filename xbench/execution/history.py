@@ -18,13 +18,13 @@ from xbench.storage.atomic import make_folder, read_regular
 from xbench.suite.reader import Suite
 
 # Of one cell, in one run: what fails so often is not tried again unless somebody asks for a fresh run.
-MOST_ATTEMPTS = 4
+MAX_ATTEMPTS = 4
 
 
 def is_settled(record: CellRecord) -> bool:
     """Whether a cell's last record is the end of it, as far as its run is concerned."""
     if record.is_failure:
-        return record.attempt >= MOST_ATTEMPTS
+        return record.attempt >= MAX_ATTEMPTS
     return not record.waits_for
 
 

@@ -12,7 +12,7 @@ from xbench.execution.cell import CellRunner
 from xbench.execution.checkpoints import done_share
 from xbench.execution.estimates import Estimator
 from xbench.execution.fitting import fit_cells
-from xbench.execution.history import MOST_ATTEMPTS, History, changed_since
+from xbench.execution.history import MAX_ATTEMPTS, History, changed_since
 from xbench.execution.pairing import Pairing
 from xbench.execution.schedule import TimeLimit, blocks, estimate_s, features_s, longest_wait_s, skip_if_late
 from xbench.execution.shared import FeatureKeeper, MemoryPasses
@@ -111,7 +111,7 @@ def _open(run: RunRecord, plan: PlannedRun, history: History, results: Path, obs
     failed = [key for key in settled if key in history.records and history.records[key].is_failure]
     if failed:
         told.append(
-            f"{counted(len(failed), 'cell')} failed {MOST_ATTEMPTS} times and will not be tried again "
+            f"{counted(len(failed), 'cell')} failed {MAX_ATTEMPTS} times and will not be tried again "
             "(--fresh runs all again)"
         )
     observer.run_started(folder.path, run, told)

@@ -23,7 +23,7 @@ from xbench.memory.malloc import MallocProfile, keep_nothing_freed
 from xbench.memory.processor import usable_cpus
 
 # Characters of an exception's message that are passed on.
-_MOST_SAID = 1000
+_MAX_REASON_CHARS = 1000
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Failure:
 
 def _shortened(text: str) -> str:
     """What can be printed and kept of somebody else's words: some lines of it, without half characters."""
-    if len(text) > _MOST_SAID:
-        text = f"{text[:_MOST_SAID]}..."
+    if len(text) > _MAX_REASON_CHARS:
+        text = f"{text[:_MAX_REASON_CHARS]}..."
     return text.encode(errors="backslashreplace").decode()
 
 

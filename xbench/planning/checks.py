@@ -105,7 +105,7 @@ def check_batches(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
 
 
 # A warning names so many unreadable images; the records name all.
-_MOST_NAMED = 5
+_MAX_NAMED = 5
 
 
 def warnings_of_suite(plan: PlannedRun) -> list[str]:
@@ -128,8 +128,8 @@ def warnings_of_images(decoded: dict[str, DecodedDataset]) -> list[str]:
     for data in decoded.values():
         if data.unreadable:
             total = len(data.unreadable) + len(data.rows)
-            named = "; ".join(f"{name}: {reason}" for name, reason in data.unreadable[:_MOST_NAMED])
-            more = f"; and {len(data.unreadable) - _MOST_NAMED} more" * (len(data.unreadable) > _MOST_NAMED)
+            named = "; ".join(f"{name}: {reason}" for name, reason in data.unreadable[:_MAX_NAMED])
+            more = f"; and {len(data.unreadable) - _MAX_NAMED} more" * (len(data.unreadable) > _MAX_NAMED)
             warnings.append(
                 f"{data.name}: {len(data.unreadable)} of {total} images are unreadable and left out: "
                 f"{named}{more}"

@@ -185,7 +185,7 @@ class RunFolder:
             XbenchError: it is missing or damaged.
         """
         try:
-            return parse_run(read_regular(self.path / "run.json", _MOST_RUN_BYTES))
+            return parse_run(read_regular(self.path / "run.json", _MAX_RUN_BYTES))
         except (OSError, ValueError) as error:
             raise XbenchError(f"{self.path} holds no readable run.json", hint=_READ_HINT) from error
 
@@ -232,9 +232,9 @@ class RunFolder:
 _STAMP_LENGTH = len("20260131-120000")
 
 # Records and traces of a few cells.
-_LEAST_FREE_BYTES = 1 << 20
+_MIN_FREE_BYTES = 1 << 20
 # Ten thousands of declared cells take a few megabytes.
-_MOST_RUN_BYTES = 256 << 20
+_MAX_RUN_BYTES = 256 << 20
 _READ_HINT = "name another run, results/SUITE/RUN-ID; the suite's next run takes over what this one has"
 
 
@@ -247,7 +247,7 @@ def check_writable(results: Path) -> None:
     try:
         make_folder(results)
         with tempfile.TemporaryFile(dir=results) as file:
-            file.write(bytes(_LEAST_FREE_BYTES))  # a full disk takes empty files
+            file.write(bytes(_MIN_FREE_BYTES))  # a full disk takes empty files
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

@@ -11,12 +11,12 @@ from typing import Any
 
 from xbench.errors import XbenchError
 from xbench.suite.lines import KeyPath, key_lines, line_of
-from xbench.text import MOST_OF_A_SENTENCE, shortened, shown, visible
+from xbench.text import MAX_SENTENCE_CHARS, shortened, shown, visible
 
 # A suite of ten thousand lines is smaller.
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 # Tables and lists within each other: a suite has about six.
-MOST_DEEP = 24
+MAX_DEPTH = 24
 # `tomllib` takes the square of a dotted key's length, and hours for one that fills a file.
 _LONG_KEY = re.compile(r"""(?<![\w"'-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){200}""")
 
@@ -35,14 +35,14 @@ def read_text(path: Path) -> str:
         if not stat.S_ISREG(path.stat().st_mode):
             raise XbenchError(f"{name} is no file: a pipe or a device cannot be a suite")
         with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise XbenchError(f"{name}: no such suite", hint="`xbench list suites` shows those here") from None
     except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
         reason = getattr(error, "strerror", None) or error
         raise XbenchError(f"{name}: cannot be read: {reason}") from error
-    if len(content) > MOST_BYTES:
-        raise XbenchError(f"{name}: larger than {MOST_BYTES:,} bytes, which no suite needs")
+    if len(content) > MAX_BYTES:
+        raise XbenchError(f"{name}: larger than {MAX_BYTES:,} bytes, which no suite needs")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -70,7 +70,7 @@ def parse(text: str, file: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         what, _, position = str(error).rpartition(" (at ")
         told = position.removeprefix("line ").split(",")[0] if position.startswith("line ") else ""
-        sentence = shortened(visible(what or str(error)), MOST_OF_A_SENTENCE)
+        sentence = shortened(visible(what or str(error)), MAX_SENTENCE_CHARS)
         raise XbenchError(f"{file}:{told or _last_line(text)}: not valid TOML: {sentence}") from error
     except ValueError as error:  # Python reads no number of more than some thousand digits
         raise XbenchError(f"{file}: not valid TOML: a number of too many digits") from error
@@ -93,7 +93,7 @@ def unusable(value: Any) -> Iterator[tuple[KeyPath, str]]:
     while waiting and found < 10:
         path, value = waiting.pop()
         what = ""
-        if len(path) > MOST_DEEP:
+        if len(path) > MAX_DEPTH:
             what, value = "tables or lists are nested too deeply", None
         elif isinstance(value, dict):
             waiting += [((*path, key), item) for key, item in reversed(value.items())]

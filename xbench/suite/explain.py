@@ -11,7 +11,7 @@ from xbench.suite.lines import KeyPath
 from xbench.text import shortened, shown
 
 # A list of a hundred thousand wrong items has as many errors, and the first few say it all.
-_MOST = 50
+_MAX_ERRORS = 50
 
 
 def explain(error: ValidationError, document: Any, model: type[BaseModel]) -> list[tuple[KeyPath, str]]:
@@ -24,7 +24,7 @@ def explain(error: ValidationError, document: Any, model: type[BaseModel]) -> li
     """
     expected: dict[KeyPath, list[str]] = {}
     sentences: list[tuple[KeyPath, str]] = []
-    for item in error.errors(include_url=False)[:_MOST]:
+    for item in error.errors(include_url=False)[:_MAX_ERRORS]:
         path = _existing(item["loc"], document)
         if item["type"] == "missing":
             sentences.append((path, f"'{item['loc'][-1]}' is missing"))

@@ -18,7 +18,7 @@ from xbench.suite.culprits import Outcomes, Tried, add_complaints
 from xbench.suite.explain import explain
 from xbench.suite.lines import KeyPath
 from xbench.suite.reader import TRAINING_KEYS, Suite
-from xbench.suite.schema import MOST_CELLS, Adaptable, DatasetTable, Experiment, OptimizerTable, Table
+from xbench.suite.schema import MAX_CELLS, Adaptable, DatasetTable, Experiment, OptimizerTable, Table
 from xbench.suite.setting_checks import check_settings
 from xbench.text import shortened
 from xbench.training.settings import Choice, Storage, TrainingSettings
@@ -128,9 +128,9 @@ def references(suite: Suite) -> set[tuple[Kind, str]]:
             "dataset": [*experiment.dataset, *fallbacks],
         }
         found |= {(kind, name) for kind, of_kind in tables.items() for t in of_kind for name in t.names}
-    if len(found) > _MOST_COMPONENTS:
+    if len(found) > _MAX_COMPONENTS:
         suite.problems.add(
-            ("experiment",), f"{len(found):,} components: a suite may name {_MOST_COMPONENTS:,}"
+            ("experiment",), f"{len(found):,} components: a suite may name {_MAX_COMPONENTS:,}"
         )
         suite.problems.raise_if_any()
     return found
@@ -146,7 +146,7 @@ def expand(suite: Suite, known: Known) -> Expansion:
 
 
 # Each model is built and each dataset is listed before a run.
-_MOST_MODELS, _MOST_DATASETS, _MOST_COMPONENTS = 1000, 100, 1000
+_MAX_MODELS, _MAX_DATASETS, _MAX_COMPONENTS = 1000, 100, 1000
 
 
 class _Expander:
@@ -169,8 +169,8 @@ class _Expander:
 
     def _check_numbers(self) -> None:
         for found, most, what in (
-            (self._result.models, _MOST_MODELS, "models"),
-            (self._result.datasets, _MOST_DATASETS, "datasets"),
+            (self._result.models, _MAX_MODELS, "models"),
+            (self._result.datasets, _MAX_DATASETS, "datasets"),
         ):
             if len(found) > most:
                 path = found[most].path
@@ -180,11 +180,11 @@ class _Expander:
         """Check whether this many more combinations make too many cells, and note it if they do."""
         # They are counted, not made: a million million combinations would exhaust the machine.
         cells = (self._columns_so_far + count) * len(self._seeds)
-        if cells > MOST_CELLS:
+        if cells > MAX_CELLS:
             seeds = f" with {len(self._seeds):,} seeds" if len(self._seeds) > 1 else ""
-            message = f"{what} make {_number(cells)} cells{seeds}: a suite may have {MOST_CELLS:,}"
+            message = f"{what} make {_number(cells)} cells{seeds}: a suite may have {MAX_CELLS:,}"
             self._problems.add(path, message, "shorten a list, or split the suite")
-        return cells > MOST_CELLS
+        return cells > MAX_CELLS
 
     def _columns(self, experiment: Experiment, path: KeyPath) -> Iterator[Cell]:
         """Yield every combination of model, dataset, optimizer and training settings, for one seed."""

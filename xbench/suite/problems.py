@@ -8,10 +8,10 @@ from typing import Any
 
 from xbench.errors import Mistakes, XbenchError
 from xbench.suite.lines import KeyPath, key_lines, line_of
-from xbench.text import MOST_OF_A_SENTENCE, shortened, visible
+from xbench.text import MAX_SENTENCE_CHARS, shortened, visible
 
 # Mistakes that are told; a suite with more was not written by hand.
-MOST_TOLD = 100
+MAX_PROBLEMS = 100
 
 
 @dataclass
@@ -34,13 +34,13 @@ class Problems:
     def add(self, path: KeyPath, message: str, hint: str | None = None) -> None:
         """Note a mistake at a key path; the same one is noted once. Names in it may be anything."""
         if not self.is_full:
-            one_line = shortened(visible(" ".join(message.split("\n"))), MOST_OF_A_SENTENCE)
+            one_line = shortened(visible(" ".join(message.split("\n"))), MAX_SENTENCE_CHARS)
             self._found.setdefault((path, one_line), hint)
 
     @property
     def is_full(self) -> bool:
         """Whether there are so many that no more need be looked for."""
-        return len(self._found) > MOST_TOLD
+        return len(self._found) > MAX_PROBLEMS
 
     def __bool__(self) -> bool:
         return bool(self._found)
@@ -56,9 +56,9 @@ class Problems:
         located = [(self._where(lines, path), message, hint) for (path, message), hint in self._found.items()]
         located.sort(key=lambda item: item[0])
         hints = {f"{where}: {message}": hint for (_, where), message, hint in located}
-        told = [XbenchError(sentence, hint) for sentence, hint in hints.items()][:MOST_TOLD]
+        told = [XbenchError(sentence, hint) for sentence, hint in hints.items()][:MAX_PROBLEMS]
         if self.is_full:
-            more = f"{self.file}: and more: these are the first {MOST_TOLD} mistakes that were found"
+            more = f"{self.file}: and more: these are the first {MAX_PROBLEMS} mistakes that were found"
             told.append(XbenchError(more))
         raise Mistakes(told)
 
@@ -67,11 +67,11 @@ class Problems:
         around = path
         while around:
             if around in self.overrides:
-                return 0, shortened(visible(self.overrides[around]), MOST_OF_A_SENTENCE)
+                return 0, shortened(visible(self.overrides[around]), MAX_SENTENCE_CHARS)
             around = around[:-1]
         line = line_of(lines, path) or 1
         inside = [argument for key, argument in self.overrides.items() if key[: len(path)] == path]
-        told = shortened(visible(" ".join(inside)), MOST_OF_A_SENTENCE)
+        told = shortened(visible(" ".join(inside)), MAX_SENTENCE_CHARS)
         changed = f" (with {told})" if inside and path else ""
         return line, f"{self.file}:{line}{changed}"
 

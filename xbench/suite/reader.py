@@ -17,7 +17,7 @@ from xbench.suite.lines import KeyPath
 from xbench.suite.overrides import SuiteOption, apply_overrides
 from xbench.suite.problems import Problems
 from xbench.suite.schema import DatasetTable, Experiment, Header, OptimizerTable, SuiteFile, Table, as_list
-from xbench.text import MOST_OF_A_SENTENCE, shortened, visible
+from xbench.text import MAX_SENTENCE_CHARS, shortened, visible
 from xbench.training.settings import TrainingSettings
 
 TRAINING_KEYS = tuple(TrainingSettings.model_fields)
@@ -141,7 +141,7 @@ def _check_only(tables: list[dict[str, Any]], only: Sequence[str], file: str) ->
             raise XbenchError(
                 f"--only {shortened(visible(wanted))}: {file} has no such experiment."
                 f"{did_you_mean(wanted, names)}",
-                hint=f"it has {shortened(visible(', '.join(names)), MOST_OF_A_SENTENCE)}",
+                hint=f"it has {shortened(visible(', '.join(names)), MAX_SENTENCE_CHARS)}",
             )
 
 

@@ -26,7 +26,7 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 NAME_LENGTH = 100
 
 # Every cell takes a second or more: a suite with more of them has a slip in an axis or in `seeds`.
-MOST_CELLS = 10_000
+MAX_CELLS = 10_000
 
 
 def as_list(value: Any) -> list[Any]:
@@ -191,10 +191,8 @@ class Header(BaseModel):
 
     name: str = Field(pattern=NAME_PATTERN, max_length=NAME_LENGTH)
     seeds: (
-        Annotated[int, Field(strict=True, ge=1, le=MOST_CELLS)]
-        | Annotated[
-            list[Annotated[int, Field(strict=True, ge=0)]], Field(min_length=1, max_length=MOST_CELLS)
-        ]
+        Annotated[int, Field(strict=True, ge=1, le=MAX_CELLS)]
+        | Annotated[list[Annotated[int, Field(strict=True, ge=0)]], Field(min_length=1, max_length=MAX_CELLS)]
     ) = 1
     memory_limit: MemoryLimit | None = None
     time_limit: Seconds | None = None

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from xbench.training.loop import Trainer
 
 # Saving takes at most this share of a run's time: where the state is large, it is done more rarely.
-_MOST_OF_TIME = 0.05
+_MAX_TIME_SHARE = 0.05
 
 
 class Stopped(Exception):
@@ -85,7 +85,7 @@ class Checkpoints:
             shutil.rmtree(aside, ignore_errors=True)
         self._last = time.perf_counter()
         self.spent_s += self._last - started
-        self._wait_s = (self._last - started) / _MOST_OF_TIME
+        self._wait_s = (self._last - started) / _MAX_TIME_SHARE
         trainer.start_clock()
 
 

@@ -15,7 +15,7 @@ Features = Literal["auto", "float32", "bfloat16", "off"]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Weight = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 # torch dies of far more.
-MOST_THREADS = 1024
+MAX_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class TrainingSettings(BaseModel):
     dtype: Literal["float32", "float64"] = "float32"
     features: Features = "auto"
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
-    threads: Annotated[int, Field(strict=True, ge=1, le=MOST_THREADS)] | None = None
+    threads: Annotated[int, Field(strict=True, ge=1, le=MAX_THREADS)] | None = None
     deterministic: Annotated[bool, Field(strict=True)] = False
     tf32: Annotated[bool, Field(strict=True)] = False
 
