@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xbench.text import MAX_VALUE_CHARS, shortened, shown, visible
+from xbench.text import MAX_VALUE_CHARS, shorten, shown, visible
 
 
 @pytest.mark.parametrize(
@@ -68,5 +68,5 @@ def test_a_nest_of_lists_has_a_name():
 
 
 def test_how_long_a_text_was_is_told():
-    assert shortened("abc", 3) == "abc"
-    assert shortened("a" * 1234, 3) == "aaa... (1,234 characters)"
+    assert shorten("abc", 3) == "abc"
+    assert shorten("a" * 1234, 3) == "aaa... (1,234 characters)"

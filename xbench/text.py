@@ -38,7 +38,7 @@ def visible(text: str, keep: str = "") -> str:
     )
 
 
-def shortened(text: str, most: int = MAX_VALUE_CHARS) -> str:
+def shorten(text: str, most: int = MAX_VALUE_CHARS) -> str:
     """The text, or its beginning and how much longer it is."""
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
@@ -83,4 +83,4 @@ def shown(value: Any) -> str:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of more digits than Python writes, or a nest of lists
         return f"a {type(value).__name__}"
-    return shortened(visible(text))
+    return shorten(visible(text))

@@ -9,7 +9,7 @@ from capacity_settings import lbfgs, settings_of
 from torch import nn
 
 from xbench import ModelSpec
-from xbench.capacity.pace import Pace, measure_pace, shortened
+from xbench.capacity.pace import Pace, measure_pace, timing_settings
 from xbench.components import registry
 from xbench.training.task import Task
 
@@ -53,11 +53,11 @@ class TestShortened:
         settings = settings_of(
             train_size=train_size, batch_size=batch_size, micro_batch=micro_batch, epochs=100
         )
-        assert sizes(shortened(settings)) == expected
+        assert sizes(timing_settings(settings)) == expected
 
     def test_nothing_else_changes(self):
         settings = lbfgs(train_size=100, batch_size=100, micro_batch=50, epochs=9, validation=0.2, seed=3)
-        short = shortened(settings)
+        short = timing_settings(settings)
         changed = {"train_size": 100, "batch_size": 100, "micro_batch": 50, "epochs": 9}
         again = replace(short, training=short.training.model_copy(update=changed))
         assert again == settings
@@ -101,7 +101,7 @@ class TestMeasured:
 
     def pace(self, data, settings) -> Pace:
         sent = []
-        pace = measure_pace(sent.append, Task(shortened(settings), data))
+        pace = measure_pace(sent.append, Task(timing_settings(settings), data))
         assert sent == []
         return pace
 

@@ -1,4 +1,4 @@
-"""A model with a frozen front: its output is computed once per image, and what comes of it is told."""
+"""A model with a frozen backbone: its output is computed once per image, and what comes of it is told."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from cell_samples import cell_of
 
 from xbench.capacity.pace import steps_of
 from xbench.data.features import FeatureFile
-from xbench.execution.checkpoints import Transcript, done_share, keep, recall
+from xbench.execution.checkpoints import Transcript, done_share, load_checkpoint, save_checkpoint
 from xbench.planning.planned import MemoryPlan
 from xbench.records.schema import EpochRecord
 from xbench.records.traces import TraceRow
@@ -59,7 +59,7 @@ def folder(tmp_path) -> Path:
 @pytest.fixture
 def kept(folder, cell) -> Transcript:
     heard = heard_until(7)
-    keep(write(folder, 7), cell, heard)
+    save_checkpoint(write(folder, 7), cell, heard)
     return heard
 
 
@@ -73,35 +73,37 @@ def names(folder: Path) -> list[str]:
 
 class TestKeep:
     def test_and_recall(self, folder, cell, kept):
-        recalled = recall(folder, cell)
+        recalled = load_checkpoint(folder, cell)
         place = folder / "step-000000007"
         assert recalled == replace(kept, checkpoint=place, processors=[processor(cell)])
         assert (recalled.checkpoint / "model.pt").read_bytes() == b"weights"
 
     def test_in_place_of_those_before(self, folder, cell, kept):
         for step in (9, 12):
-            keep(write(folder, step), cell, heard_until(step))
+            save_checkpoint(write(folder, step), cell, heard_until(step))
         assert names(folder) == ["step-000000012"]
-        assert len(recall(folder, cell).trace) == 12
+        assert len(load_checkpoint(folder, cell).trace) == 12
 
     def test_the_same_step_again(self, folder, cell, kept):
-        keep(write(folder, 7), cell, replace(kept, resumed_at=[2, 5]))
-        assert recall(folder, cell).resumed_at == [2, 5]
+        save_checkpoint(write(folder, 7), cell, replace(kept, resumed_at=[2, 5]))
+        assert load_checkpoint(folder, cell).resumed_at == [2, 5]
 
     def test_it_names_the_processors_on_which_the_cell_ran(self, folder, cell, kept):
-        assert recall(folder, cell).processors == [processor(cell)]
+        assert load_checkpoint(folder, cell).processors == [processor(cell)]
         moved = replace(cell, machine=replace(cell.machine, device_facts={"type": "cpu", "name": "another"}))
-        heard = recall(folder, moved)
+        heard = load_checkpoint(folder, moved)
         for step in (9, 12):
-            keep(write(folder, step), moved, replace(heard_until(step), processors=heard.processors))
-        assert recall(folder, cell).processors == [processor(cell), "another"]
+            save_checkpoint(
+                write(folder, step), moved, replace(heard_until(step), processors=heard.processors)
+            )
+        assert load_checkpoint(folder, cell).processors == [processor(cell), "another"]
 
     def test_an_older_one_that_names_none_can_be_used(self, folder, cell, kept):
         path = folder / "step-000000007" / "heard.json"
         rest = json.loads(path.read_text())
         del rest["processors"]
         path.write_text(json.dumps(rest))
-        assert recall(folder, cell).processors == []
+        assert load_checkpoint(folder, cell).processors == []
 
     def test_one_that_cannot_be_kept_leaves_the_one_before(self, folder, cell, kept, monkeypatch):
         def full(path, content):
@@ -110,8 +112,8 @@ class TestKeep:
         written = write(folder, 9)
         with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
             patch.setattr("xbench.execution.checkpoints.atomic_write", full)
-            keep(written, cell, heard_until(9))
-        assert recall(folder, cell).checkpoint == folder / "step-000000007"
+            save_checkpoint(written, cell, heard_until(9))
+        assert load_checkpoint(folder, cell).checkpoint == folder / "step-000000007"
 
 
 def test_the_latest_checkpoint_tells_how_much_is_done(folder, cell, kept, tmp_path):
@@ -123,11 +125,11 @@ def test_the_latest_checkpoint_tells_how_much_is_done(folder, cell, kept, tmp_pa
 
 class TestRecall:
     def test_nothing(self, folder, cell):
-        assert recall(folder, cell) == Transcript()
+        assert load_checkpoint(folder, cell) == Transcript()
 
     def test_one_that_was_not_put_in_its_place(self, folder, cell):
         write(folder, 7)
-        assert recall(folder, cell) == Transcript()
+        assert load_checkpoint(folder, cell) == Transcript()
         assert not folder.exists()
 
     @pytest.mark.parametrize(
@@ -147,35 +149,35 @@ class TestRecall:
         ids=["seed", "micro_batch", "optimizer", "data", "features"],
     )
     def test_of_another_training_is_not_used_and_goes(self, folder, cell, kept, other):
-        assert recall(folder, other(cell)) == Transcript()
+        assert load_checkpoint(folder, other(cell)) == Transcript()
         assert not folder.exists()
 
     def test_what_is_no_part_of_training_does_not_matter(self, folder, cell, kept):
         other = replace(cell, checkpoint_every_s=1.0, memory=MemoryPlan(10**10))
-        assert recall(folder, other).trace == kept.trace
+        assert load_checkpoint(folder, other).trace == kept.trace
 
     @pytest.mark.parametrize("name", ["heard.json", "trace.parquet"])
     @pytest.mark.parametrize("damage", [None, b"", b"{", b"\xff\xfe" * 300, b"[1]", b'"text"', b"3", b"{}"])
     def test_damaged_it_begins_anew(self, folder, cell, kept, name, damage):
         self.damage(folder / "step-000000007" / name, damage)
-        assert recall(folder, cell) == Transcript()
+        assert load_checkpoint(folder, cell) == Transcript()
         assert not folder.exists()
 
     def test_a_pipe_in_its_place_is_not_waited_for(self, folder, cell, kept):
         (folder / "step-000000007/heard.json").unlink()
         os.mkfifo(folder / "step-000000007/heard.json")
-        assert recall(folder, cell) == Transcript()
+        assert load_checkpoint(folder, cell) == Transcript()
 
     @pytest.mark.parametrize("name", ["heard.json", "trace.parquet"])
     @pytest.mark.parametrize("damage", [None, b"{"])
     def test_damaged_an_older_one_is_used(self, folder, cell, kept, name, damage):
         older = folder / "step-000000007"
         older.rename(folder.parent / "older")
-        keep(write(folder, 9), cell, heard_until(9))
+        save_checkpoint(write(folder, 9), cell, heard_until(9))
         (folder.parent / "older").rename(older)
-        assert recall(folder, cell).checkpoint == folder / "step-000000009"
+        assert load_checkpoint(folder, cell).checkpoint == folder / "step-000000009"
         self.damage(folder / "step-000000009" / name, damage)
-        assert recall(folder, cell) == replace(kept, checkpoint=older, processors=[processor(cell)])
+        assert load_checkpoint(folder, cell) == replace(kept, checkpoint=older, processors=[processor(cell)])
 
     @pytest.mark.parametrize(
         "edit",
@@ -193,7 +195,7 @@ class TestRecall:
     def test_of_another_form_it_begins_anew(self, folder, cell, kept, edit):
         path = folder / "step-000000007" / "heard.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | edit))
-        assert recall(folder, cell) == Transcript()
+        assert load_checkpoint(folder, cell) == Transcript()
 
     def damage(self, path: Path, content: bytes | None) -> None:
         path.unlink()

@@ -127,7 +127,7 @@ def features_of(send, precision, data, cache):
     import numpy as np
 
     from xbench.training.features import make_features
-    from xbench.training.frozen import Front
+    from xbench.training.frozen import Backbone
     from xbench.training.loader import FeatureLoader, ImageLoader
     from xbench.training.model import build_model
 
@@ -143,7 +143,7 @@ def features_of(send, precision, data, cache):
     loader = FeatureLoader(data, report.file, device, torch.float32, "channels_last")
     kept, _ = loader.load(images)
     loader = ImageLoader(data, spec, device, torch.float32, "channels_last")
-    computed = Front(build_model(spec, settings, data))(loader.load(images)[0])
+    computed = Backbone(build_model(spec, settings, data))(loader.load(images)[0])
     return report.computed, kept.cpu().numpy(), computed.cpu().numpy()
 
 

@@ -11,7 +11,7 @@ from xbench.capacity.axes import Axis
 from xbench.components import code
 from xbench.planning import identity
 from xbench.planning.identity import (
-    ceiling_key,
+    capacity_key,
     cell_key,
     configuration_key,
     duration_key,
@@ -138,7 +138,7 @@ def test_keys_are_those_of_earlier_runs(cell, monkeypatch):
     keys = [
         cell_key(cell).cell_id,
         configuration_key(cell),
-        ceiling_key(cell, cell.settings, Axis.BATCH_SIZE, 10**9),
+        capacity_key(cell, cell.settings, Axis.BATCH_SIZE, 10**9),
         pace_key(cell),
         image_pace_key(cell),
         duration_key(cell),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from xbench.suite.axes import Value, axis
-from xbench.suite.culprits import Tried, add_complaints
+from xbench.suite.blame import Tried, add_complaints
 from xbench.suite.problems import Problems
 
 TABLE = ("optimizer",)

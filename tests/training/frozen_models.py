@@ -39,7 +39,7 @@ class Counting(nn.Module):
         return self.convolution(images).tanh().mean((2, 3))
 
 
-def front() -> nn.Module:
+def backbone() -> nn.Module:
     return frozen(Counting())
 
 
@@ -53,25 +53,25 @@ def in_order(**parts: nn.Module) -> nn.Module:
 
 
 def build(num_classes: int) -> nn.Module:
-    return in_order(front=front(), head=head(num_classes))
+    return in_order(backbone=backbone(), head=head(num_classes))
 
 
 def build_maps(num_classes: int) -> nn.Module:
     """What comes from the frozen part has height and width."""
     return in_order(
-        front=frozen(nn.Conv2d(3, 4, 5, stride=3)),
+        backbone=frozen(nn.Conv2d(3, 4, 5, stride=3)),
         head=nn.Sequential(nn.ReLU(), nn.Conv2d(4, 6, 3), nn.Flatten(), nn.Linear(24, num_classes)),
     )
 
 
 def build_trained(num_classes: int) -> nn.Module:
     """Nothing is frozen."""
-    return in_order(front=Counting(), head=head(num_classes))
+    return in_order(backbone=Counting(), head=head(num_classes))
 
 
 def build_masked(num_classes: int, share: float = 0.5) -> nn.Module:
     """Masks are drawn in front of what is trained."""
-    return in_order(front=front(), masks=nn.Dropout(share), head=head(num_classes))
+    return in_order(backbone=backbone(), masks=nn.Dropout(share), head=head(num_classes))
 
 
 class Powered(nn.Module):
@@ -87,15 +87,15 @@ class Powered(nn.Module):
 
 
 def build_powered(num_classes: int, power: int = 1) -> nn.Module:
-    return in_order(front=frozen(Powered(power)), head=head(num_classes))
+    return in_order(backbone=frozen(Powered(power)), head=head(num_classes))
 
 
 def build_fixed(num_classes: int, front_seed: int = 5) -> nn.Module:
     """The same frozen part whatever the seed of the cell, as if it were read from a file."""
     with torch.random.fork_rng():
         torch.manual_seed(front_seed)
-        fixed = front()
-    return in_order(front=fixed, head=head(num_classes))
+        fixed = backbone()
+    return in_order(backbone=fixed, head=head(num_classes))
 
 
 def listed(train: int, test: int) -> Dataset:

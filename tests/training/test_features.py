@@ -1,4 +1,4 @@
-"""Features of a frozen front: computed once per image, and as good to train on as the images."""
+"""Features of a frozen backbone: computed once per image, and as good to train on as the images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from xbench.training import features as computing
 from xbench.training.cell import train_cell
 from xbench.training.events import EpochDone, StepsDone
 from xbench.training.features import make_features
-from xbench.training.frozen import Front, obstacle
+from xbench.training.frozen import Backbone, obstacle
 from xbench.training.loader import FeatureLoader, ImageLoader
 from xbench.training.model import build_model
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
@@ -55,7 +55,7 @@ def specs(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def counted(tmp_path, monkeypatch):
-    """An empty cache; and the images of each call of a front."""
+    """An empty cache; and the images of each call of a backbone."""
     monkeypatch.setenv("XBENCH_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(Counting, "fails_at", None)
     Counting.seen.clear()
@@ -91,11 +91,11 @@ class Asked:
 
 
 def expected_of(data, images, model="small", **training):
-    """The front's outputs, of one image at a time."""
+    """The backbone's outputs, of one image at a time."""
     spec, settings = registry.load("model", model), settings_of(model, **training)
     network = build_model(spec, settings, data)
     loader = ImageLoader(data, spec, CPU, getattr(torch, settings.training.dtype), "contiguous")
-    return torch.cat([Front(network)(loader.load(images[i : i + 1])[0]) for i in range(len(images))])
+    return torch.cat([Backbone(network)(loader.load(images[i : i + 1])[0]) for i in range(len(images))])
 
 
 def loaded(data, file, images, dtype=torch.float32):

@@ -1,14 +1,14 @@
-"""Models with a frozen front: what is trained of them, and whether its input can be kept."""
+"""Models with a frozen backbone: what is trained of them, and whether its input can be kept."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from frozen_models import WIDTH, build, build_maps, build_masked, front, frozen, head, in_order
+from frozen_models import WIDTH, backbone, build, build_maps, build_masked, frozen, head, in_order
 from torch import nn
 
 from xbench.errors import XbenchError
-from xbench.training.frozen import Front, obstacle, set_training, trained_part
+from xbench.training.frozen import Backbone, obstacle, set_training, trained_part
 
 NUMBER = 5
 
@@ -30,21 +30,21 @@ class TestTrainedPart:
 
     def test_is_the_outermost_that_holds_nothing_frozen(self):
         assert self.name_of(build(2)) == "head"
-        wrapped = in_order(outer=in_order(front=front(), after=in_order(head=head())))
+        wrapped = in_order(outer=in_order(backbone=backbone(), after=in_order(head=head())))
         assert self.name_of(wrapped) == "outer.after"
 
     def test_is_the_layer_where_its_neighbours_are_frozen(self):
-        model = in_order(front=front(), head=nn.Sequential(frozen(linear()), nn.Dropout(), linear(2)))
+        model = in_order(backbone=backbone(), head=nn.Sequential(frozen(linear()), nn.Dropout(), linear(2)))
         assert self.name_of(model) == "head.2"
 
     def test_is_the_layer_of_which_a_part_is_frozen(self):
-        model = in_order(front=front(), head=nn.Sequential(linear(), linear(2)))
+        model = in_order(backbone=backbone(), head=nn.Sequential(linear(), linear(2)))
         frozen(model.head[0])
         model.head[1].bias.requires_grad_(False)
         assert self.name_of(model) == "head.1"
 
     def test_is_what_holds_both_of_two(self):
-        model = in_order(front=front(), head=in_order(a=linear(), b=frozen(linear()), c=linear(2)))
+        model = in_order(backbone=backbone(), head=in_order(a=linear(), b=frozen(linear()), c=linear(2)))
         assert self.name_of(model) == "head"
 
     def test_is_the_model_where_they_lie_apart(self):
@@ -72,19 +72,21 @@ class TestTrainedPart:
 class TestSetTraining:
     def test_what_is_frozen_evaluates(self):
         normed = frozen(nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(), nn.BatchNorm2d(3, affine=False)))
-        model = in_order(normed=normed, front=front(), head=head()).eval()
+        model = in_order(normed=normed, backbone=backbone(), head=head()).eval()
         set_training(model)
         assert model.training and model.head.training and model.head[2].training
-        assert not any(module.training for part in (model.normed, model.front) for module in part.modules())
+        assert not any(
+            module.training for part in (model.normed, model.backbone) for module in part.modules()
+        )
 
     def test_what_is_frozen_in_part_trains(self):
-        model = in_order(front=nn.BatchNorm2d(3), head=head())
-        model.front.bias.requires_grad_(False)
+        model = in_order(backbone=nn.BatchNorm2d(3), head=head())
+        model.backbone.bias.requires_grad_(False)
         set_training(model)
-        assert model.front.training
+        assert model.backbone.training
 
     def test_statistics_of_a_frozen_normalisation_stand_still(self, images):
-        model = in_order(normed=frozen(nn.BatchNorm2d(3)), front=front(), head=head())
+        model = in_order(normed=frozen(nn.BatchNorm2d(3)), backbone=backbone(), head=head())
         set_training(model)
         before = {key: value.clone() for key, value in model.state_dict().items()}
         model(images + 7)
@@ -96,9 +98,9 @@ class TestFront:
         model = build(2)
         set_training(model)
         model.eval()
-        kept = Front(model)
+        kept = Backbone(model)
         features = kept(images)
-        assert (kept.name, kept.behind) == ("head", model.head)
+        assert (kept.name, kept.head) == ("head", model.head)
         assert features.shape == (NUMBER, WIDTH)
         assert not features.requires_grad
         assert torch.equal(model.head(features), model(images))
@@ -106,17 +108,17 @@ class TestFront:
     def test_leaves_the_model_as_it_was(self, images):
         model = build(2)
         expected = model.eval()(images)
-        Front(model)(images)
+        Backbone(model)(images)
         assert torch.equal(model(images), expected)
 
     def test_what_the_trained_part_is_named_does_not_matter(self, images):
         class Named(nn.Module):
             def __init__(self):
                 super().__init__()
-                self.front, self.last = front(), Last()
+                self.backbone, self.last = backbone(), Last()
 
             def forward(self, images):
-                return self.last(features=self.front(images))
+                return self.last(features=self.backbone(images))
 
         class Last(nn.Module):
             def __init__(self):
@@ -127,16 +129,16 @@ class TestFront:
                 return self.layer(features)
 
         model = Named()
-        assert torch.equal(Front(model)(images), model.front(images))
+        assert torch.equal(Backbone(model)(images), model.backbone(images))
         set_training(model)
         assert obstacle(model, images) is None
 
     def test_state_is_of_the_front_alone(self):
-        model = in_order(normed=frozen(nn.BatchNorm2d(3)), front=front(), head=head())
+        model = in_order(normed=frozen(nn.BatchNorm2d(3)), backbone=backbone(), head=head())
         model.register_buffer("shift", torch.zeros(3))
-        names = set(Front(model).state())
+        names = set(Backbone(model).state())
         assert names == {key for key in model.state_dict() if not key.startswith("head.")}
-        assert {"shift", "normed.running_mean", "front.convolution.weight"} <= names
+        assert {"shift", "normed.running_mean", "backbone.convolution.weight"} <= names
 
 
 class OfTwo(nn.Module):
@@ -153,7 +155,7 @@ class Given(nn.Module):
 
     def __init__(self, forward, last=None):
         super().__init__()
-        self.front, self.last = front(), last or linear(2)
+        self.backbone, self.last = backbone(), last or linear(2)
         self._forward = forward
 
     def forward(self, images):
@@ -168,48 +170,51 @@ OBSTACLES = {
     ),
     "few masks": (
         lambda: in_order(
-            front=front(), reduced=frozen(nn.Linear(WIDTH, 2)), masks=nn.Dropout(0.05), last=nn.Linear(2, 2)
+            backbone=backbone(),
+            reduced=frozen(nn.Linear(WIDTH, 2)),
+            masks=nn.Dropout(0.05),
+            last=nn.Linear(2, 2),
         ),
         "masks (Dropout) is in training mode",
     ),
     "batch statistics in front": (
-        lambda: in_order(normed=nn.BatchNorm2d(3, affine=False), front=front(), head=head()),
+        lambda: in_order(normed=nn.BatchNorm2d(3, affine=False), backbone=backbone(), head=head()),
         "normed (BatchNorm2d) is in training mode",
     ),
     "trained in two places": (
-        lambda: in_order(first=nn.Conv2d(3, 3, 3), front=front(), head=head()),
+        lambda: in_order(first=nn.Conv2d(3, 3, 3), backbone=backbone(), head=head()),
         "what is trained does not lie in one part of the model",
     ),
     "it draws": (
-        lambda: Given(lambda own, images: own.last(own.front(images + torch.rand(images.shape)))),
+        lambda: Given(lambda own, images: own.last(own.backbone(images + torch.rand(images.shape)))),
         "what is frozen in front of 'last' gives another output each time",
     ),
     "something comes after": (
-        lambda: Given(lambda own, images: 2 * own.last(own.front(images))),
+        lambda: Given(lambda own, images: 2 * own.last(own.backbone(images))),
         "'last' is not the last part of the model",
     ),
     "another shape comes after": (
-        lambda: Given(lambda own, images: own.last(own.front(images))[:, :1]),
+        lambda: Given(lambda own, images: own.last(own.backbone(images))[:, :1]),
         "'last' is not the last part of the model",
     ),
     "images go past it": (
-        lambda: Given(lambda own, images: own.last(own.front(images)) + images.mean((1, 2, 3))[:, None]),
+        lambda: Given(lambda own, images: own.last(own.backbone(images)) + images.mean((1, 2, 3))[:, None]),
         "'last' is not the last part of the model",
     ),
     "it is called twice": (
-        lambda: Given(lambda own, images: own.last(own.front(images)) + own.last(own.front(-images))),
+        lambda: Given(lambda own, images: own.last(own.backbone(images)) + own.last(own.backbone(-images))),
         "'last' is not the last part of the model",
     ),
     "it is called with two": (
-        lambda: Given(lambda own, images: own.last(own.front(images), own.front(-images)), OfTwo()),
+        lambda: Given(lambda own, images: own.last(own.backbone(images), own.backbone(-images)), OfTwo()),
         "'last' is not given one tensor with a row for each image",
     ),
     "rows are not images": (
-        lambda: Given(lambda own, images: own.last(own.front(images).repeat(2, 1))),
+        lambda: Given(lambda own, images: own.last(own.backbone(images).repeat(2, 1))),
         "'last' is not given one tensor with a row for each image",
     ),
     "it is not called": (
-        lambda: Given(lambda own, images: nn.functional.linear(own.front(images), own.last.weight)),
+        lambda: Given(lambda own, images: nn.functional.linear(own.backbone(images), own.last.weight)),
         "a forward pass does not come through 'last'",
     ),
 }
@@ -224,7 +229,7 @@ class TestObstacle:
 
     def test_what_is_frozen_and_would_draw_is_none(self, images):
         masked = frozen(nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5)))
-        model = in_order(masked=masked, front=front(), head=head())
+        model = in_order(masked=masked, backbone=backbone(), head=head())
         set_training(model)
         assert obstacle(model, images) is None
 

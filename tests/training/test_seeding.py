@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from xbench.isolation.run import run_in_child
 from xbench.training.global_state import guarded_globals
-from xbench.training.seeding import holds, make_deterministic, pin_tf32, seed_everything
+from xbench.training.seeding import make_deterministic, pin_tf32, repeatability, seed_everything
 from xbench.training.settings import TrainingSettings
 
 SOURCES = {
@@ -140,7 +140,7 @@ def test_the_memory_format_suits_the_device(device, settings, expected):
     ],
 )
 def test_what_holds(device, deterministic, words):
-    assert holds(device, deterministic) == words
+    assert repeatability(device, deterministic) == words
 
 
 def test_the_setting():

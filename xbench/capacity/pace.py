@@ -85,7 +85,7 @@ def steps_of(settings: CellSettings) -> int:
     return training.epochs * (math.floor(batches) if training.drop_last else math.ceil(batches))
 
 
-def shortened(settings: CellSettings) -> CellSettings:
+def timing_settings(settings: CellSettings) -> CellSettings:
     """Settings whose steps are timed in place of a run's.
 
     Args:
@@ -106,7 +106,7 @@ def measure_pace(
     """A child's job: time a few steps.
 
     Args:
-        task: its settings have resolved sizes, and are `shortened`.
+        task: its settings have resolved sizes, and are `timing_settings`.
     """
     import torch
 

@@ -13,7 +13,7 @@ from xbench.components.model_factory import class_count_parameter
 from xbench.components.registry import did_you_mean
 from xbench.components.specs import ModelSpec, OptimizerSpec, Spec
 from xbench.components.value_types import allows, describe, is_sequence, usual
-from xbench.text import shortened, shown
+from xbench.text import shorten, shown
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Settings:
         if self.is_open or name in self.names:
             return None
         guess = did_you_mean(name, (*self.names, *also_known))
-        return f"unknown setting '{shortened(name)}'.{guess}"
+        return f"unknown setting '{shorten(name)}'.{guess}"
 
     def wrong_type(self, name: str, value: Any) -> str | None:
         """Say what is wrong with the type of a value; None if nothing is, or the type is unknown."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xbench.capacity.adaptation import after_failure, dominates
-from xbench.execution.checkpoints import Transcript, keep, recall, remove_unfinished
+from xbench.execution.checkpoints import Transcript, load_checkpoint, remove_unfinished, save_checkpoint
 from xbench.execution.child import train
 from xbench.execution.estimates import remember_time
 from xbench.execution.fitting import forget_what_was_found
@@ -122,7 +122,7 @@ class CellRunner:
         started_at = now()
         key = cell.key
         scratch = self.folder.checkpoint_folder(key.cell_id)
-        transcript = recall(scratch, cell)
+        transcript = load_checkpoint(scratch, cell)
         if transcript.was_exact:
             cell = cell.with_exact_malloc()  # one time is not to be of two kinds
         make_folder(scratch)
@@ -210,7 +210,7 @@ class CellRunner:
 def _keep(written: CheckpointWritten, cell: PlannedCell, transcript: Transcript, log: Path) -> None:
     """A cell that cannot be resumed is better than none: what fails here is only written down."""
     try:
-        keep(written, cell, transcript)
+        save_checkpoint(written, cell, transcript)
     except OSError as error:
         shutil.rmtree(written.aside, ignore_errors=True)
         with suppress(OSError), log.open("a") as file:

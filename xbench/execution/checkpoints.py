@@ -62,7 +62,7 @@ class Transcript:
 _TRACE, _REST = "trace.parquet", "heard.json"
 
 
-def keep(written: CheckpointWritten, cell: PlannedCell, transcript: Transcript) -> None:
+def save_checkpoint(written: CheckpointWritten, cell: PlannedCell, transcript: Transcript) -> None:
     """Let a checkpoint count that a cell has written, in place of those before it.
 
     Raises:
@@ -94,7 +94,7 @@ def done_share(folders: Iterable[Path], cell: PlannedCell) -> float:
     return min(1.0, max(saved, default=0) / steps_of(cell.sized))
 
 
-def recall(folder: Path, cell: PlannedCell) -> Transcript:
+def load_checkpoint(folder: Path, cell: PlannedCell) -> Transcript:
     """What a cell can go on from. What cannot be used is removed.
 
     Args:

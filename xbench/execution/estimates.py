@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from xbench.capacity.axes import Axis, size_of, with_size
-from xbench.capacity.pace import Pace, measure_pace, shortened
+from xbench.capacity.pace import Pace, measure_pace, timing_settings
 from xbench.execution.shared import FeatureKeeper, images_of
 from xbench.isolation.run import run_in_child
 from xbench.planning.identity import duration_key, features_key, image_pace_key, pace_key, pass_key
@@ -249,7 +249,7 @@ def _faster(before: PlannedCell, after: PlannedCell) -> PlannedCell:
 
 
 def _measure(cell: PlannedCell) -> Pace | None:
-    settings = shortened(cell.sized)
+    settings = timing_settings(cell.sized)
     tried = [settings]
     if size_of(settings, Axis.HISTORY_SIZE) is not None:
         tried.append(with_size(settings, Axis.HISTORY_SIZE, 1))  # a whole one may be what has to give way

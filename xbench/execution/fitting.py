@@ -16,7 +16,7 @@ from xbench.errors import DependentExamples, Unsupported, XbenchError
 from xbench.execution.shared import FeatureKeeper
 from xbench.isolation.child import Limits
 from xbench.memory.malloc import MallocProfile
-from xbench.planning.identity import ceiling_key
+from xbench.planning.identity import capacity_key
 from xbench.planning.observer import Observer
 from xbench.planning.planned import PlannedCell, Skip
 from xbench.storage.cache import drop, load, save
@@ -84,7 +84,7 @@ def capacity_of(
         start=start,
         on_try=lambda value: observer.trying(cell.key, axis.setting, value),
         on_trial=lambda trial: observer.fitting(cell.key, axis.setting, trial),
-        log=_trial_log(f"{axis.value}-{ceiling_key(cell, settings, axis, cell.memory.limit_bytes)}"),
+        log=_trial_log(f"{axis.value}-{capacity_key(cell, settings, axis, cell.memory.limit_bytes)}"),
     )
 
 
@@ -126,7 +126,7 @@ def _fastest(cell: PlannedCell, whole: CellSettings, observer: Observer) -> int 
     """The best micro-batch by time, the same for every optimizer; what was found under one limit is right
     under any that allows as much. None if not even one example fits."""
     anyone = replace(whole, optimizer=Choice("", {}))
-    found_by = ceiling_key(cell, anyone, Axis.MICRO_BATCH)
+    found_by = capacity_key(cell, anyone, Axis.MICRO_BATCH)
     key = f"{found_by} on {cell.machine.device_facts['name']}"
     limit_bytes = _NO_LIMIT if cell.memory.limit_bytes is None else cell.memory.limit_bytes
     known = load("micro-batch", key)
@@ -156,7 +156,7 @@ def _with_largest(cells: list[PlannedCell], experiment: str, observer: Observer)
     # Seeds hold out other groups, and so have other numbers of examples.
     available = min((cell.available for cell in mine.values()), default=0)
     for place, cell in mine.items():
-        group = ceiling_key(cell, cell.settings, Axis.TRAIN_SIZE, cell.memory.limit_bytes)
+        group = capacity_key(cell, cell.settings, Axis.TRAIN_SIZE, cell.memory.limit_bytes)
         if cell.memory.limit_bytes is None:
             reason = "train_size = 'largest' needs a memory limit, which this system does not have of its own"
             fitted[place] = cell.skipped("error", reason)
@@ -248,7 +248,7 @@ def _largest(
 ) -> int | None:
     """The largest size up to what is wanted; what was found before need not be found again. The key under
     which it is remembered is added to `keys`."""
-    key = ceiling_key(cell, settings, axis, cell.memory.limit_bytes)
+    key = capacity_key(cell, settings, axis, cell.memory.limit_bytes)
     keys.append(key)
     known = load("capacity", key)
     if known is not None and (known["found"] >= wanted or known["fails"] is not None):

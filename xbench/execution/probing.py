@@ -12,7 +12,7 @@ from xbench.components.registry import load as load_spec
 from xbench.errors import XbenchError
 from xbench.execution.fitting import capacity_of
 from xbench.execution.shared import FeatureKeeper
-from xbench.planning.identity import ceiling_key
+from xbench.planning.identity import capacity_key
 from xbench.planning.observer import Observer
 from xbench.planning.plan import PlannedRun, decode_all, make_cells, plan_run, with_weights
 from xbench.planning.planned import PlannedCell
@@ -22,7 +22,7 @@ from xbench.storage.cache import load, save
 from xbench.suite.document import unusable
 from xbench.suite.overrides import SuiteOption
 from xbench.suite.reader import Suite, check_document
-from xbench.text import counted, shortened, visible
+from xbench.text import counted, shorten, visible
 from xbench.training.settings import Choice
 
 _FALLBACKS = {"chest-xray": "synthetic-xray"}
@@ -147,7 +147,7 @@ def _limit_bytes(cell: PlannedCell) -> int:
 
 
 def _probe_axis(cell: PlannedCell, axis: Axis, fresh: bool, observer: Observer) -> CapacityRecord:
-    key = ceiling_key(cell, cell.settings, axis, cell.memory.limit_bytes)
+    key = capacity_key(cell, cell.settings, axis, cell.memory.limit_bytes)
     known = None if fresh else load("probe", key)
     observer.fitting(cell.key, axis.setting)
     error = ""
@@ -227,7 +227,7 @@ def _suite(
         tables["dataset"]["fallback"] = _FALLBACKS[dataset]
     for kind, table in tables.items():
         for _, wrong in unusable(table):
-            raise XbenchError(f"--{kind} {shortened(visible(str(table['name'])))}: {wrong}")
+            raise XbenchError(f"--{kind} {shorten(visible(str(table['name'])))}: {wrong}")
     origins = {
         (*path, "optimizer", 0): f"--optimizer {optimizer}",
         (*path, "model"): f"--model {model}",

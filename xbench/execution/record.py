@@ -29,7 +29,7 @@ from xbench.records.traces import TraceRow
 from xbench.text import counted, some_of
 from xbench.training.events import CellResult, Scores
 from xbench.training.metrics import Predictions, compute_metrics, cross_entropies
-from xbench.training.seeding import holds
+from xbench.training.seeding import repeatability
 from xbench.training.settings import Choice
 from xbench.training.splits import missing_classes, split_examples
 
@@ -84,7 +84,7 @@ def make_record(
         device={
             **device,
             "threads": training.threads or cell.machine.threads,
-            "repeats": holds(cell.machine.device, training.deterministic),
+            "repeats": repeatability(cell.machine.device, training.deterministic),
         },
         resumed_at=transcript.resumed_at,
         # They were there when the run began.

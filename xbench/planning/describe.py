@@ -13,11 +13,11 @@ from typing import Any
 from xbench.components import registry
 from xbench.components.code import code_stamp
 from xbench.components.code_files import ImportDirs
-from xbench.components.culprit import in_one_line
 from xbench.components.model_factory import build_network
 from xbench.components.registry import Kind
 from xbench.components.settings import Settings, settings_of
 from xbench.components.specs import Dataset, DatasetSpec, ModelSpec, OptimizerSpec
+from xbench.components.tracebacks import in_one_line
 from xbench.data.decode import DECODING, decode, is_decoded
 from xbench.data.decoded import DecodedDataset
 from xbench.data.sample import sampled

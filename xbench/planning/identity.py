@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from xbench.capacity.axes import Axis, with_size
-from xbench.capacity.pace import shortened
+from xbench.capacity.pace import timing_settings
 from xbench.components.code import code_stamp, own_stamp
 from xbench.components.code_files import ImportDirs
 from xbench.components.registry import Kind, origin
@@ -92,7 +92,9 @@ def configuration_key(cell: PlannedCell) -> str:
     return cell_id(cell, replace(cell.sized, seed=0), parts)
 
 
-def ceiling_key(cell: PlannedCell, settings: CellSettings, axis: Axis, limit_bytes: int | None = None) -> str:
+def capacity_key(
+    cell: PlannedCell, settings: CellSettings, axis: Axis, limit_bytes: int | None = None
+) -> str:
     """Identify what is found on an axis of some settings of a cell, under a memory limit or none."""
     neutral = replace(with_size(settings, axis, 1), seed=0)
     parts = [axis.value, limit_bytes, cell_id(cell, neutral)]
@@ -118,7 +120,7 @@ def training_key(cell: PlannedCell) -> str:
 
 def pace_key(cell: PlannedCell) -> str:
     """Identify how fast a cell's steps are."""
-    return _time_key(cell, shortened(cell.sized))
+    return _time_key(cell, timing_settings(cell.sized))
 
 
 def image_pace_key(cell: PlannedCell) -> str:

@@ -37,7 +37,7 @@ from xbench.planning.trials import (
     idle_settings,
     resolve_datasets,
 )
-from xbench.suite.culprits import Tried, add_complaints
+from xbench.suite.blame import Tried, add_complaints
 from xbench.suite.grid import Cell, expand, references
 from xbench.suite.lines import KeyPath
 from xbench.suite.reader import Suite

@@ -24,7 +24,7 @@ from xbench.planning.describe import (
     try_optimizers,
 )
 from xbench.suite.axes import Value
-from xbench.suite.culprits import Outcomes, Tried, add_complaints
+from xbench.suite.blame import Outcomes, Tried, add_complaints
 from xbench.suite.grid import Cell, DatasetChoice, Expansion
 from xbench.suite.lines import KeyPath
 from xbench.suite.problems import Problems

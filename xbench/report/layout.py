@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from xbench.text import shortened, visible
+from xbench.text import shorten, visible
 
 # Characters of one cell, or of a title, that a table shows.
 MAX_SHOWN = 300
@@ -30,7 +30,7 @@ def plain(text: object, style: str = "", keep: str = "") -> Text:
 
 def cell(text: object, keep: str = "") -> Text:
     """The same for a cell of a table, and not too long for one."""
-    return plain(shortened(str(text), MAX_SHOWN), keep=keep)
+    return plain(shorten(str(text), MAX_SHOWN), keep=keep)
 
 
 def print_line(console: Console, text: str, style: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from xbench.errors import XbenchError
 from xbench.suite.lines import KeyPath, key_lines, line_of
-from xbench.text import MAX_SENTENCE_CHARS, shortened, shown, visible
+from xbench.text import MAX_SENTENCE_CHARS, shorten, shown, visible
 
 # A suite of ten thousand lines is smaller.
 MAX_BYTES = 1 << 20
@@ -70,7 +70,7 @@ def parse(text: str, file: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         what, _, position = str(error).rpartition(" (at ")
         told = position.removeprefix("line ").split(",")[0] if position.startswith("line ") else ""
-        sentence = shortened(visible(what or str(error)), MAX_SENTENCE_CHARS)
+        sentence = shorten(visible(what or str(error)), MAX_SENTENCE_CHARS)
         raise XbenchError(f"{file}:{told or _last_line(text)}: not valid TOML: {sentence}") from error
     except ValueError as error:  # Python reads no number of more than some thousand digits
         raise XbenchError(f"{file}: not valid TOML: a number of too many digits") from error
@@ -122,7 +122,7 @@ def _bad_text(text: str) -> str:
 
 def _key(path: KeyPath) -> str:
     keys = [key for key in path if isinstance(key, str)]
-    return shortened(visible(keys[-1])) if keys else "value"
+    return shorten(visible(keys[-1])) if keys else "value"
 
 
 def _last_line(text: str) -> int:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from xbench.components.registry import did_you_mean
 from xbench.suite.lines import KeyPath
-from xbench.text import shortened, shown
+from xbench.text import shorten, shown
 
 # A list of a hundred thousand wrong items has as many errors, and the first few say it all.
 _MAX_ERRORS = 50
@@ -30,7 +30,7 @@ def explain(error: ValidationError, document: Any, model: type[BaseModel]) -> li
             sentences.append((path, f"'{item['loc'][-1]}' is missing"))
         elif item["type"] == "extra_forbidden":
             guess = did_you_mean(str(path[-1]), _known_keys(model, path[:-1]))
-            sentences.append((path, f"unknown key '{shortened(str(path[-1]))}'{guess and '.' + guess}"))
+            sentences.append((path, f"unknown key '{shorten(str(path[-1]))}'{guess and '.' + guess}"))
         elif item["type"] == "value_error":
             sentences.append((path, item["msg"].removeprefix("Value error, ")))
         else:

@@ -14,13 +14,13 @@ from xbench.components.registry import Kind, did_you_mean
 from xbench.components.settings import Settings
 from xbench.errors import XbenchError
 from xbench.suite.axes import Value, axes_of, axis, combine, count_combinations
-from xbench.suite.culprits import Outcomes, Tried, add_complaints
+from xbench.suite.blame import Outcomes, Tried, add_complaints
 from xbench.suite.explain import explain
 from xbench.suite.lines import KeyPath
 from xbench.suite.reader import TRAINING_KEYS, Suite
 from xbench.suite.schema import MAX_CELLS, Adaptable, DatasetTable, Experiment, OptimizerTable, Table
 from xbench.suite.setting_checks import check_settings
-from xbench.text import shortened
+from xbench.text import shorten
 from xbench.training.settings import Choice, Storage, TrainingSettings
 from xbench.units import Limit, tightest
 
@@ -238,7 +238,7 @@ class _Expander:
             if column.column in seen:
                 self._problems.add(
                     column.path,
-                    f"a second column '{shortened(column.column)}' in experiment '{column.experiment}'",
+                    f"a second column '{shorten(column.column)}' in experiment '{column.experiment}'",
                     hint="give one of the optimizers a `label`",
                 )
             seen.add(column.column)
@@ -250,7 +250,7 @@ class _Expander:
                 return
             if name not in titles:
                 guess = did_you_mean(name, sorted(titles))
-                which = f"'{shortened(name)}', which is not a column of this experiment.{guess}"
+                which = f"'{shorten(name)}', which is not a column of this experiment.{guess}"
                 self._problems.add((*path, "reference", "columns", name), f"a reference for {which}")
 
     def _choices(self, kind: Kind, table: Table, path: KeyPath, several: bool) -> Iterator[Declared[Choice]]:

@@ -17,7 +17,7 @@ from xbench.suite.lines import KeyPath
 from xbench.suite.overrides import SuiteOption, apply_overrides
 from xbench.suite.problems import Problems
 from xbench.suite.schema import DatasetTable, Experiment, Header, OptimizerTable, SuiteFile, Table, as_list
-from xbench.text import MAX_SENTENCE_CHARS, shortened, visible
+from xbench.text import MAX_SENTENCE_CHARS, shorten, visible
 from xbench.training.settings import TrainingSettings
 
 TRAINING_KEYS = tuple(TrainingSettings.model_fields)
@@ -126,7 +126,7 @@ def _check_keys(table: dict[str, Any], place: int, names: set[str], problems: Pr
                 continue
             guess = did_you_mean(key, (*TRAINING_KEYS, *Experiment.model_fields))
             hint = None if guess else "a setting of an optimizer stands in its own table (--set adam.lr=0.1)"
-            problems.add((*path, key), f"unknown key '{shortened(key)}'{guess and '.' + guess}", hint)
+            problems.add((*path, key), f"unknown key '{shorten(key)}'{guess and '.' + guess}", hint)
     name = table.get("name")
     if isinstance(name, str) and name in names:
         problems.add((*path, "name"), f"a second experiment '{name}'")
@@ -139,9 +139,9 @@ def _check_only(tables: list[dict[str, Any]], only: Sequence[str], file: str) ->
     for wanted in only:
         if wanted not in names:
             raise XbenchError(
-                f"--only {shortened(visible(wanted))}: {file} has no such experiment."
+                f"--only {shorten(visible(wanted))}: {file} has no such experiment."
                 f"{did_you_mean(wanted, names)}",
-                hint=f"it has {shortened(visible(', '.join(names)), MAX_SENTENCE_CHARS)}",
+                hint=f"it has {shorten(visible(', '.join(names)), MAX_SENTENCE_CHARS)}",
             )
 
 

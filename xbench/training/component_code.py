@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 from xbench.components.code import code_stamp, latest_change, own_stamp
 from xbench.components.code_files import IGNORE_FILE, ImportDirs
-from xbench.components.culprit import raised_in
 from xbench.components.registry import Kind
+from xbench.components.tracebacks import raised_in
 from xbench.errors import XbenchError
 from xbench.training.settings import CellSettings
 from xbench.training.task import Task
@@ -43,6 +43,6 @@ def running_code_of(task: Task) -> Iterator[None]:
             ("optimizer", task.settings.optimizer.name),
             ("model", task.settings.model.name),
         ]
-        if culprit := raised_in(error, components):
-            error.add_note(f"raised in {culprit}")
+        if component := raised_in(error, components):
+            error.add_note(f"raised in {component}")
         raise

@@ -1,4 +1,4 @@
-"""Computing the features of a frozen front, once per image, to the cache."""
+"""Computing the features of a frozen backbone, once per image, to the cache."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from xbench.memory.contention import ContentionWatch, typical_s
 from xbench.memory.processor import processor_name
 from xbench.storage.paths import cache_dir, require_space
 from xbench.training.events import FeatureReport
-from xbench.training.frozen import Front, obstacle
+from xbench.training.frozen import Backbone, obstacle
 from xbench.training.global_state import load_component
 from xbench.training.loader import ImageLoader
 from xbench.training.model import build_model
@@ -30,7 +30,7 @@ from xbench.training.rounding import same_but_for_rounding
 from xbench.training.seeding import pin_tf32
 from xbench.training.settings import CellSettings, TrainingSettings
 
-# Part of every key: raise it when the same front gives other values.
+# Part of every key: raise it when the same backbone gives other values.
 _VERSION = 1
 
 # Images at once, whatever a cell's micro-batch: which cell comes first must not move the last digits.
@@ -72,17 +72,17 @@ def make_features(
     if device.type == "cuda":
         pin_tf32(False)  # cells with and without it share features
     loader = ImageLoader(data, spec, device, dtype, _memory_format(settings.device))
-    front = Front(model)
-    folder = cache_dir() / "features" / _key(front, model, spec, settings, data, import_dirs)
+    backbone = Backbone(model)
+    folder = cache_dir() / "features" / _key(backbone, model, spec, settings, data, import_dirs)
     file = FeatureFile.found(folder)
-    if file is None or not _is_of(front, loader, data.rows, file):
+    if file is None or not _is_of(backbone, loader, data.rows, file):
         images, _ = loader.load(np.arange(_SAMPLE) % len(data.rows))
         note = obstacle(model, images)
         if note is not None:
             return FeatureReport(note=note)
         if file is not None:
             file.remove()
-        shape, precision = tuple(front(images).shape[1:]), settings.training.feature_precision
+        shape, precision = tuple(backbone(images).shape[1:]), settings.training.feature_precision
         if precision == "off":
             raise ValueError('features = "off" keeps none')
         file = FeatureFile(folder, shape, precision, int(data.rows.max()) + 1)
@@ -97,7 +97,7 @@ def make_features(
     if not len(asked):
         return report
     started, watch = time.perf_counter(), ContentionWatch(torch.get_num_threads())
-    images_s = _compute(send, front, loader, data.rows, file, asked)
+    images_s = _compute(send, backbone, loader, data.rows, file, asked)
     seconds, conditions = time.perf_counter() - started, watch.conditions(images_s)
     image_s, is_disturbed = typical_s(images_s, conditions), conditions == "disturbed"
     return replace(report, seconds=seconds, image_s=image_s, is_disturbed=is_disturbed)
@@ -108,7 +108,7 @@ def _memory_format(device: str) -> str:
     return TrainingSettings().memory_format_on(device)
 
 
-def _is_of(front: Front, loader: ImageLoader, rows: np.ndarray, file: FeatureFile) -> bool:
+def _is_of(backbone: Backbone, loader: ImageLoader, rows: np.ndarray, file: FeatureFile) -> bool:
     """Whether some features that were kept are what the model gives: its code may have changed where no
     version tells of it."""
     present = np.flatnonzero(file.present()[rows])[:_SAMPLE]
@@ -117,26 +117,26 @@ def _is_of(front: Front, loader: ImageLoader, rows: np.ndarray, file: FeatureFil
     images, _ = loader.load(present)
     with file.reader(len(present)) as reader:
         stored = torch.from_numpy(reader.read(rows[present])).view(getattr(torch, file.precision))
-    new = front(images).cpu()
+    new = backbone(images).cpu()
     return same_but_for_rounding(new, stored.to(new.dtype), _ROUNDING[file.precision])
 
 
 def _key(
-    front: Front,
+    backbone: Backbone,
     model: torch.nn.Module,
     spec: ModelSpec,
     settings: CellSettings,
     data: DecodedDataset,
     import_dirs: Sequence[str],
 ) -> str:
-    """Hash of all that the features depend on: the front's code, structure, weights and buffers, the pixels
+    """Hash all that features depend on: the backbone's code, structure, weights and buffers, the pixels
     and their normalisation, precisions, and where, by what and by how many threads they are computed."""
     name, training = settings.model.name, settings.training
     parts = [
         _VERSION,
         [name, settings.model.params, registry.origin("model", name)],
         code_stamp("model", name, ImportDirs.of(import_dirs)),
-        front.name,
+        backbone.name,
         str(model),
         [spec.mean, spec.std],
         data.pixels_path.parent.name,
@@ -144,7 +144,7 @@ def _key(
         [torch.__version__, *_computer(settings.device), torch.get_num_threads()],
     ]
     digest = hashlib.sha256(repr(parts).encode())
-    for key, value in front.state().items():
+    for key, value in backbone.state().items():
         digest.update(f"\0{key} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:24]
@@ -159,7 +159,7 @@ def _computer(device: str) -> tuple[str, ...]:
 
 def _compute(
     send: Callable[[Any], None],
-    front: Front,
+    backbone: Backbone,
     loader: ImageLoader,
     rows: np.ndarray,
     file: FeatureFile,
@@ -175,7 +175,7 @@ def _compute(
             chunk = missing[start : start + size]
             # Always as many at once, for the same rounding.
             images, _ = loader.load(np.resize(chunk, size))
-            values = front(images)[: len(chunk)].to(precision).cpu()
+            values = backbone(images)[: len(chunk)].to(precision).cpu()
             if precision is torch.bfloat16:
                 values = values.view(torch.int16)
             writer.write(rows[chunk], values.numpy())

@@ -1,9 +1,11 @@
-"""A model whose front is frozen: what is trained lies in one submodule that comes last, and what is in front
-of it gives the same output for an image every time, so that it need be computed only once (as the features
-of transfer learning: Donahue et al. 2014, "DeCAF", arXiv:1310.1531).
+"""Split a model into a frozen backbone and a trained head.
 
-Nothing is asked of a model for that: the trained submodule is found by its parameters, its input by a hook,
-and that it stands for the whole model is checked by running both.
+The head is one submodule that comes last. The backbone gives the same output for an image every time, so that
+it need be computed only once (as the features of transfer learning: Donahue et al. 2014, "DeCAF",
+arXiv:1310.1531).
+
+A model need not declare them: the head is found by its parameters and its input by a hook. Running both parts
+checks that together they are the whole model.
 """
 
 from __future__ import annotations
@@ -51,25 +53,25 @@ def trained_part(model: nn.Module) -> tuple[str, nn.Module]:
     return name, model.get_submodule(name)
 
 
-class Front:
-    """The frozen part of a model: from images to what its trained part is given.
+class Backbone:
+    """The frozen part of a model: from images to the input of its head.
 
     Args:
-        model: with a trained part other than itself.
+        model: one whose head is not the whole model.
     """
 
     def __init__(self, model: nn.Module):
         self._model = model
-        self.name, self.behind = trained_part(model)
+        self.name, self.head = trained_part(model)
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Features (n, ...) of images (n, channels, height, width).
 
         Raises:
-            XbenchError: the trained part is not given one tensor with a row for each image.
+            XbenchError: the input of the head is not one tensor with a row for each image.
         """
-        hook = self.behind.register_forward_pre_hook(_stop, with_kwargs=True)
+        hook = self.head.register_forward_pre_hook(_stop, with_kwargs=True)
         try:
             self._model(images)
         except _Reached as reached:
@@ -85,9 +87,9 @@ class Front:
 
     def state(self) -> dict[str, torch.Tensor]:
         """All parameters and buffers that features may depend on."""
-        behind = f"{self.name}."
+        head = f"{self.name}."
         named = [*self._model.named_parameters(), *self._model.named_buffers()]
-        return {key: value for key, value in named if not key.startswith(behind)}
+        return {key: value for key, value in named if not key.startswith(head)}
 
 
 class _Reached(Exception):
@@ -110,27 +112,29 @@ def obstacle(model: nn.Module, images: torch.Tensor) -> str | None:
         model: as `set_training` leaves it, with some of its parameters frozen.
         images: three or more.
     """
-    name, behind = trained_part(model)
-    if behind is model:
+    name, head = trained_part(model)
+    if head is model:
         return "what is trained does not lie in one part of the model"
-    front = Front(model)
+    backbone = Backbone(model)
     try:
         with torch.no_grad():
             before = _generator_states()
-            together = front(images)
+            together = backbone(images)
             draws = not all(map(torch.equal, before, _generator_states()))
-            apart = front(images[:-1])
+            apart = backbone(images[:-1])
             torch.manual_seed(3)
             whole = model(images)
             torch.manual_seed(3)
-            in_two = behind(together)
+            in_two = head(together)
             model.eval()
-            evaluated = front(images)
+            evaluated = backbone(images)
             set_training(model)
     except XbenchError as error:
         return error.message
     if draws or not same_but_for_rounding(together[:-1], apart, _ROUNDING):
-        return f"what is frozen in front of '{name}' gives another output each time{_suspects(front, model)}"
+        return (
+            f"what is frozen in front of '{name}' gives another output each time{_suspects(backbone, model)}"
+        )
     if not same_but_for_rounding(together, evaluated, _ROUNDING):
         return f"what is frozen in front of '{name}' gives another output in evaluation than in training"
     if not same_but_for_rounding(whole, in_two, _ROUNDING):
@@ -144,13 +148,13 @@ def _generator_states() -> list[torch.Tensor]:
     return [torch.get_rng_state(), *on_devices]
 
 
-def _suspects(front: Front, model: nn.Module) -> str:
+def _suspects(backbone: Backbone, model: nn.Module) -> str:
     """Parts in front that are in training mode and have no children: among them is what draws or counts."""
-    behind = set(front.behind.modules())
+    head = set(backbone.head.modules())
     kinds = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase, nn.RReLU)
     found = [
         f"{name} ({type(module).__name__})"
         for name, module in model.named_modules()
-        if module.training and module not in behind and isinstance(module, kinds)
+        if module.training and module not in head and isinstance(module, kinds)
     ]
     return f", as {', '.join(found)} is in training mode" if found else ""

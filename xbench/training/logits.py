@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from xbench.components.culprit import in_one_line
 from xbench.components.specs import ModelSpec
+from xbench.components.tracebacks import in_one_line
 from xbench.errors import XbenchError
 from xbench.memory.exhaustion import evidence_of, exhaustion
 from xbench.training.frozen import set_training

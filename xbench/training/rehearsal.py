@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from xbench.components.culprit import in_one_line
+from xbench.components.tracebacks import in_one_line
 from xbench.memory.exhaustion import evidence_of, exhaustion
 from xbench.memory.peaks import forget_device_memory, release_all
 from xbench.training.evaluation import evaluate

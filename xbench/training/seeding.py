@@ -61,7 +61,7 @@ def pin_tf32(is_allowed: bool) -> None:
     torch.backends.cuda.matmul.fp32_precision = precision
 
 
-def holds(device: str, deterministic: bool) -> str:
+def repeatability(device: str, deterministic: bool) -> str:
     """How far a cell repeats itself on the same machine, in words for its record.
 
     Args:

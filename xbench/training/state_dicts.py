@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from xbench.components.culprit import in_one_line
+from xbench.components.tracebacks import in_one_line
 from xbench.errors import XbenchError
 from xbench.memory.exhaustion import evidence_of, exhaustion
 from xbench.records.schema import NO_MEMORY_TO_CHECK

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from xbench.components.culprit import in_one_line, place_in_own_code
 from xbench.components.specs import OptimizerSpec
+from xbench.components.tracebacks import in_one_line, place_in_own_code
 from xbench.training.footprint import optimizer_tensors
 from xbench.training.loop import has_modes
 

@@ -1,4 +1,4 @@
-"""Models with a frozen front."""
+"""Models with a frozen backbone."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from xbench.components import culprit
-from xbench.components.culprit import raised_in
+from xbench.components import tracebacks
+from xbench.components.tracebacks import raised_in
 
 
 def module_of(name: str, text: str, **known) -> ModuleType:
@@ -29,8 +29,8 @@ def registered(monkeypatch):
     """Optimizer `sam` is of a package of its own, `adam` is built in."""
     known = {"sam": Claims("xbench_sam.optimizers"), "adam": Claims("xbench.components.optimizers")}
     of = {"sam": "xbench-sam 0.1.0", "adam": "xbench 0.1.0"}
-    monkeypatch.setattr(culprit, "find", lambda kind, name: known.get(name))
-    monkeypatch.setattr(culprit, "origin", lambda kind, name: of.get(name, ""))
+    monkeypatch.setattr(tracebacks, "find", lambda kind, name: known.get(name))
+    monkeypatch.setattr(tracebacks, "origin", lambda kind, name: of.get(name, ""))
 
 
 COMPONENTS = [("optimizer", "sam"), ("model", "my_models:tiny")]
