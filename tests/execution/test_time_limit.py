@@ -184,7 +184,7 @@ class Measuring(Estimates):
         super().__init__(None, Silent(), may_wait_s=60, clock=machine.clock, sleep=machine.sleep)
         self.machine = machine
 
-    def _estimated(self, cell, anew):
+    def _estimate_one(self, cell, anew):
         self.machine.work(1)
         seconds = float(cell.declared.column) * (10 if self.machine.is_busy else 1)
         return replace(cell, estimate=Estimate(seconds, self.machine.is_busy))

@@ -121,7 +121,7 @@ def test_the_parts_of_a_device_peak_add_up():
 
 
 def features_of(send, precision, data, cache):
-    """Features of a random ResNet's front from the cache, and what it gives without."""
+    """Features of a random ResNet's backbone from the cache, and what it gives without."""
     import os
 
     import numpy as np

@@ -34,7 +34,7 @@ def adapt(
         if found == wanted:
             return settings
         if found is not None:
-            return with_size(settings, axis, _rounded(axis, found))
+            return with_size(settings, axis, _round(axis, found))
         settings = with_size(settings, axis, 1)
     return None
 
@@ -84,7 +84,7 @@ def dominates(failed: CellSettings, other: CellSettings) -> bool:
     return all(theirs == ours or (None not in (theirs, ours) and theirs <= ours) for theirs, ours in pairs)
 
 
-def _rounded(axis: Axis, found: int) -> int:
+def _round(axis: Axis, found: int) -> int:
     """A micro-batch is rounded down to a power of two, so that noise in what was found does not move
     results."""
     return 1 << (found.bit_length() - 1) if axis is Axis.MICRO_BATCH else found

@@ -125,7 +125,7 @@ def _is_unlimited(trials: Sequence[TrialRecord], bounds: Bounds) -> bool:
 
 def _beyond(best: int, trials: Sequence[TrialRecord], bounds: Bounds) -> int:
     """Nothing has failed yet: just below the predicted capacity, or just above what has been shown to fit."""
-    predicted = _predicted(trials, bounds)
+    predicted = _predict(trials, bounds)
     if predicted is None:
         return best * _BLIND_FACTOR
     candidate = max(_just_below(predicted, bounds), best + bounds.gap(best))
@@ -136,7 +136,7 @@ def _beyond(best: int, trials: Sequence[TrialRecord], bounds: Bounds) -> int:
 def _within(best: int, failure: int, trials: Sequence[TrialRecord], bounds: Bounds) -> int:
     """Something has failed: the prediction, or just above what fits where that is the prediction. Where the
     prediction itself has failed, perhaps for noise alone, just below it. Else it was wrong: the middle."""
-    predicted = _predicted(trials, bounds)
+    predicted = _predict(trials, bounds)
     if predicted is None:
         return math.isqrt(best * failure)
     candidate = _just_below(predicted, bounds)
@@ -174,7 +174,7 @@ def _apart(trials: Sequence[TrialRecord]) -> tuple[_Fit, _Fit] | None:
     return (lower[-1], fits[-1]) if lower else None
 
 
-def _predicted(trials: Sequence[TrialRecord], bounds: Bounds) -> float | None:
+def _predict(trials: Sequence[TrialRecord], bounds: Bounds) -> float | None:
     """Where the line through two sizes that fit meets the limit; None where it does not rise."""
     pair = _apart(trials)
     if pair is None:

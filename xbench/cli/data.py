@@ -220,7 +220,7 @@ def _status_row(name: str, spec: DatasetSpec) -> dict[str, Any]:
 def _status_table(rows: list[dict[str, Any]]) -> Table:
     table = make_table("datasets", ["name", "state", "where", "what is there, or how to get it"])
     for row in rows:
-        what = _counted(row["images"]) if "images" in row else row["how_to_get"]
+        what = _count_images(row["images"]) if "images" in row else row["how_to_get"]
         if row["state"] == "made by xbench":
             what = "needs nothing"
         if row.get("shortfall"):
@@ -244,13 +244,13 @@ def _inventory_document(inventory: Inventory) -> dict[str, Any]:
     }
 
 
-def _counted(images: Mapping[str, int]) -> str:
+def _count_images(images: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {folder}" for folder, count in images.items()) or "no images"
 
 
 def _print_inventory(inventory: Inventory) -> None:
     print(visible(str(inventory.root)))
-    print(visible(_counted(inventory.counts)))
+    print(visible(_count_images(inventory.counts)))
 
 
 def _verdict_document(name: str, verdict: Verdict) -> dict[str, Any]:

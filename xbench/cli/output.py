@@ -52,19 +52,19 @@ class _UntilItFails:
         self._stream = getattr(stream, "rich_proxied_file", stream)  # a progress bar may stand before it
 
     def write(self, text: str) -> int:
-        with self._forgiven():
+        with self._forgive():
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with self._forgiven():
+        with self._forgive():
             self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     @contextmanager
-    def _forgiven(self) -> Iterator[None]:
+    def _forgive(self) -> Iterator[None]:
         try:
             yield
         except OSError:

@@ -29,7 +29,7 @@ def parameter_type(parameter: inspect.Parameter, names: Mapping[str, Any]) -> An
         A type whose parts are all built in, or `Any`.
     """
     default = None if parameter.default is parameter.empty else parameter.default
-    annotated = _reduced(_evaluated(parameter.annotation, names))
+    annotated = _reduce(_evaluate(parameter.annotation, names))
     if parameter.annotation is parameter.empty or annotated is Never:
         return type_of_default(default)
     return annotated if allows(annotated, default) or not _is_plain(default) else type_of_default(default)
@@ -81,31 +81,31 @@ def _is_plain(default: Any) -> bool:
     )
 
 
-def _reduced(annotation: Any) -> Any:
+def _reduce(annotation: Any) -> Any:
     """Reduce an annotation to what a suite can write: `Never` if a suite can write none of its values."""
     if annotation is Any:
         return Any
     if isinstance(annotation, TypeVar):
-        return _union(map(_reduced, annotation.__constraints__ or (annotation.__bound__ or Any,)))
+        return _union(map(_reduce, annotation.__constraints__ or (annotation.__bound__ or Any,)))
     for target in ("__supertype__", "__value__"):  # of a NewType, of a `type` statement
         if not isinstance(annotation, type) and hasattr(annotation, target):
-            return _reduced(getattr(annotation, target))
+            return _reduce(getattr(annotation, target))
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is None or not inner:
         return _reduced_class(origin or annotation)
     if origin is Annotated:
-        return _reduced(inner[0])
+        return _reduce(inner[0])
     if origin in (Union, types.UnionType):
-        return _union(map(_reduced, inner))
+        return _union(map(_reduce, inner))
     if origin is Literal:
         return annotation if all(type(item) in (bool, int, str, types.NoneType) for item in inner) else Any
     if origin is tuple and Ellipsis not in inner:
-        return tuple_of(*map(_known, map(_reduced, inner)))
+        return tuple_of(*map(_known, map(_reduce, inner)))
     kind = _reduced_class(origin)
     if is_sequence(kind):
-        return list_of(_known(_reduced(inner[0])))
+        return list_of(_known(_reduce(inner[0])))
     if get_origin(kind) is dict:
-        values: Any = _known(_reduced(inner[1]))
+        values: Any = _known(_reduce(inner[1]))
         return dict[str, values] if inner[0] is str else Any
     return kind
 
@@ -136,7 +136,7 @@ def _known(kind: Any) -> Any:
     return Any if kind is Never else kind
 
 
-def _evaluated(annotation: Any, names: Mapping[str, Any]) -> Any:
+def _evaluate(annotation: Any, names: Mapping[str, Any]) -> Any:
     """Evaluate the strings in an annotation; `Never` if that fails."""
     holder = types.SimpleNamespace(__annotations__={"value": annotation})
     try:

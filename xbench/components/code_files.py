@@ -108,7 +108,7 @@ def code_files(root: Path, left_out: Set[Place | None] = frozenset()) -> list[Co
     if root.is_file():
         status = root.stat()
         return [CodeFile(root.name, root, status.st_size, status.st_mtime_ns)]
-    ignored = _ignored(root)
+    ignored = _read_ignore_file(root)
     skipped = {*left_out, place_of(cache_dir()), place_of(root)}
     found: list[CodeFile] = []
     waiting, total_bytes = [(root, "")], 0
@@ -146,7 +146,7 @@ def code_files(root: Path, left_out: Set[Place | None] = frozenset()) -> list[Co
     return sorted(found)
 
 
-def _ignored(root: Path) -> GitIgnoreSpec:
+def _read_ignore_file(root: Path) -> GitIgnoreSpec:
     """Read the patterns of a folder's `.xbenchignore`; those that hold everywhere come before them."""
     from pathspec import GitIgnoreSpec  # only where it is needed: it takes a while to import
 

@@ -149,7 +149,7 @@ def build_folder(
         raise XbenchError(
             f"test {test} of folder is not a share between 0 and 1", hint="0.2 holds out every fifth image"
         )
-    choice = _Choice(_globs("pattern", pattern), _globs("exclude", exclude), _compiled(group))
+    choice = _Choice(_globs("pattern", pattern), _globs("exclude", exclude), _compile_group(group))
     folder = expand_user(root, "the `root` of folder")
     if not root or not folder.is_dir():
         raise DataNotFound(
@@ -159,9 +159,9 @@ def build_folder(
     if splits:
         classes, listing, notes = _as_split(folder, splits, choice)
     else:
-        classes, listing, notes = _held_out(folder, choice, test)
+        classes, listing, notes = _hold_out(folder, choice, test)
     notes += _notes_on_files(folder, splits, listing, choice)
-    notes += _checked(folder, classes, splits, listing, choice)
+    notes += _check_classes(folder, classes, splits, listing, choice)
     if positive and positive not in classes:
         raise XbenchError(
             f"positive '{positive}' is not a class of {folder}", hint=f"its classes are {listed(classes)}"
@@ -185,7 +185,7 @@ def _globs(name: str, given: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(glob for glob in globs if glob)
 
 
-def _compiled(group: str) -> re.Pattern[str] | None:
+def _compile_group(group: str) -> re.Pattern[str] | None:
     if not group:
         return None
     hint = "for instance, 'patient(\\d+)_' finds 12 in patient12_3.png"
@@ -227,7 +227,7 @@ def _as_split(folder: Path, splits: dict[str, str], choice: _Choice) -> tuple[li
     return classes, listing, notes
 
 
-def _held_out(folder: Path, choice: _Choice, test: float) -> tuple[list[str], _Listing, list[str]]:
+def _hold_out(folder: Path, choice: _Choice, test: float) -> tuple[list[str], _Listing, list[str]]:
     """List the classes in `folder` itself, with a share of their images in test."""
     classes = folders_in(folder)
     check_are_classes(folder, classes, choice.is_sure)
@@ -275,7 +275,7 @@ def _notes_on_files(folder: Path, splits: dict[str, str], listing: _Listing, cho
     return notes + notes_on_left_out(listing.files)
 
 
-def _checked(
+def _check_classes(
     folder: Path, classes: list[str], splits: dict[str, str], listing: _Listing, choice: _Choice
 ) -> list[str]:
     """Check that there is something to train and to test on; what a reader should know besides."""

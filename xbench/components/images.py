@@ -94,7 +94,7 @@ def read_image(path: Path, height: int, width: int) -> np.ndarray:
     import numpy as np
     from PIL import Image
 
-    with open_regular(path) as file, _opened(file) as image:
+    with open_regular(path) as file, _open_image(file) as image:
         pixels = image.width * image.height
         # Pillow only warns between its limit and twice that.
         if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
@@ -123,7 +123,7 @@ def why_unreadable(error: BaseException) -> str:
     return line if len(line) <= _LONGEST_REASON else f"{line[: _LONGEST_REASON - 3]}..."
 
 
-def _opened(file: BinaryIO) -> ImageFile:
+def _open_image(file: BinaryIO) -> ImageFile:
     from PIL import Image, UnidentifiedImageError
 
     try:

@@ -59,7 +59,7 @@ class Registration:
             component = claim.load()
         except (Exception, SystemExit) as error:  # a broken plugin must not take the rest with it
             raise XbenchError(f"{where} cannot be imported: {_one_line(error)}") from error
-        return component if isinstance(component, Family) else _checked(self.kind, component, where)
+        return component if isinstance(component, Family) else _check_spec(self.kind, component, where)
 
     def load_spec(self, reference: str) -> Spec:
         """The spec that is meant by this name, or by `NAME/MEMBER` if it is that of a family.
@@ -90,7 +90,7 @@ class Registration:
             raise
         except (Exception, SystemExit) as error:  # a plugin's function may raise anything
             raise XbenchError(f"{where} is broken: {_one_line(error)}") from error
-        return _checked(self.kind, spec, where)
+        return _check_spec(self.kind, spec, where)
 
 
 @cache
@@ -182,7 +182,7 @@ def _import_reference(kind: Kind, reference: str, import_dirs: Sequence[str]) ->
             hint=f"`module:attribute` is looked for in {searched}",
         ) from error
     if isinstance(component, Spec):
-        return _checked(kind, component, f"{kind} '{reference}'")
+        return _check_spec(kind, component, f"{kind} '{reference}'")
     if not callable(component):
         raise XbenchError(f"{kind} '{reference}' is a {type(component).__name__}, not a factory or a spec")
     return _SPEC_TYPES[kind](factory=component, summary=f"imported from {module_name}")
@@ -199,7 +199,7 @@ def _source_of(reference: str, directory: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _checked(kind: Kind, spec: object, where: str) -> Spec:
+def _check_spec(kind: Kind, spec: object, where: str) -> Spec:
     expected = _SPEC_TYPES[kind]
     if not isinstance(spec, expected):
         raise XbenchError(f"{where} is a {type(spec).__name__}, not an xbench.{expected.__name__}")

@@ -80,10 +80,10 @@ class Spec:
         Raises:
             XbenchError: it cannot be imported.
         """
-        return _imported("factory", self.factory)
+        return _import("factory", self.factory)
 
 
-def _imported(role: str, named: Callable[..., Any] | str) -> Callable[..., Any]:
+def _import(role: str, named: Callable[..., Any] | str) -> Callable[..., Any]:
     if not isinstance(named, str):
         return named
     module, _, attribute = named.partition(":")
@@ -163,7 +163,7 @@ class OptimizerSpec(Spec):
         Raises:
             XbenchError: it cannot be imported.
         """
-        return None if self.fill_state is None else _imported("fill_state", self.fill_state)
+        return None if self.fill_state is None else _import("fill_state", self.fill_state)
 
 
 @without_fields("files")
@@ -215,7 +215,7 @@ class ModelSpec(Spec):
         Raises:
             XbenchError: it cannot be imported.
         """
-        return None if self.obtain is None else _imported("obtain", self.obtain)
+        return None if self.obtain is None else _import("obtain", self.obtain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +241,7 @@ class Family:
         Raises:
             XbenchError: there is none of that name, or it cannot be imported.
         """
-        return _imported("member", self.member)(name)
+        return _import("member", self.member)(name)
 
 
 @dataclass(frozen=True)

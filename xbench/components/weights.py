@@ -191,7 +191,7 @@ def fit_weights(
         keys = network.load_state_dict(state, strict=False, assign=True)
     except (RuntimeError, ValueError) as error:  # some models look at a file's version
         raise XbenchError(
-            f"{path} does not fit {name}: {_shortened(_one_line(error))}", hint=_HOW_TO_SAVE
+            f"{path} does not fit {name}: {_shorten(_one_line(error))}", hint=_HOW_TO_SAVE
         ) from error
     missing = [key for key in keys.missing_keys if not (drawn_part and key.startswith(f"{drawn_part}."))]
     problems = [("lacks", missing), ("has the unknown", keys.unexpected_keys)]
@@ -266,7 +266,7 @@ def _unreadable(path: Path, error: Exception) -> XbenchError:
     # In front of its reason torch tells how to switch the check off.
     reason = _one_line(error).rpartition("WeightsUnpickler error: ")[2]
     return XbenchError(
-        f"{path} is not a PyTorch checkpoint, or it is truncated ({_shortened(reason)})",
+        f"{path} is not a PyTorch checkpoint, or it is truncated ({_shorten(reason)})",
         hint="fetch or save it again",
     )
 
@@ -298,5 +298,5 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _shortened(text: str, limit: int = 100) -> str:
+def _shorten(text: str, limit: int = 100) -> str:
     return text if len(text) <= limit else f"{text[:limit]}..."

@@ -90,19 +90,19 @@ def _checked_members(
     files: dict[PurePosixPath, zipfile.ZipInfo] = {}
     for member in members:
         if problem := _problem(member):
-            raise _refused(archive, f"{member.orig_filename!a} {problem}")
+            raise _refusal(archive, f"{member.orig_filename!a} {problem}")
         if member.is_dir():
             continue
         name = PurePosixPath(member.filename)
         if name in files:
-            raise _refused(archive, f"{member.filename!a} is in it twice")
+            raise _refusal(archive, f"{member.filename!a} is in it twice")
         files[name] = member
     for name in files:
         if above := next((above for above in name.parents if above in files), None):
-            raise _refused(archive, f"{str(above)!a} is in it both as a file and as a folder")
+            raise _refusal(archive, f"{str(above)!a} is in it both as a file and as a folder")
     total_bytes = sum(member.file_size for member in files.values())
     if total_bytes > most_bytes:
-        raise _refused(
+        raise _refusal(
             archive,
             f"it would unpack to {format_bytes(total_bytes)}, far beyond the {format_bytes(most_bytes)} that "
             "are to be expected",
@@ -129,7 +129,7 @@ def _problem(member: zipfile.ZipInfo) -> str:
     return ""
 
 
-def _refused(archive: Path, why: str) -> XbenchError:
+def _refusal(archive: Path, why: str) -> XbenchError:
     return XbenchError(
         f"{archive} was not unpacked: {why}", hint="nothing was written; is this the archive of the dataset?"
     )
@@ -146,7 +146,7 @@ def _root(archive: Path, members: dict[PurePosixPath, zipfile.ZipInfo], parts: s
                 found.setdefault(folder.parent, set()).add(folder.name)
     roots = [folder for folder, here in found.items() if here == parts]
     if not roots:
-        raise _refused(archive, f"no folder in it holds {' and '.join(f'{part}/' for part in sorted(parts))}")
+        raise _refusal(archive, f"no folder in it holds {' and '.join(f'{part}/' for part in sorted(parts))}")
     return min(roots, key=lambda folder: (len(folder.parts), folder))
 
 

@@ -88,14 +88,14 @@ class _StampStore:
         return load(_NAMESPACE, self._folder) or {}
 
     def is_known(self, path: Path) -> bool:
-        return self._remembered(path, path.stat()) is not None
+        return self._recall(path, path.stat()) is not None
 
-    def _remembered(self, path: Path, stat: os.stat_result) -> str | None:
+    def _recall(self, path: Path, stat: os.stat_result) -> str | None:
         stamp = self._known.get(os.path.abspath(path))
         return stamp[-1] if stamp and stamp[:-1] == _told(stat) else None
 
     def hash_of(self, path: Path) -> str:
-        remembered = self._remembered(path, path.stat())
+        remembered = self._recall(path, path.stat())
         if remembered is not None:
             return remembered
         with open_regular(path) as file:

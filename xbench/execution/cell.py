@@ -71,7 +71,7 @@ class CellRunner:
     def _run_until_it_fits(self, cell: PlannedCell, attempt: int) -> tuple[PlannedCell, CellRecord]:
         """The cell as it ran at last, and its record."""
         while True:
-            cell, ended = self._measured(cell, attempt)
+            cell, ended = self._measure(cell, attempt)
             record = ended or self.run_attempt(cell, attempt)
             if cell.skip is not None or record.status != "oom" or cell.declared.expect == "oom":
                 return cell, record
@@ -98,7 +98,7 @@ class CellRunner:
                 return Skip("skipped", reason, waits_for="memory")  # the other one may fit the next time
         return None
 
-    def _measured(self, cell: PlannedCell, attempt: int) -> tuple[PlannedCell, CellRecord | None]:
+    def _measure(self, cell: PlannedCell, attempt: int) -> tuple[PlannedCell, CellRecord | None]:
         """The cell with its features and its memory pass; its record, if it ends without being timed."""
         with kept_log(self.folder, cell.key) as log:
             cell = self.features.for_training(cell, log)

@@ -106,7 +106,7 @@ class Estimator:
         for cell in cells:
             if cell.skip is None:
                 self._observer.estimating(cell.key, len(result), len(cells))
-                cell = self._with_memory_pass(_unless_unknown(self._estimated(cell, anew), cell), measured)
+                cell = self._with_memory_pass(_unless_unknown(self._estimate_one(cell, anew), cell), measured)
             result.append(cell)
         return result
 
@@ -128,7 +128,7 @@ class Estimator:
             pass_s = pace.memory_pass_s(cell.sized) if pace is not None else 0.0
         return _with_estimate(cell, seconds=cell.estimate.seconds + pass_s)
 
-    def _estimated(self, cell: PlannedCell, anew: bool) -> PlannedCell:
+    def _estimate_one(self, cell: PlannedCell, anew: bool) -> PlannedCell:
         timed = _in_hand(cell)
         if timed is None:
             return cell
@@ -142,14 +142,14 @@ class Estimator:
         if took is not None and not anew:
             return _with_estimate(cell, seconds=to_do * took["seconds"])
         if pace is None or anew:
-            pace = self._measured(timed)
+            pace = self._measure_pace(timed)
         if pace is None:
             return _with_estimate(cell, seconds=to_do * took["seconds"] if took else None)
-        found = [pace.run_s(cell.sized, _evaluated(cell))]
+        found = [pace.run_s(cell.sized, _count_evaluated(cell))]
         if took is not None:  # that it has done, whatever a few steps say
             found.append(took["seconds"])
         if pace.is_disturbed and (kept := load("pace", pace_key(timed))) is not None:
-            found.append(Pace(**kept).run_s(cell.sized, _evaluated(cell)))
+            found.append(Pace(**kept).run_s(cell.sized, _count_evaluated(cell)))
         is_rough = estimate.is_rough or pace.is_disturbed
         return _with_estimate(cell, seconds=to_do * min(found), is_rough=is_rough)
 
@@ -199,7 +199,7 @@ class Estimator:
         kept = load("pace", key)
         return None if kept is None else Pace(**kept)
 
-    def _measured(self, cell: PlannedCell) -> Pace | None:
+    def _measure_pace(self, cell: PlannedCell) -> Pace | None:
         """The cell's pace, by its steps; None if these cannot be run: running it will tell why."""
         key = pace_key(cell)
         pace, at = self._paces.get(key, (None, 0.0))
@@ -294,7 +294,7 @@ def _in_hand(cell: PlannedCell) -> PlannedCell | None:
     return replace(cell, settings=replace(cell.settings, model=model))
 
 
-def _evaluated(cell: PlannedCell) -> int:
+def _count_evaluated(cell: PlannedCell) -> int:
     """How many images it evaluates in all."""
     training = cell.settings.training
     split = split_examples(cell.data, cell.sized.training, cell.settings.seed)

@@ -37,10 +37,10 @@ def fit_cells(cells: list[PlannedCell], features: FeatureKeeper, observer: Obser
         The cells in the same order. One that cannot run at all says so in `skip`.
     """
     cells = [features.for_trials(cell) if _is_to_be_fitted(cell) else cell for cell in cells]
-    cells = [_tuned(cell, observer) for cell in cells]
+    cells = [_tune(cell, observer) for cell in cells]
     for experiment in dict.fromkeys(cell.declared.experiment for cell in cells):
         cells = _with_largest(cells, experiment, observer)
-    return [_adapted(cell, observer) for cell in cells]
+    return [_adapt(cell, observer) for cell in cells]
 
 
 def _is_to_be_fitted(cell: PlannedCell) -> bool:
@@ -98,7 +98,7 @@ def _trial_log(name: str) -> Path | None:
     return folder / f"{name}.stderr" if os.access(folder, os.W_OK) else None
 
 
-def _tuned(cell: PlannedCell, observer: Observer) -> PlannedCell:
+def _tune(cell: PlannedCell, observer: Observer) -> PlannedCell:
     if cell.settings.training.micro_batch != "auto" or cell.skip:
         return cell
     whole = resolve_sizes(cell.settings, cell.available)
@@ -184,7 +184,7 @@ def _wants_largest(cell: PlannedCell, experiment: str) -> bool:
     return wanted and cell.declared.experiment == experiment and cell.skip is None
 
 
-def _adapted(cell: PlannedCell, observer: Observer) -> PlannedCell:
+def _adapt(cell: PlannedCell, observer: Observer) -> PlannedCell:
     if not cell.declared.adapt or cell.skip or cell.memory.limit_bytes is None:
         return cell
     if cell.declared.expect == "oom":

@@ -56,7 +56,7 @@ def run_plan(
     cells = make_cells(plan, decoded)
     warnings = [*warnings_of_suite(plan), *warnings_of_images(decoded)]
     warnings += [*check_splits(plan, cells), *check_batches(plan, cells)]
-    left = _unsettled(cells, history)
+    left = _select_unsettled(cells, history)
     limit_s, limit = plan.suite.header.time_limit, None
     may_wait_s = 0.0 if limit_s is None else longest_wait_s(limit_s)
     opened: list[RunFolder] = []
@@ -79,8 +79,8 @@ def run_plan(
         folder = _open(run, plan, history, results, observer)
         opened.append(folder)
         earlier = history.records if folder == history.same else {}
-        left = _unsettled(cells, history)
-        left = _fitted(_of_one_size(left, folder), cells, features, observer)
+        left = _select_unsettled(cells, history)
+        left = _fit(_of_one_size(left, folder), cells, features, observer)
         _run_blocks(left, earlier, limit, estimator, features, passes, folder, observer)
     except OSError as error:
         if not concerns(error, results):
@@ -137,7 +137,7 @@ def _of_one_size(cells: list[PlannedCell], folder: RunFolder) -> list[PlannedCel
     ]
 
 
-def _unsettled(cells: list[PlannedCell], history: History) -> list[PlannedCell]:
+def _select_unsettled(cells: list[PlannedCell], history: History) -> list[PlannedCell]:
     settled = history.settled([cell.key for cell in cells])
     return [cell for cell in cells if cell.key.cell_id not in settled]
 
@@ -166,7 +166,7 @@ def _place(cell: PlannedCell) -> tuple[str, str, int]:
     return cell.declared.experiment, cell.declared.column, cell.declared.seed
 
 
-def _fitted(
+def _fit(
     left: list[PlannedCell],
     cells: list[PlannedCell],
     features: FeatureKeeper,

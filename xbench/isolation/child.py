@@ -56,7 +56,7 @@ class Failure:
     exhaustion: Exhaustion | None = None
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     """What can be printed and kept of somebody else's words: some lines of it, without half characters."""
     if len(text) > _MAX_REASON_CHARS:
         text = f"{text[:_MAX_REASON_CHARS]}..."
@@ -164,10 +164,10 @@ def _take_limits(limits: Limits) -> None:
 
 
 def _describe(error: BaseException) -> Failure:
-    name = _shortened(type(error).__name__)
+    name = _shorten(type(error).__name__)
     try:
-        text = _shortened(" ".join(str(error).split()))
-        notes = [_shortened(str(note)) for note in getattr(error, "__notes__", ())]
+        text = _shorten(" ".join(str(error).split()))
+        notes = [_shorten(str(note)) for note in getattr(error, "__notes__", ())]
         summary = f"{name}: {text}" if text else name
         return Failure("; ".join([summary, *notes]), exhaustion(evidence_of(error)))
     except Exception:  # an exception of a plugin's that cannot even say what it is

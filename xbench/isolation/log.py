@@ -39,7 +39,7 @@ class Log(AbstractContextManager):
         self._file.close()
 
     def __reduce__(self) -> tuple[Callable[[_Duplicate], int], tuple[_Duplicate]]:
-        return _detached, (DupFd(self._file.fileno()),)
+        return _detach, (DupFd(self._file.fileno()),)
 
     def fileno(self) -> int:
         return self._file.fileno()
@@ -53,5 +53,5 @@ class Log(AbstractContextManager):
         return os.pread(descriptor, max(0, size - start), start).decode(errors="replace")
 
 
-def _detached(handle: _Duplicate) -> int:
+def _detach(handle: _Duplicate) -> int:
     return handle.detach()

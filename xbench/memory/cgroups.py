@@ -138,7 +138,7 @@ def _own_paths(controller: str, root: Path) -> Iterator[tuple[int, PurePosixPath
 def _mounts(controller: str, root: Path) -> Iterator[_Mount]:
     for line in _text(root / "proc/self/mountinfo").splitlines():
         mounted, _, source = line.partition(" - ")
-        top, point = (_unescaped(field) for field in mounted.split()[3:5])
+        top, point = (_unescape(field) for field in mounted.split()[3:5])
         kind, *_, options = source.split()
         if kind == "cgroup2" or (kind == "cgroup" and controller in options.split(",")):
             yield _Mount(2 if kind == "cgroup2" else 1, PurePosixPath(top), root / point.lstrip("/"))
@@ -158,7 +158,7 @@ def _folders(own: PurePosixPath, mounts: list[_Mount]) -> Iterator[Path]:
             yield mount.folder / path
 
 
-def _unescaped(field: str) -> str:
+def _unescape(field: str) -> str:
     """A field of mountinfo, where a space is written `\\040`."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 

@@ -166,10 +166,10 @@ def try_models(send: Send, trials: Sequence[ModelTrial], device: str, import_dir
                 raise
             send(XbenchError(f"model '{name}' cannot be built: {in_one_line(error)}"))
         else:
-            send(_tried(trial, spec, network, device))
+            send(_try_model(trial, spec, network, device))
 
 
-def _tried(trial: ModelTrial, spec: ModelSpec, network: Any, device: str) -> TriedModel | XbenchError:
+def _try_model(trial: ModelTrial, spec: ModelSpec, network: Any, device: str) -> TriedModel | XbenchError:
     import torch
 
     from xbench.training.logits import (

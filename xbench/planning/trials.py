@@ -114,7 +114,7 @@ def resolve_datasets(
             declared.path,
             declared.choice.chosen.name,
             declared.choice,
-            _tried(declared.values, found[dataset_key(declared.choice)]),
+            _note_outcome(declared.values, found[dataset_key(declared.choice)]),
         )
         for declared in expansion.datasets
     ]
@@ -147,7 +147,7 @@ def describe_each_model(
             declared.path,
             declared.choice.name,
             declared.choice,
-            _tried(declared.values, found[repr(declared.choice)]),
+            _note_outcome(declared.values, found[repr(declared.choice)]),
         )
         for declared in expansion.models
     ]
@@ -205,7 +205,7 @@ def check_models(
             )
             if outcome.warning:
                 warnings[outcome.warning] = None
-        tried = _tried([value for value in cell.values if _matters_to_model(value)], wrong)
+        tried = _note_outcome([value for value in cell.values if _matters_to_model(value)], wrong)
         trials.append(_Trial(cell.model_path, cell.model.name, subject, tried))
     _note(
         problems,
@@ -263,7 +263,7 @@ def _outcomes(values: Sequence[Value], answers: Sequence[object]) -> Outcomes:
     ]
 
 
-def _tried(values: Sequence[Value], error: object) -> Tried:
+def _note_outcome(values: Sequence[Value], error: object) -> Tried:
     """What came of a combination: an `XbenchError`, or anything else for nothing wrong."""
     return Tried(values, error.message, error.hint) if isinstance(error, XbenchError) else Tried(values)
 

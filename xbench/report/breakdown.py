@@ -26,7 +26,7 @@ NOTE = (
 )
 
 
-def _measured(name: str, record: CellRecord) -> float | None:
+def _value_of(name: str, record: CellRecord) -> float | None:
     return None if record.memory_pass is None else getattr(record.memory_pass, name)
 
 
@@ -35,8 +35,8 @@ def _vectors(value: float) -> str:
 
 
 MEMORY_ROWS = (
-    *(Row(name, title, partial(_measured, name), format_bytes) for name, title in PARTS.items()),
-    Row("peak_bytes", "peak", partial(_measured, "peak_bytes"), format_bytes),
+    *(Row(name, title, partial(_value_of, name), format_bytes) for name, title in PARTS.items()),
+    Row("peak_bytes", "peak", partial(_value_of, "peak_bytes"), format_bytes),
     Row("limit_bytes", "limit", lambda record: record.memory.limit_bytes, format_bytes),
     Row("state_vectors", "optimizer state at the end", lambda record: record.memory.state_vectors, _vectors),
     Row(

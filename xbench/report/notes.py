@@ -43,10 +43,10 @@ def make_notes(
     records = [record for column in columns for record in column.records]
     notes = [
         *_on_data(records),
-        *_merged(note for column in columns for note in _on_cells(column)),
+        *_merge(note for column in columns for note in _on_cells(column)),
         *_on_missing_seeds(columns),
         *_on_intervals(columns, rows),
-        *_merged(note for column in columns for note in _on_undefined(column, rows)),
+        *_merge(note for column in columns for note in _on_undefined(column, rows)),
         *_on_different_seeds(columns, rows),
         *_on_times(columns, rows),
     ]
@@ -74,7 +74,7 @@ def _on_cells(column: Column) -> Iterator[Note]:
     for record in column.records:
         for text in _outcome(record):
             yield column.name, record.seed, text
-        yield from _adapted(column, record)
+        yield from _on_adaptation(column, record)
         for text in (*_history(record), *_on_memory(record)):
             yield column.name, record.seed, text
         yield from _on_model(column.name, record)
@@ -90,7 +90,7 @@ def _outcome(record: CellRecord) -> Iterator[str]:
         yield f"{record.status}{expected}: {record.reason}"
 
 
-def _adapted(column: Column, record: CellRecord) -> Iterator[Note]:
+def _on_adaptation(column: Column, record: CellRecord) -> Iterator[Note]:
     """The sizes that did not run as asked for. A note on all of a column's seeds names none."""
     for key, why in record.fitted.items():
         if key not in record.ran:  # the cell never came to run
@@ -156,7 +156,7 @@ def _on_model(column: str, record: CellRecord) -> Iterator[Note]:
         yield model, None, f"its frozen part ran in every step: {features.note}"
 
 
-def _merged(notes: Iterable[Note]) -> Iterator[str]:
+def _merge(notes: Iterable[Note]) -> Iterator[str]:
     """Say each thing once, with every column and seed that it is about."""
     about: dict[str, dict[str, list[int]]] = {}
     for name, seed, text in notes:
@@ -237,7 +237,7 @@ def _on_times(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
             "('cached': an earlier run computed them)"
         )
     if any(row.is_time for row in rows):
-        yield from _merged(
+        yield from _merge(
             (column.name, None, f"times (*) are not ranked beside the others, because {column.unranked_time}")
             for column in columns
             if column.unranked_time

@@ -59,13 +59,13 @@ def known_settings(records: Sequence[CellRecord]) -> list[Setting]:
     keys = dict.fromkeys(key for record in records for key in record.settings)
     return [
         *sizes,
-        *(_trained(key) for key in keys if key not in others),
+        *(_training_setting(key) for key in keys if key not in others),
         Setting("threads", "threads", lambda record: record.device.get("threads")),
         Setting("malloc", "malloc", lambda record: record.memory.malloc),
     ]
 
 
-def _trained(key: str) -> Setting:
+def _training_setting(key: str) -> Setting:
     if key == "class_weights":
         return Setting(key, "class weights", lambda record: _unequal(record.settings.get(key)))
     return Setting(key, key.replace("_", " "), lambda record: _or_default(record.settings, key))

@@ -95,7 +95,7 @@ def train_cell(
     warm_up(trainer)
     memory = _memory_before(trainer, optimizer_spec)
     seed_everything(settings.seed)  # for optimizers that draw; the warm-up must not have moved it
-    if task.checkpoint is not None and is_resumable and not _resumed(trainer, task.checkpoint):
+    if task.checkpoint is not None and is_resumable and not _resume(trainer, task.checkpoint):
         del trainer, model  # another takes their place
         return train_cell(send, replace(task, checkpoint=None), watch_for_stop)
     steps = trainer.steps_per_epoch * settings.training.epochs
@@ -142,7 +142,7 @@ def train_cell(
     )
 
 
-def _resumed(trainer: Trainer, checkpoint: Path) -> bool:
+def _resume(trainer: Trainer, checkpoint: Path) -> bool:
     """Whether the trainer could be brought to where the checkpoint is."""
     try:
         resume(trainer, checkpoint)

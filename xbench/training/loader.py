@@ -66,7 +66,7 @@ class Loader(ABC):
         Returns:
             Examples (n, *shape) and labels (n,) int64, on the device.
         """
-        return self._examples(indices), self._labels[self._moved(indices)]
+        return self._examples(indices), self._labels[self._move(indices)]
 
     def labels(self, indices: np.ndarray) -> np.ndarray:
         """Labels (n,) int64 of examples, on the host."""
@@ -107,14 +107,14 @@ class Loader(ABC):
         for start in range(0, len(indices), self._block):
             rows = self._rows[indices[start : start + self._block]]
             # Sent as they are: `copy_` alone would convert on the host, and send four times as much.
-            yield slice(start, start + self._block), self._stored(rows)
+            yield slice(start, start + self._block), self._read_rows(rows)
 
-    def _stored(self, rows: np.ndarray) -> torch.Tensor:
+    def _read_rows(self, rows: np.ndarray) -> torch.Tensor:
         if self._row_buffers is None:
             return torch.from_numpy(self._reader.read(rows))
         return self._row_buffers.send(len(rows), partial(self._reader.read, rows))
 
-    def _moved(self, indices: np.ndarray) -> torch.Tensor:
+    def _move(self, indices: np.ndarray) -> torch.Tensor:
         """The indices on the device."""
         if self._index_buffers is None:
             return torch.from_numpy(indices)
@@ -206,7 +206,7 @@ class ResidentImageLoader(ImageLoader):
         return self._images.nbytes + self._labels.nbytes
 
     def load(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        chosen = self._moved(indices)
+        chosen = self._move(indices)
         return self._images[chosen], self._labels[chosen]
 
     def announce(self, indices: np.ndarray) -> None:

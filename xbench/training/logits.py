@@ -136,7 +136,7 @@ def _raise_if_wrong(output: Any, name: str, count: int, num_classes: int, mode: 
     images = "one image" if count == 1 else f"{count} images"
     if not isinstance(output, torch.Tensor):
         raise XbenchError(
-            f"model '{name}' gives {_described(output)} for {images}{mode}, not a tensor; {expected}",
+            f"model '{name}' gives {_describe(output)} for {images}{mode}, not a tensor; {expected}",
             hint="wrap the model in a module whose `forward` returns the logits alone",
         )
     if output.shape != (count, num_classes):
@@ -155,7 +155,7 @@ def _raise_if_wrong(output: Any, name: str, count: int, num_classes: int, mode: 
         )
 
 
-def _described(output: Any) -> str:
+def _describe(output: Any) -> str:
     kind = f"a {type(output).__name__}"
     if isinstance(output, dict):
         keys = ", ".join(repr(key) for key in itertools.islice(output, 5))

@@ -205,7 +205,7 @@ def _check_interface(spec: OptimizerSpec, optimizer: Any) -> None:
     try:
         spec.state_vectors(getattr(optimizer, "defaults", {}))
     except Exception as error:
-        raise _Breach(f"its spec's state_vectors raised {_described(error)}") from error
+        raise _Breach(f"its spec's state_vectors raised {_describe(error)}") from error
 
 
 def _explain(error: Exception | SystemExit, clean: _Outcome, stale: _Outcome) -> str:
@@ -221,7 +221,7 @@ def _explain(error: Exception | SystemExit, clean: _Outcome, stale: _Outcome) ->
             return str(error) or type(error).__name__
         return in_one_line(error)
     if clean.calls > clean.returned:
-        return _breach(f"closure() failed when it called it: {_described(error)}")
+        return _breach(f"closure() failed when it called it: {_describe(error)}")
     if "does not require grad and does not have a grad_fn" in str(error):
         calls_backward = any(frame.name == "backward" for frame in traceback.extract_tb(error.__traceback__))
         what = "called backward() on the loss" if calls_backward else "differentiated a loss or a gradient"
@@ -230,14 +230,14 @@ def _explain(error: Exception | SystemExit, clean: _Outcome, stale: _Outcome) ->
         return _breach(_READ_STALE)
     if isinstance(stale.error, _Breach):
         return str(stale.error)
-    return _breach(f"it raised {_described(error)}")
+    return _breach(f"it raised {_describe(error)}")
 
 
 def _breach(what: str) -> str:
     return f"{what} ({_CONTRACT})"
 
 
-def _described(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
