@@ -94,6 +94,12 @@ class TestCache:
         assert cache_dir() == temporary
         assert "caches/xbench cannot be written to" in cache_note()
 
+    def test_is_among_temporary_files_where_a_file_is_in_the_way(self, monkeypatch, tmp_path, temporary):
+        (tmp_path / "home").write_text("not a folder")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home/caches"))
+        assert cache_dir() == temporary
+        assert "home/caches/xbench cannot be written to" in cache_note()
+
     def test_among_temporary_files_is_for_its_user_alone_whatever_the_umask(self, homeless, temporary):
         before = os.umask(0o002)
         try:

@@ -103,8 +103,7 @@ def _is_writable(folder: Path) -> bool:
     """Whether a folder can be written to, or made where it does not exist."""
     while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
-    # Something other than a folder is told when the cache is used.
-    return not folder.is_dir() or os.access(folder, os.W_OK | os.X_OK)
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
 
 def expand_user(path: str | Path, source: str) -> Path:
