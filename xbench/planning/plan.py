@@ -230,7 +230,7 @@ def make_cells(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[Pla
                 import_dirs=plan.import_dirs,
                 peers=_peers(plan, declared),
                 checkpoint_every_s=plan.suite.header.checkpoint_interval,
-            )
+            ).identified()
         )
     for path, of_experiment in splits.items():
         add_complaints(problems, (*path, "train_size"), "", of_experiment)
@@ -279,9 +279,8 @@ def _with_fetched(cell: PlannedCell, ending: ChildResult) -> PlannedCell:
     if ending.outcome != "returned":
         return cell.skipped("error", ending.reason)
     facts: ModelFacts = ending.value
-    if not facts.missing:
-        return replace(cell, model=facts)
-    return replace(cell, model=facts).skipped("skipped", facts.missing, waits_for="weights")
+    cell = replace(cell, model=facts).identified()  # weights are part of what it is
+    return cell.skipped("skipped", facts.missing, waits_for="weights") if facts.missing else cell
 
 
 def _key(data: ResolvedData) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 from xbench.capacity.axes import Axis, resolve_sizes, size_of, with_size
@@ -113,6 +112,7 @@ class PlannedCell:
         peers: the optimizers of its experiment, where its size depends on what they can run.
         checkpoint_every_s: the least time between two of its checkpoints; None for none.
         skip: None if it is to run.
+        identity: its key, if that is computed already.
     """
 
     declared: Cell
@@ -131,11 +131,16 @@ class PlannedCell:
     features: FeaturePlan = FeaturePlan()
     estimate: Estimate = Estimate()
     skip: Skip | None = None
+    identity: CellKey | None = None
 
-    @cached_property
+    @property
     def key(self) -> CellKey:
-        """Its place in the records, which what is fitted does not change."""
-        return cell_key(self)
+        """What identifies it in the records. Nothing that is fitted changes it."""
+        return self.identity or cell_key(self)
+
+    def identified(self) -> PlannedCell:
+        """The cell, with its key computed for all of its copies."""
+        return replace(self, identity=cell_key(self))
 
     @property
     def limits(self) -> Limits:
