@@ -26,6 +26,14 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target.partition("#")[0]).exists(), target
 
 
+def test_the_modules_that_the_architecture_names_exist():
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([a-z_]+/[a-z_]+\.py)`", text)
+    assert named
+    places = (ROOT / "xbench", ROOT)
+    assert [name for name in named if not any((place / name).exists() for place in places)] == []
+
+
 def test_every_page_is_reached_from_the_readme():
     seen, to_read = set(), [ROOT / "README.md"]
     while to_read:
