@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from xbench.memory.devices import DevicePressure
 from xbench.memory.exhaustion import (
-    DevicePressure,
     Evidence,
     evidence_of,
     exhaustion,

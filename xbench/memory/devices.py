@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from xbench.memory.exhaustion import DevicePressure
-
 # No context that is known takes more (some hundreds of MB, libraries included): the rest belongs to others.
 MAX_CONTEXT_BYTES = 1 << 30
 # Every context that is known takes more.
@@ -149,6 +147,34 @@ def allocator_retries(device: Any) -> int:
     import torch
 
     return torch.cuda.memory.memory_stats_as_nested_dict(device).get("num_alloc_retries", 0)
+
+
+# So little is left under pressure: less than the handle and kernels of a library take, or than this share of
+# what the process may hold.
+_MAX_ROOM_BYTES, _MAX_ROOM_SHARE = 256 << 20, 0.05
+
+
+@dataclass(frozen=True)
+class DevicePressure:
+    """How near a process is to the end of its CUDA device's memory.
+
+    Attributes:
+        refusals: how often torch's allocator has refused to allocate (`num_ooms`). Libraries that then try
+            with less memory hide such a refusal.
+        room_bytes: the smaller of what the device has free and what the limit left the allocator at its peak.
+        allowed_bytes: what the limit allows the allocator.
+    """
+
+    refusals: int
+    room_bytes: int
+    allowed_bytes: int
+
+    @property
+    def is_high(self) -> bool:
+        """Whether a lack of memory explains an error that does not speak of it."""
+        return self.refusals > 0 or self.room_bytes < min(
+            _MAX_ROOM_BYTES, _MAX_ROOM_SHARE * self.allowed_bytes
+        )
 
 
 def device_pressure() -> DevicePressure | None:

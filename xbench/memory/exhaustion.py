@@ -13,6 +13,8 @@ import signal
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from xbench.memory.devices import DevicePressure, device_pressure
+
 # What gave out: torch's allocator on the host; torch's allocator on the device, or a library beside it;
 # Python, or the system under it (ENOMEM); a native library, such as the one that starts threads; everything,
 # until the system's OOM killer came.
@@ -46,9 +48,6 @@ _DEVICE_UNDER_PRESSURE = re.compile(
 # raised where the first use of CUDA fails.
 _TOLD_BY_WORDS = {"RuntimeError", "DeferredCudaCallError"}
 
-# So little is left under pressure: less than the handle and kernels of a library take, or than this share of
-# what the process may hold.
-_MAX_ROOM_BYTES, _MAX_ROOM_SHARE = 256 << 20, 0.05
 _BAD_ALLOC = "std::bad_alloc"
 _NO_THREAD = "Thread creation failed"  # libgomp: there is no address space for its stack
 _LAST_WORD = re.compile(r"^MemoryError\b.*\Z", re.MULTILINE)
@@ -57,29 +56,6 @@ _ALLOCATION = re.compile(
     r"(?:tried|unable) to allocate (\d+(?:\.\d*)?) (bytes|KiB|MiB|GiB|TiB|PiB|EiB)", re.IGNORECASE
 )
 _UNITS = ("bytes", "kib", "mib", "gib", "tib", "pib", "eib")
-
-
-@dataclass(frozen=True)
-class DevicePressure:
-    """How near a process is to the end of its CUDA device's memory.
-
-    Attributes:
-        refusals: how often torch's allocator has refused to allocate (`num_ooms`). Libraries that then try
-            with less memory hide such a refusal.
-        room_bytes: the smaller of what the device has free and what the limit left the allocator at its peak.
-        allowed_bytes: what the limit allows the allocator.
-    """
-
-    refusals: int
-    room_bytes: int
-    allowed_bytes: int
-
-    @property
-    def is_high(self) -> bool:
-        """Whether a lack of memory explains an error that does not speak of it."""
-        return self.refusals > 0 or self.room_bytes < min(
-            _MAX_ROOM_BYTES, _MAX_ROOM_SHARE * self.allowed_bytes
-        )
 
 
 @dataclass(frozen=True)
@@ -116,8 +92,6 @@ def evidence_of(error: BaseException) -> Evidence:
         errno=error.errno if isinstance(error, OSError) else None,
     )
     if _DEVICE_UNDER_PRESSURE.search(evidence.message):
-        from xbench.memory.devices import device_pressure
-
         evidence = replace(evidence, device=device_pressure())
     return evidence
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from xbench.records.aggregate import Interval, interval
 from xbench.records.schema import CellRecord, ExperimentRecord, RunRecord
+from xbench.report.columns import Column
 from xbench.report.feature_costs import features_s_by_cell
 from xbench.report.headings import data_lines
 from xbench.report.notes import make_notes
@@ -27,26 +28,6 @@ from xbench.report.settings import (
 
 # It stands behind a time that is not ranked beside those of other columns.
 UNRANKED = "*"
-
-
-@dataclass(frozen=True)
-class Column:
-    """One optimizer of a comparison, over its seeds.
-
-    Attributes:
-        planned: number of seeds that the run declared.
-        records: the record of each seed that has ended, failed ones included.
-        figures: row key -> mean and interval over the seeds that are done and have a value.
-        settings: setting key -> its values, with the seeds that ran with each.
-        unranked_time: why its times may not be ranked beside those of other columns; "" if they may.
-    """
-
-    name: str
-    planned: int
-    records: tuple[CellRecord, ...]
-    figures: dict[str, Interval]
-    settings: dict[str, tuple[SettingValue, ...]] = field(default_factory=dict)
-    unranked_time: str = ""
 
 
 @dataclass(frozen=True)

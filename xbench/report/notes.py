@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from xbench.records.aggregate import CONFIDENCE
 from xbench.records.schema import CellRecord, ExperimentRecord
+from xbench.report.columns import Column
 from xbench.report.rows import Row
 from xbench.text import counted, name_seeds
 from xbench.units import format_bytes
-
-if TYPE_CHECKING:
-    from xbench.report.comparison import Column
 
 # Optimizer states that differ by no more than this share are the same.
 _SAME_STATE = 0.01
