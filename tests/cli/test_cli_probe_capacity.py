@@ -228,9 +228,10 @@ class TestOtherFailures:
         (result,) = results(done)
         line, _, place = result["error"].partition("; its traceback is in ")
         reason = "RuntimeError: a kernel takes no more than 20"
-        assert line == f"size {result['fails']} failed, and not for memory: {reason}"
+        culprit = "raised in model 'probed_parts:build_limited'"
+        assert line == f"size {result['fails']} failed, and not for memory: {reason}; {culprit}"
         with open(place) as file:
-            assert file.read().rstrip().endswith(reason)
+            assert file.read().rstrip().endswith(f"{reason}\n{culprit}")
         assert "Traceback" not in done.stderr
 
     @pytest.mark.parametrize("form", ["table", "markdown", "csv"])

@@ -137,10 +137,11 @@ class Attempt:
 
 @cache
 def good_suites() -> list[str]:
-    """The project's own suites, those of its README, and a small one with many keys."""
+    """The project's own suites, those of its README and its page on suites, and one with many keys."""
     texts = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "suites").glob("*.toml"))]
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    texts += [block for block in re.findall(r"```toml\n(.*?)```", readme, re.DOTALL) if "[[exp" in block]
+    for page in (ROOT / "README.md", ROOT / "docs/suites.md"):
+        blocks = re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+        texts += [block for block in blocks if "[[exp" in block]
     # VGG-16 takes seconds to build, and another of its kind does not.
     return [SMALL, *(text.replace('"vgg16"', '"torchvision/squeezenet1_1"') for text in texts)]
 
