@@ -136,8 +136,8 @@ class OptimizerSpec(Spec):
             renew a preconditioner every k steps: k). Memory is then measured over one more step than that,
             however long it takes; by default over 3 to 12 steps.
         resumable: whether `state_dict()` holds all that changes from step to step, in tensors, numbers,
-            texts, lists and dicts. A cell that was interrupted then goes on from a checkpoint, else it begins
-            anew.
+            texts, lists and dicts. An interrupted cell then resumes from a checkpoint, else it starts
+            again.
 
     A model that does not offer what an optimizer takes makes the cell `skipped`, with that reason.
     """

@@ -63,7 +63,7 @@ def replace_folder(staged: Path, place: Path) -> None:
     there.
 
     Raises:
-        OSError: the disk is full, or fails; then what was there still is.
+        OSError: the disk is full, or fails. What was there is kept.
     """
     sync_tree(staged)
     older = _move_away(place)

@@ -179,7 +179,7 @@ class Header(BaseModel):
     Attributes:
         name: the name of the suite and of its folder of results: letters, digits, `-` and `_`.
         seeds: how many seeds (from 0), or a list of them. Each cell runs once for each seed.
-        memory_limit: the most that a cell may take, such as `"12GB"`, `"12GiB"` or `"50%"` of what is there.
+        memory_limit: the most that a cell may take, such as `"12GB"`, `"12GiB"` or `"50%"` of all memory.
         time_limit: the most that a run may take, such as `"90s"`, `"15m"` or `"2h"`. Cells that by their
             estimates would not end in time are skipped.
         timeout: the most that a cell may take. One that takes longer is ended, and its status is `timeout`.
