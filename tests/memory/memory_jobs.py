@@ -145,9 +145,7 @@ def fill_under(send, headroom, block_bytes, before="", late_file_bytes=0):
         del last
     file = _mapped_file(late_file_bytes)
     reserve = host_reserve_bytes()
-    _largest_resident(block_bytes)
-    with open("/proc/self/status", "rb") as status:
-        peak = host.status_bytes("VmHWM", status.read())
+    peak = _peak_of_filling(block_bytes)
     del untouched, file
     return limit, reserve, peak
 
@@ -168,7 +166,7 @@ def _mapped_file(size_bytes):
 def fill_under_rlimit(send, headroom, block_bytes):
     """The same with a limit on address space that somebody else has set; what is read of it comes first."""
     _limit_data(_data_bytes() + headroom)
-    return binding(host_bounds()), _largest_resident(block_bytes)
+    return binding(host_bounds()), _peak_of_filling(block_bytes)
 
 
 def limit_within(send, soft_headroom, hard_headroom, headroom, times=1):
@@ -202,11 +200,18 @@ def _data_bytes():
         return host.status_bytes("VmData", file.read())
 
 
-def _largest_resident(block_bytes):
+def _peak_of_filling(block_bytes):
+    """Allocate until nothing is left; return the resident peak."""
+    _fill(block_bytes)
+    # Reading it takes a buffer, for which there is room only once the blocks are freed.
+    with open("/proc/self/status", "rb") as status:
+        return host.status_bytes("VmHWM", status.read())
+
+
+def _fill(block_bytes):
     kept = []
     try:
         while len(kept) < 10_000:
             kept.append(np.ones(block_bytes, dtype=np.uint8))
     except MemoryError:
         pass
-    return host.resident_bytes()
