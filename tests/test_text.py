@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xbench.text import MAX_VALUE_CHARS, shorten, shown, visible
+from xbench.text import MAX_VALUE_CHARS, escape_controls, format_value, shorten
 
 
 @pytest.mark.parametrize(
@@ -27,17 +27,17 @@ from xbench.text import MAX_VALUE_CHARS, shorten, shown, visible
     ],
 )
 def test_visible(text, seen):
-    assert visible(text) == seen
+    assert escape_controls(text) == seen
 
 
 def test_what_is_kept_is_kept():
-    assert visible("a\nb\x1b", keep="\n") == "a\nb\\x1b"
+    assert escape_controls("a\nb\x1b", keep="\n") == "a\nb\\x1b"
 
 
 @given(st.text())
 @settings(derandomize=True, database=None)
 def test_all_that_is_visible_is_one_line_that_can_be_written(text):
-    seen = visible(text)
+    seen = escape_controls(text)
     assert len(seen.splitlines()) <= 1
     assert seen.encode().decode() == seen
 
@@ -48,21 +48,21 @@ def test_all_that_is_visible_is_one_line_that_can_be_written(text):
     ids=["text", "list", "number", "table", "date"],
 )
 def test_a_value_is_shown_on_a_short_line(value):
-    seen = shown(value)
+    seen = format_value(value)
     assert len(seen) < 10 * MAX_VALUE_CHARS
-    assert visible(seen) == seen
+    assert escape_controls(seen) == seen
 
 
 def test_short_values_are_shown_as_python_writes_them():
-    assert shown("it's") == '"it\'s"'
-    assert shown([1, "a"]) == "[1, 'a']"
+    assert format_value("it's") == '"it\'s"'
+    assert format_value([1, "a"]) == "[1, 'a']"
 
 
 def test_a_nest_of_lists_has_a_name():
     nest = []
     for _ in range(10**5):
         nest = [nest]
-    assert shown(nest) == "a list"
+    assert format_value(nest) == "a list"
     while nest:  # or Python would take them apart by recursion
         nest = nest.pop()
 

@@ -22,7 +22,7 @@ MIN_STRETCH = 4
 _MAX_NAMED = 3
 
 
-def visible(text: str, keep: str = "") -> str:
+def escape_controls(text: str, keep: str = "") -> str:
     """The text on one line, with characters that could do something written as Python writes them (`\\x1b`).
 
     Args:
@@ -43,7 +43,7 @@ def shorten(text: str, most: int = MAX_VALUE_CHARS) -> str:
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 
-def counted(number: int, noun: str) -> str:
+def pluralize(number: int, noun: str) -> str:
     """`1 cell`, `2 cells`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
@@ -73,14 +73,14 @@ def name_seeds(seeds: Iterable[int]) -> str:
     return f"seed{'s' * (len(ordered) != 1)} {', '.join(parts)}"
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value for a message, as Python writes it: on one line, and short."""
     if isinstance(value, str):
         # Only what is shown is quoted: a value may be a megabyte.
         more = f"... ({len(value):,} characters)" if len(value) > MAX_VALUE_CHARS else ""
-        return visible(repr(value[:MAX_VALUE_CHARS])) + more
+        return escape_controls(repr(value[:MAX_VALUE_CHARS])) + more
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of more digits than Python writes, or a nest of lists
         return f"a {type(value).__name__}"
-    return shorten(visible(text))
+    return shorten(escape_controls(text))

@@ -10,7 +10,7 @@ from operator import itemgetter
 from typing import Literal
 
 from xbench.errors import XbenchError
-from xbench.text import shorten, visible
+from xbench.text import escape_controls, shorten
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?))?B\s*", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
@@ -148,7 +148,7 @@ def parse_device(text: str) -> DeviceChoice:
 
 
 def _told(text: str) -> str:
-    return shorten(visible(text))
+    return shorten(escape_controls(text))
 
 
 def format_bytes(count: float) -> str:

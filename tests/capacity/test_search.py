@@ -14,7 +14,7 @@ from xbench.capacity.search import (
     largest_fit,
     next_size,
     next_slope_size,
-    predicted_peak,
+    predict_peak,
 )
 
 LARGEST = (1, 2, 3, 5, 6, 7, 13, 20, 31, 32, 50, 77, 101, 200, 333, 709, 1092, 5000, 37_604, 10**6, 10**7)
@@ -250,31 +250,31 @@ class TestPredictedPeak:
     def test_lies_on_the_line(self, size):
         machine = linear(709, 700 * MB)
         trials = [machine.run(1), machine.run(32)]
-        assert predicted_peak(trials, size) == pytest.approx(machine.peak(size), abs=size)
+        assert predict_peak(trials, size) == pytest.approx(machine.peak(size), abs=size)
 
     def test_is_of_the_largest_two_that_fit(self):
         """Of two slopes the second: smaller sizes tell nothing of it, in whatever order they ran."""
         machine = kinked(709, 700 * MB, kink=0.3, slopes=5)
         trials = [machine.run(size) for size in (600, 1, 400, 32)]
-        assert predicted_peak(trials, 700) == pytest.approx(machine.peak(700), abs=10)
-        assert predicted_peak(trials[1::2], 700) < 0.9 * machine.peak(700)
+        assert predict_peak(trials, 700) == pytest.approx(machine.peak(700), abs=10)
+        assert predict_peak(trials[1::2], 700) < 0.9 * machine.peak(700)
 
     def test_is_not_of_two_that_are_near_each_other(self):
         """Noise would tilt the line."""
         trials = [fits(1, 1000), fits(81, 7), fits(100, 100_000)]
-        assert predicted_peak(trials, 199) == 199_000
+        assert predict_peak(trials, 199) == 199_000
 
     def test_is_not_of_what_was_charged(self):
         """That is what a limit counts, which may be more than what is resident."""
         trials = [fits(1, 100, 500), fits(2, 200, 9000)]
-        assert predicted_peak(trials, 5) == 500
+        assert predict_peak(trials, 5) == 500
 
     def test_failures_say_nothing(self):
         trials = [fits(1, 100), ran_out(9), fits(2, 200), ran_out(5)]
-        assert predicted_peak(trials, 3) == 300
+        assert predict_peak(trials, 3) == 300
 
     def test_may_be_flat(self):
-        assert predicted_peak([fits(1, 100), fits(50, 100)], 70) == 100
+        assert predict_peak([fits(1, 100), fits(50, 100)], 70) == 100
 
     @pytest.mark.parametrize(
         "trials",
@@ -289,4 +289,4 @@ class TestPredictedPeak:
         ],
     )
     def test_there_is_none_without_two_that_lie_apart(self, trials):
-        assert predicted_peak(trials, 20) is None
+        assert predict_peak(trials, 20) is None

@@ -61,7 +61,7 @@ def value(row: int) -> np.ndarray:
 
 def fill(cache: Path, pause_s: float = 0.0, tell=lambda row: None) -> None:
     file = features(cache)
-    if FeatureFile.found(file.folder) is None:
+    if FeatureFile.find(file.folder) is None:
         file.make()
     with FeatureWriter(file) as writer:
         for row in np.flatnonzero(~file.present()):

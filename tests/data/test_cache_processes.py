@@ -63,7 +63,7 @@ def do_here(job: str, cache: Path) -> None:
         assert names(data.pixels_path.parent) == ["index.json", "pixels.u8"]
     elif job == "features":
         cache_jobs.fill(cache)
-        file = FeatureFile.found(cache_jobs.features(cache).folder)
+        file = FeatureFile.find(cache_jobs.features(cache).folder)
         assert file.present().all()
         with file.reader(cache_jobs.COUNT) as reader:
             made = reader.read(range(cache_jobs.COUNT))

@@ -47,7 +47,7 @@ class TestMake:
     def test_there_is_no_row_yet(self, file):
         assert present(file) == []
         assert len(file.present()) == ROWS
-        assert FeatureFile.found(file.folder) == file
+        assert FeatureFile.find(file.folder) == file
 
     def test_nothing_is_left_beside_it(self, file):
         assert [path.name for path in file.folder.parent.iterdir()] == ["abc"]
@@ -60,9 +60,9 @@ class TestMake:
         with FeatureWriter(file) as writer:
             writer.write(np.array([3]), values(1))
         file.present_path.write_bytes(b"\1")
-        assert FeatureFile.found(file.folder) is None
+        assert FeatureFile.find(file.folder) is None
         file.make()
-        assert FeatureFile.found(file.folder) == file
+        assert FeatureFile.find(file.folder) == file
         assert present(file) == []
 
     @pytest.mark.parametrize(("precision", "row_bytes"), [("float32", 24), ("float64", 48), ("bfloat16", 12)])
@@ -72,7 +72,7 @@ class TestMake:
 
 class TestFound:
     def test_nothing(self, tmp_path):
-        assert FeatureFile.found(tmp_path / "nowhere") is None
+        assert FeatureFile.find(tmp_path / "nowhere") is None
 
     @pytest.mark.parametrize("change", [-1, 1])
     @pytest.mark.parametrize("name", ["values", "present"])
@@ -80,12 +80,12 @@ class TestFound:
         path = file.folder / name
         with path.open("r+b") as opened:
             opened.truncate(path.stat().st_size + change)
-        assert FeatureFile.found(file.folder) is None
+        assert FeatureFile.find(file.folder) is None
 
     @pytest.mark.parametrize("name", ["values", "present", "index.json"])
     def test_a_file_that_is_missing(self, file, name):
         (file.folder / name).unlink()
-        assert FeatureFile.found(file.folder) is None
+        assert FeatureFile.find(file.folder) is None
 
     @pytest.mark.parametrize(
         "content",
@@ -105,20 +105,20 @@ class TestFound:
     )
     def test_an_index_that_makes_no_sense(self, file, content):
         (file.folder / "index.json").write_text(content)
-        assert FeatureFile.found(file.folder) is None
+        assert FeatureFile.find(file.folder) is None
         if content.startswith("{") and content.endswith("}"):  # with the right checksum
             write_json(file.folder / "index.json", json.loads(content))
-            assert FeatureFile.found(file.folder) is None
+            assert FeatureFile.find(file.folder) is None
 
     def test_rows_that_are_not_as_they_were_written_are_not_there(self, file):
         with FeatureWriter(file) as writer:
             writer.write(np.array([2, 5, 7]), values(2, 5, 0))
-        assert FeatureFile.found(file.folder) == file
+        assert FeatureFile.find(file.folder) == file
         with file.values_path.open("r+b") as opened:
             opened.seek(5 * file.row_bytes + 3)
             opened.write(b"\x01")
         touch(file.values_path, 5)
-        assert FeatureFile.found(file.folder) == file
+        assert FeatureFile.find(file.folder) == file
         assert present(file) == [2, 7]
         assert np.array_equal(read(file, 2, 7), values(2, 0))
 
@@ -126,7 +126,7 @@ class TestFound:
         with FeatureWriter(file) as writer:
             writer.write(np.array([2]), values(2))
         file.present_path.write_bytes(b"\1" * file.present_path.stat().st_size)
-        assert FeatureFile.found(file.folder) == file
+        assert FeatureFile.find(file.folder) == file
         assert present(file) == []
 
     def test_rows_are_looked_at_once(self, file, monkeypatch):
@@ -136,12 +136,12 @@ class TestFound:
         with FeatureWriter(file) as writer:
             writer.write(np.array([2]), values(2))
         for _ in range(2):
-            assert FeatureFile.found(file.folder) == file
+            assert FeatureFile.find(file.folder) == file
         assert looked == [1]
         with FeatureWriter(file) as writer:
             writer.write(np.array([3]), values(3))
         touch(file.values_path, 5)
-        assert FeatureFile.found(file.folder) == file
+        assert FeatureFile.find(file.folder) == file
         assert looked == [1, 1]
         assert present(file) == [2, 3]
 
@@ -150,13 +150,13 @@ class TestFound:
     def test_what_is_no_file(self, file, name, make):
         (file.folder / name).unlink()
         make(file.folder / name)
-        assert FeatureFile.found(file.folder) is None
+        assert FeatureFile.find(file.folder) is None
         file.make()
-        assert FeatureFile.found(file.folder) == file
+        assert FeatureFile.find(file.folder) == file
 
     def test_an_index_of_bytes(self, file):
         (file.folder / "index.json").write_bytes(b"\xff\xfe\x00")
-        assert FeatureFile.found(file.folder) is None
+        assert FeatureFile.find(file.folder) is None
 
 
 class TestWriter:
@@ -180,7 +180,7 @@ class TestWriter:
             writer.write(np.array([4]), values(4))
             raise ArithmeticError
         assert present(file) == [4]
-        assert FeatureFile.found(file.folder) == file
+        assert FeatureFile.find(file.folder) == file
 
     def test_rows_that_were_there_stay(self, file):
         for row in (3, 5):

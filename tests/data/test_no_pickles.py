@@ -85,7 +85,7 @@ def test_of_decoded_images(cache, planted, mark, name):
 def test_of_features(cache, planted, mark, name):
     cache_jobs.fill(cache)
     path = cache_jobs.features(cache).folder / name
-    FeatureFile.found(path.parent)
+    FeatureFile.find(path.parent)
     for size in (None, path.stat().st_size):
         plant(path, planted, size)
         os.utime(path.with_name("values"), (2, 2))

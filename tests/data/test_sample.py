@@ -9,7 +9,7 @@ import pytest
 
 from xbench.components.specs import Dataset, Example
 from xbench.data.decode import decode
-from xbench.data.sample import sampled
+from xbench.data.sample import decode_sample
 from xbench.errors import XbenchError
 from xbench.training.settings import TrainingSettings
 from xbench.training.splits import split_examples
@@ -56,7 +56,7 @@ class Listed:
         return np.full((4, 4, 3), 100 * example.label, dtype=np.uint8)
 
     def sampled(self):
-        return sampled(self.dataset, "listed", "made up")
+        return decode_sample(self.dataset, "listed", "made up")
 
     def shades(self, data) -> list[int]:
         """Of each example, by its label."""

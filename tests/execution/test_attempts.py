@@ -60,7 +60,7 @@ def tried(monkeypatch, tmp_path):
 
     monkeypatch.setattr(CellRunner, "run_attempt", run_attempt)
     monkeypatch.setattr(attempts, "remember_time", lambda cell, done: None)
-    monkeypatch.setattr(attempts, "kept_log", lambda folder, key: nullcontext(tmp_path / "log"))
+    monkeypatch.setattr(attempts, "keep_log", lambda folder, key: nullcontext(tmp_path / "log"))
     return ran
 
 

@@ -212,7 +212,7 @@ class TestGoingOn:
 
     def gone_on(self, tmp_path) -> tuple[History, dict]:
         history = History.of(tmp_path, suite_of())
-        settled = history.settled(CELLS)
+        settled = history.find_settled(CELLS)
         history.take_over(CELLS, history.same)
         records = {record.cell_id: record for record in history.same.read()[1]}
         assert settled == {cell_id for cell_id, each in records.items() if each.status == "done"}
@@ -253,14 +253,14 @@ class TestFiles:
 
     def test_whole_ones(self, tmp_path, folder):
         history = History.of(tmp_path, suite_of())
-        assert (history.settled(CELLS), history.damaged) == ({"a", "b"}, ())
+        assert (history.find_settled(CELLS), history.damaged) == ({"a", "b"}, ())
 
     @pytest.mark.parametrize("kind", ["trace_path", "outputs_path"])
     @pytest.mark.parametrize("text", [SUITE, "# another" + SUITE])
     def test_they_are_not_read_to_find_out_what_is_settled(self, tmp_path, folder, kind, text):
         getattr(folder, kind)("a").write_bytes(b"PAR1")
         history = History.of(tmp_path, suite_of(text))
-        assert (history.settled(CELLS), history.damaged) == ({"a", "b"}, ())
+        assert (history.find_settled(CELLS), history.damaged) == ({"a", "b"}, ())
 
     def test_a_damaged_one_is_told_and_left_behind_when_its_cell_is_taken_over(self, tmp_path, folder):
         folder.outputs_path("a").write_bytes(b"PAR1")
@@ -276,6 +276,6 @@ class TestFiles:
     def test_one_that_somebody_removed_is_not_missed(self, tmp_path, folder, kind):
         getattr(folder, kind)("a").unlink()
         history = History.of(tmp_path, suite_of())
-        assert history.settled(CELLS) == {"a", "b"}
+        assert history.find_settled(CELLS) == {"a", "b"}
         new = run_of(tmp_path, suite_of("# edited" + SUITE), CELLS)
         assert history.take_over(CELLS, new) == []

@@ -159,7 +159,7 @@ class TestWatch:
     @pytest.mark.parametrize("which", [0, 1])
     def test_a_word_begins_it_anew(self, clock, watch, which):
         self.looks(clock, watch, *[50] * which)
-        watch.heard()
+        watch.note_message()
         assert self.looks(clock, watch, 50, 50, 50) == [False, False, True]
 
     def test_so_does_work(self, clock, watch):

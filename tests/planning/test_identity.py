@@ -14,9 +14,9 @@ from xbench.planning.identity import (
     capacity_key,
     cell_key,
     configuration_key,
+    cost_key,
     duration_key,
     image_pace_key,
-    pace_key,
     pass_key,
 )
 from xbench.planning.planned import Estimate, MemoryPlan
@@ -139,7 +139,7 @@ def test_keys_are_those_of_earlier_runs(cell, monkeypatch):
         cell_key(cell).cell_id,
         configuration_key(cell),
         capacity_key(cell, cell.settings, Axis.BATCH_SIZE, 10**9),
-        pace_key(cell),
+        cost_key(cell),
         image_pace_key(cell),
         duration_key(cell),
         pass_key(cell),

@@ -9,7 +9,7 @@ import frozen_models
 import numpy as np
 import pytest
 import torch
-from frozen_models import WIDTH, Counting, listed
+from frozen_models import WIDTH, Counting, quote_all
 
 from xbench import ModelSpec, XbenchError
 from xbench.components import registry
@@ -182,7 +182,7 @@ class TestInterrupted:
         (Asked(tiny_data).folder / name).unlink()
         again = Asked(tiny_data)
         assert again.report.computed == 120
-        assert FeatureFile.found(again.folder) == again.file
+        assert FeatureFile.find(again.folder) == again.file
 
     def test_another_run_that_was_faster_keeps_its_rows(self, tiny_data, monkeypatch):
         """While this one looks whether features can be kept, the other makes the file, and trains."""
@@ -258,7 +258,7 @@ class TestFolder:
         assert Asked(tiny_data, ALL[:3]).folder != first
 
     def test_is_of_the_pixels(self, first):
-        other = decode(listed(90, 30), "other", "noise", False, lambda done, total: None)
+        other = decode(quote_all(90, 30), "other", "noise", False, lambda done, total: None)
         assert Asked(other, ALL[:3]).folder != first
 
     def test_is_of_the_weights_and_not_of_the_seed(self, tiny_data):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from xbench.training.global_state import Generators, guarded_globals, seed_generators
+from xbench.training.global_state import Generators, guard_globals, seed_generators
 from xbench.training.seeding import pin_tf32
 
 
@@ -85,11 +85,11 @@ def test_the_precision_of_float32_is_restored(change, is_allowed):
         older = backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32
         return [place.fp32_precision for place in places], older, torch.get_float32_matmul_precision()
 
-    with guarded_globals():
+    with guard_globals():
         if is_allowed is not None:
             pin_tf32(is_allowed)
         before = state()
-        with guarded_globals():
+        with guard_globals():
             change(torch.backends)
         assert state() == before
 
@@ -100,7 +100,7 @@ def test_everything_is_restored():
     expected = draws()
     states.restore()
     before = (torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads())
-    with guarded_globals():
+    with guard_globals():
         torch.set_default_dtype(torch.float64)
         torch.set_default_device("meta")
         torch.set_num_threads(before[2] + 1)

@@ -41,7 +41,7 @@ def test_a_batch_in_parts_is_torchs_weighted_mean(data):
     objective = Objective(labels, NAMES[:width], named, CPU, torch.float64)
 
     cut = data.draw(st.integers(0, len(labels)))
-    parts = [objective.summed(logits[part], truth[part]) for part in (slice(0, cut), slice(cut, None))]
+    parts = [objective.sum_losses(logits[part], truth[part]) for part in (slice(0, cut), slice(cut, None))]
     expected = cross_entropy(logits, truth, weight=torch.tensor(weights, dtype=torch.float64))
     total_weight = objective.total_weight(np.arange(len(labels)))
     assert float(sum(parts)) / total_weight == pytest.approx(expected.item(), rel=1e-12, abs=1e-15)
@@ -101,7 +101,7 @@ class TestEvaluation:
         chunk_losses = []
         for index in range(90):
             images, labels = loader.load(np.array([index]))
-            chunk_losses.append(objective.summed(model.eval()(images), labels).item())
+            chunk_losses.append(objective.sum_losses(model.eval()(images), labels).item())
         found = evaluate(model, loader, objective, indices, 1)
         expected = sum(chunk_losses) / objective.total_weight(np.arange(90))
         assert found.loss == pytest.approx(expected, rel=1e-12)

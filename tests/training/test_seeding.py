@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from xbench.isolation.run import run_in_child
-from xbench.training.global_state import guarded_globals
+from xbench.training.global_state import guard_globals
 from xbench.training.seeding import make_deterministic, pin_tf32, repeatability, seed_everything
 from xbench.training.settings import TrainingSettings
 
@@ -77,7 +77,7 @@ def test_a_workspace_that_is_set_stays(monkeypatch):
 class TestTF32:
     @pytest.fixture(autouse=True)
     def flags(self):
-        with guarded_globals():
+        with guard_globals():
             yield
 
     @staticmethod

@@ -61,7 +61,7 @@ def test_an_evaluation_reads_once(parts, chunk):
     assert np.allclose(found.logits, logits.numpy(), atol=1e-5)
     assert found.labels.tolist() == labels.tolist()
     assert found.loss == pytest.approx(
-        float(objective.summed(logits, labels)) / objective.total_weight(BATCH)
+        float(objective.sum_losses(logits, labels)) / objective.total_weight(BATCH)
     )
 
 

@@ -14,7 +14,7 @@ from xbench.capacity.search import (
     largest_fit,
     next_size,
     next_slope_size,
-    predicted_peak,
+    predict_peak,
 )
 from xbench.errors import XbenchError
 from xbench.isolation.child import Limits
@@ -95,7 +95,7 @@ class _Trials:
             _Failed: one failed for another reason than memory.
         """
         before = len(self.done)
-        predicted = None if size is None else predicted_peak(self.done, size)
+        predicted = None if size is None else predict_peak(self.done, size)
         trying, started = size or 1, time.perf_counter()
 
         def hear(message: int | TrialRecord) -> None:

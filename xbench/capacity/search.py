@@ -108,11 +108,11 @@ def next_size(trials: Sequence[TrialRecord], bounds: Bounds) -> int | None:
     if failure is None:
         if best.value >= bounds.highest or _is_unlimited(trials, bounds):
             return None
-        return min(_beyond(best.value, trials, bounds), bounds.highest)
+        return min(_raise_size(best.value, trials, bounds), bounds.highest)
     gap = bounds.gap(best.value)
     if failure.value - best.value <= gap:
         return None
-    within = _within(best.value, failure.value, trials, bounds)
+    within = _narrow(best.value, failure.value, trials, bounds)
     return min(max(within, best.value + 1), failure.value - 1)
 
 
@@ -123,7 +123,7 @@ def _is_unlimited(trials: Sequence[TrialRecord], bounds: Bounds) -> bool:
     return best.value >= bounds.enough and rise < _UNLIMITED_SHARE * headroom
 
 
-def _beyond(best: int, trials: Sequence[TrialRecord], bounds: Bounds) -> int:
+def _raise_size(best: int, trials: Sequence[TrialRecord], bounds: Bounds) -> int:
     """Nothing has failed yet: just below the predicted capacity, or just above what has been shown to fit."""
     predicted = _predict(trials, bounds)
     if predicted is None:
@@ -133,14 +133,14 @@ def _beyond(best: int, trials: Sequence[TrialRecord], bounds: Bounds) -> int:
     return bounds.enough if best < bounds.enough < candidate else candidate
 
 
-def _within(best: int, failure: int, trials: Sequence[TrialRecord], bounds: Bounds) -> int:
+def _narrow(best: int, failure: int, trials: Sequence[TrialRecord], bounds: Bounds) -> int:
     """Something has failed: the prediction, or just above what fits where that is the prediction. Where the
     prediction itself has failed, perhaps for noise alone, just below it. Else it was wrong: the middle."""
     predicted = _predict(trials, bounds)
     if predicted is None:
         return math.isqrt(best * failure)
     candidate = _just_below(predicted, bounds)
-    if best < candidate < failure or (candidate <= best and not _crept(best, trials, bounds)):
+    if best < candidate < failure or (candidate <= best and not _was_raised_least(best, trials, bounds)):
         # Just above what fits, a failure would certify it.
         return max(candidate, best + bounds.gap(best))
     if candidate == failure:
@@ -148,7 +148,7 @@ def _within(best: int, failure: int, trials: Sequence[TrialRecord], bounds: Boun
     return (best + failure) // 2
 
 
-def _crept(best: int, trials: Sequence[TrialRecord], bounds: Bounds) -> bool:
+def _was_raised_least(best: int, trials: Sequence[TrialRecord], bounds: Bounds) -> bool:
     """Whether what fits has already been raised by the least step that could have certified it."""
     return any(t.outcome == "fits" and t.value < best <= t.value + bounds.gap(t.value) for t in trials)
 
@@ -157,9 +157,9 @@ def _just_below(predicted: float, bounds: Bounds) -> int:
     return int(predicted * (1 - bounds.tolerance / 4))
 
 
-def predicted_peak(trials: Sequence[TrialRecord], value: int) -> int | None:
+def predict_peak(trials: Sequence[TrialRecord], value: int) -> int | None:
     """The peak of a size by the line through two sizes that fit; None where there is no such line."""
-    pair = _apart(trials)
+    pair = _select_pair(trials)
     if pair is None:
         return None
     lower, upper = pair
@@ -167,7 +167,7 @@ def predicted_peak(trials: Sequence[TrialRecord], value: int) -> int | None:
     return round(upper.peak_bytes + slope * (value - upper.value))
 
 
-def _apart(trials: Sequence[TrialRecord]) -> tuple[_Fit, _Fit] | None:
+def _select_pair(trials: Sequence[TrialRecord]) -> tuple[_Fit, _Fit] | None:
     """The largest size that fits and the largest that is well below it: nearer, noise would tilt the line."""
     fits = sorted(_fits(trials), key=lambda fit: fit.value)
     lower = [fit for fit in fits if fit.value <= fits[-1].value * 0.8]
@@ -176,7 +176,7 @@ def _apart(trials: Sequence[TrialRecord]) -> tuple[_Fit, _Fit] | None:
 
 def _predict(trials: Sequence[TrialRecord], bounds: Bounds) -> float | None:
     """Where the line through two sizes that fit meets the limit; None where it does not rise."""
-    pair = _apart(trials)
+    pair = _select_pair(trials)
     if pair is None:
         return None
     lower, upper = pair

@@ -121,13 +121,13 @@ def _refuse(message: str, hint: str | None = None) -> NoReturn:
 
 
 def _show_error(message: str, hint: str | None) -> None:
-    from xbench.text import visible
+    from xbench.text import escape_controls
 
     # Not splitlines: it also splits at characters that names may hold.
     for line in message.split("\n"):
-        print(f"error: {visible(line)}", file=sys.stderr)
+        print(f"error: {escape_controls(line)}", file=sys.stderr)
     for line in hint.split("\n") if hint else ():
-        print(f"  hint: {visible(line)}", file=sys.stderr)
+        print(f"  hint: {escape_controls(line)}", file=sys.stderr)
 
 
 def _refuse_for_address_space(error: Exception) -> None:
@@ -147,11 +147,11 @@ def _tell_of_fault(error: Exception) -> NoReturn:
     """Show an error that is no user's mistake, with its traceback, and exit."""
     import traceback
 
-    from xbench.text import visible
+    from xbench.text import escape_controls
 
     traceback.print_exc()
     what = f"{type(error).__name__}: {error}".partition("\n")[0]
-    print(f"error: xbench failed: {visible(what)} (its traceback is above)", file=sys.stderr)
+    print(f"error: xbench failed: {escape_controls(what)} (its traceback is above)", file=sys.stderr)
     hint = "this is a bug in xbench, or a problem with this machine; please report it"
     print(f"  hint: {hint}", file=sys.stderr)
     sys.exit(EXIT_INTERNAL)

@@ -15,7 +15,7 @@ from rich.text import Text
 from xbench.cli.output import stderr_console
 from xbench.isolation.interrupts import SIGNALS
 from xbench.report.layout import plain, print_line
-from xbench.text import visible
+from xbench.text import escape_controls
 from xbench.units import format_bytes, format_seconds
 
 # Where no bars are drawn, stderr is silent for no longer than this while a command works.
@@ -51,12 +51,12 @@ class Activity:
 
     def line(self, now_s: float) -> str:
         """Describe the work and its progress in one line."""
-        parts = [self._count(), f"{format_seconds(now_s - self.started_s)} so far", self._left(now_s)]
+        parts = [self._count(), f"{format_seconds(now_s - self.started_s)} so far", self._time_left(now_s)]
         return f"{self.what}: {', '.join(filter(None, [*parts, self.detail]))}"
 
     def how_far(self, now_s: float) -> str:
         """Describe the progress alone, for a bar: shorter, as the bar tells a part of it."""
-        time_text = self._left(now_s) or format_seconds(now_s - self.started_s)
+        time_text = self._time_left(now_s) or format_seconds(now_s - self.started_s)
         return ", ".join(filter(None, [self._count(), time_text]))
 
     def _count(self) -> str:
@@ -70,7 +70,7 @@ class Activity:
             return f"step {self.done:,}{of_total}"
         return f"{self.done:,}{of_total} {self.unit}".rstrip()
 
-    def _left(self, now_s: float) -> str:
+    def _time_left(self, now_s: float) -> str:
         """The time left, if what is done so far tells it."""
         newly_done, taken_s = self.done - self.done_before, now_s - self.started_s
         if newly_done <= 0 or taken_s <= 0 or self.total <= self.done:
@@ -181,7 +181,10 @@ class ActivityDisplay:
 
     def _add_bar(self, activity: Activity) -> None:
         activity.bar = self._bars.add_task(
-            visible(activity.what), completed=activity.done, total=activity.total or None, activity=activity
+            escape_controls(activity.what),
+            completed=activity.done,
+            total=activity.total or None,
+            activity=activity,
         )
 
     def _watch(self) -> None:

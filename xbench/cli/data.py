@@ -24,7 +24,7 @@ from xbench.components.registry import load, registrations
 from xbench.components.specs import DatasetSpec
 from xbench.errors import DataNotFound, XbenchError
 from xbench.report.layout import cell, make_table, print_line
-from xbench.text import visible
+from xbench.text import escape_controls
 from xbench.units import format_bytes
 
 if TYPE_CHECKING:
@@ -107,10 +107,10 @@ def fetch(
     # Imported here: the other commands need none of it, and answer at once.
     from xbench.data.fetch import destination, fetch_from
     from xbench.data.fetch import fetch as fetch_archive
-    from xbench.data.inventory import published, take_inventory
+    from xbench.data.inventory import published_source, take_inventory
 
     tell_where_cache_is()
-    source, find_root = published(name, _spec(name))
+    source, find_root = published_source(name, _spec(name))
     if bool(url) != bool(sha256):
         raise XbenchError(
             "--url and --sha256 go together", hint="an archive is only taken if its hash is known"
@@ -130,7 +130,7 @@ def fetch(
 
         if not force:
             display.begin(f"{name}: listing what is here")
-            for root in dict.fromkeys([*_found(find_root), place]):
+            for root in dict.fromkeys([*_find_roots(find_root), place]):
                 inventory = take_inventory(root, source)
                 if inventory.is_complete:
                     display.say(f"{name} is already here and complete; nothing was done")
@@ -160,11 +160,11 @@ def verify(name: Name, form: FindingsForm = FindingsFormat.TABLE) -> None:
 
     Exit codes: 0 complete and undamaged; 1 not so; 2 not on this machine; 130 interrupted.
     """
-    from xbench.data.inventory import published
+    from xbench.data.inventory import published_source
     from xbench.data.inventory import verify as look_at_files
 
     tell_where_cache_is()
-    source, find_root = published(name, _spec(name))
+    source, find_root = published_source(name, _spec(name))
     root = find_root()
     with interruptible(lambda: "not all files were read"), ActivityDisplay() as display:
         display.begin(f"listing the files of {name}")
@@ -185,7 +185,7 @@ def _spec(name: str) -> DatasetSpec:
     return spec
 
 
-def _found(find_root: FindRoot) -> list[Path]:
+def _find_roots(find_root: FindRoot) -> list[Path]:
     """Where a suite would find the dataset: one folder, or none."""
     try:
         return [find_root()]
@@ -194,7 +194,7 @@ def _found(find_root: FindRoot) -> list[Path]:
 
 
 def _print_place(name: str, find_root: FindRoot, inventory: Inventory) -> None:
-    for root in _found(find_root):
+    for root in _find_roots(find_root):
         if root != inventory.root:
             warning = f"warning: suites do not use this one, as {name} is also in {root}"
             print_line(stderr_console(), warning, "bold yellow")
@@ -249,8 +249,8 @@ def _count_images(images: Mapping[str, int]) -> str:
 
 
 def _print_inventory(inventory: Inventory) -> None:
-    print(visible(str(inventory.root)))
-    print(visible(_count_images(inventory.counts)))
+    print(escape_controls(str(inventory.root)))
+    print(escape_controls(_count_images(inventory.counts)))
 
 
 def _verdict_document(name: str, verdict: Verdict) -> dict[str, Any]:
@@ -276,6 +276,6 @@ def _print_verdict(name: str, verdict: Verdict) -> None:
     for what, names in findings.items():
         if names:
             print(f"{len(names):,} {what}:")
-            print(*(f"  {visible(line)}" for line in names[:_MAX_NAMES]), sep="\n")
+            print(*(f"  {escape_controls(line)}" for line in names[:_MAX_NAMES]), sep="\n")
         if len(names) > _MAX_NAMES:
             print(f"  and {len(names) - _MAX_NAMES:,} more")

@@ -18,7 +18,7 @@ from xbench.cli.output import (
 )
 from xbench.report.layout import make_table, plain
 from xbench.storage.paths import cache_dir
-from xbench.text import counted
+from xbench.text import pluralize
 from xbench.units import format_bytes, parse_device, parse_limit
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _facts_table(checkup: Checkup) -> Table:
         ),
         "malloc": ", ".join(f"{name}={value}" for name, value in checkup.malloc.items()),
         "versions": ", ".join(f"{name} {value}" for name, value in machine.versions.items() if value),
-        "threads": f"{machine.threads} of torch's pool, {counted(machine.hardware['cores'], 'core')}",
+        "threads": f"{machine.threads} of torch's pool, {pluralize(machine.hardware['cores'], 'core')}",
         "cpu": f"{machine.hardware['cpu']}, {format_bytes(machine.hardware['memory_bytes'])}",
         **{device["device"]: _device(device) for device in checkup.devices},
         "cache": str(cache_dir()),

@@ -9,7 +9,7 @@ from xbench.execution.schedule import estimate_s, features_s
 from xbench.planning.plan import PlannedRun
 from xbench.planning.planned import PlannedCell
 from xbench.report.layout import make_csv, make_markdown, make_table, plain, print_line
-from xbench.text import counted
+from xbench.text import pluralize
 from xbench.units import format_bytes, format_seconds
 
 
@@ -64,7 +64,7 @@ def _print_text(plan: PlannedRun, cells: list[PlannedCell], form: Format) -> Non
     if form is Format.MARKDOWN:
         print(make_markdown(list(rows[0]), [map(str, row.values()) for row in rows]))
     else:
-        title = plain(f"{plan.name}: {counted(len(rows), 'cell')} on {plan.machine.device}")
+        title = plain(f"{plan.name}: {pluralize(len(rows), 'cell')} on {plan.machine.device}")
         headers = [name.replace("_", " ") for name in rows[0]]
         table = make_table(title, headers, [row.values() for row in rows])
         table.title_justify = "center"

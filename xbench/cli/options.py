@@ -11,7 +11,7 @@ import typer
 from xbench.cli.output import FindingsFormat, Format
 from xbench.errors import XbenchError
 from xbench.storage.paths import expand_user
-from xbench.text import shown
+from xbench.text import format_value
 
 
 def user_path(source: str) -> Callable[[str], Path]:
@@ -31,7 +31,9 @@ def _folder_of_code(value: str) -> Path:
     folder = expand_user(value, "--allow-import")
     if not folder.is_dir():
         problem = "not a folder" if folder.exists() else "no such folder"
-        raise XbenchError(f"--allow-import {shown(value)}: {problem}", hint="name the folder your code is in")
+        raise XbenchError(
+            f"--allow-import {format_value(value)}: {problem}", hint="name the folder your code is in"
+        )
     return folder.resolve()
 
 

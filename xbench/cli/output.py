@@ -18,7 +18,7 @@ from rich.text import Text
 from xbench.errors import XbenchError
 from xbench.records.store import RunFolder
 from xbench.storage.paths import cache_note
-from xbench.text import visible
+from xbench.text import escape_controls
 
 # Where nobody watches, tables keep their whole width instead of being squeezed into 80 columns.
 _PIPE_WIDTH = 200
@@ -86,7 +86,7 @@ def tell_where_cache_is() -> None:
     """Tell on stderr if the cache is not in its usual place."""
     note = cache_note()
     if note:
-        stderr_console().print(Text(visible(f"note: {note}"), style="yellow"), soft_wrap=True)
+        stderr_console().print(Text(escape_controls(f"note: {note}"), style="yellow"), soft_wrap=True)
 
 
 def stdout_console() -> Console:

@@ -11,7 +11,7 @@ from xbench.cli.activity import Activity, ActivityDisplay, Clock
 from xbench.records.capacity import TrialRecord
 from xbench.records.schema import CellKey, CellRecord, MetricRecord, RunRecord
 from xbench.report.rows import show_metric
-from xbench.text import counted
+from xbench.text import pluralize
 from xbench.training.events import EpochDone, Evaluating, Prepared, StepsDone
 from xbench.units import format_bytes, format_seconds
 
@@ -104,7 +104,7 @@ class ProgressDisplay:
         self.folder = folder
         self._headline = next((metric for metric in run.metrics if metric.split == "test"), None)
         self._total = len({cell.cell_id for cell in run.cells})
-        self._say(f"{counted(self._total, 'cell')}; records in {folder}", "dim")
+        self._say(f"{pluralize(self._total, 'cell')}; records in {folder}", "dim")
         self._cells = self.display.add_overall("cells", self._total)
         self.display.begin("preparing the cells")
 
@@ -175,7 +175,7 @@ class ProgressDisplay:
         if count == total:
             self._say("every cell has ended already; nothing is run (--fresh runs all again)", "dim")
         else:
-            self._say(f"{count} of {counted(total, 'cell')} have their result already", "dim")
+            self._say(f"{count} of {pluralize(total, 'cell')} have their result already", "dim")
 
     def cell_ended(self, record: CellRecord) -> None:
         self._cells.done += 1

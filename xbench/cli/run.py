@@ -95,7 +95,7 @@ def run(
         _preview(asked, import_dirs, form, started)
         return
     folder = _run(asked, import_dirs, out, fresh, started)
-    with interruptible(lambda: _kept_in(folder.path)):
+    with interruptible(lambda: _say_where_kept(folder.path)):
         print_results(folder, form)
         _, records = folder.read()
     if nothing_ran(records) or any(record.is_failure for record in records):
@@ -115,7 +115,7 @@ def _run(suite: Suite, import_dirs: list[str], out: Path, fresh: bool, started: 
     from xbench.records.store import check_writable, folder_of_suite, sole_run
 
     display = ProgressDisplay()
-    with interruptible(lambda: _kept_in(display.folder)), display:
+    with interruptible(lambda: _say_where_kept(display.folder)), display:
         start_server()
         plan = plan_run(suite, import_dirs, display.working)
         check_writable(out)  # only now: a suite that is wrong leaves nothing
@@ -145,5 +145,5 @@ def _preview(suite: Suite, import_dirs: list[str], form: Format, started: float)
     print_cells(plan, cells, warnings, form)
 
 
-def _kept_in(folder: Path | None) -> str:
+def _say_where_kept(folder: Path | None) -> str:
     return f"what had ended is in {folder}" if folder else ""

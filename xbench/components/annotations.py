@@ -69,7 +69,7 @@ def type_of_default(default: Any) -> Any:
     if isinstance(default, int | float):
         return usually(float, bool)
     if isinstance(default, tuple | list):
-        items = _known(_union(map(type_of_default, default)))
+        items = _accept_any_item(_union(map(type_of_default, default)))
         return usually(list_of(items), bool, str, dict[str, Any])
     return Any
 
@@ -92,7 +92,7 @@ def _reduce(annotation: Any) -> Any:
             return _reduce(getattr(annotation, target))
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is None or not inner:
-        return _reduced_class(origin or annotation)
+        return _reduce_class(origin or annotation)
     if origin is Annotated:
         return _reduce(inner[0])
     if origin in (Union, types.UnionType):
@@ -100,17 +100,17 @@ def _reduce(annotation: Any) -> Any:
     if origin is Literal:
         return annotation if all(type(item) in (bool, int, str, types.NoneType) for item in inner) else Any
     if origin is tuple and Ellipsis not in inner:
-        return tuple_of(*map(_known, map(_reduce, inner)))
-    kind = _reduced_class(origin)
+        return tuple_of(*map(_accept_any_item, map(_reduce, inner)))
+    kind = _reduce_class(origin)
     if is_sequence(kind):
-        return list_of(_known(_reduce(inner[0])))
+        return list_of(_accept_any_item(_reduce(inner[0])))
     if get_origin(kind) is dict:
-        values: Any = _known(_reduce(inner[1]))
+        values: Any = _accept_any_item(_reduce(inner[1]))
         return dict[str, values] if inner[0] is str else Any
     return kind
 
 
-def _reduced_class(annotation: Any) -> Any:
+def _reduce_class(annotation: Any) -> Any:
     if annotation in (bool, int, float, str, types.NoneType):
         return annotation
     if annotation in (complex, numbers.Number, numbers.Complex, numbers.Real):
@@ -131,7 +131,7 @@ def _reduced_class(annotation: Any) -> Any:
     return Never
 
 
-def _known(kind: Any) -> Any:
+def _accept_any_item(kind: Any) -> Any:
     """Replace `Never`, as the type of items in a sequence or table, by `Any`: such items are not checked."""
     return Any if kind is Never else kind
 

@@ -62,7 +62,8 @@ def find_splits(folder: Path, test_folder: str = "") -> dict[str, str]:
     if test_folder:
         if test_folder not in parts:
             raise XbenchError(
-                f"test_folder '{test_folder}' is not a folder in {folder}", hint=f"it holds {listed(parts)}"
+                f"test_folder '{test_folder}' is not a folder in {folder}",
+                hint=f"it holds {quote_all(parts)}",
             )
         if splits.get(test_folder) == "train":
             raise XbenchError(
@@ -75,7 +76,7 @@ def find_splits(folder: Path, test_folder: str = "") -> dict[str, str]:
     for split, found in (("train", train), ("test", test)):
         if len(found) > 1:
             raise XbenchError(
-                f"{folder} holds {len(found)} folders that mean {split}: {listed(found)}",
+                f"{folder} holds {len(found)} folders that mean {split}: {quote_all(found)}",
                 hint="keep one of them there, with all images of that split",
             )
     if train and test:
@@ -134,7 +135,7 @@ def check_are_classes(folder: Path, names: list[str], is_sure: bool) -> None:
     """
     inside = {name: folders_in(folder / name) for name in names}
     if len(names) == 1:
-        if inner := _wrapped(folder / names[0]):
+        if inner := _unwrap(folder / names[0]):
             raise XbenchError(
                 f"{folder} holds one folder, '{names[0]}', so its images lie a level deeper than expected",
                 hint=f"set root to {inner}, which holds {some_of(folders_in(inner))}",
@@ -153,9 +154,9 @@ def check_are_classes(folder: Path, names: list[str], is_sure: bool) -> None:
     if all(looking_like.values()):
         train, test = looking_like["train"], looking_like["test"]
         raise XbenchError(
-            f"{listed([*train, *test])} in {folder} look like splits, not like classes",
+            f"{quote_all([*train, *test])} in {folder} look like splits, not like classes",
             hint="rename them to 'train' and 'test', and let each hold the classes' folders; or set root to "
-            f"{_wrapped(folder / train[0]) or folder / train[0]} to hold a share of it out as test",
+            f"{_unwrap(folder / train[0]) or folder / train[0]} to hold a share of it out as test",
         )
     shared = sorted(set.intersection(*map(set, inside.values()))) if inside else []
     is_repeated = len(shared) > 1 and not any(_words(name) & _FILE_KINDS for name in shared)
@@ -168,12 +169,12 @@ def check_are_classes(folder: Path, names: list[str], is_sure: bool) -> None:
         )
 
 
-def listed(names: Iterable[str]) -> str:
+def quote_all(names: Iterable[str]) -> str:
     """Quote all names."""
     return ", ".join(f"'{name}'" for name in names)
 
 
-def _wrapped(folder: Path) -> Path | None:
+def _unwrap(folder: Path) -> Path | None:
     """Find the folder that holds several folders: this one, or one that it alone wraps."""
     for _ in range(_MAX_WRAPPERS):
         names = folders_in(folder)

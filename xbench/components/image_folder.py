@@ -16,7 +16,7 @@ from xbench.components.folder_layout import (
     check_split_folders,
     find_splits,
     folders_in,
-    listed,
+    quote_all,
     split_named,
 )
 from xbench.components.image_files import FoundFiles, find_files, loose_images, notes_on_left_out
@@ -61,7 +61,7 @@ class _Choice:
 
     def __str__(self) -> str:
         settings = (("pattern", self.pattern), ("exclude", self.exclude))
-        return " and ".join(f"{name} = {listed(globs)}" for name, globs in settings if globs)
+        return " and ".join(f"{name} = {quote_all(globs)}" for name, globs in settings if globs)
 
 
 @dataclass
@@ -164,7 +164,7 @@ def build_folder(
     notes += _check_classes(folder, classes, splits, listing, choice)
     if positive and positive not in classes:
         raise XbenchError(
-            f"positive '{positive}' is not a class of {folder}", hint=f"its classes are {listed(classes)}"
+            f"positive '{positive}' is not a class of {folder}", hint=f"its classes are {quote_all(classes)}"
         )
     return Dataset(
         classes=tuple(classes),
@@ -214,7 +214,7 @@ def _as_split(folder: Path, splits: dict[str, str], choice: _Choice) -> tuple[li
     notes = [f"images of {part}/ count as train" for part, split in splits.items() if split == "val"]
     notes += [f"test is {part}/" for part, split in splits.items() if split == "test" != split_named(part)]
     if unused := [part for part in folders_in(folder) if part not in splits]:
-        notes.append(f"not used, as they are neither train nor test: {listed(unused)}")
+        notes.append(f"not used, as they are neither train nor test: {quote_all(unused)}")
     side_of: dict[str, Example] = {}
     for example in listing.examples:
         other = side_of.setdefault(example.group, example)
@@ -288,7 +288,7 @@ def _check_classes(
     counts = Counter((example.split, example.label) for example in examples)
     for label, name in enumerate(classes):
         if not counts["train", label] + counts["test", label]:
-            raise _without_images(folder, name, splits, listing, choice)
+            raise _drop_empty_classes(folder, name, splits, listing, choice)
         if not counts["train", label]:
             hint = "give it more images (or groups), or a smaller `test`"
             if splits:
@@ -316,7 +316,7 @@ def _check_classes(
     return [f"{alone:,} of {len(examples):,} images belong to no group, and stand alone"]
 
 
-def _without_images(
+def _drop_empty_classes(
     folder: Path, name: str, splits: dict[str, str], listing: _Listing, choice: _Choice
 ) -> XbenchError:
     places = [f"{part}/{name}/" for part in splits] or [f"{name}/"]

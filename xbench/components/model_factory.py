@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xbench.components.specs import ModelSpec
 from xbench.errors import XbenchError
-from xbench.text import shorten, visible
+from xbench.text import escape_controls, shorten
 
 if TYPE_CHECKING:
     from torch import nn
@@ -102,7 +102,7 @@ def signature_of(factory: Callable[..., Any]) -> str:
     parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
     bare = signature.replace(parameters=parameters, return_annotation=signature.empty)
     name = getattr(named, "__name__", type(named).__name__)
-    return shorten(visible(f"{name}{bare}"), _MAX_SIGNATURE)
+    return shorten(escape_controls(f"{name}{bare}"), _MAX_SIGNATURE)
 
 
 def _plain(name: str) -> str:

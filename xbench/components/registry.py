@@ -19,7 +19,7 @@ from typing import Literal, get_args, overload
 
 from xbench.components.specs import DatasetSpec, Family, ModelSpec, OptimizerSpec, Spec
 from xbench.errors import XbenchError
-from xbench.text import MAX_VALUE_CHARS, shorten, visible
+from xbench.text import MAX_VALUE_CHARS, escape_controls, shorten
 
 Kind = Literal["model", "optimizer", "dataset"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -143,7 +143,7 @@ def origin(kind: Kind, reference: str) -> str:
 def unknown_name(kind: Kind, name: str) -> str:
     """The message for a name that nothing claims, with a guess at what was meant."""
     guess = did_you_mean(name.partition("/")[0], registrations(kind))
-    return f"unknown {kind} '{shorten(visible(name))}'.{guess}"
+    return f"unknown {kind} '{shorten(escape_controls(name))}'.{guess}"
 
 
 def listing_hint(kind: Kind) -> str:

@@ -13,7 +13,7 @@ from xbench.components.model_factory import class_count_parameter
 from xbench.components.registry import did_you_mean
 from xbench.components.specs import ModelSpec, OptimizerSpec, Spec
 from xbench.components.value_types import allows, describe, is_sequence, usual
-from xbench.text import shorten, shown
+from xbench.text import format_value, shorten
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,9 @@ class Settings:
     def wrong_type(self, name: str, value: Any) -> str | None:
         """Say what is wrong with the type of a value; None if nothing is, or the type is unknown."""
         kind = self.types.get(name, Any)
-        return None if allows(kind, value) else f"'{name}' should be {describe(kind)}, not {shown(value)}"
+        return (
+            None if allows(kind, value) else f"'{name}' should be {describe(kind)}, not {format_value(value)}"
+        )
 
     def how_to_write(self, name: str, value: Any) -> str | None:
         """Say how to write a value of the wrong type; None if its intent is unclear."""

@@ -185,7 +185,7 @@ def fit_weights(
             hint="is it for another model? It needs 1000 outputs, or one for each class",
         )
     for key in shared:
-        state[key] = _owned(state[key], expected[key].dtype)
+        state[key] = _own_copy(state[key], expected[key].dtype)
     try:
         # "assign": the tensors themselves, where the usual copying would hold everything twice.
         keys = network.load_state_dict(state, strict=False, assign=True)
@@ -279,7 +279,7 @@ def _rename(state: dict[str, torch.Tensor]) -> None:
             state[new] = state.pop(key)
 
 
-def _owned(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def _own_copy(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The tensor as a contiguous one that shares no storage with what is not part of it."""
     tensor = tensor.detach().to(dtype).contiguous()
     return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor

@@ -51,7 +51,7 @@ def unpack(
             room for it.
     """
     with _understandable(archive), zipfile.ZipFile(archive) as file:
-        members = _checked_members(archive, file.infolist(), most_bytes)
+        members = _check_members(archive, file.infolist(), most_bytes)
         root = _root(archive, members, parts)
         wanted = _below(root, members, parts | set(VALIDATION_FOLDERS))
         total_bytes = sum(member.file_size for member in wanted.values())
@@ -79,7 +79,7 @@ def _understandable(archive: Path) -> Iterator[None]:
         raise XbenchError(f"{archive} cannot be unpacked: {what}: {error.strerror or error}") from error
 
 
-def _checked_members(
+def _check_members(
     archive: Path, members: list[zipfile.ZipInfo], most_bytes: int
 ) -> dict[PurePosixPath, zipfile.ZipInfo]:
     """The files of an archive by their names.

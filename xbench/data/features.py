@@ -87,7 +87,7 @@ class FeatureFile:
         return np.fromfile(self.present_path, dtype=_CHECKSUM) != 0
 
     @classmethod
-    def found(cls, folder: Path) -> Self | None:
+    def find(cls, folder: Path) -> Self | None:
         """What an earlier run has made; None if there is nothing, or it is damaged beyond single rows."""
         try:
             index = read_json(folder / _INDEX)
@@ -116,7 +116,7 @@ class FeatureFile:
                 os.truncate(staged / path.name, size)
             write_json(staged / _INDEX, {"shape": self.shape, "precision": self.precision, "rows": self.rows})
             with hold_place(self.folder, on_wait=lambda: None):
-                if FeatureFile.found(self.folder) != self:  # else another process was faster
+                if FeatureFile.find(self.folder) != self:  # else another process was faster
                     replace_folder(staged, self.folder)
 
     def remove(self) -> None:

@@ -132,7 +132,7 @@ def presence(name: str, spec: DatasetSpec) -> Presence:
         return Presence(None, f"`xbench data fetch {name}`")
 
 
-def published(name: str, spec: DatasetSpec) -> tuple[Source, FindRoot]:
+def published_source(name: str, spec: DatasetSpec) -> tuple[Source, FindRoot]:
     """Return where a dataset comes from, and the function that finds it on this machine.
 
     Raises:

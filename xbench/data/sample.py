@@ -14,7 +14,7 @@ from xbench.data.decoded import DecodedDataset
 _ALL = 64
 
 
-def sampled(dataset: Dataset, name: str, stand_in: str, code: str = "") -> DecodedDataset:
+def decode_sample(dataset: Dataset, name: str, stand_in: str, code: str = "") -> DecodedDataset:
     """All examples of a dataset; the pixels of each are those of one of a few of its class.
 
     Args:

@@ -80,7 +80,7 @@ class CellRunner:
             is_certain = cell.memory.measured is None or not cell.may_give_back
             if is_certain and record.memory.exhausted != "oom killer":
                 self.failures.append(cell)
-            again = _again(cell)
+            again = _choose_retry(cell)
             if again is None or attempt >= MAX_ATTEMPTS:
                 return cell, record
             self.observer.cell_adapted(record, _difference(cell, again))
@@ -100,7 +100,7 @@ class CellRunner:
 
     def _measure(self, cell: PlannedCell, attempt: int) -> tuple[PlannedCell, CellRecord | None]:
         """The cell with its features and its memory pass; its record, if it ends without being timed."""
-        with kept_log(self.folder, cell.key) as log:
+        with keep_log(self.folder, cell.key) as log:
             cell = self.features.for_training(cell, log)
             if cell.skip is not None:
                 return cell, self._record_skip(cell, cell.skip, attempt)
@@ -127,7 +127,7 @@ class CellRunner:
             cell = cell.with_exact_malloc()  # one time is not to be of two kinds
         make_folder(scratch)
         self.observer.attempt_started(key)
-        with Interrupts(self.observer.stopping) as interrupts, kept_log(self.folder, key) as log:
+        with Interrupts(self.observer.stopping) as interrupts, keep_log(self.folder, key) as log:
 
             def hear(message: Any) -> None:
                 transcript.note(message)
@@ -224,7 +224,7 @@ def _log_note(log: Path, folder: RunFolder) -> str:
 
 
 @contextmanager
-def kept_log(folder: RunFolder, key: CellKey) -> Iterator[Path]:
+def keep_log(folder: RunFolder, key: CellKey) -> Iterator[Path]:
     """Where a cell's processes write; nothing is left of it if they write nothing."""
     log = folder.log_path(key.cell_id)
     try:
@@ -243,7 +243,7 @@ def _needs_at_least(cell: PlannedCell, failed: PlannedCell) -> bool:
     )
 
 
-def _again(cell: PlannedCell) -> PlannedCell | None:
+def _choose_retry(cell: PlannedCell) -> PlannedCell | None:
     """What to try after a cell ran out of memory: less; or, if it did so after its memory pass had succeeded,
     the same without the freed blocks that malloc keeps. None if there is nothing left to give."""
     if cell.memory.measured is not None and cell.may_give_back:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xbench.capacity.pace import steps_of
+from xbench.capacity.cost_model import steps_of
 from xbench.planning.identity import training_key
 from xbench.planning.planned import PlannedCell
 from xbench.records.schema import EpochRecord

@@ -8,10 +8,10 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from xbench.capacity.axes import Axis, size_of, with_size
-from xbench.capacity.pace import Pace, measure_pace, timing_settings
+from xbench.capacity.cost_model import CostModel, measure_costs, timing_settings
 from xbench.execution.shared import FeatureKeeper, images_of
 from xbench.isolation.run import run_in_child
-from xbench.planning.identity import duration_key, features_key, image_pace_key, pace_key, pass_key
+from xbench.planning.identity import cost_key, duration_key, features_key, image_pace_key, pass_key
 from xbench.planning.observer import Observer
 from xbench.planning.planned import Estimate, PlannedCell
 from xbench.records.schema import CellRecord
@@ -24,7 +24,7 @@ _SAMPLE = 16
 
 # A run looks this often whether other programs leave it the CPU.
 _LOOK_EVERY_S = 5.0
-# A pace that was measured undisturbed is not measured again within this time.
+# A cost model that was measured undisturbed is not measured again within this time.
 _FRESH_S = 60.0
 # Earlier cells correct estimates as if this much had gone as estimated: a few short ones say little.
 _PRIOR_S = 30.0
@@ -55,8 +55,8 @@ class Estimator:
         self._clock, self._sleep = clock, sleep
         self._may_wait_s = may_wait_s
         self._took_s = self._estimated_s = _PRIOR_S
-        # Of this run: paces by their keys, and when they were measured.
-        self._paces: dict[str, tuple[Pace | None, float]] = {}
+        # Of this run: cost models by their keys, and when they were measured.
+        self._cost_models: dict[str, tuple[CostModel | None, float]] = {}
         # Seconds that features of an image take, and whether that was disturbed.
         self._rates: dict[str, tuple[float, bool]] = {}
 
@@ -120,20 +120,20 @@ class Estimator:
         if cell.estimate.seconds is None or cell.skip is not None or key in measured:
             return cell
         measured.add(key)
-        took, timed = load("memory pass", key), _in_hand(cell)
-        pace = None if timed is None else self._known_pace(pace_key(timed))
+        took, timed = load("memory pass", key), _cell_in_hand(cell)
+        cost_model = None if timed is None else self._recall_cost_model(cost_key(timed))
         if took is not None:
             pass_s = took["seconds"]
         else:
-            pass_s = pace.memory_pass_s(cell.sized) if pace is not None else 0.0
+            pass_s = cost_model.memory_pass_s(cell.sized) if cost_model is not None else 0.0
         return _with_estimate(cell, seconds=cell.estimate.seconds + pass_s)
 
     def _estimate_one(self, cell: PlannedCell, anew: bool) -> PlannedCell:
-        timed = _in_hand(cell)
+        timed = _cell_in_hand(cell)
         if timed is None:
             return cell
-        took, pace = load("duration", duration_key(cell)), self._known_pace(pace_key(timed))
-        is_timed = (took is not None or pace is not None) and not anew
+        took, cost_model = load("duration", duration_key(cell)), self._recall_cost_model(cost_key(timed))
+        is_timed = (took is not None or cost_model is not None) and not anew
         timed, estimate = self._with_features(cell, timed, is_timed)
         if timed.skip is not None:
             return replace(cell, skip=timed.skip)
@@ -141,16 +141,16 @@ class Estimator:
         to_do = 1.0 - self._done_share(cell)
         if took is not None and not anew:
             return _with_estimate(cell, seconds=to_do * took["seconds"])
-        if pace is None or anew:
-            pace = self._measure_pace(timed)
-        if pace is None:
+        if cost_model is None or anew:
+            cost_model = self._measure_cost_model(timed)
+        if cost_model is None:
             return _with_estimate(cell, seconds=to_do * took["seconds"] if took else None)
-        found = [pace.run_s(cell.sized, _count_evaluated(cell))]
+        found = [cost_model.run_s(cell.sized, _count_evaluated(cell))]
         if took is not None:  # that it has done, whatever a few steps say
             found.append(took["seconds"])
-        if pace.is_disturbed and (kept := load("pace", pace_key(timed))) is not None:
-            found.append(Pace(**kept).run_s(cell.sized, _count_evaluated(cell)))
-        is_rough = estimate.is_rough or pace.is_disturbed
+        if cost_model.is_disturbed and (kept := load("cost model", cost_key(timed))) is not None:
+            found.append(CostModel(**kept).run_s(cell.sized, _count_evaluated(cell)))
+        is_rough = estimate.is_rough or cost_model.is_disturbed
         return _with_estimate(cell, seconds=to_do * min(found), is_rough=is_rough)
 
     def _with_features(
@@ -163,11 +163,11 @@ class Estimator:
             is_timed: its steps need not be timed.
         """
         key = image_pace_key(timed)
-        image_s, is_rough = self._known_rate(key)
+        image_s, is_rough = self._recall_rate(key)
         is_known = is_timed and image_s is not None
         if is_timed and image_s is not None and _stands_in(cell):
             return timed, _of_features(_shared_key(cell), len(images_of(cell)) * image_s, is_rough)
-        timed, report = self._features.given(timed, images_of(cell), 0 if is_known else _SAMPLE)
+        timed, report = self._features.compute(timed, images_of(cell), 0 if is_known else _SAMPLE)
         if report.image_s is not None:
             image_s, is_rough = self._keep_rate(key, report.image_s, report.is_disturbed)
         if report.file is None or image_s is None:
@@ -176,7 +176,7 @@ class Estimator:
             return timed, _of_features(_shared_key(cell), len(images_of(cell)) * image_s, is_rough)
         return timed, _of_features(report.file.folder.name, report.missing * image_s, is_rough)
 
-    def _known_rate(self, key: str) -> tuple[float | None, bool]:
+    def _recall_rate(self, key: str) -> tuple[float | None, bool]:
         kept = load("feature rate", key)
         return self._rates.get(key, (kept["seconds"] if kept else None, False))
 
@@ -186,34 +186,34 @@ class Estimator:
             save("feature rate", key, {"seconds": image_s})
         else:
             self._observer.machine_is_busy()
-            known_s, was_disturbed = self._known_rate(key)
+            known_s, was_disturbed = self._recall_rate(key)
             if known_s is not None and (not was_disturbed or known_s <= image_s):
                 return known_s, was_disturbed
         self._rates[key] = (image_s, is_disturbed)
         return image_s, is_disturbed
 
-    def _known_pace(self, key: str) -> Pace | None:
-        pace, _ = self._paces.get(key, (None, 0.0))
-        if pace is not None:
-            return pace
-        kept = load("pace", key)
-        return None if kept is None else Pace(**kept)
+    def _recall_cost_model(self, key: str) -> CostModel | None:
+        cost_model, _ = self._cost_models.get(key, (None, 0.0))
+        if cost_model is not None:
+            return cost_model
+        kept = load("cost model", key)
+        return None if kept is None else CostModel(**kept)
 
-    def _measure_pace(self, cell: PlannedCell) -> Pace | None:
-        """The cell's pace, by its steps; None if these cannot be run: running it will tell why."""
-        key = pace_key(cell)
-        pace, at = self._paces.get(key, (None, 0.0))
-        if pace is not None and not pace.is_disturbed and self._clock() - at < _FRESH_S:
-            return pace
-        if key in self._paces and pace is None:
+    def _measure_cost_model(self, cell: PlannedCell) -> CostModel | None:
+        """Measure the cell by some of its steps; None if these cannot be run: running it will tell why."""
+        key = cost_key(cell)
+        cost_model, at = self._cost_models.get(key, (None, 0.0))
+        if cost_model is not None and not cost_model.is_disturbed and self._clock() - at < _FRESH_S:
+            return cost_model
+        if key in self._cost_models and cost_model is None:
             return None  # it failed before
-        pace = _measure(cell)
-        if pace is not None and pace.is_disturbed:
+        cost_model = _measure(cell)
+        if cost_model is not None and cost_model.is_disturbed:
             self._observer.machine_is_busy()
-        elif pace is not None:
-            save("pace", key, asdict(pace))
-        self._paces[key] = (pace, self._clock())
-        return pace
+        elif cost_model is not None:
+            save("cost model", key, asdict(cost_model))
+        self._cost_models[key] = (cost_model, self._clock())
+        return cost_model
 
 
 def remember_time(cell: PlannedCell, record: CellRecord) -> None:
@@ -248,13 +248,13 @@ def _faster(before: PlannedCell, after: PlannedCell) -> PlannedCell:
     return after if new.seconds <= old.seconds else before
 
 
-def _measure(cell: PlannedCell) -> Pace | None:
+def _measure(cell: PlannedCell) -> CostModel | None:
     settings = timing_settings(cell.sized)
     tried = [settings]
     if size_of(settings, Axis.HISTORY_SIZE) is not None:
         tried.append(with_size(settings, Axis.HISTORY_SIZE, 1))  # a whole one may be what has to give way
     for settings in tried:
-        ending = run_in_child(measure_pace, cell.task(settings), limits=cell.limits)
+        ending = run_in_child(measure_costs, cell.task(settings), limits=cell.limits)
         if ending.outcome == "returned":
             return ending.value
         if not ending.out_of_memory:
@@ -283,7 +283,7 @@ def _shared_key(cell: PlannedCell) -> str:
     return features_key(cell, seed=None if reads_weights else cell.settings.seed)
 
 
-def _in_hand(cell: PlannedCell) -> PlannedCell | None:
+def _cell_in_hand(cell: PlannedCell) -> PlannedCell | None:
     """The cell, or where its weights are yet to be fetched one of the same network, which takes as long with
     any; None if there is none."""
     if not cell.model.missing:

@@ -116,10 +116,10 @@ def _tune(cell: PlannedCell, observer: Observer) -> PlannedCell:
     except XbenchError as error:
         return replace(cell, skip=_skip(error))
     if picked is None:
-        return cell.skipped("oom", f"not even a micro-batch of one example fits {_limit_text(cell)}")
+        return cell.with_skip("oom", f"not even a micro-batch of one example fits {_limit_text(cell)}")
     settings = with_size(cell.settings, Axis.MICRO_BATCH, picked)
     tuned = cell.with_sizes(settings, "the fastest that fits")
-    return _found_by(tuned, keys)
+    return _apply_found(tuned, keys)
 
 
 def _fastest(cell: PlannedCell, whole: CellSettings, observer: Observer) -> int | None:
@@ -159,7 +159,7 @@ def _with_largest(cells: list[PlannedCell], experiment: str, observer: Observer)
         group = capacity_key(cell, cell.settings, Axis.TRAIN_SIZE, cell.memory.limit_bytes)
         if cell.memory.limit_bytes is None:
             reason = "train_size = 'largest' needs a memory limit, which this system does not have of its own"
-            fitted[place] = cell.skipped("error", reason)
+            fitted[place] = cell.with_skip("error", reason)
             continue
         try:
             if group not in found:
@@ -171,11 +171,11 @@ def _with_largest(cells: list[PlannedCell], experiment: str, observer: Observer)
     for place, cell in fitted.items():
         if cell.skip is None and len(sizes) < len(found):
             reason = f"not every optimizer of '{experiment}' can run a single example in {_limit_text(cell)}"
-            fitted[place] = cell.skipped("oom", reason)
+            fitted[place] = cell.with_skip("oom", reason)
         elif cell.skip is None:
             settings = with_size(cell.settings, Axis.TRAIN_SIZE, min(sizes))
             why = "the largest that every optimizer of the experiment can run"
-            fitted[place] = _found_by(cell.with_sizes(settings, why), keys)
+            fitted[place] = _apply_found(cell.with_sizes(settings, why), keys)
     return [fitted.get(place, cell) for place, cell in enumerate(cells)]
 
 
@@ -211,14 +211,14 @@ def _adapt(cell: PlannedCell, observer: Observer) -> PlannedCell:
             return replace(cell, skip=_skip(error))
     if adapted is None:
         given = ", ".join(cell.declared.adapt)
-        return cell.skipped("oom", f"it does not fit {_limit_text(cell)}, even with the least {given}")
+        return cell.with_skip("oom", f"it does not fit {_limit_text(cell)}, even with the least {given}")
     if adapted == sized:
         return cell
     fitted = cell.with_sizes(adapted, f"adapted to fit {_limit_text(cell)}")
-    return _found_by(fitted, keys)
+    return _apply_found(fitted, keys)
 
 
-def _found_by(cell: PlannedCell, keys: list[str]) -> PlannedCell:
+def _apply_found(cell: PlannedCell, keys: list[str]) -> PlannedCell:
     """The cell, with the keys of what it was fitted by."""
     return replace(cell, fit=replace(cell.fit, found_by=(*cell.fit.found_by, *keys)))
 

@@ -70,7 +70,7 @@ class History:
         """Whether a cell of that run need not be run again."""
         return cell_id in self.records and is_settled(self.records[cell_id])
 
-    def settled(self, cells: Sequence[CellKey]) -> set[str]:
+    def find_settled(self, cells: Sequence[CellKey]) -> set[str]:
         """Those of the cells that a run of them need not run."""
         ids = {cell.cell_id for cell in cells}
         own = {cell_id for cell_id in ids if self.is_settled(cell_id)} if self.declares(cells) else set()

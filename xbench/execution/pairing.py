@@ -9,7 +9,7 @@ from xbench.errors import XbenchError
 from xbench.planning.identity import pairing_group, pairing_group_of
 from xbench.planning.planned import PlannedCell
 from xbench.records.schema import CellRecord, PairingRecord
-from xbench.text import counted
+from xbench.text import pluralize
 from xbench.training.events import Prepared
 
 
@@ -52,7 +52,7 @@ class Pairing:
         """
         new = _Start(
             f"{cell.declared.column}, seed {cell.declared.seed}",
-            drawn_on(cell),
+            name_generator(cell),
             prepared.weights_sha256,
             prepared.order_sha256,
         )
@@ -76,10 +76,10 @@ class Pairing:
         )
 
 
-def drawn_on(cell: PlannedCell) -> str:
+def name_generator(cell: PlannedCell) -> str:
     """What draws a cell's initial weights, whatever it trains on."""
     threads = cell.settings.training.threads or cell.machine.threads
-    return f"{cell.machine.hardware.get('cpu')} ({counted(threads, 'thread')})"
+    return f"{cell.machine.hardware.get('cpu')} ({pluralize(threads, 'thread')})"
 
 
 def _start(record: CellRecord, pairing: PairingRecord) -> _Start:

@@ -22,7 +22,7 @@ from xbench.storage.cache import load, save
 from xbench.suite.document import unusable
 from xbench.suite.overrides import SuiteOption
 from xbench.suite.reader import Suite, check_document
-from xbench.text import counted, shorten, visible
+from xbench.text import escape_controls, pluralize, shorten
 from xbench.training.settings import Choice
 
 _FALLBACKS = {"chest-xray": "synthetic-xray"}
@@ -198,7 +198,7 @@ def _notes(cell: PlannedCell, axis: Axis, capacity: Capacity, started_from_known
     if retries:
         notes.append(
             f"{capacity.found:,} barely fits: in a few steps the allocator ran out of room "
-            f"{counted(retries, 'time')} and released its cache, which slows training"
+            f"{pluralize(retries, 'time')} and released its cache, which slows training"
         )
     sizes = [trial.value for trial in capacity.trials]
     if axis in (Axis.TRAIN_SIZE, Axis.BATCH_SIZE) and max(sizes) > cell.available:
@@ -227,7 +227,7 @@ def _suite(
         tables["dataset"]["fallback"] = _FALLBACKS[dataset]
     for kind, table in tables.items():
         for _, wrong in unusable(table):
-            raise XbenchError(f"--{kind} {shorten(visible(str(table['name'])))}: {wrong}")
+            raise XbenchError(f"--{kind} {shorten(escape_controls(str(table['name'])))}: {wrong}")
     origins = {
         (*path, "optimizer", 0): f"--optimizer {optimizer}",
         (*path, "model"): f"--model {model}",

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from xbench.components.registry import Kind, origin
 from xbench.errors import Unsupported, WeightsNotFound
 from xbench.execution.checkpoints import Transcript
-from xbench.execution.pairing import drawn_on
+from xbench.execution.pairing import name_generator
 from xbench.isolation.run import ChildResult
 from xbench.memory.exhaustion import failed_allocation_bytes
 from xbench.planning.planned import PlannedCell
@@ -26,7 +26,7 @@ from xbench.records.schema import (
     Times,
 )
 from xbench.records.traces import TraceRow
-from xbench.text import counted, some_of
+from xbench.text import pluralize, some_of
 from xbench.training.events import CellResult, Scores
 from xbench.training.metrics import Predictions, compute_metrics, cross_entropies
 from xbench.training.seeding import repeatability
@@ -102,7 +102,7 @@ def _pairing(cell: PlannedCell, transcript: Transcript) -> PairingRecord:
     return PairingRecord(
         weights_sha256=prepared.weights_sha256,
         order_sha256=prepared.order_sha256,
-        drawn_on=drawn_on(cell),
+        drawn_on=name_generator(cell),
         note=transcript.pairing_note,
     )
 
@@ -157,7 +157,7 @@ def _gaps(cell: PlannedCell) -> list[str]:
     split = split_examples(cell.data, cell.sized.training, cell.settings.seed)
     missing = missing_classes(cell.data, split.train)
     return (
-        [f"training on {counted(len(split.train), 'example')} leaves out {some_of(missing)}"]
+        [f"training on {pluralize(len(split.train), 'example')} leaves out {some_of(missing)}"]
         if missing
         else []
     )

@@ -25,7 +25,7 @@ from xbench.records.schema import CellKey, CellRecord, ExperimentRecord, RunReco
 from xbench.records.store import RunFolder, folder_of_suite
 from xbench.storage.paths import concerns
 from xbench.storage.staging import remove_stale
-from xbench.text import counted
+from xbench.text import pluralize
 
 
 def run_plan(
@@ -107,11 +107,11 @@ def _open(run: RunRecord, plan: PlannedRun, history: History, results: Path, obs
             told += changed_since(plan.import_dirs, history.run.started_at)
     observer.working("taking over earlier results")
     told += history.take_over(run.cells, folder)
-    settled = history.settled(run.cells)
+    settled = history.find_settled(run.cells)
     failed = [key for key in settled if key in history.records and history.records[key].is_failure]
     if failed:
         told.append(
-            f"{counted(len(failed), 'cell')} failed {MAX_ATTEMPTS} times and will not be tried again "
+            f"{pluralize(len(failed), 'cell')} failed {MAX_ATTEMPTS} times and will not be tried again "
             "(--fresh runs all again)"
         )
     observer.run_started(folder.path, run, told)
@@ -138,7 +138,7 @@ def _of_one_size(cells: list[PlannedCell], folder: RunFolder) -> list[PlannedCel
 
 
 def _select_unsettled(cells: list[PlannedCell], history: History) -> list[PlannedCell]:
-    settled = history.settled([cell.key for cell in cells])
+    settled = history.find_settled([cell.key for cell in cells])
     return [cell for cell in cells if cell.key.cell_id not in settled]
 
 

@@ -104,7 +104,7 @@ def skip_if_late(
         f"'{block[0].declared.experiment}' needs {needed}, and {left} of the time limit of {limit} are left"
     )
     reason = "; ".join(filter(None, [reason, spent, block[0].model.missing]))
-    return [cell if cell.skip else cell.skipped("skipped", reason, waits_for="time") for cell in block]
+    return [cell if cell.skip else cell.with_skip("skipped", reason, waits_for="time") for cell in block]
 
 
 def is_skipped(block: Sequence[PlannedCell]) -> bool:

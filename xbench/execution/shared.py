@@ -47,13 +47,13 @@ class FeatureKeeper:
         Args:
             log: file for what a failing model writes.
         """
-        return self.given(cell, images_of(cell), log=log)[0]
+        return self.compute(cell, images_of(cell), log=log)[0]
 
     def for_trials(self, cell: PlannedCell) -> PlannedCell:
         """The cell with the features of some of its images."""
-        return self.given(cell, images_of(cell)[:_OF_TRIALS])[0]
+        return self.compute(cell, images_of(cell)[:_OF_TRIALS])[0]
 
-    def given(
+    def compute(
         self, cell: PlannedCell, images: np.ndarray, at_most: int | None = None, log: Path | None = None
     ) -> tuple[PlannedCell, FeatureReport]:
         """The cell with the features of some images, and what came of asking for them.
@@ -70,7 +70,7 @@ class FeatureKeeper:
             return replace(cell, skip=_skip(report)), FeatureReport()
         if report.file is None and wanted != "auto":
             note = report.note or "no part of the model is frozen"
-            return cell.skipped("skipped", f"features cannot be kept: {note}"), report
+            return cell.with_skip("skipped", f"features cannot be kept: {note}"), report
         features = FeaturePlan(report.file, report.note, cell.features.seconds + report.seconds)
         return replace(cell, features=features), report
 

@@ -92,7 +92,7 @@ class HangWatch:
         self._idle_looks = 0
         self._begin()
 
-    def heard(self) -> None:
+    def note_message(self) -> None:
         """It has said something."""
         self._has_spoken = True
 

@@ -254,7 +254,7 @@ class _Listener:
             final = None
             while final is None and self.inbox.read():
                 if watch is not None:
-                    watch.heard()
+                    watch.note_message()
                 final = self._pass_on()
                 if not has_ended:
                     break  # one that always speaks has its time, too

@@ -99,14 +99,14 @@ def evidence_of(error: BaseException) -> Evidence:
 def exhaustion(evidence: Evidence) -> Exhaustion | None:
     """How memory ran out; None if it is not known that it did, and something else may be wrong."""
     if evidence.exit_code is not None:
-        return _of_death(evidence, evidence.exit_code)
+        return _find_in_death(evidence, evidence.exit_code)
     if "MemoryError" in evidence.error_types or evidence.errno == errno.ENOMEM:
         return "python"
     if "OutOfMemoryError" in evidence.error_types:
         return "device allocator"
     if _TOLD_BY_WORDS.isdisjoint(evidence.error_types):
         return None
-    found = _of_words(evidence.message)
+    found = _find_in_words(evidence.message)
     if found is None and evidence.device is not None and evidence.device.is_high:
         return "device allocator" if _DEVICE_UNDER_PRESSURE.search(evidence.message) else None
     return found
@@ -123,7 +123,7 @@ def failed_allocation_bytes(message: str) -> int | None:
     return round(float(number) * factor) if "." in number else int(number) * factor
 
 
-def _of_words(text: str) -> Exhaustion | None:
+def _find_in_words(text: str) -> Exhaustion | None:
     if _HOST.search(text):
         return "host allocator"
     if _DEVICE.search(text):
@@ -131,11 +131,11 @@ def _of_words(text: str) -> Exhaustion | None:
     return "native" if _BAD_ALLOC in text else None
 
 
-def _of_death(evidence: Evidence, exit_code: int) -> Exhaustion | None:
+def _find_in_death(evidence: Evidence, exit_code: int) -> Exhaustion | None:
     if exit_code == -signal.SIGKILL:
         return "oom killer" if evidence.oom_kills > 0 else None  # SIGKILL alone may have come from anybody
     if exit_code == -signal.SIGABRT:
-        return _of_words(evidence.stderr)  # an exception in a native thread, that nobody caught
+        return _find_in_words(evidence.stderr)  # an exception in a native thread, that nobody caught
     if exit_code <= 0:
         return None
     if evidence.under_limit and _NO_THREAD in evidence.stderr:

@@ -84,12 +84,12 @@ class PhaseMeter:
         outside = max(self._outside_peak, self._meter.peak_bytes())
         if self._closure_peak < outside:
             work = max(0, outside - self._without_gradients - gradients_bytes - batch_bytes)
-            return _added_up(outside, "update", batch_bytes, gradients_bytes, work)
+            return _add_up(outside, "update", batch_bytes, gradients_bytes, work)
         # At the peak of a backward pass, gradients stand: all of them, at the most.
         beyond_data = max(0, self._rise - loaded_bytes)
         activations = max(self._forward_rise - loaded_bytes, beyond_data - gradients_bytes)
         activations = min(max(0, activations), beyond_data)
-        return _added_up(
+        return _add_up(
             self._closure_peak,
             "closure",
             batch_bytes + loaded_bytes,
@@ -99,8 +99,6 @@ class PhaseMeter:
         )
 
 
-def _added_up(
-    peak: int, phase: Phase, data: int, gradients: int, work: int, activations: int = 0
-) -> PhasePeak:
+def _add_up(peak: int, phase: Phase, data: int, gradients: int, work: int, activations: int = 0) -> PhasePeak:
     held = peak - data - gradients - work - activations
     return PhasePeak(peak, phase, held, data, gradients, work, activations)

@@ -18,9 +18,9 @@ from xbench.components.registry import Kind
 from xbench.components.settings import Settings, settings_of
 from xbench.components.specs import Dataset, DatasetSpec, ModelSpec, OptimizerSpec
 from xbench.components.tracebacks import in_one_line
+from xbench.data import sample
 from xbench.data.decode import DECODING, decode, is_decoded
 from xbench.data.decoded import DecodedDataset
-from xbench.data.sample import sampled
 from xbench.errors import WeightsNotFound, XbenchError
 from xbench.memory.exhaustion import evidence_of, exhaustion
 from xbench.training.settings import Choice
@@ -123,7 +123,7 @@ def _settings(kind: Kind, name: str, import_dirs: Sequence[str]) -> Settings:
     try:
         return settings_of(spec)
     except XbenchError as error:
-        raise XbenchError(_about(kind, name, error.message), error.hint) from error
+        raise XbenchError(_name_component(kind, name, error.message), error.hint) from error
 
 
 def describe_models(send: Send, choices: Sequence[Choice], import_dirs: Sequence[str]) -> None:
@@ -160,7 +160,7 @@ def try_models(send: Send, trials: Sequence[ModelTrial], device: str, import_dir
         try:
             network = build_network(spec, trial.num_classes, trial.image_shape, trial.model.params)
         except XbenchError as error:
-            send(XbenchError(_about("model", name, error.message), error.hint))
+            send(XbenchError(_name_component("model", name, error.message), error.hint))
         except (Exception, SystemExit) as error:  # a plugin may raise anything
             if exhaustion(evidence_of(error)):
                 raise
@@ -190,7 +190,7 @@ def _try_model(trial: ModelTrial, spec: ModelSpec, network: Any, device: str) ->
                 is_frozen, warning, why_not_alone(network, images[:1]), has_batch_normalisation(network)
             )
         except XbenchError as error:
-            found = XbenchError(_about("model", name, error.message), error.hint)
+            found = XbenchError(_name_component("model", name, error.message), error.hint)
         except Exception as error:
             if not exhaustion(evidence_of(error)):
                 raise
@@ -199,7 +199,7 @@ def _try_model(trial: ModelTrial, spec: ModelSpec, network: Any, device: str) ->
     return found
 
 
-def _about(kind: Kind, name: str, message: str) -> str:
+def _name_component(kind: Kind, name: str, message: str) -> str:
     """The message, with the component's name in front unless it is in it already."""
     return message if name in message else f"{kind} '{name}': {message}"
 
@@ -283,7 +283,7 @@ def decode_sample(send: Send, choice: Choice, import_dirs: Sequence[str]) -> Dec
     code = code_stamp("dataset", choice.name, ImportDirs.of(import_dirs))
     if is_decoded(dataset, code):
         return decode(dataset, choice.name, spec.stand_in, False, lambda done, total: None, code)
-    return sampled(dataset, choice.name, spec.stand_in, code)
+    return sample.decode_sample(dataset, choice.name, spec.stand_in, code)
 
 
 def _build_dataset(choice: Choice, import_dirs: Sequence[str]) -> tuple[DatasetSpec, Dataset]:

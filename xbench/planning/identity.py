@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from xbench.capacity.axes import Axis, with_size
-from xbench.capacity.pace import timing_settings
+from xbench.capacity.cost_model import timing_settings
 from xbench.components.code import code_stamp, own_stamp
 from xbench.components.code_files import ImportDirs
 from xbench.components.registry import Kind, origin
@@ -118,7 +118,7 @@ def training_key(cell: PlannedCell) -> str:
     return hashlib.sha256(repr((cell.settings, cell.data.fingerprint, features)).encode()).hexdigest()
 
 
-def pace_key(cell: PlannedCell) -> str:
+def cost_key(cell: PlannedCell) -> str:
     """Identify how fast a cell's steps are."""
     return _time_key(cell, timing_settings(cell.sized))
 

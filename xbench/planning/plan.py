@@ -230,7 +230,7 @@ def make_cells(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[Pla
                 import_dirs=plan.import_dirs,
                 peers=_peers(plan, declared),
                 checkpoint_every_s=plan.suite.header.checkpoint_interval,
-            ).identified()
+            ).with_identity()
         )
     for path, of_experiment in splits.items():
         add_complaints(problems, (*path, "train_size"), "", of_experiment)
@@ -277,10 +277,10 @@ def with_weights(cells: list[PlannedCell], observer: Observer) -> list[PlannedCe
 
 def _with_fetched(cell: PlannedCell, ending: ChildResult) -> PlannedCell:
     if ending.outcome != "returned":
-        return cell.skipped("error", ending.reason)
+        return cell.with_skip("error", ending.reason)
     facts: ModelFacts = ending.value
-    cell = replace(cell, model=facts).identified()  # weights are part of what it is
-    return cell.skipped("skipped", facts.missing, waits_for="weights") if facts.missing else cell
+    cell = replace(cell, model=facts).with_identity()  # weights are part of what it is
+    return cell.with_skip("skipped", facts.missing, waits_for="weights") if facts.missing else cell
 
 
 def _key(data: ResolvedData) -> str:

@@ -138,7 +138,7 @@ class PlannedCell:
         """What identifies it in the records. Nothing that is fitted changes it."""
         return self.identity or cell_key(self)
 
-    def identified(self) -> PlannedCell:
+    def with_identity(self) -> PlannedCell:
         """The cell, with its key computed for all of its copies."""
         return replace(self, identity=cell_key(self))
 
@@ -213,6 +213,6 @@ class PlannedCell:
             memory=MemoryPlan(self.memory.limit_bytes),
         )
 
-    def skipped(self, status: Status, reason: str, waits_for: str = "") -> PlannedCell:
+    def with_skip(self, status: Status, reason: str, waits_for: str = "") -> PlannedCell:
         """The cell, not to be run."""
         return replace(self, skip=Skip(status, reason, waits_for))

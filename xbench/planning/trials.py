@@ -91,7 +91,7 @@ def check_optimizers(
             complaint = None
         tried = Tried(optimizer.values, complaint or "")
         trials.append(_Trial(optimizer.path, name, optimizer.choice, tried))
-    _note(problems, "optimizer", trials, complaints_about, _without)
+    _note(problems, "optimizer", trials, complaints_about, _drop_setting)
     return tuple(warnings)
 
 
@@ -105,7 +105,7 @@ def resolve_datasets(
     """
 
     def answers(choices: Sequence[DatasetChoice]) -> list[ResolvedData | XbenchError]:
-        return [_resolved_or_error(choice, import_dirs) for choice in choices]
+        return [_resolve_or_error(choice, import_dirs) for choice in choices]
 
     choices = {dataset_key(declared.choice): declared.choice for declared in expansion.datasets}
     found = dict(zip(choices, answers(list(choices.values())), strict=True))
@@ -123,7 +123,7 @@ def resolve_datasets(
         "dataset",
         trials,
         answers,
-        lambda choice, value: replace(choice, chosen=_without(choice.chosen, value)),
+        lambda choice, value: replace(choice, chosen=_drop_setting(choice.chosen, value)),
     )
     return {key: data for key, data in found.items() if isinstance(data, ResolvedData)}
 
@@ -151,7 +151,7 @@ def describe_each_model(
         )
         for declared in expansion.models
     ]
-    _note(problems, "model", trials, answers, _without)
+    _note(problems, "model", trials, answers, _drop_setting)
     return {key: facts for key, facts in found.items() if isinstance(facts, ModelFacts)}
 
 
@@ -212,7 +212,7 @@ def check_models(
         "model",
         trials,
         answers,
-        lambda subject, value: replace(subject, model=_without(subject.model, value)),
+        lambda subject, value: replace(subject, model=_drop_setting(subject.model, value)),
     )
     return tuple(warnings), described
 
@@ -249,7 +249,7 @@ def _note(
         add_complaints(problems, path, f"{kind} '{name}'", [trial.tried for trial in members], try_without)
 
 
-def _without(choice: Choice, value: Value) -> Choice:
+def _drop_setting(choice: Choice, value: Value) -> Choice:
     """The component without one of its settings."""
     return Choice(choice.name, {key: chosen for key, chosen in choice.params.items() if key != value.key})
 
@@ -268,7 +268,7 @@ def _note_outcome(values: Sequence[Value], error: object) -> Tried:
     return Tried(values, error.message, error.hint) if isinstance(error, XbenchError) else Tried(values)
 
 
-def _resolved_or_error(dataset: DatasetChoice, import_dirs: Sequence[str]) -> ResolvedData | XbenchError:
+def _resolve_or_error(dataset: DatasetChoice, import_dirs: Sequence[str]) -> ResolvedData | XbenchError:
     try:
         return _resolve(dataset, import_dirs)
     except ChildFailed as error:

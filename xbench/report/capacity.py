@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.console import Console
 
 from xbench.records.capacity import CapacityRecord, CapacityReport
-from xbench.report.layout import escaped, make_csv, make_markdown, make_table, plain, print_line
+from xbench.report.layout import escape_markdown, make_csv, make_markdown, make_table, plain, print_line
 from xbench.units import format_bytes, format_seconds
 
 _BAR = 40
@@ -73,7 +73,7 @@ def to_capacity_markdown(report: CapacityReport) -> str:
     model = report.components["model"]
     stand_in += [f"{model.name} has {model.stand_in}"] if model.stand_in else []
     return "\n".join(
-        [table, "", *(f"- {escaped(note)}" for note in [*report.warnings, *stand_in, *notes])]
+        [table, "", *(f"- {escape_markdown(note)}" for note in [*report.warnings, *stand_in, *notes])]
     ).rstrip()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from xbench.records.schema import CellRecord, RunRecord
 from xbench.report.comparison import Comparison
-from xbench.report.layout import escaped, make_csv, make_markdown
+from xbench.report.layout import escape_markdown, make_csv, make_markdown
 
 
 def to_json(run: RunRecord, comparisons: list[Comparison], folder: str) -> str:
@@ -33,13 +33,17 @@ def to_csv(run: RunRecord, records: list[CellRecord]) -> str:
 
 def to_markdown(run: RunRecord, comparisons: list[Comparison]) -> str:
     """The tables as they are printed, in Markdown."""
-    parts = [f"**Warning:** {escaped(warning)}" for warning in run.warnings]
+    parts = [f"**Warning:** {escape_markdown(warning)}" for warning in run.warnings]
     for comparison in comparisons:
-        notes = "\n".join(f"- {escaped(note)}" for note in comparison.notes)
+        notes = "\n".join(f"- {escape_markdown(note)}" for note in comparison.notes)
         first, *others = comparison.data or ("",)
         parts += [
-            f"### {escaped(comparison.experiment.title)}",
-            *(["\n".join([escaped(first), *(f"- {escaped(line)}" for line in others)])] if first else []),
+            f"### {escape_markdown(comparison.experiment.title)}",
+            *(
+                ["\n".join([escape_markdown(first), *(f"- {escape_markdown(line)}" for line in others)])]
+                if first
+                else []
+            ),
             make_markdown(comparison.header, comparison.rows, has_numbers=True),
             *([notes] if notes else []),
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from xbench.records.schema import CellRecord, DataRecord
-from xbench.text import counted
+from xbench.text import pluralize
 
 # So many datasets are named above one table.
 MAX_DATASETS = 8
@@ -28,7 +28,7 @@ def data_lines(records: Sequence[CellRecord]) -> tuple[str, ...]:
     if len(several) == 1:
         line = _with_counts(f"{models} on {_name(several[0])}", several[0].counts)
         return ("; ".join(filter(None, [line, several[0].told_positive])),)
-    lines = [f"{models} on {counted(len(several), 'dataset')}"]
+    lines = [f"{models} on {pluralize(len(several), 'dataset')}"]
     lines += [
         "; ".join(filter(None, [_with_counts(_title(data, several), _by_split(data)), data.told_positive]))
         for data in several[:MAX_DATASETS]

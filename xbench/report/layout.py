@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from xbench.text import shorten, visible
+from xbench.text import escape_controls, shorten
 
 # Characters of one cell, or of a title, that a table shows.
 MAX_SHOWN = 300
@@ -25,7 +25,7 @@ def plain(text: object, style: str = "", keep: str = "") -> Text:
     Args:
         keep: as `visible` takes it.
     """
-    return Text(visible(str(text), keep), style=style)
+    return Text(escape_controls(str(text), keep), style=style)
 
 
 def cell(text: object, keep: str = "") -> Text:
@@ -66,7 +66,7 @@ def make_markdown(headers: Sequence[str], rows: Iterable[Iterable[str]], *, has_
         has_numbers: as `make_table` takes it.
     """
     rules = ["---:" if place and has_numbers else "---" for place in range(len(headers))]
-    lines = [map(escaped, headers), rules, *(map(escaped, row) for row in rows)]
+    lines = [map(escape_markdown, headers), rules, *(map(escape_markdown, row) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -83,10 +83,10 @@ def make_csv(rows: list[dict[str, Any]], line_end: str = "\n") -> str:
 
 def _csv_text(value: Any) -> Any:
     """A value for CSV, whose quotes keep all text but what a terminal would obey."""
-    return visible(value, keep="\n") if isinstance(value, str) else value
+    return escape_controls(value, keep="\n") if isinstance(value, str) else value
 
 
-def escaped(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text that is only text in Markdown, on one line."""
-    one_line = visible(text.replace("\n", " "))
+    one_line = escape_controls(text.replace("\n", " "))
     return _MARKUP.sub(r"\\\g<0>", one_line)

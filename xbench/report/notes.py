@@ -8,7 +8,7 @@ from xbench.records.aggregate import CONFIDENCE
 from xbench.records.schema import CellRecord, ExperimentRecord
 from xbench.report.columns import Column
 from xbench.report.rows import Row
-from xbench.text import counted, name_seeds
+from xbench.text import name_seeds, pluralize
 from xbench.units import format_bytes
 
 # Optimizer states that differ by no more than this share are the same.
@@ -121,7 +121,7 @@ def _on_memory(record: CellRecord) -> Iterator[str]:
     """Where the memory pass may not stand for the cell as it ran, and where the cell barely fit."""
     retries = record.memory.device_alloc_retries
     if retries and record.status == "done":
-        times = counted(retries, "time")
+        times = pluralize(retries, "time")
         yield (
             f"it barely fit: the allocator ran out of room {times} and released its cache, "
             "which slows training"

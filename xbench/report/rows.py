@@ -49,7 +49,7 @@ def _time(
     return Row(key, title, lambda r: getattr(r.time, key), show, spread, is_time=True)
 
 
-def _cached(record: CellRecord) -> str:
+def _mark_cached(record: CellRecord) -> str:
     """What stands for the cost of features that an earlier run computed."""
     return "" if record.features.precision is None else "cached"
 
@@ -71,7 +71,9 @@ ROWS = (
     Row("steps", "steps", lambda r: r.steps, _count),
     Row("closures", "closures", lambda r: r.closures, _count),
     _time("training_s", "training time", format_seconds, format_seconds),
-    Row("features_s", "computing features", lambda r: r.time.features_s, format_seconds, instead=_cached),
+    Row(
+        "features_s", "computing features", lambda r: r.time.features_s, format_seconds, instead=_mark_cached
+    ),
     _time("step_ms_median", "step, median", "{:,.1f} ms".format),
     Row("needed_bytes", "peak memory", lambda record: record.needed_bytes, format_bytes),
     Row("above_base_bytes", "  above base", _above_base, format_bytes),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xbench.records.schema import CellRecord
-from xbench.text import name_seeds, shown
+from xbench.text import format_value, name_seeds
 
 # So many sizes of one column are listed with their seeds; of more, the range.
 MAX_SIZES_LISTED = 3
@@ -142,7 +142,7 @@ def show_value(value: Any) -> str:
 
 def _show_number(value: Any) -> str:
     if _as_number(value) is None:
-        return shown(value)
+        return format_value(value)
     if isinstance(value, int):
         return f"{value:,}"
     short = f"{value:g}"

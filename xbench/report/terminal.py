@@ -9,7 +9,7 @@ from rich.text import Text
 from xbench.records.schema import RunRecord
 from xbench.report.comparison import Comparison
 from xbench.report.layout import MAX_SHOWN, make_table, plain, print_line
-from xbench.text import shorten, visible
+from xbench.text import escape_controls, shorten
 
 
 def print_run(console: Console, run: RunRecord, comparisons: list[Comparison], folder: str) -> None:
@@ -48,7 +48,7 @@ def _in_ascii(text: str) -> str:
 def _title(comparison: Comparison) -> Text:
     title = plain(shorten(comparison.experiment.title, MAX_SHOWN), style="bold")
     for line in comparison.data:
-        title.append(f"\n{visible(line)}", style="not bold dim")
+        title.append(f"\n{escape_controls(line)}", style="not bold dim")
     return title
 
 

@@ -170,12 +170,12 @@ def _fetch(url: str, file: BinaryIO, path: Path, on_progress: OnProgress) -> Non
         ) from error
     except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
         # ValueError: headers that make no sense.
-        raise DownloadFailed(f"{url} {_what_happened(error, progress)}", hint=_HINT) from error
+        raise DownloadFailed(f"{url} {_explain_failure(error, progress)}", hint=_HINT) from error
     if progress.total and progress.done_bytes != progress.total:
         raise DownloadFailed(f"{url} {_broke_off(progress)}", hint=_HINT)
 
 
-def _what_happened(error: BaseException, progress: _Progress) -> str:
+def _explain_failure(error: BaseException, progress: _Progress) -> str:
     import requests
 
     if progress.done_bytes or progress.total:

@@ -14,7 +14,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from xbench.errors import XbenchError
-from xbench.text import shown, visible
+from xbench.text import escape_controls, format_value
 from xbench.units import format_bytes
 
 CACHE_VARIABLE = "XBENCH_CACHE_DIR"
@@ -119,9 +119,11 @@ def expand_user(path: str | Path, source: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         who = Path(path).parts[0].removeprefix("~")
-        why = f"there is no user '{visible(who)}'" if who else "this user has no home folder"
+        why = f"there is no user '{escape_controls(who)}'" if who else "this user has no home folder"
         hint = f"write the whole path, or ./{path} for a folder whose name begins with ~"
-        raise XbenchError(f"{source} {shown(str(path))}: {why} on this machine", visible(hint)) from error
+        raise XbenchError(
+            f"{source} {format_value(str(path))}: {why} on this machine", escape_controls(hint)
+        ) from error
 
 
 def concerns(error: OSError, folder: Path) -> bool:

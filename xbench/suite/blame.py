@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from xbench.suite.axes import Value
 from xbench.suite.lines import KeyPath
 from xbench.suite.problems import Problems
-from xbench.text import shown
+from xbench.text import format_value
 
 
 @dataclass(frozen=True)
@@ -139,12 +139,12 @@ def _with_values(message: str, subject: str, values: Sequence[Value]) -> str:
     unnamed = [value for value in values if not _names(message, value)]
     if not unnamed:
         return message
-    named = " and ".join(f"{value.key} = {shown(value.value)}" for value in unnamed)
+    named = " and ".join(f"{value.key} = {format_value(value.value)}" for value in unnamed)
     if subject and message.startswith(subject):
         return f"{subject} with {named}{message.removeprefix(subject)}"
     return f"{subject} with {named}: {message}".lstrip()
 
 
 def _names(message: str, value: Value) -> bool:
-    text = re.escape(shown(value.value))
+    text = re.escape(format_value(value.value))
     return re.search(rf"\b{re.escape(value.key)}\b['=: ]*{text}(?![\w.])", message) is not None

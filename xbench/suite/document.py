@@ -11,7 +11,7 @@ from typing import Any
 
 from xbench.errors import XbenchError
 from xbench.suite.lines import KeyPath, key_lines, line_of
-from xbench.text import MAX_SENTENCE_CHARS, shorten, shown, visible
+from xbench.text import MAX_SENTENCE_CHARS, escape_controls, format_value, shorten
 
 # A suite of ten thousand lines is smaller.
 MAX_BYTES = 1 << 20
@@ -27,7 +27,7 @@ def read_text(path: Path) -> str:
     Raises:
         XbenchError: there is no such file, or it is none that could be a suite.
     """
-    name = visible(str(path))
+    name = escape_controls(str(path))
     try:
         # Opening a pipe waits for who writes to it, and a device may never end.
         if stat.S_ISDIR(path.stat().st_mode):
@@ -70,7 +70,7 @@ def parse(text: str, file: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         what, _, position = str(error).rpartition(" (at ")
         told = position.removeprefix("line ").split(",")[0] if position.startswith("line ") else ""
-        sentence = shorten(visible(what or str(error)), MAX_SENTENCE_CHARS)
+        sentence = shorten(escape_controls(what or str(error)), MAX_SENTENCE_CHARS)
         raise XbenchError(f"{file}:{told or _last_line(text)}: not valid TOML: {sentence}") from error
     except ValueError as error:  # Python reads no number of more than some thousand digits
         raise XbenchError(f"{file}: not valid TOML: a number of too many digits") from error
@@ -97,7 +97,7 @@ def unusable(value: Any) -> Iterator[tuple[KeyPath, str]]:
             what, value = "tables or lists are nested too deeply", None
         elif isinstance(value, dict):
             waiting += [((*path, key), item) for key, item in reversed(value.items())]
-            what = next((f"key {shown(key)} {why}" for key in value if (why := _bad_text(key))), "")
+            what = next((f"key {format_value(key)} {why}" for key in value if (why := _bad_text(key))), "")
         elif isinstance(value, list):
             waiting += [((*path, place), value[place]) for place in reversed(range(len(value)))]
         elif isinstance(value, int) and not -(2**63) <= value < 2**63:
@@ -122,7 +122,7 @@ def _bad_text(text: str) -> str:
 
 def _key(path: KeyPath) -> str:
     keys = [key for key in path if isinstance(key, str)]
-    return shorten(visible(keys[-1])) if keys else "value"
+    return shorten(escape_controls(keys[-1])) if keys else "value"
 
 
 def _last_line(text: str) -> int:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from xbench.components.registry import did_you_mean
 from xbench.suite.lines import KeyPath
-from xbench.text import shorten, shown
+from xbench.text import format_value, shorten
 
 # A list of a hundred thousand wrong items has as many errors, and the first few say it all.
 _MAX_ERRORS = 50
@@ -45,7 +45,7 @@ def explain(error: ValidationError, document: Any, model: type[BaseModel]) -> li
             continue  # it is a list or a table as it should be, and something in it is wrong
         key = _last_key(path) or "the suite"
         either = " or ".join(dict.fromkeys(alternatives))
-        sentences.append((path, f"'{key}' should be {either}, not {shown(_value_at(document, path))}"))
+        sentences.append((path, f"'{key}' should be {either}, not {format_value(_value_at(document, path))}"))
     return sentences
 
 

@@ -16,7 +16,7 @@ from xbench.errors import XbenchError
 from xbench.suite.document import unusable
 from xbench.suite.lines import KeyPath
 from xbench.suite.schema import as_table
-from xbench.text import shorten, visible
+from xbench.text import escape_controls, shorten
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str | SuiteOpt
                 applied[(*path, key)] = str(override)
             continue
         key, separator, text = override.partition("=")
-        argument = shorten(visible(override))
+        argument = shorten(escape_controls(override))
         if not separator or not all(key.split(".")):
             raise XbenchError(f"--set {argument}: not KEY=VALUE", hint="for example --set epochs=2")
         tables = list(_tables(document, key.split(".")[:-1]))
@@ -90,7 +90,7 @@ def _value(text: str, told: str) -> Any:
         value = document["value"] if set(document) == {"value"} else text  # further lines are no value's
         wrong = next((what for _, what in unusable(value)), "")
     if wrong:
-        raise XbenchError(f"{shorten(visible(told))}: {wrong}")
+        raise XbenchError(f"{shorten(escape_controls(told))}: {wrong}")
     return value
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from xbench.errors import Mistakes, XbenchError
 from xbench.suite.lines import KeyPath, key_lines, line_of
-from xbench.text import MAX_SENTENCE_CHARS, shorten, visible
+from xbench.text import MAX_SENTENCE_CHARS, escape_controls, shorten
 
 # Mistakes that are told; a suite with more was not written by hand.
 MAX_PROBLEMS = 100
@@ -34,7 +34,7 @@ class Problems:
     def add(self, path: KeyPath, message: str, hint: str | None = None) -> None:
         """Note a mistake at a key path; the same one is noted once. Names in it may be anything."""
         if not self.is_full:
-            one_line = shorten(visible(" ".join(message.split("\n"))), MAX_SENTENCE_CHARS)
+            one_line = shorten(escape_controls(" ".join(message.split("\n"))), MAX_SENTENCE_CHARS)
             self._found.setdefault((path, one_line), hint)
 
     @property
@@ -67,11 +67,11 @@ class Problems:
         around = path
         while around:
             if around in self.overrides:
-                return 0, shorten(visible(self.overrides[around]), MAX_SENTENCE_CHARS)
+                return 0, shorten(escape_controls(self.overrides[around]), MAX_SENTENCE_CHARS)
             around = around[:-1]
         line = line_of(lines, path) or 1
         inside = [argument for key, argument in self.overrides.items() if key[: len(path)] == path]
-        told = shorten(visible(" ".join(inside)), MAX_SENTENCE_CHARS)
+        told = shorten(escape_controls(" ".join(inside)), MAX_SENTENCE_CHARS)
         changed = f" (with {told})" if inside and path else ""
         return line, f"{self.file}:{line}{changed}"
 

@@ -17,7 +17,7 @@ from xbench.suite.lines import KeyPath
 from xbench.suite.overrides import SuiteOption, apply_overrides
 from xbench.suite.problems import Problems
 from xbench.suite.schema import DatasetTable, Experiment, Header, OptimizerTable, SuiteFile, Table, as_list
-from xbench.text import MAX_SENTENCE_CHARS, shorten, visible
+from xbench.text import MAX_SENTENCE_CHARS, escape_controls, shorten
 from xbench.training.settings import TrainingSettings
 
 TRAINING_KEYS = tuple(TrainingSettings.model_fields)
@@ -54,7 +54,7 @@ def read_suite(path: Path, overrides: Sequence[str | SuiteOption] = (), only: Se
     Raises:
         XbenchError: the file cannot be read or is no TOML, or an argument names nothing in it.
     """
-    return parse_suite(read_text(path), visible(str(path)), overrides, only)
+    return parse_suite(read_text(path), escape_controls(str(path)), overrides, only)
 
 
 def parse_suite(
@@ -139,9 +139,9 @@ def _check_only(tables: list[dict[str, Any]], only: Sequence[str], file: str) ->
     for wanted in only:
         if wanted not in names:
             raise XbenchError(
-                f"--only {shorten(visible(wanted))}: {file} has no such experiment."
+                f"--only {shorten(escape_controls(wanted))}: {file} has no such experiment."
                 f"{did_you_mean(wanted, names)}",
-                hint=f"it has {shorten(visible(', '.join(names)), MAX_SENTENCE_CHARS)}",
+                hint=f"it has {shorten(escape_controls(', '.join(names)), MAX_SENTENCE_CHARS)}",
             )
 
 

@@ -44,7 +44,7 @@ NamedTable = Annotated[TableT, BeforeValidator(as_table)]
 OneOrMore = Annotated[list[NamedTable[TableT]], BeforeValidator(as_list), Field(min_length=1)]
 
 
-def _parsed_by(parse: Callable[[str], Any]) -> PlainValidator:
+def _parse_with(parse: Callable[[str], Any]) -> PlainValidator:
     """Return a validator that reads a text. A bare number is read as one, too: it lacks its unit."""
 
     def validate(value: Any) -> Any:
@@ -60,9 +60,9 @@ def _parsed_by(parse: Callable[[str], Any]) -> PlainValidator:
     return PlainValidator(validate, json_schema_input_type=str)
 
 
-MemoryLimit = Annotated[Limit, _parsed_by(parse_limit)]
-Seconds = Annotated[float, _parsed_by(parse_duration)]
-Device = Annotated[DeviceChoice, _parsed_by(parse_device)]
+MemoryLimit = Annotated[Limit, _parse_with(parse_limit)]
+Seconds = Annotated[float, _parse_with(parse_duration)]
+Device = Annotated[DeviceChoice, _parse_with(parse_device)]
 
 # What may give way where a cell does not fit.
 Adaptable = Literal["micro_batch", "history_size", "train_size"]

@@ -31,7 +31,7 @@ from xbench.training.closure import AccumulatingClosure
 from xbench.training.events import CellResult, Prepared, Scores
 from xbench.training.footprint import model_bytes, optimizer_state_bytes, trained_bytes
 from xbench.training.frozen import set_training
-from xbench.training.global_state import guarded_globals, load_component
+from xbench.training.global_state import guard_globals, load_component
 from xbench.training.loader import FeatureLoader, ImageLoader, Loader, ResidentImageLoader
 from xbench.training.loop import Trainer
 from xbench.training.model import build_model, model_to_train, part_to_train
@@ -102,7 +102,7 @@ def train_cell(
     resumed_at, is_saved = trainer.progress.steps, every_s is not None
     send(
         Prepared(
-            ran=_ran(trainer),
+            ran=_count_what_ran(trainer),
             steps=steps,
             epochs=settings.training.epochs,
             memory=memory,
@@ -203,7 +203,7 @@ def assemble(
 
 def _build_optimizer(spec: OptimizerSpec, model: nn.Module, settings: CellSettings) -> torch.optim.Optimizer:
     parameters = [p for p in model.parameters() if p.requires_grad]
-    with guarded_globals():
+    with guard_globals():
         seed_everything(settings.seed)  # for optimizers that draw when they are made
         return spec.load_factory()(parameters, **settings.optimizer.params)
 
@@ -236,7 +236,7 @@ def warm_up(trainer: Trainer) -> None:
     """
     model, example = trainer.model.eval(), trainer.split.train[:1]
     images, labels = trainer.loader.load(example)
-    trainer.objective.summed(model(images), labels).backward()
+    trainer.objective.sum_losses(model(images), labels).backward()
     model.zero_grad()
     set_training(model)
     trainer.weights_are_finite()  # as after the last step
@@ -284,7 +284,7 @@ def _memory_after(trainer: Trainer, before: MemoryRecord) -> MemoryRecord:
     )
 
 
-def _ran(trainer: Trainer) -> dict[str, int | str | None]:
+def _count_what_ran(trainer: Trainer) -> dict[str, int | str | None]:
     return {
         "train_size": len(trainer.split.train),
         "validation_size": len(trainer.split.validation),

@@ -91,7 +91,7 @@ class AccumulatingClosure:
         total: torch.Tensor | None = None
         for number, (images, labels) in enumerate(parts):
             seed_generators(self._draw_seed(number))  # always: no list of modules that draw is complete
-            loss = self._objective.summed(self._model(images), labels) / self._total_weight
+            loss = self._objective.sum_losses(self._model(images), labels) / self._total_weight
             if self._phases is not None and number == 0:
                 self._phases.forward_ends()
             loss.backward()

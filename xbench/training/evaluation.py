@@ -58,7 +58,7 @@ def evaluate(
     start = 0
     for images, labels in loader.parts(indices, chunk):
         part = model(images)
-        summed += objective.summed(part, labels).double()
+        summed += objective.sum_losses(part, labels).double()
         end = start + len(labels)
         logits[start:end].copy_(part, non_blocking=on_cuda)
         start = end

@@ -74,7 +74,7 @@ def make_features(
     loader = ImageLoader(data, spec, device, dtype, _memory_format(settings.device))
     backbone = Backbone(model)
     folder = cache_dir() / "features" / _key(backbone, model, spec, settings, data, import_dirs)
-    file = FeatureFile.found(folder)
+    file = FeatureFile.find(folder)
     if file is None or not _is_of(backbone, loader, data.rows, file):
         images, _ = loader.load(np.arange(_SAMPLE) % len(data.rows))
         note = obstacle(model, images)

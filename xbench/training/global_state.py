@@ -94,7 +94,7 @@ def load_component(kind: Kind, name: str, import_dirs: Sequence[str] = ()) -> Sp
     Raises:
         XbenchError: see `registry.load`.
     """
-    with guarded_globals():
+    with guard_globals():
         return registry.load(kind, name, import_dirs)
 
 
@@ -122,7 +122,7 @@ _FLAGS = (
 
 
 @contextmanager
-def guarded_globals() -> Iterator[None]:
+def guard_globals() -> Iterator[None]:
     """Restore torch's default dtype and device, its flags, numbers of threads, and all generators when the
     block is left."""
     generators = Generators.now()

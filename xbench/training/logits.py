@@ -185,7 +185,7 @@ def _failure(
     return XbenchError(
         f"model '{name}' fails on {'one image' if len(images) == 1 else 'images'} of shape {shape}:"
         f" {in_one_line(error)}",
-        hint=_what_it_takes(model, images, num_classes),
+        hint=_describe_input(model, images, num_classes),
     )
 
 
@@ -194,7 +194,7 @@ def _raise_if_exhausted(error: Exception) -> None:
         raise error
 
 
-def _what_it_takes(model: nn.Module, images: torch.Tensor, num_classes: int) -> str:
+def _describe_input(model: nn.Module, images: torch.Tensor, num_classes: int) -> str:
     """Tell which other images the model takes, found by trying."""
     count, channels, height, width = images.shape
     if _takes(model, images.contiguous(), num_classes):

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from xbench.errors import DependentExamples
 from xbench.training.frozen import set_training
-from xbench.training.global_state import guarded_globals, seed_generators
+from xbench.training.global_state import guard_globals, seed_generators
 from xbench.training.loader import Loader
 from xbench.training.rounding import same_but_for_rounding
 from xbench.training.seeding import pin_tf32
@@ -46,7 +46,7 @@ def check_examples_are_independent(
     dtype = next(p.dtype for p in model.parameters())
     # Its code may insist on float32, twice the memory may be too much, or it may need gradients.
     ways = [(torch.float64, False), (dtype, False), (dtype, True)]
-    with guarded_globals():
+    with guard_globals():
         pin_tf32(False)
         for way in ways:
             kind, with_gradients = way

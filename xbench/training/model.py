@@ -11,7 +11,7 @@ from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
 from xbench.errors import XbenchError
 from xbench.training.frozen import set_training, trained_part
-from xbench.training.global_state import guarded_globals
+from xbench.training.global_state import guard_globals
 from xbench.training.seeding import make_deterministic, pin_tf32, seed_everything
 from xbench.training.settings import CellSettings
 
@@ -34,7 +34,7 @@ def build_model(spec: ModelSpec, settings: CellSettings, data: DecodedDataset) -
         pin_tf32(settings.training.tf32)
         if settings.training.deterministic:
             make_deterministic()
-    with guarded_globals():
+    with guard_globals():
         seed_everything(settings.seed)
         model = build_network(spec, len(data.classes), data.shape, settings.model.params)
     model = model.to(settings.device, getattr(torch, settings.training.dtype))

@@ -52,6 +52,6 @@ class Objective:
         """Sum of the weights of a batch: the divisor of its loss."""
         return float(self._example_weights[indices].sum())
 
-    def summed(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def sum_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Weighted sum of the losses of (n, classes) logits."""
         return functional.cross_entropy(logits, labels, weight=self._class_weights, reduction="sum")

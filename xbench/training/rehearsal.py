@@ -14,7 +14,7 @@ from xbench.components.tracebacks import in_one_line
 from xbench.memory.exhaustion import evidence_of, exhaustion
 from xbench.memory.peaks import forget_device_memory, release_all
 from xbench.training.evaluation import evaluate
-from xbench.training.global_state import guarded_globals
+from xbench.training.global_state import guard_globals
 from xbench.training.loop import Trainer
 from xbench.training.splits import epoch_order
 
@@ -40,7 +40,7 @@ def rehearse(
         build_optimizer: gives a twin of its optimizer for that.
     """
     try:
-        with guarded_globals():
+        with guard_globals():
             _rehearse(trainer, build_model, build_optimizer)
     except Exception as error:  # of a plugin, or for lack of memory
         # Not in torch's words for a lack of memory: stderr may be searched for the cause of a death.

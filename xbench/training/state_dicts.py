@@ -21,7 +21,7 @@ from xbench.errors import XbenchError
 from xbench.memory.exhaustion import evidence_of, exhaustion
 from xbench.records.schema import NO_MEMORY_TO_CHECK
 from xbench.training.frozen import set_training
-from xbench.training.global_state import guarded_globals, seed_generators
+from xbench.training.global_state import guard_globals, seed_generators
 from xbench.training.rounding import same_but_for_rounding
 from xbench.training.seeding import pin_tf32
 
@@ -145,7 +145,7 @@ class StateCheck:
 def _outputs(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     """Outputs in evaluation mode, and in training mode with fixed random draws."""
     outputs = []
-    with guarded_globals():
+    with guard_globals():
         pin_tf32(False)
         for set_mode, is_trained in ((nn.Module.eval, False), (set_training, True)):
             set_mode(model)

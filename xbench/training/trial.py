@@ -116,7 +116,7 @@ def _train(optimizer: Any, model: nn.Module, stale: float | None, outcome: _Outc
         optimizer.train()
     for number in range(STEPS):
         for parameter in model.parameters():
-            parameter.grad = None if stale is None else _filled_gradient(model, parameter, stale)
+            parameter.grad = None if stale is None else _fill_gradient(model, parameter, stale)
         before = outcome.calls
         optimizer.step(closure)
         if outcome.calls == before:
@@ -177,7 +177,7 @@ def _inputs(model: nn.Module) -> torch.Tensor:
     return torch.eye(3, dtype=torch.float32, device=device)
 
 
-def _filled_gradient(model: nn.Module, parameter: torch.Tensor, value: float) -> torch.Tensor:
+def _fill_gradient(model: nn.Module, parameter: torch.Tensor, value: float) -> torch.Tensor:
     gradient = torch.full_like(parameter, value, requires_grad=False)
     return gradient.to_sparse(1) if isinstance(model, nn.Embedding) else gradient
 

@@ -28,7 +28,7 @@ _EVALUATIONS = 3
 
 
 @dataclass(frozen=True)
-class Pace:
+class CostModel:
     """What a run's time is made of, in seconds.
 
     Attributes:
@@ -99,10 +99,10 @@ def timing_settings(settings: CellSettings) -> CellSettings:
     return replace(settings, training=training.model_copy(update=changes))
 
 
-def measure_pace(
+def measure_costs(
     send: Callable[[Any], None],
     task: Task,
-) -> Pace:
+) -> CostModel:
     """A child's job: time a few steps.
 
     Args:
@@ -151,7 +151,7 @@ def measure_pace(
             began = time.perf_counter()
             trainer.evaluate(batch)
             evaluations.append((time.perf_counter() - began) / size)
-    return Pace(
+    return CostModel(
         start_s=min(start_s, start_cpu_s) if conditions == "disturbed" else start_s,
         closure_s=typical_s(closures[1:], conditions),
         update_s=typical_s(updates[1:], conditions),

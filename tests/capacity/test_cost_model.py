@@ -1,4 +1,4 @@
-"""The pace of a training run, from a few of its steps."""
+"""The costs of a training run, from a few of its steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from capacity_settings import lbfgs, settings_of
 from torch import nn
 
 from xbench import ModelSpec
-from xbench.capacity.pace import Pace, measure_pace, timing_settings
+from xbench.capacity.cost_model import CostModel, measure_costs, timing_settings
 from xbench.components import registry
 from xbench.training.task import Task
 
@@ -23,19 +23,23 @@ class TestRun:
     """The time of a whole run, which is arithmetic."""
 
     def test_is_made_of_start_examples_steps_and_evaluations(self):
-        pace = Pace(start_s=1000.0, closure_s=1.0, update_s=0.01, closures=1.0, evaluation_s=0.0001)
+        cost_model = CostModel(
+            start_s=1000.0, closure_s=1.0, update_s=0.01, closures=1.0, evaluation_s=0.0001
+        )
         settings = settings_of(train_size=100, batch_size=10, micro_batch=10, epochs=3)
-        assert pace.run_s(settings, evaluated=20) == pytest.approx(1000 + 3 * (100 + 10 * 0.01) + 20 * 0.0001)
+        assert cost_model.run_s(settings, evaluated=20) == pytest.approx(
+            1000 + 3 * (100 + 10 * 0.01) + 20 * 0.0001
+        )
 
     def test_the_last_batch_may_be_smaller(self):
-        pace = Pace(start_s=0.0, closure_s=1.0, update_s=100.0, closures=1.0, evaluation_s=0.0)
+        cost_model = CostModel(start_s=0.0, closure_s=1.0, update_s=100.0, closures=1.0, evaluation_s=0.0)
         settings = settings_of(train_size=101, batch_size=10, micro_batch=10)
-        assert pace.run_s(settings, evaluated=0) == 101 + 11 * 100
+        assert cost_model.run_s(settings, evaluated=0) == 101 + 11 * 100
 
     def test_a_closure_sees_the_whole_batch(self):
-        pace = Pace(start_s=0.0, closure_s=0.5, update_s=0.0, closures=4.5, evaluation_s=0.0)
+        cost_model = CostModel(start_s=0.0, closure_s=0.5, update_s=0.0, closures=4.5, evaluation_s=0.0)
         settings = settings_of(train_size=100, batch_size=100, micro_batch=16, epochs=2)
-        assert pace.run_s(settings, evaluated=0) == 2 * 100 * 4.5 * 0.5
+        assert cost_model.run_s(settings, evaluated=0) == 2 * 100 * 4.5 * 0.5
 
 
 class TestShortened:
@@ -97,18 +101,20 @@ class TestMeasured:
         monkeypatch.setattr(
             registry, "load", lambda kind, name, dirs=(): specs.get(name) or real_load(kind, name, dirs)
         )
-        monkeypatch.setattr("xbench.capacity.pace._TIMED_S", 0.0)
+        monkeypatch.setattr("xbench.capacity.cost_model._TIMED_S", 0.0)
 
-    def pace(self, data, settings) -> Pace:
+    def cost_model(self, data, settings) -> CostModel:
         sent = []
-        pace = measure_pace(sent.append, Task(timing_settings(settings), data))
+        cost_model = measure_costs(sent.append, Task(timing_settings(settings), data))
         assert sent == []
-        return pace
+        return cost_model
 
     def test_all_parts_are_positive(self, tiny_data):
-        pace = self.pace(tiny_data, settings_of(model="small", train_size=60, batch_size=10, micro_batch=10))
-        assert min(pace.start_s, pace.closure_s, pace.update_s, pace.evaluation_s) > 0
-        assert pace.closures == 1
+        cost_model = self.cost_model(
+            tiny_data, settings_of(model="small", train_size=60, batch_size=10, micro_batch=10)
+        )
+        assert min(cost_model.start_s, cost_model.closure_s, cost_model.update_s, cost_model.evaluation_s) > 0
+        assert cost_model.closures == 1
 
     def test_closures_are_those_of_a_step(self, tiny_data):
         settings = settings_of(
@@ -119,20 +125,20 @@ class TestMeasured:
             batch_size=60,
             micro_batch=16,
         )
-        assert self.pace(tiny_data, settings).closures == 3
+        assert self.cost_model(tiny_data, settings).closures == 3
 
     def test_each_step_starts_from_the_initial_weights(self, tiny_data):
         """A model that has fitted the few examples takes another time than one that has not."""
         SEEN.clear()
         settings = settings_of("sgd", {"lr": 0.5}, "watched", train_size=40, batch_size=10, micro_batch=10)
-        self.pace(tiny_data, settings)
+        self.cost_model(tiny_data, settings)
         assert len(SEEN) >= 4
         assert len(set(SEEN)) == 1
 
     def test_of_a_batch_that_must_be_whole(self, tiny_data):
         """Batch normalisation takes no micro-batches, and this training has none."""
         settings = settings_of(model="normed", train_size=80, batch_size=40, micro_batch=40)
-        assert self.pace(tiny_data, settings).closure_s > 0
+        assert self.cost_model(tiny_data, settings).closure_s > 0
 
     def test_of_more_examples_than_there_are(self, tiny_data):
         few = replace(
@@ -145,4 +151,4 @@ class TestMeasured:
         settings = settings_of(
             model="small", train_size=32, batch_size=32, micro_batch=32, validation=0.0, selection="last"
         )
-        assert self.pace(few, settings).closure_s > 0
+        assert self.cost_model(few, settings).closure_s > 0
