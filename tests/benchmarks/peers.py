@@ -1,7 +1,7 @@
 """Who finds the largest batch that trains under a memory limit: xbench's search, its peers, and the truth.
 
     pip install 'xbench[peers]'
-    python tests/benchmarks/peers.py [--only cnn] [--headroom 1GiB] [--json FILE]
+    python -m tests.benchmarks.peers [--only cnn] [--headroom 1GiB] [--json FILE]
 
 The truth is an exhaustive bisection in which every trial is a fresh process. All searches run in children of
 one fork server, with the same settings of malloc (freed blocks go back to the system, so that what a search
@@ -23,8 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from workloads import WORKLOADS, Workload
-
+from tests.benchmarks.workloads import WORKLOADS, Workload
 from xbench.capacity.probe import find_capacity
 from xbench.errors import XbenchError
 from xbench.isolation.child import Limits

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pairs import paired
 from PIL import Image
 
+from tests.benchmarks.pairs import paired
 from xbench.components.image_files import list_images
 from xbench.components.images import read_image
 

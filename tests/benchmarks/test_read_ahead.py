@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 
 import pytest
-from pairs import paired
 
+from tests.benchmarks.pairs import paired
 from xbench.components.models import REPORT_CNN
 from xbench.components.optimizers import SGD
 from xbench.components.synthetic_xray import build_synthetic_xray

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from pairs import paired
 from torch.nn import functional
 
+from tests.benchmarks.pairs import paired
 from xbench import Dataset, Example
 from xbench.components.models import REPORT_CNN
 from xbench.components.optimizers import SGD

@@ -6,8 +6,8 @@ import itertools
 from dataclasses import replace
 
 import pytest
-from capacity_settings import lbfgs, settings_of
 
+from tests.capacity.capacity_settings import lbfgs, settings_of
 from xbench.capacity.adaptation import adapt, after_failure, dominates
 from xbench.capacity.axes import Axis, size_of, with_size
 

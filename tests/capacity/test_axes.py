@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from capacity_settings import lbfgs, settings_of
 
+from tests.capacity.capacity_settings import lbfgs, settings_of
 from xbench.capacity.axes import Axis, resolve_sizes, size_of, trial_settings, with_size
 
 SIZES = ("train_size", "batch_size", "micro_batch")

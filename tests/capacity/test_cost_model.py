@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from capacity_settings import lbfgs, settings_of
 from torch import nn
 
+from tests.capacity.capacity_settings import lbfgs, settings_of
 from xbench import ModelSpec
 from xbench.capacity.cost_model import CostModel, measure_costs, timing_settings
 from xbench.components import registry

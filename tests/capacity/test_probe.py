@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from capacity_workloads import MB, Allocating, Unpreparable, held_bytes
 
+from tests.capacity.capacity_workloads import MB, Allocating, Unpreparable, held_bytes
 from xbench.capacity.probe import ProbeFailed, find_capacity
 from xbench.errors import XbenchError
 from xbench.isolation.child import Limits

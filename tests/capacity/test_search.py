@@ -6,8 +6,19 @@ import math
 import random
 
 import pytest
-from simulated import BASE, MB, PATIENCE, Machine, bounds_of, fits, kinked, linear, play, ran_out
 
+from tests.capacity.simulated import (
+    BASE,
+    MB,
+    PATIENCE,
+    Machine,
+    bounds_of,
+    fits,
+    kinked,
+    linear,
+    play,
+    ran_out,
+)
 from xbench.capacity.search import (
     Bounds,
     first_failure,

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from capacity_settings import settings_of
 
+from tests.capacity.capacity_settings import settings_of
 from xbench.capacity.axes import Axis
 from xbench.capacity.tuning import TimedMicroBatch, best_micro_batch, is_past_the_best, tune_micro_batch
 from xbench.capacity.workload import TrainingWorkload

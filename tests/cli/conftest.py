@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from cli_process import USER_CODE, Cli, Ran
+
+from tests.cli.cli_process import USER_CODE, Cli, Ran
 
 SMALL = """
 suite.name = "small"

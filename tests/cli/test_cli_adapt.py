@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from cli_process import one_line
+
+from tests.cli.cli_process import one_line
 
 pytestmark = pytest.mark.slow
 

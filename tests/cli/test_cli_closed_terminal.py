@@ -12,7 +12,8 @@ import termios
 import time
 
 import pytest
-from cli_process import copy_user_code, records_of
+
+from tests.cli.cli_process import copy_user_code, records_of
 
 pytestmark = pytest.mark.slow
 

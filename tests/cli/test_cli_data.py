@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_process import Cli, Ran, one_line
 from PIL import Image
+
+from tests.cli.cli_process import Cli, Ran, one_line
 
 # A dataset that a package registers, as large as tests can wait for.
 PLUGIN = """

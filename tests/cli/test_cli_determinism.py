@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pyarrow.parquet
 import pytest
-from cli_process import records_of
+
+from tests.cli.cli_process import records_of
 
 SUITE = """
 [suite]

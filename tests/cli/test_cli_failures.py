@@ -8,7 +8,8 @@ import statistics
 
 import pyarrow.parquet
 import pytest
-from cli_process import one_line, records_of
+
+from tests.cli.cli_process import one_line, records_of
 
 SUITE = """
 [suite]

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
-from cli_process import one_line
+
+from tests.cli.cli_process import one_line
 
 pytestmark = pytest.mark.slow
 

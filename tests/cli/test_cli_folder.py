@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_process import Ran, one_line
 from PIL import Image
+
+from tests.cli.cli_process import Ran, one_line
 
 SUITE = """
 suite.name = "folders"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cli_process import copy_user_code, one_line, records_of, wait_for
+
+from tests.cli.cli_process import copy_user_code, one_line, records_of, wait_for
 
 SUITE = """
 [suite]

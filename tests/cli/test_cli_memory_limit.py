@@ -6,7 +6,8 @@ import json
 
 import psutil
 import pytest
-from cli_process import records_of
+
+from tests.cli.cli_process import records_of
 
 SUITE = """
 [suite]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from cli_process import one_line
 
+from tests.cli.cli_process import one_line
 from xbench.report.breakdown import PARTS
 
 pytestmark = pytest.mark.slow

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cli_process import Cli
 
+from tests.cli.cli_process import Cli
 from xbench.cli import _replace_characters, _run_command
 from xbench.cli.output import print_json
 

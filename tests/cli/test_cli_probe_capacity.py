@@ -7,7 +7,8 @@ import os
 import signal
 
 import pytest
-from cli_process import Cli, one_line
+
+from tests.cli.cli_process import Cli, one_line
 
 LIMIT = 1_000_000_000
 DATA = (

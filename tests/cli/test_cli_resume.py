@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cli_process import Cli, copy_user_code
 from PIL import Image
+
+from tests.cli.cli_process import Cli, copy_user_code
 
 SUITE = """
 [suite]

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pyarrow.parquet
 import pytest
-from cli_process import one_line, records_of
 from sklearn.metrics import accuracy_score, roc_auc_score
 
+from tests.cli.cli_process import one_line, records_of
 from xbench.records.outputs import read_outputs
 
 SUITE = """# A comment, and a name in ünïcode

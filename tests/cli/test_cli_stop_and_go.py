@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 import pyarrow.parquet
 import pytest
-from cli_process import copy_user_code, one_line, wait_for
+
+from tests.cli.cli_process import copy_user_code, one_line, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from cli_process import Cli, Ran, one_line
 
+from tests.cli.cli_process import Cli, Ran, one_line
 from xbench.errors import XbenchError
 from xbench.suite.reader import read_suite
 

@@ -9,7 +9,8 @@ import sys
 from importlib.metadata import version
 
 import pytest
-from cli_process import one_line
+
+from tests.cli.cli_process import one_line
 
 SUITE = """[suite]
 name = "usage"

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from cli_process import Cli, Ran, one_line
+
+from tests.cli.cli_process import Cli, Ran, one_line
 
 SMALL = "mobilenet_v3_small"
 FILE = "mobilenet_v3_small-047dcff4.pth"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from cli_process import records_of
+
+from tests.cli.cli_process import records_of
 
 SUITE = """
 [suite]

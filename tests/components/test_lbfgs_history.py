@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import math
 
-import lbfgs_jobs as jobs
 import pytest
 import torch
 from torch import nn
 
+from tests.components import lbfgs_jobs as jobs
 from xbench.components.lbfgs import fill_history
 from xbench.components.registry import load, registrations
 from xbench.isolation.child import Limits

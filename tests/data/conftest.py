@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from raw_images import Images
+
+from tests.data.raw_images import Images
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cache_jobs
 import numpy as np
 import pytest
 
+from tests.data import cache_jobs
 from xbench.data.features import FeatureFile
 from xbench.errors import XbenchError
 
@@ -32,10 +32,11 @@ def start(cache):
 
     def run(job: str, pause_s: float = 0.0, limit_bytes: int = 0) -> subprocess.Popen:
         process = subprocess.Popen(
-            [sys.executable, cache_jobs.__file__, job, str(cache), str(pause_s), str(limit_bytes)],
+            [sys.executable, "-m", cache_jobs.__name__, job, str(cache), str(pause_s), str(limit_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
         )
         started.append(process)
         assert process.stdout.readline() == "ready\n"

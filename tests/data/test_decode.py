@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from raw_images import (
+
+from tests.data.raw_images import (
     CHANNELS,
     HEIGHT,
     IMAGE_BYTES,
@@ -17,7 +18,6 @@ from raw_images import (
     decoded,
     pixels_of,
 )
-
 from xbench.errors import XbenchError
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from raw_images import (
+
+from tests.data.raw_images import (
     CHANNELS,
     HEIGHT,
     IMAGE_BYTES,
@@ -20,7 +21,6 @@ from raw_images import (
     decoded,
     pixels_of,
 )
-
 from xbench.data import decode as decode_module
 from xbench.data import fingerprints
 from xbench.data.decode import is_decoded

@@ -8,14 +8,14 @@ from dataclasses import replace
 import numpy as np
 import PIL
 import pytest
-from raw_images import (
+
+from tests.data.raw_images import (
     CHANNELS,
     HEIGHT,
     WIDTH,
     decoded,
     pixels_of,
 )
-
 from xbench.components.specs import Example
 
 

@@ -8,11 +8,11 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import cache_jobs
 import numpy as np
 import pytest
 import torch
 
+from tests.data import cache_jobs
 from xbench.components.specs import Example
 from xbench.components.weights import read_weights
 from xbench.data.features import FeatureFile

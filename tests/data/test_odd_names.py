@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.records import record_samples
 from xbench.components.image_folder import build_folder
 from xbench.data.decode import decode
 from xbench.records.schema import DataRecord
 from xbench.records.store import RunFolder
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "records"))
-import record_samples
 
 STEMS = (
     "with spaces ",

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cell_samples import cell_of
-from run_samples import suite_of
 
+from tests.cell_samples import cell_of
+from tests.run_samples import suite_of
 from xbench.components.code_files import ImportDirs, code_files, place_of
 from xbench.errors import XbenchError
 from xbench.execution.child import train

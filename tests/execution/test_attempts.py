@@ -6,9 +6,9 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
-from cell_samples import cell_of
-from run_samples import record, run_of, suite_of
 
+from tests.cell_samples import cell_of
+from tests.run_samples import record, run_of, suite_of
 from xbench.errors import XbenchError
 from xbench.execution import cell as attempts
 from xbench.execution.cell import CellRunner

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cell_samples import cell_of
 
+from tests.cell_samples import cell_of
 from xbench.capacity.cost_model import steps_of
 from xbench.data.features import FeatureFile
 from xbench.execution.checkpoints import Transcript, done_share, load_checkpoint, save_checkpoint

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from cell_samples import cell_of
 
+from tests.cell_samples import cell_of
 from xbench.capacity.axes import Axis, with_size
 from xbench.data.duplicates import Duplicates
 from xbench.execution.checkpoints import Transcript

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-import cell_samples
 import numpy as np
 import pytest
 
+from tests import cell_samples
 from xbench import Dataset, Example, ModelSpec
 from xbench.capacity.cost_model import CostModel
 from xbench.components import registry

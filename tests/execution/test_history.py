@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from run_samples import SUITE, planned, record, run_of, suite_of
 
+from tests.run_samples import SUITE, planned, record, run_of, suite_of
 from xbench.execution.history import MAX_ATTEMPTS, History, is_settled
 from xbench.records.outputs import Outputs
 from xbench.records.store import RunFolder

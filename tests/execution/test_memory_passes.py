@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cell_samples import cell_of
-from run_samples import record
 
+from tests.cell_samples import cell_of
+from tests.run_samples import record
 from xbench.execution.shared import MemoryPasses
 from xbench.isolation.run import ChildResult
 from xbench.planning.identity import configuration_key

@@ -6,9 +6,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from cell_samples import MACHINE, cell_of
-from run_samples import record
 
+from tests.cell_samples import MACHINE, cell_of
+from tests.run_samples import record
 from xbench.execution.pairing import Pairing, Unpaired
 from xbench.records.schema import Component, DataRecord, MemoryRecord, PairingRecord
 from xbench.training.events import Prepared

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-import cell_samples
 import pytest
 
+from tests import cell_samples
 from xbench.execution.schedule import blocks, estimate_s, features_s, is_skipped, skip_if_late
 from xbench.planning.planned import Estimate, Skip
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-import cell_samples
 import pytest
 
+from tests import cell_samples
 from xbench.execution.estimates import Estimator as Estimates
 from xbench.execution.schedule import TimeLimit, blocks, is_skipped, longest_wait_s
 from xbench.planning.planned import Estimate, Skip

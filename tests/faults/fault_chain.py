@@ -12,11 +12,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from fault_checks import Place, done_cells, left_in, place_of, reference_of, wrong_cells
-from fault_damage import Damage
-from fault_scene import Ended, Scene, lines_of
-from fault_suites import STEADY
-from faults import FINISHED, KILL, KILLS, Hindered, Live, NotRefused
+from tests.faults.fault_checks import Place, done_cells, left_in, place_of, reference_of, wrong_cells
+from tests.faults.fault_damage import Damage
+from tests.faults.fault_scene import Ended, Scene, lines_of
+from tests.faults.fault_suites import STEADY
+from tests.faults.faults import FINISHED, KILL, KILLS, Hindered, Live, NotRefused
 
 # Beyond these, a cell that fails is not tried again.
 _MAX_ATTEMPTS = 3

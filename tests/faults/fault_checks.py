@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow
 import pyarrow.parquet
-from fault_scene import lines_of
-from fault_suites import FaultSuite
 
+from tests.faults.fault_scene import lines_of
+from tests.faults.fault_suites import FaultSuite
 from xbench.records.schema import CellRecord
 from xbench.records.store import RunFolder
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from fault_scene import Scene
+from tests.faults.fault_scene import Scene
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from fault_suites import USER_CODE, FaultSuite
 
 import xbench
+from tests.faults.fault_suites import USER_CODE, FaultSuite
 
 # In the environment of each command and of all that it starts.
 _MARK = "FAULT_SCENE"

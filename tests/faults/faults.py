@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from random import Random
 
 import psutil
-from fault_scene import Ended, Scene, Started, wait_for_change, wait_until
+
+from tests.faults.fault_scene import Ended, Scene, Started, wait_for_change, wait_until
 
 INTERRUPTED, KILLED = 130, -signal.SIGKILL
 FINISHED = (0, 1)

@@ -1,6 +1,6 @@
 """Faults by the hundred, in a table:
 
-    python tests/faults/table.py --count 200 [--seed N] [--only KIND]...
+    python -m tests.faults.table --count 200 [--seed N] [--only KIND]...
 
 Exits with 1 if anything was lost or left, and names the folders in which it can be looked at.
 """
@@ -12,11 +12,12 @@ import sys
 import time
 from random import Random
 
-from fault_chain import Chain, Tally, undisturbed
-from fault_damage import DAMAGE
-from faults import HINDERED, KILL, LIVE
 from rich.console import Console
 from rich.table import Table
+
+from tests.faults.fault_chain import Chain, Tally, undisturbed
+from tests.faults.fault_damage import DAMAGE
+from tests.faults.faults import HINDERED, KILL, LIVE
 
 # So many faults happen in one folder; then there is another.
 _CHAIN = 25

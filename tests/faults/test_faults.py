@@ -6,12 +6,13 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from fault_chain import Chain, undisturbed
-from fault_checks import place_of, wrong_cells
-from fault_damage import DAMAGE, Damage
-from fault_scene import Scene, lines_of
-from fault_suites import PLUGINS
-from faults import HINDERED, LIVE, kill_once
+
+from tests.faults.fault_chain import Chain, undisturbed
+from tests.faults.fault_checks import place_of, wrong_cells
+from tests.faults.fault_damage import DAMAGE, Damage
+from tests.faults.fault_scene import Scene, lines_of
+from tests.faults.fault_suites import PLUGINS
+from tests.faults.faults import HINDERED, LIVE, kill_once
 
 pytestmark = pytest.mark.slow
 

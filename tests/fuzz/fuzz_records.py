@@ -1,6 +1,6 @@
 """Damaged records through `xbench show`: each is refused with a clear message, or printed.
 
-python tests/fuzz/fuzz_records.py --count 3000 [--seed N]
+python -m tests.fuzz.fuzz_records --count 3000 [--seed N]
 """
 
 from __future__ import annotations

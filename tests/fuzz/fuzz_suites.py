@@ -1,6 +1,6 @@
 """Hostile suites through `xbench run FILE --dry-run`: each is refused with a clear message, or is a plan.
 
-    python tests/fuzz/fuzz_suites.py --count 10000 [--seed N] [--real 40]
+    python -m tests.fuzz.fuzz_suites --count 10000 [--seed N] [--real 40]
 
 To be fast, the whole command runs in this process as far as the finished plan, with the jobs of its children
 called directly. `--real` sends so many through processes of their own, to the end.
@@ -29,7 +29,8 @@ from typing import Any
 from unittest import mock
 
 import hypothesis
-from suite_mutations import BY_CHANCE, ROOT, Attempt, documents, written
+
+from tests.fuzz.suite_mutations import BY_CHANCE, ROOT, Attempt, documents, written
 
 HYPOTHESIS = "hypothesis"
 KINDS = (*BY_CHANCE, HYPOTHESIS)

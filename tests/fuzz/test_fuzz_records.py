@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fuzz_records import FORMS, complaint_about, fuzz, in_a_folder
+from tests.fuzz.fuzz_records import FORMS, complaint_about, fuzz, in_a_folder
 
 
 def test_damaged_records_are_refused_or_shown():

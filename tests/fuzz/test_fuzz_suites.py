@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from fuzz_suites import KINDS, complaint_about, fuzz, in_this_process, try_here
+
+from tests.fuzz.fuzz_suites import KINDS, complaint_about, fuzz, in_this_process, try_here
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ import re
 from pathlib import Path
 
 import pytest
-from fuzz_records import complaint_about, in_a_folder, run_and_cells, show
+
+from tests.fuzz.fuzz_records import complaint_about, in_a_folder, run_and_cells, show
 
 EVIL = "\x1b[31m\x1b]0;t\x07\u202e\u2028a\tb\r[red]x[/]:warning:|`*<b>[a](b)"
 SEEN = r"\x1b[31m\x1b]0;t\x07\u202e\u2028a\tb\r[red]x[/]:warning:|`*<b>[a](b)"

@@ -8,8 +8,8 @@ import sys
 from unittest import mock
 
 import pytest
-from fuzz_suites import in_this_process
 
+from tests.fuzz.fuzz_suites import in_this_process
 from xbench.cli import main
 
 VALUES = ('a"\n\x7f😀', "\x1b[31m", "x" * 100_000, "\udcff", "", "adam\\", "sgd' }", "../x:y", "torchvision/")

@@ -47,6 +47,7 @@ fi
 mkdir -p "$1" && folder=$(cd "$1" && pwd) || stop "cannot make the folder $1"
 [[ -z $(ls -A "$folder") ]] || stop "$folder is not empty"
 scratch=$(mktemp -d) || stop "cannot make a temporary folder"
+export PYTHONPATH=${here%/tests/gpu}${PYTHONPATH:+:$PYTHONPATH}
 export CHECK_FOLDER=$folder CHECK_DEVICE=$device XBENCH_CACHE_DIR=$scratch/cache
 
 if [[ $device == cuda ]]; then
@@ -83,7 +84,7 @@ run_step() {
   # In the background, so that a signal reaches this shell at once. `timeout` leads a process group of its own,
   # of all that the step starts, and ends when the script does: what is left of the group is killed.
   CHECK_STEP=$name timeout --kill-after=5 "$((limit < left ? limit : left))" \
-    "$python" "$here/$script" "$@" >"$folder/$name.log" 2>&1 </dev/null &
+    "$python" -m "tests.gpu.$script" "$@" >"$folder/$name.log" 2>&1 </dev/null &
   pid=$!
   trap 'kill -KILL -- "-$pid" 2>/dev/null; exit 143' TERM
   wait "$pid"
@@ -126,23 +127,23 @@ step_beside() {
 trap 'cp "$XBENCH_CACHE_DIR"/probes/*.stderr "$folder" 2>/dev/null; rm -rf "$scratch"' EXIT
 trap 'running=$(jobs -p); [[ -z $running ]] || kill $running 2>/dev/null; wait; exit 130' INT TERM
 
-step machine 20 check_machine.py
-step doctor 30 check_doctor.py
-step oom 45 check_oom.py
-step tests 110 check_tests.py
-step peak 45 check_peak.py
-step step-time 60 check_step_time.py
-step_beside micro-batches 75 check_micro_batches.py
-step_beside repeat 150 check_repeat.py
-step_beside resume 90 check_resume.py
-step_beside capacity-sgd-batch-size 150 check_capacity.py sgd batch-size
-step_beside capacity-adam-batch-size 150 check_capacity.py adam batch-size
-step_beside capacity-lbfgs-train-size 150 check_capacity.py lbfgs train-size
-step_beside capacity-sgd-micro-batch 150 check_capacity.py sgd micro-batch
-step_beside capacity-adam-micro-batch 150 check_capacity.py adam micro-batch
-step_beside capacity-lbfgs-history-size 150 check_capacity.py lbfgs history-size
+step machine 20 check_machine
+step doctor 30 check_doctor
+step oom 45 check_oom
+step tests 110 check_tests
+step peak 45 check_peak
+step step-time 60 check_step_time
+step_beside micro-batches 75 check_micro_batches
+step_beside repeat 150 check_repeat
+step_beside resume 90 check_resume
+step_beside capacity-sgd-batch-size 150 check_capacity sgd batch-size
+step_beside capacity-adam-batch-size 150 check_capacity adam batch-size
+step_beside capacity-lbfgs-train-size 150 check_capacity lbfgs train-size
+step_beside capacity-sgd-micro-batch 150 check_capacity sgd micro-batch
+step_beside capacity-adam-micro-batch 150 check_capacity adam micro-batch
+step_beside capacity-lbfgs-history-size 150 check_capacity lbfgs history-size
 wait
-step first-step 60 check_first_step.py
+step first-step 60 check_first_step
 
 {
   echo "xbench on $device, $(date -u +%Y-%m-%dT%H:%M:%SZ), $SECONDS s of $budget s"

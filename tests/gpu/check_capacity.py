@@ -13,7 +13,7 @@ import json
 import sys
 from typing import Any
 
-from checking import (
+from tests.gpu.checking import (
     DEVICE,
     FOLDER,
     ON_CUDA,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from checking import DEVICE, FOLDER, ON_CUDA, check, figure, run_step, xbench
+from tests.gpu.checking import DEVICE, FOLDER, ON_CUDA, check, figure, run_step, xbench
 
 
 def doctor() -> None:

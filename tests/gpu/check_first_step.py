@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from datetime import datetime
 
-from checking import figure, only_cell, run_experiment, run_step, trace_of
+from tests.gpu.checking import figure, only_cell, run_experiment, run_step, trace_of
 
 
 def first_step() -> None:

@@ -9,9 +9,9 @@ import subprocess
 import sys
 
 import torch
-from checking import ON_CUDA, check, figure, run_step
 
 import xbench
+from tests.gpu.checking import ON_CUDA, check, figure, run_step
 
 # For six probes of 4 GB and six small trainings at once, each with a CUDA context.
 MIN_FREE_BYTES = 40 << 30

@@ -6,7 +6,16 @@ differs. Later steps amplify rounding, so the whole curve is compared in float64
 
 from __future__ import annotations
 
-from checking import ON_CUDA, cells_of, check, difference, figure, run_experiment, run_step, trace_of
+from tests.gpu.checking import (
+    ON_CUDA,
+    cells_of,
+    check,
+    difference,
+    figure,
+    run_experiment,
+    run_step,
+    trace_of,
+)
 
 MAX_FIRST_DIFFERENCE = 1e-5
 MAX_CURVE_DIFFERENCE = 1e-8

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from checking import ON_CUDA, check, figure, only_cell, run_experiment, run_step
+from tests.gpu.checking import ON_CUDA, check, figure, only_cell, run_experiment, run_step
 
 
 def oom() -> None:

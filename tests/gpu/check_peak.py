@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import torch
-from checking import DEVICE, ON_CUDA, check, difference, figure, only_cell, run_experiment, run_step, trace_of
-from plain_loop import PlainLoop
+
+from tests.gpu.checking import (
+    DEVICE,
+    ON_CUDA,
+    check,
+    difference,
+    figure,
+    only_cell,
+    run_experiment,
+    run_step,
+    trace_of,
+)
+from tests.gpu.plain_loop import PlainLoop
 
 # The plain loop drops its last batch later; xbench keeps some losses.
 MIN_RATIO, MAX_RATIO = 0.9, 1.1

@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from checking import (
+from tests.gpu.checking import (
     FOLDER,
     HERE,
     ON_CUDA,

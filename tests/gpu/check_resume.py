@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from checking import (
+from tests.gpu.checking import (
     FOLDER,
     ON_CUDA,
     STEP,

@@ -10,8 +10,9 @@ import statistics
 import time
 
 import torch
-from checking import DEVICE, ON_CUDA, figure, only_cell, run_experiment, run_step, trace_of
-from plain_loop import PlainLoop
+
+from tests.gpu.checking import DEVICE, ON_CUDA, figure, only_cell, run_experiment, run_step, trace_of
+from tests.gpu.plain_loop import PlainLoop
 
 
 def step_time() -> None:

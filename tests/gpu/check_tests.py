@@ -6,7 +6,7 @@ import subprocess
 import sys
 from xml.etree import ElementTree
 
-from checking import FOLDER, HERE, ON_CUDA, check, figure, run_step, skip
+from tests.gpu.checking import FOLDER, HERE, ON_CUDA, check, figure, run_step, skip
 
 
 def tests() -> None:

@@ -8,11 +8,11 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import isolation_jobs as jobs
 import psutil
 import pytest
-from process_watch import wait_until_gone
 
+from tests.isolation import isolation_jobs as jobs
+from tests.isolation.process_watch import wait_until_gone
 from xbench.isolation.run import run_in_child
 
 # Counted after a fork, as in a server that has served a child: OpenBLAS ends its idle threads before one.
@@ -85,7 +85,7 @@ class TestInheritance:
 
 PARENT = """
 import os, sys
-import isolation_jobs as jobs
+from tests.isolation import isolation_jobs as jobs
 from xbench.isolation.run import run_in_child
 
 if __name__ == "__main__":
@@ -99,7 +99,7 @@ class TestParent:
     @pytest.fixture
     def parent(self):
         """A process that runs a noisy job, then one that never ends."""
-        environment = {**os.environ, "PYTHONPATH": str(Path(jobs.__file__).parent)}
+        environment = {**os.environ, "PYTHONPATH": str(Path(jobs.__file__).parents[2])}
         with subprocess.Popen(
             [sys.executable, "-c", PARENT],
             stdout=subprocess.PIPE,

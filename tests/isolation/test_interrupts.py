@@ -8,11 +8,11 @@ import threading
 import time
 from multiprocessing.connection import wait
 
-import isolation_jobs as jobs
 import psutil
 import pytest
-from process_watch import wait_until_gone
 
+from tests.isolation import isolation_jobs as jobs
+from tests.isolation.process_watch import wait_until_gone
 from xbench.isolation import run
 from xbench.isolation.interrupts import SIGNALS, HeldSignals, Interrupts, interrupt_on_signals
 from xbench.isolation.liveness import Liveness

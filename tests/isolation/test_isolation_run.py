@@ -8,10 +8,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import isolation_jobs as jobs
 import pytest
-from process_watch import wait_until_gone
 
+from tests.isolation import isolation_jobs as jobs
+from tests.isolation.process_watch import wait_until_gone
 from xbench.errors import DataNotFound, XbenchError
 from xbench.isolation import run
 from xbench.isolation.child import Limits

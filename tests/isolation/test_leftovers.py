@@ -11,17 +11,17 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-import isolation_jobs as jobs
 import psutil
 import pytest
-from process_watch import wait_until_gone
 
+from tests.isolation import isolation_jobs as jobs
+from tests.isolation.process_watch import wait_until_gone
 from xbench.errors import XbenchError
 from xbench.isolation.run import Timeouts, run_in_child
 
 PARENT = """
 import sys
-import isolation_jobs as jobs
+from tests.isolation import isolation_jobs as jobs
 from xbench.isolation.run import run_in_child
 
 if __name__ == "__main__":
@@ -52,7 +52,7 @@ class TestProcesses:
             [sys.executable, "-c", PARENT, *job],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(jobs.__file__).parent)},
+            env={**os.environ, "PYTHONPATH": str(Path(jobs.__file__).parents[2])},
         ) as parent:
             grandchild = psutil.Process(int(parent.stdout.readline()))
             try:

@@ -9,11 +9,11 @@ import time
 from contextlib import suppress
 from types import SimpleNamespace
 
-import isolation_jobs as jobs
 import psutil
 import pytest
-from process_watch import wait_until_gone
 
+from tests.isolation import isolation_jobs as jobs
+from tests.isolation.process_watch import wait_until_gone
 from xbench.isolation.liveness import HangWatch, Liveness
 from xbench.isolation.run import ChildResult, Timeouts, run_in_child
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import threading
 
-import memory_jobs as jobs
 import pytest
 
+from tests.memory import memory_jobs as jobs
 from xbench.isolation.run import run_in_child
 from xbench.memory.host import _SampledPeak, status_bytes
 

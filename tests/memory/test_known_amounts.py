@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-import known_jobs as jobs
 import pytest
 
+from tests.memory import known_jobs as jobs
 from xbench.isolation.child import Limits
 from xbench.isolation.run import run_in_child
 from xbench.training.settings import Choice

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-import memory_jobs as jobs
 import psutil
 import pytest
 
+from tests.memory import memory_jobs as jobs
 from xbench.isolation.run import run_in_child
 from xbench.memory.cgroups import memory_groups, oom_kill_count, oom_kill_group
 from xbench.memory.machine import (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ctypes
 
-import phase_jobs as jobs
 import pytest
 
+from tests.memory import phase_jobs as jobs
 from xbench.isolation.child import Limits
 from xbench.isolation.run import run_in_child
 from xbench.memory.malloc import FAST_SETTINGS, allocator_settings

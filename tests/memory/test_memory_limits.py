@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import memory_jobs as jobs
 import pytest
 import torch
 
+from tests.memory import memory_jobs as jobs
 from xbench.errors import XbenchError
 from xbench.isolation.run import run_in_child
 from xbench.memory.limits import calibrate_device_limit_again, charged_peak_bytes, limit_device_memory

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import astuple
 
-import phase_jobs as jobs
 import pytest
-from counted_memory import CountedMemory
 
+from tests.counted_memory import CountedMemory
+from tests.memory import phase_jobs as jobs
 from xbench.isolation.child import Limits
 from xbench.isolation.run import run_in_child
 from xbench.memory.phases import PhaseMeter, PhasePeak

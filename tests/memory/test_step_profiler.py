@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-import memory_jobs as jobs
 import pytest
 import torch
 
+from tests.memory import memory_jobs as jobs
 from xbench.isolation.run import run_in_child
 from xbench.memory.profiler import StepProfiler, profiler_for
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from cell_samples import cell_of
-from run_samples import SUITE, suite_of
 
+from tests.cell_samples import cell_of
+from tests.run_samples import SUITE, suite_of
 from xbench.errors import XbenchError
 from xbench.planning.checks import check_batches
 from xbench.suite.axes import Value

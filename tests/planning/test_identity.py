@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from cell_samples import MACHINE, cell_of
 
+from tests.cell_samples import MACHINE, cell_of
 from xbench.capacity.axes import Axis
 from xbench.components import code
 from xbench.planning import identity

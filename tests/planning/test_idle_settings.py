@@ -6,8 +6,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from cell_samples import MACHINE, cell_of
 
+from tests.cell_samples import MACHINE, cell_of
 from xbench.planning.plan import _key, make_cells
 from xbench.planning.trials import idle_settings
 from xbench.suite.problems import Problems

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from cell_samples import MACHINE
-from run_samples import SUITE, suite_of
 
+from tests.cell_samples import MACHINE
+from tests.run_samples import SUITE, suite_of
 from xbench.memory.machine import Bound
 from xbench.planning import plan as planning
 from xbench.planning.plan import PlannedRun

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from cell_samples import cell_of
-
+from tests.cell_samples import cell_of
 from xbench.planning.checks import selection_warnings
 
 

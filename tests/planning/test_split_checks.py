@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cell_samples import cell_of
-from run_samples import suite_of
 
+from tests.cell_samples import cell_of
+from tests.run_samples import suite_of
 from xbench.errors import XbenchError
 from xbench.planning.checks import check_splits
 from xbench.training.splits import split_examples

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from record_samples import cell, run
 
+from tests.records.record_samples import cell, run
 from xbench.records.metrics import CLASSIFICATION, CLASSIFICATION_EPOCHS
 from xbench.records.schema import SCHEMA_VERSION
 from xbench.records.store import RunFolder

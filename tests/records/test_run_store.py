@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 
 import pytest
-from record_samples import cell, outputs, run
 
+from tests.records.record_samples import cell, outputs, run
 from xbench.errors import XbenchError
 from xbench.records import store
 from xbench.records.schema import CellRecord, Component, EpochRecord, MemoryRecord, Times

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from report_samples import REAL, STAND_IN, cell, failed, measured, run
 
+from tests.report.report_samples import REAL, STAND_IN, cell, failed, measured, run
 from xbench.records.schema import (
     Component,
     ExperimentRecord,

@@ -7,8 +7,8 @@ import io
 import json
 
 import pytest
-from report_samples import cell, run
 
+from tests.report.report_samples import cell, run
 from xbench.records.metrics import CLASSIFICATION
 from xbench.records.schema import ExperimentRecord, MetricRecord
 from xbench.records.store import RunFolder

@@ -8,8 +8,8 @@ import json
 import re
 
 import pytest
-from report_samples import MARKUP, STAND_IN, cell, failed, measured, run
 
+from tests.report.report_samples import MARKUP, STAND_IN, cell, failed, measured, run
 from xbench.records.schema import ExperimentRecord
 from xbench.report.comparison import comparisons
 from xbench.report.export import to_csv, to_json, to_markdown

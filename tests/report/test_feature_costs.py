@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from report_samples import REAL, cell
 
+from tests.report.report_samples import REAL, cell
 from xbench.records.schema import Component, FeaturesRecord, Times
 from xbench.report.feature_costs import features_s_by_cell
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from report_samples import REAL, STAND_IN, cell, failed, run
 
+from tests.report.report_samples import REAL, STAND_IN, cell, failed, run
 from xbench.cli.output import Format, print_results
 from xbench.records.schema import Component, DataRecord
 from xbench.report.headings import MAX_DATASETS, data_lines

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from report_samples import cell, failed, memory_pass, run
 
+from tests.report.report_samples import cell, failed, memory_pass, run
 from xbench.records.schema import MemoryRecord, PairingRecord
 from xbench.report.breakdown import MEMORY_ROWS, NOTE, PARTS
 from xbench.report.comparison import comparisons

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from report_samples import cell, failed
-
+from tests.report.report_samples import cell, failed
 from xbench.records.schema import MemoryRecord, Times
 from xbench.report.ranking import unranked_times
 

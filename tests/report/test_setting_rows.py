@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from report_samples import cell, failed, run
 
+from tests.report.report_samples import cell, failed, run
 from xbench.records.schema import CellRecord, ExperimentRecord, MemoryRecord
 from xbench.report.breakdown import MEMORY_ROWS
 from xbench.report.comparison import comparisons

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 
-from report_samples import MARKUP, REAL, STAND_IN, cell, failed, run
 from rich.console import Console
 
+from tests.report.report_samples import MARKUP, REAL, STAND_IN, cell, failed, run
 from xbench.records.schema import Component, ExperimentRecord
 from xbench.report.comparison import comparisons
 from xbench.report.terminal import print_run

@@ -8,8 +8,8 @@ import random
 import numpy as np
 import pytest
 import torch
-from small_cells import SmallCell, small_cnn
 
+from tests.training.small_cells import SmallCell, small_cnn
 from xbench import ModelSpec, OptimizerSpec
 from xbench.components import registry
 from xbench.training import recorder

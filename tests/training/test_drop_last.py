@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from small_cells import SmallCell, small_cnn
 
+from tests.training.small_cells import SmallCell, small_cnn
 from xbench import ModelSpec
 from xbench.components import registry
 

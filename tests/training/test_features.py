@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-import frozen_models
 import numpy as np
 import pytest
 import torch
-from frozen_models import WIDTH, Counting, quote_all
 
+from tests.training import frozen_models
+from tests.training.frozen_models import WIDTH, Counting, listed
 from xbench import ModelSpec, XbenchError
 from xbench.components import registry
 from xbench.components.code import code_stamp
@@ -258,7 +258,7 @@ class TestFolder:
         assert Asked(tiny_data, ALL[:3]).folder != first
 
     def test_is_of_the_pixels(self, first):
-        other = decode(quote_all(90, 30), "other", "noise", False, lambda done, total: None)
+        other = decode(listed(90, 30), "other", "noise", False, lambda done, total: None)
         assert Asked(other, ALL[:3]).folder != first
 
     def test_is_of_the_weights_and_not_of_the_seed(self, tiny_data):

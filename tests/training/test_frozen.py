@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from frozen_models import WIDTH, backbone, build, build_maps, build_masked, frozen, head, in_order
 from torch import nn
 
+from tests.training.frozen_models import (
+    WIDTH,
+    backbone,
+    build,
+    build_maps,
+    build_masked,
+    frozen,
+    head,
+    in_order,
+)
 from xbench.errors import XbenchError
 from xbench.training.frozen import Backbone, obstacle, set_training, trained_part
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from counted_memory import CountedMemory
-from small_cells import small_cnn
 from torch import nn
 
+from tests.counted_memory import CountedMemory
+from tests.training.small_cells import small_cnn
 from xbench import ModelSpec, OptimizerSpec, XbenchError
 from xbench.capacity.axes import Axis
 from xbench.capacity.workload import TrainingWorkload

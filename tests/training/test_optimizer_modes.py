@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_cells import SmallCell, small_cnn
 
+from tests.training.small_cells import SmallCell, small_cnn
 from xbench import ModelSpec, OptimizerSpec
 from xbench.components import registry
 from xbench.training.loop import Trainer

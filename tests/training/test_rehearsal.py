@@ -7,9 +7,9 @@ import random
 import numpy as np
 import pytest
 import torch
-from small_cells import SmallCell, small_cnn
 from torch import nn
 
+from tests.training.small_cells import SmallCell, small_cnn
 from xbench import ModelSpec, OptimizerSpec
 from xbench.capacity.axes import Axis
 from xbench.capacity.workload import TrainingWorkload

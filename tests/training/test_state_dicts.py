@@ -7,9 +7,9 @@ import weakref
 
 import pytest
 import torch
-from small_cells import small_cnn
 from torch import nn
 
+from tests.training.small_cells import small_cnn
 from xbench import ModelSpec, XbenchError
 from xbench.capacity.axes import Axis
 from xbench.capacity.workload import TrainingWorkload
