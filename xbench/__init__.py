@@ -1,6 +1,6 @@
-"""xbench: which optimizer, on your model, data and hardware: how good, how fast, how much memory.
+"""Compare PyTorch optimizers on your model, data and hardware: their accuracy, speed and memory.
 
-The names here are what a plugin needs; everything else is reached through the `xbench` command.
+The names here are all that a plugin needs; everything else is reached through the `xbench` command.
 """
 
 from importlib.metadata import version

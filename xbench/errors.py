@@ -1,4 +1,4 @@
-"""The error that a user can fix: what is wrong, where, and what to do next."""
+"""Errors that a user can fix: each says what is wrong, where, and what to do next."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 
 class XbenchError(Exception):
-    """A mistake outside of xbench's code: in a suite, a command, a data folder, a plugin.
+    """A mistake outside xbench's own code: in a suite, a command, a data folder or a plugin.
 
     Args:
-        message: what is wrong and where, in one line (`FILE:LINE: ...` where there is a file).
-        hint: the next thing to do, often a command.
+        message: what is wrong and where, on one line (`FILE:LINE: ...` for a mistake in a file).
+        hint: what to do next, often a command.
     """
 
     def __init__(self, message: str, hint: str | None = None):
@@ -19,17 +19,17 @@ class XbenchError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        # Errors travel from children to the parent by pickle, which would drop the hint. A plugin's own
-        # subclass travels as the class of this module that it extends: the parent imports no plugins.
+        # Child processes pickle errors for the parent, which would drop the hint. A plugin's own subclass is
+        # sent as the class of this module that it extends, because the parent does not import plugins.
         known = next(kind for kind in type(self).__mro__ if kind.__module__ == __name__)
         return known, (self.message, self.hint)
 
 
 class Mistakes(XbenchError):
-    """Several mistakes that were found in one go.
+    """Several mistakes reported together.
 
     Attributes:
-        mistakes: each with its own hint, in the order in which they are shown.
+        mistakes: the individual errors, each with its own hint, in display order.
     """
 
     def __init__(self, mistakes: Sequence[XbenchError]):
@@ -42,20 +42,20 @@ class Mistakes(XbenchError):
 
 
 class DataNotFound(XbenchError):
-    """A dataset is not on this machine: the one failure for which a suite may declare a fallback."""
+    """A dataset is not on this machine. A suite may declare a fallback for this failure only."""
 
 
 class WeightsNotFound(XbenchError):
-    """A model's trained weights are not on this machine and cannot be fetched: its cells are skipped."""
+    """A model's trained weights are not on this machine and cannot be downloaded: its cells are skipped."""
 
 
 class DownloadFailed(XbenchError):
-    """A server cannot be reached, or does not give what it should."""
+    """A server cannot be reached, or does not deliver the file."""
 
 
 class DependentExamples(XbenchError):
-    """A model mixes the examples of a batch, as batch normalisation does: no micro-batches are exact."""
+    """A model mixes the examples of a batch, as batch norm does, so micro-batches cannot be exact."""
 
 
 class Unsupported(XbenchError):
-    """An optimizer cannot train a model: its cells are skipped, and nothing is wrong."""
+    """An optimizer does not support a model: its cells are skipped, which is not a failure."""

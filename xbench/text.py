@@ -1,4 +1,4 @@
-"""Text from suites, plugins, files and records as it may be shown: nothing in it moves the cursor."""
+"""Format text for messages, and escape whatever in untrusted text could act on a terminal."""
 
 from __future__ import annotations
 
@@ -6,45 +6,45 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
-# Control characters (escape sequences begin with one), what reorders or hides text (bidirectional overrides,
-# zero width), lone surrogates, separators of lines and paragraphs.
+# Unicode categories that are escaped: control characters (escape sequences begin with one), characters that
+# reorder or hide text (bidirectional overrides, zero width), lone surrogates, line and paragraph separators.
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-# Joiners, without which some scripts and emoji cannot be written.
-_NEEDED = frozenset("\u200c\u200d")
+# Some scripts and emoji cannot be written without joiners.
+_JOINERS = frozenset("\u200c\u200d")
 
-# So many characters of one value are shown in a message, and of one sentence.
+# Longer values and sentences are truncated in messages.
 MAX_VALUE_CHARS = 80
 MAX_SENTENCE_CHARS = 1000
 
-# A shorter stretch of consecutive seeds is written out.
+# Shorter stretches of consecutive seeds are listed seed by seed.
 MIN_STRETCH = 4
 
 _MAX_NAMED = 3
 
 
 def escape_controls(text: str, keep: str = "") -> str:
-    """The text on one line, with characters that could do something written as Python writes them (`\\x1b`).
+    """Put text on one line, with characters that could act on a terminal escaped as in Python (`\\x1b`).
 
     Args:
-        keep: characters that are left as they are (`"\\n"`, say).
+        keep: characters to leave unescaped (`"\\n"`, for example).
     """
     if text.isascii() and text.isprintable():
         return text
     return "".join(
         character
-        if character in keep or character in _NEEDED or unicodedata.category(character) not in _UNSAFE
+        if character in keep or character in _JOINERS or unicodedata.category(character) not in _UNSAFE
         else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
 
 
 def shorten(text: str, most: int = MAX_VALUE_CHARS) -> str:
-    """The text, or its beginning and how much longer it is."""
+    """Truncate a long text and append its full length."""
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 
 def pluralize(number: int, noun: str) -> str:
-    """`1 cell`, `2 cells`."""
+    """Count a noun: `1 cell`, `2 cells`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
@@ -74,13 +74,13 @@ def name_seeds(seeds: Iterable[int]) -> str:
 
 
 def format_value(value: Any) -> str:
-    """A value for a message, as Python writes it: on one line, and short."""
+    """Format a value for a message: its `repr` on one line, truncated."""
     if isinstance(value, str):
-        # Only what is shown is quoted: a value may be a megabyte.
+        # Truncate before quoting: a value may be a megabyte long.
         more = f"... ({len(value):,} characters)" if len(value) > MAX_VALUE_CHARS else ""
         return escape_controls(repr(value[:MAX_VALUE_CHARS])) + more
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # a number of more digits than Python writes, or a nest of lists
+    except (ValueError, RecursionError):  # an int beyond the digit limit, or deeply nested lists
         return f"a {type(value).__name__}"
     return shorten(escape_controls(text))

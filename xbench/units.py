@@ -1,4 +1,4 @@
-"""Sizes, times and devices as people write and read them."""
+"""Parse and format sizes, durations and devices."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _DEVICE = re.compile(r"\s*(?:(auto|cpu)|cuda(?::(\d{1,3}))?)\s*")
 _SHARE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*")
 
 
-# A number of more would not fit into a float, and no machine has as much.
-_MAX_DIGITS = 100
+# More digits could overflow a float.
+_MAX_SIZE_CHARS = 100
 
 
 def parse_bytes(text: str) -> int:
-    """Read a size: `12GB` is 12 * 10**9 bytes, `12GiB` is 12 * 2**30.
+    """Parse a size: `12GB` is 12 * 10**9 bytes, `12GiB` is 12 * 2**30.
 
     Raises:
-        XbenchError: the text is no size.
+        XbenchError: the text is not a size.
     """
     match = _SIZE.fullmatch(text)
-    if not match or len(text) > _MAX_DIGITS:
+    if not match or len(text) > _MAX_SIZE_CHARS:
         raise XbenchError(
-            f"'{_told(text)}' is not a size", hint="write 12GB (10^9 bytes each) or 12GiB (2^30)"
+            f"'{_escape(text)}' is not a size", hint="write 12GB (10^9 bytes each) or 12GiB (2^30)"
         )
     number, prefix, binary = match.groups()
     return round(float(number) * (1024 if binary else 1000) ** _POWERS[(prefix or "").upper()])
@@ -41,12 +41,12 @@ def parse_bytes(text: str) -> int:
 
 @dataclass(frozen=True)
 class Limit:
-    """A memory limit as somebody asked for it: a size or a share, of which the other one is None.
+    """A memory limit as the user gave it: a size or a share. The other one is None.
 
     Attributes:
         size_bytes: an exact size.
-        percent: a share of what the machine can give, above 0 and at most 100.
-        written: the text that it was read from. Limits are equal however they were written.
+        percent: a share of the memory that the machine can give, above 0 and at most 100.
+        written: the text that was parsed. It is ignored when limits are compared.
     """
 
     size_bytes: int | None = None
@@ -57,7 +57,7 @@ class Limit:
         """Return the limit in bytes.
 
         Args:
-            whole_bytes: what `100%` is.
+            whole_bytes: the size that `100%` stands for.
         """
         if self.percent is not None:
             return round(whole_bytes * self.percent / 100)
@@ -69,10 +69,10 @@ class Limit:
 
 
 def tightest(limits: Iterable[Limit | None]) -> tuple[Limit, ...]:
-    """Drop the limits that others imply: the smallest share and the smallest size are left, in this order.
+    """Drop limits that others imply: only the smallest share and the smallest size are left, in this order.
 
     Args:
-        limits: None stands for no limit.
+        limits: limits to compare; None stands for no limit.
     """
     asked = [limit for limit in limits if limit is not None]
     shares = [(limit.percent, limit) for limit in asked if limit.percent is not None]
@@ -82,11 +82,10 @@ def tightest(limits: Iterable[Limit | None]) -> tuple[Limit, ...]:
 
 
 def parse_limit(text: str) -> Limit:
-    """Read a limit: a size as `parse_bytes` takes it, or a share of a whole, `50%`. Blanks around it are
-    ignored.
+    """Parse a limit: a size, as in `parse_bytes`, or a share such as `50%`. Surrounding blanks are ignored.
 
     Raises:
-        XbenchError: the text is neither, or it is zero, or a share above 100 %.
+        XbenchError: the text is neither, or is zero, or is a share above 100 %.
     """
     share = _SHARE.fullmatch(text)
     if share and 0 < float(share[1]) <= 100:
@@ -97,33 +96,33 @@ def parse_limit(text: str) -> Limit:
         size = 0
     if size == 0:
         raise XbenchError(
-            f"'{_told(text)}' is not a size or share",
-            hint="write 12GB (10^9 bytes each), 12GiB (2^30) or 50% (of what the machine can give)",
+            f"'{_escape(text)}' is not a size or share",
+            hint="write 12GB (10^9 bytes each), 12GiB (2^30) or 50% (of the memory the machine can give)",
         )
     return Limit(size_bytes=size, written=text.strip())
 
 
 def parse_duration(text: str) -> float:
-    """Read a duration in seconds: `90s`, `15m`, `1h30m`.
+    """Parse a duration, `90s`, `15m` or `1h30m`, and return it in seconds.
 
     Raises:
-        XbenchError: the text is none, or it is nothing.
+        XbenchError: the text is not a duration, or it is zero or infinite.
     """
     match = _DURATION.fullmatch(text)
     parts = match.groups(default="0") if match else ()
     seconds = sum(float(part) * unit_s for part, unit_s in zip(parts, _UNITS_S, strict=False))
     if not seconds or not math.isfinite(seconds):
-        raise XbenchError(f"'{_told(text)}' is not a duration", hint="write 90s, 15m or 1h30m")
+        raise XbenchError(f"'{_escape(text)}' is not a duration", hint="write 90s, 15m or 1h30m")
     return seconds
 
 
 @dataclass(frozen=True)
 class DeviceChoice:
-    """A device as somebody asked for it.
+    """A device as the user named it.
 
     Attributes:
-        kind: `"auto"` is CUDA where there is a device, else the CPU.
-        index: of a CUDA device.
+        kind: `"auto"` stands for CUDA if there is a CUDA device, otherwise for the CPU.
+        index: index of a CUDA device.
     """
 
     kind: Literal["auto", "cpu", "cuda"] = "auto"
@@ -134,32 +133,32 @@ class DeviceChoice:
 
 
 def parse_device(text: str) -> DeviceChoice:
-    """Read a device: `auto`, `cpu`, `cuda` or `cuda:N`.
+    """Parse a device: `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
         XbenchError: the text is none of these.
     """
     match = _DEVICE.fullmatch(text)
     if not match:
-        raise XbenchError(f"'{_told(text)}' is not a device", hint="write auto, cpu, cuda or cuda:N")
+        raise XbenchError(f"'{_escape(text)}' is not a device", hint="write auto, cpu, cuda or cuda:N")
     if match[1] is None:
         return DeviceChoice("cuda", int(match[2] or 0))
     return DeviceChoice("cpu" if match[1] == "cpu" else "auto")
 
 
-def _told(text: str) -> str:
+def _escape(text: str) -> str:
     return shorten(escape_controls(text))
 
 
 def format_bytes(count: float) -> str:
-    """A size in MB or GB (powers of ten), to three digits or so."""
+    """Format a size in MB or GB (powers of ten), to about three digits."""
     if abs(count) >= 1e9:
         return f"{count / 1e9:.2f} GB"
     return f"{count / 1e6:.0f} MB" if abs(count) >= 1e7 else f"{count / 1e6:.2f} MB"
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration: `4.21 s`, `59.1 s`, `2m 05s`, `1h 02m`."""
+    """Format a duration: `4.21 s`, `59.1 s`, `2m 05s`, `1h 02m`."""
     if not math.isfinite(seconds):
         return f"{seconds} s"
     if seconds < 59.95:

@@ -260,7 +260,7 @@ class TestFetch:
 
     @pytest.mark.parametrize(
         ("name", "message"),
-        [("none.zip", "the server answers 404"), ("tiny.zip", "checksum mismatch")],
+        [("none.zip", "the server answered 404"), ("tiny.zip", "checksum mismatch")],
     )
     def test_the_server_has_something_else(self, cli, cache, served, tmp_path, name, message):
         url, folder = served
@@ -299,7 +299,7 @@ class TestFetch:
             (("tinny",), "unknown dataset 'tinny'. Did you mean 'tiny'?"),
             (("tiny", "--url", "http://127.0.0.1:1/x.zip"), "--url and --sha256 go together"),
             (("tiny", "--sha256", "0" * 64), "--url and --sha256 go together"),
-            (("tiny", "--url", "file:///x.zip", "--sha256", "0" * 64), "is not an address of the web"),
+            (("tiny", "--url", "file:///x.zip", "--sha256", "0" * 64), "is not a web address"),
             (("tiny", "--url", "http://x/x.zip", "--sha256", "0123"), "has 64 digits, not 4"),
             (("tiny", "--url", "http://x/x.zip", "--sha256", "y" * 64), "is not a sha256"),
             (("tiny", "--from", "x", "--url", "http://x/x", "--sha256", "0" * 64), "name two archives"),

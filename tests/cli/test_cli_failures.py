@@ -102,8 +102,8 @@ def test_every_cell_has_its_status(by_column):
     ("column", "reason"),
     [
         ("raising", "ArithmeticError: I cannot go on"),
-        ("killing", "killed by SIGKILL; its last words: I am killed"),
-        ("dying", "killed by SIGKILL; its last words: I am killed"),
+        ("killing", "killed by SIGKILL; last stderr line: I am killed"),
+        ("dying", "killed by SIGKILL; last stderr line: I am killed"),
         ("diverging", "the loss of step 3 is nan"),
         ("hopeless", "RuntimeError: not with this model"),
         ("greedy", "tried to allocate 288230376151711744 bytes"),

@@ -86,7 +86,7 @@ class TestUnknownHomes:
         first, hint = done.stderr.splitlines()
         assert first.startswith(f"error: {source} '~no-such-user/a")
         assert first.endswith("there is no user 'no-such-user' on this machine")
-        assert hint.startswith("  hint: write the whole path")
+        assert hint.startswith("  hint: write the full path")
 
     def test_of_the_cache(self, cli, tmp_path):
         cli.environment["XBENCH_CACHE_DIR"] = "~no-such-user/a"
@@ -248,7 +248,7 @@ class TestErrors:
     def test_of_a_disk_are_the_users(self, told):
         code, text = told(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/cache/file"))
         assert code == 2
-        assert text == "error: /cache/file: No space left on device\n  hint: make space there\n"
+        assert text == "error: /cache/file: No space left on device\n  hint: free some space there\n"
 
     def test_of_permissions_name_the_cache_for_what_is_in_it(self, told, monkeypatch):
         monkeypatch.setenv("XBENCH_CACHE_DIR", "/cache")

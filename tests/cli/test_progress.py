@@ -92,8 +92,8 @@ def start(display: ProgressDisplay, **values) -> None:
             "downloading vgg16.pth: 30 MB of 60 MB, 30.0 s so far, 1.00 MB/s, 30.0 s left",
         ),
         (
-            lambda d: d.fetching("vgg16.pth (checking it)", 0, 0),
-            "downloading vgg16.pth (checking it): 30.0 s so far",
+            lambda d: d.fetching("vgg16.pth (verifying it)", 0, 0),
+            "downloading vgg16.pth (verifying it): 30.0 s so far",
         ),
         (
             lambda d: d.estimating(CELL, 2, 8),

@@ -161,7 +161,7 @@ def test_torchvisions_file_is_fetched_once_and_known_by_its_name(server, hub):
     size_bytes = published.stat().st_size
     assert told[-2:] == [
         (published.name, size_bytes, size_bytes),
-        (f"{published.name} (checking it)", 0, 0),
+        (f"{published.name} (verifying it)", 0, 0),
     ]
     published.unlink()
     assert obtain(SETTINGS, may_download=False) == published.name

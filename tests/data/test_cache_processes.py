@@ -173,7 +173,7 @@ def test_a_disk_that_fills_up(cache, monkeypatch, job, how):
         patch.setattr(os, "pwrite", full)
         with pytest.raises(XbenchError, match=r"cannot be .* in .*: No space left") as caught:
             do_here(job, cache)
-    assert "make space" in caught.value.hint
+    assert "free some space" in caught.value.hint
     assert no_leftovers(cache)
     do_here(job, cache)
 

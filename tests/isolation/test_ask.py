@@ -47,8 +47,8 @@ def test_each_has_its_answer():
     [
         ("die", "killed by SIGKILL"),
         ("raise", "not this word"),
-        ("sleep", "it said nothing for 3"),
-        ("work", "it said nothing for 3"),
+        ("sleep", "it sent no message for 3"),
+        ("work", "it sent no message for 3"),
         ("hoard", "needs more memory"),
     ],
 )

@@ -41,7 +41,7 @@ class TestHanging:
         heard, started = [], time.monotonic()
         ending = run_in_child(jobs.sleep_forever, on_message=heard.append, timeouts=QUICK)
         assert ending.outcome == "timeout"
-        assert ending.reason == "it hung: for 1.00 s it said nothing and took no processor time"
+        assert ending.reason == "it hung: it sent no message and took no CPU time for 1.00 s"
         assert time.monotonic() - started >= 1.0
         wait_until_gone(heard[0])
 

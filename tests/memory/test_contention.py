@@ -31,7 +31,7 @@ def threads(tmp_path, monkeypatch):
     monkeypatch.setattr(contention, "_TASKS", threads.folder)
     monkeypatch.setattr(contention.time, "perf_counter", lambda: threads.now_s)
     monkeypatch.setattr(contention, "usable_cpus", lambda: 2)
-    monkeypatch.setattr(contention, "_throttled_periods", lambda: threads.throttled)
+    monkeypatch.setattr(contention, "_count_throttled_periods", lambda: threads.throttled)
     return threads
 
 

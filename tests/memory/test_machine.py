@@ -310,7 +310,7 @@ class TestDevice:
     def test_is_what_is_free_and_what_this_process_has(self):
         (bound,) = device_bounds("cuda:1")
         assert (bound.source, bound.limit_bytes) == ("device memory", 52_500 * MB)
-        for part in ("80.00 GB", "50.00 GB are free", "500 MB taken for its context", "others use 27.50 GB"):
+        for part in ("80.00 GB", "50.00 GB are free", "its context takes 500 MB", "processes use 27.50 GB"):
             assert part in bound.detail
         assert "estimated" not in bound.detail
 

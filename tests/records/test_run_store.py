@@ -198,7 +198,7 @@ class TestAdopt:
         hurt(path)
         adopted, (sentence,) = folder.adopt(record, other)
         assert str(path) in sentence
-        assert sentence.endswith(f"the cell is taken over without its {name}")
+        assert sentence.endswith(f"the cell is reused without its {name}")
         expected = {"attempt": 1, "reused_from": other.run_id, f"{name}_crc32": None}
         assert adopted == record.model_copy(update=expected)
         assert not getattr(folder, f"{name}_path")("a").exists()
@@ -479,7 +479,7 @@ class TestSoleRun:
                 pass
         message = f"another run of this suite is using {folder} (process {os.getpid()})"
         assert caught.value.message == message
-        assert caught.value.hint == "wait until it has ended, or choose another folder with --out"
+        assert caught.value.hint == "wait until it ends, or choose another folder with --out"
 
     @pytest.mark.parametrize("taken", ["results", "results/suite", "results/suite/.lock/x"])
     def test_what_cannot_be_written(self, tmp_path, folder, taken):

@@ -20,8 +20,8 @@ class TestDiskErrors:
     @pytest.mark.parametrize(
         ("number", "hint"),
         [
-            (errno.ENOSPC, "make space"),
-            (errno.EDQUOT, "make space"),
+            (errno.ENOSPC, "free some space"),
+            (errno.EDQUOT, "free some space"),
             (errno.EFBIG, "ulimit -f"),
             (errno.EROFS, "read-only"),
             (errno.EIO, "move the cache"),
@@ -35,8 +35,8 @@ class TestDiskErrors:
 
     def test_a_hint_ends_with_another_way_out(self):
         full, damaged = (OSError(number, "text") for number in (errno.ENOSPC, errno.EIO))
-        assert disk_hint(full) == "make space there"
-        assert disk_hint(full, "wait") == "make space there, or wait"
+        assert disk_hint(full) == "free some space there"
+        assert disk_hint(full, "wait") == "free some space there, or wait"
         assert (disk_hint(damaged), disk_hint(damaged, "wait")) == ("", "wait")
 
     def test_a_file_in_the_way_is_told(self, tmp_path):
@@ -55,7 +55,7 @@ class TestDiskErrors:
 
 
 def test_too_little_space_is_told(tmp_path):
-    with pytest.raises(XbenchError, match=r"this needs .* are free"):
+    with pytest.raises(XbenchError, match=r"this needs .* is free"):
         paths.require_space(tmp_path / "deep/down", 10**18, "this")
 
 
@@ -116,13 +116,15 @@ class TestCache:
         else:
             temporary.mkdir()
             temporary.chmod(0o777 if make == "for all" else 0o770)
-        with pytest.raises(XbenchError, match="cannot be the cache: another user could write") as caught:
+        with pytest.raises(
+            XbenchError, match=r"cannot use .* as the cache: another user could write"
+        ) as caught:
             cache_dir()
         assert "XBENCH_CACHE_DIR" in caught.value.hint
 
     def test_is_not_where_its_user_cannot_write(self, homeless, temporary):
         temporary.mkdir(0o500)
-        with pytest.raises(XbenchError, match="cannot be the cache: you cannot write to it"):
+        with pytest.raises(XbenchError, match=r"cannot use .* as the cache: you cannot write to it"):
             cache_dir()
 
     def test_needs_a_place(self, homeless, monkeypatch):
@@ -130,7 +132,7 @@ class TestCache:
             raise FileNotFoundError(errno.ENOENT, "no usable temporary directory")
 
         monkeypatch.setattr(tempfile, "gettempdir", fail)
-        with pytest.raises(XbenchError, match="no place for the cache"):
+        with pytest.raises(XbenchError, match="no writable folder for the cache"):
             cache_dir()
 
 

@@ -1,2 +1,2 @@
-"""A child process for every piece of work that may fail: started from a fork server that has torch loaded,
-heard through a pipe, and, however it ends, turned into an `ChildResult`."""
+"""Child processes for all work that may fail: forked from a server that has torch loaded, heard through a
+pipe, and turned into a `ChildResult` however they end."""

@@ -1,4 +1,4 @@
-"""What a child does: take its limits, do its job, and say how it went."""
+"""Run a job in a child process: set its limits, call it, and send its result to the parent."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from xbench.memory.exhaustion import Exhaustion, evidence_of, exhaustion
 from xbench.memory.malloc import MallocProfile, keep_nothing_freed
 from xbench.memory.processor import usable_cpus
 
-# Characters of an exception's message that are passed on.
+# Longer messages of exceptions are truncated.
 _MAX_REASON_CHARS = 1000
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a child is held to.
+    """Device, threads and memory of a child.
 
     Attributes:
-        device: torch's name of the device that it computes on.
-        threads: of torch's pool; None for torch's choice.
-        memory_bytes: hard limit, on the device's memory or else the host's; None for none.
-        malloc: `exact` where its peak must be what is in use; see `memory.malloc`.
+        device: torch's name for the device that the child computes on.
+        threads: size of torch's thread pool; None for torch's default.
+        memory_bytes: hard limit on its memory, on the CUDA device if it uses one, otherwise on the host; None
+            for no limit.
+        malloc: `exact` if its peak must equal the memory in use; see `memory.malloc`.
     """
 
     device: str = "cpu"
@@ -45,11 +46,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Failure:
-    """An exception, in words that can travel between processes; its traceback is in the child's stderr.
+    """An exception as text that can be sent between processes. Its traceback is in the child's stderr.
 
     Attributes:
-        summary: its type, message and notes, in one line.
-        exhaustion: how memory ran out, if that is what happened.
+        summary: type, message and notes of the exception, on one line.
+        exhaustion: how memory ran out; None if it did not.
     """
 
     summary: str
@@ -57,20 +58,26 @@ class Failure:
 
 
 def _shorten(text: str) -> str:
-    """What can be printed and kept of somebody else's words: some lines of it, without half characters."""
+    """Truncate text, and escape lone surrogates so that it can be printed and stored."""
     if len(text) > _MAX_REASON_CHARS:
         text = f"{text[:_MAX_REASON_CHARS]}..."
     return text.encode(errors="backslashreplace").decode()
 
 
 def child_main(job: Callable[..., Any], args: tuple, pipe: Connection, log: int, limits: Limits) -> None:
-    """Entry point of every child. Sends `("ready", None)` once torch is loaded, `("message", ...)` any
-    number of times, then one of `("returned", value)`, `("refused", XbenchError)` or `("failed", Failure)`.
+    """Run a job. This is the entry point of every child.
+
+    Send `("ready", None)` once torch is loaded, `("message", ...)` any number of times, and then one of
+    `("returned", value)`, `("refused", XbenchError)` or `("failed", Failure)`.
 
     Args:
-        log: descriptor of the file that gets its stdout and stderr.
+        job: function to call as `job(send, *args)`.
+        args: further arguments of the job.
+        pipe: pipe to the parent.
+        log: descriptor of the file that receives stdout and stderr.
+        limits: limits of the child.
     """
-    _settle(log)
+    _detach_from_parent(log)
     outbox = Outbox(pipe)
 
     def send(message: Any) -> None:
@@ -79,33 +86,35 @@ def child_main(job: Callable[..., Any], args: tuple, pipe: Connection, log: int,
     try:
         _load_torch(limits)
         outbox.send(("ready", None))
-        _take_limits(limits)
+        _set_limits(limits)
         outbox.send(("returned", job(send, *args)))
     except XbenchError as error:
         outbox.send(("refused", error))
     except BaseException as error:
-        with suppress(Exception):  # the disk is full, or a plugin has closed or replaced stderr
+        with suppress(Exception):  # the disk may be full, or a plugin may have closed stderr
             traceback.print_exc()
         outbox.send(("failed", _describe(error)))
 
 
-def _settle(log: int) -> None:
-    """Leave the terminal and the parent's streams alone, and do not outlive the parent."""
-    os.setsid()  # a group of its own, which ends as a whole, and no terminal to ask for passwords
+def _detach_from_parent(log: int) -> None:
+    """Detach from the terminal and the parent's streams, and make sure not to outlive the parent."""
+    os.setsid()  # a process group that can be killed as a whole, without a terminal
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    for number in (signal.SIGINT, signal.SIGHUP):  # what ends it is its parent's to decide
+    for number in (signal.SIGINT, signal.SIGHUP):  # the parent decides when a child ends
         signal.signal(number, signal.SIG_IGN)
     _die_with_parent()
 
 
 def _die_with_parent() -> None:
-    """PR_SET_PDEATHSIG would not do: this process is the fork server's child, and every child keeps the
-    server's alive pipe open, so that the server outlives the parent for as long as a child runs.
+    """Make sure that this process group is killed when the parent ends.
 
-    The parent holds the other end of a pipe. Linux itself kills this group when that is closed, however busy
-    the interpreter is; elsewhere, and if it was closed before, a thread does.
+    The parent holds the other end of a pipe. When that end is closed, Linux itself kills this group, however
+    busy the interpreter is. On other systems, or if the end was already closed, a thread does.
+
+    PR_SET_PDEATHSIG would not work: this process is the fork server's child, and every child keeps the
+    server's alive pipe open, so the server outlives the parent as long as a child runs.
     """
     if sys.platform == "linux":
         pipe = _parent().sentinel
@@ -128,10 +137,10 @@ def _watch_parent() -> None:
 
 
 def _load_torch(limits: Limits) -> None:
-    """Import torch, and start the threads of its pool.
+    """Import torch and start its thread pool.
 
-    OpenMP goes by the affinity mask and does not know the CPU quotas of control groups: threads beyond them
-    would only wait for each other. A number that the user has set stands.
+    OpenMP starts a thread for each CPU of the affinity mask and ignores the CPU quotas of control groups.
+    Threads beyond the quota would only wait for each other. A number that the user has set is kept.
     """
     import torch
 
@@ -141,11 +150,11 @@ def _load_torch(limits: Limits) -> None:
         torch.set_num_threads(limits.threads)
     elif not any(name in os.environ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")):
         torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))
-    # Start the thread pool before the limit: its stacks are address space, and would count against it.
+    # Start the threads before the limit is set, because their stacks would count against it.
     torch.ones(1 << 18).add_(1.0)
 
 
-def _take_limits(limits: Limits) -> None:
+def _set_limits(limits: Limits) -> None:
     import torch
 
     from xbench.memory.devices import create_context
@@ -170,5 +179,5 @@ def _describe(error: BaseException) -> Failure:
         notes = [_shorten(str(note)) for note in getattr(error, "__notes__", ())]
         summary = f"{name}: {text}" if text else name
         return Failure("; ".join([summary, *notes]), exhaustion(evidence_of(error)))
-    except Exception:  # an exception of a plugin's that cannot even say what it is
+    except Exception:  # an exception of a plugin whose own methods raise
         return Failure(name)

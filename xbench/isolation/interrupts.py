@@ -1,4 +1,4 @@
-"""Interrupts that wait until what is in hand is saved."""
+"""Defer interrupts until the work in progress has been saved."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from types import FrameType
 # What `signal.getsignal` returns and `signal.signal` takes.
 _Handler = Callable[[int, FrameType | None], object] | int | None
 
-# Ctrl-C, a service manager, a terminal that was closed.
+# Sent by Ctrl-C, by a service manager, and by a terminal that is closed.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
-    """While entered, the first interrupt of this process is noted; the second raises KeyboardInterrupt, but
-    for a SIGHUP.
+    """A context manager that records the first interrupt of this process and raises KeyboardInterrupt on the
+    second, unless that is a SIGHUP.
 
-    What it notes can be waited for: it is a file that becomes readable. A signal that the process ignores
-    (under `nohup`, say) stays ignored, and in other threads than the main one nothing changes.
+    It can be waited for like a file, which becomes readable at the first interrupt. Signals that the process
+    ignores (under `nohup`, for example) stay ignored. Outside the main thread, it changes nothing.
 
     Args:
-        on_first: called by whoever acts on the first one.
+        on_first: callback for the code that handles the first interrupt.
+
+    Attributes:
+        happened: whether there was an interrupt.
     """
 
     def __init__(self, on_first: Callable[[], None] = lambda: None) -> None:
@@ -46,13 +49,13 @@ class Interrupts:
         os.close(self._writer)
 
     def fileno(self) -> int:
-        """Readable from the first interrupt on."""
+        """Return a descriptor that is readable after the first interrupt."""
         return self._reader
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             self._before.pop(number, None)
-            _ignore_from_now_on(number)
+            _ignore(number)
         elif self.happened:
             raise KeyboardInterrupt
         if not self.happened:
@@ -61,21 +64,22 @@ class Interrupts:
 
 
 class HeldSignals:
-    """While entered, signals that have a handler in Python are held; they happen when `deliver` is called, or
-    when it is left. A KeyboardInterrupt can come between any two instructions; so it cannot come where a
-    process is being ended.
+    """A context manager that holds back signals with a Python handler until `deliver` is called or it exits.
 
-    It can be waited for: it is a file that is readable while signals are held. In other threads than the main
-    one nothing changes.
+    A KeyboardInterrupt can come between any two instructions. Holding signals back keeps it from coming while
+    a process is being ended.
+
+    It can be waited for like a file, which is readable while signals are held. Outside the main thread, it
+    changes nothing.
 
     Raises:
-        OSError: there are too many open files.
+        OSError: too many files are open.
     """
 
     def __init__(self) -> None:
         self._numbers: list[int] = []
         self._before: dict[int, Callable[[int, FrameType | None], object]] = {}
-        self._reader, self._writer = Pipe(duplex=False)  # closed with the last reference to them
+        self._reader, self._writer = Pipe(duplex=False)  # closed when they are garbage-collected
         for end in (self._reader, self._writer):
             os.set_blocking(end.fileno(), False)
 
@@ -89,16 +93,16 @@ class HeldSignals:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            if signal.getsignal(number) == self._hold:  # else what was delivered has changed it
+            if signal.getsignal(number) == self._hold:  # otherwise a delivered signal has changed the handler
                 signal.signal(number, handler)
         self._call_handlers()
 
     def fileno(self) -> int:
-        """Readable while signals are held."""
+        """Return a descriptor that is readable while signals are held."""
         return self._reader.fileno()
 
     def deliver(self) -> None:
-        """Let what is held happen now: this may raise a KeyboardInterrupt."""
+        """Call the handlers of the held signals now. This may raise KeyboardInterrupt."""
         with suppress(BlockingIOError):
             os.read(self.fileno(), 1024)
         self._call_handlers()
@@ -110,16 +114,16 @@ class HeldSignals:
 
     def _hold(self, number: int, frame: FrameType | None) -> None:
         self._numbers.append(number)
-        with suppress(BlockingIOError):  # it is full of them
+        with suppress(BlockingIOError):  # the pipe is full of marks
             os.write(self._writer.fileno(), b"!")
 
 
 def interrupt_on_signals() -> None:
-    """Let every way of ending this process be an interrupt: what is in hand is then put away."""
+    """Raise KeyboardInterrupt on every signal that ends this process, so that it can clean up."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
-            _ignore_from_now_on(number)
+            _ignore(number)
         raise KeyboardInterrupt
 
     for number in SIGNALS:
@@ -127,7 +131,7 @@ def interrupt_on_signals() -> None:
             signal.signal(number, interrupt)
 
 
-def _ignore_from_now_on(number: int) -> None:
-    """A terminal is closed once, but the system tells of it and the shell does, too: only Ctrl-C and SIGTERM
-    can mean more the second time."""
+def _ignore(number: int) -> None:
+    """Ignore further SIGHUPs. When a terminal is closed, both the system and the shell send one, so a second
+    SIGHUP is not a second request to stop."""
     signal.signal(number, signal.SIG_IGN)

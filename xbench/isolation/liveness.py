@@ -1,8 +1,8 @@
-"""Whether a child still lives, whether it still does anything, and ending it for certain.
+"""Watch whether a child is alive and whether it has hung, and end it for certain.
 
-The fork server tells how its children end, but it may itself be killed, and then says that they all ended.
-Where the system has process descriptors (Linux), these are asked instead: they stand for one process, whoever
-waits for it and whichever process gets its number later.
+The fork server reports how its children end, but if it is killed itself, all of them seem to have ended.
+Where the system has process descriptors (Linux), they are used instead: a descriptor refers to one process,
+whoever waits for that process and whichever process gets its ID later.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from multiprocessing.context import ForkServerProcess
 
 import psutil
 
-# Processor time in which a process has done nothing worth mentioning.
+# A process that takes less CPU time than this between two checks is idle.
 _IDLE_CPU_S = 0.2
 
 
 class Liveness:
-    """One child, from its start to its end. Use as a context manager: when it is left, the child is dead, and
-    so are the processes that it started (but for those that left its group)."""
+    """A context manager for a running child, which kills it on exit.
+
+    The processes that the child started are killed, too, except those that left its process group.
+    """
 
     def __init__(self, process: ForkServerProcess):
         if process.pid is None:
@@ -30,19 +32,19 @@ class Liveness:
         self._process, self._pid = process, process.pid
         self._descriptor: int | None = None
         if hasattr(os, "pidfd_open"):
-            with contextlib.suppress(OSError):  # a system call filter, or it has ended already
+            with contextlib.suppress(OSError):  # a system call filter, or the process has already ended
                 self._descriptor = os.pidfd_open(self._pid)
 
     @property
     def sentinel(self) -> int:
-        """Readable once the process has ended."""
+        """A descriptor that is readable once the process has ended."""
         return self._process.sentinel if self._descriptor is None else self._descriptor
 
     def has_ended(self) -> bool:
         return bool(wait([self.sentinel], timeout=0))
 
     def cpu_s(self) -> float:
-        """Processor time that the process and its own children have taken, those that have ended included."""
+        """Return the CPU time taken by the process and its children, including those that have ended."""
         try:
             process = psutil.Process(self._pid)
             times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
@@ -51,7 +53,7 @@ class Liveness:
         return sum(each.user + each.system + each.children_user + each.children_system for each in times)
 
     def ask_to_end(self) -> None:
-        """Send it a SIGTERM."""
+        """Send SIGTERM to the process."""
         self._send(signal.SIGTERM)
 
     def __enter__(self) -> Liveness:
@@ -60,8 +62,8 @@ class Liveness:
     def __exit__(self, *_: object) -> None:
         self._send(signal.SIGKILL)
         wait([self.sentinel])
-        # Its number is given to no other process while one is left in its group. If none is, it has been free
-        # for a moment only, and numbers are given in turn.
+        # The system does not reuse the process's ID while its group has members. If it has none, the ID has
+        # only just become free, and IDs are assigned in turn.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._pid, signal.SIGKILL)
         self._process.join()
@@ -77,39 +79,40 @@ class Liveness:
 
 
 class HangWatch:
-    """Tells a process that hangs from one that is at work: it says nothing and takes no processor time.
+    """A watch that detects a child that hangs: one that sends no messages and takes no CPU time.
 
-    It is looked at twice in the time that it is given, and both times must have done nothing since the look
-    before. A look that comes late does not count: this process was stopped (Ctrl-Z), and the other one, too.
+    The child is checked every half of `patience_s`, and hangs if it was idle before two checks in a row. A
+    late check does not count: this process was stopped (Ctrl-Z), and so was the child.
 
     Args:
-        patience_s: how long it may do nothing.
+        liveness: the child.
+        patience_s: how long the child may be idle, in seconds.
     """
 
     def __init__(self, liveness: Liveness, patience_s: float):
         self.patience_s = patience_s
-        self._liveness, self._between_s = liveness, patience_s / 2
-        self._idle_looks = 0
-        self._begin()
+        self._liveness, self._interval_s = liveness, patience_s / 2
+        self._idle_checks = 0
+        self._start_interval()
 
     def note_message(self) -> None:
-        """It has said something."""
-        self._has_spoken = True
+        """Record that the child sent a message."""
+        self._has_message = True
 
     @property
-    def next_look(self) -> float:
-        """When it is to be looked at again, by the monotonic clock."""
-        return self._looked + self._between_s
+    def next_check(self) -> float:
+        """The time of the next check, by the monotonic clock."""
+        return self._checked + self._interval_s
 
     def has_hung(self) -> bool:
-        """Look at it, if it is time."""
-        if time.monotonic() < self.next_look:
+        """Check the child if a check is due, and return whether it has hung."""
+        if time.monotonic() < self.next_check:
             return False
-        is_late = time.monotonic() > self.next_look + self._between_s / 2
-        is_idle = not is_late and not self._has_spoken and self._liveness.cpu_s() - self._cpu_s < _IDLE_CPU_S
-        self._idle_looks = self._idle_looks + 1 if is_idle else 0
-        self._begin()
-        return self._idle_looks == 2
+        is_late = time.monotonic() > self.next_check + self._interval_s / 2
+        is_idle = not is_late and not self._has_message and self._liveness.cpu_s() - self._cpu_s < _IDLE_CPU_S
+        self._idle_checks = self._idle_checks + 1 if is_idle else 0
+        self._start_interval()
+        return self._idle_checks == 2
 
-    def _begin(self) -> None:
-        self._looked, self._cpu_s, self._has_spoken = time.monotonic(), self._liveness.cpu_s(), False
+    def _start_interval(self) -> None:
+        self._checked, self._cpu_s, self._has_message = time.monotonic(), self._liveness.cpu_s(), False

@@ -1,4 +1,4 @@
-"""Where a child writes: a file of its parent's, handed over open, so that it needs no name."""
+"""Log files for the output of children, passed to them as open descriptors."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ _TAIL_BYTES = 2000
 
 
 class _Duplicate(Protocol):
-    """What `DupFd` returns: a descriptor on its way to another process."""
+    """A descriptor in transit to another process, as `DupFd` returns it."""
 
     def detach(self) -> int: ...
 
 
 class Log(AbstractContextManager):
-    """An open file for the stdout and stderr of one child. A child that is started with it as an
-    argument gets its descriptor instead.
+    """An open file for the stdout and stderr of one child.
+
+    If it is an argument of the child, the child receives a descriptor in its place.
 
     Args:
-        path: it is appended to; by default a file that has no name, and is gone when nobody has it open.
+        path: file to append to. By default, an unnamed temporary file.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: the file cannot be opened.
     """
 
     def __init__(self, path: Path | None = None):
@@ -45,11 +46,11 @@ class Log(AbstractContextManager):
         return self._file.fileno()
 
     def tail(self) -> str:
-        """The end of what this child wrote, and not of what was there before."""
+        """Return the end of what this child wrote, without what the file contained before."""
         descriptor = self._file.fileno()
         size = os.fstat(descriptor).st_size
-        start = max(self._size_before, size - _TAIL_BYTES)  # a cell may have written gigabytes
-        # The child's place in the file is this one's, too, and stays where it is.
+        start = max(self._size_before, size - _TAIL_BYTES)  # a child may write gigabytes
+        # `pread` leaves the file position, which the child shares, unchanged.
         return os.pread(descriptor, max(0, size - start), start).decode(errors="replace")
 
 

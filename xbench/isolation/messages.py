@@ -1,7 +1,7 @@
-"""Messages from a child to its parent: pickles, each with its length in front.
+"""Send messages from a child to its parent: pickles, each preceded by its length.
 
-The parent never waits for the rest of one: a child may be stopped or killed within a message, while a child
-of its own holds the pipe.
+The parent never waits for the rest of a message, because the child may be stopped or killed while it sends
+one, and a child process of its own may keep the pipe open.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import Any
 
 _LENGTH = struct.Struct("!Q")
 
-# Bytes that are read at once: what a pipe holds.
-_AT_ONCE = 1 << 16
+# Read this much at once, which is the capacity of a pipe.
+_BLOCK_BYTES = 1 << 16
 
 
 class Outbox:
-    """The child's end. Any thread may send."""
+    """The child's end of the pipe. Any thread may send."""
 
     def __init__(self, pipe: Connection):
         self._pipe, self._lock = pipe, threading.Lock()
 
     def send(self, message: Any) -> None:
-        """Write a message.
+        """Send a message.
 
         Raises:
             OSError: the pipe is closed.
-            Exception: it cannot be pickled; nothing was written.
+            Exception: the message cannot be pickled; nothing was sent.
         """
         pickled = ForkingPickler.dumps(message)
         with self._lock:
@@ -41,10 +41,10 @@ class Outbox:
 
 
 class Inbox:
-    """The parent's end.
+    """The parent's end of the pipe.
 
     Attributes:
-        has_closed: nobody holds the other end any more, and all was read.
+        has_closed: whether every process has closed the other end, and everything was read.
     """
 
     def __init__(self, pipe: Connection):
@@ -53,13 +53,13 @@ class Inbox:
         os.set_blocking(pipe.fileno(), False)
 
     def fileno(self) -> int:
-        """Readable when there is something to read, or it has closed."""
+        """Return a descriptor that is readable if there is data, or if the other end was closed."""
         return self._pipe.fileno()
 
     def read(self) -> bool:
-        """Take what is there, but no more than a part: others wait, too. Tells whether there was any."""
+        """Read the next block of available data, and return whether there was any. Never waits."""
         try:
-            part = os.read(self._pipe.fileno(), _AT_ONCE)
+            part = os.read(self._pipe.fileno(), _BLOCK_BYTES)
         except BlockingIOError:
             return False
         self.has_closed = not part
@@ -67,10 +67,10 @@ class Inbox:
         return bool(part)
 
     def next_message(self) -> Any:
-        """The next one that has come whole; None if there is none.
+        """Return the next complete message; None if there is none.
 
         Raises:
-            Exception: of whatever kind, for one that cannot be unpickled.
+            Exception: the message cannot be unpickled. The exception may have any type.
         """
         if len(self._unread) < _LENGTH.size:
             return None

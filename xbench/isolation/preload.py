@@ -1,9 +1,9 @@
-"""What the fork server imports, and all that it does. Every child starts with it.
+"""Import what every child needs. The fork server does nothing else before it forks.
 
-The garbage collector stands still meanwhile: it would look again and again at hundreds of thousands of
-objects that stay. Then they are frozen, so that no child looks at them either. The few megabytes of garbage
-among them stay, too: freed, they would be holes in the heap, which children fill without it showing in their
-memory.
+The garbage collector is disabled meanwhile, because it would repeatedly scan hundreds of thousands of objects
+that stay. Then they are frozen, so that children do not scan them either. The few megabytes of garbage among
+them are kept: if they were freed, they would leave holes in the heap, which children could fill without it
+showing in their memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ gc.enable()
 
 
 def _report(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Say nothing of a child whose parent was interrupted or killed before it had said what is to be done."""
+    """Print an exception, unless a child got no job because its parent was interrupted or killed."""
     if not issubclass(kind, EOFError | pickle.UnpicklingError):
         sys.__excepthook__(kind, error, traceback)
 

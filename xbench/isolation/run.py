@@ -1,4 +1,4 @@
-"""Running a job in a child and hearing how it ended."""
+"""Run a job in a child process and report how it ended."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ from xbench.memory.cgroups import oom_kill_count
 from xbench.memory.exhaustion import Evidence, Exhaustion, exhaustion
 from xbench.units import format_seconds
 
-# How long a child may say nothing and take no processor time.
+# How long a child may send no message and take no CPU time.
 HANGS_AFTER_S = 300.0
 
 _EXIT_GRACE_S = 10.0
 
-# Servers that may be killed while one child is started, and how long one takes to be seen as dead.
-_SERVERS, _DYING_S = 3, 0.1
+# How many servers may be killed while one child is started, and how long it takes to notice that one is dead.
+_MAX_SERVERS, _DYING_S = 3, 0.1
 
 
-# The final message of a child, or ("timeout", why) in its place.
+# The final message of a child, or ("timeout", reason) in its place.
 Final = tuple[str, Any]
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """How long a child is waited for.
+    """How long to wait for a child, in seconds. None means no limit.
 
     Attributes:
-        timeout_s: in all; None for ever.
-        silence_s: while it says nothing; None for ever.
-        hangs_after_s: while it says nothing and takes no processor time; None for ever, as for one that may
-            wait for another process.
+        timeout_s: time until it must end.
+        silence_s: time that it may send no message.
+        hangs_after_s: time that it may send no message and take no CPU time. None is meant for a child that
+            may wait for another process.
     """
 
     timeout_s: float | None = None
@@ -62,8 +62,8 @@ class ChildFailed(XbenchError):
     """A child failed, died or was killed.
 
     Args:
-        ending: how it ended.
-        message: in place of one that says why.
+        ending: how the child ended.
+        message: replaces the default message, which gives the reason.
     """
 
     def __init__(self, ending: ChildResult, message: str = ""):
@@ -75,16 +75,17 @@ class ChildFailed(XbenchError):
 
 @dataclass(frozen=True)
 class ChildResult:
-    """How a child ended.
+    """The result of a child: how it ended, and what it returned.
 
     Attributes:
-        outcome: `returned` a value; `refused` with an XbenchError; `failed` with an exception; `died`;
-            `timeout`, and was killed.
+        outcome: `returned` if the job returned a value; `refused` if it raised an XbenchError; `failed` if it
+            raised another exception; `died` if the process ended without a result; `timeout` if it was
+            killed because it took too long.
         value: what the job returned.
-        error: the XbenchError of a refusal.
-        reason: in one line, why it did not return.
-        exhaustion: how memory ran out, if a failure or a death was for memory.
-        stderr: the end of what it wrote there, tracebacks included.
+        error: the XbenchError that the job raised.
+        reason: why the job did not return, on one line.
+        exhaustion: how memory ran out, if that is why the child failed or died.
+        stderr: the end of what it wrote to stderr, tracebacks included.
     """
 
     outcome: Literal["returned", "refused", "failed", "died", "timeout"]
@@ -102,8 +103,8 @@ class ChildResult:
         """Return what the job returned.
 
         Raises:
-            ChildFailed: it failed, died or was killed.
-            XbenchError: the job's own.
+            ChildFailed: the child failed, died or was killed.
+            XbenchError: the job raised it.
         """
         if self.outcome == "returned":
             return self.value
@@ -124,19 +125,20 @@ def run_in_child(
     """Run `job(send, *args)` in a child of the fork server and wait for it.
 
     Args:
-        job: a module-level function; what it sends reaches `on_message`, in order.
-        stderr_path: file that receives the child's stdout and stderr; a temporary one by default.
-        limits: threads and memory of the child.
-        timeouts: how long it is waited for; by default until it ends or hangs.
-        interrupts: of this process, for a job that ends by itself when it gets a SIGTERM: the first one is
-            passed on to it so, and it is waited for.
+        job: a module-level function.
+        on_message: called with each message that the job sends, in order.
+        stderr_path: file that receives the child's stdout and stderr; by default, a temporary file.
+        limits: device, threads and memory of the child.
+        timeouts: how long to wait for the child; by default, until it ends or hangs.
+        interrupts: interrupts of this process, for a job that ends by itself on SIGTERM. The first interrupt
+            is sent to the child as SIGTERM, and the child is waited for.
 
     Returns:
-        How it ended. Another interrupt of this process ends the child and goes on to the caller.
+        How the child ended. Any other interrupt of this process ends the child and is raised here.
 
     Raises:
-        XbenchError: it cannot be started.
-        OSError: the file for its stderr cannot be opened.
+        XbenchError: the child cannot be started.
+        OSError: the file for its output cannot be opened.
     """
     limits = limits or Limits()
     context = server_context()
@@ -145,23 +147,23 @@ def run_in_child(
             receiver, sender = context.Pipe(duplex=False)
             held = HeldSignals()
         kills_before = oom_kill_count()
-        # An interrupt meanwhile loses the handle of a child, and such a child ends itself.
+        # If an interrupt loses the handle of a child here, that child ends by itself.
         process = _start(context, (job, args, sender, log, limits))
         sender.close()
-        with held, receiver, Liveness(process) as liveness:  # left in any case, it ends the child
+        with held, receiver, Liveness(process) as liveness:  # on exit, the child is killed
             inbox = Inbox(receiver)
             listener = _Listener(inbox, liveness, held, on_message, timeouts or Timeouts(), interrupts)
             final = listener.listen()
             if final is None or final[0] != "timeout":
-                wait([liveness.sentinel, held.fileno()], _EXIT_GRACE_S)  # then a thread keeps it from exiting
+                wait([liveness.sentinel, held.fileno()], _EXIT_GRACE_S)  # a thread may keep it from exiting
         stderr = log.tail()
-    ending = _ending(final, process.exitcode or 0, stderr, kills_before, limits)
+    ending = _make_result(final, process.exitcode or 0, stderr, kills_before, limits)
     if ending.outcome in ("failed", "died") and not listener.is_ready and address_space_limit():
         raise too_little_address_space(ending.reason)
     return ending
 
 
-def _ending(
+def _make_result(
     final: Final | None, exit_code: int, stderr: str, kills_before: int, limits: Limits
 ) -> ChildResult:
     if final is None:
@@ -172,7 +174,7 @@ def _ending(
             under_limit=limits.memory_bytes is not None,
         )
         return ChildResult(
-            "died", reason=_death(exit_code, stderr), exhaustion=exhaustion(evidence), stderr=stderr
+            "died", reason=_describe_death(exit_code, stderr), exhaustion=exhaustion(evidence), stderr=stderr
         )
     outcome, content = final
     if outcome == "returned":
@@ -193,12 +195,12 @@ def _open_log(path: Path | None) -> Log:
 
 
 def _start(context: ForkServerContext, args: tuple) -> ForkServerProcess:
-    """A new child. A server that was killed is found out here, and the next try starts another.
+    """Start a child. If the server turns out to have been killed, start another server and try again.
 
     Raises:
-        XbenchError: that one does not live either, or there is no room for one.
+        XbenchError: every server was killed, or the system has no room for a process.
     """
-    for _ in range(_SERVERS):
+    for _ in range(_MAX_SERVERS):
         start_server()
         process = context.Process(target=child_main, args=args)
         try:
@@ -213,13 +215,13 @@ def _start(context: ForkServerContext, args: tuple) -> ForkServerProcess:
     last_line = f"; last stderr line: {lines[-1]}" if lines else ""
     raise XbenchError(
         f"the server of worker processes is killed each time it is started{last_line}",
-        hint="there may be no memory for it, or too many processes (`ulimit -u`)",
+        hint="there may be too little memory, or too many processes (`ulimit -u`)",
     )
 
 
 @dataclass
 class _Listener:
-    """Passes messages of a child on until the final one.
+    """A listener that forwards the messages of a child until the final one.
 
     Attributes:
         is_ready: whether the child has loaded torch.
@@ -236,7 +238,7 @@ class _Listener:
     last_heard: float = field(default_factory=time.monotonic)
 
     def listen(self) -> Final | None:
-        """The final message; None if the child ended without it."""
+        """Return the final message; None if the child ended without sending one."""
         hangs_after_s = self.timeouts.hangs_after_s
         watch = HangWatch(self.liveness, hangs_after_s) if hangs_after_s is not None else None
         was_asked = False
@@ -244,39 +246,39 @@ class _Listener:
             waited_for = [self.inbox.fileno(), self.liveness.sentinel, self.held.fileno()]
             if self.interrupts is not None and not was_asked:
                 waited_for.append(self.interrupts.fileno())
-            ready = wait(waited_for, timeout=self._wait_s(watch))
+            ready = wait(waited_for, timeout=self._seconds_to_wait(watch))
             self.held.deliver()
             if self.interrupts is not None and self.interrupts.fileno() in ready:
                 self.liveness.ask_to_end()
                 self.interrupts.on_first()
                 was_asked = True
-            has_ended = self.liveness.has_ended()  # before the last messages are read, not after
+            has_ended = self.liveness.has_ended()  # check before reading, or its last messages may be missed
             final = None
             while final is None and self.inbox.read():
                 if watch is not None:
                     watch.note_message()
-                final = self._pass_on()
+                final = self._forward_messages()
                 if not has_ended:
-                    break  # one that always speaks has its time, too
+                    break  # the timeouts also apply to a child that never stops sending
             if final is not None:
                 return final
             if has_ended or self.inbox.has_closed:
                 return None
-            for allowed_s, since, failing in self._allowances():
+            for allowed_s, since, failure in self._deadlines():
                 if time.monotonic() - since >= allowed_s:
-                    return "timeout", f"it {failing} {format_seconds(allowed_s)}"
+                    return "timeout", f"it {failure} {format_seconds(allowed_s)}"
             if watch is not None and watch.has_hung():
-                silent = format_seconds(watch.patience_s)
-                return "timeout", f"it hung: for {silent} it said nothing and took no processor time"
+                idle = format_seconds(watch.patience_s)
+                return "timeout", f"it hung: it sent no message and took no CPU time for {idle}"
 
-    def _pass_on(self) -> Final | None:
-        """Hand out the messages that have come whole, up to the final one."""
+    def _forward_messages(self) -> Final | None:
+        """Forward all complete messages, and return the final one if it has arrived."""
         self.last_heard = time.monotonic()
         while True:
             try:
                 message = self.inbox.next_message()
-            except Exception as error:  # an object of a plugin's, say, whose module is not here
-                return "failed", Failure(f"what it sent cannot be read: {type(error).__name__}: {error}")
+            except Exception as error:  # such as an object whose module is not installed here
+                return "failed", Failure(f"its message cannot be read: {type(error).__name__}: {error}")
             if message is None:
                 return None
             kind, content = message
@@ -287,30 +289,30 @@ class _Listener:
                 return kind, content
             self.on_message(content)
 
-    def _allowances(self) -> list[tuple[float, float, str]]:
-        """What it is allowed by the clock: seconds, since when, and what it did if they are over."""
-        allowances = [
+    def _deadlines(self) -> list[tuple[float, float, str]]:
+        """Return each time limit in seconds, when it began, and what the child did wrong if it is over."""
+        deadlines = [
             (self.timeouts.timeout_s, self.started, "did not end within"),
-            (self.timeouts.silence_s, self.last_heard, "said nothing for"),
+            (self.timeouts.silence_s, self.last_heard, "sent no message for"),
         ]
         return [
-            (allowed_s, since, failing) for allowed_s, since, failing in allowances if allowed_s is not None
+            (allowed_s, since, failure) for allowed_s, since, failure in deadlines if allowed_s is not None
         ]
 
-    def _wait_s(self, watch: HangWatch | None) -> float | None:
-        """Until the next time that something is due."""
-        due = [since + allowed_s for allowed_s, since, _ in self._allowances()]
+    def _seconds_to_wait(self, watch: HangWatch | None) -> float | None:
+        """Return the seconds until the next deadline or check; None if there is none."""
+        due = [since + allowed_s for allowed_s, since, _ in self._deadlines()]
         if watch is not None:
-            due.append(watch.next_look)
+            due.append(watch.next_check)
         return max(0.0, min(due) - time.monotonic()) if due else None
 
 
-def _death(exit_code: int, stderr: str) -> str:
+def _describe_death(exit_code: int, stderr: str) -> str:
     if exit_code < 0:
         number = -exit_code
-        named = number in set(signal.Signals)  # real-time signals are not
+        named = number in set(signal.Signals)  # real-time signals have no names
         how = f"killed by {signal.Signals(number).name if named else f'signal {number}'}"
     else:
         how = f"exited with code {exit_code} without a result"
     lines = stderr.strip().splitlines()
-    return f"{how}; its last words: {lines[-1]}" if lines else how
+    return f"{how}; last stderr line: {lines[-1]}" if lines else how

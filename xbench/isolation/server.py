@@ -1,12 +1,12 @@
 """The fork server: a process that has imported torch and torchvision and done nothing else (see `preload`).
 
-Its children start in hundredths of a second. Its hygiene matters: a tensor operation there would start
-OpenMP's threads, which a fork does not copy, and the children would hang on their first parallel operation;
+Its children start within hundredths of a second. The server must do nothing else: a tensor operation would
+start OpenMP's threads, which a fork does not copy, and children would hang at their first parallel operation;
 `torch.cuda.is_available()` would leave them a CUDA context that they cannot use.
 
-Multiprocessing keeps the server's socket in a temporary folder, which stays if this process is killed, and
-whose name may be longer than that of a socket can be. On Linux the socket is reached by an open descriptor
-instead, and has lost its name as soon as the server listens.
+multiprocessing puts the server's socket into a temporary folder, which is left behind if this process is
+killed, and whose path may be too long for a socket. On Linux, the socket is therefore reached through an open
+descriptor, and its name is deleted as soon as the server listens.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from xbench.isolation.log import Log
 from xbench.memory.malloc import FAST_SETTINGS
 from xbench.units import format_bytes
 
-# Resource limit -> the command that sets it, in units of 1024 bytes, and what it limits.
+# Resource limit -> the command that sets it, in units of 1024 bytes, and the name of what it limits.
 _ADDRESS_SPACE_LIMITS = {
     resource.RLIMIT_AS: ("ulimit -v", "address space"),
     resource.RLIMIT_DATA: ("ulimit -d", "data"),
@@ -43,11 +43,11 @@ _socket: int | None = None
 
 @cache
 def server_context() -> ForkServerContext:
-    """The multiprocessing context whose server preloads torch."""
-    # They must stand before the server does.
+    """Return the multiprocessing context whose server preloads torch."""
+    # These must be set before the server starts.
     for name, value in FAST_SETTINGS.items():
         os.environ.setdefault(name, value)
-    # Nor may files of the current folder stand in for modules that it imports: nobody said that they may run.
+    # Files in the current folder must not shadow modules that it imports: the user did not ask to run them.
     os.environ.setdefault("PYTHONSAFEPATH", "1")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["xbench.isolation.preload"])
@@ -55,32 +55,32 @@ def server_context() -> ForkServerContext:
 
 
 def start_server() -> None:
-    """Start the server, unless it runs, and let it import torch: the first child then waits for less.
+    """Start the server unless it is running. It imports torch meanwhile, so the first child starts sooner.
 
     Raises:
-        XbenchError: it cannot be started.
+        XbenchError: the server cannot be started.
     """
     server_context()
     if _is_running():
         return
-    _have_streams()
-    with can_start(), _ignored_by_the_server(), _stderr_to_log(), _unnamed_socket():
+    _open_missing_streams()
+    with can_start(), _make_server_ignore_interrupts(), _redirect_stderr_to_log(), _unlink_socket():
         forkserver.ensure_running()
 
 
 def server_log() -> str:
-    """Return the end of what the server wrote to its stderr: why it died, if it did."""
+    """Return the end of the server's stderr, which may say why it died."""
     return "" if _log is None else _log.tail()
 
 
 def address_space_limit() -> str:
-    """Describe a limit on address space that this process and its children are under; "" if there is none."""
-    told = []
+    """Describe the address space limits of this process and its children; "" if there are none."""
+    limits = []
     for number, (command, what) in _ADDRESS_SPACE_LIMITS.items():
         soft, _ = resource.getrlimit(number)
         if soft != resource.RLIM_INFINITY:
-            told.append(f"the {what} limit of {format_bytes(soft)} (`{command} {soft // 1024}`)")
-    return " and ".join(told)
+            limits.append(f"the {what} limit of {format_bytes(soft)} (`{command} {soft // 1024}`)")
+    return " and ".join(limits)
 
 
 def too_little_address_space(reason: str) -> XbenchError:
@@ -88,7 +88,7 @@ def too_little_address_space(reason: str) -> XbenchError:
     return XbenchError(
         f"a worker process cannot load torch under {address_space_limit()}: {reason}",
         hint="raise the limit or lift it (`ulimit -v unlimited`, `ulimit -d unlimited`): torch maps several "
-        "gigabytes, most of which it never touches; --memory-limit limits what is resident",
+        "gigabytes, most of which it never touches; --memory-limit limits resident memory",
     )
 
 
@@ -103,9 +103,12 @@ def _is_running() -> bool:
 
 
 @contextmanager
-def _ignored_by_the_server() -> Iterator[None]:
-    """Let the server inherit that it ignores interrupts: Ctrl-C while it imports would end in a traceback of
-    its own, and a terminal that is closed would end it while a child is yet to be saved."""
+def _make_server_ignore_interrupts() -> Iterator[None]:
+    """Ignore SIGINT and SIGHUP while the server starts, which inherits this.
+
+    Otherwise Ctrl-C during its imports would print a traceback, and a closed terminal would end the server
+    while a child is still saving its work.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -118,9 +121,11 @@ def _ignored_by_the_server() -> Iterator[None]:
 
 
 @contextmanager
-def _stderr_to_log() -> Iterator[None]:
-    """Let the server inherit a file as its stderr: a library that aborts for lack of memory would write to
-    this process's terminal."""
+def _redirect_stderr_to_log() -> Iterator[None]:
+    """Redirect stderr to a file while the server starts, which inherits this.
+
+    Otherwise a library that aborts for lack of memory would write to this process's terminal.
+    """
     global _log
     if _log is None:
         _log = Log()
@@ -134,13 +139,13 @@ def _stderr_to_log() -> Iterator[None]:
 
 
 @contextmanager
-def _unnamed_socket() -> Iterator[None]:
-    """Let the server's socket be made where its name cannot be too long, and remove that name."""
+def _unlink_socket() -> Iterator[None]:
+    """Create the server's socket under a short path, and delete its name once the server listens."""
     global _socket
     if sys.platform != "linux" or not os.path.isdir("/proc/self/fd"):
         yield
         return
-    # Private: where multiprocessing looks for its temporary folder.
+    # A private setting: the temporary folder of multiprocessing.
     config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
     before = config.get("tempdir")
     folder = tempfile.mkdtemp(prefix="xbench-")
@@ -165,22 +170,22 @@ def _unnamed_socket() -> Iterator[None]:
             os.rmdir(folder)
 
 
-def _have_streams() -> None:
-    """Where there is no stderr (`2>&-`), a pipe of a child's would get its number."""
+def _open_missing_streams() -> None:
+    """Open /dev/null for missing standard streams (`2>&-`): a child's pipe could get their numbers."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # opened with the lowest free number
 
 
 @contextmanager
 def can_start() -> Iterator[None]:
-    """Tell what to do if the system has no room for another process.
+    """Turn an OSError from starting a process into an XbenchError with a hint.
 
     Raises:
-        XbenchError: in place of an OSError.
-        ConnectionError: the server was killed; another may do.
+        XbenchError: in place of the OSError.
+        ConnectionError: the server was killed. Another one may live.
     """
     try:
         yield
@@ -188,9 +193,9 @@ def can_start() -> Iterator[None]:
         raise
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
-            hint = "too many files are open: raise the limit (`ulimit -n`)"
+            hint = "raise the limit on open files (`ulimit -n`)"
         elif error.errno in (errno.ENOMEM, errno.EAGAIN):
-            hint = "there is no memory for it, or too many processes (`ulimit -u`): end some and run again"
+            hint = "there is too little memory, or too many processes (`ulimit -u`): end some and run again"
         else:
-            hint = "temporary files must have a place: make space there, or name another in TMPDIR"
+            hint = "free some space for temporary files, or set TMPDIR to another folder"
         raise XbenchError(f"cannot start a worker process: {error}", hint) from error

@@ -1,1 +1,1 @@
-"""Measuring and limiting memory: peaks of each step, hard limits, and what counts as out of memory."""
+"""Memory: peaks of each step, hard limits, and the classification of out-of-memory errors."""

@@ -1,4 +1,4 @@
-"""Tell who holds the memory of a CUDA device: this process's allocator, its context, and others."""
+"""Measure who holds the memory of a CUDA device: this process's allocator, its context, or others."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-# No context that is known takes more (some hundreds of MB, libraries included): the rest belongs to others.
+# No known context is larger (a few hundred MB, libraries included): the rest belongs to other processes.
 MAX_CONTEXT_BYTES = 1 << 30
-# Every context that is known takes more.
+# Every known context is larger.
 _MIN_CONTEXT_BYTES = 32 << 20
-# NVML's figure for a process and the fall of the free memory differ by pages and by what others do meanwhile.
+# NVML's figure for a process and the fall in free memory differ by pages, and by what other processes do.
 _SAME_BYTES = 64 << 20
 
-# How the size of a context is known: NVML knows this process ("nvml"); less memory was free once the context
-# existed ("difference"); it can only be part of what is in use ("bound"). The last two are estimates.
+# How the size of a context was measured: NVML reported it for this process ("nvml"), free memory fell when it
+# was created ("difference"), or the memory in use bounds it ("bound"). The last two are estimates.
 ContextMethod = Literal["nvml", "difference", "bound"]
 
 
 @dataclass(frozen=True)
 class DeviceMemory:
-    """The memory of a device, or of a MIG slice, in bytes.
+    """The memory of a device or MIG slice, in bytes.
 
     Attributes:
-        free_bytes: what nobody holds.
-        reserved_bytes: what torch's caching allocator holds for this process.
-        context_bytes: what this process holds beyond that: its CUDA context, library handles, and the code of
-            kernels as far as it has been loaded.
-        others_bytes: what is left, and so is held by other processes.
-        mig: name of the MIG slice; empty for a whole device, and where NVML is absent.
-        context_method: how `context_bytes` is known. With "difference" and "bound" memory of other processes
-            may count as this process's, up to `MAX_CONTEXT_BYTES`.
+        total_bytes: all memory of the device.
+        free_bytes: memory that no process holds.
+        reserved_bytes: memory that torch's caching allocator holds for this process.
+        context_bytes: other memory of this process: its CUDA context, library handles, and the code of the
+            kernels loaded so far.
+        others_bytes: the rest, which other processes hold.
+        mig: name of the MIG slice; empty for a whole device, or without NVML.
+        context_method: how `context_bytes` was measured. With "difference" and "bound", up to
+            `MAX_CONTEXT_BYTES` of other processes' memory may be attributed to this process.
     """
 
     total_bytes: int
@@ -52,12 +53,12 @@ class DeviceMemory:
 
 @dataclass(frozen=True)
 class _Nvml:
-    """What NVML says of a device.
+    """NVML's answer about a device.
 
     Attributes:
-        processes: bytes of each process on it by its number; None where NVML does not say.
-        free_bytes: None if NVML does not say.
-        mig: as in `DeviceMemory`.
+        processes: process ID -> bytes that the process holds there, or None if NVML does not report them.
+        free_bytes: memory that no process holds; None if NVML does not report it.
+        mig: see `DeviceMemory`.
     """
 
     processes: dict[int, int | None] = field(default_factory=dict)
@@ -67,13 +68,13 @@ class _Nvml:
 
 @dataclass(frozen=True)
 class _Start:
-    """What was seen of a device while this process's context was created there.
+    """Observations of a device from when this process's context was created there.
 
     Attributes:
-        uuid: of the device, as torch writes it.
-        pid: this process's number in NVML, which in a container may not be its own; None if it is not known.
-        context_bytes: by how much the free memory fell; None if that is not known.
-        outside_bytes: in use outside of this process's allocator right afterwards.
+        uuid: UUID of the device, as torch writes it.
+        pid: NVML's ID of this process, which may differ from its own in a container; None if unknown.
+        context_bytes: by how much free memory fell; None if unknown.
+        outside_bytes: memory in use outside this process's allocator right afterwards.
     """
 
     uuid: str
@@ -86,15 +87,15 @@ _starts: dict[int, _Start] = {}
 
 
 def create_context(device: Any) -> None:
-    """Create this process's CUDA context on a device, if it has none there, and observe what it takes.
+    """Create this process's CUDA context on a device, unless it has one there, and observe its size.
 
-    The size of a context can be told later only if NVML knows this process. It does not everywhere: in a
-    container processes have other numbers. So NVML is asked before and after: the process that has appeared
-    is this one, if it is the only one that accounts for the fall of the free memory; else the fall itself is
-    the size. Call this before anything else uses the device.
+    Later, the size can be measured only if NVML knows this process, which it does not in a container where
+    process IDs differ. So NVML is queried before and after. If exactly one new process accounts for the fall
+    in free memory, it is this one. Otherwise the fall itself is taken as the size. Call this before anything
+    else uses the device.
 
     Args:
-        device: a CUDA device, or torch's name of it.
+        device: a CUDA device, or torch's name for it.
     """
     import torch
 
@@ -110,14 +111,14 @@ def create_context(device: Any) -> None:
     if before.free_bytes is not None and after.free_bytes is not None:
         fell = before.free_bytes - after.free_bytes
     is_plausible = fell is not None and _MIN_CONTEXT_BYTES <= fell <= MAX_CONTEXT_BYTES
-    _starts[index] = _Start(uuid, _own_pid(before, after, fell), fell if is_plausible else None, outside)
+    _starts[index] = _Start(uuid, _find_own_pid(before, after, fell), fell if is_plausible else None, outside)
 
 
 def device_memory(device: Any) -> DeviceMemory:
-    """Read how the memory of a CUDA device is shared out. Creates a CUDA context in this process.
+    """Measure who holds the memory of a CUDA device. Creates a CUDA context in this process.
 
     Args:
-        device: a CUDA device, or torch's name of it.
+        device: a CUDA device, or torch's name for it.
     """
     import torch
 
@@ -127,14 +128,14 @@ def device_memory(device: Any) -> DeviceMemory:
     free, total = torch.cuda.mem_get_info(index)
     reserved = torch.cuda.memory_reserved(index)
     outside = max(0, total - free - reserved)
-    told = _ask_nvml(start.uuid, index)
-    context, method = _context(start, told, reserved, outside)
-    return DeviceMemory(total, free, reserved, context, outside - context, told.mig, method)
+    answer = _ask_nvml(start.uuid, index)
+    context, method = _measure_context(start, answer, reserved, outside)
+    return DeviceMemory(total, free, reserved, context, outside - context, answer.mig, method)
 
 
 def slice_name(device: Any) -> str:
-    """Return the name of the MIG slice that a CUDA device is; "" for a whole device, and where NVML is
-    absent. Creates no context."""
+    """Return the name of the MIG slice that a CUDA device is; "" for a whole device, or without NVML. Creates
+    no context."""
     import torch
 
     index = _index_of(device)
@@ -142,27 +143,28 @@ def slice_name(device: Any) -> str:
 
 
 def allocator_retries(device: Any) -> int:
-    """Return how often this process's allocator had no room on a CUDA device and had to give its cached
-    blocks back before it could go on (`num_alloc_retries`)."""
+    """Return how often this process's allocator ran out of room on a CUDA device and had to release its
+    cached blocks (`num_alloc_retries`)."""
     import torch
 
     return torch.cuda.memory.memory_stats_as_nested_dict(device).get("num_alloc_retries", 0)
 
 
-# So little is left under pressure: less than the handle and kernels of a library take, or than this share of
+# Pressure is high below this room: about what a library's handle and kernels take, or, if less, this share of
 # what the process may hold.
 _MAX_ROOM_BYTES, _MAX_ROOM_SHARE = 256 << 20, 0.05
 
 
 @dataclass(frozen=True)
 class DevicePressure:
-    """How near a process is to the end of its CUDA device's memory.
+    """How close a process is to running out of memory on its CUDA device.
 
     Attributes:
-        refusals: how often torch's allocator has refused to allocate (`num_ooms`). Libraries that then try
-            with less memory hide such a refusal.
-        room_bytes: the smaller of what the device has free and what the limit left the allocator at its peak.
-        allowed_bytes: what the limit allows the allocator.
+        refusals: how often torch's allocator has refused an allocation (`num_ooms`). Libraries hide refusals
+            by trying again with less memory.
+        room_bytes: the device's free memory, or what the limit left the allocator at its peak if that is
+            less.
+        allowed_bytes: memory that the limit allows the allocator.
     """
 
     refusals: int
@@ -171,17 +173,18 @@ class DevicePressure:
 
     @property
     def is_high(self) -> bool:
-        """Whether a lack of memory explains an error that does not speak of it."""
+        """Whether lack of memory explains an error that does not mention it."""
         return self.refusals > 0 or self.room_bytes < min(
             _MAX_ROOM_BYTES, _MAX_ROOM_SHARE * self.allowed_bytes
         )
 
 
 def device_pressure() -> DevicePressure | None:
-    """Tell how near this process is to the end of the memory of its current CUDA device.
+    """Measure how close this process is to running out of memory on its current CUDA device.
 
     Returns:
-        None if it does not use one, or if the device no longer answers, as after an illegal access.
+        The pressure; None if the process uses no CUDA device, or if the device no longer answers, as after an
+        illegal memory access.
     """
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
@@ -191,9 +194,9 @@ def device_pressure() -> DevicePressure | None:
         counters = torch.cuda.memory.memory_stats_as_nested_dict(device)
         free, total = torch.cuda.mem_get_info(device)
         allowed = round(torch.cuda.get_per_process_memory_fraction(device) * total)
-    except Exception:  # of many kinds, once a device is lost
+    except Exception:  # a lost device raises errors of many types
         return None
-    # What has failed is freed by now, and its peak is what remains of it.
+    # The failed work has been freed by now; only its peak can still be read.
     left = allowed - counters["reserved_bytes"]["all"]["peak"]
     return DevicePressure(counters["num_ooms"], max(0, min(free, left)), allowed)
 
@@ -205,28 +208,30 @@ def _index_of(device: Any) -> int:
     return torch.cuda.current_device() if device.index is None else device.index
 
 
-def _own_pid(before: _Nvml, after: _Nvml, fell: int | None) -> int | None:
-    """The number by which NVML knows this process, whose context was created between two answers."""
+def _find_own_pid(before: _Nvml, after: _Nvml, fell: int | None) -> int | None:
+    """Find NVML's ID of this process, whose context was created between two answers; None if unknown."""
     pid, appeared = os.getpid(), after.processes.keys() - before.processes.keys()
     if pid in appeared:
         return pid
-    if fell is None or fell < _MIN_CONTEXT_BYTES:  # there was a context before
+    if fell is None or fell < _MIN_CONTEXT_BYTES:  # the context existed before
         return pid if pid in after.processes else None
-    # Processes of a host have other numbers than in its containers. Another one that started just now would
-    # not account for all that is gone.
-    used = ((number, after.processes[number]) for number in appeared)
-    like_it = [number for number, size in used if size is not None and abs(size - fell) <= _SAME_BYTES]
-    return like_it[0] if len(like_it) == 1 else None
+    # On the host, a container's processes have other IDs. Another process that started just now would not
+    # account for the whole fall in free memory.
+    used = ((other, after.processes[other]) for other in appeared)
+    matching = [other for other, size in used if size is not None and abs(size - fell) <= _SAME_BYTES]
+    return matching[0] if len(matching) == 1 else None
 
 
-def _context(start: _Start, told: _Nvml, reserved: int, outside: int) -> tuple[int, ContextMethod]:
-    """The bytes of this process's context, and how they are known.
+def _measure_context(start: _Start, answer: _Nvml, reserved: int, outside: int) -> tuple[int, ContextMethod]:
+    """Return the size of this process's context in bytes, and how it was measured.
 
     Args:
-        reserved: bytes of this process's allocator.
-        outside: bytes in use outside of it.
+        start: observations from when the context was created.
+        answer: NVML's current answer.
+        reserved: bytes that this process's allocator holds.
+        outside: bytes in use outside the allocator.
     """
-    used = told.processes.get(start.pid) if start.pid is not None else None
+    used = answer.processes.get(start.pid) if start.pid is not None else None
     if used is not None:
         return min(outside, max(0, used - reserved)), "nvml"
     if start.context_bytes is None:
@@ -236,15 +241,15 @@ def _context(start: _Start, told: _Nvml, reserved: int, outside: int) -> tuple[i
 
 
 def _ask_nvml(uuid: str, index: int) -> _Nvml:
-    """Ask NVML about a device; what it does not say is left out."""
+    """Query NVML about a device. What it does not report is left at its default."""
     with _nvml() as nvml:
         if nvml is None:
             return _Nvml()
-        for name in _names(uuid, index):
+        for name in _nvml_names(uuid, index):
             try:
                 handle = nvml.nvmlDeviceGetHandleByUUID(name)
                 break
-            except nvml.NVMLError:  # it is not of this kind, or it is gone
+            except nvml.NVMLError:  # a name of another kind of device, or the device is gone
                 continue
         else:
             return _Nvml()
@@ -252,7 +257,7 @@ def _ask_nvml(uuid: str, index: int) -> _Nvml:
         def ask(question: Any, otherwise: Any) -> Any:
             try:
                 return question(handle)
-            except nvml.NVMLError:  # the driver does not know the question, or does not tell everybody
+            except nvml.NVMLError:  # the driver lacks the query, or permission is missing
                 return otherwise
 
         processes = ask(nvml.nvmlDeviceGetComputeRunningProcesses, [])
@@ -265,10 +270,12 @@ def _ask_nvml(uuid: str, index: int) -> _Nvml:
         )
 
 
-def _names(uuid: str, index: int) -> Iterator[str]:
-    """The names that NVML may have for a device, the most special first. NVML knows nothing of
-    `CUDA_VISIBLE_DEVICES`, so its indices are of no use here. In a MIG slice the UUID that CUDA gives may be
-    that of the whole device."""
+def _nvml_names(uuid: str, index: int) -> Iterator[str]:
+    """Yield the names that NVML may have for a device, most specific first.
+
+    NVML ignores `CUDA_VISIBLE_DEVICES`, so its indices cannot be used. In a MIG slice, CUDA may report the
+    UUID of the whole device.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     if index < len(visible) and visible[index].strip().startswith("MIG-"):
         yield visible[index].strip()
@@ -278,12 +285,12 @@ def _names(uuid: str, index: int) -> Iterator[str]:
 
 @contextmanager
 def _nvml() -> Iterator[Any]:
-    """NVML's Python module, ready for questions; None where package, library or driver is absent."""
+    """Yield NVML's initialised Python module; None if the package, library or driver is missing."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
-    except Exception:  # ImportError, or NVMLError of many kinds: it is only ever a bonus
+    except Exception:  # ImportError, or some NVMLError: NVML is optional
         yield None
         return
     try:

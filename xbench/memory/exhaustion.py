@@ -1,8 +1,8 @@
-"""How memory ran out, if that is what happened: one pure function for exceptions and dead processes.
+"""Decide whether and how memory ran out: one pure function for exceptions and dead processes.
 
-Some errors of CUDA's libraries say nothing of memory, and are what a lack of it looks like: a handle or a
-kernel that cannot be loaded, a convolution for which no workspace is found. Such an error counts as a lack of
-memory only if there was hardly any left.
+When memory is short, CUDA's libraries also raise errors that do not mention memory: a handle or kernel cannot
+be loaded, or a convolution finds no workspace. Such an error counts as out of memory only if hardly any
+memory was left.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Literal
 
 from xbench.memory.devices import DevicePressure, device_pressure
 
-# What gave out: torch's allocator on the host; torch's allocator on the device, or a library beside it;
-# Python, or the system under it (ENOMEM); a native library, such as the one that starts threads; everything,
-# until the system's OOM killer came.
+# Where the allocation failed: in torch's host allocator; in torch's device allocator or a CUDA library; in
+# Python or a system call (ENOMEM); in a native library, such as the one that starts threads. Or none failed,
+# and the system's OOM killer killed the process.
 Exhaustion = Literal["host allocator", "device allocator", "python", "native", "oom killer"]
 
-# None of these has an exception type of its own. oneDNN says no more when it gets no memory for a primitive;
-# of a primitive *descriptor* it says almost the same when it does not support what it was asked for.
+# None of these errors has an exception type of its own. oneDNN says only "could not create a primitive" when
+# it gets no memory; "could not create a primitive descriptor" means that an operation is not supported.
 _HOST = re.compile(
     r"DefaultCPUAllocator: can't allocate memory|not enough memory: you tried to allocate"
     r"|could not create a primitive(?! descriptor)|could not create a memory object"
@@ -29,28 +29,28 @@ _HOST = re.compile(
     r"|_HOST_ALLOC(?:ATION)?_FAILED"
 )
 # "CUDA out of memory", "CUDA driver error: out of memory", "MPS backend out of memory", "Triton Error [CUDA]:
-# out of memory"; what `backend:cudaMallocAsync` says under a limit, and MAGMA; then the names of libraries'
-# status codes, cuDNN 9's included.
+# out of memory"; messages of `backend:cudaMallocAsync` under a limit and of MAGMA; then the status codes of
+# libraries, including those of cuDNN 9.
 _DEVICE = re.compile(
     r"\b(?:CUDA|HIP|MPS|XPU)\b[^.\n]{0,40}\bout of memory"
     r"|would exceed allowed memory|cannot allocate memory on GPU device"
     r"|\b(?:CU|HIP|ROC)[A-Z]+_STATUS_(?:INTERNAL_ERROR_DEVICE_)?ALLOC(?:ATION)?_FAILED"
     r"|\bCU(?:DA_ERROR_OUT_OF_MEMORY|FFT_ALLOC_FAILED)\b|\b(?:cuda|hip)Error(?:MemoryAllocation|OutOfMemory)\b"
 )
-# What these say has other causes as well (an unsupported shape, libraries that do not match).
+# These messages also have other causes, such as an unsupported shape or mismatched libraries.
 _DEVICE_UNDER_PRESSURE = re.compile(
     r"unable to find an engine|Unable to find a valid cuDNN algorithm|Not enough memory for workspace"
     r"|\bCU[A-Z]+_STATUS_(?:NOT_INITIALIZED|INTERNAL_ERROR|EXECUTION_FAILED|INSUFFICIENT_RESOURCES)"
     r"|\bCUFFT_(?:SETUP_FAILED|INTERNAL_ERROR|EXEC_FAILED)\b",
     re.IGNORECASE,
 )
-# Names of the types whose messages are read: torch's errors have no common type of their own. The second is
-# raised where the first use of CUDA fails.
-_TOLD_BY_WORDS = {"RuntimeError", "DeferredCudaCallError"}
+# Names of the exception types whose messages are searched, because torch's errors have no common type of
+# their own. The second one is raised if the first use of CUDA fails.
+_TYPES_READ_BY_MESSAGE = {"RuntimeError", "DeferredCudaCallError"}
 
 _BAD_ALLOC = "std::bad_alloc"
-_NO_THREAD = "Thread creation failed"  # libgomp: there is no address space for its stack
-_LAST_WORD = re.compile(r"^MemoryError\b.*\Z", re.MULTILINE)
+_NO_THREAD = "Thread creation failed"  # libgomp: no address space is left for the stack
+_MEMORY_ERROR_AT_END = re.compile(r"^MemoryError\b.*\Z", re.MULTILINE)
 
 _ALLOCATION = re.compile(
     r"(?:tried|unable) to allocate (\d+(?:\.\d*)?) (bytes|KiB|MiB|GiB|TiB|PiB|EiB)", re.IGNORECASE
@@ -60,18 +60,17 @@ _UNITS = ("bytes", "kib", "mib", "gib", "tib", "pib", "eib")
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of an exception, or of a process that died without one.
+    """Facts about an exception, or about a process that died without one.
 
     Attributes:
-        error_types: names of the exception's class and of its bases; empty for a death.
-        message: the exception's.
-        errno: of an OSError.
-        exit_code: of a dead process, as `multiprocessing` gives it: negative for a signal.
-        stderr: what a dead process wrote there last.
-        oom_kills: by how much the system's count of OOM kills rose while it ran.
+        error_types: names of the exception's class and its bases; empty for a dead process.
+        message: the exception's message.
+        errno: the `errno` of an OSError.
+        exit_code: exit code of a dead process as in `multiprocessing`: negative for a signal.
+        stderr: the end of a dead process's stderr.
+        oom_kills: increase of the system's count of OOM kills while the process ran.
         under_limit: whether the process had a hard limit.
-        device: how much memory its CUDA device had left, for an exception that may have come of it; None if
-            that is not known.
+        device: memory pressure on the CUDA device, for an exception that it may explain; None if unknown.
     """
 
     error_types: tuple[str, ...] = ()
@@ -85,7 +84,7 @@ class Evidence:
 
 
 def evidence_of(error: BaseException) -> Evidence:
-    """What an exception tells, in the process in which it was raised."""
+    """Collect the facts about an exception. Call this in the process that raised it."""
     evidence = Evidence(
         error_types=tuple(base.__name__ for base in type(error).__mro__),
         message=str(error),
@@ -97,33 +96,33 @@ def evidence_of(error: BaseException) -> Evidence:
 
 
 def exhaustion(evidence: Evidence) -> Exhaustion | None:
-    """How memory ran out; None if it is not known that it did, and something else may be wrong."""
+    """Return how memory ran out; None if it may not have, because something else may be wrong."""
     if evidence.exit_code is not None:
-        return _find_in_death(evidence, evidence.exit_code)
+        return _classify_death(evidence, evidence.exit_code)
     if "MemoryError" in evidence.error_types or evidence.errno == errno.ENOMEM:
         return "python"
     if "OutOfMemoryError" in evidence.error_types:
         return "device allocator"
-    if _TOLD_BY_WORDS.isdisjoint(evidence.error_types):
+    if _TYPES_READ_BY_MESSAGE.isdisjoint(evidence.error_types):
         return None
-    found = _find_in_words(evidence.message)
+    found = _classify_message(evidence.message)
     if found is None and evidence.device is not None and evidence.device.is_high:
         return "device allocator" if _DEVICE_UNDER_PRESSURE.search(evidence.message) else None
     return found
 
 
 def failed_allocation_bytes(message: str) -> int | None:
-    """How much was asked for when there was no more, in bytes; None if the message does not tell."""
+    """Parse the size of the failed allocation, in bytes; None if the message does not give it."""
     match = _ALLOCATION.search(message)
     if not match:
         return None
     number, unit = match.groups()
     factor = 1024 ** _UNITS.index(unit.lower())
-    # A float would round a large whole number.
+    # A float would round a large integer.
     return round(float(number) * factor) if "." in number else int(number) * factor
 
 
-def _find_in_words(text: str) -> Exhaustion | None:
+def _classify_message(text: str) -> Exhaustion | None:
     if _HOST.search(text):
         return "host allocator"
     if _DEVICE.search(text):
@@ -131,14 +130,14 @@ def _find_in_words(text: str) -> Exhaustion | None:
     return "native" if _BAD_ALLOC in text else None
 
 
-def _find_in_death(evidence: Evidence, exit_code: int) -> Exhaustion | None:
+def _classify_death(evidence: Evidence, exit_code: int) -> Exhaustion | None:
     if exit_code == -signal.SIGKILL:
-        return "oom killer" if evidence.oom_kills > 0 else None  # SIGKILL alone may have come from anybody
+        return "oom killer" if evidence.oom_kills > 0 else None  # anyone may send SIGKILL
     if exit_code == -signal.SIGABRT:
-        return _find_in_words(evidence.stderr)  # an exception in a native thread, that nobody caught
+        return _classify_message(evidence.stderr)  # an uncaught C++ exception
     if exit_code <= 0:
         return None
     if evidence.under_limit and _NO_THREAD in evidence.stderr:
         return "native"
-    # A process that had no memory left to send its exception.
-    return "python" if _LAST_WORD.search(evidence.stderr.rstrip()) else None
+    # The process had no memory left to send its exception.
+    return "python" if _MEMORY_ERROR_AT_END.search(evidence.stderr.rstrip()) else None

@@ -1,7 +1,7 @@
-"""Resident memory of this process: what it is now, and its peak since a reset.
+"""Measure this process's resident memory, and its peak since a reset.
 
-Linux keeps the peak (`VmHWM`) and resets it when `5` is written to `/proc/self/clear_refs` (proc(5)). Where
-that is not allowed (macOS, some containers) a thread samples, and the records say so.
+Linux records the peak (`VmHWM`) and resets it when `5` is written to `/proc/self/clear_refs` (proc(5)). Where
+this is not possible (macOS, some containers), a thread takes samples, and records say so.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PeakMethod = Literal["clear_refs", "sampled"]
 
 
 class HostPeakMeter(Protocol):
-    """Peak resident bytes of this process since the last reset."""
+    """A meter of this process's peak resident memory since the last reset."""
 
     method: PeakMethod
 
@@ -32,12 +32,12 @@ class HostPeakMeter(Protocol):
 
 
 def resident_bytes() -> int:
-    """Resident bytes of this process now."""
+    """Return the current resident size of this process in bytes."""
     return psutil.Process().memory_info().rss
 
 
 def host_peak_meter() -> HostPeakMeter:
-    """The best meter that this system allows."""
+    """Return the best meter that this system supports."""
     try:
         return _KernelPeak()
     except OSError:
@@ -45,8 +45,11 @@ def host_peak_meter() -> HostPeakMeter:
 
 
 class _KernelPeak:
-    """The kernel's own high-water mark: no peak is missed, and it is as good as the kernel's count of pages,
-    which it batches (some 100 kB a thread). A reset and a reading take some 30 microseconds."""
+    """The kernel's own high-water mark, which misses no peak.
+
+    It is as exact as the kernel's page counts, which are batched (about 100 kB per thread). A reset and a
+    reading take about 30 microseconds.
+    """
 
     method: PeakMethod = "clear_refs"
 
@@ -66,11 +69,12 @@ class _KernelPeak:
 
 
 class _SampledPeak:
-    """Approximate: the largest of a thread's readings. Peaks shorter than its interval can be missed. The
-    thread ends with its meter.
+    """The largest of a thread's readings: an approximation that can miss peaks shorter than its interval.
+
+    The thread ends once the meter is garbage-collected.
 
     Args:
-        read: returns the resident bytes now.
+        read: returns the current resident size in bytes.
     """
 
     method: PeakMethod = "sampled"
@@ -89,8 +93,8 @@ class _SampledPeak:
             self._peak = self._read()
 
     def sample(self) -> None:
-        """Take one reading. A reset comes before it or waits until it is stored, so that what was read before
-        a reset never counts after it."""
+        """Take one reading, and hold the lock until it is stored, so that no reading from before a reset
+        counts after it."""
         with self._lock:
             self._peak = max(self._peak, self._read())
 
@@ -110,17 +114,17 @@ def _resident_reader() -> Callable[[], int]:
 def _sample_while_alive(reference: weakref.ref[_SampledPeak]) -> None:
     while (meter := reference()) is not None:
         meter.sample()
-        del meter  # while it waits, this thread must not keep its meter alive
+        del meter  # a sleeping thread must not keep its meter alive
         time.sleep(_SampledPeak.INTERVAL_S)
 
 
 def status_bytes(field: str, status: bytes) -> int:
-    """One size of the text of `/proc/PID/status`, in bytes.
+    """Parse one size from the content of `/proc/PID/status`, in bytes.
 
     Raises:
-        OSError: the system does not show that field.
+        OSError: the content lacks that field.
     """
     match = re.search(rb"^%s:\s+(\d+) kB" % field.encode(), status, re.MULTILINE)
     if not match:
-        raise OSError(f"/proc/self/status shows no {field}")
+        raise OSError(f"/proc/self/status has no {field}")
     return int(match.group(1)) * 1024

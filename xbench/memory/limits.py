@@ -1,4 +1,4 @@
-"""A hard memory limit for this process, so that what does not fit fails here and not in the system."""
+"""Set a hard memory limit for this process, so that what does not fit fails here, not in other programs."""
 
 from __future__ import annotations
 
@@ -19,25 +19,28 @@ if TYPE_CHECKING:
 
 _STATUS = Path("/proc/self/status")
 
-# Pages of files are resident, and `RLIMIT_DATA` does not count them: those of libraries' code that is first
-# called after the limit was calibrated (by an optimizer's step, an evaluation) came to 3.5 to 5.6 MB for nine
-# optimizers and five models.
+# File pages are resident, but `RLIMIT_DATA` does not count them. Library code that was first called after the
+# limit had been calibrated (by an optimizer's step or an evaluation) took 3.5 to 5.6 MB with nine optimizers
+# and five models.
 _LATE_FILES_BYTES = 8 << 20
-# Up to so many pages of each thread are missing in the kernel's counts of what is resident.
+# The kernel's counts of resident pages may miss up to this many pages of each thread.
 _UNCOUNTED_PAGES = 64
 
-# With it torch asks the driver for each block: its allocator neither caps nor counts anything.
+# If this is set, torch requests each block from the driver: its allocator neither limits nor counts memory.
 _NO_CACHING = "PYTORCH_NO_CUDA_MEMORY_CACHING"
 
 
 @dataclass(frozen=True)
 class _Calibration:
-    """The limit of this process, with its sizes when it was taken. One for all: a limit is the process's,
-    too.
+    """This process's host limit, with the sizes of the process when it was set.
 
     Attributes:
+        limit_bytes: resident size that the process may reach.
+        reserve_bytes: part of the limit that is held back; see `host_reserve_bytes`.
+        resident_bytes: resident size of the process when the limit was set.
+        address_space_bytes: address space of the process when the limit was set.
         inherited: the soft `RLIMIT_DATA` that the process was started under.
-        was_repeated: whether `calibrate_host_limit_again` took it.
+        was_repeated: whether `calibrate_host_limit_again` set the limit.
     """
 
     limit_bytes: int
@@ -52,16 +55,18 @@ _calibration: _Calibration | None = None
 
 
 def can_limit_host_memory() -> bool:
-    """Whether this system can hold a process to a resident size (Linux)."""
+    """Return whether this system can limit the resident size of a process (only Linux can)."""
     return _STATUS.exists()
 
 
 def host_reserve_bytes() -> int:
-    """Return how much of a host limit is kept for what the system cannot hold this process to: pages of files
-    that are touched later, and what its threads hold and the kernel has not counted.
+    """Return the part of a host limit that is held back for memory that the system cannot limit.
+
+    Such memory is file pages that are touched later, and pages of threads that the kernel has not counted
+    yet.
 
     Raises:
-        OSError: this system has no such limit.
+        OSError: this system cannot limit the resident size.
     """
     return _reserve_bytes(_STATUS.read_bytes())
 
@@ -69,25 +74,25 @@ def host_reserve_bytes() -> int:
 def _reserve_bytes(status: bytes) -> int:
     threads = re.search(rb"^Threads:\s+(\d+)", status, re.MULTILINE)
     if threads is None:
-        raise OSError(f"{_STATUS} shows no Threads")
+        raise OSError(f"{_STATUS} has no Threads")
     return _LATE_FILES_BYTES + int(threads[1]) * _UNCOUNTED_PAGES * resource.getpagesize()
 
 
 def limit_host_memory(limit_bytes: int) -> None:
-    """Let allocations that would take this process above a resident size fail, as torch's own error.
+    """Limit the resident size of this process: allocations that would exceed it fail with torch's own error.
 
-    `RLIMIT_DATA` counts private writable address space, touched or not, of which torch's libraries hold
-    hundreds of megabytes that are never resident. So the limit is calibrated by both sizes as they stand
-    now; call this after the thread pool has started. A reserve (`host_reserve_bytes`) is taken off for what
-    becomes resident without being counted. A limit that the process was started under and that is lower
-    stays as it is.
+    `RLIMIT_DATA` counts private writable address space, touched or not, and torch's libraries hold hundreds
+    of megabytes of it that are never resident. So the limit is calibrated to the current values of both
+    sizes; call this after the thread pool has started. A reserve (`host_reserve_bytes`) is subtracted for
+    memory that becomes resident without being counted. If the process was started under a lower limit, that
+    one is kept.
 
     Args:
-        limit_bytes: resident bytes of the whole process, libraries included.
+        limit_bytes: largest resident size of the whole process, libraries included.
 
     Raises:
-        MemoryError: the process and the reserve are larger than that already.
-        OSError: this system has no such limit.
+        MemoryError: the process and the reserve already exceed the limit.
+        OSError: this system cannot limit the resident size.
     """
     global _calibration
     status = _STATUS.read_bytes()
@@ -99,7 +104,7 @@ def limit_host_memory(limit_bytes: int) -> None:
             f"({format_bytes(resident_bytes)}) and a reserve of {format_bytes(reserve_bytes)}"
         )
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    # Later the soft limit is an earlier one of ours, by sizes that are out of date.
+    # On a later call, the soft limit is one that an earlier call set for outdated sizes.
     inherited = soft if _calibration is None else _calibration.inherited
     standing = [limit for limit in (inherited, hard) if limit != resource.RLIM_INFINITY]
     calibrated = status_bytes("VmData", status) + headroom
@@ -109,15 +114,17 @@ def limit_host_memory(limit_bytes: int) -> None:
 
 
 def calibrate_host_limit_again() -> None:
-    """Take the limit anew once libraries have loaded what they load at first use: tens of megabytes of their
-    files are resident then, which `RLIMIT_DATA` does not count, and have mapped what they may never touch,
-    which it does.
+    """Recalibrate the host limit, if there is one, after libraries have loaded what they load at first use.
 
-    Call this before freed memory is given back: the holes that this leaves in the heap are filled again
-    without being counted. After the first call memory is given back, so a later one can only tighten.
+    By then, tens of megabytes of their files are resident, which `RLIMIT_DATA` does not count, and they have
+    mapped memory that they may never touch, which it does count.
+
+    Call this before freed memory is released to the system: that leaves holes in the heap, which are filled
+    again without being counted. Since memory is released after the first call, later calls can only lower the
+    limit.
 
     Raises:
-        MemoryError: the process is larger than its limit already.
+        MemoryError: the process already exceeds its limit.
     """
     global _calibration
     if _calibration is None:
@@ -132,12 +139,15 @@ def calibrate_host_limit_again() -> None:
 
 
 def charged_peak_bytes(device: str) -> int | None:
-    """The most that this process's limit has counted so far; what would go above it fails.
+    """Return the peak of the memory that counts against this process's limit.
+
+    Args:
+        device: torch's name for the device that is limited.
 
     Returns:
-        On the CPU the resident size when the limit was taken, its reserve, and all address space since,
-        touched or not (a layer may allocate more than it fills); None if there is no limit. On CUDA what the
-        allocator has reserved since its peak was reset last, and the context.
+        On the CPU, the resident size when the limit was set, the reserve, and all address space mapped since,
+        touched or not (a layer may allocate more than it fills); None if there is no limit. On CUDA, the
+        allocator's reserved peak since the last reset, and the context.
     """
     if device != "cpu":
         from xbench.memory.peaks import peak_meter
@@ -151,9 +161,11 @@ def charged_peak_bytes(device: str) -> int | None:
 
 @dataclass(frozen=True)
 class _DeviceLimit:
-    """The limit of this process on its device.
+    """This process's limit on its device.
 
     Attributes:
+        limit_bytes: memory that the process may hold on the device, its context included.
+        device: the limited device.
         inherited: the share of the device that the allocator was allowed before.
     """
 
@@ -166,19 +178,20 @@ _device_limit: _DeviceLimit | None = None
 
 
 def limit_device_memory(limit_bytes: int, device: torch.device) -> None:
-    """Let this process's CUDA allocator reserve no more than a limit leaves beside its context.
+    """Limit the memory that this process may hold on a CUDA device, its context included.
 
-    torch can cap its caching allocator alone (pytorch #107667). So what this process holds outside of it now
-    is taken off the limit; `DeviceMemory.context_method` tells how that is known. The context grows as
-    kernels and libraries are loaded: take the limit again after a warm-up (`calibrate_device_limit_again`).
-    A lower cap that the process was started under stays as it is.
+    torch can only limit its caching allocator (pytorch #107667). So the memory that this process currently
+    holds outside the allocator is subtracted from the limit; `DeviceMemory.context_method` says how it was
+    measured. The context grows as kernels and libraries are loaded: recalibrate the limit after a warm-up
+    (`calibrate_device_limit_again`). If the process was started under a lower limit, that one is kept.
 
     Args:
-        limit_bytes: what this process may hold on the device, its context included.
+        limit_bytes: memory that this process may hold on the device, its context included.
+        device: the CUDA device.
 
     Raises:
-        MemoryError: the context is larger than that already.
-        XbenchError: torch's caching allocator is switched off, so that there is nothing to cap or to count.
+        MemoryError: the context already exceeds the limit.
+        XbenchError: torch's caching allocator is disabled, so it can neither limit nor count memory.
     """
     import torch
 
@@ -204,13 +217,13 @@ def limit_device_memory(limit_bytes: int, device: torch.device) -> None:
 
 
 def calibrate_device_limit_again() -> None:
-    """Take the limit on the device anew, if there is one, by what the context holds now.
+    """Recalibrate the device limit, if there is one, to the current size of the context.
 
-    What is loaded later still (the kernels of an algorithm that only a larger batch uses, for example) is not
-    held to the limit. `charged_peak_bytes` counts it.
+    Kernels that are loaded even later, for example by an algorithm that only a larger batch uses, are not
+    limited. `charged_peak_bytes` counts them.
 
     Raises:
-        MemoryError: the context has become larger than the limit.
+        MemoryError: the context has grown beyond the limit.
     """
     if _device_limit is not None:
         limit_device_memory(_device_limit.limit_bytes, _device_limit.device)

@@ -1,6 +1,6 @@
-"""What limits the memory of one worker process on this machine.
+"""Find what limits the memory of a worker process on this machine.
 
-Nothing here loads torch unless a CUDA device is asked for, so that light modules may import it.
+torch is imported only if a CUDA device is requested, so light modules may import this one.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from xbench.memory.cgroups import memory_groups
 from xbench.memory.host import status_bytes
 from xbench.units import Limit, format_bytes
 
-# This share of the available memory stays with the machine's other programs, but no more than so much.
+# This share of the available memory, up to a maximum size, is left to the machine's other programs.
 AVAILABLE_RESERVE_SHARE = 0.05
 MAX_AVAILABLE_RESERVE_BYTES = 512 << 20
 
-# So much of a control group's limit stays with the parent process, which grows by some 100 MB when it first
-# writes and prints results, and with what the kernel keeps for processes, such as page tables.
+# This part of a control group's limit is left to the parent process, which grows by about 100 MB when it
+# first writes and prints results, and to what the kernel keeps for processes, such as page tables.
 GROUP_RESERVE_BYTES = 128 << 20
 
 _GRAIN_BYTES = 256 << 20
-# Of a tight limit, as a small container's, that would be a large part.
+# That would be a large part of a tight limit, such as that of a small container.
 _FINE_GRAIN_BYTES, _MAX_FINE_BYTES = 32 << 20, 4 << 30
 
-# Resource limit -> its line in /proc/self/limits, and the size in /proc/self/status that counts against it.
+# Resource limit -> its line in /proc/self/limits, and the field of /proc/self/status that counts against it.
 _ADDRESS_SPACE_LIMITS = {
     "RLIMIT_DATA": ("Max data size", "VmData"),
     "RLIMIT_AS": ("Max address space", "VmSize"),
@@ -37,15 +37,15 @@ _ADDRESS_SPACE_LIMITS = {
 
 @dataclass(frozen=True)
 class Bound:
-    """One reason why a worker cannot grow without end.
+    """One limit on the memory of a worker.
 
     Attributes:
         source: `"cgroup v2"`, `"cgroup v1"`, `"RLIMIT_DATA"`, `"RLIMIT_AS"`, `"available memory"`,
             `"memory_limit"` (the user's) or `"device memory"`.
-        limit_bytes: the resident size that one worker may reach under this bound; on a CUDA device the bytes
+        limit_bytes: the resident size that a worker may reach under this bound; on a CUDA device, the memory
             that it may hold there, its context included.
-        detail: in words: where it was read, the limit as it stands there, what was taken off.
-        is_exact: whether somebody asked for just this size; every other bound drifts with the machine.
+        detail: where the bound was read, the limit given there, and what was subtracted, in words.
+        is_exact: whether the user requested exactly this size. All other bounds drift with the machine.
     """
 
     source: str
@@ -55,33 +55,33 @@ class Bound:
 
 
 def host_bounds(root: Path = Path("/")) -> list[Bound]:
-    """What limits the resident size of one worker here: control groups, resource limits, available memory.
+    """Find what limits the resident size of a worker: control groups, resource limits and available memory.
 
-    Call it in a process like the worker, with torch loaded and its threads started. What groups and the
-    system have left is what a process can grow by, so the anonymous pages that this one has already are
-    added; it shares most of them with the fork server. Its pages of files are not added: they count as left,
-    because the system could reclaim them, but a worker needs them. A resource limit counts address space, and
-    what of that never becomes resident is read from this process, too.
+    Call this in a process like the worker, with torch loaded and its threads started. Control groups and the
+    system report by how much a process can still grow, so the anonymous pages that this process already has
+    are added; it shares most of them with the fork server. Its file pages are not added: they count as
+    available, because the system could reclaim them, but a worker needs them. A resource limit counts address
+    space; the part that never becomes resident is also read from this process.
 
     Args:
-        root: folder that `proc` and `sys` are read below.
+        root: folder that contains `proc` and `sys`.
 
     Returns:
         At least one bound.
     """
-    return [*_cgroup_bounds(root), *_rlimit_bounds(root), _available_bound(root)]
+    return [*_find_cgroup_bounds(root), *_find_rlimit_bounds(root), _find_available_bound(root)]
 
 
 def device_bounds(device: str) -> list[Bound]:
-    """What limits the bytes of one worker on a CUDA device: what is free there, and what this process has.
+    """Find what limits the memory of a worker on a CUDA device: free memory, and what this process holds.
 
-    In a MIG slice it is the slice's memory. Creates a CUDA context in this process.
+    In a MIG slice, this is the slice's memory. Creates a CUDA context in this process.
 
     Args:
-        device: torch's name of the device: `"cuda:0"`.
+        device: torch's name for the device, such as `"cuda:0"`.
 
     Returns:
-        One bound; none for a device that is not CUDA.
+        One bound; none if the device is not a CUDA device.
     """
     if not device.startswith("cuda"):
         return []
@@ -90,9 +90,9 @@ def device_bounds(device: str) -> list[Bound]:
     memory = device_memory(device)
     where = f"the slice {memory.mig}" if memory.mig else device
     detail = (
-        f"{where}: {format_bytes(memory.total_bytes)}, of which {format_bytes(memory.free_bytes)} are free, "
-        f"{format_bytes(memory.reserved_bytes)} are reserved and {format_bytes(memory.context_bytes)} taken "
-        f"for its context by this process; others use {format_bytes(memory.others_bytes)}"
+        f"{where}: {format_bytes(memory.total_bytes)}, of which {format_bytes(memory.free_bytes)} are free; "
+        f"this process has reserved {format_bytes(memory.reserved_bytes)} and its context takes "
+        f"{format_bytes(memory.context_bytes)}; other processes use {format_bytes(memory.others_bytes)}"
     )
     if memory.is_estimate:
         detail += " (estimated: NVML does not know this process)"
@@ -101,25 +101,25 @@ def device_bounds(device: str) -> list[Bound]:
 
 
 def binding(bounds: Iterable[Bound]) -> Bound:
-    """The bound that a worker meets first: the smallest, the first among equals.
+    """Return the bound that a worker reaches first: the smallest, or the first of equal ones.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there are no bounds.
     """
     return min(bounds, key=lambda bound: bound.limit_bytes)
 
 
 def with_memory_limits(bounds: Iterable[Bound], limits: Iterable[Limit]) -> list[Bound]:
-    """Put the user's own limits before a machine's bounds. A share is one of the machine's binding bound."""
+    """Put the user's own limits before a machine's bounds. A share refers to the machine's binding bound."""
     bounds = list(bounds)
-    return [*(_asked_bound(limit, bounds) for limit in limits), *bounds]
+    return [*(_user_bound(limit, bounds) for limit in limits), *bounds]
 
 
 def rounded_limit_bytes(bound: Bound) -> int:
-    """Return the limit that a worker is held to under its binding bound.
+    """Return a worker's limit under its binding bound.
 
-    What a machine has to give drifts by the minute; rounded down, it is the same from run to run. A size that
-    somebody asked for is exact.
+    A machine's available memory changes by the minute, so it is rounded down to be the same from run to run.
+    A size that the user requested is not rounded.
     """
     if bound.is_exact or bound.limit_bytes < _GRAIN_BYTES:
         return bound.limit_bytes
@@ -127,7 +127,7 @@ def rounded_limit_bytes(bound: Bound) -> int:
     return bound.limit_bytes // grain * grain
 
 
-def _asked_bound(limit: Limit, bounds: list[Bound]) -> Bound:
+def _user_bound(limit: Limit, bounds: list[Bound]) -> Bound:
     detail = f"asked for: {limit.written}"
     if limit.size_bytes is not None:
         return Bound("memory_limit", limit.size_bytes, detail, is_exact=True)
@@ -136,8 +136,8 @@ def _asked_bound(limit: Limit, bounds: list[Bound]) -> Bound:
     return Bound("memory_limit", limit.bytes_of(machine.limit_bytes), detail)
 
 
-def _cgroup_bounds(root: Path) -> Iterator[Bound]:
-    own = _own_anonymous_bytes(root)
+def _find_cgroup_bounds(root: Path) -> Iterator[Bound]:
+    own = _read_own_anonymous_bytes(root)
     for group in memory_groups(root):
         limit = group.limit_bytes()
         if limit is not None:
@@ -152,42 +152,42 @@ def _cgroup_bounds(root: Path) -> Iterator[Bound]:
             yield Bound(f"cgroup v{group.version}", max(0, left), detail)
 
 
-def _own_anonymous_bytes(root: Path) -> int:
-    """Memory of this process that is no file's; 0 where the system does not tell."""
+def _read_own_anonymous_bytes(root: Path) -> int:
+    """Read the size of this process's anonymous pages; 0 if the system does not report it."""
     try:
         return status_bytes("RssAnon", (root / "proc/self/status").read_bytes())
     except OSError:
         return 0
 
 
-def _rlimit_bounds(root: Path) -> Iterator[Bound]:
+def _find_rlimit_bounds(root: Path) -> Iterator[Bound]:
     file = root / "proc/self/limits"
     try:
         limits, status = file.read_text(), (root / "proc/self/status").read_bytes()
-    except OSError:  # no Linux: nothing tells how address space and resident size go together
+    except OSError:  # not Linux: the relation of address space to resident size is unknown
         return
     for source, (line, field) in _ADDRESS_SPACE_LIMITS.items():
         soft = re.search(rf"^{line}\s+(\d+)\s", limits, re.MULTILINE)
         if soft:
             limit = int(soft[1])
-            beyond = status_bytes(field, status) - status_bytes("VmRSS", status)
+            unused = status_bytes(field, status) - status_bytes("VmRSS", status)
             detail = (
-                f"{file}: soft limit of {format_bytes(limit)} of address space, less {format_bytes(beyond)} "
+                f"{file}: soft limit of {format_bytes(limit)} of address space, less {format_bytes(unused)} "
                 f"that a worker maps beyond what is resident ({field} less VmRSS)"
             )
-            yield Bound(source, max(0, limit - beyond), detail)
+            yield Bound(source, max(0, limit - unused), detail)
 
 
-def _available_bound(root: Path) -> Bound:
+def _find_available_bound(root: Path) -> Bound:
     file = root / "proc/meminfo"
     try:
         available, where = status_bytes("MemAvailable", file.read_bytes()), f"{file}: MemAvailable is"
     except OSError:
-        available, where = psutil.virtual_memory().available, "psutil: available are"
-    own = _own_anonymous_bytes(root)
+        available, where = psutil.virtual_memory().available, "psutil: available memory is"
+    own = _read_own_anonymous_bytes(root)
     reserve = min(round(AVAILABLE_RESERVE_SHARE * available), MAX_AVAILABLE_RESERVE_BYTES)
     detail = (
         f"{where} {format_bytes(available)}, less {format_bytes(reserve)} for other programs, "
-        f"and {format_bytes(own)} that a worker has from its start"
+        f"plus {format_bytes(own)} that a worker has from the start"
     )
     return Bound("available memory", available - reserve + own, detail)

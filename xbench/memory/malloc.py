@@ -1,9 +1,9 @@
-"""How this process's malloc keeps freed blocks: fast for timing, or exact for measuring memory.
+"""Set how this process's malloc keeps freed blocks: fast for timing, or exact for measuring memory.
 
-Blocks below its threshold come from glibc's heap, which keeps fragments of what was freed: steps of small
-batches are faster, and the resident peak can be twice what is in use. With the exact settings blocks of 64
-KiB and more are mapped and given back one by one, so that the peak is what was in use, to a fraction of a
-percent; small batches are up to 1.7 times slower. See mallopt(3).
+Blocks below a threshold come from glibc's heap, which keeps fragments of freed memory. With the fast
+settings, steps on small batches are faster, but the resident peak can be twice the memory in use. With the
+exact settings, blocks of 64 KiB and more are mapped and released one by one. The peak is then the memory in
+use, to a fraction of a percent, but small batches are up to 1.7 times slower. See mallopt(3).
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Literal
 
 MallocProfile = Literal["fast", "exact"]
 
-# The fast settings, as environment variables: malloc reads them when a process starts. One arena: the arenas
-# of each thread make the same run's peak vary by tens of megabytes. Thresholds fixed where glibc's own
-# adaptation may end, and above: no step is slowed by asking the system for the same pages again. The heap
-# pays for that in fragments, which `release_free_memory` gives back between steps.
+# The fast settings are environment variables, which malloc reads when a process starts. There is one arena,
+# because separate arenas for threads make a run's peak vary by tens of megabytes. The thresholds are fixed at
+# or above the values that glibc's own adaptation may reach, so that no step is slowed by requesting the same
+# pages again. This fragments the heap; `release_free_memory` releases the fragments between steps.
 FAST_SETTINGS = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
 
-# Variables that replace or tune an allocator: glibc's, then PyTorch's own on CUDA. The others of CUDA set how
-# large its context and the workspaces of libraries are.
+# Variables that replace or tune an allocator: glibc's, and PyTorch's on CUDA. The last three set the sizes of
+# the CUDA context and of library workspaces.
 _OF_HOST = ("GLIBC_TUNABLES", "LD_PRELOAD")
 _OF_CUDA = (
     *("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_NO_CUDA_MEMORY_CACHING"),
@@ -39,8 +39,7 @@ _profile: MallocProfile = "fast"
 
 
 def allocator_settings(device_type: str) -> dict[str, str]:
-    """The environment variables that set how a child allocates memory, by name; those that are unset are left
-    out.
+    """Return the environment variables that set how a child process allocates memory, except unset ones.
 
     Args:
         device_type: `"cpu"` or `"cuda"`.
@@ -52,13 +51,13 @@ def allocator_settings(device_type: str) -> dict[str, str]:
 
 
 def malloc_profile() -> MallocProfile:
-    """Which settings this process uses."""
+    """Return which settings this process uses."""
     return _profile
 
 
 def keep_nothing_freed() -> None:
-    """Use the exact settings in this process from now on, where this system's malloc has them (glibc's
-    has)."""
+    """Use the exact settings in this process from now on, if this system's malloc supports them, as glibc's
+    does."""
     global _profile
     if _set_thresholds(_EXACT_BYTES, _EXACT_BYTES):
         _profile = "exact"
@@ -72,9 +71,10 @@ def _set_thresholds(mmap_bytes: int, trim_bytes: int) -> bool:
 
 
 def release_free_memory() -> None:
-    """Give the system back what malloc keeps of freed blocks, where it can (glibc's malloc_trim(3)).
+    """Release the freed blocks that malloc keeps to the system, if it can (glibc's malloc_trim(3)).
 
-    A long run's heap gathers free fragments; left resident, they would look like the optimizer's memory.
+    The heap of a long run accumulates free fragments. If they stayed resident, they would look like the
+    optimizer's memory.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

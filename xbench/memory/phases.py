@@ -1,6 +1,6 @@
 """Attribute the memory peak of a training step to its parts.
 
-It takes a few readings a closure, so steps that are timed are never measured this way.
+This takes a few readings per closure, so timed steps are never measured this way.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ class PhasePeak:
     """A memory peak and its parts, in bytes. The parts add up to `peak_bytes`.
 
     Attributes:
-        phase: where the peak was: in a closure, in the optimizer's own update, in evaluation, or while
-            weights were kept.
-        held_bytes: held when the phase began, gradients and examples excluded.
+        phase: phase in which the peak occurred: a closure, the optimizer's own update, evaluation, or keeping
+            the weights.
+        held_bytes: memory held when the phase began, except gradients and examples.
         data_bytes: examples in memory.
-        gradients_bytes: gradients that stood at the peak.
-        optimizer_work_bytes: what the optimizer held beyond what it held when the step began.
-        activations_bytes: what forward and backward took beyond gradients and examples.
+        gradients_bytes: gradients that existed at the peak.
+        optimizer_work_bytes: what the optimizer held at the peak beyond what it held when the step began.
+        activations_bytes: what the forward and backward passes took beyond gradients and examples.
         keeping_bytes: what serialising the weights took.
     """
 
@@ -39,11 +39,11 @@ class PhasePeak:
 
 
 class PhaseMeter:
-    """Brackets the closures of one step.
+    """A meter of one training step that is called around each of its closures.
 
     Args:
-        meter: of the memory that is to be attributed.
-        gradients_bytes: of the gradients that stand when the step begins.
+        meter: meter of the memory to attribute.
+        gradients_bytes: size of the gradients that exist when the step begins.
     """
 
     def __init__(self, meter: PeakMeter, gradients_bytes: int):
@@ -55,17 +55,17 @@ class PhaseMeter:
         meter.reset()
 
     def closure_begins(self) -> None:
-        """Old gradients are dropped, and nothing of this closure is allocated."""
+        """Mark the start of a closure: old gradients are freed, and nothing of the closure is allocated."""
         self._outside_peak = max(self._outside_peak, self._meter.peak_bytes())
         self._began = self._meter.now_bytes()
         self._meter.reset()
 
     def forward_ends(self) -> None:
-        """The first forward pass of this closure is done: none of its gradients stands yet."""
+        """Mark the end of the closure's first forward pass, before any of its gradients exist."""
         self._forward_rise = max(self._forward_rise, self._meter.peak_bytes() - self._began)
 
     def closure_ends(self) -> None:
-        """The new gradients stand; all else of the closure is freed."""
+        """Mark the end of a closure: its gradients exist, and everything else of it is freed."""
         peak = self._meter.peak_bytes()
         if peak > self._closure_peak:
             self._closure_peak = peak
@@ -74,18 +74,18 @@ class PhaseMeter:
         self._meter.reset()
 
     def end(self, gradients_bytes: int, batch_bytes: int, loaded_bytes: int) -> PhasePeak:
-        """End the step.
+        """End the step and return its peak.
 
         Args:
-            gradients_bytes: of the gradients that it leaves.
-            batch_bytes: of the examples that the step held throughout.
-            loaded_bytes: of the examples that a closure loaded at a time.
+            gradients_bytes: size of the gradients that the step leaves.
+            batch_bytes: size of the examples held throughout the step.
+            loaded_bytes: size of the examples that a closure loads at a time.
         """
         outside = max(self._outside_peak, self._meter.peak_bytes())
         if self._closure_peak < outside:
             work = max(0, outside - self._without_gradients - gradients_bytes - batch_bytes)
             return _add_up(outside, "update", batch_bytes, gradients_bytes, work)
-        # At the peak of a backward pass, gradients stand: all of them, at the most.
+        # At the peak of a backward pass, some or all of the gradients exist.
         beyond_data = max(0, self._rise - loaded_bytes)
         activations = max(self._forward_rise - loaded_bytes, beyond_data - gradients_bytes)
         activations = min(max(0, activations), beyond_data)

@@ -11,7 +11,7 @@ from xbench.memory.cgroups import cpu_groups
 
 
 def processor_name() -> str:
-    """As the system tells it: the model, or at least the architecture."""
+    """Return the processor's model, or at least its architecture if the system does not report the model."""
     try:
         with open("/proc/cpuinfo") as file:
             names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
@@ -21,11 +21,11 @@ def processor_name() -> str:
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
-    """Count the CPUs that this process may use: those of its affinity mask, and no more than the CPU quotas
-    of its control group and that group's ancestors allow. A part of a CPU counts as one.
+    """Count the CPUs that this process may use, as limited by its affinity mask and by the CPU quotas of its
+    control group and that group's ancestors. A fraction of a CPU counts as one.
 
     Args:
-        root: folder that `proc` and `sys` are read below.
+        root: folder that contains `proc` and `sys`.
     """
     has_affinity = hasattr(os, "sched_getaffinity")
     count = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1

@@ -1,7 +1,7 @@
-"""What each step takes: wall time and memory peaks, without a synchronisation inside the step.
+"""Measure the wall time and memory peaks of each step without synchronising inside the step.
 
-Readings that would wait for the device (event times) are kept and resolved by `collect`, which the training
-loop calls once in a while, between steps.
+Readings that would wait for the device (event times) are resolved later by `collect`, which the training loop
+calls now and then between steps.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from xbench.memory.peaks import CudaAllocated, PeakMeter
 
 @dataclass(frozen=True)
 class StepProfile:
-    """One step.
+    """The time and memory of one step.
 
     Attributes:
-        wall_s: seconds from begin to end; on CUDA the device's own time between two events.
-        host_peak_bytes: the process's peak resident size within the step, libraries included.
-        device_peak_bytes, device_reserved_bytes: the CUDA allocator's peaks within the step; None on CPU.
+        wall_s: seconds from begin to end; on CUDA, the device's own time between two events.
+        host_peak_bytes: peak resident size of the process within the step, libraries included.
+        device_peak_bytes, device_reserved_bytes: allocated and reserved peaks of the CUDA allocator within
+            the step; None on the CPU.
     """
 
     wall_s: float
@@ -32,7 +33,7 @@ class StepProfile:
 
 
 class StepProfiler:
-    """Profiles steps on the CPU; `profiler_for` gives the right one for a device."""
+    """A profiler of steps on the CPU. `profiler_for` returns the right profiler for a device."""
 
     def __init__(self) -> None:
         self.host: HostPeakMeter = host_peak_meter()
@@ -40,7 +41,7 @@ class StepProfiler:
 
     @property
     def trained_on(self) -> PeakMeter:
-        """The meter of the memory that training takes: the process's, or the device's."""
+        """The meter of the memory that training takes, of the process or the device."""
         return self.host
 
     def begin(self) -> None:
@@ -54,13 +55,13 @@ class StepProfiler:
         self._done.append(StepProfile(wall_s, self.host.peak_bytes()))
 
     def collect(self) -> list[StepProfile]:
-        """The profiles of all steps since the last call, in order."""
+        """Return the profiles of all steps since the last call, in order."""
         done, self._done = self._done, []
         return done
 
 
 class CudaStepProfiler(StepProfiler):
-    """Profiles steps on a CUDA device: events for time, the caching allocator's counters for memory."""
+    """A profiler of steps on a CUDA device, with events for time and allocator counters for memory."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
@@ -80,7 +81,7 @@ class CudaStepProfiler(StepProfiler):
     def end(self) -> None:
         end_event = torch.cuda.Event(enable_timing=True)
         end_event.record()
-        # One reading of the counters; `max_memory_allocated` and its like each flatten and sort all of them.
+        # Read the counters once: `max_memory_allocated` and its like flatten and sort all of them.
         counters = torch.cuda.memory.memory_stats_as_nested_dict(self._device)
         allocated = counters["allocated_bytes"]["all"]["peak"]
         reserved = counters["reserved_bytes"]["all"]["peak"]
@@ -89,7 +90,7 @@ class CudaStepProfiler(StepProfiler):
     def collect(self) -> list[StepProfile]:
         pending, self._pending = self._pending, []
         if pending:
-            pending[-1][1].synchronize()  # events of one stream end in order
+            pending[-1][1].synchronize()  # events of a stream complete in order
         return [
             StepProfile(start.elapsed_time(end) / 1000, host, allocated, reserved)
             for start, end, host, allocated, reserved in pending
@@ -97,5 +98,5 @@ class CudaStepProfiler(StepProfiler):
 
 
 def profiler_for(device: torch.device) -> StepProfiler:
-    """The profiler of a device."""
+    """Return the profiler for a device."""
     return CudaStepProfiler(device) if device.type == "cuda" else StepProfiler()

@@ -1,1 +1,1 @@
-"""What happened: the schema of records, the append-only store of a run, aggregation over seeds."""
+"""Records of runs: their schema, the append-only store of a run, and aggregation over seeds."""

@@ -1,4 +1,4 @@
-"""Several seeds of one column, as a mean and an interval."""
+"""Aggregate the seeds of a column into a mean and a confidence interval."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 CONFIDENCE = 0.95
 
-# Two-sided quantiles of Student's t for 1, 2, ... degrees of freedom, as scipy gives them: its import takes
-# longer than all else that it takes to show a run of a few seeds.
+# Two-sided quantiles of Student's t for 1, 2, ... degrees of freedom, computed with scipy. Importing scipy
+# would take longer than everything else needed to show a run of a few seeds.
 _QUANTILES = (
     *(12.706204736174694, 4.302652729749462, 3.1824463052837078, 2.7764451051977934, 2.5705818356363146),
     *(2.4469118511449786, 2.364624251592784, 2.306004135204166, 2.262157162798205),
@@ -19,11 +19,11 @@ _QUANTILES = (
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over seeds.
+    """A mean over seeds, with its confidence interval.
 
     Attributes:
-        half_width: of the two-sided t interval at `CONFIDENCE`; None with a single value.
-        seeds: the seed of each value; empty where the values are not of seeds.
+        half_width: half the width of the two-sided t interval at `CONFIDENCE`; None for a single value.
+        seeds: the seed of each value; empty if the values do not belong to seeds.
     """
 
     mean: float
@@ -38,16 +38,18 @@ class Interval:
 
 
 def interval(values: Sequence[float], seeds: tuple[int, ...] = ()) -> Interval:
-    """The t interval of a mean (Student 1908); its values are taken as independent and roughly normal. Where
-    one of them is not finite, or too large to be summed up, neither is the mean.
+    """Compute a mean and its t interval (Student 1908), assuming independent and roughly normal values.
+
+    If a value is not finite, or the values are too large to sum, the mean is not finite and has no interval.
 
     Args:
+        values: one or more values.
         seeds: the seed of each value.
     """
     try:
         mean = statistics.fmean(values)
         deviation = statistics.stdev(values) if len(values) > 1 and math.isfinite(mean) else None
-    except (OverflowError, ValueError):  # infinities of both signs, or beyond the largest float
+    except (OverflowError, ValueError):  # infinities of both signs, or a sum beyond the largest float
         mean, deviation = math.nan, None
     if deviation is None:
         return Interval(mean, None, tuple(values), seeds)

@@ -1,4 +1,4 @@
-"""What a probe of capacity found. Torch-free, as all records. Sizes are in bytes, times in seconds."""
+"""Records of capacity probes. Sizes are in bytes, times in seconds. Imports no torch, like all records."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from xbench.records.schema import Component, Record
 
 
 class TrialRecord(Record):
-    """One size that was tried.
+    """One trial of a size.
 
     Attributes:
-        outcome: `error` where it failed for another reason than memory, which ends a probe.
-        peak_bytes: resident peak of the process (on CUDA reserved peak of the allocator); None if it ran out.
-        charged_bytes: what the limit counted at the peak: memory that was allocated and not filled, and the
-            limit's reserve, included.
-        predicted_bytes: what earlier trials said that the peak would be; None if they said nothing.
-        seconds: wall time, the start of the process included.
-        reason: what failed, if it does not fit or if it ended in an error.
-        alloc_retries: on CUDA, how often the allocator ran out of room and released its cached blocks; if
-            above 0, the size barely fits, and training is slowed.
+        value: the size that was tried.
+        outcome: whether the size fits; `error` if it failed for a reason other than memory, which ends the
+            probe.
+        peak_bytes: resident peak of the process (on CUDA the allocator's reserved peak); None if memory ran
+            out.
+        charged_bytes: memory counted against the limit at the peak. It includes memory that was allocated but
+            never filled, and the limit's reserve.
+        predicted_bytes: peak predicted from earlier trials; None without a prediction.
+        seconds: wall time, including the start of the process.
+        reason: what failed, if the size does not fit or the trial ended in an error.
+        alloc_retries: on CUDA, how often the allocator ran out of room and released its cached blocks. Above
+            0, the size barely fits, and training is slowed.
     """
 
     value: int
@@ -35,19 +38,21 @@ class TrialRecord(Record):
 
 
 class CapacityRecord(Record):
-    """The capacity of one axis.
+    """The capacity found along one axis.
 
     Attributes:
         limit_bytes: the hard limit of each trial.
-        settings: of training, but for what the axis varies.
+        settings: training settings other than the one that the axis varies.
         found: the largest size that ran; None if not even the smallest did.
-        fails: the smallest size above it that ran out of memory; None if none did. The size of `error`, where
-            there is one.
-        error: why the probe ended without an answer: a size failed for another reason than memory. Empty
+        fails: the smallest larger size that ran out of memory; None if none did. If there is an `error`, the
+            size that raised it.
+        error: why the probe ended without an answer: a size failed for a reason other than memory. Empty
             otherwise.
-        peak_bytes: of `found`, and predicted_bytes what smaller sizes had said that it would be.
+        peak_bytes: peak of `found`.
+        predicted_bytes: peak of `found` as predicted from smaller sizes.
         seconds: wall time of all trials.
-        notes: what a reader must know.
+        trials: all trials, in the order in which they ran.
+        notes: sentences for the reader of the result.
     """
 
     axis: str
@@ -69,9 +74,9 @@ class CapacityReport(Record):
     Attributes:
         limit_bytes: the hard limit of the last axis; each result has its own.
         bound: where that limit comes from.
-        stand_in: what must be told of the data if it is made up.
+        stand_in: a note that the data is made up; empty for real data.
         malloc: how the trials' malloc kept freed blocks (see `memory.malloc`).
-        components: model, dataset and optimizer with their settings and where they come from.
+        components: model, dataset and optimizer, with their settings and origins.
     """
 
     limit_bytes: int

@@ -1,4 +1,4 @@
-"""Declare the metrics of classification. `training.metrics` computes them, by name."""
+"""Declare the metrics of classification, which `training.metrics` computes by name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _TEST_LOSS = MetricRecord(
     name="test_loss", title="test loss", direction="min", split="test", method=_OBJECTIVE
 )
 
-# Metrics of a cell, for the selected weights, in the order of tables.
+# Metrics of a cell, measured with the selected weights, in the order of table rows.
 CLASSIFICATION = (
     MetricRecord(
         name="train_accuracy",
@@ -59,7 +59,7 @@ CLASSIFICATION = (
     _TEST_LOSS,
 )
 
-# Metrics of an epoch; `test_loss` is measured only where it selects the weights.
+# Metrics of an epoch. `test_loss` is measured only if it selects the weights.
 CLASSIFICATION_EPOCHS = (
     MetricRecord(
         name="train_loss",

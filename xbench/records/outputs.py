@@ -1,7 +1,7 @@
-"""Keep a model's outputs on the test split: one row per example, in a Parquet file.
+"""Write and read a model's outputs on the test split: a Parquet file with one row per example.
 
-With them, statistics of the test split (confidence intervals that resample patients, tests that pair two
-optimizers example by example) can be computed later, without training again.
+From these files, statistics of the test split (confidence intervals that resample patients, tests that pair
+two optimizers example by example) can be computed later without training again.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _LOGIT = "logit_"
 
 @dataclass(frozen=True)
 class Outputs:
-    """Outputs of the selected weights on the n examples of the test split, in the order of the dataset.
+    """Outputs of the model with its selected weights on the n test examples, in the order of the dataset.
 
     Attributes:
         classes: class names, in the order of labels.
-        names: n example names, unique within the dataset.
+        names: (n) example names, unique within the dataset.
         labels: (n,) int64 true classes.
-        groups: n names of patients or the like; "" for an example that belongs to no group.
+        groups: (n) names of groups, such as patients; "" for an example that belongs to no group.
         losses: (n,) float64 cross entropies in nats, without class weights.
-        logits: (n, classes) float64.
+        logits: (n, classes) float64 logits.
     """
 
     classes: Sequence[str]
@@ -44,7 +44,7 @@ def write_outputs(path: Path, outputs: Outputs) -> None:
     """Write outputs as the columns `name`, `label`, `group`, `loss` and one `logit_<class>` per class.
 
     Raises:
-        OSError: the file cannot be written; an older one stays as it was.
+        OSError: the file cannot be written; an existing one is left unchanged.
     """
     import pyarrow
 
@@ -62,10 +62,10 @@ def write_outputs(path: Path, outputs: Outputs) -> None:
 
 
 def read_outputs(path: Path, crc32: int | None = None) -> Outputs:
-    """Read outputs back.
+    """Read a file of outputs.
 
     Args:
-        crc32: as `read_table` takes it.
+        crc32: see `read_table`.
 
     Raises:
         OSError, ValueError: the file is missing or damaged, or has other columns.

@@ -1,7 +1,7 @@
-"""What is recorded of a run and of each of its cells. Torch-free: reading records must be instant.
+"""The records of a run and its cells. This module imports no torch, so that records can be read instantly.
 
-Sizes are in bytes, times in seconds unless the name says otherwise; None means "not measured here" (device
-peaks on a CPU, metrics of a cell that failed).
+Sizes are in bytes, and times in seconds unless the name says otherwise. None means "not measured", as for
+device peaks on a CPU or for metrics of a failed cell.
 """
 
 from __future__ import annotations
@@ -10,34 +10,38 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-# Version 1 is upgraded when it is read, see `records.upgrade`.
+# Records of version 1 are upgraded when they are read; see `records.upgrade`.
 SCHEMA_VERSION = 2
 
 Status = Literal["done", "oom", "diverged", "timeout", "error", "skipped"]
 FAILED: frozenset[Status] = frozenset(get_args(Status)) - {"done", "skipped"}
 
 
-# What tables reckon with and tools read back: no number of a thousand digits.
+# A 64-bit integer, which every tool can read back.
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
-# It names files and folders of a run: nothing that would lead out of it.
+# Safe as the name of a file or folder: it cannot lead out of the run's folder.
 CellId = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,64}$")]
 
 
 class Record(BaseModel):
-    """Unknown fields of a newer xbench are kept out of the way, not refused. JSON has no infinite numbers: as
-    hyperparameters they are texts in it."""
+    """Base class of all records. Fields that a newer xbench has added are ignored.
+
+    JSON has no infinite numbers, so infinite hyperparameters are written as strings.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
 
 
 class Component(Record):
-    """A component as the suite names it, with the settings given there.
+    """A component as the suite names it, with the settings that the suite gives.
 
     Attributes:
-        origin: the distribution that registers it, as `name version`; "" for code that has no package.
-        stand_in: what a reader must be told of a model whose weights are not what its name promises.
-        weights: what identifies the files of weights that a model reads; "" for none.
+        origin: the distribution that registers the component, as `name version`; "" for code outside a
+            package.
+        params: its settings, by name.
+        stand_in: a note on a model whose weights are not what its name promises; "" for any other.
+        weights: identifies the weight files that a model reads; "" if it reads none.
     """
 
     name: str
@@ -48,23 +52,27 @@ class Component(Record):
 
     @property
     def title(self) -> str:
-        """Its name as tables show it."""
+        """The component's name as tables show it."""
         return f"{self.name} ({self.stand_in})" if self.stand_in else self.name
 
 
 class DataRecord(Record):
-    """Which data a cell saw.
+    """The data that a cell trained on.
 
     Attributes:
-        requested: the dataset that the suite asked for; `name` differs where its fallback ran.
-        stand_in: what a reader must be told if the data is made up; empty for real data.
-        fingerprint: hash of all that training can see of it.
-        counts: images by `"SPLIT/CLASS"`, before validation is held out.
-        unreadable: (name, reason) of images left out.
-        classes: in the order of their labels; empty in records of older versions, as is `positive`.
-        positive: the class that recall, precision and AUC are about, with two classes.
-        test_copies: how many test images have the same content as a training image; None where not counted.
-        cross_class_copies: how many images have the same content as one of another class.
+        requested: the dataset that the suite names. `name` differs if its fallback was used.
+        origin, params: see `Component`.
+        stand_in: a note that the data is made up; empty for real data.
+        fingerprint: hash of everything in the dataset that training can see.
+        counts: number of images by `"SPLIT/CLASS"`, before validation is held out.
+        unreadable: (name, reason) of each image that was left out.
+        notes: sentences for the reader about the dataset.
+        classes: class names in the order of their labels. Empty in records of older versions, as is
+            `positive`.
+        positive: the class that recall, precision and AUC refer to when there are two classes.
+        test_copies: number of test images with the same content as a training image; None if not counted.
+        cross_class_copies: number of images with the same content as an image of another class; None if not
+            counted.
     """
 
     requested: str
@@ -83,20 +91,20 @@ class DataRecord(Record):
 
     @property
     def told_positive(self) -> str:
-        """The class that recall, precision and AUC are about, as tables name it; "" if there is no such."""
+        """The class that recall, precision and AUC refer to, as tables show it; "" if there is none."""
         return f"positive: {self.positive}" if self.positive and len(self.classes) == 2 else ""
 
 
 class MetricRecord(Record):
-    """Declaration of a metric: what its values in records mean.
+    """The declaration of a metric, which says what its values mean.
 
     Attributes:
-        name: key of its values in records, in exports, and in a suite's reference columns.
-        title: title of its row in tables.
-        unit: unit of its values; "" for a ratio, and for whatever else is written without a unit.
-        direction: `"max"` if higher values are better, `"min"` if lower ones are.
-        split: the examples that it is measured on.
-        method: how it is computed, in words.
+        name: key of the metric's values in records, in exports, and in a suite's reference columns.
+        title: title of the metric's row in tables.
+        unit: unit of the values; "" for ratios and other numbers without a unit.
+        direction: `"max"` if higher values are better, `"min"` if lower values are.
+        split: the split that the metric is measured on.
+        method: how the metric is computed, in words.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -107,23 +115,26 @@ class MetricRecord(Record):
     method: str = ""
 
 
-# Times of a cell are not ranked whose threads waited for a CPU longer than this share of the time. Of a short
-# one that says nothing: on any machine something else runs for a moment.
+# A cell's times are not ranked if a thread waited for a CPU longer than this share of the time, and for at
+# least this many seconds: on any machine something else runs for a moment.
 MAX_WAITING_SHARE, MIN_WAITING_S = 0.1, 1.0
 
 
 class Times(Record):
-    """Attributes:
-    training_s: all steps of all epochs, without evaluation.
-    evaluation_s: validation after each epoch, and the final evaluation.
-    prepare_s: building the model, warming up, splitting.
-    features_s: computing the features that no earlier cell had left, before this one.
-    memory_pass_s: measuring memory, before this cell; None where another cell's measurement was shared.
-    checkpoints_s: saving what the cell could be resumed from.
-    estimated_s: of the cell's whole process, as was thought before; None where nobody asked.
-    step_ms_median: median wall time of a step, in milliseconds.
-    waiting_share: share of training and evaluation, 0 to 1, in which a thread was ready to run and other
-        programs had the CPU; None where the system does not tell. Of a resumed cell, since it was resumed.
+    """Times of a cell, in seconds unless the name says otherwise.
+
+    Attributes:
+        training_s: time of all training steps, without evaluation.
+        evaluation_s: time of validation after each epoch and of the final evaluation.
+        prepare_s: time to build the model, warm up, and split the data.
+        features_s: time to compute, before this cell, the features that no earlier cell had cached.
+        memory_pass_s: time of the memory pass before this cell; None if another cell's was shared.
+        checkpoints_s: time to save checkpoints.
+        estimated_s: estimated time of the cell's whole process; None if no estimate was made.
+        step_ms_median: median wall time of a step, in milliseconds.
+        waiting_share: share of training and evaluation, 0 to 1, in which a thread was ready to run but other
+            programs had the CPU; None if the system does not report it. A resumed cell counts only the time
+            since it was resumed.
     """
 
     training_s: float | None = None
@@ -138,36 +149,40 @@ class Times(Record):
 
     @property
     def was_disturbed(self) -> bool:
-        """Whether other programs slowed the cell down."""
+        """Whether other programs slowed the cell."""
         share, seconds = self.waiting_share or 0.0, (self.training_s or 0.0) + (self.evaluation_s or 0.0)
         return share > MAX_WAITING_SHARE and share * seconds > MIN_WAITING_S
 
 
 class MemoryRecord(Record):
-    """Memory of a cell's own process, as it ran. Its peak depends on what malloc kept of freed blocks; what
-    the cell needs is in `MemoryPassRecord`.
+    """Memory of a cell's own process, as it ran.
+
+    The host peak depends on how many freed blocks malloc kept. `MemoryPassRecord` has the memory that the
+    cell needs.
 
     Attributes:
         limit_bytes: the hard limit that the cell ran under.
-        base_host_bytes: resident after a warm-up step on one example.
-        pinned_bytes: of host memory that batches go through to a CUDA device, held all the time; None on a
-            CPU.
-        peak_host_bytes: resident peak, libraries included, over training and evaluation.
-        peak_device_bytes: peak of the CUDA allocator over training.
-        peak_device_reserved_bytes: peak of what it had reserved for that, which is what the limit is on.
-        device_context_bytes: what the process held on the device beside its allocator (context, libraries,
-            kernels), when it ended or, if it failed, after its warm-up.
-        device_context_method: `nvml`, or an estimate, in which memory of other processes may be included:
-            `difference` (by how much free memory fell) or `bound` (at most so much); see `memory.devices`.
-        device_alloc_retries: how often the allocator had no room and gave its cached blocks back. Above 0 the
-            cell fits only just, and is slowed.
+        base_host_bytes: resident memory after a warm-up step on one example.
+        pinned_bytes: pinned host memory through which batches are copied to a CUDA device, held throughout;
+            None on a CPU.
+        peak_host_bytes: resident peak over training and evaluation, libraries included.
+        peak_device_bytes: peak of the CUDA allocator's allocated memory over training.
+        peak_device_reserved_bytes: peak of the CUDA allocator's reserved memory, to which the limit applies.
+        device_context_bytes: memory that the process held on the device outside the allocator (context,
+            libraries, kernels) when it ended, or after its warm-up if it failed.
+        device_context_method: how the context was measured: `nvml`, or one of two estimates that may include
+            memory of other processes: `difference` (the fall in free memory) or `bound` (an upper bound). See
+            `memory.devices`.
+        device_alloc_retries: how often the allocator ran out of room and released its cached blocks. Above 0,
+            the cell barely fits, and is slowed.
         host_peak_method: `clear_refs` (exact) or `sampled`.
-        malloc: `fast` or `exact`, how the process's malloc kept freed blocks (see `memory.malloc`).
-        parameters_bytes: of the model, buffers included.
-        optimizer_state_bytes: between steps; state_vectors is that in vectors of the trained parameters, and
-            expected_state_vectors what theory says.
-        exhausted: what said that memory ran out, and failed_allocation_bytes how much it could not give; of
-            cells that did.
+        malloc: how the process's malloc kept freed blocks, `fast` or `exact` (see `memory.malloc`).
+        parameters_bytes: size of the model's parameters and buffers.
+        optimizer_state_bytes: size of the optimizer's state between steps.
+        state_vectors: that size divided by the size of the trained parameters.
+        expected_state_vectors: the ratio that theory predicts.
+        exhausted: what reported that memory ran out; None if it did not.
+        failed_allocation_bytes: size of the allocation that failed, if known.
     """
 
     limit_bytes: Whole | None = None
@@ -186,39 +201,39 @@ class MemoryRecord(Record):
     state_vectors: float | None = None
     expected_state_vectors: float | None = None
     exhausted: str | None = None
-    failed_allocation_bytes: int | None = None  # what was asked for may be absurd
+    failed_allocation_bytes: int | None = None  # not a `Whole`: the requested size may be absurd
 
 
-# In `MemoryPassRecord.not_resumable`: it says nothing of another day.
+# A value of `MemoryPassRecord.not_resumable` that is checked again: there may be more memory another time.
 NO_MEMORY_TO_CHECK = "memory ran out as its state dict was checked"
 
 
 class MemoryPassRecord(Record):
-    """What a configuration needs: the memory peak of a few real steps with all of the optimizer's state, of
-    evaluation, and of keeping the weights, in a process of its own that gives every freed block back.
+    """The memory that a configuration needs, measured in a memory pass.
 
-    The parts are those of the peak, and add up to it.
+    A memory pass runs a few real steps with the optimizer's full state, evaluates, and keeps the weights. It
+    has a process of its own that returns every freed block to the system. The parts below are those of the
+    peak, and add up to it.
 
     Attributes:
-        cell_id: the cell that it was measured for; others of the same configuration share it.
-        configuration: what identifies that: all of a cell's settings but its seed.
-        steps: how many were taken.
-        malloc: `exact`, or `fast` where this system's malloc cannot be told to give freed blocks back; the
-            peak then includes such blocks.
-        peak_bytes: of the process, libraries included; on CUDA, of tensors in the device's allocator.
-        peak_phase: where the peak was.
-        process_bytes: the process itself, libraries included (on CUDA, what the allocator held before).
-        parameters_bytes: of the model, buffers included.
-        data_bytes: examples in memory: those of a batch or micro-batch, or the whole set where it is kept as
-            floats.
-        gradients_bytes: gradients that stood at the peak.
+        cell_id: the cell that the pass ran for. Other cells of the same configuration share it.
+        configuration: identifies the configuration: all settings of a cell except its seed.
+        steps: number of steps taken.
+        malloc: `exact`, or `fast` if this system's malloc cannot be made to return freed blocks. The peak
+            then includes such blocks.
+        peak_bytes: peak of the process, libraries included; on CUDA, peak of the allocated tensors.
+        peak_phase: the phase in which the peak occurred.
+        process_bytes: the process itself, libraries included; on CUDA, whatever else the allocator held.
+        parameters_bytes: the model's parameters and buffers.
+        data_bytes: examples in memory: a batch, a micro-batch, or the whole split if it is kept as floats.
+        gradients_bytes: gradients that existed at the peak.
         optimizer_state_bytes: state that the optimizer keeps between steps.
-        optimizer_work_bytes: what it held at the peak beyond that.
-        activations_bytes: what forward and backward took beyond gradients and examples.
+        optimizer_work_bytes: what the optimizer held at the peak beyond that state.
+        activations_bytes: what the forward and backward passes took beyond gradients and examples.
         keeping_bytes: what keeping the weights took.
         final_state_bytes: the optimizer's state after the last step.
-        not_resumable: why the model's cells write no checkpoints: what it keeps outside its state dict would
-            be lost; "" if they do, None where that was not checked.
+        not_resumable: why cells of this model write no checkpoints: the model has state outside its state
+            dict, which would be lost. "" if they do write checkpoints, None if this was not checked.
     """
 
     cell_id: CellId | None = None
@@ -240,18 +255,19 @@ class MemoryPassRecord(Record):
 
     @property
     def above_base_bytes(self) -> int:
-        """What training takes on top of the process and its model."""
+        """Memory that training takes on top of the process and its model."""
         return self.peak_bytes - self.process_bytes - self.parameters_bytes
 
 
 class PairingRecord(Record):
-    """What a cell started from, to be compared with the others of its experiment and seed.
+    """The starting point of a cell, to be compared with other cells of the same experiment and seed.
 
     Attributes:
-        weights_sha256: of the whole model's initial parameters and buffers.
-        order_sha256: of the examples in the order of the first epoch.
-        drawn_on: the processor, and the number of threads, that drew the weights: others may round otherwise.
-        note: how it differs from another cell where that may be rounding; "" if it does not.
+        weights_sha256: hash of the whole model's initial parameters and buffers.
+        order_sha256: hash of the examples in the order of the first epoch.
+        drawn_on: the processor and number of threads that drew the weights. Others may round differently.
+        note: how the starting point differs from that of another cell, if rounding may explain it; otherwise
+            "".
     """
 
     weights_sha256: str = ""
@@ -261,12 +277,12 @@ class PairingRecord(Record):
 
 
 class FeaturesRecord(Record):
-    """Outputs of a model's frozen part that were trained on in its place.
+    """Cached outputs of a model's frozen backbone, on which its head was trained.
 
     Attributes:
-        precision: in which they are kept; None if there are none.
-        shape: of one image's.
-        note: why there are none, where a part of the model is frozen.
+        precision: precision of the cached features; None if there are none.
+        shape: shape of the features of one image.
+        note: why features were not cached although part of the model is frozen.
     """
 
     precision: str | None = None
@@ -278,9 +294,9 @@ class EpochRecord(Record):
     """One epoch.
 
     Attributes:
-        epoch: its number, from 1.
-        values: metric name -> value after the epoch; what was not measured is absent or None. The names are
-            declared in `RunRecord.epoch_metrics`.
+        epoch: number of the epoch, from 1.
+        values: metric name -> value after the epoch. Values that were not measured are absent or None. The
+            names are declared in `RunRecord.epoch_metrics`.
     """
 
     epoch: Whole
@@ -288,26 +304,27 @@ class EpochRecord(Record):
 
 
 class CellRecord(Record):
-    """One attempt at one cell: a line of `cells.jsonl`.
+    """One attempt at a cell: a line of `cells.jsonl`.
 
     Attributes:
-        column: the optimizer's label in tables; axes that differ within it are part of it.
-        expect: `"oom"` for a cell that is meant to run out of memory.
-        requested, ran: train_size, history_size, batch_size, micro_batch as asked for and as run.
-        fitted: why one of them did not run as asked for, by its name.
-        metrics: metric name -> value, for the selected weights; None, or absent, where it is undefined or the
-            cell is not done. The names are declared in `RunRecord.metrics`.
-        selected_epoch: the epoch whose weights the metrics are of (from 1).
+        column: the optimizer's label in tables, including any axes that vary within the optimizer.
+        reason: why the cell is not done; "" if it is.
+        expect: `"oom"` for a cell that is expected to run out of memory.
+        requested, ran: train_size, history_size, batch_size and micro_batch, as requested and as run.
+        fitted: name of such a setting -> why it did not run as requested.
+        metrics: metric name -> value with the selected weights. None or absent if the metric is undefined or
+            the cell is not done. The names are declared in `RunRecord.metrics`.
+        selected_epoch: the epoch, from 1, whose weights were selected.
         closures: evaluations of loss and gradient over all steps.
-        reused_from: the run that it was taken over from; "" if it ran in this one.
-        resumed_at: steps at which it went on from a checkpoint, after an interrupt or a death.
-        processors: models of the processors (on CUDA of the device) on which it ran, in that order; more than
-            one if it went on on another.
-        memory_pass: what its configuration needs; None if that was not measured.
-        waits_for: what may be there the next time, so that a cell that was skipped can run: `time`, `memory`
-            or `weights`; "" if it would be skipped again.
-        trace_crc32: checksum of its trace's file; None if it has none.
-        outputs_crc32: checksum of the file of its outputs on the test split; None if it has none.
+        reused_from: the run whose result was reused; "" if the cell ran in this run.
+        resumed_at: steps at which the cell resumed from a checkpoint after it was interrupted or died.
+        processors: models of the processors (on CUDA, of the devices) that the cell ran on, in order. There
+            are several if it resumed on another one.
+        memory_pass: memory that the cell's configuration needs; None if not measured.
+        waits_for: what a skipped cell needs in order to run next time: `time`, `memory` or `weights`; "" if
+            it would be skipped again.
+        trace_crc32: checksum of the cell's trace file; None if there is none.
+        outputs_crc32: checksum of the file with its outputs on the test split; None if there is none.
     """
 
     schema_version: Whole = SCHEMA_VERSION
@@ -348,29 +365,29 @@ class CellRecord(Record):
 
     @property
     def next_attempt(self) -> int:
-        """The number of the attempt that follows this one; to be skipped is none."""
+        """The number of the next attempt. A skip does not count as an attempt."""
         return self.attempt + (self.status != "skipped")
 
     @property
     def needed_bytes(self) -> int | None:
-        """Memory that its configuration needs: on CUDA the allocator's peak as it ran, else the peak of its
-        memory pass; None if that was not measured."""
+        """Memory that the cell needs: on CUDA its allocator's peak, otherwise the peak of its memory pass;
+        None if not measured."""
         if self.memory.peak_device_bytes is not None:
             return self.memory.peak_device_bytes
         return self.memory_pass.peak_bytes if self.memory_pass else None
 
     @property
     def is_failure(self) -> bool:
-        """Whether it did not end as it should; a cell that is meant to run out of memory must."""
+        """Whether the cell did not end as expected. One that is expected to run out of memory has to."""
         return self.status != self.expect if self.expect else self.status in FAILED
 
 
 class ExperimentRecord(Record):
-    """What tables need to know of an experiment.
+    """An experiment as tables need it.
 
     Attributes:
-        reference: figures of an earlier work to print beside ours: column -> metric -> value.
-        reference_name, reference_note: what to call them, and what a reader must know of them.
+        reference: published figures to print beside the run's own: column -> metric -> value.
+        reference_name, reference_note: title of the published figures, and a note for the reader.
     """
 
     name: str
@@ -381,7 +398,7 @@ class ExperimentRecord(Record):
 
 
 class CellKey(Record):
-    """A cell that the run declared, whether or not it came to be."""
+    """A cell that the run declares, whether or not it ran."""
 
     cell_id: CellId
     experiment: str
@@ -390,18 +407,18 @@ class CellKey(Record):
 
 
 class RunRecord(Record):
-    """`run.json`: what stands when a run starts.
+    """The declaration of a run, known when it starts: `run.json`.
 
     Attributes:
-        fresh: whether it was to run all of its cells again, whatever earlier runs have of them.
-        changes: what the command line changed of the suite (`--set` and the like, `--only`).
-        versions: of xbench, Python, torch and what else results depend on.
-        hardware: of the machine and the device.
-        malloc: the allocator's settings that cells ran under (glibc's environment variables).
+        fresh: whether all cells were to run again, even if earlier runs have their results.
+        changes: changes that the command line made to the suite (`--set`, `--only` and the like).
+        versions: versions of xbench, Python, torch and everything else that results depend on.
+        malloc: the allocator settings that cells ran under (environment variables).
         memory_bound: what limits the memory of a cell's process on this machine, in words.
-        metrics: declarations of the metrics of its cells, in the order of tables.
-        epoch_metrics: declarations of what is measured after each epoch.
-        warnings: what a reader of any table of this run must be told.
+        hardware: facts about the machine and the device.
+        metrics: declarations of the cells' metrics, in the order of table rows.
+        epoch_metrics: declarations of the metrics measured after each epoch.
+        warnings: sentences for the reader of any table of this run.
     """
 
     schema_version: Whole = SCHEMA_VERSION
@@ -422,8 +439,8 @@ class RunRecord(Record):
 
     @field_validator("metrics", "epoch_metrics")
     @classmethod
-    def _declares_each_once(cls, value: list[MetricRecord]) -> list[MetricRecord]:
+    def _reject_duplicates(cls, value: list[MetricRecord]) -> list[MetricRecord]:
         names = [metric.name for metric in value]
         if len(set(names)) < len(names):
-            raise ValueError(f"a metric is declared twice: {', '.join(names)}")
+            raise ValueError(f"each metric must be declared once, got {', '.join(names)}")
         return value

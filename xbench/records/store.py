@@ -1,14 +1,14 @@
-"""A run's folder: written line by line as cells end, read back by everything that reports.
+"""The folder of a run: written line by line as cells end, and read by all reports.
 
 ```
 results/<suite>/<run-id>/
-  suite.toml     the suite's text, as it was run
+  suite.toml     the text of the suite that was run
   run.json       versions, hardware, metrics, experiments, declared cells (RunRecord)
-  cells.jsonl    a line for each cell that ended (CellRecord); the last line of a cell wins
-  traces/        <cell_id>.parquet, a row a step (<cell_id>.2.parquet of a second attempt)
-  outputs/       <cell_id>.parquet, a row per test example, of cells that are done (likewise numbered)
-  checkpoints/   <cell_id>/, of cells that have not ended
-  logs/          <cell_id>.stderr, what the cell's process wrote, if anything
+  cells.jsonl    one line per cell that ended (CellRecord); a cell's last line wins
+  traces/        <cell_id>.parquet, one row per step (<cell_id>.2.parquet for a second attempt)
+  outputs/       <cell_id>.parquet, one row per test example, for cells that are done (numbered likewise)
+  checkpoints/   <cell_id>/, for cells that have not ended
+  logs/          <cell_id>.stderr, the output of the cell's process, if any
 ```
 """
 
@@ -42,13 +42,13 @@ from xbench.storage.staging import staging_folder
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run on disk."""
+    """A run on disk."""
 
     path: Path
 
     @classmethod
     def create(cls, results: Path, suite_text: str, run: RunRecord) -> RunFolder:
-        """Make a new folder for a run, named by the time it started; it appears when all of it is there.
+        """Create the folder of a new run, named after the current time. It appears once it is complete.
 
         Raises:
             XbenchError: the folder cannot be written.
@@ -62,7 +62,7 @@ class RunFolder:
                     (staged / name).mkdir()
                 atomic_write(staged / "suite.toml", suite_text.encode())
                 cls(staged).write_run(run)
-                return cls(_put_unique(staged, parent, stamp))
+                return cls(_move_to_unique_name(staged, parent, stamp))
         except OSError as error:
             raise unwritable(parent, error) from error
 
@@ -71,22 +71,22 @@ class RunFolder:
         return self.path.name
 
     def write_run(self, run: RunRecord) -> None:
-        """Write down what is declared, in place of what was."""
+        """Write `run.json`, replacing any existing one."""
         atomic_write(self.path / "run.json", run.model_dump_json(indent=2).encode() + b"\n")
 
     def append(self, record: CellRecord) -> None:
-        """Add one line to `cells.jsonl` and see it to the disk.
+        """Append a line to `cells.jsonl` and fsync it.
 
         Raises:
-            OSError: that cannot be done; nothing of the line is left.
+            OSError: the line cannot be written; no part of it is left.
         """
         append_line(self.path / "cells.jsonl", record.model_dump_json().encode())
 
     def adopt(self, record: CellRecord, other: RunFolder, attempt: int = 1) -> tuple[CellRecord, list[str]]:
-        """Take over a cell of another run as an attempt here, with its log, its trace and its outputs.
+        """Copy a cell of another run into this one as an attempt, with its log, trace and outputs.
 
         Returns:
-            The record, and a sentence on each damaged file, which is not taken over.
+            The new record, and a sentence for each damaged file. Such files are not copied.
         """
         cell_id = record.cell_id
         changes = {"attempt": attempt, "reused_from": record.reused_from or other.run_id}
@@ -99,14 +99,14 @@ class RunFolder:
             key = f"{name}_crc32"
             try:
                 content = read_verified(theirs, getattr(record, key))
-            except FileNotFoundError:  # the cell had none, or somebody removed it
+            except FileNotFoundError:  # the cell had none, or it was deleted
                 changes[key] = None
                 continue
             except (OSError, ValueError) as error:
                 changes[key] = None
-                damaged.append(f"{error}; the cell is taken over without its {name}")
+                damaged.append(f"{error}; the cell is reused without its {name}")
                 continue
-            make_folder(ours.parent)  # an older xbench may have made this run
+            make_folder(ours.parent)  # a run of an older xbench may lack this folder
             atomic_write(ours, content)
         log = other.log_path(cell_id)
         if log.is_file():
@@ -116,10 +116,10 @@ class RunFolder:
         return adopted, damaged
 
     def write_trace(self, cell_id: str, rows: Sequence[TraceRow], attempt: int = 1) -> int:
-        """Write a cell's trace, also of a cell that failed on the way.
+        """Write the trace of a cell, which may have failed midway.
 
         Returns:
-            Its checksum.
+            The checksum of the file.
         """
         path = self.trace_path(cell_id, attempt)
         write_trace(path, rows)
@@ -136,15 +136,15 @@ class RunFolder:
         return zlib.crc32(path.read_bytes())
 
     def trace_path(self, cell_id: str, attempt: int = 1) -> Path:
-        """Where the trace of an attempt lies; of later attempts beside the first."""
+        """Return the path of an attempt's trace."""
         return self.path / "traces" / _table_name(cell_id, attempt)
 
     def outputs_path(self, cell_id: str, attempt: int = 1) -> Path:
-        """Where the outputs of an attempt are."""
+        """Return the path of an attempt's outputs on the test split."""
         return self.path / "outputs" / _table_name(cell_id, attempt)
 
     def read_trace(self, record: CellRecord) -> list[TraceRow]:
-        """Read the trace of a cell's attempt.
+        """Read the trace of an attempt.
 
         Raises:
             OSError, ValueError: the file is missing or damaged.
@@ -152,7 +152,7 @@ class RunFolder:
         return read_trace(self.trace_path(record.cell_id, record.attempt), record.trace_crc32)
 
     def read_outputs(self, record: CellRecord) -> Outputs:
-        """Read what a cell's attempt put out on the test split.
+        """Read the outputs of an attempt on the test split.
 
         Raises:
             OSError, ValueError: the file is missing or damaged.
@@ -163,47 +163,50 @@ class RunFolder:
         return self.path / "logs" / f"{cell_id}.stderr"
 
     def checkpoint_folder(self, cell_id: str) -> Path:
-        """Where a cell that has not ended keeps what it could be resumed from."""
+        """Return the folder of the checkpoints of a cell that has not ended."""
         return self.path / "checkpoints" / cell_id
 
     def has_leftovers(self, cell_id: str) -> bool:
-        """Whether there is something that a cell which has ended would have removed."""
+        """Return whether a cell has files that are removed once it has ended."""
         log = self.log_path(cell_id)
         return self.checkpoint_folder(cell_id).exists() or (log.exists() and log.stat().st_size == 0)
 
     def remove_leftovers(self, cell_id: str) -> None:
-        """Remove that."""
+        """Delete a cell's checkpoints, and its log if it is empty."""
         shutil.rmtree(self.checkpoint_folder(cell_id), ignore_errors=True)
         log = self.log_path(cell_id)
         if log.exists() and log.stat().st_size == 0:
             log.unlink()
 
     def read_run(self) -> RunRecord:
-        """What stood when the run started.
+        """Read `run.json`.
 
         Raises:
-            XbenchError: it is missing or damaged.
+            XbenchError: the file is missing or damaged.
         """
         try:
             return parse_run(read_regular(self.path / "run.json", _MAX_RUN_BYTES))
         except (OSError, ValueError) as error:
-            raise XbenchError(f"{self.path} holds no readable run.json", hint=_READ_HINT) from error
+            raise XbenchError(f"{self.path} has no readable run.json", hint=_READ_HINT) from error
 
     def read(self) -> tuple[RunRecord, list[CellRecord]]:
-        """The run and the last record of each of its cells, in the order that the run declared. A line of
-        `cells.jsonl` that is no record is left out, and told in the run's warnings.
+        """Read the run and the last record of each of its cells, in the order in which the run declares them.
+
+        Lines of `cells.jsonl` that are not records are ignored and reported in the run's warnings.
 
         Raises:
             XbenchError: `run.json` is missing or damaged, or a file cannot be read.
         """
         run = self.read_run()
         last, damaged = self.read_cells()
-        order = {cell.cell_id: place for place, cell in enumerate(run.cells)}
+        order = {cell.cell_id: index for index, cell in enumerate(run.cells)}
         records = sorted(last.values(), key=lambda record: order.get(record.cell_id, len(order)))
         return run.model_copy(update={"warnings": [*run.warnings, *damaged]}), records
 
     def read_cells(self) -> tuple[dict[str, CellRecord], list[str]]:
-        """The last record of each cell, and a sentence for each line that is none. It needs no `run.json`.
+        """Read the last record of each cell, and a sentence for each line that is not a record.
+
+        `run.json` is not needed.
 
         Raises:
             XbenchError: the file cannot be read.
@@ -217,13 +220,13 @@ class RunFolder:
             raise XbenchError(f"{path} cannot be read: {error.strerror}") from error
         last: dict[str, CellRecord] = {}
         damaged: list[str] = []
-        # Bytes, split at line feeds alone: names may hold characters that `str.splitlines` takes for an end.
-        # Behind the last line feed there is nothing, or a line that a crash cut short.
+        # Split bytes at line feeds only: names may contain other characters at which `str.splitlines` splits.
+        # The last line feed is followed by nothing, or by a line that a crash cut short.
         for number, line in enumerate(content.split(b"\n")[:-1], start=1):
             try:
                 record = parse_cell(line)
             except ValidationError:
-                damaged.append(f"{path}:{number}: not a record; it is left out")
+                damaged.append(f"{path}:{number}: not a record; the line is ignored")
                 continue
             last[record.cell_id] = record
         return last, damaged
@@ -231,23 +234,23 @@ class RunFolder:
 
 _STAMP_LENGTH = len("20260131-120000")
 
-# Records and traces of a few cells.
+# Enough for the records and traces of a few cells.
 _MIN_FREE_BYTES = 1 << 20
-# Ten thousands of declared cells take a few megabytes.
+# Tens of thousands of declared cells take a few megabytes.
 _MAX_RUN_BYTES = 256 << 20
-_READ_HINT = "name another run, results/SUITE/RUN-ID; the suite's next run takes over what this one has"
+_READ_HINT = "name another run as results/SUITE/RUN-ID; the suite's next run reuses the cells of this one"
 
 
 def check_writable(results: Path) -> None:
-    """Find out before anything is computed whether results can be kept.
+    """Check, before anything is computed, that results can be written.
 
     Raises:
-        XbenchError: they cannot.
+        XbenchError: the folder cannot be written to, or the disk is full.
     """
     try:
         make_folder(results)
         with tempfile.TemporaryFile(dir=results) as file:
-            file.write(bytes(_MIN_FREE_BYTES))  # a full disk takes empty files
+            file.write(bytes(_MIN_FREE_BYTES))  # an empty file fits on a full disk
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -256,10 +259,10 @@ def check_writable(results: Path) -> None:
 
 @contextmanager
 def sole_run(folder: Path) -> Iterator[None]:
-    """Hold the folder of a suite's runs for this process; see `xbench.storage.locks.hold`.
+    """Lock the folder of a suite's runs for this process; see `xbench.storage.locks.hold`.
 
     Raises:
-        XbenchError: another process holds it, or it cannot be written to.
+        XbenchError: another process holds the lock, or the folder cannot be written to.
     """
     with ExitStack() as stack:
         try:
@@ -276,36 +279,42 @@ def sole_run(folder: Path) -> Iterator[None]:
 
 
 def unwritable(folder: Path, error: OSError) -> XbenchError:
-    """Return what to tell the user of a folder that cannot take results."""
+    """Return the error for a folder that results cannot be written to."""
     hint = disk_hint(error, "choose another folder with --out")
     return XbenchError(f"cannot write results to {folder}: {error.strerror}", hint)
 
 
 def folder_of_suite(results: Path, suite: str) -> Path:
-    """Where the runs of a suite are."""
+    """Return the folder of a suite's runs."""
     return results / re.sub(r"[^\w.-]+", "-", suite)
 
 
 def runs_of_suite(results: Path, suite: str) -> list[RunFolder]:
-    """The runs of a suite that can be read, the latest first."""
+    """Return the runs of a suite, latest first."""
     runs = [path.parent for path in folder_of_suite(results, suite).glob("[!.]*/run.json")]
-    return [RunFolder(run) for run in sorted(runs, key=_age, reverse=True)]
+    return [RunFolder(run) for run in sorted(runs, key=_start_order, reverse=True)]
 
 
 def find_run(results: Path, wanted: str | None) -> RunFolder:
-    """The run that a user means: a folder, a suite's name (its latest run), or nothing (the latest of all).
+    """Find the run that the user wants.
+
+    Args:
+        results: folder of all results.
+        wanted: a run's folder, or a suite's name for its latest run; None for the latest run of all.
 
     Raises:
-        XbenchError: there is none.
+        XbenchError: there is no such run.
     """
     for folder in (Path(wanted), results / wanted) if wanted else ():
         if (folder / "run.json").is_file():
             return RunFolder(folder)
     runs = [path.parent for path in results.glob("*/[!.]*/run.json")]
-    found = sorted((run for run in runs if wanted in (None, run.parent.name)), key=_age)
+    found = sorted((run for run in runs if wanted in (None, run.parent.name)), key=_start_order)
     if not found:
         what = f"run '{wanted}'" if wanted else "run"
-        raise XbenchError(f"no {what} in {results}", hint="`xbench run suites/report.toml` makes one")
+        raise XbenchError(
+            f"no {what} in {results}", hint="create one, for example with `xbench run suites/report.toml`"
+        )
     return RunFolder(found[-1])
 
 
@@ -313,13 +322,13 @@ def _table_name(cell_id: str, attempt: int) -> str:
     return f"{cell_id}{f'.{attempt}' if attempt > 1 else ''}.parquet"
 
 
-def _age(run: Path) -> tuple[str, int, str]:
-    """Names are a time and, within one second, a number, so a longer name is a later run."""
+def _start_order(run: Path) -> tuple[str, int, str]:
+    """Return a sort key. Names are times, with a number for further runs of the same second."""
     return run.name[:_STAMP_LENGTH], len(run.name), run.name
 
 
-def _put_unique(staged: Path, parent: Path, name: str) -> Path:
-    """Runs that start within one second get a number behind the time."""
+def _move_to_unique_name(staged: Path, parent: Path, name: str) -> Path:
+    """Rename a staged folder. Runs that start within the same second get a number after the time."""
     for number in range(1, 1000):
         path = parent / (name if number == 1 else f"{name}-{number}")
         if not path.exists():

@@ -1,4 +1,4 @@
-"""Write and read Parquet files: a reader finds a whole file or none."""
+"""Write Parquet files atomically, and read them with verified checksums."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ def write_table(path: Path, table: pyarrow.Table) -> None:
     """Write a table to a temporary file, fsync it, and rename it. The caller must be the only writer.
 
     Raises:
-        OSError: the file cannot be written; an older one stays as it was.
+        OSError: the file cannot be written; an existing one is left unchanged.
     """
     import pyarrow.parquet
 
     make_folder(path.parent)
-    aside = path.with_suffix(".partial")
-    with naming_file(aside):
-        pyarrow.parquet.write_table(table, aside, write_page_checksum=True)
-    sync_file(aside)
-    atomic_replace(aside, path)
+    temporary = path.with_suffix(".partial")
+    with naming_file(temporary):
+        pyarrow.parquet.write_table(table, temporary, write_page_checksum=True)
+    sync_file(temporary)
+    atomic_replace(temporary, path)
 
 
 def read_table(path: Path, crc32: int | None = None) -> pyarrow.Table:
     """Read a table and verify its checksums.
 
     Args:
-        crc32: checksum of the whole file, as a record has it. Without it, damage to the names and types of
-            columns may pass unnoticed: Parquet has checksums of the values alone.
+        crc32: recorded checksum of the whole file. Without it, damage to column names and types may go
+            unnoticed, because Parquet's own checksums cover only the values.
 
     Raises:
         OSError: the file is missing or cannot be read.
@@ -49,7 +49,7 @@ def read_table(path: Path, crc32: int | None = None) -> pyarrow.Table:
 
 
 def read_verified(path: Path, crc32: int | None) -> bytes:
-    """Read a file and compare its checksum with the recorded one, if there is one.
+    """Read a file and verify its recorded checksum, if there is one.
 
     Raises:
         OSError: the file is missing or cannot be read.

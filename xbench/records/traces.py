@@ -1,4 +1,4 @@
-"""A cell's trace: one row a step, in a Parquet file."""
+"""Write and read a cell's trace: a Parquet file with one row per step."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from xbench.records.tables import read_table, write_table
 
 @dataclass(frozen=True)
 class TraceRow:
-    """One step.
+    """One training step.
 
     Attributes:
-        step, epoch: both from 1.
-        loss: the batch's loss at the step's first evaluation, before its update.
+        step, epoch: numbers of the step and its epoch, from 1.
+        loss: loss of the batch at the step's first evaluation, before the update.
         closures: evaluations of loss and gradient within the step.
-        wall_s, host_peak_bytes, device_peak_bytes, device_reserved_bytes: as in `StepProfile`.
+        wall_s, host_peak_bytes, device_peak_bytes, device_reserved_bytes: see `StepProfile`.
     """
 
     step: int
@@ -31,7 +31,7 @@ class TraceRow:
 
 
 def write_trace(path: Path, rows: Sequence[TraceRow]) -> None:
-    """Write a whole trace: no half of one is ever seen."""
+    """Write a whole trace atomically."""
     import pyarrow
 
     schema = pyarrow.schema(
@@ -42,10 +42,10 @@ def write_trace(path: Path, rows: Sequence[TraceRow]) -> None:
 
 
 def read_trace(path: Path, crc32: int | None = None) -> list[TraceRow]:
-    """Read a trace back.
+    """Read a trace.
 
     Args:
-        crc32: as `read_table` takes it.
+        crc32: see `read_table`.
 
     Raises:
         OSError, ValueError: the file is missing or damaged.

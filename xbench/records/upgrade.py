@@ -1,7 +1,7 @@
-"""Read records of any schema version as records of the current one. Reading rewrites no file.
+"""Parse records of any schema version and upgrade them to the current one. No file is rewritten.
 
-Version 1 had no declarations of metrics: they were those of classification. The values of an epoch were
-fields of its record.
+Version 1 did not declare its metrics, which were always those of classification, and stored the values of an
+epoch as fields of the epoch's record.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def parse_run(content: bytes) -> RunRecord:
     """Parse the content of a `run.json`.
 
     Raises:
-        pydantic.ValidationError: it is not the record of a run.
+        pydantic.ValidationError: the content is not the record of a run.
     """
     run = RunRecord.model_validate_json(content)
     if run.schema_version != 1:
@@ -53,6 +53,6 @@ def parse_cell(line: bytes) -> CellRecord:
     """Parse a line of `cells.jsonl`.
 
     Raises:
-        pydantic.ValidationError: it is not the record of a cell.
+        pydantic.ValidationError: the line is not the record of a cell.
     """
     return _CELL.validate_json(line)

@@ -1,1 +1,1 @@
-"""Keep files: atomic writes, locks, staging folders, the cache of measurements, and downloads."""
+"""Atomic writes, locks, staging folders, the cache of measurements, and downloads."""

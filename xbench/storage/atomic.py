@@ -1,5 +1,5 @@
-"""Write files and folders so that a reader finds all of one or none of it, also after a power failure; read
-regular files without waiting for anything else."""
+"""Write files and folders atomically, so that even after a power failure each is complete or absent, and read
+regular files without blocking."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 
 @contextmanager
 def naming_file(path: Path) -> Iterator[None]:
-    """Add the file's name to an OSError that lacks it, as those of an open file do."""
+    """Name the file in any OSError that lacks its name, such as one raised by an open file."""
     try:
         yield
     except OSError as error:
@@ -31,7 +31,7 @@ def atomic_write(path: Path, content: bytes) -> None:
     """Write a temporary file beside `path`, fsync it, and rename it. The caller must be the only writer.
 
     Raises:
-        OSError: the file cannot be written; an older one stays as it was.
+        OSError: the file cannot be written; an existing one is left unchanged.
     """
     temporary = path.with_name(f".{path.name}.partial")
     with naming_file(path), temporary.open("wb") as file:
@@ -42,13 +42,13 @@ def atomic_write(path: Path, content: bytes) -> None:
 
 
 def atomic_replace(temporary: Path, path: Path) -> None:
-    """Rename a finished file or folder to `path`, and fsync the new name."""
+    """Rename a complete file or folder to `path`, and fsync the new name."""
     temporary.replace(path)
     sync_folder(path.parent)
 
 
 def sync_file(path: Path) -> None:
-    """Fsync a file that another library has written."""
+    """Fsync a file that another library wrote."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         with naming_file(path):
@@ -67,18 +67,18 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Fsync a folder with everything below it."""
+    """Fsync a folder and everything below it."""
     found = list(os.walk(folder))
-    with ThreadPoolExecutor(8) as pool:  # the disk may serve many at once
+    with ThreadPoolExecutor(8) as pool:  # a disk may serve several requests at once
         list(pool.map(sync_file, (Path(where, name) for where, _, names in found for name in names)))
         list(pool.map(sync_folder, (Path(where) for where, _, _ in found)))
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder with its parents, and fsync the names of the new ones.
+    """Create a folder and its parents, and fsync the new names.
 
     Raises:
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be created.
     """
     if not folder.is_dir():
         make_folder(folder.parent)
@@ -87,9 +87,9 @@ def make_folder(folder: Path) -> None:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Append one line to a file and fsync it. If that fails, no part of the line is left.
+    """Append a line to a file and fsync it. If that fails, no part of the line is left in the file.
 
-    An incomplete last line, which a killed process has left, is cut off first.
+    An incomplete last line left by a killed process is removed first.
 
     Raises:
         OSError: the line cannot be written.
@@ -97,13 +97,13 @@ def append_line(path: Path, line: bytes) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         with naming_file(path):
-            end = _end_of_lines(descriptor)
+            end = _find_end_of_lines(descriptor)
             os.ftruncate(descriptor, end)
             try:
-                rest, place = line + b"\n", end
-                while rest:  # a write to a disk that fills up may be partial
-                    written = os.pwrite(descriptor, rest, place)
-                    rest, place = rest[written:], place + written
+                rest, offset = line + b"\n", end
+                while rest:  # writes to a disk that fills up may be partial
+                    written = os.pwrite(descriptor, rest, offset)
+                    rest, offset = rest[written:], offset + written
                 os.fsync(descriptor)
             except OSError:
                 os.ftruncate(descriptor, end)
@@ -114,7 +114,7 @@ def append_line(path: Path, line: bytes) -> None:
         os.close(descriptor)
 
 
-def _end_of_lines(descriptor: int) -> int:
+def _find_end_of_lines(descriptor: int) -> int:
     """Return the size of a file up to and including its last line feed."""
     block, end = 1 << 16, os.fstat(descriptor).st_size
     while end:
@@ -127,7 +127,7 @@ def _end_of_lines(descriptor: int) -> int:
 
 
 def open_regular(path: Path) -> io.BufferedReader:
-    """Open a regular file for reading. Never waits, as opening a pipe would.
+    """Open a regular file for reading. Anything else is refused: opening a pipe would block.
 
     Raises:
         OSError: the file cannot be read, or is not a regular file.
@@ -146,7 +146,8 @@ def read_regular(path: Path, most_bytes: int | None = None) -> bytes:
     """Read a regular file.
 
     Args:
-        most_bytes: refuse a larger file before it fills memory; by default any size is read.
+        most_bytes: the largest size to read. A larger file is refused before it fills memory. Unlimited by
+            default.
 
     Raises:
         OSError: the file cannot be read, is not a regular file, or is too large.
@@ -159,10 +160,10 @@ def read_regular(path: Path, most_bytes: int | None = None) -> bytes:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file with a checksum, in one piece. The caller must be the only writer.
+    """Write a JSON file with a checksum atomically. The caller must be the only writer.
 
     Raises:
-        OSError: the file cannot be written; an older one stays as it was.
+        OSError: the file cannot be written; an existing one is left unchanged.
     """
     atomic_write(path, json.dumps({"sha256": _digest(value), "content": value}).encode())
 

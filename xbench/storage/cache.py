@@ -1,8 +1,8 @@
 """Remember measurements between runs: times, capacities, hashes of files.
 
-Each value is a small JSON file with a checksum, so no lock is needed and network file systems will do. A file
-that is damaged or cannot be written costs what it held: it is measured again. Two processes that save the
-same key at the same moment may lose that value, but never mix the two.
+Each value is a small JSON file with a checksum, so no lock is needed and network file systems will do. If a
+file is damaged or cannot be written, its value is measured again. Two processes that save the same key at the
+same moment may lose the value, but never mix the two.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from xbench.storage.paths import cache_dir
 
 
 def load(namespace: str, key: str) -> Any | None:
-    """Return what was saved under a key; None if there is nothing, or it is damaged."""
+    """Return the value saved under a key; None if there is none or it is damaged."""
     entry = read_json(_path(namespace, key))
     if not isinstance(entry, dict) or entry.get("key") != [namespace, key]:
         return None
@@ -25,7 +25,7 @@ def load(namespace: str, key: str) -> Any | None:
 
 
 def save(namespace: str, key: str, value: Any) -> None:
-    """Save a JSON value under a key, if the cache can be written."""
+    """Save a JSON value under a key. Errors are ignored: the cache may not be writable."""
     path = _path(namespace, key)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def save(namespace: str, key: str, value: Any) -> None:
 
 
 def drop(namespace: str, key: str) -> None:
-    """Remove what was saved under a key."""
+    """Delete the value saved under a key."""
     with suppress(OSError):
         _path(namespace, key).unlink()
 

@@ -1,4 +1,4 @@
-"""Download a file whose hash is known: it appears once it is complete and its hash is right."""
+"""Download files of known hash. A file appears only once it is complete and its hash is verified."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from xbench.units import format_bytes
 OnProgress = Callable[[int, int], None]
 OnStep = Callable[[str], None]
 
-# How long a server may be silent, at first and between any two pieces.
+# How long a server may be silent before it answers, and between any two chunks.
 _CONNECT_TIMEOUT_S = 15
 _READ_TIMEOUT_S = 60
 
 _CHUNK_BYTES = 1 << 18
-_HASHED_BYTES = 1 << 24
+_HASH_BLOCK_BYTES = 1 << 24
 _HASH = re.compile(r"[0-9a-f]{8,64}")
 _HINT = "check the network (and HTTPS_PROXY, if you are behind a proxy), then try again"
 
@@ -37,30 +37,30 @@ def download(
     size_bytes: int | None = None,
     on_step: OnStep = lambda step: None,
 ) -> None:
-    """Download a file to `path`, unless the right one is there.
+    """Download a file to `path`, unless it is already there.
 
-    If two processes want the same file, the second one waits for the first.
+    If two processes download the same file, the second waits for the first.
 
     Args:
-        url: http or https.
-        path: of the file; the folders above it are made.
-        sha256: its hash in hex, or the first 8 or more digits of it.
-        on_progress: called with (done_bytes, total_bytes) as data arrives; the total is 0 while unknown.
-        size_bytes: of the file, if known: free space is then checked before anything is sent.
-        on_step: called before waiting for another process, and before checking what has arrived.
+        url: address of the file, http or https.
+        path: where the file is saved. Missing parent folders are created.
+        sha256: the file's hash in hex, or at least its first 8 digits.
+        on_progress: called with (done_bytes, total_bytes) as data arrives; total_bytes is 0 while unknown.
+        size_bytes: size of the file, if known. Free space is then checked before the request is sent.
+        on_step: called before waiting for another process, and before verifying the download.
 
     Raises:
-        DownloadFailed: the server cannot be reached, refuses, or breaks off.
-        XbenchError: the content has another hash; there is no space for it, or it cannot be written; the URL
-            is not http or https.
+        DownloadFailed: the server cannot be reached, refuses the request, or closes the connection early.
+        XbenchError: the hash differs, the disk has no room, the file cannot be written, or the URL is not
+            http or https.
     """
     wanted = sha256.lower()
     if not _HASH.fullmatch(wanted):
         raise XbenchError(f"'{sha256}' is not a sha256", hint="give 8 to 64 hexadecimal digits")
     if not re.match(r"https?://[^/]", url, re.IGNORECASE):
-        raise XbenchError(f"'{url}' is not an address of the web", hint="it begins with https:// or http://")
-    with disk_errors(f"{path.name} cannot be kept in {path.parent}"):
-        if not _is_right(path, wanted):
+        raise XbenchError(f"'{url}' is not a web address", hint="start it with https:// or http://")
+    with disk_errors(f"cannot save {path.name} in {path.parent}"):
+        if not _has_hash(path, wanted):
             _replace(url, path, wanted, on_progress, size_bytes, on_step)
 
 
@@ -71,32 +71,32 @@ def _replace(
         on_step("waiting for another process to finish downloading it")
 
     with hold_place(path, on_wait), staging_folder(path) as folder:
-        if _is_right(path, wanted):  # another process has downloaded it meanwhile
+        if _has_hash(path, wanted):  # another process downloaded it in the meantime
             return
         if size_bytes is not None:
             require_space(path.parent, size_bytes, f"downloading {path.name}")
         with (folder / path.name).open("w+b") as file:
             _fetch(url, file, path, on_progress)
-            on_step("checking it")
+            on_step("verifying it")
             file.seek(0)
             got = hashlib.file_digest(file, "sha256").hexdigest()
             if not got.startswith(wanted):
                 raise XbenchError(
-                    f"checksum mismatch for {url}: expected sha256 {wanted}, got {got} (not kept)",
-                    hint="the file was changed where it is published, or on its way here",
+                    f"checksum mismatch for {url}: expected sha256 {wanted}, got {got} (file discarded)",
+                    hint="the published file has changed, or it was altered in transit",
                 )
             os.fsync(file.fileno())
         atomic_replace(folder / path.name, path)
 
 
 def sha256_of(path: Path, on_progress: OnProgress | None = None) -> str:
-    """Hash a file.
+    """Hash a file with SHA-256.
 
     Args:
-        on_progress: called with (done_bytes, total_bytes) now and then.
+        on_progress: called with (done_bytes, total_bytes) after each block.
 
     Returns:
-        The SHA-256 in hex.
+        The hash in hex.
 
     Raises:
         OSError: the file cannot be read.
@@ -105,18 +105,18 @@ def sha256_of(path: Path, on_progress: OnProgress | None = None) -> str:
         if on_progress is None:
             return hashlib.file_digest(file, "sha256").hexdigest()
         digest, total_bytes = hashlib.sha256(), os.fstat(file.fileno()).st_size
-        while part := file.read(_HASHED_BYTES):
+        while part := file.read(_HASH_BLOCK_BYTES):
             digest.update(part)
             on_progress(file.tell(), total_bytes)
         return digest.hexdigest()
 
 
-def _is_right(path: Path, wanted: str) -> bool:
+def _has_hash(path: Path, wanted: str) -> bool:
     return path.is_file() and sha256_of(path).startswith(wanted)
 
 
 class _Progress:
-    """What pooch takes for a progress bar: it sets `total`, then calls `update` for every piece."""
+    """A progress bar for pooch, which sets `total`, then calls `update` for every chunk."""
 
     def __init__(self, file: BinaryIO, path: Path, on_progress: OnProgress):
         self._file, self._path, self._on_progress = file, path, on_progress
@@ -135,7 +135,7 @@ class _Progress:
     def done_bytes(self) -> int:
         return self._file.tell()
 
-    def update(self, _: int) -> None:  # pooch gives the size of its buffer, not of what arrived
+    def update(self, _: int) -> None:  # pooch passes the size of its buffer, not of the chunk
         self._on_progress(self.done_bytes, self._total_bytes)
 
     def reset(self) -> None:
@@ -146,7 +146,7 @@ class _Progress:
 
 
 def _fetch(url: str, file: BinaryIO, path: Path, on_progress: OnProgress) -> None:
-    # Imported here: nearly nobody who imports this module downloads anything.
+    # Imported here because most importers of this module never download anything.
     import pooch
     import requests
     import urllib3
@@ -156,7 +156,7 @@ def _fetch(url: str, file: BinaryIO, path: Path, on_progress: OnProgress) -> Non
         progressbar=progress,
         chunk_size=_CHUNK_BYTES,
         timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S),
-        # The length that is announced is then the file's own, and so are the bytes.
+        # Without compression, the announced length is the size of the file.
         headers={"Accept-Encoding": "identity", "User-Agent": "xbench"},
     )
     try:
@@ -165,24 +165,24 @@ def _fetch(url: str, file: BinaryIO, path: Path, on_progress: OnProgress) -> Non
         response = error.response
         answer = str(error) if response is None else f"{response.status_code} {response.reason}"
         raise DownloadFailed(
-            f"{url}: the server answers {answer}".rstrip(),
-            hint="the file may have moved, or the server may be in trouble: try later",
+            f"{url}: the server answered {answer}".rstrip(),
+            hint="the file may have moved, or the server may have a problem: try again later",
         ) from error
     except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
-        # ValueError: headers that make no sense.
+        # ValueError is raised for malformed headers.
         raise DownloadFailed(f"{url} {_explain_failure(error, progress)}", hint=_HINT) from error
     if progress.total and progress.done_bytes != progress.total:
-        raise DownloadFailed(f"{url} {_broke_off(progress)}", hint=_HINT)
+        raise DownloadFailed(f"{url} {_describe_break(progress)}", hint=_HINT)
 
 
 def _explain_failure(error: BaseException, progress: _Progress) -> str:
     import requests
 
     if progress.done_bytes or progress.total:
-        return _broke_off(progress)
+        return _describe_break(progress)
     if isinstance(error, requests.Timeout):
-        return "does not answer"
-    # What requests says is three errors wrapped in each other; the innermost is the system's own word.
+        return "did not answer in time"
+    # requests wraps three errors in each other; the innermost has the system's own message.
     reason = ""
     cause: BaseException | None = error
     while cause is not None:
@@ -191,6 +191,6 @@ def _explain_failure(error: BaseException, progress: _Progress) -> str:
     return f"cannot be reached: {reason or ' '.join(str(error).split())}"
 
 
-def _broke_off(progress: _Progress) -> str:
+def _describe_break(progress: _Progress) -> str:
     of_total = f" of {format_bytes(progress.total)}" if progress.total else ""
     return f"broke off after {format_bytes(progress.done_bytes)}{of_total}"

@@ -1,4 +1,4 @@
-"""Lock files: a lock ends with the process that holds it, and names that process to others."""
+"""Lock files that are released when their process ends, and that name their holder to other processes."""
 
 from __future__ import annotations
 
@@ -16,44 +16,43 @@ from xbench.storage.paths import cache_dir
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-# What file systems without locks answer, network ones mostly.
+# Errors of file systems that do not support locks, mostly network ones.
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
-# A marker on such a file system may be left by a dead process of another host: do not wait for it forever.
+# On such a file system, a marker may belong to a dead process on another host: do not wait for it forever.
 _MAX_WAIT_FOR_MARKER_S = 30
 
 
 class LockHeld(XbenchError):
-    """Another process holds a lock.
+    """Another process holds the lock.
 
     Attributes:
-        holder: ID of that process, or "" if it is not known.
+        holder: ID of that process, or "" if unknown.
     """
 
     def __init__(self, path: Path, holder: str):
         self.holder = holder
         who = f"process {holder}" if holder else "another process"
-        hint = "wait until it has ended"
-        if (marker := _marker(path)).exists():
-            hint += f" (or delete {marker}, if it has ended on another host)"
+        hint = "wait until it ends"
+        if (marker := _marker_path(path)).exists():
+            hint += f" (or delete {marker}, if it ran on another host and has ended)"
         super().__init__(f"{who} holds {path}", hint)
 
 
 @contextmanager
 def hold(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold a lock file, which stays there afterwards.
+    """Hold a lock file. The file is not deleted afterwards.
 
     The system releases the lock when the process ends, however it ends. On a file system without locks, a
-    marker `PATH.held` with the host and ID of the process takes its place. The marker of a process that has
-    ended is ignored, but only on its own host.
+    marker `PATH.held` with the host and ID of the process takes its place. The marker of a dead process is
+    ignored, but only on the host where that process ran.
 
     Args:
-        on_wait: called once if another process holds the lock, which is then waited for. By default nobody
-            waits.
+        on_wait: called once before waiting for another process to release the lock. By default, do not wait.
 
     Raises:
         LockHeld: another process holds the lock.
-        OSError: the lock file cannot be made.
+        OSError: the lock file cannot be created.
     """
     from filelock import Timeout  # takes a while to import
 
@@ -66,7 +65,7 @@ def hold(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None
             on_wait()
             lock = _acquire(path, blocking=True)
     except Timeout as error:
-        raise LockHeld(path, _holder(path)) from error
+        raise LockHeld(path, _read_holder(path)) from error
     try:
         path.write_text(f"{os.getpid()}\n")
         yield
@@ -74,14 +73,14 @@ def hold(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None
         lock.release()
 
 
-def _holder(path: Path) -> str:
+def _read_holder(path: Path) -> str:
     try:
         return path.read_text(errors="replace").strip()
     except OSError:
         return ""
 
 
-def _marker(path: Path) -> Path:
+def _marker_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.held")
 
 
@@ -96,18 +95,22 @@ def _acquire(path: Path, blocking: bool) -> BaseFileLock:
             raise
         from filelock import SoftFileLock
 
-        lock = SoftFileLock(_marker(path))
+        lock = SoftFileLock(_marker_path(path))
         lock.acquire(timeout=_MAX_WAIT_FOR_MARKER_S if blocking else 0)
     return lock
 
 
 @contextmanager
 def hold_place(place: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold the lock of the one process that may make a file or folder; its lock file is in the cache.
+    """Hold the lock that lets one process at a time make a file or folder. The lock file is in the cache.
+
+    Args:
+        place: path of that file or folder.
+        on_wait: see `hold`.
 
     Raises:
         LockHeld: another process holds the lock.
-        OSError: the lock file cannot be made.
+        OSError: the lock file cannot be created.
     """
     digest = hashlib.sha256(os.fsencode(place.absolute())).hexdigest()
     path = cache_dir() / "locks" / f"{digest[:32]}.lock"

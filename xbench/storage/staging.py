@@ -1,4 +1,4 @@
-"""Make folders beside their place and rename them once they are complete."""
+"""Build folders beside their destination, and rename them into place once they are complete."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from xbench.storage.atomic import sync_folder, sync_tree
 from xbench.storage.locks import LockHeld, hold
 from xbench.storage.paths import cache_dir, disk_errors
 
-# `.NAME.RANDOM.aside` holds a lock file, and the folder that is being made for `NAME`.
+# `.NAME.RANDOM.aside` contains a lock file and the content that is being built for `NAME`.
 _SUFFIX = ".aside"
 _LOCK = ".lock"
 
 
 @contextmanager
 def staging_folder(place: Path) -> Iterator[Path]:
-    """Make an empty folder on the file system of `place`; it is removed afterwards, unless it was renamed.
+    """Create an empty folder beside `place`, and remove it afterwards unless it was renamed.
 
-    Those that killed processes have left beside `place` are removed first.
+    Staging folders that killed processes left there are removed first.
 
     Args:
-        place: where the content is to go; its parent is made.
+        place: destination of the content. Its parent is created.
 
     Raises:
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be created.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     remove_stale(place.parent)
@@ -42,28 +42,28 @@ def _make_locked(place: Path, stack: ExitStack) -> Path:
     while True:
         outer = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=_SUFFIX, dir=place.parent))
         stack.callback(shutil.rmtree, outer, ignore_errors=True)
-        with suppress(LockHeld):  # another process is about to remove it as stale: make a new one
+        with suppress(LockHeld):  # another process is about to remove it as stale: create a new one
             stack.enter_context(hold(outer / _LOCK))
             return outer
 
 
 def remove_stale(parent: Path) -> None:
-    """Remove the staging folders in `parent` that no process holds."""
+    """Remove the staging folders in `parent` that no process has locked."""
     for outer in parent.glob(f".*{_SUFFIX}"):
         if outer.is_symlink() or not outer.is_dir():
-            continue  # not made here
+            continue  # not a staging folder
         with suppress(LockHeld, OSError), hold(outer / _LOCK):
             shutil.rmtree(outer, ignore_errors=True)
 
 
 def replace_folder(staged: Path, place: Path) -> None:
-    """Fsync a staged folder and rename it to `place`; what was there is removed.
+    """Fsync a staged folder and rename it to `place`, replacing what was there.
 
-    The caller must hold the lock of `place`. A process that is killed between the two renames leaves nothing
-    there.
+    The caller must hold the lock of `place`. If the process is killed between the two renames, nothing is
+    left at `place`.
 
     Raises:
-        OSError: the disk is full, or fails. What was there is kept.
+        OSError: the disk is full or failing. What was at `place` is kept.
     """
     sync_tree(staged)
     older = _move_away(place)
@@ -78,16 +78,16 @@ def replace_folder(staged: Path, place: Path) -> None:
 
 
 def discard(place: Path) -> None:
-    """Remove a folder under another name, so that nobody finds a part of it.
+    """Rename a folder, then remove it, so that no reader finds part of it.
 
     Raises:
-        OSError: it cannot be renamed.
+        OSError: the folder cannot be renamed.
     """
     shutil.rmtree(_move_away(place), ignore_errors=True)
 
 
 def _move_away(place: Path) -> Path:
-    """Rename a folder to that of a stale one; remove a file or link."""
+    """Rename a folder like a stale staging folder and return its new path. A file or link is removed."""
     stale = place.with_name(f".{place.name}.{secrets.token_hex(4)}{_SUFFIX}")
     if place.is_dir() and not place.is_symlink():
         place.rename(stale)
@@ -98,13 +98,13 @@ def _move_away(place: Path) -> Path:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Make a folder for temporary files in the cache; it is removed afterwards.
+    """Create a folder for temporary files in the cache, and remove it afterwards.
 
     Raises:
-        XbenchError: the folder cannot be made.
+        XbenchError: the folder cannot be created.
     """
     place = cache_dir() / "scratch" / "trial"
     with ExitStack() as stack:
-        with disk_errors(f"temporary files cannot be kept in {place.parent}"):
+        with disk_errors(f"cannot create temporary files in {place.parent}"):
             folder = stack.enter_context(staging_folder(place))
         yield folder
