@@ -63,9 +63,9 @@ def test_odd_files_copies_and_masks_are_told_and_recorded(run, tmp_path):
         "Testing/cat/scans/9.bmp is Training/cat/scans/9.bmp",
         "2 of 30 images have a copy in another class, which contradicts their label: "
         "Training/cat/scans/0.bmp is Training/dog/scans/copy.bmp",
-        "30 of 30 images lie in sub-folders of their classes: 30 in scans/",
+        "30 of 30 images are in subfolders of their classes: 30 in scans/",
         "20 images were left out by exclude = 'masks/*'",
-        "20 thumbnails and hidden images that other programs add were left out: 20 '@eaDir'",
+        "20 hidden images and thumbnails of other programs were left out: 20 '@eaDir'",
     ):
         assert expected in told
     (record,) = ran.cells("folders")

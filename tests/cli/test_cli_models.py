@@ -39,7 +39,7 @@ def test_all_mistakes_are_told_at_once(xbench, tmp_path, allow_user_code):
         (15, "build_thousand' gives (1, 1000) for one image, and (1, 2) is expected: one logit per class"),
         (18, "build_fixed': the signature build_fixed(hidden=8) has no parameter for the number of classes"),
         (19, "build_raising' cannot be built: RuntimeError: not with this model (wrong_parts.py:"),
-        (23, "Late': 'n_classes' is not a setting: xbench passes the dataset's number of classes there"),
+        (23, "Late': 'n_classes' is not a setting: xbench passes the dataset's number of classes in it"),
     ]
     assert len(errors) == len(wanted)
     for error, (line, words) in zip(errors, wanted, strict=True):

@@ -264,7 +264,7 @@ class TestWrongSuites:
             ('  lr = "fast"', "'fast'"),
             ('dataset = { name = "synthetic-xray", image_size = 4 }', "image_size"),
             ('optimizer = { name = "adam", momentun = 0.9 }', "momentun"),
-            ('model = "tiny_parts:build_model"', "code outside of any package"),
+            ('model = "tiny_parts:build_model"', "code outside any package"),
             ('optimizer = { name = "adam", lr = -1.0 }', "Invalid learning rate: -1.0"),
         ]
         assert len(errors) == len(expected)
@@ -284,7 +284,7 @@ class TestWrongSuites:
         expected = [
             f"{lr}: 'lr' should be a number, not 'a'",
             "lists.toml:8: model 'picky_parts:build' with width = 0 cannot be built: ValueError: too narrow",
-            "lists.toml:11: synthetic-xray cannot be made with image_size = 2",
+            "lists.toml:11: synthetic-xray: image_size = 2 is not valid",
             "lists.toml:15: optimizer 'lbfgs' with history_size = 0: ",
             "lists.toml:15: optimizer 'lbfgs' with history_size = -1: ",
             f"lists.toml:21: {picky} with rho = 2: out of range",

@@ -190,7 +190,7 @@ class TestBroken:
             errors,
             (
                 "broken.pth is not a PyTorch checkpoint, or it is truncated",
-                *2 * ["'nothing.*' fits no parameter"],
+                *2 * ["'nothing.*' does not match any parameter"],
             ),
             strict=True,
         ):
@@ -201,7 +201,7 @@ class TestBroken:
 
 @pytest.mark.slow
 class TestFileWithoutTheHead:
-    told = "a randomly drawn head: backbone.pth holds none"
+    told = "a randomly initialised head: backbone.pth has no weights for it"
 
     def test_records_say_so(self, ran):
         cells = ran.cells("headless")

@@ -1,4 +1,4 @@
-"""The chest X-ray archive: what is listed, who is one patient, and which images the report's split moves."""
+"""Tests of the chest X-ray archive: its listing, its patients, and the images that its splits move."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from xbench.errors import DataNotFound, XbenchError
 
 FOLDERS = ("train/NORMAL", "train/PNEUMONIA", "test/NORMAL", "test/PNEUMONIA")
 
-# A small archive with every spelling that Kaggle's has.
+# A small archive with every spelling of file names in Kaggle's.
 SMALL = {
     "train/NORMAL": ["IM-0115-0001.jpeg", "NORMAL2-IM-0115-0001.jpeg", "IM-0117-0001.jpeg"],
     "train/PNEUMONIA": [
@@ -38,13 +38,13 @@ SMALL = {
 MOVED = 231
 # Of 150 patients numbered from 0, all come before this one.
 LATE_PATIENT = "IM-1422-0001.jpeg"
-# Which of `large_archive` move: the choice is part of every result, so it must never change unnoticed.
+# The images of `large_archive` that move. Every result depends on them, so they must not change unnoticed.
 MOVED_DIGEST = "1627349b3d3e1f90"
 REAL_MOVED_DIGEST = "3af96acd116240a0"
 
 
 def make_archive(root: Path, files: dict[str, list[str]]) -> Path:
-    """Empty files: a dataset lists its images and reads none."""
+    """Make an archive of empty files, because a dataset only lists its images."""
     for folder, names in files.items():
         (root / folder).mkdir(parents=True, exist_ok=True)
         for name in names:
@@ -83,7 +83,7 @@ def digest(names) -> str:
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """No archive of this machine is found by chance."""
+    """Hide any archive on this machine."""
     monkeypatch.setenv("XBENCH_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv(ROOT_VARIABLE, raising=False)
 
@@ -116,7 +116,7 @@ def test_kaggles_split_is_as_published_with_val_in_train(small):
         assert example.content == ""
 
 
-def test_an_archive_without_val_is_whole(small, tmp_path):
+def test_archive_without_val_is_complete(small, tmp_path):
     files = {folder: names for folder, names in SMALL.items() if not folder.startswith("val")}
     root = make_archive(tmp_path / "no-val", files)
     dataset = build_chest_xray(str(root), split="kaggle")
@@ -127,7 +127,7 @@ def test_an_archive_without_val_is_whole(small, tmp_path):
     }
 
 
-def test_what_is_no_image_is_not_listed(small):
+def test_other_files_are_not_listed(small):
     folder = small / "train/NORMAL"
     for name in ("._IM-0115-0001.jpeg", ".hidden.png", ".DS_Store", "Thumbs.db", "notes.txt", "IM-0300-0001"):
         (folder / name).touch()
@@ -143,7 +143,7 @@ def test_what_is_no_image_is_not_listed(small):
     }
 
 
-def test_a_patients_images_are_one_group_however_they_are_spelt(small):
+def test_images_of_a_patient_are_one_group_whatever_their_spelling(small):
     groups = {frozenset(names) for names in groups_of(build_chest_xray(str(small), split="kaggle")).values()}
     assert groups == {
         frozenset({"train/NORMAL/IM-0115-0001.jpeg", "train/NORMAL/NORMAL2-IM-0115-0001.jpeg"}),
@@ -151,7 +151,7 @@ def test_a_patients_images_are_one_group_however_they_are_spelt(small):
         frozenset(f"train/PNEUMONIA/{name}" for name in SMALL["train/PNEUMONIA"][:3]),
         frozenset({"train/PNEUMONIA/person120_virus_41.jpeg"}),
         frozenset({"val/PNEUMONIA/person1946_bacteria_4874.jpeg"}),
-        # Kaggle numbers the patients of test anew: these are other people.
+        # Kaggle numbers the patients of test separately, so these are other people.
         frozenset({"test/NORMAL/IM-0115-0001.jpeg"}),
         frozenset({"test/PNEUMONIA/person12_virus_34.jpeg"}),
         frozenset({"test/PNEUMONIA/odd name.png"}),
@@ -173,13 +173,13 @@ def test_the_reports_split_moves_231_normal_images_of_whole_patients(large):
     }
 
 
-def test_the_reports_split_is_the_default_and_says_what_it_is(large):
+def test_report_split_is_the_default_and_has_a_note(large):
     assert build_chest_xray(str(large)).examples == build_chest_xray(str(large), split="report").examples
     (note,) = build_chest_xray(str(large)).notes
     assert "231 NORMAL images of whole patients" in note
 
 
-def test_the_reports_split_is_fixed_by_names_for_good(large):
+def test_report_split_depends_on_names_only(large):
     assert digest(moved_names(build_chest_xray(str(large)))) == MOVED_DIGEST
 
 
@@ -189,7 +189,7 @@ def test_a_copy_without_val_has_the_same_test_set(large, tmp_path):
     assert names_of(build_chest_xray(str(large)), "test") == without_val
 
 
-def test_neither_listing_order_nor_place_nor_seeds_move_the_test_set(large, tmp_path, monkeypatch):
+def test_test_set_does_not_depend_on_listing_order_place_or_seeds(large, tmp_path, monkeypatch):
     expected = build_chest_xray(str(large)).examples
     elsewhere = build_chest_xray(str(large_archive(tmp_path / "else" / "where"))).examples
     assert [(e.name, e.split, e.group) for e in elsewhere] == [(e.name, e.split, e.group) for e in expected]
@@ -208,7 +208,7 @@ def test_neither_listing_order_nor_place_nor_seeds_move_the_test_set(large, tmp_
         assert build_chest_xray(str(large)).examples == expected
 
 
-def test_the_hash_seed_of_a_process_moves_nothing(large):
+def test_test_set_does_not_depend_on_the_hash_seed(large):
     code = (
         "import sys; from xbench.components.chest_xray import build_chest_xray as build\n"
         "print(*[e.name for e in build(sys.argv[1]).examples if e.split == 'test'], sep='\\n')"
@@ -226,18 +226,18 @@ def test_the_hash_seed_of_a_process_moves_nothing(large):
     [(100, 1), (57, 4), (200, 2), (77, 5)],
     ids=["too few", "230", "pairs make no odd number", "fives make no 231"],
 )
-def test_where_231_cannot_be_made_the_split_is_refused(tmp_path, patients, images):
+def test_report_split_is_refused_if_231_images_cannot_be_moved(tmp_path, patients, images):
     normal = [f"IM-{p:04d}-{i:04d}.jpeg" for p in range(patients) for i in range(images)]
     root = make_archive(tmp_path / "few", SMALL | {"train/NORMAL": normal, "val/NORMAL": []})
     with pytest.raises(XbenchError, match="231 NORMAL images of whole patients") as caught:
         build_chest_xray(str(root))
     assert not isinstance(caught.value, DataNotFound)
-    assert f"train has {patients * images} " in caught.value.message
+    assert f"of the {patients * images} in train" in caught.value.message
     assert caught.value.hint == 'use split = "kaggle"'
     assert len(names_of(build_chest_xray(str(root), split="kaggle"), "train", 0)) == patients * images
 
 
-def test_patients_that_are_too_many_at_the_end_are_passed_over(tmp_path):
+def test_patients_with_too_many_images_are_skipped(tmp_path):
     # All have two images but the last in the order of hashes, so that one of 231 comes from there.
     pairs = [f"IM-{p:04d}-{i:04d}.jpeg" for p in range(150) for i in range(2)]
     root = make_archive(
@@ -248,7 +248,7 @@ def test_patients_that_are_too_many_at_the_end_are_passed_over(tmp_path):
     assert f"train/NORMAL/{LATE_PATIENT}" in moved
 
 
-def test_exactly_231_is_enough(tmp_path):
+def test_exactly_231_images_are_enough(tmp_path):
     normal = [f"IM-{p:04d}-0001.jpeg" for p in range(230)] + ["IM-9999-0001.jpeg"]
     root = make_archive(tmp_path / "just", SMALL | {"train/NORMAL": normal, "val/NORMAL": []})
     assert len(moved_names(build_chest_xray(str(root)))) == MOVED
@@ -258,11 +258,11 @@ def test_the_root_is_found_in_a_nested_folder(tmp_path):
     make_archive(tmp_path / "unpacked" / "chest_xray", SMALL)
     dataset = build_chest_xray(str(tmp_path / "unpacked"), split="kaggle")
     assert dataset.examples[0].path.is_relative_to(tmp_path / "unpacked" / "chest_xray")
-    # Names do not say where an archive lies: results of two machines belong together.
+    # Names do not depend on the folder, so that results of two machines can be compared.
     assert names_of(dataset, "test", 0) == {"test/NORMAL/IM-0115-0001.jpeg"}
 
 
-def test_the_root_is_the_setting_then_the_variable_then_the_cache(tmp_path, monkeypatch):
+def test_root_comes_from_the_setting_then_the_variable_then_the_cache(tmp_path, monkeypatch):
     make_archive(tmp_path / "cache" / "chest-xray", SMALL)
     by_variable = make_archive(tmp_path / "variable", SMALL)
     by_setting = make_archive(tmp_path / "setting", SMALL)
@@ -277,14 +277,14 @@ def test_the_root_is_the_setting_then_the_variable_then_the_cache(tmp_path, monk
     assert found(str(by_setting)) == "setting"
 
 
-def test_a_home_folder_is_understood(tmp_path, monkeypatch):
+def test_tilde_in_the_root_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     make_archive(tmp_path / "xrays", SMALL)
     assert len(build_chest_xray("~/xrays", split="kaggle").examples) == 12
 
 
 @pytest.mark.parametrize("present", [(), FOLDERS[:2], FOLDERS[2:]], ids=["nothing", "no test", "no train"])
-def test_no_archive_is_data_not_found(tmp_path, monkeypatch, present):
+def test_missing_archive_raises_data_not_found(tmp_path, monkeypatch, present):
     root = make_archive(tmp_path / "partial", {folder: SMALL[folder] for folder in present})
     with pytest.raises(DataNotFound) as caught:
         build_chest_xray(str(root))
@@ -295,13 +295,13 @@ def test_no_archive_is_data_not_found(tmp_path, monkeypatch, present):
         build_chest_xray()
 
 
-def test_no_archive_in_the_cache_is_data_not_found(tmp_path):
+def test_missing_archive_in_the_cache_raises_data_not_found(tmp_path):
     with pytest.raises(DataNotFound, match=str(tmp_path / "cache" / "chest-xray")):
         build_chest_xray()
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_an_empty_class_is_an_error_that_no_fallback_hides(tmp_path, folder):
+def test_empty_class_does_not_trigger_the_fallback(tmp_path, folder):
     root = make_archive(tmp_path / "half", SMALL | {folder: ["._IM-0001-0001.jpeg"], "val/NORMAL": []})
     if folder == "train/PNEUMONIA":
         (root / "val/PNEUMONIA" / SMALL["val/PNEUMONIA"][0]).unlink()
@@ -314,7 +314,7 @@ def test_an_empty_class_is_an_error_that_no_fallback_hides(tmp_path, folder):
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"split": "mine"}, "split 'mine' of chest-xray is neither 'report' nor 'kaggle'"),
+        ({"split": "mine"}, "split 'mine' of chest-xray is unknown"),
         ({"image_size": 7}, "image_size 7 of chest-xray is not .* 8 to 4096"),
         ({"image_size": 4097}, "image_size 4097"),
     ],
@@ -325,7 +325,7 @@ def test_settings_out_of_range_are_refused(small, settings, complaint):
     assert not isinstance(caught.value, DataNotFound)
 
 
-def test_an_image_size_is_a_whole_number(small):
+def test_image_size_must_be_an_integer(small):
     with pytest.raises(XbenchError, match="image_size"):
         build_chest_xray(str(small), split="kaggle", image_size=32.5)
 
@@ -353,7 +353,7 @@ def test_images_are_squashed_not_cropped(tmp_path):
     assert (pixels[:, :3] == 255).all() and (pixels[:, 6:] == 0).all()
 
 
-def test_an_image_of_the_right_size_is_not_touched(tmp_path):
+def test_image_of_the_right_size_is_not_resized(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (12, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "exact.png")
     assert (read_image(tmp_path / "exact.png", height=12, width=8) == pixels).all()
@@ -368,12 +368,12 @@ def test_a_damaged_file_raises(tmp_path, content):
         read_image(path, 8, 8)
 
 
-def test_it_is_no_stand_in_and_names_its_source():
+def test_spec_has_a_reference_and_no_stand_in():
     assert CHEST_XRAY.stand_in == ""
     assert "rscbjbr9sj" in CHEST_XRAY.reference
 
 
-def test_its_source_is_the_published_archive():
+def test_source_is_the_published_archive():
     source = CHEST_XRAY.source
     assert sum(source.counts.values()) == 5856
     assert set(source.counts) == {f"{part}/{name}" for part in ("train", "test") for name in CLASSES}
@@ -382,7 +382,7 @@ def test_its_source_is_the_published_archive():
     assert "10.17632/rscbjbr9sj.2" in source.citation and "CC BY 4.0" in source.licence
 
 
-def test_its_root_is_found_where_the_loader_looks(tmp_path, monkeypatch):
+def test_find_root_finds_the_folder_that_the_factory_reads(tmp_path, monkeypatch):
     with pytest.raises(DataNotFound, match="chest-xray") as caught:
         CHEST_XRAY.find_root()
     assert "xbench data fetch chest-xray" in caught.value.hint
@@ -393,7 +393,7 @@ def test_its_root_is_found_where_the_loader_looks(tmp_path, monkeypatch):
     assert build_chest_xray(split="kaggle").examples[0].path.is_relative_to(CHEST_XRAY.find_root())
 
 
-def test_its_root_is_found_with_half_of_it_missing(tmp_path, monkeypatch):
+def test_find_root_finds_an_incomplete_archive(tmp_path, monkeypatch):
     half = make_archive(tmp_path / "half", {"train/NORMAL": SMALL["train/NORMAL"]})
     monkeypatch.setenv(ROOT_VARIABLE, str(half))
     assert CHEST_XRAY.find_root() == half

@@ -1,4 +1,4 @@
-"""The stamp of a component's code changes with its own files, and with nothing else."""
+"""Tests that the stamp of a component's code changes with its own files only."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def folder(tmp_path) -> Path:
 
 
 def stamp(*folders: Path, reference: str = "mine:build", left_out: tuple[Path, ...] = ()) -> str:
-    """As another process would see it."""
+    """Compute a stamp without the cache, as another process would."""
     code_stamp.cache_clear()
     dirs = ImportDirs(tuple(map(str, folders)), frozenset(map(place_of, left_out)))
     return code_stamp("model", reference, dirs)
@@ -52,7 +52,7 @@ class TestUserCode:
         assert changed != before == stamp(folder)
 
     @pytest.mark.parametrize("name", sorted(FILES))
-    def test_modules_alone_can_be_told_from_what_code_writes(self, folder, name):
+    def test_other_files_can_be_left_out(self, folder, name):
         def of_modules() -> str:
             code_stamp.cache_clear()
             return code_stamp("model", "mine:build", ImportDirs((str(folder),)), only_modules=True)
@@ -72,19 +72,19 @@ class TestUserCode:
         (folder / "net.json").rename(folder / "other.json")
         assert stamp(folder) != before
 
-    def test_content_counts_and_not_the_time_of_change(self, folder):
+    def test_content_counts_but_not_the_time_of_change(self, folder):
         before = stamp(folder)
         os.utime(folder / "net.json", (1, 1))
         assert stamp(folder) == before
 
-    def test_nothing_is_run(self, folder):
+    def test_code_is_not_run(self, folder):
         assert stamp(folder)
         assert not {"mine", "helpers", "alone"} & set(sys.modules)
 
-    def test_every_reference_has_the_same(self, folder):
+    def test_all_references_have_the_same_stamp(self, folder):
         assert stamp(folder, reference="alone:x") == stamp(folder, reference="helpers.layers:thing")
 
-    def test_every_allowed_folder_counts_and_their_order(self, folder, tmp_path_factory):
+    def test_every_allowed_folder_and_their_order_count(self, folder, tmp_path_factory):
         other = tmp_path_factory.mktemp("other")
         write(other, {"more.py": "a = 1\n"})
         both = stamp(folder, other)
@@ -92,23 +92,23 @@ class TestUserCode:
         write(other, {"more.py": "a = 2\n"})
         assert stamp(folder, other) != both
 
-    def test_where_it_lies_does_not_matter(self, folder, tmp_path_factory):
+    def test_path_of_the_folder_does_not_count(self, folder, tmp_path_factory):
         other = tmp_path_factory.mktemp("other")
         write(other, FILES)
         assert stamp(other) == stamp(folder)
 
-    def test_what_is_left_out_does_not(self, folder):
+    def test_left_out_files_do_not_count(self, folder):
         write(folder, {"pictures/1.txt": "1"})
         before = stamp(folder, left_out=(folder / "pictures",))
         write(folder, {"pictures/1.txt": "2", "pictures/2.txt": "2"})
         assert stamp(folder, left_out=(folder / "pictures",)) == before
 
     @pytest.mark.parametrize("broken", ["def (", "\0", "import mine\nimport broken\n"])
-    def test_a_file_may_be_broken(self, folder, broken):
+    def test_broken_file_counts(self, folder, broken):
         write(folder, {"broken.py": broken})
         assert stamp(folder)
 
-    def test_a_file_that_cannot_be_read_counts_by_what_is_seen_of_it(self, folder, monkeypatch):
+    def test_unreadable_file_counts_by_size_and_time_of_change(self, folder, monkeypatch):
         def unreadable(path):
             raise PermissionError(13, "Permission denied", str(path))
 
@@ -136,7 +136,7 @@ class TestUserCode:
         assert latest_change([str(folder)]).path == folder / "net.json"
         assert latest_change([]) is None
 
-    def test_packages_that_it_imports_do_not_count(self, folder, tmp_path_factory, monkeypatch):
+    def test_imported_packages_do_not_count(self, folder, tmp_path_factory, monkeypatch):
         site = tmp_path_factory.mktemp("site")
         monkeypatch.syspath_prepend(str(site))
         write(site, {"plugged/__init__.py": "a = 1\n"})
@@ -145,7 +145,7 @@ class TestUserCode:
         write(site, {"plugged/__init__.py": "a = 2\n"})
         assert stamp(folder) == before
 
-    def test_nor_does_xbench_below_the_folder(self, folder, monkeypatch):
+    def test_xbench_below_the_folder_does_not_count(self, folder, monkeypatch):
         write(folder, {"xbench/part.py": "a = 1\n"})
         monkeypatch.setattr(code, "_XBENCH", folder / "xbench")
         before = stamp(folder)
@@ -178,35 +178,35 @@ class TestPackages:
         return of
 
     @pytest.mark.parametrize("name", ["plugged/__init__.py", "plugged/inner/part.py", "plugged/net.json"])
-    def test_in_place_every_file_counts(self, stamp_of, tmp_path, name):
+    def test_every_file_of_an_editable_package_counts(self, stamp_of, tmp_path, name):
         before = stamp_of("plugged.inner")
         (tmp_path / name).write_text("a = 2\n")
         assert before != stamp_of("plugged.inner") != ""
 
     @pytest.mark.parametrize("name", ["plugged/__pycache__/a.pyc", "plugged/.hidden", "elsewhere.py"])
-    def test_in_place_other_files_do_not(self, stamp_of, tmp_path, name):
+    def test_files_outside_an_editable_package_do_not_count(self, stamp_of, tmp_path, name):
         before = stamp_of("plugged")
         write(tmp_path, {name: "a = 2\n"})
         assert stamp_of("plugged") == before
 
-    def test_one_file(self, stamp_of, tmp_path):
+    def test_single_file_module_counts(self, stamp_of, tmp_path):
         before = stamp_of("flat")
         (tmp_path / "flat.py").write_text("a = 2\n")
         assert before != stamp_of("flat") != ""
 
-    def test_what_is_installed_has_none(self, stamp_of, tmp_path, monkeypatch):
+    def test_installed_package_has_no_stamp(self, stamp_of, tmp_path, monkeypatch):
         """Its version is part of the component's origin."""
         monkeypatch.setattr(code.sysconfig, "get_path", lambda name: str(tmp_path))
         assert stamp_of("plugged") == stamp_of("flat") == ""
 
     @pytest.mark.parametrize("module", ["no_such_package", "sys"])
-    def test_what_has_no_files_has_none(self, stamp_of, module):
+    def test_module_without_files_has_no_stamp(self, stamp_of, module):
         assert stamp_of(module) == ""
 
-    def test_xbench_has_a_stamp_of_its_own(self, stamp_of):
+    def test_built_in_component_has_no_stamp(self, stamp_of):
         assert stamp_of("xbench.components.optimizers") == ""
 
-    def test_nobody_knows_the_name(self):
+    def test_unknown_name_has_no_stamp(self):
         code_stamp.cache_clear()
         assert code_stamp("model", "nobody-knows-it") == ""
 
@@ -225,19 +225,19 @@ class TestOwn:
         yield of
         own_stamp.cache_clear()
 
-    def test_what_cells_run_counts(self, own_of):
+    def test_code_that_cells_run_counts(self, own_of):
         files = {f"{room}/part.py": "" for room in ("components", "data", "isolation", "memory", "training")}
         files["records/metrics.py"] = ""
         stamps = {own_of(files)} | {own_of({name: "a = 1\n"}) for name in files}
         assert len(stamps) == 7
 
-    def test_how_results_are_shown_does_not(self, own_of):
+    def test_report_code_does_not_count(self, own_of):
         before = own_of(
             {"training/loop.py": "", "records/metrics.py": "", "cli/run.py": "", "report/rows.py": ""}
         )
         assert own_of({"cli/run.py": "a = 1\n", "report/rows.py": "a = 1\n"}) == before
 
-    def test_none_where_a_version_stands_for_it(self, monkeypatch):
+    def test_installed_xbench_has_no_stamp(self, monkeypatch):
         monkeypatch.setattr(code, "_is_installed", lambda path: True)
         own_stamp.cache_clear()
         assert own_stamp() == ""

@@ -1,4 +1,4 @@
-"""Many components behind one entry point: naming a member, and what is told where that goes wrong."""
+"""Tests of families: naming a member of an entry point, and messages about mistakes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ NUMBER = 3
 
 @pytest.fixture
 def families(tmp_path, monkeypatch):
-    """Entry points of this test, beside the installed ones."""
+    """Add entry points to the installed ones."""
     (tmp_path / "own_families.py").write_text(dedent(FAMILIES))
     monkeypatch.syspath_prepend(tmp_path)
     names = {
@@ -68,27 +68,27 @@ def test_a_member_is_loaded_by_the_name_of_its_family_and_its_own(families):
     assert load("model", "ours/of/old").summary == "the of/old one"  # only the first "/" counts
 
 
-def test_families_are_possible_for_any_kind(families):
+def test_every_kind_can_have_families(families):
     assert type(load("optimizer", "ours-too/x")) is OptimizerSpec
     assert type(load("optimizer", "both/small")) is OptimizerSpec
     assert type(load("model", "both/small")) is ModelSpec
 
 
 @pytest.mark.parametrize("reference", ["ours", "ours/"])
-def test_a_family_alone_is_no_component(families, reference):
+def test_family_without_a_member_is_refused(families, reference):
     with pytest.raises(XbenchError) as caught:
         load("model", reference)
-    assert caught.value.message == "'ours' is a family of models: name one of them, `ours/NAME`"
+    assert caught.value.message == "'ours' is a family of models: name one of them as `ours/NAME`"
     assert "xbench info ours" in caught.value.hint
 
 
 @pytest.mark.parametrize("reference", ["report-cnn/x", "report-cnn/"])
-def test_what_is_no_family_has_no_members(reference):
-    with pytest.raises(XbenchError, match="'report-cnn' is no family: there is no 'report-cnn/"):
+def test_component_that_is_not_a_family_has_no_members(reference):
+    with pytest.raises(XbenchError, match="'report-cnn' is not a family, so there is no 'report-cnn/"):
         load("model", reference)
 
 
-def test_an_unknown_family_gets_a_guess():
+def test_unknown_family_gets_a_suggestion():
     with pytest.raises(XbenchError) as caught:
         load("model", "torchvison/efficientnet_v2_s")
     assert caught.value.message == (
@@ -96,7 +96,7 @@ def test_an_unknown_family_gets_a_guess():
     )
 
 
-def test_an_unknown_member_gets_a_guess():
+def test_unknown_member_gets_a_suggestion():
     with pytest.raises(XbenchError, match=r"'resnt18'\. Did you mean 'resnet18'\?"):
         load("model", "torchvision/resnt18")
 
@@ -112,7 +112,7 @@ def test_an_unknown_member_gets_a_guess():
         ("odd/x", r"is a int, not an xbench\.ModelSpec"),
     ],
 )
-def test_what_is_wrong_with_a_member_is_named(families, reference, complaint):
+def test_message_names_what_is_wrong_with_a_member(families, reference, complaint):
     with pytest.raises(XbenchError, match=complaint):
         load("model", reference)
 
@@ -144,7 +144,7 @@ def test_info_of_a_member_shows_its_settings(families, capsys):
     assert "width" in told
 
 
-def test_info_of_a_family_tells_its_members_where_it_can(families, capsys):
+def test_info_of_a_family_lists_its_members_if_it_can(families, capsys):
     info("ours")
     told = capsys.readouterr().out
     assert "model ours models of ours" in told and "xbench info ours/NAME" in told
@@ -159,9 +159,9 @@ def test_info_of_a_family_tells_its_members_where_it_can(families, capsys):
     [
         ("torchvison/resnet18", r"nothing is called .* Did you mean 'torchvision'\?"),
         ("torchvision/resnt18", r"Did you mean 'resnet18'\?"),
-        ("report-cnn/x", "is no family"),
+        ("report-cnn/x", "is not a family"),
     ],
 )
-def test_info_of_what_is_not_there(name, complaint):
+def test_info_of_an_unknown_name_is_an_error(name, complaint):
     with pytest.raises(XbenchError, match=complaint):
         info(name)

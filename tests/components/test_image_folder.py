@@ -1,4 +1,4 @@
-"""Images of one's own, one folder a class: what is listed, what is held out, and what is refused."""
+"""Tests of the user's own images: listing, held-out images, and layouts that are refused."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from PIL import Image
 from xbench.components.image_folder import FOLDER, build_folder
 from xbench.errors import DataNotFound, XbenchError
 
-# Of 20 images a class: the choice is part of every result, so it must never change unnoticed.
+# Of 20 images per class. Every result depends on this choice, so it must not change unnoticed.
 HELD_OUT_OF_20 = {"cat/018.png", "dog/002.png", "dog/010.png", "dog/013.png", "dog/015.png", "dog/016.png"}
 
 
 def make(root: Path, *names: str) -> Path:
-    """Empty files: a dataset lists its images and reads none."""
+    """Make empty files, because a dataset only lists its images."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
@@ -36,7 +36,7 @@ def names_of(dataset, split: str) -> set[str]:
     return {name for name, of in split_of(dataset).items() if of == split}
 
 
-CHOOSE = "; `pattern` and `exclude` choose among them"
+CHOOSE = "; `pattern` and `exclude` select among them"
 
 SPLIT = (
     "train/ant/a.png",
@@ -55,7 +55,7 @@ class TestTrainAndTestFolders:
         assert dataset.classes == ("ant", "bee", "cow")
         assert dataset.positive == "cow"
         assert dataset.shape == (3, 32, 32)
-        assert dataset.notes == (f"1 of 7 images lie in sub-folders of their classes: 1 in deep/{CHOOSE}",)
+        assert dataset.notes == (f"1 of 7 images are in subfolders of their classes: 1 in deep/{CHOOSE}",)
         assert {e.name for e in dataset.examples} == set(SPLIT)
         for example in dataset.examples:
             part, class_name = example.name.split("/")[:2]
@@ -64,18 +64,18 @@ class TestTrainAndTestFolders:
             assert example.group == ""
 
     @pytest.mark.parametrize("part", ["val", "valid", "validation"])
-    def test_validation_counts_as_train_and_it_says_so(self, tmp_path, part):
+    def test_validation_counts_as_train_with_a_note(self, tmp_path, part):
         dataset = build_folder(str(make(tmp_path, *SPLIT, f"{part}/ant/v.png")))
         assert split_of(dataset)[f"{part}/ant/v.png"] == "train"
-        assert dataset.notes[0] == f"images of {part}/ count as train"
+        assert dataset.notes[0] == f"images in {part}/ count as train"
 
     def test_other_folders_are_left_out_and_named(self, tmp_path):
         dataset = build_folder(str(make(tmp_path, *SPLIT, "unlabelled/x/1.png", ".git/x/1.png")))
         assert {e.name for e in dataset.examples} == set(SPLIT)
-        assert dataset.notes[0] == "not used, as they are neither train nor test: 'unlabelled'"
+        assert dataset.notes[0] == "not used, because they are neither train nor test: 'unlabelled'"
 
     @pytest.mark.parametrize(("there", "missing"), [("train", "test"), ("test", "train")])
-    def test_one_without_the_other_is_no_class(self, tmp_path, there, missing):
+    def test_split_folder_without_the_other_is_refused(self, tmp_path, there, missing):
         root = make(tmp_path, *(name for name in SPLIT if name.startswith(there)), "val/ant/v.png")
         with pytest.raises(XbenchError, match=f"holds {there}/ and val/ but no {missing}/"):
             build_folder(str(root))
@@ -83,11 +83,11 @@ class TestTrainAndTestFolders:
     def test_a_group_in_both_is_named(self, tmp_path):
         root = make(tmp_path, *SPLIT, "train/ant/p7_1.png", "test/bee/p7_2.png")
         assert len(build_folder(str(root)).examples) == len(SPLIT) + 2
-        with pytest.raises(XbenchError, match="group '7' lies in both train and test") as caught:
+        with pytest.raises(XbenchError, match="group '7' is in both train and test") as caught:
             build_folder(str(root), group=r"p(\d+)_")
         assert "train/ant/p7_1.png" in caught.value.message and "test/bee/p7_2.png" in caught.value.message
 
-    def test_a_class_that_is_only_in_test_cannot_be_learnt(self, tmp_path):
+    def test_class_without_training_images_is_refused(self, tmp_path):
         with pytest.raises(XbenchError, match=r"class 'elk' .* has no images to train on"):
             build_folder(str(make(tmp_path, *SPLIT, "test/elk/e.png")))
 
@@ -103,10 +103,10 @@ class TestTrainAndTestFolders:
     @pytest.mark.parametrize(("first", "second"), [("train", "Training"), ("test", "TEST_SET")])
     def test_two_folders_for_one_split_are_named(self, tmp_path, first, second):
         root = make(tmp_path, *SPLIT, f"{second}/ant/x.png")
-        with pytest.raises(XbenchError, match=f"2 folders that mean {first}: '{second}', '{first}'"):
+        with pytest.raises(XbenchError, match=f"2 folders for {first}: '{second}', '{first}'"):
             build_folder(str(root))
 
-    def test_validation_may_serve_as_test_if_that_is_asked_for(self, tmp_path):
+    def test_validation_is_test_if_test_folder_says_so(self, tmp_path):
         names = ("train/cat/1.png", "train/dog/1.png", "val/cat/2.png", "val/dog/2.png")
         root = str(make(tmp_path, *names))
         with pytest.raises(XbenchError) as caught:
@@ -117,7 +117,7 @@ class TestTrainAndTestFolders:
         assert dataset.notes == ("test is val/",)
         with pytest.raises(XbenchError, match="test_folder 'va' is not a folder in"):
             build_folder(root, test_folder="va")
-        with pytest.raises(XbenchError, match="test_folder 'train' is the folder to train on"):
+        with pytest.raises(XbenchError, match="test_folder 'train' is the folder of training images"):
             build_folder(root, test_folder="train")
 
     @pytest.mark.parametrize(
@@ -133,11 +133,13 @@ class TestTrainAndTestFolders:
         root = make(tmp_path, *(f"{part}/{name}/1.png" for part in ("train", "test") for name in "aA"))
         assert build_folder(str(root)).classes == ("A", "a")
 
-    def test_a_level_too_many_in_the_splits_is_named(self, tmp_path):
+    def test_superfluous_level_in_the_splits_is_named(self, tmp_path):
         root = make(
             tmp_path, *(f"{p}/{p}/{name}/1.png" for p in ("train", "test") for name in ("cat", "dog"))
         )
-        with pytest.raises(XbenchError, match=r"holds one folder, 't.+', in which the classes") as caught:
+        with pytest.raises(
+            XbenchError, match=r"holds only the folder 't.+', which seems to hold the classes"
+        ) as caught:
             build_folder(str(root))
         assert "up into" in caught.value.hint
 
@@ -145,14 +147,14 @@ class TestTrainAndTestFolders:
         names = [*SPLIT[:4], "test/ant/p1/1.png", "test/ant/p2/1.png"]
         assert len(build_folder(str(make(tmp_path, *names))).examples) == 6
 
-    def test_nothing_in_test(self, tmp_path):
+    def test_empty_test_folder_is_refused(self, tmp_path):
         root = make(tmp_path, "train/ant/a.png", "train/bee/b.png", "test/ant/a.txt")
         with pytest.raises(XbenchError, match="no images to test on"):
             build_folder(str(root))
 
 
 class TestHeldOut:
-    def test_about_the_share_of_every_class(self, tmp_path):
+    def test_each_class_is_held_out_in_about_the_same_share(self, tmp_path):
         dataset = build_folder(str(many(tmp_path)), test=0.25)
         for label in (0, 1):
             held_out = sum(e.split == "test" for e in dataset.examples if e.label == label)
@@ -161,10 +163,10 @@ class TestHeldOut:
         assert f"test is {len(names_of(dataset, 'test'))} of 400 images" in note
         assert "test = 0.25" in note
 
-    def test_the_choice_is_fixed_by_names_for_good(self, tmp_path):
+    def test_held_out_images_depend_on_names_only(self, tmp_path):
         assert names_of(build_folder(str(many(tmp_path, 20))), "test") == HELD_OUT_OF_20
 
-    def test_it_does_not_change_when_images_come_and_go(self, tmp_path):
+    def test_held_out_images_do_not_change_when_others_are_added_or_removed(self, tmp_path):
         before = split_of(build_folder(str(many(tmp_path / "a", 50))))
         after = split_of(build_folder(str(many(tmp_path / "b", 80, ("cat", "dog", "eel")))))
         assert {name: after[name] for name in before} == before
@@ -184,7 +186,7 @@ class TestHeldOut:
         assert set(sides) == {str(patient) for patient in range(60)}
         assert all(len(side) == 1 for side in sides.values())
         assert {side for (side,) in sides.values()} == {"train", "test"}
-        assert "1 of 361 images belong to no group" in dataset.notes[1]
+        assert "1 of 361 images have no group" in dataset.notes[1]
 
     def test_groups_may_be_folders(self, tmp_path):
         names = [f"{c}/patient {p}/{i}.png" for c in ("cat", "dog") for p in range(20) for i in range(2)]
@@ -192,19 +194,19 @@ class TestHeldOut:
         assert {e.group for e in dataset.examples} == {f"patient {p}" for p in range(20)}
 
 
-class TestFoldersThatAreNoClasses:
-    def test_an_archive_that_was_unpacked_a_level_too_deep(self, tmp_path):
+class TestFoldersThatAreNotClasses:
+    def test_archive_unpacked_one_level_too_deep_is_refused(self, tmp_path):
         make(tmp_path, *(f"chest_xray/{name}" for name in SPLIT), "__MACOSX/x.png")
-        with pytest.raises(XbenchError, match=r"one folder, 'chest_xray', .* a level deeper") as caught:
+        with pytest.raises(XbenchError, match=r"only the folder 'chest_xray': .* one level deeper") as caught:
             build_folder(str(tmp_path))
         assert f"set root to {tmp_path}/chest_xray, which holds 'test', 'train'" in caught.value.hint
 
-    def test_splits_beside_other_folders(self, tmp_path):
+    def test_splits_inside_a_folder_beside_others_are_refused(self, tmp_path):
         make(tmp_path, *(f"chest_xray/{name}" for name in SPLIT), "more/x.png")
         with pytest.raises(XbenchError, match=r"'chest_xray' .* is not a class: it holds 'test', 'train'"):
             build_folder(str(tmp_path))
 
-    def test_splits_of_other_names(self, tmp_path):
+    def test_folders_named_like_splits_are_refused(self, tmp_path):
         make(
             tmp_path,
             *(f"seg_{p}/seg_{p}/{c}/1.png" for p in ("train", "test") for c in "ab"),
@@ -216,7 +218,7 @@ class TestFoldersThatAreNoClasses:
 
     @pytest.mark.parametrize("sure", [{}, {"pattern": "*"}, {"exclude": ["x/*"]}])
     @pytest.mark.parametrize("prefix", ["", "train/"])
-    def test_the_same_folders_in_all_of_them(self, tmp_path, prefix, sure):
+    def test_folders_with_the_same_subfolders_are_refused(self, tmp_path, prefix, sure):
         many(tmp_path / prefix / "site 1", 20)
         many(tmp_path / prefix / "site 2", 20)
         if prefix:
@@ -228,7 +230,7 @@ class TestFoldersThatAreNoClasses:
             build_folder(str(tmp_path))
         assert "pattern = '*'" in caught.value.hint
 
-    def test_a_class_may_be_called_train_only_under_another_name(self, tmp_path):
+    def test_class_cannot_be_named_train(self, tmp_path):
         with pytest.raises(XbenchError) as caught:
             build_folder(str(many(tmp_path, 3, ("bus", "train"))))
         assert "if 'train' is a class, rename its folder" in caught.value.hint
@@ -242,11 +244,11 @@ class TestWhichFilesAreImages:
         ]
         return str(make(tmp_path, *names))
 
-    def test_sub_folders_are_counted(self, masked):
+    def test_subfolders_are_counted(self, masked):
         dataset = build_folder(masked)
         assert len(dataset.examples) == 80
         counts = "40 in images/, 40 in masks/"
-        assert dataset.notes[1] == f"80 of 80 images lie in sub-folders of their classes: {counts}{CHOOSE}"
+        assert dataset.notes[1] == f"80 of 80 images are in subfolders of their classes: {counts}{CHOOSE}"
 
     @pytest.mark.parametrize(
         ("chosen", "told"),
@@ -257,21 +259,21 @@ class TestWhichFilesAreImages:
             ({"pattern": ["i*", "m*"], "exclude": "m*"}, "pattern = 'i*', 'm*' and exclude = 'm*'"),
         ],
     )
-    def test_globs_choose_among_them(self, masked, chosen, told):
+    def test_globs_select_among_subfolders(self, masked, chosen, told):
         dataset = build_folder(masked, **chosen)
         assert {e.name.split("/")[1] for e in dataset.examples} == {"images"}
         assert len(dataset.examples) == 40
         assert dataset.notes[1:] == (
-            "40 of 40 images lie in sub-folders of their classes: 40 in images/",
+            "40 of 40 images are in subfolders of their classes: 40 in images/",
             f"40 images were left out by {told}",
         )
 
-    def test_globs_that_leave_nothing_are_named(self, masked):
+    def test_globs_that_leave_no_images_are_named(self, masked):
         with pytest.raises(XbenchError, match=r"'image/\*' leaves class 'cat' .* without images") as caught:
             build_folder(masked, pattern="image/*")
         assert "'images/0.png'" in caught.value.hint
 
-    def test_a_glob_is_text(self, masked):
+    def test_globs_must_be_strings(self, masked):
         with pytest.raises(XbenchError, match=r"exclude .* is not a glob"):
             build_folder(masked, exclude=[1])
 
@@ -284,7 +286,7 @@ class TestWhichFilesAreImages:
         dataset = build_folder(str(root))
         assert len(dataset.examples) == 40
         assert dataset.notes[1:] == (
-            "4 thumbnails and hidden images that other programs add were left out: "
+            "4 hidden images and thumbnails of other programs were left out: "
             "1 '._*', 1 '.thumbnails', 1 '@eaDir', 1 'Thumbs.db'",
         )
 
@@ -292,8 +294,8 @@ class TestWhichFilesAreImages:
         root = make(many(tmp_path, 20), "cat/a.svg", "cat/deep/b.SVG", "dog/c.dcm", "dog/LICENCE")
         (note,) = build_folder(str(root)).notes[1:]
         assert note == (
-            "4 files in the classes' folders are not images that can be read (2 .svg, 1 .dcm, 1 no suffix): "
-            "'cat/a.svg', 'cat/deep/b.SVG', 'dog/LICENCE' and 1 more"
+            "4 files in the classes' folders are not images in a supported format "
+            "(2 .svg, 1 .dcm, 1 no suffix): 'cat/a.svg', 'cat/deep/b.SVG', 'dog/LICENCE' and 1 more"
         )
 
     @pytest.mark.parametrize("names", [("1.png", "2.bmp"), ()])
@@ -301,7 +303,7 @@ class TestWhichFilesAreImages:
         root = make(tmp_path, *SPLIT[3:], "train/ant/a.png", "train/bee/b.png", "test/loose.png", *names)
         (note,) = build_folder(str(root)).notes
         named = ", ".join(f"'{name}'" for name in (*names, "test/loose.png"))
-        assert note == f"{len(names) + 1} images beside the classes' folders are not used: {named}"
+        assert note == f"{len(names) + 1} images outside the classes' folders are not used: {named}"
 
     def test_a_test_folder_without_classes(self, tmp_path):
         root = make(tmp_path, "train/cat/1.png", "train/dog/1.png", "test/1.png", "test/2.png")
@@ -313,12 +315,12 @@ class TestWhichFilesAreImages:
         "suffix",
         ["bmp", "dib", "gif", "jfif", "jpe", "pbm", "pgm", "pnm", "ppm", "tif", "tiff", "webp", "apng"],
     )
-    def test_suffixes(self, tmp_path, suffix):
+    def test_all_image_suffixes_are_listed(self, tmp_path, suffix):
         root = make(many(tmp_path, 20, ("cat",)), *(f"dog/{i}.{suffix}" for i in range(20)))
         assert len(build_folder(str(root)).examples) == 40
 
 
-def test_what_is_no_image_or_hidden_is_not_listed(tmp_path):
+def test_hidden_and_other_files_are_not_listed(tmp_path):
     clutter = ["cat/._000.png", "cat/.hidden/1.png", "__MACOSX/cat/1.png", ".dot/1.png", "cat/notes.txt"]
     root = make(many(tmp_path, 20), *clutter)
     dataset = build_folder(str(root))
@@ -326,7 +328,7 @@ def test_what_is_no_image_or_hidden_is_not_listed(tmp_path):
     assert len(dataset.examples) == 40
 
 
-def test_odd_names_are_names(tmp_path):
+def test_unusual_names_are_accepted(tmp_path):
     names = ['it\'s "odd"/naïve café 1.png', "ラベル/画像 & co.png"]
     root = make(tmp_path / "my images", *names, *(f"ラベル/{i}.png" for i in range(20)))
     dataset = build_folder(str(root))
@@ -349,7 +351,7 @@ def test_the_positive_class_can_be_chosen(tmp_path):
     assert build_folder(str(many(tmp_path)), positive="cat").positive == "cat"
 
 
-def test_images_are_read_to_the_size(tmp_path):
+def test_images_are_read_at_the_image_size(tmp_path):
     root = many(tmp_path, 20)
     Image.new("RGB", (9, 30), (10, 200, 30)).save(root / "cat/000.png")
     dataset = build_folder(str(root), image_size=16)
@@ -359,7 +361,7 @@ def test_images_are_read_to_the_size(tmp_path):
 
 
 @pytest.mark.parametrize("root", ["", "not here", "cat/000.png"])
-def test_no_folder_is_data_not_found(tmp_path, monkeypatch, root):
+def test_missing_folder_raises_data_not_found(tmp_path, monkeypatch, root):
     monkeypatch.chdir(many(tmp_path, 3))
     with pytest.raises(DataNotFound) as caught:
         build_folder(root)
@@ -368,8 +370,8 @@ def test_no_folder_is_data_not_found(tmp_path, monkeypatch, root):
 
 
 @pytest.mark.parametrize("names", [(), ("cat/1.png",), ("1.png", "2.png")])
-def test_it_takes_two_classes(tmp_path, names):
-    with pytest.raises(XbenchError, match="takes two") as caught:
+def test_fewer_than_two_classes_are_refused(tmp_path, names):
+    with pytest.raises(XbenchError, match="needs at least 2 classes") as caught:
         build_folder(str(make(tmp_path, *names)))
     assert not isinstance(caught.value, DataNotFound)
     assert caught.value.hint
@@ -387,15 +389,15 @@ def test_it_takes_two_classes(tmp_path, names):
         ({"image_size": 5000}, "image_size 5000"),
         ({"image_size": 32.5}, "image_size 32.5"),
         ({"group": "("}, "not a valid regular expression"),
-        ({"group": "p"}, "has 0 groups"),
-        ({"group": "(p)(q)"}, "has 2 groups"),
-        ({"group": "patient(x)"}, "matches no image"),
+        ({"group": "p"}, "has 0 pairs"),
+        ({"group": "(p)(q)"}, "has 2 pairs"),
+        ({"group": "patient(x)"}, "does not match any image"),
         ({"positive": "cow"}, "positive 'cow' is not a class"),
         ({"test": 1e-9}, "no images to test on"),
         ({"test": 1 - 1e-9}, "class 'cat' .* no images to train on"),
     ],
 )
-def test_settings_that_are_no_good_are_refused(tmp_path, settings, complaint):
+def test_invalid_settings_are_refused(tmp_path, settings, complaint):
     with pytest.raises(XbenchError, match=complaint) as caught:
         build_folder(str(many(tmp_path)), **settings)
     assert not isinstance(caught.value, DataNotFound)
@@ -408,16 +410,16 @@ def test_a_class_without_images_is_named(tmp_path):
     assert caught.value.hint
 
 
-def test_a_name_that_is_no_text_is_named(tmp_path):
+def test_name_that_is_not_utf8_is_reported(tmp_path):
     root = many(tmp_path, 20)
     try:
         (root / "cat" / "caf\udce9.png").touch()
     except OSError:
         pytest.skip("this file system takes only UTF-8")
-    with pytest.raises(XbenchError, match="no UTF-8 name"):
+    with pytest.raises(XbenchError, match="is not valid UTF-8"):
         build_folder(str(root))
 
 
-def test_it_is_no_stand_in_and_needs_no_torch():
+def test_spec_is_not_a_stand_in_and_does_not_import_torch():
     assert FOLDER.stand_in == ""
     assert FOLDER.source is None

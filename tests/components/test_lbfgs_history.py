@@ -1,4 +1,4 @@
-"""L-BFGS probed with its history full, and the state of every optimizer against its theory."""
+"""Tests of L-BFGS with a full history, and of the declared state size of all optimizers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = [
 
 
 def a_model() -> nn.Module:
-    """Matrices only, as some optimizers need; large beside the single numbers that others keep."""
+    """Make matrices, which Muon needs, large enough for the scalars of other optimizers not to matter."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(40, 60, bias=False), nn.Tanh(), nn.Linear(60, 30, bias=False))
 
@@ -88,14 +88,14 @@ class TestFilledHistory:
         optimizer.step(closure_of(model, optimizer))
         assert self.state(optimizer)["n_iter"] - began == 2
 
-    def test_state_is_what_theory_says(self, filled, history):
+    def test_state_has_the_declared_size(self, filled, history):
         model, optimizer = filled
         expected = (2 * history + 2) * trained_bytes(model)
         assert optimizer_state_bytes(optimizer, model) == pytest.approx(expected, rel=0.02)
         optimizer.step(closure_of(model, optimizer))
         assert optimizer_state_bytes(optimizer, model) == pytest.approx(expected, rel=0.02)
 
-    def test_state_is_as_the_model_is(self, history):
+    def test_state_has_the_dtype_of_the_model(self, history):
         model = a_model().double()
         optimizer = torch.optim.LBFGS(model.parameters(), history_size=history)
         fill_history(optimizer)
@@ -104,7 +104,7 @@ class TestFilledHistory:
             (2 * history + 2) * trained_bytes(model), rel=0.02
         )
 
-    def test_fewer_iterations_stay_fewer(self):
+    def test_smaller_iteration_limits_are_kept(self):
         model = a_model()
         optimizer = torch.optim.LBFGS(model.parameters(), max_iter=1, max_eval=3)
         fill_history(optimizer)
@@ -112,7 +112,7 @@ class TestFilledHistory:
 
 
 class TestPeak:
-    """Of L-BFGS, with vectors of 30 MB: filled by hand it must take no less than it does by itself."""
+    """Peak memory of L-BFGS with vectors of 30 MB, which filling the history must not reduce."""
 
     HISTORY = 3
 
@@ -130,11 +130,11 @@ class TestPeak:
             assert pairs == (self.HISTORY, self.HISTORY)
             assert state_bytes == pytest.approx((2 * self.HISTORY + 2) * 30 * MB, rel=0.02)
 
-    def test_takes_no_less(self, measured):
+    def test_filled_history_takes_at_least_as_much(self, measured):
         assert measured[True][0] >= measured[False][0] - 2 * MB
 
-    def test_takes_little_more(self, measured):
-        """At most one vector: what a line search holds depends on how it goes."""
+    def test_filled_history_takes_at_most_one_vector_more(self, measured):
+        """The memory of a line search depends on its course."""
         assert measured[True][0] <= measured[False][0] + 32 * MB
 
 
@@ -151,7 +151,7 @@ CASES = [(name, {}) for name in NAMES if name not in ("lbfgs", "adafactor")] + [
 
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks")
 @pytest.mark.parametrize(("name", "params"), CASES, ids=lambda value: str(value))
-def test_state_is_what_theory_says(name, params):
+def test_state_has_the_declared_size(name, params):
     spec = load("optimizer", name)
     model = a_model()
     optimizer = spec.load_factory()(list(model.parameters()), **params)
@@ -167,12 +167,12 @@ def test_state_is_what_theory_says(name, params):
     assert measured == pytest.approx(vectors, rel=0.02, abs=0.02)
 
 
-def test_of_adafactor_nothing_is_claimed():
-    """What it keeps depends on the matrices' shapes."""
+def test_adafactor_declares_no_state_vectors():
+    """The size of its state depends on the shapes of the matrices."""
     assert load("optimizer", "adafactor").state_vectors({}) is None
 
 
-def test_every_optimizer_of_torch_is_there():
+def test_every_optimizer_of_torch_is_covered():
     classes = inspect.getmembers(torch.optim, inspect.isclass)
     names = {
         name for name, kind in classes if issubclass(kind, torch.optim.Optimizer) and name != "Optimizer"

@@ -1,4 +1,4 @@
-"""The number of classes reaches the parameter that is meant for it."""
+"""Tests of building models, and of the parameter for the number of classes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import nn
 from xbench.components.model_factory import (
     CLASS_COUNT_NAMES,
     build_network,
-    class_count_parameter,
-    signature_of,
+    find_class_count_parameter,
+    format_signature,
 )
 from xbench.components.registry import load
 from xbench.components.specs import ModelSpec
@@ -67,7 +67,7 @@ def build(factory, **settings):
         (partial(needs_width, width=6), {}, 6),
     ],
 )
-def test_the_number_of_classes_and_settings_arrive(factory, settings, width):
+def test_factory_receives_the_number_of_classes_and_settings(factory, settings, width):
     assert build(factory, **settings) == (width, 3)
 
 
@@ -75,12 +75,12 @@ def test_the_number_of_classes_and_settings_arrive(factory, settings, width):
 def test_every_known_name_is_found_behind_other_parameters(name):
     found = {}
     exec(f"def factory(width=8, {name}=2): pass", found)
-    assert class_count_parameter(found["factory"]).name == name
+    assert find_class_count_parameter(found["factory"]).name == name
 
 
-def test_built_in_families_are_told_by_name():
-    assert class_count_parameter(load("model", "vgg16").load_factory()).name == "num_classes"
-    assert class_count_parameter(load("model", "report-cnn").load_factory()).name == "num_classes"
+def test_built_in_models_have_num_classes():
+    assert find_class_count_parameter(load("model", "vgg16").load_factory()).name == "num_classes"
+    assert find_class_count_parameter(load("model", "report-cnn").load_factory()).name == "num_classes"
 
 
 def nothing_at_all():
@@ -118,7 +118,7 @@ def any_number(*num_classes):
         (any_number, "any_number(*num_classes)"),
     ],
 )
-def test_another_parameter_is_not_given_it(factory, signature):
+def test_unsuitable_parameter_does_not_receive_it(factory, signature):
     with pytest.raises(XbenchError) as caught:
         build(factory)
     assert caught.value.message == f"the signature {signature} has no parameter for the number of classes"
@@ -128,13 +128,13 @@ def test_another_parameter_is_not_given_it(factory, signature):
 def test_signatures_are_short_and_without_annotations():
     def annotated(width: int = 3, **others: object) -> nn.Module: ...
 
-    assert signature_of(annotated) == "annotated(width=3, **others)"
-    assert signature_of(partial(Wide, 4)) == "Wide(num_classes=2)"
-    assert len(signature_of(partial(annotated, width="w" * 1000))) < 300
+    assert format_signature(annotated) == "annotated(width=3, **others)"
+    assert format_signature(partial(Wide, 4)) == "Wide(num_classes=2)"
+    assert len(format_signature(partial(annotated, width="w" * 1000))) < 300
 
 
-def test_what_is_no_factory_or_gives_no_module_is_refused():
-    with pytest.raises(XbenchError, match="a Sequential that was built already"):
+def test_built_module_or_wrong_return_type_is_refused():
+    with pytest.raises(XbenchError, match="an already built Sequential"):
         build_network(ModelSpec(factory=nn.Sequential()), 2, SHAPE, {})
     with pytest.raises(XbenchError, match=r"<lambda>\(num_classes\) returns a int, not a torch.nn.Module"):
         build_network(ModelSpec(factory=lambda num_classes: 3), 2, SHAPE, {})
@@ -144,7 +144,7 @@ def lazy(num_classes):
     return nn.Sequential(nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(num_classes))
 
 
-def test_layers_sized_by_the_first_image_are_drawn_under_the_seed():
+def test_lazy_layers_are_initialised_from_the_seed():
     def built(seed):
         torch.manual_seed(seed)
         return build_network(ModelSpec(factory=lazy), 2, SHAPE, {})

@@ -1,4 +1,4 @@
-"""What the built-in optimizers declare that they need is what torch really does with the gradients."""
+"""Tests that the built-in optimizers accept the gradients and parameters that their specs declare."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = [
 
 
 def step(spec, parameter: nn.Parameter, loss_of) -> None:
-    """One step with the optimizer's defaults, as a cell steps it: with a closure."""
+    """Take one step with a closure, as a cell does, with the optimizer's defaults."""
     optimizer = spec.load_factory()([parameter])
 
     def closure():
@@ -50,7 +50,7 @@ def step_vector(spec, shape=(6,)) -> nn.Parameter:
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks")
 @pytest.mark.parametrize("gradients", ["dense", "sparse"])
 @pytest.mark.parametrize("name", NAMES)
-def test_declared_gradients_are_those_that_it_takes(name, gradients):
+def test_optimizer_accepts_exactly_the_declared_gradients(name, gradients):
     spec = load("optimizer", name)
     assert spec.gradients in ("dense", "sparse", "any")
     if spec.gradients in (gradients, "any"):
@@ -66,7 +66,7 @@ def test_declared_gradients_are_those_that_it_takes(name, gradients):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_declared_parameters_are_those_that_it_takes(name):
+def test_optimizer_accepts_exactly_the_declared_parameters(name):
     spec = load("optimizer", name)
     if spec.parameters == "matrices":
         for shape in ((6,), (1, 2, 3)):
@@ -77,12 +77,12 @@ def test_declared_parameters_are_those_that_it_takes(name):
         assert not torch.equal(step_vector(spec), torch.linspace(1, 2, 6))
 
 
-def test_only_muon_takes_matrices_alone():
+def test_only_muon_is_limited_to_matrices():
     assert [name for name in NAMES if load("optimizer", name).parameters == "matrices"] == ["muon"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_it_is_can_be_read_up(name):
+def test_spec_has_a_summary_and_a_reference(name):
     spec = load("optimizer", name)
     assert spec.reference.startswith("https://docs.pytorch.org/")
     assert spec.factory.removeprefix("torch.optim:") in spec.reference

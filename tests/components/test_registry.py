@@ -1,4 +1,4 @@
-"""Finding components: the built-in ones, those of other packages (broken ones too), and a user's own code."""
+"""Tests of finding built-in components, plugins (broken ones too), and a user's own code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from xbench.cli.plugins import plugins
 from xbench.components import registry
-from xbench.components.registry import KINDS, did_you_mean, listing_hint, load, registrations
+from xbench.components.registry import KINDS, did_you_mean, load, registrations, write_listing_hint
 from xbench.components.specs import DatasetSpec, Family, ModelSpec, OptimizerSpec
 from xbench.errors import XbenchError
 
@@ -31,7 +31,7 @@ NUMBER = 3
 
 
 class Site:
-    """A folder of installed packages that only this test sees."""
+    """A folder of installed packages that only one test sees."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -64,7 +64,7 @@ def site(tmp_path, monkeypatch):
 
 @pytest.fixture
 def code_dir(tmp_path, monkeypatch):
-    """A folder with a user's own modules; what importing from it does to `sys` is undone."""
+    """Make a folder for a user's own modules, and undo the changes to `sys` when they are imported."""
     folder = tmp_path / "code"
     folder.mkdir()
     monkeypatch.setattr(sys, "path", sys.path[:])
@@ -76,7 +76,7 @@ def code_dir(tmp_path, monkeypatch):
 
 
 def of_xbench(kind):
-    """The built-in components: other packages may be installed beside xbench."""
+    """List the built-in components only, because plugins may be installed."""
     return [r for r in registrations(kind).values() if any(d.startswith("xbench ") for d in r.distributions)]
 
 
@@ -121,16 +121,16 @@ def test_registrations_are_sorted_and_know_their_kind(site):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_unknown_name_gets_a_guess_and_a_way_to_see_all(kind):
+def test_unknown_name_gets_a_suggestion_and_a_hint(kind):
     name = of_xbench(kind)[0].name
     with pytest.raises(XbenchError) as caught:
         load(kind, name[:-1])
     assert caught.value.message == f"unknown {kind} '{name[:-1]}'. Did you mean '{name}'?"
-    assert caught.value.hint == listing_hint(kind)
+    assert caught.value.hint == write_listing_hint(kind)
     assert caught.value.hint == f"`xbench list {kind}s` shows all {len(registrations(kind))}"
 
 
-def test_a_name_like_nothing_gets_no_guess():
+def test_name_without_a_similar_one_gets_no_suggestion():
     with pytest.raises(XbenchError) as caught:
         load("optimizer", "qqqqqqqq")
     assert caught.value.message == "unknown optimizer 'qqqqqqqq'."
@@ -157,7 +157,7 @@ def test_a_plugin_loads_as_built_ins_do(site):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_plugin_with_a_removed_field_loads_and_its_author_is_told(site, capsys, monkeypatch):
+def test_plugin_with_a_removed_field_loads_with_a_warning(site, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     source = GOOD_MODULE + "DATASET = DatasetSpec(factory=build, is_listed=True)\n"
     claims = {"datasets": "foo-data = foo_old:DATASET", "models": "foo-net = foo_old:MODEL"}
@@ -187,7 +187,7 @@ def test_a_plugin_with_a_removed_field_loads_and_its_author_is_told(site, capsys
         ("foo-opt = foo_good:build", r"is a function, not an xbench\.OptimizerSpec"),
     ],
 )
-def test_a_broken_plugin_is_an_error_of_its_own_distribution_alone(site, claim, complaint):
+def test_broken_plugin_does_not_affect_others(site, claim, complaint):
     modules = {
         "foo_good": GOOD_MODULE,
         "foo_raises": "raise RuntimeError('two lines\\n   of woe')",
@@ -229,7 +229,7 @@ def test_a_plugin_cannot_replace_a_built_in(site):
     assert "foo 1.0" in caught.value.message and " xbench " in caught.value.message
 
 
-def test_one_name_may_be_of_two_kinds(site):
+def test_two_kinds_may_share_a_name(site):
     claim = "both = foo_good:{}"
     site.install(
         "foo",
@@ -241,7 +241,7 @@ def test_one_name_may_be_of_two_kinds(site):
     assert isinstance(load("model", "both"), ModelSpec)
 
 
-def test_a_distribution_that_is_seen_twice_claims_once(site, tmp_path, monkeypatch):
+def test_distribution_that_is_listed_twice_makes_one_claim(site, tmp_path, monkeypatch):
     site.install("foo", {"foo_good": GOOD_MODULE}, optimizers="foo-opt = foo_good:OPTIMIZER")
     again = tmp_path / "again"
     again.mkdir()
@@ -253,7 +253,7 @@ def test_a_distribution_that_is_seen_twice_claims_once(site, tmp_path, monkeypat
 
 def test_own_code_is_refused_and_not_imported_without_a_folder(code_dir, monkeypatch):
     (code_dir / "own_refused.py").write_text("raise RuntimeError('imported')")
-    monkeypatch.syspath_prepend(code_dir)  # importable, but nobody has allowed it
+    monkeypatch.syspath_prepend(code_dir)  # importable, but not allowed
     with pytest.raises(XbenchError) as caught:
         load("optimizer", "own_refused:build")
     assert "own_refused:build" in caught.value.message
@@ -262,7 +262,7 @@ def test_own_code_is_refused_and_not_imported_without_a_folder(code_dir, monkeyp
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_own_factory_becomes_a_spec_of_the_kind_that_is_asked_for(code_dir, kind):
+def test_own_factory_becomes_a_spec_of_the_requested_kind(code_dir, kind):
     (code_dir / f"own_{kind}.py").write_text("def build(*args, lr=1): return 'made'")
     spec = load(kind, f"own_{kind}:build", [str(code_dir)])
     assert type(spec) is SPEC_TYPES[kind]
@@ -270,12 +270,12 @@ def test_own_factory_becomes_a_spec_of_the_kind_that_is_asked_for(code_dir, kind
     assert spec.summary == f"imported from own_{kind}"
 
 
-def test_own_spec_is_taken_as_it_is(code_dir):
+def test_own_spec_is_used_unchanged(code_dir):
     (code_dir / "own_spec.py").write_text(GOOD_MODULE)
     assert load("optimizer", "own_spec:OPTIMIZER", [str(code_dir)]).summary == "fine"
 
 
-def test_own_code_is_looked_for_in_every_folder(code_dir, tmp_path):
+def test_own_code_is_searched_for_in_every_folder(code_dir, tmp_path):
     first = tmp_path / "first"
     first.mkdir()
     (code_dir / "own_second.py").write_text(GOOD_MODULE)
@@ -294,7 +294,7 @@ def test_own_code_is_looked_for_in_every_folder(code_dir, tmp_path):
         ("own_fine:", "cannot be imported"),
     ],
 )
-def test_what_is_wrong_with_own_code_is_named(code_dir, reference, complaint):
+def test_message_names_what_is_wrong_with_own_code(code_dir, reference, complaint):
     (code_dir / "own_broken.py").write_text("1 / 0")
     (code_dir / "own_fine.py").write_text(GOOD_MODULE)
     with pytest.raises(XbenchError, match=complaint) as caught:
@@ -302,13 +302,13 @@ def test_what_is_wrong_with_own_code_is_named(code_dir, reference, complaint):
     assert caught.value.message.startswith(f"optimizer '{reference}' ")
 
 
-def test_own_code_that_exits_is_named_too(code_dir):
+def test_own_code_that_exits_is_reported(code_dir):
     (code_dir / "own_exits.py").write_text("raise SystemExit('no GPU')")
     with pytest.raises(XbenchError, match="'own_exits:build' cannot be imported: SystemExit: no GPU"):
         load("optimizer", "own_exits:build", [str(code_dir)])
 
 
-def test_where_own_code_was_looked_for_is_told(code_dir):
+def test_hint_names_the_searched_folders(code_dir):
     with pytest.raises(XbenchError) as caught:
         load("model", "own_absent:build", ["elsewhere", str(code_dir)])
     assert f"elsewhere, {code_dir}" in caught.value.hint
@@ -323,7 +323,7 @@ def test_a_spec_cannot_be_changed(kind):
     assert spec is of_xbench(kind)[0].load()
 
 
-def test_a_factory_is_given_itself_or_by_a_string():
+def test_factory_may_be_a_callable_or_a_string():
     def build(params):
         return params
 

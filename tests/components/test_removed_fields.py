@@ -1,4 +1,4 @@
-"""Specs accept fields that they had in the previous version, and say that these should be deleted."""
+"""Tests that specs accept fields of the previous version, with a warning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SampleSpec(Spec):
     size: int = 1
 
 
-def test_a_removed_field_is_ignored_with_a_warning_at_the_line_that_gives_it():
+def test_removed_field_is_ignored_with_a_warning_at_the_callers_line():
     with pytest.warns(
         DeprecationWarning, match="SampleSpec: the field 'old' was removed.*delete it"
     ) as caught:
@@ -27,30 +27,30 @@ def test_a_removed_field_is_ignored_with_a_warning_at_the_line_that_gives_it():
     assert spec == SampleSpec(factory="a:b", size=2)
 
 
-def test_each_removed_field_has_its_warning():
+def test_each_removed_field_gives_a_warning():
     with pytest.warns(DeprecationWarning) as caught:
         spec = SampleSpec(factory="a:b", older=None, old=None)
     assert len(caught) == 2
     assert spec.removed_fields == ("old", "older")
 
 
-def test_without_them_nothing_is_said():
+def test_no_warning_without_removed_fields():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         spec = replace(SampleSpec(factory="a:b"), size=3)
     assert (spec.size, spec.removed_fields) == (3, ())
 
 
-def test_a_field_that_never_was_is_an_error():
+def test_unknown_field_is_an_error():
     with pytest.raises(TypeError, match="oldest"):
         SampleSpec(factory="a:b", oldest=1)
 
 
-def test_the_signature_has_the_fields_of_today():
+def test_signature_has_the_current_fields():
     assert set(inspect.signature(SampleSpec).parameters) == {"factory", "summary", "reference", "size"}
 
 
 @pytest.mark.parametrize(("spec_type", "field"), [(DatasetSpec, "is_listed"), (ModelSpec, "files")])
-def test_what_was_removed_last(spec_type, field):
+def test_recently_removed_fields_are_accepted(spec_type, field):
     with pytest.warns(DeprecationWarning, match=f"{spec_type.__name__}: the field '{field}'"):
         assert spec_type(factory="a:b", **{field: None}).removed_fields == (field,)

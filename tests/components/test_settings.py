@@ -1,4 +1,4 @@
-"""Settings as factories' signatures declare them, and values checked against their defaults."""
+"""Tests of settings in the signatures of factories, and of checking values against them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def open_factory(params, lr=1e-3, **anything):
     pass
 
 
-def test_names_and_defaults_are_those_of_the_signature_but_for_the_number_of_classes():
+def test_names_and_defaults_match_the_signature_without_the_number_of_classes():
     settings = settings_of(ModelSpec(factory=lambda num_classes, width=8, act="relu", bias=True: None))
     assert settings.defaults == {"width": 8, "act": "relu", "bias": True}
     assert list(settings.defaults) == ["width", "act", "bias"]
@@ -47,7 +47,7 @@ def test_names_and_defaults_are_those_of_the_signature_but_for_the_number_of_cla
     assert not settings.is_open
 
 
-def test_a_datasets_factory_has_no_parameter_of_ours():
+def test_all_parameters_of_a_dataset_are_settings():
     def build(root, size=3):
         pass
 
@@ -65,13 +65,13 @@ def test_a_models_first_parameter_is_a_setting_like_any_other():
 @pytest.mark.parametrize("factory", [lambda num_classes, width=8: None, lambda width=8, **others: None])
 def test_the_number_of_classes_is_not_a_setting(factory):
     settings = settings_of(ModelSpec(factory=factory))
-    complaint = "'num_classes' is not a setting: xbench passes the dataset's number of classes there"
+    complaint = "'num_classes' is not a setting: xbench passes the dataset's number of classes in it"
     assert settings.unknown("num_classes") == complaint
     assert settings.unknown("width") is None
     assert settings_of(OptimizerSpec(factory=open_factory)).unknown("num_classes") is None
 
 
-def test_a_model_that_cannot_be_told_the_number_of_classes_has_no_settings():
+def test_model_without_a_class_count_parameter_is_refused():
     def build(width=8):
         pass
 
@@ -79,19 +79,19 @@ def test_a_model_that_cannot_be_told_the_number_of_classes_has_no_settings():
         settings_of(ModelSpec(factory=build))
 
 
-def test_what_has_no_default_is_required_and_what_cannot_be_named_is_no_setting():
+def test_parameters_without_a_default_are_required_and_positional_only_ones_are_ignored():
     settings = settings_of(OptimizerSpec(factory=factory))
     assert settings.required == ("needed", "also_needed")
     assert settings.names == ("needed", "also_needed", "rate", "pair", "odd", "nothing")
 
 
-def test_defaults_are_plain_so_that_they_can_travel_between_processes():
+def test_defaults_can_be_pickled():
     settings = settings_of(OptimizerSpec(factory=factory))
     assert settings.defaults == {"rate": 0.5, "pair": (1, (2, "<odd>")), "odd": "<odd>", "nothing": None}
     assert pickle.loads(pickle.dumps(settings)) == settings
 
 
-def test_open_means_any_further_keyword():
+def test_open_settings_accept_any_keyword():
     settings = settings_of(OptimizerSpec(factory=open_factory))
     assert settings.is_open
     assert settings.names == ("lr",)
@@ -108,7 +108,7 @@ def test_classes_and_partials_are_factories():
     assert settings_of(OptimizerSpec(factory=partial(open_factory, lr=5.0))).defaults == {"lr": 5.0}
 
 
-def test_a_factory_that_is_named_is_imported():
+def test_factory_given_as_a_string_is_imported():
     settings = settings_of(load("optimizer", "adam"))
     assert settings.defaults["lr"] == 1e-3
     assert settings.defaults["betas"] == (0.9, 0.999)
@@ -126,7 +126,7 @@ def test_built_in_datasets_and_models():
     assert settings_of(load("model", "report-cnn")).names == ()
 
 
-def test_a_list_is_a_value_where_the_default_is_a_sequence():
+def test_list_is_a_value_if_the_default_is_a_sequence():
     defaults = {"betas": (0.9, 0.999), "sizes": [1], "none": (), "blocks": ((1, 2), (3, 4)), "lr": 1e-3}
     settings = Settings(defaults | {"text": "abc", "nothing": None}, ("rho",))
     depths = {name: settings.list_depth(name) for name in settings.names if settings.list_depth(name)}
@@ -134,7 +134,7 @@ def test_a_list_is_a_value_where_the_default_is_a_sequence():
     assert settings.list_depth("absent") == 0
 
 
-def test_an_unknown_setting_gets_a_guess_among_all_that_could_stand_there():
+def test_unknown_setting_gets_a_suggestion():
     settings = Settings({"momentum": 0.0}, ("needed",))
     assert settings.unknown("momentum") is None
     assert settings.unknown("needed") is None
@@ -142,7 +142,7 @@ def test_an_unknown_setting_gets_a_guess_among_all_that_could_stand_there():
     assert settings.unknown("neded") == "unknown setting 'neded'. Did you mean 'needed'?"
     assert settings.unknown("epohs") == "unknown setting 'epohs'."
     assert settings.unknown("epohs", ("epochs",)) == "unknown setting 'epohs'. Did you mean 'epochs'?"
-    # What is also known may stand in the same table, but is no setting of this component.
+    # Other known keys may be in the same table, but they are not settings of this component.
     assert settings.unknown("epochs", ("epochs",)) is not None
 
 
@@ -156,7 +156,7 @@ def test_an_unknown_setting_gets_a_guess_among_all_that_could_stand_there():
         ("act", "gelu"),
         ("act", ""),
         ("bias", False),
-        # A default or a value may stand for "off" or "automatic".
+        # A default or a value may mean "off" or "automatic".
         ("bias", 0.5),
         ("bias", [0.5, 1.0]),
         ("bias", {"rate": 0.5}),
@@ -213,7 +213,7 @@ def test_how_to_write_a_value(name, value, advice):
     assert DECLARED.how_to_write(name, value) == advice
 
 
-def test_a_list_for_a_sequence_without_a_default_is_advised_to_be_a_list_of_one():
+def test_hint_for_a_sequence_without_a_default_is_a_nested_list():
     def build(params, sizes: tuple[int, ...], more: list[int] | None = None):
         pass
 
@@ -224,7 +224,7 @@ def test_a_list_for_a_sequence_without_a_default_is_advised_to_be_a_list_of_one(
     assert "[[...]]" in settings.how_to_write("more", 3)
 
 
-def test_types_travel_between_processes():
+def test_types_can_be_pickled():
     settings = settings_of(load("optimizer", "adam"))
     assert pickle.loads(pickle.dumps(settings)) == settings
     assert settings.wrong_type("foreach", "false") == "'foreach' should be true or false, not 'false'"

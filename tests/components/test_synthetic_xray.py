@@ -1,4 +1,4 @@
-"""The made-up chest images: the same on every read, in the real proportions, learnable but not trivially."""
+"""Tests of the synthetic chest images: reproducible, in the real proportions, and hard enough to learn."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def of_class(dataset, split, label):
     return [example for example in dataset.examples if (example.split, example.label) == (split, label)]
 
 
-def test_default_is_the_real_set_in_numbers():
+def test_default_has_the_real_sets_counts():
     dataset = build_synthetic_xray()
     assert dataset.classes == ("NORMAL", "PNEUMONIA")
     assert dataset.positive == "PNEUMONIA"
@@ -98,7 +98,7 @@ def test_reads_repeat_in_threads_and_in_another_process():
     assert child.stdout.strip() == hashlib.sha256(np.array(once).tobytes()).hexdigest()
 
 
-def test_an_image_depends_on_its_content_alone():
+def test_image_depends_only_on_its_content():
     few, many = (build_synthetic_xray(train=size, test=2, image_size=32) for size in (10, 100))
     by_content = {example.content: example for example in many.examples}
     for example in few.examples:
@@ -108,7 +108,7 @@ def test_an_image_depends_on_its_content_alone():
 
 
 def test_pixels_of_this_generator_version_have_not_changed():
-    # Where this fails, raise GENERATOR and renew the numbers: caches are keyed by the version in `content`.
+    # If this fails, raise GENERATOR and update the numbers, because cache keys contain the version.
     dataset = build_synthetic_xray(train=2, test=2, image_size=64)
     grey = np.array([dataset.read(example)[..., 0] for example in dataset.examples])
     quarters = grey.reshape(-1, 2, 32, 2, 32).mean(axis=(2, 4))
@@ -125,7 +125,7 @@ def test_seeds_and_images_differ():
 @pytest.mark.parametrize(
     "settings", [{"train": 0}, {"test": -1}, {"image_size": 15}, {"seed": -1}, {"train": 10.5}]
 )
-def test_bad_settings_are_named_with_what_to_do(settings):
+def test_invalid_settings_are_refused_with_a_hint(settings):
     (name,) = settings
     with pytest.raises(XbenchError, match=name) as caught:
         build_synthetic_xray(**settings)
@@ -144,7 +144,7 @@ def test_listing_imports_neither_numpy_nor_torch():
 
 @pytest.fixture(scope="module")
 def features():
-    """Pixels of small images, (images, 256), and labels as -1 and 1, half each, by split."""
+    """Return pixels of small images, (images, 256), and labels, half -1 and half 1, by split."""
     dataset = build_synthetic_xray(train=1800, test=400, image_size=16)
     by_split = {}
     for split, per_class in (("train", 400), ("test", 180)):
@@ -155,7 +155,7 @@ def features():
 
 
 def linear_accuracy(features, reduce) -> float:
-    """Test accuracy of ridge regression on `reduce(pixels)`."""
+    """Compute the test accuracy of ridge regression on `reduce(pixels)`."""
     (train, labels), (test, truth) = ((reduce(pixels), truth) for pixels, truth in features.values())
     centre = train.mean(axis=0)
     train, test = train - centre, test - centre
@@ -167,5 +167,5 @@ def test_classes_can_be_learned_but_not_perfectly(features):
     assert 0.8 < linear_accuracy(features, lambda pixels: pixels) < 0.94
 
 
-def test_mean_brightness_is_no_shortcut(features):
+def test_mean_brightness_does_not_predict_the_class(features):
     assert linear_accuracy(features, lambda pixels: pixels.mean(axis=1, keepdims=True)) < 0.65

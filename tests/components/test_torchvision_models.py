@@ -1,4 +1,4 @@
-"""torchvision's classifiers: their last layers, what is trained, and what they start from."""
+"""Tests of torchvision's classifiers: last layers, trained parameters and initial weights."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import nn
 from xbench.components.registry import load
 from xbench.components.settings import settings_of
 from xbench.components.torchvision_models import (
+    build_outline,
     choose_trained,
-    draw_anew,
-    head_name,
-    last_layer_name,
-    layer_like,
-    outline_of,
+    find_head,
+    find_last_layer,
+    initialise_part,
+    make_layer_like,
     torchvision_members,
 )
 from xbench.errors import XbenchError
 
 SMALL = "mobilenet_v3_small"
-# One of each kind; the others are as these.
+# One of each architecture; the others are similar.
 SAMPLE = {
     *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet"),
     *("inception_v3", "maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf"),
@@ -49,7 +49,7 @@ def build(name, num_classes=2, seed=0, **settings):
 
 @pytest.fixture(scope="module")
 def original():
-    """torchvision's own, as it was made for 1,000 classes, with running statistics of its own."""
+    """Build torchvision's model for 1,000 classes, with random running statistics."""
     torch.manual_seed(7)
     network = torchvision.models.get_model(SMALL)
     network(torch.rand(4, 3, 64, 64))
@@ -77,10 +77,10 @@ def trained(network):
 
 @pytest.mark.parametrize("name", MEMBERS)
 def test_every_member_gives_logits_and_trains_its_head(name):
-    network = outline_of(name)
-    last = last_layer_name(network)
+    network = build_outline(name)
+    last = find_last_layer(network)
     assert network.get_submodule(last).weight.shape[0] == 1000
-    network.set_submodule(last, layer_like(network.get_submodule(last), 3))
+    network.set_submodule(last, make_layer_like(network.get_submodule(last), 3))
     choose_trained(network, "head", name)
     head = trained(network)
     assert {key for key in head if key.startswith(f"{last}.")}
@@ -93,7 +93,7 @@ def test_every_member_gives_logits_and_trains_its_head(name):
         logits = network(torch.empty(2, 3, side, side, device="meta"))
     assert isinstance(logits, torch.Tensor)
     assert logits.shape == (2, 3)
-    # Whatever is not in the state dict would not come from a file of weights.
+    # A file of weights would not restore tensors outside the state dict.
     tensors = {key for key, _ in [*network.named_parameters(), *network.named_buffers()]}
     assert tensors == set(network.state_dict())
 
@@ -104,10 +104,10 @@ def test_there_are_no_quantized_members_and_no_other_tasks():
     assert not [name for name in names if "quantized" in name or "rcnn" in name or "raft" in name]
 
 
-def test_an_outline_takes_no_memory_and_leaves_the_generator_alone():
+def test_outline_takes_no_memory_and_does_not_change_the_generator():
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    network = outline_of("regnet_y_400mf")
+    network = build_outline("regnet_y_400mf")
     assert torch.equal(torch.get_rng_state(), before)
     assert next(network.parameters()).is_meta
 
@@ -121,7 +121,7 @@ def test_settings():
     assert not settings_of(load("model", "torchvision/resnet18")).is_open
 
 
-def test_vgg16_is_the_familys_in_all_but_the_name():
+def test_vgg16_equals_the_member_of_the_family():
     own, member = load("model", "vgg16"), load("model", "torchvision/vgg16")
     for attribute in ("summary", "reference", "input_shape", "mean", "std"):
         assert getattr(own, attribute) == getattr(member, attribute), attribute
@@ -142,10 +142,10 @@ def test_normalisation_and_shape_are_those_of_the_weights():
     assert facts("efficientnet_v2_l") == (None, ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)))
     assert facts("vit_b_16") == ((3, 224, 224), IMAGENET)
     assert facts("maxvit_t") == ((3, 224, 224), IMAGENET)
-    assert facts("vit_h_14") == ((3, 518, 518), IMAGENET)  # its weights are of large images
+    assert facts("vit_h_14") == ((3, 518, 518), IMAGENET)  # its weights were trained on large images
 
 
-def test_random_weights_are_told():
+def test_random_weights_are_a_stand_in():
     spec = load("model", "torchvision/resnet18")
     assert spec.stand_in({"pretrained": True, "weights": "", "train": "head"}) == ""
     assert spec.stand_in({"pretrained": False, "weights": "", "train": "head"}) == "random weights"
@@ -176,7 +176,7 @@ def test_loaded_parameters_are_ordinary_ones_of_this_process(weights):
     assert not any(buffer.is_meta for buffer in network.buffers())
 
 
-def test_the_seed_draws_the_last_layer_however_the_rest_is_made(weights):
+def test_last_layer_depends_only_on_the_seed(weights):
     def last(seed, **settings):
         return build(SMALL, seed=seed, **settings).classifier[3].weight
 
@@ -195,7 +195,7 @@ def test_random_weights_are_drawn_from_the_seed():
 
 
 @pytest.mark.parametrize("name", [SMALL, "squeezenet1_1", "resnet18"])
-def test_a_file_of_as_many_classes_is_loaded_whole(name, tmp_path):
+def test_file_with_the_same_number_of_classes_is_loaded_completely(name, tmp_path):
     finished = build(name, num_classes=5, seed=1, pretrained=False)
     torch.save(finished.state_dict(), tmp_path / "mine.pth")
     network = build(name, num_classes=5, seed=2, weights=str(tmp_path / "mine.pth"))
@@ -208,11 +208,11 @@ def test_a_file_of_another_number_of_classes_is_refused(tmp_path):
     with pytest.raises(XbenchError) as caught:
         build(SMALL, num_classes=2, weights=str(tmp_path / "five.pth"))
     assert "classifier.3.weight is 5 x 1024 in the file, 1000 x 1024 in the model" in caught.value.message
-    assert "1000 outputs, or one for each class" in caught.value.hint
+    assert "1000 outputs, or with one output for each class" in caught.value.hint
 
 
 class TestFileWithoutTheHead:
-    """A file that holds the frozen part alone, as feature extractors are published."""
+    """A file that holds only the frozen part, as published feature extractors do."""
 
     @pytest.mark.parametrize("train", ["head", "all", "features.12.*, classifier.*"])
     def test_the_frozen_part_is_the_files_and_the_head_is_drawn_from_the_seed(
@@ -232,14 +232,14 @@ class TestFileWithoutTheHead:
     @pytest.mark.slow
     @pytest.mark.parametrize("name", torchvision_members())
     def test_every_members_head_can_be_drawn(self, name):
-        network = outline_of(name)
-        head = network.get_submodule(head_name(network))
-        draw_anew(head)
+        network = build_outline(name)
+        head = network.get_submodule(find_head(network))
+        initialise_part(head)
         assert all(tensor.isfinite().all() for tensor in head.state_dict().values())
         weights = [p for p in head.parameters() if p.ndim > 1]
         assert all(weight.std() > 0 for weight in weights)
 
-    def test_the_last_layer_is_that_of_any_other_file(self, backbone, weights):
+    def test_last_layer_is_the_same_as_with_any_other_file(self, backbone, weights):
         last = build(SMALL, seed=3, weights=backbone).classifier[3].weight
         assert torch.equal(last, build(SMALL, seed=3, weights=weights).classifier[3].weight)
 
@@ -255,16 +255,16 @@ class TestFileWithoutTheHead:
         with pytest.raises(XbenchError, match=r"lacks classifier\.0\.weight and 1 more"):
             build(SMALL, weights=str(tmp_path / "part.pth"))
 
-    def test_what_is_frozen_must_be_in_the_file(self, original, tmp_path):
+    def test_frozen_part_must_be_in_the_file(self, original, tmp_path):
         state = {k: v for k, v in original.state_dict().items() if k.startswith("features.1")}
         torch.save(state, tmp_path / "part.pth")
         with pytest.raises(XbenchError, match=r"lacks features\.0\.0\.weight"):
             build(SMALL, weights=str(tmp_path / "part.pth"))
 
-    def test_readers_are_told(self, backbone, weights):
+    def test_missing_head_is_a_stand_in(self, backbone, weights):
         spec = load("model", f"torchvision/{SMALL}")
         settings = {"pretrained": True, "train": "head"}
-        told = "a randomly drawn head: backbone.pth holds none"
+        told = "a randomly initialised head: backbone.pth has no weights for it"
         assert spec.stand_in({**settings, "weights": backbone}) == told
         assert spec.stand_in({**settings, "weights": weights}) == ""
 
@@ -278,29 +278,29 @@ class TestFileWithoutTheHead:
         ("layer4.1.conv?.weight", {"layer4.1.conv1.weight", "layer4.1.conv2.weight"}),
     ],
 )
-def test_what_is_trained(train, expected):
+def test_patterns_select_the_trained_parameters(train, expected):
     network = build("resnet18", pretrained=False, train=train)
     assert trained(network) == expected
     network(torch.rand(2, 3, 32, 32)).sum().backward()
     assert {name for name, parameter in network.named_parameters() if parameter.grad is not None} == expected
 
 
-def test_all_is_trained_if_asked():
+def test_all_parameters_can_be_trained():
     network = build("squeezenet1_1", pretrained=False, train="all")
     assert trained(network) == {name for name, _ in network.named_parameters()}
     assert network(torch.rand(2, 3, 32, 32)).shape == (2, 2)
 
 
 @pytest.mark.parametrize("train", ["haed", "fc.*, layer9.*", ""])
-def test_a_pattern_that_fits_nothing_is_told_with_names(train):
+def test_pattern_without_a_match_is_refused(train):
     with pytest.raises(XbenchError) as caught:
         build("resnet18", pretrained=False, train=train)
-    assert f"'{train.rpartition(' ')[2]}' fits no parameter of resnet18" in caught.value.message
+    assert f"'{train.rpartition(' ')[2]}' does not match any parameter of resnet18" in caught.value.message
     assert '"head", "all"' in caught.value.hint
     assert "fc.weight" in caught.value.hint
 
 
-def test_weights_that_would_not_be_read_are_a_mistake(weights):
+def test_weights_without_pretrained_are_refused(weights):
     spec = load("model", f"torchvision/{SMALL}")
     settings = {"pretrained": False, "weights": weights, "train": "head"}
     with pytest.raises(XbenchError, match="pretrained = false"):
@@ -320,8 +320,8 @@ def test_auxiliary_heads_of_a_file_are_dropped(name, tmp_path):
 
 
 def test_vgg16_trains_its_fully_connected_part(monkeypatch):
-    # Built as it is, drawing nothing: what counts are names, shapes and sizes.
-    monkeypatch.setattr("xbench.components.torchvision_models._network", outline_network)
+    # Build an outline instead, because only names, shapes and sizes matter here.
+    monkeypatch.setattr("xbench.components.torchvision_models._build_network", outline_network)
     network = load("model", "vgg16").load_factory()(2, pretrained=False)
     counted = sum(p.numel() for p in network.parameters() if p.requires_grad)
     assert counted == 119_554_050

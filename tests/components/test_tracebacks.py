@@ -1,4 +1,4 @@
-"""Whose code it was that raised."""
+"""Tests of finding the component that raised an exception."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Claims:
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
-    """Optimizer `sam` is of a package of its own, `adam` is built in."""
+    """Register `sam` from a package of its own, and `adam` as a built-in optimizer."""
     known = {"sam": Claims("xbench_sam.optimizers"), "adam": Claims("xbench.components.optimizers")}
     of = {"sam": "xbench-sam 0.1.0", "adam": "xbench 0.1.0"}
     monkeypatch.setattr(tracebacks, "find", lambda kind, name: known.get(name))
@@ -50,51 +50,51 @@ def calling(name: str, other):
     return module_of(name, "def step():\n    return other()", other=other).step
 
 
-def test_of_a_package():
+def test_package_of_the_component_is_found():
     assert raised_in(error_of(raising("xbench_sam.optimizers")), COMPONENTS) == (
         "optimizer 'sam' of xbench-sam 0.1.0"
     )
 
 
-def test_any_module_of_it():
+def test_any_module_of_the_package_counts():
     assert "'sam'" in raised_in(error_of(raising("xbench_sam.deep.inside")), COMPONENTS)
 
 
-def test_of_no_package():
+def test_own_code_is_found():
     assert raised_in(error_of(raising("my_models")), COMPONENTS) == "model 'my_models:tiny'"
 
 
-def test_below_it_torch_may_have_raised():
+def test_component_that_called_torch_is_found():
     assert "'sam'" in raised_in(error_of(calling("xbench_sam", raising("torch.nn.functional"))), COMPONENTS)
 
 
-def test_the_innermost_is_it():
+def test_innermost_component_is_found():
     model_in_optimizer = calling("xbench_sam", calling("torch.nn", raising("my_models")))
     assert raised_in(error_of(model_in_optimizer), COMPONENTS) == "model 'my_models:tiny'"
     optimizer_in_model = calling("my_models", raising("xbench_sam"))
     assert "'sam'" in raised_in(error_of(optimizer_in_model), COMPONENTS)
 
 
-def test_one_module_of_both():
+def test_first_component_of_a_shared_module_is_found():
     both = [("optimizer", "parts:Step"), ("model", "parts:net")]
     assert raised_in(error_of(raising("parts")), both) == "optimizer 'parts:Step'"
 
 
 @pytest.mark.parametrize("name", ["torch.optim.adam", "xbench.training.loop", "xbench_sample", "xbench_sa"])
-def test_of_nobody(name):
+def test_no_component_is_found_for_other_code(name):
     assert raised_in(error_of(raising(name)), COMPONENTS) == ""
 
 
-def test_what_is_built_in_is_no_plugin():
+def test_built_in_component_is_never_found():
     error = error_of(raising("xbench.components.optimizers"))
     assert raised_in(error, [("optimizer", "adam"), ("model", "unknown")]) == ""
 
 
-def test_an_error_that_was_never_raised():
+def test_no_component_is_found_without_a_traceback():
     assert raised_in(ValueError("no"), COMPONENTS) == ""
 
 
-def test_a_module_that_hides_its_name():
+def test_module_without_a_name_is_ignored():
     hidden = module_of("xbench_sam", "def step():\n    raise ValueError").step
     hidden.__globals__.pop("__name__")
     loaded = set(sys.modules)

@@ -1,4 +1,4 @@
-"""Files under the names of images that are none, or odd ones: read, or named with a reason; nothing hangs."""
+"""Tests that unusual or fake image files are read or reported with a reason, and that nothing hangs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def animated_gif() -> bytes:
 
 
 def turned() -> bytes:
-    """A JPEG, red on the left, with a note that it is to be turned by 90 degrees."""
+    """Make a JPEG that is red on the left, with an EXIF orientation of 90 degrees."""
     image = Image.new("RGB", (SIDE, SIDE), (0, 0, 255))
     image.paste((255, 0, 0), (0, 0, SIDE // 2, SIDE))
     exif = Image.Exif()
@@ -67,7 +67,7 @@ def turned() -> bytes:
     return file.getvalue()
 
 
-# Content -> the colour of its first pixel, and by how much a lossy format may miss it.
+# Content, the colour of its first pixel, and the error that a lossy format may have.
 READ = {
     "cmyk.jpg": (jpeg("CMYK", (0, 255, 255, 0)), (255, 0, 0), 4),
     "sixteen-grey.png": (png_of(SIDE, SIDE, 16, 0, grey_rows(16)), (128, 128, 128), 0),
@@ -89,12 +89,15 @@ READ = {
 HUGE_TEXT = chunk(b"zTXt", b"key\0\0" + zlib.compress(bytes(10**7)))
 MUCH_TEXT = chunk(b"zTXt", b"key\0\0" + zlib.compress(bytes(10**6))) * 80
 
-# Content -> what the reason says.
+# Content, and a part of the reason.
 REFUSED = {
     "empty.png": (b"", "the file is empty"),
-    "text.png": (b"this is no image\n" * 100, "none of JPEG, PNG"),
-    "script.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "none of JPEG, PNG"),
-    "pickle.jpg": (b"\x80\x04\x95" + bytes(100), "none of JPEG, PNG"),
+    "text.png": (b"this is no image\n" * 100, "not one of JPEG"),
+    "script.png": (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n",
+        "not one of JPEG",
+    ),
+    "pickle.jpg": (b"\x80\x04\x95" + bytes(100), "not one of JPEG"),
     "short.png": (png(color=(1, 2, 3))[:60], "Error"),
     "header.png": (png()[:20], "Truncated File Read"),
     "short.jpg": (jpeg(quality=95)[:-40][:500], "Error"),
@@ -109,7 +112,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", READ)
-def test_odd_ones_are_read(tmp_path, name):
+def test_unusual_files_are_read(tmp_path, name):
     content, expected, within = READ[name]
     (tmp_path / name).write_bytes(content)
     with warnings.catch_warnings():
@@ -120,7 +123,7 @@ def test_odd_ones_are_read(tmp_path, name):
             assert abs(first - expected).max() <= within
 
 
-def test_a_camera_s_note_turns_nothing(tmp_path):
+def test_exif_orientation_is_ignored(tmp_path):
     (tmp_path / "turned.jpg").write_bytes(turned())
     image = read_image(tmp_path / "turned.jpg", SIDE, SIDE).astype(int)
     red, blue = image[:, :6, 0], image[:, -6:, 2]  # left and right, as in the file
@@ -129,7 +132,7 @@ def test_a_camera_s_note_turns_nothing(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_read_has_a_reason(tmp_path, name):
+def test_unreadable_file_has_a_reason(tmp_path, name):
     content, expected = REFUSED[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(Exception) as caught:
@@ -141,7 +144,7 @@ def test_what_cannot_be_read_has_a_reason(tmp_path, name):
     assert " at 0x" not in reason
 
 
-def test_reasons_are_lines_of_text_that_end():
+def test_reasons_are_short_printable_lines():
     reason = why_unreadable(ValueError("first\n\tsecond\x1b[31m " + "x" * 1000))
     assert reason.startswith("ValueError: first second?[31m xxx")
     assert len(reason) == 200 and reason.endswith("...")
@@ -149,7 +152,7 @@ def test_reasons_are_lines_of_text_that_end():
 
 @pytest.fixture
 def oddities(tmp_path, monkeypatch) -> Path:
-    """A class of a set with an image, and with all that a file system has under the names of images."""
+    """Make a class with an image, and with every type of file that can have the name of an image."""
     monkeypatch.setenv("XBENCH_CACHE_DIR", str(tmp_path / "cache"))
     for part in ("train", "test"):
         for name in ("a", "b"):
@@ -188,7 +191,7 @@ def test_nothing_else_is_opened(oddities, name):
     assert len(why_unreadable(caught.value)) < 300
 
 
-def test_a_set_with_all_of_it(oddities):
+def test_set_with_all_oddities_is_decoded(oddities):
     (oddities / "train/a/above.png").unlink()
     for name, (content, *_) in (READ | {k: v for k, v in REFUSED.items() if "text" in k}).items():
         (oddities / "train/b" / name).write_bytes(content)
@@ -205,11 +208,11 @@ def test_a_set_with_all_of_it(oddities):
     assert len(data.rows) == len(dataset.examples) - len(reasons)
 
 
-def test_a_link_to_a_folder_above_ends(oddities):
+def test_link_to_a_parent_folder_ends(oddities):
     assert len(list_images(oddities / "train")) < 30
 
 
-def test_folders_as_deep_as_names_may_be(tmp_path, monkeypatch):
+def test_deeply_nested_folders_are_listed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _ in range(1100):
         os.mkdir("d")
@@ -217,13 +220,13 @@ def test_folders_as_deep_as_names_may_be(tmp_path, monkeypatch):
     Path("deep.png").touch()
     (name,) = list_images(tmp_path)
     assert len(name.parts) == 1101
-    for _ in range(1100):  # by hand: what clears away afterwards does not reach so deep
+    for _ in range(1100):  # `tmp_path` cannot remove such deep folders
         Path("deep.png").unlink(missing_ok=True)
         os.chdir("..")
         os.rmdir("d")
 
 
-def test_arrays_are_whole(tmp_path):
+def test_arrays_have_the_requested_shape(tmp_path):
     (tmp_path / "i.png").write_bytes(png())
     image = read_image(tmp_path / "i.png", 3, 5)
     assert (image.shape, image.dtype) == ((3, 5, 3), np.uint8)

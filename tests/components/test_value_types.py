@@ -1,4 +1,4 @@
-"""Types of settings, as annotations and defaults declare them."""
+"""Tests of inferring the types of settings from annotations and defaults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NewType, Optional, Pr
 import pytest
 import torch
 
-from xbench.components.annotations import names_seen_by, parameter_type
+from xbench.components.annotations import find_globals, parameter_type
 from xbench.components.value_types import allows, describe, is_sequence
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def factory(
 
 
 KINDS = {
-    name: parameter_type(parameter, names_seen_by(factory))
+    name: parameter_type(parameter, find_globals(factory))
     for name, parameter in inspect.signature(factory).parameters.items()
 }
 
@@ -156,7 +156,7 @@ def test_types_are_understood(name, description):
         "automatic",
     ],
 )
-def test_what_tells_no_type_is_not_checked(name):
+def test_parameter_of_unknown_type_is_not_checked(name):
     assert KINDS[name] is Any
     assert allows(KINDS[name], object())
 
@@ -192,13 +192,13 @@ def test_values(name, right, wrong):
     assert [value for value in wrong if allows(KINDS[name], value)] == []
 
 
-def test_sequences_are_told_from_what_may_be_one():
+def test_sequences_are_distinguished_from_unions():
     sequences = {name for name, kind in KINDS.items() if is_sequence(kind)}
     assert {"pair", "many", "sequence", "pairs", "strings", "untyped_pair"} <= sequences
     assert not {"string_or_strings", "text", "anything", "table"} & sequences
 
 
-def test_names_are_those_of_the_module_that_wrote_the_signature():
+def test_names_are_globals_of_the_module_that_defines_the_signature():
     class Optimizer:
         def __init__(self, params, mode: Mode, rate: Rate):
             pass
@@ -215,5 +215,5 @@ def test_names_are_those_of_the_module_that_wrote_the_signature():
         pass
 
     for maker in (factory, Derived, Callee(), partial(partial(factory)), wrapped):
-        assert names_seen_by(maker) is globals()
-    assert names_seen_by(int) == {}
+        assert find_globals(maker) is globals()
+    assert find_globals(int) == {}

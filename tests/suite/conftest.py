@@ -8,7 +8,7 @@ from textwrap import dedent
 import pytest
 
 from xbench.components.annotations import type_of_default
-from xbench.components.registry import listing_hint, unknown_name
+from xbench.components.registry import describe_unknown_name, write_listing_hint
 from xbench.components.settings import Settings
 from xbench.errors import XbenchError
 from xbench.suite.grid import expand, references
@@ -48,7 +48,9 @@ dataset = "pictures"
 
 
 def known_of(kind, name):
-    return KNOWN.get((kind, name)) or XbenchError(unknown_name(kind, name), hint=listing_hint(kind))
+    return KNOWN.get((kind, name)) or XbenchError(
+        describe_unknown_name(kind, name), hint=write_listing_hint(kind)
+    )
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Read the type of a setting off the annotation or the default of its factory's parameter."""
+"""Infer the type of a setting from the annotation or the default of the factory's parameter."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from xbench.components.value_types import allows, is_sequence, list_of, tuple_of
 
 
 def parameter_type(parameter: inspect.Parameter, names: Mapping[str, Any]) -> Any:
-    """Find the type of a factory's parameter.
+    """Infer the type of a factory's parameter.
 
-    The annotation decides. The default does where there is no annotation, where the annotation allows nothing
-    that a suite can write, and where it does not allow the default itself.
+    The annotation decides, with three exceptions. The default decides if there is no annotation, if a suite
+    cannot write any value that the annotation allows, or if the annotation does not allow the default itself.
 
     Args:
-        names: the meaning of names in a string annotation.
+        names: objects that the names in a string annotation refer to.
 
     Returns:
-        A type whose parts are all built in, or `Any`.
+        A type made of built-in types only, or `Any`.
     """
     default = None if parameter.default is parameter.empty else parameter.default
     annotated = _reduce(_evaluate(parameter.annotation, names))
     if parameter.annotation is parameter.empty or annotated is Never:
         return type_of_default(default)
-    return annotated if allows(annotated, default) or not _is_plain(default) else type_of_default(default)
+    return annotated if allows(annotated, default) or not _is_writable(default) else type_of_default(default)
 
 
-def names_seen_by(factory: Callable[..., Any]) -> Mapping[str, Any]:
-    """Find the global names of the module that a factory's signature was written in."""
+def find_globals(factory: Callable[..., Any]) -> Mapping[str, Any]:
+    """Find the globals of the module that defines the signature of a factory."""
     while isinstance(factory, partial):
         factory = factory.func
     factory = inspect.unwrap(factory)
@@ -46,8 +46,8 @@ def names_seen_by(factory: Callable[..., Any]) -> Mapping[str, Any]:
     return next((names for names in found if names is not None), {})
 
 
-def _union(kinds: Iterable[Any]) -> Any:
-    """Join types into a union, to which `Never` adds nothing."""
+def _make_union(kinds: Iterable[Any]) -> Any:
+    """Make the union of types, without `Never`."""
     distinct = tuple(dict.fromkeys(kind for kind in kinds if kind is not Never))
     if Any in distinct:
         return Any
@@ -55,39 +55,39 @@ def _union(kinds: Iterable[Any]) -> Any:
 
 
 def type_of_default(default: Any) -> Any:
-    """Find the type of values that may stand in place of a default.
+    """Infer the type of values that may replace a default.
 
-    A default may be a sentinel for "off" or "automatic" (`clip=False`, `lr="auto"`) or be replaced by one, so
-    only these are ruled out: a string for a number or a boolean, a list or table for a number, and a number
-    for a sequence. An integer does not rule out fractions, nor a sequence other lengths.
+    A default may be a sentinel for "off" or "automatic" (`clip=False`, `lr="auto"`), and a suite may set such
+    a sentinel. Therefore, a number rules out only strings, lists and tables, a boolean only strings, and a
+    sequence only numbers. An integer may be replaced by a fraction, and a sequence by one of another length.
 
     Returns:
-        `Any` for a default that is not a number, a boolean or a sequence.
+        `Any` if the default is not a number, a boolean or a sequence.
     """
     if isinstance(default, bool):
         return usually(bool, float, list_of(Any), dict[str, Any])
     if isinstance(default, int | float):
         return usually(float, bool)
     if isinstance(default, tuple | list):
-        items = _accept_any_item(_union(map(type_of_default, default)))
+        items = _accept_any_item(_make_union(map(type_of_default, default)))
         return usually(list_of(items), bool, str, dict[str, Any])
     return Any
 
 
-def _is_plain(default: Any) -> bool:
-    """Whether a suite could write a default itself."""
+def _is_writable(default: Any) -> bool:
+    """Check whether a suite can write a default."""
     return isinstance(default, bool | int | float | str | tuple | list | dict) and not isinstance(
         default, Enum
     )
 
 
 def _reduce(annotation: Any) -> Any:
-    """Reduce an annotation to what a suite can write: `Never` if a suite can write none of its values."""
+    """Reduce an annotation to the types that a suite can write; `Never` if there are none."""
     if annotation is Any:
         return Any
     if isinstance(annotation, TypeVar):
-        return _union(map(_reduce, annotation.__constraints__ or (annotation.__bound__ or Any,)))
-    for target in ("__supertype__", "__value__"):  # of a NewType, of a `type` statement
+        return _make_union(map(_reduce, annotation.__constraints__ or (annotation.__bound__ or Any,)))
+    for target in ("__supertype__", "__value__"):  # a NewType has the first, a `type` alias the second
         if not isinstance(annotation, type) and hasattr(annotation, target):
             return _reduce(getattr(annotation, target))
     origin, inner = get_origin(annotation), get_args(annotation)
@@ -96,7 +96,7 @@ def _reduce(annotation: Any) -> Any:
     if origin is Annotated:
         return _reduce(inner[0])
     if origin in (Union, types.UnionType):
-        return _union(map(_reduce, inner))
+        return _make_union(map(_reduce, inner))
     if origin is Literal:
         return annotation if all(type(item) in (bool, int, str, types.NoneType) for item in inner) else Any
     if origin is tuple and Ellipsis not in inner:
@@ -121,7 +121,7 @@ def _reduce_class(annotation: Any) -> Any:
         if issubclass(annotation, os.PathLike):
             return str
         if issubclass(annotation, Enum | str | int | float) or issubclass(int, annotation):
-            return Any  # a value may become one, or it is a protocol of numbers
+            return Any  # the factory may convert the value, or the annotation is a protocol of numbers
         if issubclass(annotation, collections.abc.Mapping):
             return dict[str, Any]
         if issubclass(annotation, tuple | collections.abc.Set) or issubclass(list, annotation):
@@ -132,21 +132,21 @@ def _reduce_class(annotation: Any) -> Any:
 
 
 def _accept_any_item(kind: Any) -> Any:
-    """Replace `Never`, as the type of items in a sequence or table, by `Any`: such items are not checked."""
+    """Replace `Never` with `Any`, so that the items of a sequence or table are not checked."""
     return Any if kind is Never else kind
 
 
 def _evaluate(annotation: Any, names: Mapping[str, Any]) -> Any:
-    """Evaluate the strings in an annotation; `Never` if that fails."""
+    """Evaluate the strings in an annotation; return `Never` if that fails."""
     holder = types.SimpleNamespace(__annotations__={"value": annotation})
     try:
         return get_type_hints(holder, dict(names), _Names(names))["value"]
-    except Exception:  # a string may be any expression
+    except Exception:  # the string may hold any expression
         return Never
 
 
 class _Unwritable(type):
-    """Stand-in for a class that could not be imported, and for everything that belongs to it."""
+    """Stand-in for a class that is unknown at run time, and for each of its attributes and subscripts."""
 
     def __getattr__(cls, name: str) -> type:
         if name.startswith("__"):
@@ -158,7 +158,7 @@ class _Unwritable(type):
 
 
 class _Names(dict):
-    """Names for an annotation; those imported for type checkers only stand for unknown classes."""
+    """Namespace for an annotation, in which names imported under `TYPE_CHECKING` are unknown classes."""
 
     def __missing__(self, name: str) -> Any:
         try:

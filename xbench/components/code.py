@@ -1,4 +1,4 @@
-"""Hash the code behind a component where it may be edited; what is installed is identified by its version."""
+"""Hash the code of components that may be edited. Installed packages are identified by their version."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from xbench.errors import XbenchError
 from xbench.storage.atomic import read_regular
 
 # The subpackages of xbench whose code a cell or its memory pass runs.
-_OF_CELLS = ("capacity", "components", "data", "isolation", "memory", "training")
+_CELL_PACKAGES = ("capacity", "components", "data", "isolation", "memory", "training")
 
 _XBENCH = Path(__file__).parents[1]
 
-# Stands for every `module:attribute`: each may import from any allowed folder.
-_ANY: tuple[Kind, str] = ("model", ":")
+# Stands for every `module:attribute`, as all of them may import from any allowed folder.
+_ANY_REFERENCE: tuple[Kind, str] = ("model", ":")
 
 
 @cache
@@ -34,65 +34,67 @@ def code_stamp(
     import_dirs: Sequence[str] = (),
     only_modules: bool = False,
 ) -> str:
-    """Hash the files behind a component; "" for one that is built in or installed: `registry.origin` tells
-    its version.
+    """Hash the files of a component's code.
 
-    The files of a `module:attribute` are all below the allowed folders. Those of a plugin that is installed
-    in place (`pip install -e`) are all below its package's folder. Other packages that these import are not
-    looked at.
+    A `module:attribute` consists of all files below the allowed folders. A plugin that is installed in place
+    (`pip install -e`) consists of all files below its package's folder. Other packages that they import are
+    not hashed.
 
     Args:
-        import_dirs: the allowed folders; hashable.
-        only_modules: leave out the files that are not Python modules: code may write such files as it runs.
+        import_dirs: the allowed folders, as a hashable sequence.
+        only_modules: hash Python modules only, because code may write other files while it runs.
+
+    Returns:
+        16 hex digits; "" for a built-in or installed component, whose version `registry.origin` returns.
 
     Raises:
         XbenchError: a folder holds too many files, or its `.xbenchignore` is not valid.
     """
     if ":" not in reference:
-        return _hash(_files_in_place(kind, reference), only_modules)
-    if (kind, reference) != _ANY:
-        return code_stamp(*_ANY, import_dirs, only_modules)  # read once, for all components
-    return _hash(_files_below(ImportDirs.of(import_dirs)), only_modules)
+        return _hash_files(_list_editable_files(kind, reference), only_modules)
+    if (kind, reference) != _ANY_REFERENCE:
+        return code_stamp(*_ANY_REFERENCE, import_dirs, only_modules)  # read once, for all components
+    return _hash_files(_list_allowed_files(ImportDirs.of(import_dirs)), only_modules)
 
 
 @cache
 def own_stamp() -> str:
-    """Hash the code of xbench that cells run, if it is installed in place; else "": its version tells."""
+    """Hash the code of xbench that cells run if xbench may be edited; "" if its version identifies it."""
     if _is_installed(_XBENCH):
         return ""
     digest = hashlib.sha256()
-    paths = [path for room in _OF_CELLS for path in (_XBENCH / room).rglob("*.py")]
-    for path in sorted([*paths, _XBENCH / "records" / "metrics.py"]):  # they say which epoch is the best
+    paths = [path for package in _CELL_PACKAGES for path in (_XBENCH / package).rglob("*.py")]
+    for path in sorted([*paths, _XBENCH / "records" / "metrics.py"]):  # metrics decide which epoch is best
         digest.update(f"\0{path.name}\0".encode(errors="surrogateescape") + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def latest_change(import_dirs: Sequence[str], only_modules: bool = False) -> CodeFile | None:
-    """Find the file below the allowed folders that was changed last; None if there is none."""
+    """Find the file below the allowed folders that was changed last; None if there are no files."""
     try:
-        files = _files_below(ImportDirs.of(import_dirs))
-    except XbenchError:  # by now there are too many
+        files = _list_allowed_files(ImportDirs.of(import_dirs))
+    except XbenchError:  # there are too many files by now
         return None
     files = [file for file in files if not only_modules or _is_module(file)]
     return max(files, key=lambda file: file.changed_ns, default=None)
 
 
-def _files_below(allowed: ImportDirs) -> list[CodeFile]:
-    left_out = allowed.left_out | {place_of(_XBENCH)}  # it has a stamp of its own
+def _list_allowed_files(allowed: ImportDirs) -> list[CodeFile]:
+    left_out = allowed.left_out | {place_of(_XBENCH)}  # `own_stamp` covers xbench
     return [file for folder in allowed for file in code_files(Path(folder), left_out)]
 
 
-def _files_in_place(kind: Kind, name: str) -> list[CodeFile]:
-    """List the files of the packages that register a component, but for xbench and what is installed."""
+def _list_editable_files(kind: Kind, name: str) -> list[CodeFile]:
+    """List the files of the packages that register a component, except xbench and installed packages."""
     registration = find(kind, name)
     claims = registration.claims if registration else ()
     packages = {claim.module.partition(".")[0] for claim in claims} - {"xbench"}
-    places = [place for package in sorted(packages) for place in _places_of(package)]
+    places = [place for package in sorted(packages) for place in _locate(package)]
     return [file for place in places if not _is_installed(place) for file in code_files(place)]
 
 
-def _places_of(package: str) -> list[Path]:
-    """The folders of a package, or the file of a module that is one file."""
+def _locate(package: str) -> list[Path]:
+    """Find the folders of a package, or the file of a single-file module."""
     try:
         spec = find_spec(package)
     except (ImportError, ValueError):
@@ -103,12 +105,12 @@ def _places_of(package: str) -> list[Path]:
     return [Path(place) for place in places if place and os.path.exists(place)]
 
 
-def _hash(files: list[CodeFile], only_modules: bool) -> str:
+def _hash_files(files: list[CodeFile], only_modules: bool) -> str:
     digest = hashlib.sha256()
     files = [file for file in files if not only_modules or _is_module(file)]
     for file in files:
         digest.update(f"\0{file.name}\0".encode(errors="surrogateescape"))
-        digest.update(hashlib.sha256(_content_of(file)).digest())
+        digest.update(hashlib.sha256(_read_content(file)).digest())
     return digest.hexdigest()[:16] if files else ""
 
 
@@ -116,15 +118,15 @@ def _is_module(file: CodeFile) -> bool:
     return file.name.endswith(tuple(all_suffixes()))
 
 
-def _content_of(file: CodeFile) -> bytes:
-    """What stands for a file: its bytes, or of large ones and of images the size and time of change."""
+def _read_content(file: CodeFile) -> bytes:
+    """Read a file; for a large file or an image, return its size and time of change instead."""
     if file.size_bytes <= MAX_READ_BYTES and file.path.suffix.lower() not in IMAGE_SUFFIXES:
-        with suppress(OSError):  # it may not be read, or is gone
+        with suppress(OSError):  # it may be unreadable or deleted
             return read_regular(file.path)
     return f"{file.size_bytes} {file.changed_ns}".encode()
 
 
 def _is_installed(path: Path) -> bool:
-    """Whether a file or folder is as an installer has put it; else it may be edited (`pip install -e`)."""
+    """Check whether a path is in an installation folder. Other code may be edited (`pip install -e`)."""
     places = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
     return any(path.is_relative_to(place) for place in places)

@@ -1,8 +1,8 @@
-"""List the files below a folder that are part of what a cell is.
+"""List the files below a folder that identify a cell, because its code may depend on them.
 
-All of them are, whatever their suffix: a model may read its layout from a JSON file, or import a module whose
-name it learns at run time. Left out is what cannot be code: hidden files, byte code, virtual environments,
-`node_modules`, logs, xbench's own runs, suites and cache, and what a `.xbenchignore` names.
+These are all files, whatever their suffix: a model may read its layout from a JSON file, or import a module
+whose name is only known at run time. The exceptions are hidden files, byte code, virtual environments,
+`node_modules`, logs, xbench's own runs, suites and cache, and files that a `.xbenchignore` names.
 """
 
 from __future__ import annotations
@@ -24,34 +24,35 @@ if TYPE_CHECKING:
 
 IGNORE_FILE = ".xbenchignore"
 
-# A project's folder has hundreds. Above this, a home folder or a data set was meant by mistake.
+# A project's folder has hundreds of files. A folder with more than this is probably a home folder or a data
+# set, and was allowed by mistake.
 MAX_FILES = 20_000
 MAX_TOTAL_BYTES = 2 * 10**9
 
-# Larger files count by their size and time of change: reading them would take seconds at each start.
+# Larger files are identified by their size and time of change: reading them would take seconds at each start.
 MAX_READ_BYTES = 10**7
 
-# Ignored everywhere, as if they stood in each `.xbenchignore`: hidden files, what tools install and generate,
-# and what is written while a run goes on (`nohup` writes `nohup.out`) or left by editors.
+# Ignored in every folder, as if each `.xbenchignore` named them: hidden files, files that tools install or
+# generate, files that are written during a run (`nohup` writes `nohup.out`), and backups of editors.
 _IGNORED = (".*", "__pycache__/", "node_modules/", "*.log", "nohup.out", "*~")
 
-# The two tables of a suite. It is not parsed: one that is being written may not be TOML yet.
+# The two tables of a suite. Files are searched, not parsed, because a half-written suite may not be TOML.
 _SUITE_TABLES = tuple(
     re.compile(rb"""^\s*\[{0,2}\s*["']?%s["']?\s*[\].=]""" % name, re.MULTILINE)
     for name in (b"suite", b"experiment")
 )
 
-# Device and inode number: they name a file or folder whatever path leads to it.
+# Device and inode number, which identify a file or folder whatever path leads to it.
 Place = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class ImportDirs(Sequence[str]):
-    """The folders that `module:attribute` components may be imported from, as a sequence of their paths.
+    """The folders that `module:attribute` components may be imported from, as a sequence of paths.
 
     Attributes:
         folders: absolute paths, in the order in which they are searched.
-        left_out: files and folders below them that are not code, though their names do not tell.
+        left_out: files and folders below them that are not code, although their names do not show it.
     """
 
     folders: tuple[str, ...] = ()
@@ -59,7 +60,7 @@ class ImportDirs(Sequence[str]):
 
     @classmethod
     def of(cls, folders: Sequence[str]) -> ImportDirs:
-        """Wrap paths; an `ImportDirs` is returned as it is."""
+        """Make an `ImportDirs` from paths; return one unchanged."""
         return folders if isinstance(folders, ImportDirs) else cls(tuple(folders))
 
     @overload
@@ -75,11 +76,13 @@ class ImportDirs(Sequence[str]):
 
 @dataclass(frozen=True, order=True)
 class CodeFile:
-    """A file that counts.
+    """A file that counts as code.
 
     Attributes:
-        name: its path relative to the folder that was listed, with `/`.
-        size_bytes, changed_ns: from its status.
+        name: path relative to the folder that was listed, with `/` as the separator.
+        path: path to read the file from.
+        size_bytes: size of the file.
+        changed_ns: time of the last change, in nanoseconds since the epoch.
     """
 
     name: str
@@ -89,7 +92,7 @@ class CodeFile:
 
 
 def place_of(path: str | Path | int) -> Place | None:
-    """The device and inode number behind a path or an open descriptor; None if there is nothing."""
+    """Return the device and inode number of a path or an open file descriptor; None if `stat` fails."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -98,12 +101,12 @@ def place_of(path: str | Path | int) -> Place | None:
 
 
 def code_files(root: Path, left_out: Set[Place | None] = frozenset()) -> list[CodeFile]:
-    """List the files below a folder that count as code, sorted by name; or the one file that `root` is.
+    """List the files below a folder that count as code, sorted by name; or only `root` if it is a file.
 
-    Symbolic links are followed; a folder is entered once, whichever links lead to it.
+    Symbolic links are followed, but a folder is listed only once.
 
     Raises:
-        XbenchError: there are too many of them, or `.xbenchignore` is not valid.
+        XbenchError: there are too many files, or `.xbenchignore` is not valid.
     """
     if root.is_file():
         status = root.stat()
@@ -114,14 +117,14 @@ def code_files(root: Path, left_out: Set[Place | None] = frozenset()) -> list[Co
     waiting, total_bytes = [(root, "")], 0
     while waiting:
         folder, prefix = waiting.pop()
-        entries = _entries(folder)
+        entries = _list_entries(folder)
         if folder != root and _is_not_code({entry.name for entry in entries}):
             continue
         for entry in entries:
             name = prefix + entry.name
             try:
                 status = entry.stat()
-            except OSError:  # a link to nowhere, or gone since it was listed
+            except OSError:  # a broken link, or a file that was just deleted
                 continue
             place = status.st_dev, status.st_ino
             is_folder = stat.S_ISDIR(status.st_mode)
@@ -138,17 +141,17 @@ def code_files(root: Path, left_out: Set[Place | None] = frozenset()) -> list[Co
                 total_bytes += file.size_bytes if file.size_bytes <= MAX_READ_BYTES else 0
         if len(found) + len(skipped) > MAX_FILES or total_bytes > MAX_TOTAL_BYTES:
             raise XbenchError(
-                f"{root} holds more than {MAX_FILES:,} files or {MAX_TOTAL_BYTES / 1e9:.0f} GB: all files "
-                "below a folder of code are part of what a cell is, and are read at each start",
-                hint=f"allow a smaller folder, or name what is not code in {root / IGNORE_FILE}, one pattern "
-                "a line, as in a .gitignore",
+                f"{root} holds more than {MAX_FILES:,} files or {MAX_TOTAL_BYTES / 1e9:.0f} GB: xbench reads "
+                "all files in a folder of code at each start, because a cell may depend on them",
+                hint=f"allow a smaller folder, or list files that are not code in {root / IGNORE_FILE}, one "
+                "pattern per line, as in a .gitignore",
             )
     return sorted(found)
 
 
 def _read_ignore_file(root: Path) -> GitIgnoreSpec:
-    """Read the patterns of a folder's `.xbenchignore`; those that hold everywhere come before them."""
-    from pathspec import GitIgnoreSpec  # only where it is needed: it takes a while to import
+    """Read the patterns of a folder's `.xbenchignore`, and put those that apply everywhere before them."""
+    from pathspec import GitIgnoreSpec  # imported late, because it is slow to import
 
     path = root / IGNORE_FILE
     try:
@@ -160,11 +163,11 @@ def _read_ignore_file(root: Path) -> GitIgnoreSpec:
     try:
         return GitIgnoreSpec.from_lines([*_IGNORED, *lines])
     except ValueError as error:
-        raise XbenchError(f"{path}: {error}", hint="patterns are those of a .gitignore") from error
+        raise XbenchError(f"{path}: {error}", hint="write patterns as in a .gitignore") from error
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What lies in a folder, sorted by name; nothing if it cannot be read."""
+def _list_entries(folder: Path) -> list[os.DirEntry[str]]:
+    """List the entries of a folder, sorted by name; none if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
@@ -173,12 +176,12 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _is_not_code(names: set[str]) -> bool:
-    """Whether a folder of these files is a virtual environment, or a run of xbench."""
+    """Check whether a folder with these files is a virtual environment, or a run of xbench."""
     return "pyvenv.cfg" in names or ("run.json" in names and bool({"suite.toml", "cells.jsonl"} & names))
 
 
 def _is_suite(file: CodeFile) -> bool:
-    """Whether a file is a suite: editing one must not change the cells of another."""
+    """Check whether a file is a suite, because editing a suite must not change the cells of another."""
     if not file.name.endswith(".toml") or file.size_bytes > MAX_READ_BYTES:
         return False
     try:

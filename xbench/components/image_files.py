@@ -1,4 +1,4 @@
-"""Find the image files of a folder, and tell what else lies there."""
+"""Find the image files in a folder, and describe the files that are not used."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from xbench.components.images import IMAGE_SUFFIXES
 from xbench.errors import XbenchError
 from xbench.text import some_of
 
-# Folders beside `train` that hold images for validation: xbench holds its own out of train.
+# Names of folders with images for validation. They count as train, from which xbench holds out its own.
 VALIDATION_FOLDERS = ("val", "valid", "validation")
 
-# Folders and files that file managers, NAS systems and archivers add, in lower case.
+# Lower-case names of folders and files that file managers, NAS systems and archivers add.
 _CLUTTER = frozenset(
     {
         "__macosx",
@@ -33,28 +33,27 @@ _CLUTTER = frozenset(
         "desktop.ini",
     }
 )
-# Of these a note is made even though they are not images: they hold thumbnails.
+# Not images, but reported like images, because they hold thumbnails.
 _THUMBNAIL_FILES = frozenset({"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db"})
 
 _MAX_KINDS = 3
 
 
 def is_clutter(name: str) -> bool:
-    """Tell whether a file or folder of that name does not belong to a dataset: it is hidden, or was added by
-    a file manager, a NAS system or macOS."""
+    """Check by name whether a file or folder is hidden, or was added by a file manager or a NAS system."""
     return name.startswith(".") or name.casefold() in _CLUTTER
 
 
 @dataclass
 class FoundFiles:
-    """The files at any depth below a folder; names are relative to it.
+    """The files at any depth below a folder, with names relative to it.
 
     Attributes:
-        images: regular files with a suffix of an image, sorted.
-        irregular: other entries with such a suffix, sorted: links to nowhere, pipes, devices.
-        others: regular files with another suffix, sorted.
-        clutter: how many images and thumbnails were left out as clutter, by the name of the hidden or added
-            file or folder.
+        images: regular files with an image suffix, sorted.
+        irregular: broken links, pipes and devices with an image suffix, sorted.
+        others: regular files with any other suffix, sorted.
+        clutter: number of images and thumbnails that were left out as clutter, by the name of the hidden or
+            added file or folder.
     """
 
     images: list[PurePosixPath] = field(default_factory=list)
@@ -63,7 +62,7 @@ class FoundFiles:
     clutter: Counter[str] = field(default_factory=Counter)
 
     def add(self, found: FoundFiles, place: str) -> None:
-        """Add what was found in the folder `place` of this one."""
+        """Add the files that were found in the subfolder `place`."""
         for mine, its in (
             (self.images, found.images),
             (self.irregular, found.irregular),
@@ -74,19 +73,19 @@ class FoundFiles:
 
 
 def find_files(folder: Path) -> FoundFiles:
-    """Sort the files at any depth below a folder into images and others. Links are followed.
+    """Find the files at any depth below a folder, following links, and sort them into images and others.
 
     Raises:
         XbenchError: a folder cannot be read, or a name is not UTF-8.
     """
     found = FoundFiles()
-    # A stack: folders may lie in each other as deep as names may be long.
+    # A stack instead of recursion, because folders may be nested deeper than Python's recursion limit.
     waiting: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(str(folder), "", frozenset())]
     while waiting:
         place, relative, above = waiting.pop()
-        itself, entries = _look_into(place)
+        itself, entries = _list_entries(place)
         if itself in above:
-            continue  # a link to a folder that it lies in
+            continue  # a link to one of its own parent folders
         for name, kind in entries:
             if is_clutter(name):
                 if count := _count_clutter(f"{place}/{name}", name):
@@ -105,7 +104,7 @@ def find_files(folder: Path) -> FoundFiles:
 
 
 def list_images(folder: Path) -> list[PurePosixPath]:
-    """List the images at any depth below a folder, relative to it, sorted; links are followed.
+    """List the images at any depth below a folder, sorted and relative to it, following links.
 
     Raises:
         XbenchError: a folder cannot be read, or a name is not UTF-8.
@@ -113,13 +112,13 @@ def list_images(folder: Path) -> list[PurePosixPath]:
     return find_files(folder).images
 
 
-def loose_images(folder: Path) -> list[str]:
-    """List the images that lie directly in a folder, sorted.
+def list_loose_images(folder: Path) -> list[str]:
+    """List the images directly in a folder, sorted.
 
     Raises:
         XbenchError: the folder cannot be read, or a name is not UTF-8.
     """
-    _, entries = _look_into(str(folder))
+    _, entries = _list_entries(str(folder))
     return sorted(
         name
         for name, kind in entries
@@ -127,8 +126,8 @@ def loose_images(folder: Path) -> list[str]:
     )
 
 
-def notes_on_left_out(found: FoundFiles) -> list[str]:
-    """Write notes, for the readers of results, on the files that are not used; none if there are none."""
+def note_unused_files(found: FoundFiles) -> list[str]:
+    """Write notes on the files that are not used, for readers of the results."""
     notes = []
     if found.irregular:
         notes.append(f"not used, because they are not regular files: {some_of(found.irregular)}")
@@ -138,15 +137,13 @@ def notes_on_left_out(found: FoundFiles) -> list[str]:
         counts = ", ".join(f"{count:,} {kind}" for kind, count in most)
         more = f", {len(kinds) - _MAX_KINDS} other kinds" if len(kinds) > _MAX_KINDS else ""
         notes.append(
-            f"{len(found.others):,} files in the classes' folders are not images that can be read "
+            f"{len(found.others):,} files in the classes' folders are not images in a supported format "
             f"({counts}{more}): {some_of(found.others)}"
         )
     if found.clutter:
         counts = ", ".join(f"{count:,} '{name}'" for name, count in sorted(found.clutter.items()))
-        notes.append(
-            f"{found.clutter.total():,} thumbnails and hidden images that other programs add were left out: "
-            f"{counts}"
-        )
+        total = found.clutter.total()
+        notes.append(f"{total:,} hidden images and thumbnails of other programs were left out: {counts}")
     return notes
 
 
@@ -155,7 +152,7 @@ def _has_image_suffix(name: str) -> bool:
 
 
 def _count_clutter(path: str, name: str) -> int:
-    """Count the images and thumbnails in a file or folder that is clutter. Links to folders count as none."""
+    """Count the images and thumbnails in a file or folder of clutter; a link to a folder counts as 0."""
     if not os.path.isdir(path):
         return int(_has_image_suffix(name) or name.casefold() in _THUMBNAIL_FILES)
     if os.path.islink(path):
@@ -163,9 +160,12 @@ def _count_clutter(path: str, name: str) -> int:
     return sum(_has_image_suffix(file) for _, _, files in os.walk(path) for file in files)
 
 
-def _look_into(folder: str) -> tuple[tuple[int, int], list[tuple[str, int]]]:
-    """Return what tells a folder from all others, and name and kind of each of its entries. A link to nowhere
-    is of kind 0."""
+def _list_entries(folder: str) -> tuple[tuple[int, int], list[tuple[str, int]]]:
+    """List the entries of a folder.
+
+    Returns:
+        The folder's device and inode number, and the name and file type of each entry.
+    """
     try:
         folder.encode()
         itself = os.stat(folder)
@@ -178,12 +178,13 @@ def _look_into(folder: str) -> tuple[tuple[int, int], list[tuple[str, int]]]:
         raise XbenchError(f"{folder} cannot be listed: {error.strerror}") from error
     except UnicodeEncodeError as error:
         raise XbenchError(
-            f"{error.object!a}, at or in {folder!a}, is no UTF-8 name", hint="rename it"
+            f"the name {error.object!a}, at or in {folder!a}, is not valid UTF-8", hint="rename it"
         ) from error
-    return (itself.st_dev, itself.st_ino), [(entry.name, _kind(entry)) for entry in found]
+    return (itself.st_dev, itself.st_ino), [(entry.name, _file_type(entry)) for entry in found]
 
 
-def _kind(entry: os.DirEntry[str]) -> int:
+def _file_type(entry: os.DirEntry[str]) -> int:
+    """Return the file type bits of an entry's mode; 0 for a broken link."""
     try:
         return stat.S_IFMT(entry.stat().st_mode)
     except OSError:

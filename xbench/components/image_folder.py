@@ -1,4 +1,4 @@
-"""Anybody's images, one folder a class: the layout that most image sets are published in."""
+"""The user's own images, with one folder for each class, as most image sets are published."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from xbench.components.folder_layout import (
     check_are_classes,
     check_split_folders,
     find_splits,
-    folders_in,
+    list_folders,
+    parse_split,
     quote_all,
-    split_named,
 )
-from xbench.components.image_files import FoundFiles, find_files, loose_images, notes_on_left_out
+from xbench.components.image_files import FoundFiles, find_files, list_loose_images, note_unused_files
 from xbench.components.images import IMAGE_SUFFIXES, check_image_size, read_square
 from xbench.components.specs import Dataset, DatasetSpec, Example
 from xbench.errors import DataNotFound, XbenchError
@@ -30,12 +30,13 @@ _MAX_SUBFOLDERS = 5
 
 
 @dataclass(frozen=True)
-class _Choice:
-    """Which files of a class are its images, and which of these belong together.
+class _Selection:
+    """The settings that select the images of a class, and assign them to groups.
 
     Attributes:
-        pattern, exclude: globs for a file's path within its class; without a pattern all files match.
-        group: finds the name of a file's group in that path.
+        pattern: globs, one of which an image's path within its class must match; empty to accept all.
+        exclude: globs that the path must not match.
+        group: a regular expression that finds the name of an image's group in the path.
     """
 
     pattern: tuple[str, ...] = ()
@@ -43,19 +44,19 @@ class _Choice:
     group: re.Pattern[str] | None = None
 
     @property
-    def is_made(self) -> bool:
+    def has_globs(self) -> bool:
         return bool(self.pattern or self.exclude)
 
     @property
-    def is_sure(self) -> bool:
-        """Whether the user has told what the sub-folders of a class are."""
-        return self.is_made or self.group is not None
+    def allows_subfolders(self) -> bool:
+        """Whether the user's settings imply that classes have subfolders."""
+        return self.has_globs or self.group is not None
 
-    def takes(self, path: str) -> bool:
+    def selects(self, path: str) -> bool:
         is_wanted = not self.pattern or any(fnmatchcase(path, glob) for glob in self.pattern)
         return is_wanted and not any(fnmatchcase(path, glob) for glob in self.exclude)
 
-    def group_of(self, path: str) -> str:
+    def find_group(self, path: str) -> str:
         match = self.group.search(path) if self.group else None
         return (match and match.group(1)) or ""
 
@@ -66,28 +67,28 @@ class _Choice:
 
 @dataclass
 class _Listing:
-    """What was found in the folders of the classes.
+    """The files in the folders of the classes.
 
     Attributes:
         examples: the images that are used.
-        files: all files; names are relative to the root.
-        not_chosen: how many images `pattern` and `exclude` left out.
-        subfolders: how many of the images lie in each sub-folder of a class; "" for directly in the class.
+        files: all files, with names relative to the root.
+        excluded: number of images that `pattern` and `exclude` leave out.
+        subfolders: number of images by the subfolder of a class that they are in; "" for the class's folder.
     """
 
     examples: list[Example] = field(default_factory=list)
     files: FoundFiles = field(default_factory=FoundFiles)
-    not_chosen: int = 0
+    excluded: int = 0
     subfolders: Counter[str] = field(default_factory=Counter)
 
-    def add_class(self, root: Path, class_folder: str, label: int, split: str, choice: _Choice) -> None:
-        """Add the files of one class's folder, which is named relative to the root."""
+    def add_class(self, root: Path, class_folder: str, label: int, split: str, selection: _Selection) -> None:
+        """Add the files of a class, whose folder is relative to the root."""
         found = find_files(root / class_folder)
         self.files.add(found, class_folder)
         for relative in found.images:
             path = str(relative)
-            if not choice.takes(path):
-                self.not_chosen += 1
+            if not selection.selects(path):
+                self.excluded += 1
                 continue
             self.subfolders[relative.parts[0] if len(relative.parts) > 1 else ""] += 1
             self.examples.append(
@@ -95,7 +96,7 @@ class _Listing:
                     name=f"{class_folder}/{path}",
                     label=label,
                     split="test" if split == "test" else "train",
-                    group=choice.group_of(path),
+                    group=selection.find_group(path),
                     path=root / class_folder / relative,
                 )
             )
@@ -111,57 +112,62 @@ def build_folder(
     exclude: str | Sequence[str] = (),
     test_folder: str = "",
 ) -> Dataset:
-    """List the images of a folder; the names of its folders are the classes, in alphabetical order.
+    """List the images of a folder. The names of its folders are the classes, in alphabetical order.
 
-    If `root` holds folders for training and for test, its classes are the folders in these, and what lies in
-    one for validation counts as train. Such folders are called `train` or `training`, `test` or `testing`,
-    `val`, `valid` or `validation`, in any case; `set`, `data`, `images` or `split` may follow (`Train_Set`).
-    Otherwise the classes are the folders in `root` itself, and about a share of each is held out as test: the
-    images (or groups) of which a hash of the name falls below that share. So an image never changes sides,
-    whatever is added or taken away, on any machine.
+    If `root` holds train and test folders, the classes are the folders in these, and images in a validation
+    folder count as train. Such folders are named `train` or `training`, `test` or `testing`, and `val`,
+    `valid` or `validation`, in upper or lower case. `set`, `data`, `images` or `split` may follow, as in
+    `Train_Set`. Otherwise the classes are the folders in `root` itself, and a share of about `test` of the
+    images is held out as the test set: those images (or groups) for which a hash of the name is below that
+    share. An image therefore stays in the same split on any machine, even if other images are added or
+    removed.
 
-    Images may lie at any depth below a class. Notes count what is not used: thumbnails and hidden images,
-    images beside the folders of classes, files of other kinds.
+    Images may be at any depth below a class. Notes count the images that are not used (thumbnails, hidden
+    images, images outside the classes' folders) and files of other kinds.
 
     Args:
         root: the folder.
         image_size: height and width that images are squashed to, in pixels.
-        test: the share to hold out, between 0 and 1; not used if there is a folder for test.
-        group: a regular expression with one group of parentheses that finds in an image's path within its
-            class what images must share to stay on one side of every split (a patient's number, say); the
-            same text means the same group in all classes. Without a match an image stands alone.
-        positive: the class that recall, precision and AUC are about, with two classes; by default the last.
-        pattern: a glob, or a list of some, that an image's path within its class must match, as in
-            `images/*`; `*` matches slashes, too. By default all match.
-        exclude: a glob, or a list of some, that it must not match, as in `masks/*`.
-        test_folder: the folder in `root` that is used for test where none is called so: `val`, say.
+        test: share of the images to hold out, between 0 and 1; ignored if there is a test folder.
+        group: a regular expression with one pair of parentheses. The part of an image's path within its class
+            that the parentheses match is its group, such as a patient's number. Images of one group stay on
+            the same side of every split, also across classes. An image without a match has no group.
+        positive: the class that recall, precision and AUC refer to if there are two; by default the last.
+        pattern: a glob, or a list of globs, one of which an image's path within its class must match, as in
+            `images/*`; `*` matches slashes, too. By default all images are used.
+        exclude: a glob, or a list of globs, that the path must not match, as in `masks/*`.
+        test_folder: the folder in `root` to test on if its name does not say so, such as `val`.
 
     Returns:
         A dataset of RGB images.
 
     Raises:
-        DataNotFound: no such folder here.
-        XbenchError: the folder is laid out in another way; a class has no images to train on, or nothing is
-            left to test on; a group lies in both train and test; or a setting is not valid.
+        DataNotFound: there is no folder `root` on this machine.
+        XbenchError: the folder has another layout; a class has no images to train on, or there are none to
+            test on; a group is in both train and test; or a setting is not valid.
     """
     check_image_size(image_size, "folder")
     if not isinstance(test, int | float) or not 0 < test < 1:
         raise XbenchError(
-            f"test {test} of folder is not a share between 0 and 1", hint="0.2 holds out every fifth image"
+            f"test {test} of folder is not a share between 0 and 1",
+            hint="for example, test = 0.2 holds out a fifth of the images",
         )
-    choice = _Choice(_globs("pattern", pattern), _globs("exclude", exclude), _compile_group(group))
+    selection = _Selection(
+        _parse_globs("pattern", pattern), _parse_globs("exclude", exclude), _compile_group(group)
+    )
     folder = expand_user(root, "the `root` of folder")
     if not root or not folder.is_dir():
         raise DataNotFound(
-            f"folder: there is no folder '{root}'", hint="give the suite's dataset the `root` of your images"
+            f"folder: there is no folder '{root}'",
+            hint="set the `root` of the suite's dataset to the folder of your images",
         )
     splits = find_splits(folder, test_folder)
     if splits:
-        classes, listing, notes = _as_split(folder, splits, choice)
+        classes, listing, notes = _list_splits(folder, splits, selection)
     else:
-        classes, listing, notes = _hold_out(folder, choice, test)
-    notes += _notes_on_files(folder, splits, listing, choice)
-    notes += _check_classes(folder, classes, splits, listing, choice)
+        classes, listing, notes = _hold_out(folder, selection, test)
+    notes += _note_files(folder, splits, listing, selection)
+    notes += _check_classes(folder, classes, splits, listing, selection)
     if positive and positive not in classes:
         raise XbenchError(
             f"positive '{positive}' is not a class of {folder}", hint=f"its classes are {quote_all(classes)}"
@@ -176,11 +182,11 @@ def build_folder(
     )
 
 
-def _globs(name: str, given: str | Sequence[str]) -> tuple[str, ...]:
+def _parse_globs(name: str, given: str | Sequence[str]) -> tuple[str, ...]:
     globs = (given,) if isinstance(given, str) else tuple(given)
     if not all(isinstance(glob, str) for glob in globs):
         raise XbenchError(
-            f"{name} {given!r} is not a glob or a list of globs", hint="for instance, 'images/*'"
+            f"{name} {given!r} is not a glob or a list of globs", hint="a glob is, for example, 'images/*'"
         )
     return tuple(glob for glob in globs if glob)
 
@@ -188,137 +194,140 @@ def _globs(name: str, given: str | Sequence[str]) -> tuple[str, ...]:
 def _compile_group(group: str) -> re.Pattern[str] | None:
     if not group:
         return None
-    hint = "for instance, 'patient(\\d+)_' finds 12 in patient12_3.png"
+    hint = "for example, 'patient(\\d+)_' finds the group 12 in patient12_3.png"
     try:
         pattern = re.compile(group)
     except re.error as error:
         raise XbenchError(f"group '{group}' is not a valid regular expression: {error}", hint) from error
     if pattern.groups != 1:
-        raise XbenchError(f"group '{group}' has {pattern.groups} groups of parentheses, not one", hint)
+        raise XbenchError(f"group '{group}' has {pattern.groups} pairs of parentheses, not 1", hint)
     return pattern
 
 
-def _as_split(folder: Path, splits: dict[str, str], choice: _Choice) -> tuple[list[str], _Listing, list[str]]:
-    """List the classes in the folders of the splits, with those for validation in train."""
-    places = {part: folders_in(folder / part) for part in splits}
+def _list_splits(
+    folder: Path, splits: dict[str, str], selection: _Selection
+) -> tuple[list[str], _Listing, list[str]]:
+    """List the classes in the splits' folders, counting validation images as train."""
+    places = {part: list_folders(folder / part) for part in splits}
     check_split_folders(folder, places)
     for part, split in splits.items():
         if split == "train" and len(places[part]) > 1:
-            check_are_classes(folder / part, places[part], choice.is_sure)
+            check_are_classes(folder / part, places[part], selection.allows_subfolders)
     classes = sorted({name for names in places.values() for name in names})
     listing = _Listing()
     for part, split in splits.items():
         for label, name in enumerate(classes):
             if name in places[part]:
-                listing.add_class(folder, f"{part}/{name}", label, split, choice)
-    notes = [f"images of {part}/ count as train" for part, split in splits.items() if split == "val"]
-    notes += [f"test is {part}/" for part, split in splits.items() if split == "test" != split_named(part)]
-    if unused := [part for part in folders_in(folder) if part not in splits]:
-        notes.append(f"not used, as they are neither train nor test: {quote_all(unused)}")
-    side_of: dict[str, Example] = {}
+                listing.add_class(folder, f"{part}/{name}", label, split, selection)
+    notes = [f"images in {part}/ count as train" for part, split in splits.items() if split == "val"]
+    notes += [f"test is {part}/" for part, split in splits.items() if split == "test" != parse_split(part)]
+    if unused := [part for part in list_folders(folder) if part not in splits]:
+        notes.append(f"not used, because they are neither train nor test: {quote_all(unused)}")
+    first_of: dict[str, Example] = {}
     for example in listing.examples:
-        other = side_of.setdefault(example.group, example)
+        other = first_of.setdefault(example.group, example)
         if example.group and other.split != example.split:
             raise XbenchError(
-                f"group '{example.group}' lies in both train and test of {folder}: "
+                f"group '{example.group}' is in both train and test of {folder}: "
                 f"{other.name}, {example.name}",
-                hint="a model could know it again: move its images to one side, or fix `group`",
+                hint="move its images to one split, because a model could recognise them; or fix `group`",
             )
     return classes, listing, notes
 
 
-def _hold_out(folder: Path, choice: _Choice, test: float) -> tuple[list[str], _Listing, list[str]]:
+def _hold_out(folder: Path, selection: _Selection, test: float) -> tuple[list[str], _Listing, list[str]]:
     """List the classes in `folder` itself, with a share of their images in test."""
-    classes = folders_in(folder)
-    check_are_classes(folder, classes, choice.is_sure)
+    classes = list_folders(folder)
+    check_are_classes(folder, classes, selection.allows_subfolders)
 
-    def side(example: Example) -> Example:
+    def assign_split(example: Example) -> Example:
         drawn = hashlib.sha256((example.group or example.name).encode()).digest()
         is_test = int.from_bytes(drawn[:8], "big") < test * 2**64
         return replace(example, split="test") if is_test else example
 
     listing = _Listing()
     for label, name in enumerate(classes):
-        listing.add_class(folder, name, label, "train", choice)
-    listing.examples = [side(example) for example in listing.examples]
+        listing.add_class(folder, name, label, "train", selection)
+    listing.examples = [assign_split(example) for example in listing.examples]
     count = sum(example.split == "test" for example in listing.examples)
-    what = "images" if choice.group is None else "groups of images"
+    what = "images" if selection.group is None else "groups of images"
     note = (
-        f"test is {count:,} of {len(listing.examples):,} images: the {what} whose name's hash falls below "
-        f"test = {test}, the same ones wherever this is run"
+        f"test is {count:,} of {len(listing.examples):,} images: the {what} for which a hash of the name is "
+        f"below test = {test}, which are the same on every machine"
     )
     return classes, listing, [note]
 
 
-def _notes_on_files(folder: Path, splits: dict[str, str], listing: _Listing, choice: _Choice) -> list[str]:
-    """Write down where images were taken from, and what was left out."""
+def _note_files(folder: Path, splits: dict[str, str], listing: _Listing, selection: _Selection) -> list[str]:
+    """Write notes on the subfolders that images were found in, and on the files that are not used."""
     notes = []
     deeper = sorted((name, count) for name, count in listing.subfolders.items() if name)
     if deeper:
         counts = ", ".join(f"{count:,} in {name}/" for name, count in deeper[:_MAX_SUBFOLDERS])
         rest = len(deeper) - _MAX_SUBFOLDERS
         counts += f", others in {rest:,} more" if rest > 0 else ""
-        hint = "" if choice.is_made else "; `pattern` and `exclude` choose among them"
+        hint = "" if selection.has_globs else "; `pattern` and `exclude` select among them"
         total = sum(count for _, count in deeper)
         notes.append(
-            f"{total:,} of {listing.subfolders.total():,} images lie in sub-folders of their classes: "
+            f"{total:,} of {listing.subfolders.total():,} images are in subfolders of their classes: "
             f"{counts}{hint}"
         )
-    if listing.not_chosen:
-        notes.append(f"{listing.not_chosen:,} images were left out by {choice}")
+    if listing.excluded:
+        notes.append(f"{listing.excluded:,} images were left out by {selection}")
     loose = [
-        *loose_images(folder),
-        *(f"{part}/{name}" for part in splits for name in loose_images(folder / part)),
+        *list_loose_images(folder),
+        *(f"{part}/{name}" for part in splits for name in list_loose_images(folder / part)),
     ]
     if loose:
-        notes.append(f"{len(loose):,} images beside the classes' folders are not used: {some_of(loose)}")
-    return notes + notes_on_left_out(listing.files)
+        notes.append(f"{len(loose):,} images outside the classes' folders are not used: {some_of(loose)}")
+    return notes + note_unused_files(listing.files)
 
 
 def _check_classes(
-    folder: Path, classes: list[str], splits: dict[str, str], listing: _Listing, choice: _Choice
+    folder: Path, classes: list[str], splits: dict[str, str], listing: _Listing, selection: _Selection
 ) -> list[str]:
-    """Check that there is something to train and to test on; what a reader should know besides."""
+    """Check that there are images to train on and to test on, and write a note on images without a group."""
     examples = listing.examples
     if len(classes) < 2:
         raise XbenchError(
-            f"{folder} holds {len(classes) or 'no'} folders of images, and it takes two classes",
+            f"{folder} holds {len(classes)} folders of images, but a dataset needs at least 2 classes",
             hint="put the images of each class into a folder of its own",
         )
     counts = Counter((example.split, example.label) for example in examples)
     for label, name in enumerate(classes):
         if not counts["train", label] + counts["test", label]:
-            raise _drop_empty_classes(folder, name, splits, listing, choice)
+            raise _explain_empty_class(folder, name, splits, listing, selection)
         if not counts["train", label]:
-            hint = "give it more images (or groups), or a smaller `test`"
+            hint = "add images (or groups), or set a smaller `test`"
             if splits:
                 hint = "add some; or if it is another spelling of a class, rename its folder"
             raise XbenchError(
                 f"class '{name}' of {folder} has no images to train on: all are in test", hint=hint
             )
     if not any(example.split == "test" for example in examples):
-        hint = "give it more, or a larger `test`"
+        hint = "add images, or set a larger `test`"
         if splits:
             test, train = (next(p for p, s in splits.items() if s == split) for split in ("test", "train"))
             hint = (
-                f"put some into the classes' folders in {folder / test}; or set root to {folder / train}, to "
-                "hold a share of it out as test"
+                f"put some into the classes' folders in {folder / test}; or set root to {folder / train} to "
+                "hold out a share of it as test"
             )
         raise XbenchError(f"{folder} has no images to test on", hint=hint)
-    alone = sum(not example.group for example in examples)
-    if choice.group is None or not alone:
+    ungrouped = sum(not example.group for example in examples)
+    if selection.group is None or not ungrouped:
         return []
-    if alone == len(examples):
+    if ungrouped == len(examples):
         raise XbenchError(
-            f"group '{choice.group.pattern}' matches no image of {folder}",
-            hint=f"it is looked for in names such as '{examples[0].name.rpartition('/')[2]}'",
+            f"group '{selection.group.pattern}' does not match any image of {folder}",
+            hint=f"it is searched for in names such as '{examples[0].name.rpartition('/')[2]}'",
         )
-    return [f"{alone:,} of {len(examples):,} images belong to no group, and stand alone"]
+    return [f"{ungrouped:,} of {len(examples):,} images have no group: each is split on its own"]
 
 
-def _drop_empty_classes(
-    folder: Path, name: str, splits: dict[str, str], listing: _Listing, choice: _Choice
+def _explain_empty_class(
+    folder: Path, name: str, splits: dict[str, str], listing: _Listing, selection: _Selection
 ) -> XbenchError:
+    """Make the error for a class without images."""
     places = [f"{part}/{name}/" for part in splits] or [f"{name}/"]
     images, others = (
         [file for file in files if str(file).startswith(tuple(places))]
@@ -326,22 +335,22 @@ def _drop_empty_classes(
     )
     if images:
         return XbenchError(
-            f"{choice} leaves class '{name}' of {folder} without images",
-            hint=f"globs are compared with an image's path within its class, such as "
-            f"'{_within_class(str(images[0]), places)}'",
+            f"{selection} leaves class '{name}' of {folder} without images",
+            hint=f"globs are matched against an image's path within its class, such as "
+            f"'{_strip_class(str(images[0]), places)}'",
         )
     instead = f"; it holds {some_of(others)}" if others else ""
     return XbenchError(
         f"class '{name}' of {folder} has no images ({', '.join(sorted(IMAGE_SUFFIXES))}){instead}",
-        hint="if it is not a class, move that folder elsewhere, or put a dot before its name",
+        hint="if it is not a class, move that folder elsewhere, or put a dot in front of its name",
     )
 
 
-def _within_class(path: str, places: list[str]) -> str:
+def _strip_class(path: str, places: list[str]) -> str:
     return next(path.removeprefix(place) for place in places if path.startswith(place))
 
 
 FOLDER = DatasetSpec(
     factory=build_folder,
-    summary="your own images, one folder a class; needs its `root`",
+    summary="your own images, one folder per class; `root` names the folder",
 )

@@ -1,4 +1,4 @@
-"""Read an image file to the size that a dataset has."""
+"""Read an image file at the size of a dataset's images."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from xbench.components.specs import Example
 
-# The formats that are read, whatever a file's suffix says. Pillow knows more; for some of them it runs other
-# programs.
+# The formats that are read, whatever a file's suffix says. Pillow supports more, but runs other programs for
+# some of them.
 _SUFFIXES_OF = {
     "JPEG": (".jpeg", ".jpg", ".jpe", ".jfif"),
     "PNG": (".png", ".apng"),
@@ -29,16 +29,16 @@ _SUFFIXES_OF = {
 _FORMATS = tuple(_SUFFIXES_OF)
 IMAGE_SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES_OF.values() for suffix in suffixes)
 
-# A JPEG is decoded to a half, a quarter or an eighth of its size if that leaves at least this many times the
-# size that is wanted. Against the full decode of 16 originals of chest-xray (1,032 to 1,944 pixels wide), at
-# 224 pixels, in levels of 0 to 255:
-#   1 time:  0.31 on average, 29 at most, 2.5 times the full decode's speed
-#   2 times: 0.11 on average,  9 at most, 2.1 times
-#   3 times: 0.03 on average,  5 at most, 1.8 times
-# From 2 on, the error is below that of rounding to whole levels (0.25 on average).
+# A JPEG is decoded at a half, a quarter or an eighth of its size if the result is still at least this many
+# times the requested size. These differences from a full decode, in levels of 0 to 255, were measured on 16
+# images of chest-xray (1,032 to 1,944 pixels wide) that were reduced to 224 pixels:
+#   gap 1: 0.31 on average, 29 at most; 2.5 times as fast as the full decode
+#   gap 2: 0.11 on average,  9 at most; 2.1 times as fast
+#   gap 3: 0.03 on average,  5 at most; 1.8 times as fast
+# From 2 on, the difference is smaller than the error of rounding to whole levels (0.25 on average).
 _SCALED_DECODE_GAP = 2
 
-_LONGEST_REASON = 200
+_MAX_REASON_CHARS = 200
 
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16L", "I;16B")
 _MAX_16_BITS = 65535
@@ -48,48 +48,48 @@ _PHOTOMETRIC_TAG = 262
 
 
 def check_image_size(image_size: int, dataset: str) -> None:
-    """Check what a suite gives as height and width in pixels.
+    """Check the height and width in pixels that a suite sets.
 
     Raises:
-        XbenchError: it is no whole number, or out of range.
+        XbenchError: the size is not an integer, or is out of range.
     """
     if not isinstance(image_size, int) or not 8 <= image_size <= 4096:
         raise XbenchError(
-            f"image_size {image_size} of {dataset} is not a whole number within 8 to 4096",
+            f"image_size {image_size} of {dataset} is not an integer from 8 to 4096",
             hint="most models take 224",
         )
 
 
 def read_square(example: Example, image_size: int) -> np.ndarray:
-    """Read an example's file as `read_image` does, to `image_size` pixels in both directions."""
+    """Read an example's file with `read_image`, at `image_size` pixels in height and width."""
     if example.path is None:
         raise ValueError(f"example {example.name} has no file")
     return read_image(example.path, image_size, image_size)
 
 
 def read_image(path: Path, height: int, width: int) -> np.ndarray:
-    """Decode one file to RGB and squash it to a size, as the report did (no crop, no padding).
+    """Decode a file to RGB and squash it to a size without cropping or padding, as the report did.
 
-    A JPEG that is much larger is decoded at reduced resolution, which is what its blocks of frequencies are
-    made for. Grey stays grey until the end, transparency is left out, and of an animation the first frame is
-    taken. Pixels stay where the file has them: a camera's note on how it was held (EXIF) turns nothing. Only
-    a TIFF is turned as its own orientation says.
+    A JPEG that is much larger than the result is decoded at reduced resolution, which its format makes cheap.
+    Greyscale is converted to RGB only at the end, transparency is dropped, and only the first frame of an
+    animation is read. The orientation in EXIF data is ignored; only the orientation tag of a TIFF is applied.
 
-    Grey images of 16 bits keep them, because what their values mean (12 bits in a file of 16, say) shows only
-    in all images of a set together. Colours of 16 bits keep the higher 8, as Pillow reads no more.
+    16-bit greyscale images keep all their bits, because only the whole set shows what range the values have
+    (12 bits in a 16-bit file, say). 16-bit colour images are cut to the higher 8 bits, which is all that
+    Pillow reads.
 
     Args:
         path: a JPEG, PNG, GIF, BMP, WebP, TIFF or PNM file, whatever its suffix.
-        height, width: of the result, in pixels.
+        height, width: size of the result, in pixels.
 
     Returns:
-        Array of (height, width, 3): uint8, or uint16 for grey images of 16 bits.
+        An array of shape (height, width, 3): uint16 for 16-bit greyscale images, uint8 for all others.
 
     Raises:
-        OSError, SyntaxError: what Pillow raises for a file that is truncated or not an image.
-        ValueError: its values have no known range (floats, negative or large integers), or it has several
-            pages.
-        PIL.Image.DecompressionBombError: it has more pixels than Pillow considers sane.
+        OSError, SyntaxError: the file is truncated or not an image (raised by Pillow).
+        ValueError: the range of the values is unknown (floats, negative or large integers), or the file has
+            several pages.
+        PIL.Image.DecompressionBombError: the image has more pixels than Pillow's limit.
     """
     import numpy as np
     from PIL import Image
@@ -99,15 +99,15 @@ def read_image(path: Path, height: int, width: int) -> np.ndarray:
         # Pillow only warns between its limit and twice that.
         if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
             raise Image.DecompressionBombError(
-                f"{pixels:,} pixels are more than {Image.MAX_IMAGE_PIXELS:,}: it may be made to fill memory"
+                f"{pixels:,} pixels are more than {Image.MAX_IMAGE_PIXELS:,}: it may be meant to fill memory"
             )
         _check_pages(image)
         box = None
         if image.size != (width, height):
             drafted = image.draft(None, (_SCALED_DECODE_GAP * width, _SCALED_DECODE_GAP * height))
-            # Where the picture ends in the reduced one: not at a whole pixel, if its size is no multiple.
+            # The edges of the picture in the reduced image, which may fall between pixels.
             box = drafted and drafted[1]
-        plain = _plain(image)
+        plain = _convert_mode(image)
     if plain.size != (width, height):
         plain = plain.resize((width, height), Image.Resampling.BILINEAR, box=box)
     if plain.mode == "I":
@@ -117,10 +117,10 @@ def read_image(path: Path, height: int, width: int) -> np.ndarray:
 
 
 def why_unreadable(error: BaseException) -> str:
-    """What was raised for an image, as one line that is not too long and holds nothing but text."""
+    """Describe the exception that an image raised, in one short line of printable characters."""
     line = " ".join(f"{type(error).__name__}: {error}".split())
     line = "".join(char if char.isprintable() else "?" for char in line)
-    return line if len(line) <= _LONGEST_REASON else f"{line[: _LONGEST_REASON - 3]}..."
+    return line if len(line) <= _MAX_REASON_CHARS else f"{line[: _MAX_REASON_CHARS - 3]}..."
 
 
 def _open_image(file: BinaryIO) -> ImageFile:
@@ -129,20 +129,20 @@ def _open_image(file: BinaryIO) -> ImageFile:
     try:
         return Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError:
-        # Pillow's own words hold an address of memory.
+        # Pillow's own message contains a memory address.
         file.seek(0)
         start = file.read(4)
         if not start:
-            told = "the file is empty"
+            reason = "the file is empty"
         elif start in (b"II*\0", b"MM\0*"):
-            told = "it is a TIFF of a kind that Pillow cannot read (64 bits, or an odd number of bands, say)"
+            reason = "Pillow cannot read this kind of TIFF (with 64 bits or an unusual number of bands, say)"
         else:
-            told = f"the content is none of {', '.join(_FORMATS)}"
-        raise UnidentifiedImageError(told) from None
+            reason = f"the content is not one of {', '.join(_FORMATS)}"
+        raise UnidentifiedImageError(reason) from None
 
 
 def _check_pages(image: Image) -> None:
-    """Refuse a TIFF that is a stack: a second page that is not smaller than the first is no preview of it."""
+    """Refuse a TIFF with several pages; a second page that is smaller than the first is only a preview."""
     if image.format != "TIFF":
         return
     first = image.size
@@ -151,12 +151,12 @@ def _check_pages(image: Image) -> None:
     except EOFError:
         return
     if image.width >= first[0] and image.height >= first[1]:
-        raise ValueError("it holds several pages: save each as a file of its own")
+        raise ValueError("it has several pages: save each page as a separate file")
     image.seek(0)
 
 
-def _plain(image: ImageFile) -> Image:
-    """Return the same picture in a mode whose values can be averaged: L or RGB, or I for 16 bits of grey."""
+def _convert_mode(image: ImageFile) -> Image:
+    """Convert an image to a mode whose values can be averaged: L or RGB, or I for 16-bit greyscale."""
     import numpy as np
     from PIL import Image
     from PIL.TiffImagePlugin import TiffImageFile
@@ -167,26 +167,28 @@ def _plain(image: ImageFile) -> Image:
         values = np.asarray(image).astype(np.int32)
         if values.min() < 0 or values.max() > _MAX_16_BITS:
             raise ValueError(
-                f"its values go from {values.min()} to {values.max()}, beyond 0 to {_MAX_16_BITS}: "
-                "save it with 8 or 16 bits, unsigned"
+                f"its values range from {values.min()} to {values.max()}, outside 0 to {_MAX_16_BITS}: "
+                "save it as unsigned 8-bit or 16-bit integers"
             )
         if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO:
-            raise ValueError("it has 16 bits with 0 for white: save it with 0 for black")
+            raise ValueError("it is a 16-bit image in which 0 is white: save it with 0 as black")
         return Image.fromarray(values)
     if image.mode == "F":
-        raise ValueError("its values are floats, whose range is not known: save it with 8 or 16 bits")
-    image.info.pop("transparency", None)  # Pillow warns that it is lost
+        raise ValueError("its values are floats with an unknown range: save it with 8 or 16 bits")
+    image.info.pop("transparency", None)  # otherwise Pillow warns that it is dropped
     plain = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
     if depth_is_cut and np.asarray(plain).max() <= 16:
         raise ValueError(
-            "it has 16 bits a colour but values of 12, of which Pillow reads the higher 4: save it with 8"
+            "it has 16 bits per colour but uses only 12, of which Pillow reads the higher 4: save it with 8"
         )
     return plain
 
 
 def _is_cut_to_eight_bits(image: ImageFile) -> bool:
-    """Tell whether Pillow drops the lower byte of each value, as it does where colours, or grey with
-    transparency, have 16 bits. It shows only before the pixels are loaded."""
+    """Check whether Pillow drops the lower byte of each value, before the pixels are loaded.
+
+    It does so for 16-bit colour, and for 16-bit greyscale with transparency.
+    """
     if image.mode in _SIXTEEN_BIT_MODES or not image.tile:
         return False
     args = image.tile[0].args

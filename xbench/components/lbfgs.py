@@ -1,4 +1,4 @@
-"""L-BFGS with its history filled, for probing what a step takes then."""
+"""Fill the history of L-BFGS, to probe the memory of a step with a full history."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ if TYPE_CHECKING:
 
 
 def fill_history(optimizer: torch.optim.LBFGS) -> None:
-    """Give a fresh L-BFGS all the pairs of its history, as if it had iterated before.
+    """Fill the history of a fresh L-BFGS with pairs, as if it had iterated before.
 
-    Iterating may stop long before the history is full, and then a probe would find a size that fails later.
-    The next step takes two iterations, each with a line search of a few evaluations: further ones take no
-    more memory than these. The pairs are all alike, so that the direction stays one of descent.
+    Real iterations may stop long before the history is full, and a probe would then accept a size that fails
+    later. The next step is limited to two iterations, each with a line search of a few evaluations, because
+    more iterations do not take more memory. All pairs are equal, so the direction stays a descent direction.
 
     Args:
-        optimizer: an L-BFGS that has not stepped yet; its hyperparameters are changed.
+        optimizer: an L-BFGS that has not stepped yet; its `max_iter` and `max_eval` are reduced.
     """
     import torch
 
     group = optimizer.param_groups[0]
     parameters = group["params"]
-    like = torch.cat([p.detach().reshape(-1)[:1] for p in parameters])  # device and dtype of them all
+    like = torch.cat([p.detach().reshape(-1)[:1] for p in parameters])  # has their common device and dtype
     length = sum(p.numel() for p in parameters)
 
     def vector(value: float) -> torch.Tensor:
@@ -35,7 +35,7 @@ def fill_history(optimizer: torch.optim.LBFGS) -> None:
         n_iter=1,
         d=vector(step),
         t=1.0,
-        # Far from any gradient: the next difference of gradients then is one that L-BFGS remembers.
+        # Far from any real gradient, so that L-BFGS keeps the next difference of gradients in its history.
         prev_flat_grad=vector(-1.0),
         prev_loss=0.0,
         old_dirs=[vector(1.0) for _ in range(pairs)],

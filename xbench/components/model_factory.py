@@ -1,4 +1,4 @@
-"""Call a model's factory with the number of classes in the parameter that is meant for it."""
+"""Build a model, passing the number of classes to the parameter that is meant for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xbench.text import escape_controls, shorten
 if TYPE_CHECKING:
     from torch import nn
 
-# The first of these that a factory has takes the number of classes. Case and underscores do not matter.
+# Names of the parameter for the number of classes, by priority. Case and underscores do not matter.
 CLASS_COUNT_NAMES = (
     "num_classes",
     "n_classes",
@@ -30,14 +30,14 @@ CLASS_COUNT_NAMES = (
     "out_features",
 )
 
-_MAX_SIGNATURE = 200
+_MAX_SIGNATURE_CHARS = 200
 
 
-def class_count_parameter(factory: Callable[..., Any]) -> inspect.Parameter:
-    """Find the parameter of a model's factory that takes the number of classes.
+def find_class_count_parameter(factory: Callable[..., Any]) -> inspect.Parameter:
+    """Find the parameter of a model's factory for the number of classes.
 
-    It is the one with the first of the `CLASS_COUNT_NAMES`; a factory that has none of them, but takes any
-    keyword (`**kwargs`), is given `num_classes`.
+    If several parameters have one of the `CLASS_COUNT_NAMES`, the first name in that list wins. If none has,
+    but the factory takes any keyword argument (`**kwargs`), the parameter is `num_classes`.
 
     Raises:
         XbenchError: the factory has no such parameter.
@@ -45,14 +45,14 @@ def class_count_parameter(factory: Callable[..., Any]) -> inspect.Parameter:
     parameters = list(inspect.signature(factory).parameters.values())
     for name in CLASS_COUNT_NAMES:
         for place, parameter in enumerate(parameters):
-            if _plain(parameter.name) == _plain(name) and _can_take_count(parameter, place):
+            if _normalise(parameter.name) == _normalise(name) and _can_take_count(parameter, place):
                 return parameter
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return inspect.Parameter("num_classes", inspect.Parameter.KEYWORD_ONLY)
-    shown = signature_of(factory)
+    shown = format_signature(factory)
     raise XbenchError(
         f"the signature {shown} has no parameter for the number of classes",
-        hint="call that parameter `num_classes`, or wrap the model in a function:"
+        hint="name that parameter `num_classes`, or wrap the model in a function:"
         f" `def build(num_classes): return {shown.partition('(')[0]}(...)`",
     )
 
@@ -62,39 +62,39 @@ def build_network(
 ) -> nn.Module:
     """Build a model for a dataset.
 
-    Parameters that are sized by the first input (`LazyLinear`) are initialised, from torch's generator like
-    all others.
+    Parameters whose size depends on the first input (`LazyLinear`) are initialised too, from torch's
+    generator like all others.
 
     Args:
         image_shape: (channels, height, width) of the dataset's images.
         settings: keyword arguments of the factory.
 
     Raises:
-        XbenchError: the factory has no parameter for the number of classes, or returns no module.
+        XbenchError: the factory has no parameter for the number of classes, or does not return a module.
     """
     from torch import nn
 
     factory = spec.load_factory()
     if isinstance(factory, nn.Module):
         raise XbenchError(
-            f"it is a {type(factory).__name__} that was built already, not a function or class to build one",
+            f"it is an already built {type(factory).__name__}, not a function or class that builds one",
             hint="write a function that builds it: `def build(num_classes): return ...`",
         )
-    parameter = class_count_parameter(factory)
+    parameter = find_class_count_parameter(factory)
     if parameter.kind is parameter.POSITIONAL_ONLY:
         network = factory(num_classes, **settings)
     else:
         network = factory(**{parameter.name: num_classes}, **settings)
     if not isinstance(network, nn.Module):
         raise XbenchError(
-            f"{signature_of(factory)} returns a {type(network).__name__}, not a torch.nn.Module"
+            f"{format_signature(factory)} returns a {type(network).__name__}, not a torch.nn.Module"
         )
     _initialise_lazy_parameters(network, image_shape)
     return network
 
 
-def signature_of(factory: Callable[..., Any]) -> str:
-    """The factory's name and parameters for a message, without annotations: `Wide(width=64)`."""
+def format_signature(factory: Callable[..., Any]) -> str:
+    """Format a factory's name and parameters, without annotations, for a message: `Wide(width=64)`."""
     named = factory
     while isinstance(named, partial):
         named = named.func
@@ -102,20 +102,20 @@ def signature_of(factory: Callable[..., Any]) -> str:
     parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
     bare = signature.replace(parameters=parameters, return_annotation=signature.empty)
     name = getattr(named, "__name__", type(named).__name__)
-    return shorten(escape_controls(f"{name}{bare}"), _MAX_SIGNATURE)
+    return shorten(escape_controls(f"{name}{bare}"), _MAX_SIGNATURE_CHARS)
 
 
-def _plain(name: str) -> str:
+def _normalise(name: str) -> str:
     return name.replace("_", "").lower()
 
 
 def _can_take_count(parameter: inspect.Parameter, place: int) -> bool:
-    """Whether a number can be passed to the parameter, judged by its kind and its default."""
+    """Check whether a number can be passed to a parameter, judging by its kind and its default."""
     if parameter.kind is parameter.POSITIONAL_ONLY and place > 0:
         return False
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
         return False
-    default = parameter.default  # a sequence holds the names of the classes, a bool switches something
+    default = parameter.default  # a sequence probably holds class names, and a bool is a switch
     is_number = isinstance(default, int) and not isinstance(default, bool)
     return default is None or default is parameter.empty or is_number
 
@@ -126,7 +126,7 @@ def _initialise_lazy_parameters(network: nn.Module, image_shape: tuple[int, int,
 
     lazy = [p for p in itertools.chain(network.parameters(), network.buffers()) if is_lazy(p)]
     if lazy:
-        network.eval()  # running statistics stay as they are
+        network.eval()  # so that running statistics do not change
         with torch.no_grad():
             network(torch.zeros(1, *image_shape, device=lazy[0].device, dtype=lazy[0].dtype))
         network.train()

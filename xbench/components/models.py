@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 def build_report_cnn(num_classes: int) -> nn.Module:
-    """The 2021 report's own CNN: three convolutions, three max-poolings, three fully connected layers.
+    """Build the CNN of the 2021 report: three convolutions, three max-poolings, three fully connected layers.
 
-    The sides of the feature maps go 224-220-73-69-23-19-6; 10 channels of 6 x 6 are the 360 inputs of the
-    first fully connected layer, the report's widest. 6 channels in the first layer follow from the size of
-    its failed allocation; 16, 120 and 60 are a choice.
+    The feature maps have sides of 224, 220, 73, 69, 23, 19 and 6 pixels. Ten channels of 6 x 6 pixels are the
+    360 inputs of the first fully connected layer, the widest in the report. The 6 channels of the first layer
+    follow from the size of the allocation that failed in the report. The widths 16, 120 and 60 are a guess.
 
     Args:
         num_classes: number of logits.
@@ -26,7 +26,7 @@ def build_report_cnn(num_classes: int) -> nn.Module:
     from torch import nn
 
     def block(in_channels: int, out_channels: int) -> list[nn.Module]:
-        # max and ReLU commute, so ReLU after pooling gives the same values on a ninth of the elements.
+        # Pooling and ReLU commute, and after pooling, ReLU processes only a ninth of the elements.
         return [nn.Conv2d(in_channels, out_channels, kernel_size=5), nn.MaxPool2d(3), nn.ReLU()]
 
     return nn.Sequential(
@@ -44,6 +44,6 @@ def build_report_cnn(num_classes: int) -> nn.Module:
 
 REPORT_CNN = ModelSpec(
     factory=build_report_cnn,
-    summary="the 2021 report's CNN: 3 convolutions, 3 poolings, 3 fully connected layers",
+    summary="the CNN of the 2021 report: 3 convolutions, 3 poolings, 3 fully connected layers",
     input_shape=(3, 224, 224),
 )

@@ -1,7 +1,7 @@
-"""Every optimizer of `torch.optim`, registered as a third party would register its own.
+"""All optimizers of `torch.optim`, registered in the same way as a plugin's optimizers.
 
-What an optimizer cannot take is part of its spec; which gradients each takes is what its `step` in torch
-does with a sparse one (`tests/components/test_optimizers.py` tries them all, and their state's size).
+`gradients` says whether an optimizer's `step` in torch accepts sparse gradients.
+`tests/components/test_optimizers.py` checks this for all of them, and the size of their state.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from xbench.components.specs import OptimizerSpec
 _DOCS = "https://docs.pytorch.org/docs/stable/generated/torch.optim.{}.html"
 
 
-def _torch_optimizer(
-    class_name: str, summary: str, vectors: float | None = None, **more: Any
-) -> OptimizerSpec:
+def _make_spec(class_name: str, summary: str, vectors: float | None = None, **more: Any) -> OptimizerSpec:
     return OptimizerSpec(
         factory=f"torch.optim:{class_name}",
         summary=summary,
@@ -26,49 +24,53 @@ def _torch_optimizer(
     )
 
 
-def _adam_vectors(given: Mapping[str, Any]) -> float:
-    return 2 + bool(given.get("amsgrad"))  # two moments, and the maximum of the second
+def _count_adam_vectors(hyperparameters: Mapping[str, Any]) -> float:
+    return 2 + bool(hyperparameters.get("amsgrad"))  # two moments, and the maximum of the second
 
 
-def _rmsprop_vectors(given: Mapping[str, Any]) -> float:
-    return 1 + bool(given.get("momentum")) + bool(given.get("centered"))
+def _count_rmsprop_vectors(hyperparameters: Mapping[str, Any]) -> float:
+    return 1 + bool(hyperparameters.get("momentum")) + bool(hyperparameters.get("centered"))
 
 
-def _sgd_vectors(given: Mapping[str, Any]) -> float:
-    return float(bool(given.get("momentum")))
+def _count_sgd_vectors(hyperparameters: Mapping[str, Any]) -> float:
+    return float(bool(hyperparameters.get("momentum")))
 
 
-def _lbfgs_vectors(given: Mapping[str, Any]) -> float:
-    """A pair for each step remembered, the direction and the previous gradient (within a step up to eight
-    more, with a strong Wolfe line search; torch's documentation gives half of the pairs)."""
-    return 2 * given["history_size"] + 2
+def _count_lbfgs_vectors(hyperparameters: Mapping[str, Any]) -> float:
+    """Count a pair of vectors for each entry of the history, the direction, and the previous gradient.
+
+    Within a step, a strong Wolfe line search takes up to eight vectors more. torch's documentation counts one
+    vector for each entry of the history instead of two.
+    """
+    return 2 * hyperparameters["history_size"] + 2
 
 
-ADADELTA = _torch_optimizer("Adadelta", "adaptive steps from running averages; no learning rate to tune", 2)
-ADAFACTOR = _torch_optimizer("Adafactor", "Adam's second moment factored into row and column averages")
-ADAGRAD = _torch_optimizer("Adagrad", "steps scaled by accumulated squared gradients", 1, gradients="any")
-ADAM = _torch_optimizer("Adam", "first and second moment estimates", state_vectors=_adam_vectors)
-ADAMAX = _torch_optimizer("Adamax", "Adam with the infinity norm", 2)
-ADAMW = _torch_optimizer("AdamW", "Adam with decoupled weight decay", state_vectors=_adam_vectors)
-ASGD = _torch_optimizer("ASGD", "averaged stochastic gradient descent", 1)
-LBFGS = _torch_optimizer(
+ADADELTA = _make_spec("Adadelta", "adaptive steps from running averages; no learning rate to tune", 2)
+ADAFACTOR = _make_spec("Adafactor", "Adam with the second moment factored into row and column averages")
+ADAGRAD = _make_spec("Adagrad", "steps scaled by accumulated squared gradients", 1, gradients="any")
+ADAM = _make_spec("Adam", "first and second moment estimates", state_vectors=_count_adam_vectors)
+ADAMAX = _make_spec("Adamax", "Adam with the infinity norm", 2)
+ADAMW = _make_spec("AdamW", "Adam with decoupled weight decay", state_vectors=_count_adam_vectors)
+ASGD = _make_spec("ASGD", "averaged stochastic gradient descent", 1)
+LBFGS = _make_spec(
     "LBFGS",
-    "limited-memory quasi-Newton; meant for the full batch",
+    "limited-memory quasi-Newton method; meant for the full batch",
     gradients="any",
     full_batch=True,
-    state_vectors=_lbfgs_vectors,
+    state_vectors=_count_lbfgs_vectors,
     fill_state="xbench.components.lbfgs:fill_history",
 )
-MUON = _torch_optimizer("Muon", "orthogonalised momentum for weight matrices", 1, parameters="matrices")
-NADAM = _torch_optimizer("NAdam", "Adam with Nesterov momentum", 2)
-RADAM = _torch_optimizer("RAdam", "Adam with a rectified adaptive rate", 2)
-RMSPROP = _torch_optimizer(
-    "RMSprop", "gradients divided by their running root mean square", state_vectors=_rmsprop_vectors
+MUON = _make_spec("Muon", "orthogonalised momentum for weight matrices", 1, parameters="matrices")
+NADAM = _make_spec("NAdam", "Adam with Nesterov momentum", 2)
+RADAM = _make_spec("RAdam", "Adam with a rectified adaptive rate", 2)
+RMSPROP = _make_spec(
+    "RMSprop", "gradients divided by their running root mean square", state_vectors=_count_rmsprop_vectors
 )
-RPROP = _torch_optimizer(
-    "Rprop", "steps from gradient signs alone; meant for the full batch", 2, full_batch=True
+RPROP = _make_spec("Rprop", "steps from gradient signs alone; meant for the full batch", 2, full_batch=True)
+SGD = _make_spec(
+    "SGD",
+    "stochastic gradient descent, with optional momentum",
+    gradients="any",
+    state_vectors=_count_sgd_vectors,
 )
-SGD = _torch_optimizer(
-    "SGD", "stochastic gradient descent, with momentum if asked", gradients="any", state_vectors=_sgd_vectors
-)
-SPARSE_ADAM = _torch_optimizer("SparseAdam", "Adam for sparse gradients", 2, gradients="sparse")
+SPARSE_ADAM = _make_spec("SparseAdam", "Adam for sparse gradients", 2, gradients="sparse")

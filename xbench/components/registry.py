@@ -1,7 +1,7 @@
-"""Finding components: by entry point, or by `module:attribute` for code that has no package.
+"""Find components by entry point, or by `module:attribute` for code without a package.
 
-Listing reads package metadata only. A component is imported when it is loaded, and what goes wrong then is
-that component's error alone.
+Listing reads package metadata only. A component is imported when it is loaded, and a failed import affects no
+other component.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SPEC_TYPES: dict[Kind, type[Spec]] = {"model": ModelSpec, "optimizer": Optimize
 
 @dataclass(frozen=True)
 class Registration:
-    """One name in the registry and every distribution that claims it (more than one is an error)."""
+    """A name in the registry, with every distribution that claims it (more than one is an error)."""
 
     kind: Kind
     name: str
@@ -37,51 +37,52 @@ class Registration:
 
     @property
     def distributions(self) -> tuple[str, ...]:
-        """The claiming distributions, as `name version`."""
-        return tuple(_distribution(claim) for claim in self.claims)
+        """The distributions that claim the name, each as `name version`."""
+        return tuple(_name_distribution(claim) for claim in self.claims)
 
     def load(self) -> Spec | Family:
-        """Import the component's spec, or the family that the name stands for.
+        """Import the spec or the family that the entry point refers to.
 
         Raises:
-            XbenchError: two distributions claim the name, the import fails, or it is neither a spec of its
-                kind nor a family.
+            XbenchError: several distributions claim the name, the import fails, or the object is neither a
+                spec of this kind nor a family.
         """
         if len(self.claims) > 1:
             claimants = " and ".join(self.distributions)
             raise XbenchError(
                 f"{self.kind} '{self.name}' is claimed by {claimants}",
-                hint="uninstall one of them, or ask its author for another entry point name",
+                hint="uninstall one of them, or ask the author of one to rename its entry point",
             )
         claim = self.claims[0]
         where = f"{self.kind} '{self.name}' of {self.distributions[0]} ({claim.value})"
         try:
             component = claim.load()
-        except (Exception, SystemExit) as error:  # a broken plugin must not take the rest with it
+        except (Exception, SystemExit) as error:  # a broken plugin must not break the others
             raise XbenchError(f"{where} cannot be imported: {_one_line(error)}") from error
         return component if isinstance(component, Family) else _check_spec(self.kind, component, where)
 
     def load_spec(self, reference: str) -> Spec:
-        """The spec that is meant by this name, or by `NAME/MEMBER` if it is that of a family.
+        """Load the spec for a reference: this name, or `NAME/MEMBER` if the name is a family.
 
         Raises:
-            XbenchError: as `load`; or a family's member is not named, is none, or is broken.
+            XbenchError: see `load`; or the reference to a family names no member, or one that is unknown or
+                broken.
         """
         component = self.load()
         if isinstance(component, Family):
             return self._load_member(component, reference.removeprefix(self.name).removeprefix("/"))
         if reference != self.name:
             raise XbenchError(
-                f"{self.kind} '{self.name}' is no family: there is no '{reference}'",
-                hint=f"`xbench info {self.name}` tells what it is",
+                f"{self.kind} '{self.name}' is not a family, so there is no '{reference}'",
+                hint=f"see `xbench info {self.name}`",
             )
         return component
 
     def _load_member(self, family: Family, member: str) -> Spec:
         if not member:
             raise XbenchError(
-                f"'{self.name}' is a family of {self.kind}s: name one of them, `{self.name}/NAME`",
-                hint=f"`xbench info {self.name}` tells more",
+                f"'{self.name}' is a family of {self.kind}s: name one of them as `{self.name}/NAME`",
+                hint=f"see `xbench info {self.name}`",
             )
         where = f"{self.kind} '{self.name}/{member}' of {self.distributions[0]}"
         try:
@@ -95,11 +96,11 @@ class Registration:
 
 @cache
 def registrations(kind: Kind) -> dict[str, Registration]:
-    """All registered names of one kind, sorted; nothing is imported."""
+    """Return all registrations of one kind by name, sorted, without importing anything."""
     claims: dict[str, dict[str, EntryPoint]] = {}
     for entry_point in entry_points(group=f"xbench.{kind}s"):
-        # One distribution can be seen twice (an editable install beside its sources): that is one claim.
-        claims.setdefault(entry_point.name, {}).setdefault(_distribution(entry_point), entry_point)
+        # A distribution that is listed twice (an editable install beside its sources) makes one claim.
+        claims.setdefault(entry_point.name, {}).setdefault(_name_distribution(entry_point), entry_point)
     return {name: Registration(kind, name, tuple(claims[name].values())) for name in sorted(claims)}
 
 
@@ -112,10 +113,11 @@ def load(kind: Literal["dataset"], reference: str, import_dirs: Sequence[str] = 
 @overload
 def load(kind: Kind, reference: str, import_dirs: Sequence[str] = ()) -> Spec: ...
 def load(kind: Kind, reference: str, import_dirs: Sequence[str] = ()) -> Spec:
-    """The spec that a suite means by `reference`: a registered name, `family/member`, or `module:attribute`.
+    """Load the spec for a reference: a registered name, `family/member`, or `module:attribute`.
 
     Args:
-        import_dirs: folders that `module:attribute` may be imported from; with none, it is refused.
+        import_dirs: folders that `module:attribute` may be imported from. If empty, such a reference is
+            refused.
 
     Raises:
         XbenchError: there is no such component, or it cannot be imported.
@@ -124,35 +126,35 @@ def load(kind: Kind, reference: str, import_dirs: Sequence[str] = ()) -> Spec:
         return _import_reference(kind, reference, import_dirs)
     registration = find(kind, reference)
     if registration is None:
-        raise XbenchError(unknown_name(kind, reference), hint=listing_hint(kind))
+        raise XbenchError(describe_unknown_name(kind, reference), hint=write_listing_hint(kind))
     return registration.load_spec(reference)
 
 
 def find(kind: Kind, reference: str) -> Registration | None:
-    """The registration of a name, or of the family in front of its first "/"; nothing is imported."""
+    """Find the registration of a name, or of the family before its first "/", without importing anything."""
     known = registrations(kind)
     return known.get(reference) or known.get(reference.partition("/")[0])
 
 
 def origin(kind: Kind, reference: str) -> str:
-    """The distribution behind a component, as `name version`; "" for code that has no package."""
+    """Return the distribution that provides a component as `name version`; "" for code without a package."""
     registration = None if ":" in reference else find(kind, reference)
     return " and ".join(registration.distributions) if registration else ""
 
 
-def unknown_name(kind: Kind, name: str) -> str:
-    """The message for a name that nothing claims, with a guess at what was meant."""
+def describe_unknown_name(kind: Kind, name: str) -> str:
+    """Write the message for an unregistered name, with a suggestion if a registered name is similar."""
     guess = did_you_mean(name.partition("/")[0], registrations(kind))
     return f"unknown {kind} '{shorten(escape_controls(name))}'.{guess}"
 
 
-def listing_hint(kind: Kind) -> str:
-    """Where to see the names that exist."""
+def write_listing_hint(kind: Kind) -> str:
+    """Write the hint that says how to list the names of a kind."""
     return f"`xbench list {kind}s` shows all {len(registrations(kind))}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` if some known name is close, else nothing."""
+    """Return ` Did you mean 'x'?` if a known name is similar; otherwise ""."""
     if len(name) > MAX_VALUE_CHARS:
         return ""
     close = difflib.get_close_matches(name, list(known), n=1)
@@ -162,24 +164,24 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def _import_reference(kind: Kind, reference: str, import_dirs: Sequence[str]) -> Spec:
     if not import_dirs:
         raise XbenchError(
-            f"{kind} '{reference}' is code outside of any package, which a suite alone may not import",
+            f"{kind} '{reference}' is code outside any package, which a suite alone may not import",
             hint="allow its folder: `xbench run SUITE --allow-import DIR`",
         )
     module_name, _, attribute = reference.partition(":")
     sys.path[:0] = [directory for directory in import_dirs if directory not in sys.path]
     try:
-        # Before it is imported: a module of another folder does what it does as it is imported.
-        if all(_source_of(reference, directory) is None for directory in import_dirs):
+        # Check this before the import, which would already run the code of a module from another folder.
+        if all(_find_source(reference, directory) is None for directory in import_dirs):
             raise ModuleNotFoundError(f"No module named '{module_name}'")
         module = importlib.import_module(module_name)
         if not any(Path(module.__file__ or "").is_relative_to(directory) for directory in import_dirs):
-            raise ImportError(f"module '{module_name}' lies elsewhere ({module.__file__})")
+            raise ImportError(f"module '{module_name}' was imported from another folder ({module.__file__})")
         component = getattr(module, attribute)
     except (Exception, SystemExit) as error:  # the user's own module may raise anything
         searched = ", ".join(import_dirs)
         raise XbenchError(
             f"{kind} '{reference}' cannot be imported: {_one_line(error)}",
-            hint=f"`module:attribute` is looked for in {searched}",
+            hint=f"xbench looks for the module in {searched}",
         ) from error
     if isinstance(component, Spec):
         return _check_spec(kind, component, f"{kind} '{reference}'")
@@ -188,8 +190,12 @@ def _import_reference(kind: Kind, reference: str, import_dirs: Sequence[str]) ->
     return _SPEC_TYPES[kind](factory=component, summary=f"imported from {module_name}")
 
 
-def _source_of(reference: str, directory: str) -> Path | None:
-    """The file of a `module:attribute` below a folder; None if there is none, or the name is no module's."""
+def _find_source(reference: str, directory: str) -> Path | None:
+    """Find the file of a `module:attribute` below a folder.
+
+    Returns:
+        None if there is no such file, or the module's name is not valid.
+    """
     parts = reference.partition(":")[0].split(".")
     if not all(part.isidentifier() for part in parts):
         return None
@@ -206,8 +212,8 @@ def _check_spec(kind: Kind, spec: object, where: str) -> Spec:
     return spec
 
 
-def _distribution(entry_point: EntryPoint) -> str:
-    # Entry points of a hand-made group (in tests, say) have no distribution.
+def _name_distribution(entry_point: EntryPoint) -> str:
+    # Entry points that are made by hand, as in tests, have no distribution.
     return f"{entry_point.dist.name} {entry_point.dist.version}" if entry_point.dist else "no distribution"
 
 

@@ -1,11 +1,11 @@
-"""The plugin contract: the frozen object behind an entry point is all that xbench knows of a component.
+"""The plugin contract: an entry point refers to a frozen spec, which is all that xbench knows of a component.
 
-A factory is a callable, or a string `"module:attribute"` that is imported when the component is used. The
-module that holds the *spec* is imported by every listing, so it must not import torch at its top.
+A factory is a callable, or a string `"module:attribute"` that is imported when the component is used. Every
+listing imports the module that holds the *spec*, so that module must not import torch at the top level.
 
-A factory's parameters are the component's settings: their names, defaults and types are read from its
-signature, and a suite may set any of them. xbench fills one itself: the first parameter of an optimizer's
-factory, and the parameter of a model's that takes the number of classes.
+A factory's parameters are the component's settings: xbench reads their names, defaults and types from the
+signature, and a suite may set any of them. xbench itself passes one argument: the parameters to the first
+parameter of an optimizer's factory, or the number of classes to a model's factory.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ Obtain = Callable[[Mapping[str, Any], bool, Callable[[str, int, int], None]], st
 
 
 def without_fields(*names: str) -> Callable[[type], type]:
-    """Keep accepting fields that a spec had in the previous version of xbench: they are ignored, with a
-    `DeprecationWarning`. The version after that drops the name here, and the field is a `TypeError`.
+    """Accept and ignore fields that the previous version of xbench had, with a `DeprecationWarning`.
+
+    The next version drops the names from the decorator, and passing such a field then raises `TypeError`.
 
     Args:
         names: fields that were removed from the decorated dataclass.
@@ -44,7 +45,7 @@ def without_fields(*names: str) -> Callable[[type], type]:
             for name in removed:
                 del fields[name]
                 warnings.warn(
-                    f"{spec_type.__name__}: the field '{name}' was removed and is ignored: delete it, as the "
+                    f"{spec_type.__name__}: the field '{name}' was removed and is ignored; delete it, as the "
                     "next version of xbench refuses it",
                     DeprecationWarning,
                     stacklevel=2,
@@ -60,13 +61,13 @@ def without_fields(*names: str) -> Callable[[type], type]:
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What every component declares.
+    """Fields that all kinds of components share.
 
     Attributes:
-        factory: makes the component, or `"module:attribute"` of what does.
-        summary: one line for `xbench list`.
-        reference: paper, documentation or data publication; shown by `xbench info`.
-        removed_fields: fields of an older xbench that it was made with; see `without_fields`.
+        factory: a callable that makes the component, or its `"module:attribute"`.
+        summary: a one-line description for `xbench list`.
+        reference: a paper, documentation page or data publication, which `xbench info` shows.
+        removed_fields: fields of an older xbench that were passed and ignored; see `without_fields`.
     """
 
     factory: Callable[..., Any] | str
@@ -75,10 +76,10 @@ class Spec:
     removed_fields: ClassVar[tuple[str, ...]] = ()
 
     def load_factory(self) -> Callable[..., Any]:
-        """The factory itself, imported now if it was given as a string.
+        """Return the factory, after importing it if the field is a string.
 
         Raises:
-            XbenchError: it cannot be imported.
+            XbenchError: the factory cannot be imported.
         """
         return _import("factory", self.factory)
 
@@ -96,50 +97,55 @@ def _import(role: str, named: Callable[..., Any] | str) -> Callable[..., Any]:
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSpec(Spec):
     """An optimizer: `factory(params, **hyperparameters)` returns a `torch.optim.Optimizer`, or any object
-    with a `step(closure)`.
+    with a `step(closure)` method.
 
-    **Closure.** It is always stepped as `optimizer.step(closure)`. A step calls the closure at least once,
-    and as often as it likes. A call clears the old gradients (sets them to None), leaves the batch's new ones
-    in `.grad`, and returns the batch's loss: a float64 scalar without a graph. Within a step every call sees
-    the same examples and the same dropout masks, so that values can be compared, as a line search does: it
-    seeds the generators of torch, `random` and NumPy, and sets them back, so that what the optimizer draws
-    from them goes on. There are no gradients before the first call of a step: an optimizer that
-    needs some, for the ascent of SAM say, calls the closure for them. It cannot call `backward()` itself.
+    **Closure.** xbench always calls `optimizer.step(closure)`. A step must call the closure at least once,
+    and may call it any number of times. Each call sets the old gradients to None, leaves the batch's new
+    gradients in `.grad`, and returns the batch's loss, a float64 scalar without a graph. All calls within one
+    step see the same examples and the same dropout masks, so their losses can be compared, as a line search
+    does. For that, the closure seeds the generators of torch, `random` and NumPy, and restores them
+    afterwards, so it does not disturb the optimizer's own random numbers. There are no gradients before the
+    first call of a step: an optimizer that needs them earlier, as SAM does for its ascent, must call the
+    closure. It cannot call `backward()` itself.
 
-    **Modes.** If it has both `train()` and `eval()`, as schedule-free optimizers do, `train()` is called
-    before training steps, and `eval()` before the weights are evaluated or kept.
+    **Modes.** If the optimizer has both `train()` and `eval()`, as schedule-free optimizers do, xbench calls
+    `train()` before training steps, and `eval()` before the weights are evaluated or saved.
 
-    **Check.** Before a run it is built with the hyperparameters of the suite and takes two steps on a few
-    weights (a matrix and a vector; the rows of an embedding if it takes sparse gradients only). What it
-    raises is told to the user with the line of the suite. It takes the same steps again with NaN in `.grad`
-    before each of them: if that brings NaN into its weights or its state, it is refused. Weights may move
-    before the first closure call.
+    **Check.** Before a run, the optimizer is built with the suite's hyperparameters and takes two steps on a
+    few weights: a matrix and a vector, or the rows of an embedding if it takes sparse gradients only. An
+    exception is reported with the line of the suite. The optimizer then repeats these steps with NaN in
+    `.grad` before each of them, and is refused if NaN reaches its weights or its state. It may change the
+    weights before it first calls the closure.
 
-    **State.** All tensors count as its memory that it can reach and the model does not own: in `state`, in a
-    wrapped optimizer, in other attributes (`__dict__` or `__slots__`), and in dicts, lists, tuples, sets and
-    deques within these. The model owns its parameters, their `.grad`, and its buffers. Tensors that share a
-    storage count once. What only a function has closed over is not found.
+    **State.** The optimizer's memory is every tensor that it can reach and that the model does not own: in
+    `state`, in a wrapped optimizer, in other attributes (`__dict__` or `__slots__`), and in dicts, lists,
+    tuples, sets and deques inside them. The model owns its parameters, their `.grad`, and its buffers.
+    Tensors that share storage count once. Tensors that only a function's closure holds are not found.
 
-    **Other attributes.** `defaults` is read where there is one: for a `history_size`, which goes into the
-    record, and for `state_vectors`. `state_dict()` and `load_state_dict()` are needed if it is resumable.
+    **Other attributes.** If there is a `defaults` dict, xbench takes `history_size` from it for the record,
+    and the hyperparameters for `state_vectors`. A resumable optimizer needs `state_dict()` and
+    `load_state_dict()`.
 
     Attributes:
-        parameters: which parameters it can update: `"any"`, or `"matrices"` (2-D only, as Muon).
-        gradients: which gradients it takes: `"dense"`, `"sparse"` or `"any"`.
-        full_batch: whether it is meant for the whole training set as one batch; capacity is then probed so.
-        state_vectors: what theory says of its state between steps, in vectors of the trained parameters, from
-            its hyperparameters (defaults included); it may give None where that depends on more than these.
-        fill_state: `fill_state(optimizer)`, or `"module:attribute"` of it: puts a fresh optimizer into the
-            state in which its next step takes the most memory, and may shorten that step. For an optimizer
-            whose state goes on growing after its second step; capacity is probed in that state.
-        memory_period: after how many steps all that the optimizer does has been done once (methods that
-            renew a preconditioner every k steps: k). Memory is then measured over one more step than that,
-            however long it takes; by default over 3 to 12 steps.
-        resumable: whether `state_dict()` holds all that changes from step to step, in tensors, numbers,
-            texts, lists and dicts. An interrupted cell then resumes from a checkpoint, else it starts
-            again.
+        parameters: parameters that it can update: `"any"`, or `"matrices"` (2-D only, as Muon).
+        gradients: gradients that it accepts: `"dense"`, `"sparse"` or `"any"`.
+        full_batch: whether it is meant to train on the whole training set as one batch. Its capacity is then
+            probed that way.
+        state_vectors: `state_vectors(hyperparameters)` returns the theoretical size of the state between
+            steps, as a multiple of the trained parameters' size, or None if it depends on anything else. The
+            hyperparameters include defaults.
+        fill_state: `fill_state(optimizer)`, or its `"module:attribute"`: puts a fresh optimizer into the
+            state in which its next step takes the most memory, and may shorten that step. Capacity is probed
+            in that state. For optimizers whose state still grows after the second step.
+        memory_period: number of steps after which the optimizer has done everything it does at least once: k
+            for a method that recomputes a preconditioner every k steps. Memory is then measured over one
+            step more, however long that takes. By default it is measured over 3 to 12 steps.
+        resumable: whether `state_dict()` holds everything that changes from step to step, as tensors,
+            numbers, strings, lists and dicts. An interrupted cell then resumes from a checkpoint. Otherwise
+            it starts again.
 
-    A model that does not offer what an optimizer takes makes the cell `skipped`, with that reason.
+    If a model does not offer the parameters or gradients that an optimizer needs, the cell is `skipped`, with
+    that reason.
     """
 
     parameters: Literal["any", "matrices"] = "any"
@@ -151,17 +157,20 @@ class OptimizerSpec(Spec):
     resumable: bool = False
 
     def __post_init__(self) -> None:
-        # A word that no check knows would switch the check off.
+        # An unknown value would silently disable the checks of models.
         if self.parameters not in ("any", "matrices") or self.gradients not in ("dense", "sparse", "any"):
             raise ValueError(
-                f"parameters={self.parameters!r}, gradients={self.gradients!r}: see OptimizerSpec"
+                f"unknown parameters={self.parameters!r} or gradients={self.gradients!r}: see OptimizerSpec"
             )
 
     def load_fill_state(self) -> Callable[[Any], None] | None:
-        """The hook that fills its state, imported now if it was given as a string; None if it has none.
+        """Return the hook that fills the state, after importing it if the field is a string.
+
+        Returns:
+            None if the optimizer has no such hook.
 
         Raises:
-            XbenchError: it cannot be imported.
+            XbenchError: the hook cannot be imported.
         """
         return None if self.fill_state is None else _import("fill_state", self.fill_state)
 
@@ -169,36 +178,41 @@ class OptimizerSpec(Spec):
 @without_fields("files")
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Spec):
-    """A classifier: `factory(num_classes, **settings) -> torch.nn.Module`, from (N, C, H, W) float images in
-    the normalised range to (N, num_classes) logits: before any softmax, and in one tensor.
+    """A classifier: `factory(num_classes, **settings)` returns a `torch.nn.Module` that maps (N, C, H, W)
+    normalised float images to (N, num_classes) logits, in one tensor and without a softmax.
 
-    The number of classes is passed by keyword. Its parameter may stand anywhere, and is called `num_classes`,
-    `n_classes`, `classes`, `num_labels`, `num_outputs` or `out_features` (`model_factory.CLASS_COUNT_NAMES`
-    lists all spellings); a factory without one is given `num_classes` if it takes `**kwargs`, and is refused
-    otherwise. Parameters that are sized by the first image (`LazyLinear`) are initialised with the others.
+    The number of classes is passed by keyword, so its parameter may have any position. It is called
+    `num_classes`, `n_classes`, `classes`, `num_labels`, `num_outputs` or `out_features`
+    (`model_factory.CLASS_COUNT_NAMES` lists all spellings). A factory without such a parameter receives
+    `num_classes` if it takes `**kwargs`, and is refused otherwise. Parameters whose size depends on the first
+    image (`LazyLinear`) are initialised together with the others.
 
     When a suite is checked, each model is built and run on random images of the dataset's shape, in
-    evaluation and in training mode: one that fails or returns something else is a mistake of the suite.
+    evaluation mode and in training mode. A model that fails or returns anything but logits is an error in the
+    suite.
 
-    A parameter that is not to be trained has `requires_grad` off. If all that are trained lie in one
-    submodule that comes last, what is in front of it is computed once per image (see `training.frozen`).
+    Set `requires_grad` to False on parameters that are not to be trained. If all trained parameters are in
+    one submodule that comes last, everything in front of it is computed once per image (see
+    `training.frozen`).
 
     Attributes:
-        input_shape: the (channels, height, width) that it takes, or None for any.
-        mean, std: per-channel normalisation of pixels in [0, 1]; one value stands for all channels.
-        obtain: `obtain(settings, may_download, on_progress) -> str`, or `"module:attribute"` of it: makes
-            sure that the files which the factory reads with these settings (defaults included) are on this
-            machine, and returns what identifies their content, "" for none. It is called in a process of
-            its own before the factory is, and tells `on_progress(name, done_bytes, total_bytes)` of a
-            download. It raises `xbench.WeightsNotFound` where they cannot be had.
-        untrained: from settings (defaults included) to those of the same network that need no files, to see
-            how long it takes before they are fetched; None if there are none.
-        stand_in: what to tell a reader of a model with these settings (defaults included) if its weights are
-            not what its name promises (`"random weights"`); empty otherwise.
-        resumable: False for a model that keeps state outside of its state dict (parameters and persistent
-            buffers). Its cells write no checkpoints; an interrupted one starts again. The memory pass checks
-            that a new model which loads the state dict gives the same outputs; where it does not, the cell
-            is treated as if the spec said False, or refused if a selected epoch is to be evaluated.
+        input_shape: the (channels, height, width) that the model needs, or None if it takes any.
+        mean, std: per-channel normalisation of pixels in [0, 1]; a single value applies to all channels.
+        obtain: `obtain(settings, may_download, on_progress) -> str`, or its `"module:attribute"`: makes sure
+            that the files which the factory reads with these settings (defaults included) are on this
+            machine, and returns a string that identifies their content, or "" if it reads none. It is called
+            before the factory, in a process of its own, and reports a download by calling
+            `on_progress(name, done_bytes, total_bytes)`. It raises `xbench.WeightsNotFound` if it cannot get
+            the files.
+        untrained: `untrained(settings)` returns settings (defaults included) that build the same network
+            without any files. xbench uses it to time the model before the files are fetched. None if there
+            are no such settings.
+        stand_in: `stand_in(settings)` returns a warning for readers of the results (`"random weights"`) if
+            the weights are not what the model's name promises, and "" otherwise. Defaults are included.
+        resumable: False for a model that keeps state outside its state dict (parameters and persistent
+            buffers). Its cells write no checkpoints, and an interrupted cell starts again. The memory pass
+            checks that a new model which loads the state dict gives the same outputs. If it does not, the
+            cell is treated as not resumable, or refused if a selected epoch is to be evaluated.
     """
 
     input_shape: tuple[int, int, int] | None = None
@@ -210,24 +224,27 @@ class ModelSpec(Spec):
     resumable: bool = True
 
     def load_obtain(self) -> Obtain | None:
-        """The hook that gets its files, imported now if it was given as a string; None if it has none.
+        """Return the hook that gets the model's files, after importing it if the field is a string.
+
+        Returns:
+            None if the model needs no files.
 
         Raises:
-            XbenchError: it cannot be imported.
+            XbenchError: the hook cannot be imported.
         """
         return None if self.obtain is None else _import("obtain", self.obtain)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Many components behind one entry point: `NAME/MEMBER` is the spec that `member(MEMBER)` returns.
+    """Several components behind one entry point: `NAME/MEMBER` is the spec that `member(MEMBER)` returns.
 
     Attributes:
-        member: makes a member's spec, or `"module:attribute"` of what does; raises `xbench.XbenchError` for
-            a name that is none. It may import what it likes: it is not called by listings.
-        members: gives the names of all, for `xbench info`; None if they are not to be counted.
-        summary: one line for `xbench list`.
-        reference: paper, documentation or publication.
+        member: `member(name)` returns a member's spec; or its `"module:attribute"`. It raises
+            `xbench.XbenchError` for an unknown name. Listings do not call it, so it may import anything.
+        members: `members()` returns all names, for `xbench info`; None if they cannot be listed.
+        summary: a one-line description for `xbench list`.
+        reference: a paper, documentation page or publication.
     """
 
     member: Callable[[str], Spec] | str
@@ -236,27 +253,28 @@ class Family:
     reference: str = ""
 
     def load_member(self, name: str) -> Spec:
-        """The spec of one member.
+        """Load the spec of one member.
 
         Raises:
-            XbenchError: there is none of that name, or it cannot be imported.
+            XbenchError: the family has no such member, or `member` cannot be imported.
         """
         return _import("member", self.member)(name)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a dataset is published, as one zip archive.
+    """The zip archive as which a dataset is published.
 
     Attributes:
-        url: of the archive.
-        sha256: of the archive, in hex; empty if it is not known.
-        size_bytes: of the archive.
-        unpacked_bytes: of the files in it.
-        counts: images by folder within the dataset's root (`"train/NORMAL"`): all of them.
+        url: download address of the archive.
+        sha256: hash of the archive, in hex; empty if unknown.
+        size_bytes: size of the archive.
+        unpacked_bytes: total size of the unpacked files.
+        counts: number of images in each folder below the dataset's root (`"train/NORMAL"`), for all folders.
         folder: name of the dataset's folder in the cache.
-        page: where a person reads about it.
-        licence, citation: what a user of the data must keep.
+        page: web page that describes the dataset.
+        licence: licence of the data.
+        citation: citation that the data's authors ask for.
     """
 
     url: str
@@ -273,15 +291,18 @@ class Source:
 @without_fields("is_listed")
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec(Spec):
-    """Labelled images: `factory(**settings) -> Dataset`. The factory only lists examples; it reads no image.
-    It raises `xbench.DataNotFound` where the data is not on this machine.
+    """A set of labelled images: `factory(**settings)` returns a `Dataset`.
+
+    The factory only lists examples, and reads no image. It raises `xbench.DataNotFound` if the data is not on
+    this machine.
 
     Attributes:
-        stand_in: what to tell a reader if the data is made up (`"synthetic images"`); empty for real data.
-        source: where it can be fetched; None if it is made up or the user's own.
-        find_root: `find_root()` gives the folder that holds it on this machine, whatever is missing in it;
-            raises `xbench.DataNotFound` if there is none. For data that has a source. A setting that says
-            where else it may be is called `root`.
+        stand_in: a warning for readers of the results if the data is made up (`"synthetic images"`); empty
+            for real data.
+        source: where the data can be downloaded; None if it is generated or the user's own.
+        find_root: `find_root()` returns the folder that holds the data on this machine, even if it is
+            incomplete, and raises `xbench.DataNotFound` if there is none. Needed for data with a `source`. If
+            a setting names another folder, call it `root`.
     """
 
     stand_in: str = ""
@@ -294,14 +315,15 @@ class Example:
     """One image of a dataset, not yet read.
 
     Attributes:
-        name: unique within the dataset and stable between machines (a relative path, say).
+        name: name that is unique within the dataset and the same on every machine, such as a relative path.
         label: index into `Dataset.classes`.
-        split: examples of `"test"` are never trained on; validation is held out of `"train"`.
-        group: examples of one group (one patient, say) never lie on both sides of a split; "" for none.
-        path: the file that it is read from: the file's content then identifies the image.
-        content: identifies the image where there is no file (generator, version, seed, index); with a file,
-            what else the pixels depend on (a crop, say). Images of the same name, file, content and shape
-            share one decoded copy in the cache.
+        split: `"test"`, which is never trained on, or `"train"`, which validation is held out of.
+        group: name of a group (a patient, say) whose examples are never on both sides of a split; "" for
+            none.
+        path: file that the image is read from. Its content then identifies the image.
+        content: string that identifies an image without a file (generator, version, seed, index), or
+            anything besides the file that the pixels depend on, such as a crop. Images with the same name,
+            file, content and shape share one decoded copy in the cache.
     """
 
     name: str
@@ -314,20 +336,21 @@ class Example:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a dataset's factory returns.
+    """The images of a dataset, as its factory returns them.
 
     Attributes:
         classes: class names, in the order of labels.
-        positive: the class that recall, precision and AUC are about (two classes).
+        positive: the class that recall, precision and AUC refer to if there are two classes.
         shape: (channels, height, width) of every image.
         examples: all examples of both splits.
-        read: `read(example)` gives a uint8 array of (height, width, channels), or a uint16 one: then xbench
-            scales all that are uint16 to 8 bits alike, by the highest value in the set. It is called from
-            several threads, once or twice per image content, and what it raises names an unreadable file.
-        notes: facts that a reader of results must know (how a split was made, say).
+        read: `read(example)` returns a uint8 or uint16 array of shape (height, width, channels). xbench
+            scales all uint16 images of the set to 8 bits by the same factor, which follows from the highest
+            value among them. Several threads call it, once or twice per distinct image. If it raises, the
+            image counts as unreadable, and the exception is the reason.
+        notes: facts that readers of the results must know, such as how a split was made.
 
     Raises:
-        XbenchError: on construction, if these do not fit together.
+        XbenchError: on construction, if the fields contradict each other.
     """
 
     classes: tuple[str, ...]
@@ -339,20 +362,23 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if self.positive not in self.classes:
-            raise XbenchError(f"the positive class '{self.positive}' is none of {', '.join(self.classes)}")
+            raise XbenchError(f"the positive class '{self.positive}' is not one of {', '.join(self.classes)}")
         if len(self.classes) < 2:
-            raise XbenchError(f"there is nothing to tell apart in {len(self.classes)} classes")
+            raise XbenchError(f"a dataset needs at least 2 classes, and this one has {len(self.classes)}")
         names: set[str] = set()
         split_of_group: dict[str, str] = {}
         for example in self.examples:
             if example.group and split_of_group.setdefault(example.group, example.split) != example.split:
-                raise XbenchError(f"group '{example.group}' lies in both train and test")
+                raise XbenchError(f"group '{example.group}' is in both train and test")
             if example.label not in range(len(self.classes)):
-                raise XbenchError(f"example '{example.name}' has label {example.label}, which is no class")
+                raise XbenchError(
+                    f"example '{example.name}' has label {example.label}, not one of 0 to "
+                    f"{len(self.classes) - 1}"
+                )
             if example.split not in ("train", "test"):
                 raise XbenchError(
-                    f"example '{example.name}' is of split '{example.split}', not train or test"
+                    f"example '{example.name}' is in split '{example.split}', not in train or test"
                 )
             if example.name in names:
-                raise XbenchError(f"two examples are called '{example.name}'")
+                raise XbenchError(f"two examples are named '{example.name}'")
             names.add(example.name)

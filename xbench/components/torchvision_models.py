@@ -1,6 +1,6 @@
-"""torchvision's classification models, pretrained, with a last layer for the classes at hand.
+"""torchvision's pretrained classification models, with a last layer for the dataset's classes.
 
-VGG-16 has an entry point of its own; all of them are `torchvision/NAME`, VGG-16 too.
+All of them are available as `torchvision/NAME`. VGG-16 also has its own entry point.
 """
 
 from __future__ import annotations
@@ -37,39 +37,41 @@ def build_torchvision(
     weights: str = "",
     train: str = "head",
 ) -> nn.Module:
-    """Build one of torchvision's classifiers; its last layer is drawn anew, from torch's generator.
+    """Build one of torchvision's classifiers, with a last layer that is initialised at random.
 
-    A given state of the generator always gives the same last layer, whatever the rest starts from.
+    The last layer is drawn from torch's generator. The same state of the generator always gives the same
+    last layer, whatever weights the other layers start from.
 
     Args:
-        name: torchvision's.
+        name: torchvision's name of the model.
         num_classes: number of logits.
-        pretrained: start from trained weights; with random ones otherwise, as torchvision draws them.
-        weights: file with a state dict of 1,000 outputs, or of `num_classes` (then the last layer is its,
-            too), or without the head, if all of the head is trained (then it is drawn anew, as PyTorch
-            draws new layers). By default what `XBENCH_<NAME>_WEIGHTS` names, else torchvision's own.
-        train: which parameters are trained: `"head"` (the last submodule that has any: `classifier` of
-            VGG-16, `fc` of ResNet), `"all"`, or patterns over their names, such as `"layer4.*, fc.*"`.
+        pretrained: start from trained weights; otherwise, from torchvision's random initialisation.
+        weights: file with a state dict. It may have 1,000 outputs, or `num_classes` outputs, in which case
+            the last layer is loaded too. It may also lack the head if all of the head is trained, in which
+            case the head is initialised at random, with PyTorch's defaults. By default, the file that
+            `XBENCH_<NAME>_WEIGHTS` names, or torchvision's own.
+        train: parameters to train: `"head"` (the last submodule that has parameters: `classifier` of VGG-16,
+            `fc` of ResNet), `"all"`, or patterns for their names, such as `"layer4.*, fc.*"`.
 
     Returns:
-        A module from (N, 3, H, W) to (N, num_classes), in training mode as well.
+        A module from (N, 3, H, W) to (N, num_classes), in training mode too.
 
     Raises:
         WeightsNotFound: the file is not on this machine.
-        XbenchError: it does not fit, or a setting is wrong.
+        XbenchError: the weights do not fit the model, or a setting is wrong.
     """
     _check(name, pretrained, weights)
-    network = outline_of(name)
-    head, last = head_name(network), last_layer_name(network)
-    layer = layer_like(network.get_submodule(last), num_classes)
+    network = build_outline(name)
+    head, last = find_head(network), find_last_layer(network)
+    layer = make_layer_like(network.get_submodule(last), num_classes)
     path = find_weights(name, weights) if pretrained else None
     state = read_weights(path) if path is not None else {}
     lacks_head = path is not None and not holds_part(state, head)
     if path is None:
-        network = _network(name)
+        network = _build_network(name)
     elif lacks_head:
-        draw_anew(network.get_submodule(head))
-    has_own_layer = outputs_of(state, last) == num_classes
+        initialise_part(network.get_submodule(head))
+    has_own_layer = count_outputs(state, last) == num_classes
     if has_own_layer:
         network.set_submodule(last, layer)
     if path is not None:
@@ -80,7 +82,7 @@ def build_torchvision(
     if lacks_head and not all(p.requires_grad for p in network.get_submodule(head).parameters()):
         raise XbenchError(
             f"{path} has no weights for '{head}', and train = \"{train}\" does not train all of it",
-            hint='set train = "head", or name a file that holds the whole model',
+            hint='set train = "head", or name a file with the weights of the whole model',
         )
     return network
 
@@ -94,10 +96,10 @@ def obtain_torchvision(name: str, settings: Mapping[str, Any], may_download: boo
 
 
 def torchvision_member(name: str) -> ModelSpec:
-    """The spec of one of torchvision's classifiers.
+    """Make the spec of one of torchvision's classifiers.
 
     Raises:
-        XbenchError: torchvision has none of that name.
+        XbenchError: torchvision has no classifier of this name.
     """
     names = torchvision_members()
     if name not in names:
@@ -107,7 +109,7 @@ def torchvision_member(name: str) -> ModelSpec:
         )
     from torchvision.models import get_model_weights
 
-    # The weights, and not the network, say how images are to be normalised.
+    # The normalisation of images depends on the weights, not on the network.
     default = get_model_weights(name).DEFAULT
     preprocessing = default.transforms()
     return _spec(
@@ -115,28 +117,28 @@ def torchvision_member(name: str) -> ModelSpec:
         millions=default.meta["num_params"] / 1e6,
         mean=tuple(preprocessing.mean),
         std=tuple(preprocessing.std),
-        input_shape=(3, _side(name), _side(name)) if _takes_one_size(name) else None,
+        input_shape=(3, _image_size(name), _image_size(name)) if _needs_one_size(name) else None,
     )
 
 
 def torchvision_members() -> list[str]:
-    """The names of torchvision's classifiers; quantized ones are in another module of torchvision."""
+    """List the names of torchvision's classifiers, without the quantized ones."""
     from torchvision import models
 
     return models.list_models(module=models)
 
 
-def outline_of(name: str) -> nn.Module:
-    """A network whose weights take neither memory nor time: trained ones come in their place.
+def build_outline(name: str) -> nn.Module:
+    """Build a network without allocating or drawing its weights, for trained ones to take their place.
 
-    torch's generator is left as it is.
+    The state of torch's generator does not change.
     """
     import torch
     from torch.overrides import TorchFunctionMode
 
     class WeightsWithoutMemory(TorchFunctionMode):
-        # Layers get their weights from `torch.empty`. `torch.device("meta")` would take more than these:
-        # RegNet computes its widths with tensors, whose values it needs.
+        # Layers allocate their weights with `torch.empty`. The context `torch.device("meta")` would affect
+        # other tensors, too: RegNet computes its widths with tensors, and needs their values.
         def __torch_function__(
             self,
             func: Callable[..., Any],
@@ -148,39 +150,40 @@ def outline_of(name: str) -> nn.Module:
             return func(*args, **(kwargs | {"device": "meta"} if func is torch.empty else kwargs))
 
     with torch.random.fork_rng(devices=[]), WeightsWithoutMemory():
-        return _network(name)
+        return _build_network(name)
 
 
-def last_layer_name(network: nn.Module) -> str:
-    """The full name of the layer that gives the logits."""
+def find_last_layer(network: nn.Module) -> str:
+    """Return the full name of the layer that computes the logits."""
     from torch import nn
 
-    # The last convolution is SqueezeNet's.
+    # In SqueezeNet, it is a convolution.
     return [key for key, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
 
 
-def head_name(network: nn.Module) -> str:
-    """The name of the last submodule that has parameters: `classifier` of VGG-16, `fc` of ResNet."""
+def find_head(network: nn.Module) -> str:
+    """Return the name of the last submodule that has parameters: `classifier` of VGG-16, `fc` of ResNet."""
     return [key for key, child in network.named_children() if any(True for _ in child.parameters())][-1]
 
 
-def draw_anew(part: nn.Module) -> None:
-    """Draw the weights of a part of an outline as PyTorch draws those of new layers, on the CPU.
+def initialise_part(part: nn.Module) -> None:
+    """Initialise the weights of a part of an outline on the CPU, with PyTorch's defaults for new layers.
 
-    torchvision draws some of them otherwise: VGG's fully connected layers from a normal distribution with a
-    standard deviation of 0.01, two to three times as wide.
+    torchvision initialises some layers differently: the fully connected layers of VGG from a normal
+    distribution with a standard deviation of 0.01, which is two to three times as wide.
     """
     part.to_empty(device="cpu")
     for layer in part.modules():
         if any(True for _ in layer.parameters(recurse=False)):
-            cast("nn.Linear", layer).reset_parameters()  # as every layer of torchvision's models
+            cast("nn.Linear", layer).reset_parameters()  # which all layers of torchvision's models have
 
 
-def layer_like(layer: nn.Module, outputs: int) -> nn.Module:
-    """A newly drawn layer of the same kind and inputs.
+def make_layer_like(layer: nn.Module, outputs: int) -> nn.Module:
+    """Make a randomly initialised layer of the same type, with the same inputs.
 
     Args:
-        layer: a fully connected layer, or a convolution of stride 1 that is not padded.
+        layer: a fully connected layer, or a convolution with stride 1 and without padding.
+        outputs: number of outputs of the new layer.
     """
     from torch import nn
 
@@ -189,28 +192,32 @@ def layer_like(layer: nn.Module, outputs: int) -> nn.Module:
     if isinstance(layer, nn.Conv2d):
         height, width = layer.kernel_size
         return nn.Conv2d(layer.in_channels, outputs, (height, width), bias=layer.bias is not None)
-    raise TypeError(f"a {type(layer).__name__} gives no logits")
+    raise TypeError(f"a {type(layer).__name__} cannot be the last layer of a classifier")
 
 
-def outputs_of(state: Mapping[str, torch.Tensor], last: str) -> int | None:
-    """How many classes the last layer of a state dict tells apart; None if there is no such layer."""
+def count_outputs(state: Mapping[str, torch.Tensor], last: str) -> int | None:
+    """Count the outputs of the last layer in a state dict; None if it has no such layer."""
     weight = state.get(f"{last}.weight")
     return weight.shape[0] if weight is not None and weight.ndim else None
 
 
 def choose_trained(network: nn.Module, train: str, name: str) -> None:
-    """Switch `requires_grad` off for all parameters but those that `train` means (see `build_torchvision`).
+    """Set `requires_grad` on the parameters that `train` names, and clear it on all others.
+
+    Args:
+        train: see `build_torchvision`.
+        name: name of the model, for messages.
 
     Raises:
-        XbenchError: a pattern fits no parameter.
+        XbenchError: a pattern does not match any parameter.
     """
     patterns = _patterns(network, train)
     parameters = dict(network.named_parameters())
     for pattern in patterns:
         if not any(fnmatchcase(parameter, pattern) for parameter in parameters):
             raise XbenchError(
-                f"train = \"{train}\": '{pattern}' fits no parameter of {name}",
-                hint='it is "head", "all" or patterns over names such as '
+                f"train = \"{train}\": '{pattern}' does not match any parameter of {name}",
+                hint='set train to "head", "all" or patterns for names such as '
                 + ", ".join([*list(parameters)[:1], *list(parameters)[-2:]]),
             )
     for key, parameter in parameters.items():
@@ -221,30 +228,30 @@ def _patterns(network: nn.Module, train: str) -> list[str]:
     if train == "all":
         return ["*"]
     if train == "head":
-        return [f"{head_name(network)}.*"]
+        return [f"{find_head(network)}.*"]
     return [pattern.strip() for pattern in train.split(",")]
 
 
-def _network(name: str) -> nn.Module:
-    """The network as torchvision makes it, for 1,000 classes."""
+def _build_network(name: str) -> nn.Module:
+    """Build a network with torchvision's random initialisation, for 1,000 classes."""
     from torchvision.models import get_model
 
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
-        # Without the auxiliary heads the output in training is logits alone. Their weights come from
-        # TensorFlow and expect another normalisation, which the network itself changes to.
+        # Without auxiliary heads, the output in training mode is only the logits. These networks have weights
+        # from TensorFlow, which expect another normalisation: `transform_input` converts to it.
         options = {"aux_logits": False, "transform_input": True, "init_weights": True}
     elif name.startswith("vit_"):
-        options = {"image_size": _side(name)}
+        options = {"image_size": _image_size(name)}
     return get_model(name, weights=None, **options)
 
 
-def _takes_one_size(name: str) -> bool:
+def _needs_one_size(name: str) -> bool:
     return name.startswith(("vit_", "maxvit_"))
 
 
-def _side(name: str) -> int:
-    """Height and width, in pixels, that the weights were trained for."""
+def _image_size(name: str) -> int:
+    """Return the height and width, in pixels, for which the weights were trained."""
     from torchvision.models import get_model_weights
 
     return get_model_weights(name).DEFAULT.meta["min_size"][0]
@@ -253,8 +260,8 @@ def _side(name: str) -> int:
 def _check(name: str, pretrained: bool, weights: str) -> None:
     if weights and not pretrained:
         raise XbenchError(
-            f'model {name}: weights = "{weights}" is not read with pretrained = false',
-            hint="leave one of them out",
+            f'model {name}: weights = "{weights}" would not be read, because pretrained = false',
+            hint="remove one of the two settings",
         )
 
 
@@ -262,17 +269,17 @@ def _stand_in(name: str, settings: Mapping[str, Any]) -> str:
     if not settings["pretrained"]:
         return "random weights"
     path = weights_file(name, settings["weights"])
-    if path == hub_file(name):  # a published file is whole
+    if path == hub_file(name):  # published files are complete
         return ""
-    head = head_name(outline_of(name))
+    head = find_head(build_outline(name))
     holds_head = holds_part(read_weights(path, in_place=True), head)
-    return "" if holds_head else f"a randomly drawn head: {path.name} holds none"
+    return "" if holds_head else f"a randomly initialised head: {path.name} has no weights for it"
 
 
 def _spec(name: str, millions: float, **more: Any) -> ModelSpec:
     return ModelSpec(
         factory=partial(build_torchvision, name),
-        summary=f"{name} of torchvision, pretrained on ImageNet: {millions:,.1f} million parameters",
+        summary=f"torchvision's {name}, pretrained on ImageNet, with {millions:,.1f} million parameters",
         reference=_PAGE.format(name),
         obtain=partial(obtain_torchvision, name),
         untrained=lambda settings: {**settings, "pretrained": False, "weights": ""},
@@ -281,7 +288,7 @@ def _spec(name: str, millions: float, **more: Any) -> ModelSpec:
     )
 
 
-# What `torchvision_member("vgg16")` gives, without importing torchvision.
+# Equal to `torchvision_member("vgg16")`, but without importing torchvision.
 VGG16 = _spec("vgg16", millions=138.4, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 TORCHVISION = Family(

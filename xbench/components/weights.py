@@ -1,4 +1,4 @@
-"""Trained weights of torchvision's models: their file, getting it, reading it, fitting it in."""
+"""Find, download, read and load the trained weights of torchvision's models."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from torch import nn
 
 # torchvision's file names end with the first digits of the content's SHA-256.
-_DIGITS = re.compile(r"-([0-9a-f]{8,})\.")
+_HASH_PREFIX = re.compile(r"-([0-9a-f]{8,})\.")
 
-# What torchvision saved with the weights of GoogLeNet and Inception v3, and is of no use here.
+# Auxiliary heads in the files of GoogLeNet and Inception v3, which are not used here.
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
-# Layers of DenseNet had dots in their names when its weights were published: `norm.1` is `norm1`.
+# The published weights of DenseNet use older names of its layers, with dots: `norm.1` is now `norm1`.
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 
-_HOW_TO_SAVE = "save the weights alone: `torch.save(model.state_dict(), PATH)`"
+_HOW_TO_SAVE = "save only the weights: `torch.save(model.state_dict(), PATH)`"
 
 
 def obtain_weights(
@@ -36,93 +36,96 @@ def obtain_weights(
     """Make sure that a model's weights are on this machine.
 
     Args:
-        name: torchvision's, of the model.
-        weights: the file that the suite names; "" for none.
-        may_download: fetch torchvision's own weights if they are missing.
-        on_progress: is told (file name, bytes done, bytes in all) of a download; of other work on the file,
-            with what it is behind the name, and 0 for both sizes.
+        name: torchvision's name of the model.
+        weights: the file that the suite names; "" if it names none.
+        may_download: download torchvision's weights if they are missing.
+        on_progress: callback that receives the file name, the bytes done and the total bytes of a download.
+            For other work on the file, the name is followed by a description of it, and both sizes are 0.
 
     Returns:
-        What identifies the weights: the SHA-256 of a file that the user names, in hex, or the name of
-        torchvision's, which holds the first digits of it.
+        A string that identifies the weights: the SHA-256 in hex of a file that the user names, or the name of
+        torchvision's file, which contains the first digits of its SHA-256.
 
     Raises:
-        WeightsNotFound: torchvision's file is not here, and cannot be fetched or may not be.
-        XbenchError: a file that the user names is not there, or cannot be read; or what was fetched is not
-            torchvision's.
+        WeightsNotFound: torchvision's file is not on this machine, and cannot or may not be downloaded.
+        XbenchError: a file that the user names is missing or cannot be read; or torchvision's file does not
+            have the expected content.
     """
-    path = _users_file(name, weights)
+    path = _find_user_file(name, weights)
     if path is not None:
-        return _hash_of(path)
+        return _hash_file(path)
     path = hub_file(name)
     if not path.is_file():
         if not may_download:
-            raise _not_here(name)
+            raise _make_not_found(name)
         _fetch(name, path, on_progress)
-    elif not _hash_of(path).startswith(_digits(path)):
+    elif not _hash_file(path).startswith(_hash_prefix(path)):
         raise XbenchError(
             f"{path} is damaged: its content does not have the hash in its name",
-            hint="remove it: it is fetched again",
+            hint="remove it, and xbench downloads it again",
         )
     return path.name
 
 
 def find_weights(name: str, weights: str) -> Path:
-    """The file with a model's weights; nothing is downloaded.
+    """Find the file with a model's weights on this machine, without downloading it.
 
     Raises:
         WeightsNotFound: torchvision's file is not on this machine.
-        XbenchError: a file that the user names is not there.
+        XbenchError: a file that the user names is missing.
     """
     path = weights_file(name, weights)
     if not path.is_file():
-        raise _not_here(name)
+        raise _make_not_found(name)
     return path
 
 
 def weights_file(name: str, weights: str) -> Path:
-    """Where a model's weights are, or would be.
+    """Return the path of a model's weights, which torchvision may not have downloaded yet.
 
     Raises:
-        XbenchError: a file that the user names is not there.
+        XbenchError: a file that the user names is missing.
     """
-    return _users_file(name, weights) or hub_file(name)
+    return _find_user_file(name, weights) or hub_file(name)
 
 
 def weights_variable(name: str) -> str:
-    """The environment variable that names a file with a model's weights."""
+    """Return the name of the environment variable that names a file with a model's weights."""
     return f"XBENCH_{name.upper()}_WEIGHTS"
 
 
 def published_url(name: str) -> str:
-    """Where torchvision publishes the weights that it recommends for a model."""
+    """Return the URL of the weights that torchvision recommends for a model."""
     from torchvision.models import get_model_weights
 
     return get_model_weights(name).DEFAULT.url
 
 
 def hub_file(name: str) -> Path:
-    """Where torchvision itself would keep them on this machine, or xbench's cache if the user has no home
-    folder. The file may not be there yet."""
+    """Return the path at which torchvision stores a model's weights, whether the file exists or not.
+
+    If the user has no home folder, the path is in xbench's cache.
+    """
     import torch
 
     hub = Path(torch.hub.get_dir())
-    if hub.parts[0] == "~":  # nothing tells of a home folder
+    if hub.parts[0] == "~":  # there is no home folder
         hub = cache_dir() / "torch" / "hub"
     return hub / "checkpoints" / published_url(name).rpartition("/")[2]
 
 
 def read_weights(path: Path, in_place: bool = False) -> dict[str, torch.Tensor]:
-    """Read a state dict; nothing in the file is run.
+    """Read a state dict, without running any code in the file.
 
-    It may lie under `state_dict` or `model`, and may be of a `DataParallel`.
+    The state dict may be under the key `state_dict` or `model`, and may come from a `DataParallel`.
 
     Args:
-        in_place: leave the values in the file, mapped into memory, for a caller that needs names and shapes
-            alone. Files in the format of torch before 1.6 are read all the same.
+        in_place: map the values into memory instead of reading them, for callers that only need names and
+            shapes. Files in the format of torch before 1.6 are read anyway.
 
     Raises:
-        XbenchError: the file is not a checkpoint, holds other things than plain values, or has no state dict.
+        XbenchError: the file is not a checkpoint, holds Python objects other than plain values, or holds no
+            state dict.
     """
     import torch
     from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
@@ -132,13 +135,13 @@ def read_weights(path: Path, in_place: bool = False) -> dict[str, torch.Tensor]:
     except OSError as error:
         raise XbenchError(f"{path} cannot be read: {error.strerror}") from error
     try:
-        # By default not memory-mapped: read once into memory of this process, they become the parameters.
+        # By default, the values are read into memory once, and then become the parameters.
         is_mapped = in_place and zipfile.is_zipfile(path)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
-    except Exception as error:  # bytes that are no checkpoint can raise anything
+    except Exception as error:  # a file that is not a checkpoint can raise anything
         if isinstance(error, MemoryError) or "alloc" in str(error):
-            raise  # a lack of memory is not the file's fault
-        raise _unreadable(path, error) from error
+            raise  # running out of memory is not the file's fault
+        raise _make_unreadable(path, error) from error
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
@@ -150,7 +153,7 @@ def read_weights(path: Path, in_place: bool = False) -> dict[str, torch.Tensor]:
 
 
 def holds_part(state: Mapping[str, torch.Tensor], part: str) -> bool:
-    """Whether a state dict has any tensor of the submodule named `part`."""
+    """Check whether a state dict has any tensor of the submodule named `part`."""
     return any(key.startswith(f"{part}.") for key in state)
 
 
@@ -161,48 +164,49 @@ def fit_weights(
     name: str,
     drawn_part: str | None = None,
 ) -> None:
-    """Make the tensors of a state dict the parameters and buffers of a network, without a copy where they
-    can be used as they are.
+    """Load a state dict into a network, without copying its tensors where possible.
 
     Args:
-        network: its weights may be on torch's meta device. It is useless after an error.
-        state: is changed.
-        path, name: the file and the model, for messages.
-        drawn_part: a submodule that the file need not hold; it keeps the network's own weights.
+        network: network whose weights may be on torch's meta device. It cannot be used after an error.
+        state: state dict, which is modified.
+        path: file of the weights, for messages.
+        name: name of the model, for messages.
+        drawn_part: submodule that the file may lack; it keeps the network's own weights.
 
     Raises:
-        XbenchError: names or shapes are not those of the network.
+        XbenchError: names or shapes differ from those of the network.
     """
-    _rename(state)
+    _adapt_names(state)
     expected = network.state_dict()
     shared = [key for key in expected if key in state]
     wrong = [key for key in shared if state[key].shape != expected[key].shape]
     if wrong:
         key = wrong[0]
-        file_shape, model_shape = _shape(state[key]), _shape(expected[key])
+        file_shape, model_shape = _format_shape(state[key]), _format_shape(expected[key])
         raise XbenchError(
             f"{path} does not fit {name}: {key} is {file_shape} in the file, {model_shape} in the model",
-            hint="is it for another model? It needs 1000 outputs, or one for each class",
+            hint=f"use a file for {name} with 1000 outputs, or with one output for each class",
         )
     for key in shared:
-        state[key] = _own_copy(state[key], expected[key].dtype)
+        state[key] = _detach_storage(state[key], expected[key].dtype)
     try:
-        # "assign": the tensors themselves, where the usual copying would hold everything twice.
+        # With `assign`, the tensors become the parameters; copying them would hold everything twice.
         keys = network.load_state_dict(state, strict=False, assign=True)
-    except (RuntimeError, ValueError) as error:  # some models look at a file's version
+    except (RuntimeError, ValueError) as error:  # some models check the version of a file
         raise XbenchError(
             f"{path} does not fit {name}: {_shorten(_one_line(error))}", hint=_HOW_TO_SAVE
         ) from error
     missing = [key for key in keys.missing_keys if not (drawn_part and key.startswith(f"{drawn_part}."))]
     problems = [("lacks", missing), ("has the unknown", keys.unexpected_keys)]
-    told = [f"{verb} {_some(names)}" for verb, names in problems if names]
-    if told:
+    shown = [f"{verb} {_name_some(names)}" for verb, names in problems if names]
+    if shown:
         raise XbenchError(
-            f"{path} does not fit {name}: it {' and '.join(told)}", hint="is it for another model?"
+            f"{path} does not fit {name}: it {' and '.join(shown)}", hint=f"use a file with weights of {name}"
         )
 
 
-def _users_file(name: str, weights: str) -> Path | None:
+def _find_user_file(name: str, weights: str) -> Path | None:
+    """Find the file that the suite or the environment names; None if neither does."""
     variable = weights_variable(name)
     for source, value in ((f"the `weights` of model {name}", weights), (variable, os.environ.get(variable))):
         if value:
@@ -222,7 +226,7 @@ def _fetch(name: str, path: Path, on_progress: Callable[[str, int, int], None]) 
         download(
             url,
             path,
-            _digits(path),
+            _hash_prefix(path),
             partial(on_progress, path.name),
             on_step=lambda step: on_progress(f"{path.name} ({step})", 0, 0),
         )
@@ -232,18 +236,18 @@ def _fetch(name: str, path: Path, on_progress: Callable[[str, int, int], None]) 
         ) from error
 
 
-def _hash_of(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     try:
         return sha256_of(path)
     except OSError as error:
         raise XbenchError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _digits(path: Path) -> str:
-    return _DIGITS.findall(path.name)[0]
+def _hash_prefix(path: Path) -> str:
+    return _HASH_PREFIX.findall(path.name)[0]
 
 
-def _not_here(name: str) -> WeightsNotFound:
+def _make_not_found(name: str) -> WeightsNotFound:
     return WeightsNotFound(
         f"the weights of {name} ({hub_file(name).name}) are not on this machine", hint=_how_to_get(name)
     )
@@ -251,27 +255,28 @@ def _not_here(name: str) -> WeightsNotFound:
 
 def _how_to_get(name: str) -> str:
     return (
-        f'put {published_url(name)} into {hub_file(name).parent}, or name a file with `weights = "PATH"` or '
-        f"{weights_variable(name)}, or set `pretrained = false`"
+        f"download {published_url(name)} into {hub_file(name).parent}, or name a file with "
+        f'`weights = "PATH"` or {weights_variable(name)}, or set `pretrained = false`'
     )
 
 
-def _unreadable(path: Path, error: Exception) -> XbenchError:
-    # torch has no exception of its own for a file that would have called something.
+def _make_unreadable(path: Path, error: Exception) -> XbenchError:
+    # torch has no exception of its own for a file that tries to call a function.
     if "unsupported global" in str(error).lower():
         return XbenchError(
-            f"{path} holds Python objects beside weights; they may run code, so it is not read",
+            f"{path} holds Python objects besides weights; they could run code, so the file is not read",
             hint=_HOW_TO_SAVE,
         )
-    # In front of its reason torch tells how to switch the check off.
+    # Before the reason, torch's message says how to disable the check.
     reason = _one_line(error).rpartition("WeightsUnpickler error: ")[2]
     return XbenchError(
         f"{path} is not a PyTorch checkpoint, or it is truncated ({_shorten(reason)})",
-        hint="fetch or save it again",
+        hint="download or save it again",
     )
 
 
-def _rename(state: dict[str, torch.Tensor]) -> None:
+def _adapt_names(state: dict[str, torch.Tensor]) -> None:
+    """Remove the auxiliary heads from a state dict, and rename the layers of an old DenseNet."""
     for key in list(state):
         if key.startswith(_AUXILIARY):
             del state[key]
@@ -279,17 +284,17 @@ def _rename(state: dict[str, torch.Tensor]) -> None:
             state[new] = state.pop(key)
 
 
-def _own_copy(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The tensor as a contiguous one that shares no storage with what is not part of it."""
+def _detach_storage(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return the tensor as a contiguous one whose storage holds nothing else, copying only if necessary."""
     tensor = tensor.detach().to(dtype).contiguous()
     return tensor.clone() if tensor.untyped_storage().nbytes() > tensor.nbytes else tensor
 
 
-def _shape(tensor: torch.Tensor) -> str:
+def _format_shape(tensor: torch.Tensor) -> str:
     return " x ".join(map(str, tensor.shape)) or "a single number"
 
 
-def _some(names: list[str]) -> str:
+def _name_some(names: list[str]) -> str:
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return f"{names[0]}{more}"
 

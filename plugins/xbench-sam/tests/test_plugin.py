@@ -1,4 +1,4 @@
-"""The package as xbench sees it."""
+"""Tests of the package as a plugin of xbench."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ def installed():
     try:
         return version(PACKAGE)
     except PackageNotFoundError:
-        pytest.skip(f"{PACKAGE} is not installed: only an installed package has entry points")
+        pytest.skip(f"{PACKAGE} is not installed, and only installed packages have entry points")
 
 
-def python(*arguments):
-    folder = Path(xbench_sam.__file__).parents[1]  # so that it is importable if it is not installed
+def run_python(*arguments):
+    folder = Path(xbench_sam.__file__).parents[1]  # so that an uninstalled package can be imported
     return subprocess.run(
         [sys.executable, *arguments], cwd=folder, capture_output=True, text=True, check=False
     )
 
 
 def test_spec_does_not_import_torch():
-    done = python("-c", "import sys, xbench_sam; print('torch' in sys.modules)")
+    done = run_python("-c", "import sys, xbench_sam; print('torch' in sys.modules)")
     assert done.stdout.strip() == "False", done.stderr
 
 
-def test_settings_are_those_of_the_optimizer():
-    of_build, of_class = (inspect.signature(f).parameters.values() for f in (xbench_sam.build, SAM))
-    assert [(p.name, p.default) for p in of_build] == [(p.name, p.default) for p in of_class]
+def test_factory_and_optimizer_have_the_same_settings():
+    ours, theirs = (inspect.signature(f).parameters.values() for f in (xbench_sam.build, SAM))
+    assert [(p.name, p.default) for p in ours] == [(p.name, p.default) for p in theirs]
 
 
-def test_factory_passes_every_setting_on():
+def test_factory_passes_every_setting_to_the_optimizer():
     settings = {"lr": 0.3, "momentum": 0.4, "weight_decay": 0.5, "rho": 0.6}
     optimizer = xbench_sam.SPEC.load_factory()(nn.Linear(2, 2).parameters(), **settings)
     assert isinstance(optimizer, SAM)
@@ -56,8 +56,8 @@ def test_entry_point_is_the_spec(installed):
     assert isinstance(xbench_sam.SPEC, OptimizerSpec)
 
 
-def test_xbench_finds_it(installed):
-    shown = python("-m", "xbench", "info", "sam")
+def test_xbench_info_shows_the_optimizer(installed):
+    shown = run_python("-m", "xbench", "info", "sam")
     assert shown.returncode == 0, shown.stderr
     assert f"from {PACKAGE} {installed}" in shown.stdout
     assert all(setting in shown.stdout for setting in ("lr", "momentum", "weight_decay", "rho"))

@@ -1,4 +1,4 @@
-"""The optimizer by itself: its arithmetic, its closures, its state and what it refuses."""
+"""Tests of the optimizer without xbench: its arithmetic, closure calls, state and errors."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from xbench_sam.sam import SAM
 
 
 class Closure:
-    """Loss and gradient of `loss_of()`, and what the parameters were at each evaluation."""
+    """A closure for the loss `compute_loss()` that records the parameters at each evaluation."""
 
-    def __init__(self, parameters, loss_of, fail_at=None):
-        self.parameters, self.loss_of, self.fail_at = list(parameters), loss_of, fail_at
+    def __init__(self, parameters, compute_loss, fail_at=None):
+        self.parameters, self.compute_loss, self.fail_at = list(parameters), compute_loss, fail_at
         self.seen = []
 
     def __call__(self):
@@ -24,13 +24,13 @@ class Closure:
             raise RuntimeError("out of luck")
         for p in self.parameters:
             p.grad = None
-        loss = self.loss_of()
+        loss = self.compute_loss()
         loss.backward()
         return loss.detach()
 
 
-def regression():
-    """A small network, and a closure of its mean squared error on 64 fixed points."""
+def make_regression():
+    """Make a small network, and a closure for its mean squared error on 64 fixed points."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
     inputs = torch.randn(64, 3)
@@ -38,26 +38,27 @@ def regression():
     return model, Closure(model.parameters(), lambda: ((model(inputs) - targets) ** 2).mean())
 
 
-def same(these, those):
-    return all(torch.equal(a, b) for a, b in zip(these, those, strict=True))
+def are_equal(tensors, others):
+    return all(torch.equal(a, b) for a, b in zip(tensors, others, strict=True))
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])
-def test_without_a_radius_it_is_sgd(momentum, weight_decay):
-    model, closure = regression()
-    twin, twin_closure = regression()
+def test_steps_with_rho_zero_equal_sgd(momentum, weight_decay):
+    model, closure = make_regression()
+    twin, twin_closure = make_regression()
     settings = {"lr": 0.05, "momentum": momentum, "weight_decay": weight_decay}
     optimizer = SAM(model.parameters(), **settings, rho=0.0)
     sgd = torch.optim.SGD(twin.parameters(), **settings, foreach=False)
     for _ in range(5):
         assert torch.equal(optimizer.step(closure), sgd.step(twin_closure))
-        assert same(model.parameters(), twin.parameters())
+        assert are_equal(model.parameters(), twin.parameters())
 
 
 def test_step_on_a_quadratic_by_hand():
-    # f = (x^2 + 4 y^2) / 2 at (3, 1): loss 6.5, gradient (3, 4), norm 5, so the second gradient is taken at
-    # (3.3, 1.4): (3.3, 5.6). Weight decay 0.1 of (3, 1) makes it (3.6, 5.7), and a tenth of that is the step.
+    # f = (x^2 + 4 y^2) / 2 has a loss of 6.5 and the gradient (3, 4) at (3, 1). Its norm is 5, so the second
+    # gradient is taken at (3.3, 1.4), where it is (3.3, 5.6). Weight decay adds 0.1 * (3, 1), which makes
+    # (3.6, 5.7). The step is a tenth of that.
     x, y = (nn.Parameter(torch.tensor(value, dtype=torch.float64)) for value in (3.0, 1.0))
     closure = Closure([x, y], lambda: (x**2 + 4 * y**2) / 2)
     optimizer = SAM([x, y], lr=0.1, momentum=0.5, weight_decay=0.1, rho=0.5)
@@ -78,17 +79,17 @@ def test_groups_have_their_own_settings_and_one_norm():
 
 
 def test_closure_is_called_twice_a_step_and_the_first_loss_returned():
-    model, closure = regression()
+    model, closure = make_regression()
     optimizer = SAM(model.parameters(), rho=0.5)
     for step in range(1, 4):
-        expected = closure.loss_of().item()
+        expected = closure.compute_loss().item()
         assert optimizer.step(closure).item() == expected
         assert len(closure.seen) == 2 * step
         first, second = (torch.cat([p.flatten() for p in seen]) for seen in closure.seen[-2:])
         assert (second - first).norm().item() == pytest.approx(0.5, rel=1e-4)
 
 
-def test_gradients_are_on_in_the_closure_and_off_around_it():
+def test_closure_runs_with_gradients_enabled_under_no_grad():
     p = nn.Parameter(torch.ones(2))
 
     def closure():
@@ -104,24 +105,24 @@ def test_gradients_are_on_in_the_closure_and_off_around_it():
 
 
 def test_parameters_are_restored_bit_by_bit():
-    model, closure = regression()
+    model, closure = make_regression()
     before = [p.detach().clone() for p in model.parameters()]
     SAM(model.parameters(), lr=0.0, rho=0.3).step(closure)
-    assert same(model.parameters(), before)
-    assert not same(closure.seen[1], before)
+    assert are_equal(model.parameters(), before)
+    assert not are_equal(closure.seen[1], before)
 
 
 @pytest.mark.parametrize("fail_at", [1, 2])
 def test_failing_closure_changes_nothing(fail_at):
-    model, closure = regression()
+    model, closure = make_regression()
     optimizer = SAM(model.parameters(), rho=0.3)
     optimizer.step(closure)
     before = [p.detach().clone() for p in model.parameters()]
     state = copy.deepcopy(optimizer.state_dict()["state"])
-    failing = Closure(model.parameters(), closure.loss_of, fail_at)
+    failing = Closure(model.parameters(), closure.compute_loss, fail_at)
     with pytest.raises(RuntimeError, match="out of luck"):
         optimizer.step(failing)
-    assert same(model.parameters(), before)
+    assert are_equal(model.parameters(), before)
     for index, entry in optimizer.state_dict()["state"].items():
         assert torch.equal(entry["momentum_buffer"], state[index]["momentum_buffer"])
 
@@ -153,7 +154,7 @@ def test_parameters_without_a_gradient_are_left_alone():
     assert used.item() != 2.0
 
 
-def test_no_gradient_at_all():
+def test_step_without_any_gradient_changes_nothing():
     p = nn.Parameter(torch.tensor(2.0))
     assert SAM([p]).step(lambda: torch.tensor(7.0)).item() == 7.0
     assert p.item() == 2.0
@@ -161,7 +162,7 @@ def test_no_gradient_at_all():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.complex64])
 def test_other_dtypes(dtype):
-    # The norm of these gradients, about 95000, is beyond float16's range.
+    # The norm of these gradients is about 95000, which float16 cannot represent.
     p = nn.Parameter(torch.zeros(100_000, dtype=dtype))
 
     def closure():
@@ -197,7 +198,7 @@ def test_momentum_of_one_is_refused():
         SAM([nn.Parameter(torch.ones(1))], momentum=1.0)
 
 
-def test_bad_group_is_refused_and_not_added():
+def test_invalid_group_is_refused_and_not_added():
     optimizer = SAM([nn.Parameter(torch.ones(1))])
     with pytest.raises(ValueError, match="invalid rho: -1"):
         optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "rho": -1})
@@ -205,31 +206,31 @@ def test_bad_group_is_refused_and_not_added():
 
 
 def test_state_dict_round_trip_continues_identically(tmp_path):
-    model, closure = regression()
+    model, closure = make_regression()
     optimizer = SAM(model.parameters(), lr=0.03, momentum=0.8, weight_decay=1e-3, rho=0.1)
     for _ in range(3):
         optimizer.step(closure)
     torch.save([model.state_dict(), optimizer.state_dict()], tmp_path / "checkpoint.pt")
 
-    twin, twin_closure = regression()
+    twin, twin_closure = make_regression()
     restored = SAM(twin.parameters())
     weights, state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     twin.load_state_dict(weights)
     restored.load_state_dict(state)
     for _ in range(3):
         assert torch.equal(optimizer.step(closure), restored.step(twin_closure))
-        assert same(model.parameters(), twin.parameters())
+        assert are_equal(model.parameters(), twin.parameters())
 
 
 def test_no_momentum_needs_no_state():
-    model, closure = regression()
+    model, closure = make_regression()
     optimizer = SAM(model.parameters(), momentum=0.0)
     optimizer.step(closure)
     assert not optimizer.state
 
 
-def test_it_minimises():
-    model, closure = regression()
+def test_steps_minimise_the_loss():
+    model, closure = make_regression()
     optimizer = SAM(model.parameters(), lr=0.05, rho=0.05)
     first = optimizer.step(closure).item()
     for _ in range(300):

@@ -1,4 +1,4 @@
-"""What xbench needs to know of SAM. Importing this does not import torch."""
+"""SAM as an xbench plugin. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["SPEC", "build"]
 def build(
     params: ParamsT, lr: float = 1e-2, momentum: float = 0.9, weight_decay: float = 0.0, rho: float = 0.05
 ) -> SAM:
-    """Make the optimizer. Its keyword parameters are the settings that a suite may set; see `SAM`."""
+    """Build the optimizer. The keyword parameters, described in `SAM`, are the settings of a suite."""
     from xbench_sam.sam import SAM
 
     return SAM(params, lr=lr, momentum=momentum, weight_decay=weight_decay, rho=rho)
@@ -25,7 +25,7 @@ def build(
 
 SPEC = OptimizerSpec(
     factory=build,
-    summary="SGD with momentum on the gradient at the worst point nearby; two closures a step",
+    summary="SGD with momentum on the gradient at the worst point nearby; two closure calls per step",
     reference="https://arxiv.org/abs/2010.01412",
     resumable=True,
     state_vectors=lambda hyperparameters: float(hyperparameters["momentum"] != 0),

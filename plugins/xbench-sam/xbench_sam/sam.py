@@ -15,25 +15,25 @@ from torch.optim.optimizer import Optimizer, ParamsT
 
 
 class SAM(Optimizer):
-    """Descends along the gradient taken at `w + rho * g / ||g||`, where `g` is the gradient at `w`.
+    """SGD with momentum on the gradient at `w + rho * g / ||g||`, where `g` is the gradient at `w`.
 
-    The norm is over all parameters of all groups. Weight decay is a term of the update and no part of the
-    perturbation, as in the paper's objective, and it is taken at `w`. With `rho=0` the steps are those of
+    The norm is taken over all parameters of all groups. Weight decay affects only the update and not the
+    perturbation, as in the paper's objective, and is computed at `w`. With `rho=0`, the steps are those of
     `torch.optim.SGD`, at twice the cost.
 
-    Beside the parameters it holds one buffer of their size (none if `momentum` is 0), and during the second
-    evaluation a copy of the parameters.
+    Besides the parameters, it holds one buffer of their size (none if `momentum` is 0), and a copy of the
+    parameters during the second evaluation.
 
     Args:
-        params: parameters of any shape and floating dtype, or groups of them; every setting can be a
-            group's own.
+        params: parameters of any shape and floating-point or complex dtype, or parameter groups. Each group
+            can override every setting.
         lr: step size, at least 0.
-        momentum: fraction of the last step's direction that is kept, in [0, 1).
-        weight_decay: coefficient of the L2 penalty's gradient `weight_decay * w`, at least 0.
-        rho: radius of the neighbourhood, in the units of the parameters (Euclidean distance), at least 0.
+        momentum: fraction of the last step's direction to keep, in [0, 1).
+        weight_decay: coefficient of the L2 penalty, whose gradient is `weight_decay * w`, at least 0.
+        rho: radius of the neighbourhood as a Euclidean distance between parameters, at least 0.
 
     Raises:
-        ValueError: a setting is out of its range or not finite.
+        ValueError: a setting is out of range or not finite.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class SAM(Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "rho": rho})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; what it does not set is as given to the optimizer.
+        """Add a parameter group. Settings that it does not override are those of the optimizer.
 
         Raises:
-            ValueError: a setting is out of its range or not finite.
+            ValueError: a setting is out of range or not finite.
         """
         _check({**self.defaults, **param_group})
         super().add_param_group(param_group)
@@ -62,17 +62,17 @@ class SAM(Optimizer):
         """Take one step.
 
         Args:
-            closure: clears the gradients, evaluates the loss of one batch (a scalar), leaves its gradient in
-                `.grad` and returns it. It is called exactly twice, with gradients enabled.
+            closure: function that clears the gradients, computes the loss of one batch (a scalar), leaves its
+                gradient in `.grad`, and returns the loss. It is called exactly twice, with gradients enabled.
 
         Returns:
-            The loss at the parameters before the step: what the first call returned.
+            The loss at the parameters before the step, from the first call of the closure.
 
         Raises:
             RuntimeError: a gradient is sparse.
 
-        Parameters whose `.grad` is None are left alone. If the closure raises, the parameters and the
-        momentum are those before the step.
+        Parameters whose `.grad` is None do not change. If the closure raises an exception, the parameters and
+        the momentum are as before the step.
         """
         closure = torch.enable_grad()(closure)
         loss = closure()
@@ -81,11 +81,12 @@ class SAM(Optimizer):
         return loss
 
     def _evaluate_perturbed(self, closure: Callable[[], torch.Tensor]) -> None:
-        """Leave the gradient at the perturbed parameters in `.grad`, and the parameters as they were."""
+        """Put the gradient at the perturbed parameters into `.grad`, without changing the parameters."""
         moved = [
             (p, group["rho"]) for group in self.param_groups for p in group["params"] if p.grad is not None
         ]
-        copies = [p.clone() for p, _ in moved]  # w + e - e is not w in floating point
+        # Subtracting the perturbation again would leave rounding errors.
+        copies = [p.clone() for p, _ in moved]
         try:
             _ascend(moved)
             closure()
@@ -97,10 +98,12 @@ class SAM(Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    p.add_(self._direction(p, p.grad, group), alpha=-group["lr"])
+                    p.add_(self._compute_direction(p, p.grad, group), alpha=-group["lr"])
 
-    def _direction(self, p: torch.Tensor, gradient: torch.Tensor, group: Mapping[str, Any]) -> torch.Tensor:
-        """The gradient with weight decay and momentum, of the parameter's shape."""
+    def _compute_direction(
+        self, p: torch.Tensor, gradient: torch.Tensor, group: Mapping[str, Any]
+    ) -> torch.Tensor:
+        """Compute the direction of a parameter's step: the gradient with weight decay and momentum."""
         direction = gradient
         if group["weight_decay"] != 0:
             direction = direction.add(p, alpha=group["weight_decay"])
@@ -115,19 +118,22 @@ class SAM(Optimizer):
 
 
 def _ascend(moved: list[tuple[torch.Tensor, float]]) -> None:
-    """Add `rho * g / ||g||` to each of the (parameter, rho) in place; nothing if the gradient is zero."""
+    """Add `rho * g / ||g||` in place to each parameter of the (parameter, rho) pairs, unless `g` is zero."""
     if not moved:
         return
     gradients = [p.grad for p, _ in moved if p.grad is not None]
-    norm = _norm(gradients)
+    norm = _compute_norm(gradients)
     for (p, rho), gradient in zip(moved, gradients, strict=True):
-        # A choice on the device: asking the host whether the norm is zero would wait for the backward pass.
+        # `torch.where` decides on the device; an `if` would make the host wait for the backward pass.
         scale = torch.where(norm > 0, rho / norm, 0.0).to(p.device)
         p.addcmul_(gradient.to(torch.promote_types(gradient.dtype, scale.dtype)), scale)
 
 
-def _norm(gradients: list[torch.Tensor]) -> torch.Tensor:
-    """The 2-norm of all gradients together: a scalar on the first one's device, at least float32."""
+def _compute_norm(gradients: list[torch.Tensor]) -> torch.Tensor:
+    """Compute the 2-norm of all gradients together, as a scalar on the first gradient's device.
+
+    Its dtype is float32 or wider.
+    """
     if any(gradient.layout != torch.strided for gradient in gradients):
         raise RuntimeError("SAM does not support sparse gradients")
     device = gradients[0].device
@@ -141,5 +147,5 @@ def _norm(gradients: list[torch.Tensor]) -> torch.Tensor:
 def _check(settings: Mapping[str, Any]) -> None:
     for name, end in {"lr": math.inf, "momentum": 1, "weight_decay": math.inf, "rho": math.inf}.items():
         value = settings[name]
-        if not 0 <= value < end:  # false for NaN too
+        if not 0 <= value < end:  # also catches NaN
             raise ValueError(f"invalid {name}: {value} is not in [0, {end})")
