@@ -24,20 +24,20 @@ DOCS = Path(__file__).parent
 START, END = "<!-- reference: written by docs/reference.py -->\n", "<!-- end of reference -->\n"
 
 TABLES = (
-    ("`[suite]`", Header, "The whole suite."),
-    ("`[[experiment]]`", Experiment, "One comparison. All training settings below are keys of it, too."),
+    ("`[suite]`", Header, "Settings of the whole suite."),
+    ("`[[experiment]]`", Experiment, "One comparison. It may also have the training settings below."),
     (
         "`[[experiment.optimizer]]`",
         OptimizerTable,
-        "A column, or one for each combination of values. Its keys are the optimizer's own settings and all "
-        "training settings, which then replace the experiment's.",
+        "One column for each combination of values. It may also have the optimizer's own settings and the "
+        "training settings below, which override the experiment's.",
     ),
     (
         "`dataset` of an experiment",
         DatasetTable,
-        "The dataset's own settings are keys of it. A bare name stands for a table with that `name`.",
+        "It may also have the dataset's own settings. A bare name stands for a table with that `name`.",
     ),
-    ("`[experiment.reference]`", Reference, "Figures of an earlier work, printed beside those of the run."),
+    ("`[experiment.reference]`", Reference, "Results of earlier work, printed beside those of the run."),
     ("Training settings", TrainingSettings, "Keys of an experiment or of one of its optimizers."),
 )
 

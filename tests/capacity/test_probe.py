@@ -118,7 +118,10 @@ class TestOtherFailures:
         assert so_far.trials == tuple(trials)
         assert [trial.outcome for trial in trials] == ["fits"] * (len(trials) - 1) + ["error"]
         assert failed.reason == "ArithmeticError: the code is wrong"
-        assert caught.value.message == f"size {failed.value} failed, and not for memory: {failed.reason}"
+        assert (
+            caught.value.message
+            == f"size {failed.value} failed for a reason other than memory: {failed.reason}"
+        )
 
     def test_leave_their_traceback(self, limits, tmp_path):
         log = tmp_path / "trial.stderr"
@@ -142,13 +145,15 @@ class TestOtherFailures:
         [(Allocating(PER_SIZE, breaks_at=1), "the code is wrong"), (Unpreparable(), "no size would help")],
     )
     def test_of_the_first_size(self, limits, workload, reason):
-        with pytest.raises(ProbeFailed, match=f"size 1 failed, and not for memory: .*{reason}") as caught:
+        with pytest.raises(
+            ProbeFailed, match=f"size 1 failed for a reason other than memory: .*{reason}"
+        ) as caught:
             find_capacity(workload, limits)
         assert (caught.value.so_far.found, caught.value.so_far.fails) == (None, 1)
 
     def test_a_death_is_not_taken_for_memory(self, limits):
         with pytest.raises(
-            ProbeFailed, match=r"size \d+ failed, and not for memory: killed by SIGKILL"
+            ProbeFailed, match=r"size \d+ failed for a reason other than memory: killed by SIGKILL"
         ) as caught:
             find_capacity(Allocating(PER_SIZE, 300, "SIGKILL"), limits)
         assert caught.value.so_far.found < 300
@@ -160,7 +165,9 @@ class TestOtherFailures:
         assert caught.value.hint == "change them"
 
     def test_a_refusal_of_a_larger_size_keeps_what_was_found(self, limits):
-        with pytest.raises(ProbeFailed, match="not for memory: these settings cannot be met") as caught:
+        with pytest.raises(
+            ProbeFailed, match="a reason other than memory: these settings cannot be met"
+        ) as caught:
             find_capacity(Allocating(PER_SIZE, 300, "refuse"), limits)
         assert caught.value.so_far.found < 300 <= caught.value.so_far.fails
         assert caught.value.hint == "change them"

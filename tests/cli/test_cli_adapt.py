@@ -111,7 +111,7 @@ def test_a_failure_in_a_trial_is_the_cells(run_suite, suite):
     ran = run_suite(suite(failing=more))
     (cell,) = ran.cells("failing")
     assert (ran.done.returncode, cell["status"]) == (1, "error")
-    assert "failed, and not for memory" in cell["reason"]
+    assert "failed for a reason other than memory" in cell["reason"]
 
 
 class TestMeantToFail:

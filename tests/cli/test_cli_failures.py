@@ -116,7 +116,7 @@ def test_every_failure_has_its_reason(by_column, done, column, reason):
 
 
 def test_what_cannot_be_tried_is_told_before_it_runs(done):
-    told = "optimizer 'tiny_parts:Killing' took no trial step: a worker process failed: killed by SIGKILL"
+    told = "optimizer 'tiny_parts:Killing' could not be tried: a worker process failed: killed by SIGKILL"
     assert one_line(done.stderr).count(f"warning: {told}") == 1
 
 

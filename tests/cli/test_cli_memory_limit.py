@@ -94,7 +94,9 @@ def test_more_than_there_is(xbench, place, allow_user_code):
     (folder / "suite.toml").write_text(SUITE)
     flags = ["--only", "limited", "--set", "epochs=1", "--memory-limit", "1000TB", *allow_user_code]
     done = xbench(folder, "run", "suite.toml", *flags)
-    assert "warning: memory_limit 1000TB is more than there is: cells are held to " in done.stderr
+    assert (
+        "warning: memory_limit 1000TB is more than this machine allows: cells are limited to " in done.stderr
+    )
     limits = {record["memory"]["limit_bytes"] for record in records_of(folder)}
     assert len(limits) == 1
     assert 0 < limits.pop() <= psutil.virtual_memory().total

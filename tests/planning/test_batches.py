@@ -50,7 +50,9 @@ ENDS_WELL = [
 
 @pytest.mark.parametrize("training", ENDS_IN_ONE)
 def test_a_model_that_fails_on_one_is_refused(tiny_data, training):
-    with pytest.raises(XbenchError, match="leave one example on its own, and model 'net' fails on one: why"):
+    with pytest.raises(
+        XbenchError, match="leave one example on its own, and model 'net' fails on a single example: why"
+    ):
         check(tiny_data, fails_alone="why", **training)
     assert check(tiny_data, **training) == []
 

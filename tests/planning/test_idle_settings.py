@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from tests.cell_samples import MACHINE, cell_of
-from xbench.planning.plan import _key, make_cells
-from xbench.planning.trials import idle_settings
+from xbench.planning.plan import _data_key, make_cells
+from xbench.planning.trials import find_idle_settings
 from xbench.suite.problems import Problems
 
 
@@ -19,9 +19,9 @@ def cells_of(data, *settings):
 
 def test_tf32_is_told_to_have_no_effect_on_a_cpu(tiny_data):
     cells = cells_of(tiny_data, {}, {"tf32": True}, {"tf32": True})
-    assert idle_settings(cells, "cpu") == ("tf32 = true has no effect on a CPU",)
-    assert idle_settings(cells[:1], "cpu") == ()
-    assert idle_settings(cells, "cuda:0") == ()
+    assert find_idle_settings(cells, "cpu") == ("tf32 = true has no effect on a CPU",)
+    assert find_idle_settings(cells[:1], "cpu") == ()
+    assert find_idle_settings(cells, "cuda:0") == ()
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,6 @@ def test_a_job_has_the_memory_format_that_it_runs_with(tiny_data, device, settin
         import_dirs=(),
         limit_of=lambda cell: None,
     )
-    (cell,) = make_cells(plan, {_key(sample.resolved): tiny_data})
+    (cell,) = make_cells(plan, {_data_key(sample.resolved): tiny_data})
     assert cell.settings.training.memory_format == expected
     assert cell.key.cell_id == replace(sample, machine=plan.machine).key.cell_id  # as it was asked for

@@ -115,7 +115,7 @@ def test_a_warning_goes_with_the_facts(outcome):
 
 
 def test_one_that_has_too_little_memory_is_left_to_its_cells(outcome):
-    told = "model 'trial_nets:Greedy' was not tried on an image: memory ran out"
+    told = "model 'trial_nets:Greedy' was not tried on an image: out of memory"
     assert outcome("Greedy") == TriedModel(is_frozen=False, warning=told)
 
 

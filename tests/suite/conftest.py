@@ -11,7 +11,7 @@ from xbench.components.annotations import type_of_default
 from xbench.components.registry import describe_unknown_name, write_listing_hint
 from xbench.components.settings import Settings
 from xbench.errors import XbenchError
-from xbench.suite.grid import expand, references
+from xbench.suite.grid import collect_components, expand
 from xbench.suite.reader import read_suite
 
 
@@ -76,7 +76,7 @@ def cells(read):
 
     def expanded(text, *overrides, only=()):
         suite = read(text, *overrides, only=only)
-        expansion = expand(suite, {key: known_of(*key) for key in references(suite)})
+        expansion = expand(suite, {key: known_of(*key) for key in collect_components(suite)})
         suite.problems.raise_if_any()
         return expansion.cells
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from xbench.suite.axes import Value, axis
+from xbench.suite.axes import Value, list_values
 from xbench.suite.blame import Tried, add_complaints
 from xbench.suite.problems import Problems
 
@@ -204,6 +204,6 @@ def test_every_value_of_a_list_that_does_not_suit_another_setting_is_named(compl
     [(3, 0, 0), ([3], 0, 1), ([3, 4], 1, 0), ([[3], 4], 1, 2), ([[3]], 2, 0), ([], 0, 0), ({"a": [1]}, 0, 0)],
 )
 def test_axes(value, depth, places):
-    paths = [path for path, _ in axis(value, ("key",), depth)]
+    paths = [path for path, _ in list_values(value, ("key",), depth)]
     whole = [("key",)] if value != [] else []
     assert paths == ([("key", place) for place in range(places)] or whole)

@@ -27,21 +27,21 @@ def test_the_most_cells_that_there_may_be(cells):
     [
         (
             suite("epochs = [1, 2, 3]\n", seeds="5000"),
-            "my.toml:4: its lists make 15,000 cells with 5,000 seeds: a suite may have 10,000",
+            "my.toml:4: these lists make 15,000 cells with 5,000 seeds: a suite may have at most 10,000",
         ),
         (
             suite(f"epochs = {LONG}\nbatch_size = {LONG}\ntrain_size = {LONG}\nmicro_batch = {LONG}\n"),
-            "my.toml:4: its lists make 1,000,000,000,000 cells: a suite may have 10,000",
+            "my.toml:4: these lists make 1,000,000,000,000 cells: a suite may have at most 10,000",
         ),
         (
             suite("", optimizer=f'{{ name = "sgd", lr = {LONG}, momentum = {LONG} }}'),
-            "my.toml:8: its lists make 1,000,000 cells: a suite may have 10,000",
+            "my.toml:8: these lists make 1,000,000 cells: a suite may have at most 10,000",
         ),
         (
             suite(
                 "", optimizer='{ name = "open", ' + ", ".join(f"k{i} = [1, 2]" for i in range(20_000)) + " }"
             ),
-            "my.toml:8: its lists make over 10^6020 cells: a suite may have 10,000",
+            "my.toml:8: these lists make over 10^6020 cells: a suite may have at most 10,000",
         ),
         (suite("", seeds="1000000000"), "my.toml:3: 'seeds' should be less than or equal to 10000"),
         (
@@ -70,7 +70,7 @@ def test_many_small_lists_make_many_cells(complaints):
 def test_more_components_than_anybody_names(complaints):
     names = ", ".join(f'"x{i}"' for i in range(2000))
     assert complaints(suite("", optimizer=f"[{names}]")) == [
-        "my.toml:4: 2,002 components: a suite may name 1,000"
+        "my.toml:4: 2,002 components: a suite may have at most 1,000"
     ]
 
 

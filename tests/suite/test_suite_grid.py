@@ -9,7 +9,7 @@ import pytest
 
 from xbench.components.registry import load
 from xbench.components.settings import settings_of
-from xbench.suite.grid import expand, references
+from xbench.suite.grid import collect_components, expand
 from xbench.suite.reader import read_suite
 
 
@@ -280,7 +280,7 @@ def test_a_label_is_the_columns_title(cells, head):
 )
 def test_a_second_column_of_that_title_is_refused(error, head, optimizer, column, line):
     found = error(f"{head}{optimizer}\n")
-    assert found.message == f"my.toml:{line}: a second column '{column}' in experiment 'exp'"
+    assert found.message == f"my.toml:{line}: duplicate column '{column}' in experiment 'exp'"
     assert "label" in found.hint
 
 
@@ -339,7 +339,7 @@ def test_an_open_factory_takes_any_setting(cells, head):
         (
             '"pictures"',
             '{ name = "pictures", fallback = { name = "made-up", seed = [1, 2] } }',
-            "6: a fallback is a single dataset: it cannot have lists of values",
+            "6: a fallback must be a single dataset, without lists of values",
         ),
     ],
 )
@@ -407,7 +407,7 @@ def test_references_are_all_that_is_named(read, head):
         """,
         only=["one"],
     )
-    assert references(suite) == {
+    assert collect_components(suite) == {
         ("model", "net"),
         ("model", "deep"),
         ("model", "mine:build"),
@@ -433,7 +433,7 @@ def test_axes_of_the_same_name_are_told_apart(cells):
 
 def test_the_reports_suite_is_its_three_tables_of_built_in_components():
     suite = read_suite(Path(__file__).parents[2] / "suites" / "report.toml")
-    known = {(kind, name): settings_of(load(kind, name)) for kind, name in references(suite)}
+    known = {(kind, name): settings_of(load(kind, name)) for kind, name in collect_components(suite)}
     found = expand(suite, known).cells
     suite.problems.raise_if_any()
     assert [(c.experiment, c.column) for c in found] == [

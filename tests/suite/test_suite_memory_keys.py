@@ -74,7 +74,7 @@ optimizer = [
         (complaint,) = complaints(text)
         line = 7 if where == "experiment" else 9
         assert complaint.startswith(f"my.toml:{line}: ")
-        assert "stands twice in 'adapt'" in complaint
+        assert "'adapt' lists a setting twice" in complaint
 
     def test_an_override(self, cells, head):
         (cell,) = cells(head + SGD, 'adapt=["micro_batch"]', "sgd.adapt=[]")

@@ -216,7 +216,7 @@ def test_a_key_like_nothing_gets_no_guess(complaints, head):
 
 
 def test_a_second_experiment_of_that_name(complaints):
-    assert complaints(TWO.replace("second", "first")) == ["my.toml:9: a second experiment 'first'"]
+    assert complaints(TWO.replace("second", "first")) == ["my.toml:9: duplicate experiment 'first'"]
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_every_mistake_is_told_at_once_in_the_order_of_the_file(error):
             "optimizer 'sgd': 'lr' should be a number, not 'fast'",
             "optimizer 'sgd': unknown setting 'momentun'. Did you mean 'momentum'?",
             "unknown optimizer 'adm'. Did you mean 'adam'?",
-            "a second experiment 'one'",
+            "duplicate experiment 'one'",
             "unknown dataset 'picture'.",
             "",
             "",
@@ -378,7 +378,7 @@ def test_only_keeps_experiments_by_name(read):
 def test_only_names_an_experiment(error):
     found = error(TWO, only=["first", "secnd"])
     assert found.message == "--only secnd: my.toml has no such experiment. Did you mean 'second'?"
-    assert found.hint == "it has first, second"
+    assert found.hint == "its experiments are first, second"
 
 
 def test_lines_are_those_of_the_file_whatever_is_left_out(complaints):

@@ -1,2 +1,1 @@
-"""The largest that fits: a search by model and verification, trials in isolated children, and what to give up
-where something does not fit."""
+"""Find the largest sizes that fit into memory, and adapt cells that do not fit."""

@@ -1,4 +1,4 @@
-"""What gives way where a cell does not fit, and which cells need not be tried. Pure."""
+"""Reduce the sizes of a cell that does not fit, and find cells that cannot fit. Nothing runs here."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ _SIZES = (Axis.TRAIN_SIZE, Axis.HISTORY_SIZE, Axis.BATCH_SIZE, Axis.MICRO_BATCH)
 def adapt(
     settings: CellSettings, order: Sequence[Axis], largest: Callable[[CellSettings, Axis], int | None]
 ) -> CellSettings | None:
-    """Make a cell fit by reducing its sizes in the order given, as little as will do (a micro-batch to a
-    power of two). What comes first gives all it has before the next one gives anything.
+    """Reduce the sizes of a cell until it fits, in the given order and no more than necessary.
+
+    A size is reduced to 1 before the next one is reduced at all. A micro-batch is rounded down to a power of
+    two.
 
     Args:
-        settings: with resolved sizes.
-        largest: the largest size up to the settings' own that fits on an axis; None if none does.
+        settings: the cell's settings, with resolved sizes.
+        order: the axes that may be reduced. Axes that the settings do not have are ignored.
+        largest: returns the largest size on an axis, up to the size in the given settings, with which these
+            fit; None if there is none.
 
     Returns:
-        Settings that fit, or the same ones where they do or where nothing in the order is theirs to give;
-        None if all that they can give does not make them fit.
+        Settings that fit; the given settings if they fit already, or have none of the axes in the order; None
+        if the cell does not fit even with all of these sizes reduced to 1.
     """
     order = [axis for axis in order if size_of(settings, axis) is not None]
     if not order:
@@ -34,17 +38,19 @@ def adapt(
         if found == wanted:
             return settings
         if found is not None:
-            return with_size(settings, axis, _round(axis, found))
+            return with_size(settings, axis, _round_down(axis, found))
         settings = with_size(settings, axis, 1)
     return None
 
 
 def after_failure(settings: CellSettings, order: Sequence[Axis]) -> CellSettings | None:
-    """A step down for a cell that ran out of memory although it should have fit; None if nothing is left to
-    give.
+    """Reduce one size of a cell that ran out of memory although it was expected to fit.
 
     Args:
-        settings: with resolved sizes.
+        settings: the cell's settings, with resolved sizes.
+
+    Returns:
+        The reduced settings; None if no size can be reduced further.
     """
     for axis in order:
         size = _size_in_memory(settings, axis)
@@ -55,28 +61,31 @@ def after_failure(settings: CellSettings, order: Sequence[Axis]) -> CellSettings
 
 
 def _size_in_memory(settings: CellSettings, axis: Axis) -> int | None:
-    """Return the size on an axis that a step's memory depends on: a smaller one needs less.
+    """Return the part of the size on an axis that determines the memory of a step.
 
     Args:
-        settings: with resolved sizes.
+        settings: the cell's settings, with resolved sizes.
 
     Returns:
-        None if there is none, or if memory does not depend on it.
+        A size, of which a smaller one needs less memory; None if memory does not depend on the axis, or the
+        settings do not have it.
     """
     size, training = size_of(settings, axis), settings.training
     if axis is Axis.TRAIN_SIZE and training.batch_size < size:
-        return None  # batches of the same size need as much memory, of however many examples
+        return None  # the memory of a batch does not depend on how many batches there are
     if axis in (Axis.TRAIN_SIZE, Axis.BATCH_SIZE):
-        return min(size, training.micro_batch)  # a larger batch goes through memory in micro-batches
+        return min(size, training.micro_batch)  # only one micro-batch of a larger batch is in memory at once
     return size
 
 
 def dominates(failed: CellSettings, other: CellSettings) -> bool:
-    """Whether a cell needs at least what one that ran out of memory needed: nothing else differs, and no size
-    is smaller.
+    """Check whether a cell needs at least as much memory as one that ran out of memory.
+
+    This is certain if only sizes differ, and none of them is smaller.
 
     Args:
-        failed, other: with resolved sizes.
+        failed: settings of the cell that ran out of memory, with resolved sizes.
+        other: settings of the cell to check, with resolved sizes.
     """
     if _without_sizes(failed) != _without_sizes(other):
         return False
@@ -84,9 +93,8 @@ def dominates(failed: CellSettings, other: CellSettings) -> bool:
     return all(theirs == ours or (None not in (theirs, ours) and theirs <= ours) for theirs, ours in pairs)
 
 
-def _round(axis: Axis, found: int) -> int:
-    """A micro-batch is rounded down to a power of two, so that noise in what was found does not move
-    results."""
+def _round_down(axis: Axis, found: int) -> int:
+    """Round a micro-batch down to a power of two, so that noise in measurements does not change results."""
     return 1 << (found.bit_length() - 1) if axis is Axis.MICRO_BATCH else found
 
 

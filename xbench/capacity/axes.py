@@ -1,4 +1,4 @@
-"""What a capacity can be the capacity of, and the settings of a run with other sizes."""
+"""The axes that a probe can search along, and functions to resize settings along them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xbench.training.settings import CellSettings, Choice
 
 
 class Axis(StrEnum):
-    """The one size of a training run that a probe varies."""
+    """A size of a training run that a probe can vary."""
 
     TRAIN_SIZE = "train-size"
     HISTORY_SIZE = "history-size"
@@ -19,16 +19,16 @@ class Axis(StrEnum):
 
     @property
     def setting(self) -> str:
-        """Its name in suites and records."""
+        """The name of the setting in suites and records."""
         return self.value.replace("-", "_")
 
 
 def resolve_sizes(settings: CellSettings, available: int, default_history: int | None = None) -> CellSettings:
-    """The settings with numbers in place of words, and of what they leave to a default.
+    """Replace words and defaults in the sizes of settings by numbers.
 
     Args:
-        available: the training examples that there are; `"all"` and `"largest"` stand for it.
-        default_history: the optimizer's own `history_size`; None if it has none.
+        available: the number of available training examples, which replaces `"all"` and `"largest"`.
+        default_history: the optimizer's default `history_size`; None if it has none.
     """
     training = settings.training
     train_size = available if isinstance(training.train_size, str) else training.train_size
@@ -41,15 +41,14 @@ def resolve_sizes(settings: CellSettings, available: int, default_history: int |
 
 
 def size_of(settings: CellSettings, axis: Axis) -> Any:
-    """The size of settings on an axis: a number if it is resolved, or a word; None for the history of an
-    optimizer that has none set."""
+    """Return the size on an axis: a number, or a word such as `"full"`; None for an unset history."""
     if axis is Axis.HISTORY_SIZE:
         return settings.optimizer.params.get("history_size")
     return getattr(settings.training, axis.setting)
 
 
 def with_size(settings: CellSettings, axis: Axis, value: int) -> CellSettings:
-    """The settings with that size on an axis, and all others as they are written."""
+    """Replace the size on one axis."""
     if axis is Axis.HISTORY_SIZE:
         params = settings.optimizer.params | {"history_size": value}
         return replace(settings, optimizer=Choice(settings.optimizer.name, params))
@@ -57,12 +56,11 @@ def with_size(settings: CellSettings, axis: Axis, value: int) -> CellSettings:
 
 
 def trial_settings(settings: CellSettings, axis: Axis, value: int) -> CellSettings:
-    """The settings of a trial: a run with that size, whose step sees no more examples than its peak depends
-    on.
+    """Return the settings of a trial: a run with the given size, with only the examples that affect its peak.
 
     Args:
-        settings: what the run would be, in words or numbers; words follow the size (a `"full"` batch is all
-            of the examples of the trial).
+        settings: the settings of the run, whose sizes may be words. Words refer to the trial: a `"full"`
+            batch is all of the trial's examples.
     """
     settings, training = with_size(settings, axis, value), settings.training
     if axis is Axis.TRAIN_SIZE:
@@ -72,7 +70,7 @@ def trial_settings(settings: CellSettings, axis: Axis, value: int) -> CellSettin
     micro_batch = value if axis is Axis.MICRO_BATCH else training.micro_batch
     if isinstance(micro_batch, str):
         return settings
-    # From the second micro-batch on, there are gradients to be added to.
+    # Two micro-batches: from the second one on, gradients are accumulated.
     bounds = [size for size in (training.batch_size, training.train_size) if isinstance(size, int)]
     batch_size = min([2 * micro_batch, *bounds])
     return _with_training(settings, train_size=batch_size, batch_size=batch_size)

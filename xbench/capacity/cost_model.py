@@ -1,4 +1,4 @@
-"""How long a training run takes, from a few of its steps."""
+"""Estimate how long a training run takes, from a few of its steps."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from xbench.training.component_code import running_code_of
 from xbench.training.settings import CellSettings
 from xbench.training.task import Task
 
-# A step is timed on a few small parts of its batch: closures are sums over parts, so their time is, too.
+# Steps are timed with small batches of a few micro-batches. A closure is a sum over micro-batches, and so is
+# its time.
 _MAX_PART = {"cpu": 16, "cuda": 256}
 _PARTS = 2
-# Steps of a memory pass, mostly, and how much slower they are.
+# The usual number of steps in a memory pass, and how many times slower they are than steps of a run.
 _PASS_STEPS, _EXACT_FACTOR = 3, 1.5
-# Steps are timed for so long, but at least so many after the first.
+# Steps are timed for at least this long, and at least this many after the first.
 _TIMED_S = 0.4
 _MIN_STEPS = 3
 _EVALUATIONS = 3
@@ -29,15 +30,17 @@ _EVALUATIONS = 3
 
 @dataclass(frozen=True)
 class CostModel:
-    """What a run's time is made of, in seconds.
+    """The parts of a run's time.
 
     Attributes:
-        start_s: of its process until the first step.
-        closure_s: an example's share of one closure, its loading included.
-        update_s: of a step, beyond its closures.
-        closures: in a step, at most: on so few examples a line search ends early.
-        evaluation_s: of one example.
-        is_disturbed: other programs took the CPU as it was timed; the times are the fastest observed.
+        start_s: seconds from the start of the process to the first step.
+        closure_s: seconds of one closure per example, including loading.
+        update_s: seconds of one step outside its closures.
+        closures: closures per step. This is the largest number that was observed, because a line search on
+            few examples may end early.
+        evaluation_s: seconds to evaluate one example.
+        is_disturbed: whether other programs used the CPU during the measurement. The times are then the
+            fastest observed.
     """
 
     start_s: float
@@ -48,11 +51,11 @@ class CostModel:
     is_disturbed: bool = False
 
     def run_s(self, settings: CellSettings, evaluated: int) -> float:
-        """The time of a whole run.
+        """Return the seconds that a whole run takes.
 
         Args:
-            settings: with resolved sizes.
-            evaluated: images that it evaluates, over all epochs.
+            settings: the run's settings, with resolved sizes.
+            evaluated: the number of images that the run evaluates in all epochs together.
         """
         training, sizes = settings.training, settings.training.sizes
         steps, examples = steps_of(settings), training.epochs * sizes.train_size
@@ -62,11 +65,13 @@ class CostModel:
         return self.start_s + training_s + evaluated * self.evaluation_s
 
     def memory_pass_s(self, settings: CellSettings) -> float:
-        """The time of a memory pass: a few steps of one batch, or of two micro-batches, in a process whose
-        malloc is slower.
+        """Return the seconds that a memory pass takes.
+
+        A memory pass takes a few steps of one batch, or of two micro-batches, in a process with a slower
+        malloc.
 
         Args:
-            settings: with resolved sizes.
+            settings: the run's settings, with resolved sizes.
         """
         sizes = settings.training.sizes
         examples = min(sizes.batch_size, 2 * sizes.micro_batch)
@@ -75,10 +80,10 @@ class CostModel:
 
 
 def steps_of(settings: CellSettings) -> int:
-    """Return how many steps a run has, over all epochs.
+    """Count the steps of a run in all epochs together.
 
     Args:
-        settings: with resolved sizes.
+        settings: the run's settings, with resolved sizes.
     """
     training, sizes = settings.training, settings.training.sizes
     batches = sizes.train_size / sizes.batch_size
@@ -86,14 +91,14 @@ def steps_of(settings: CellSettings) -> int:
 
 
 def timing_settings(settings: CellSettings) -> CellSettings:
-    """Settings whose steps are timed in place of a run's.
+    """Return the settings with which the steps of a run are timed.
 
     Args:
-        settings: with resolved sizes.
+        settings: the run's settings, with resolved sizes.
     """
     training, sizes = settings.training, settings.training.sizes
     part = min(sizes.micro_batch, _MAX_PART["cpu" if settings.device == "cpu" else "cuda"])
-    # A batch that is whole stays whole: a model may normalise over it.
+    # A batch that is not split into micro-batches stays whole, because a model may normalise over it.
     size = part if sizes.micro_batch >= sizes.batch_size else min(sizes.batch_size, _PARTS * part)
     changes = {"train_size": size, "batch_size": size, "micro_batch": part, "epochs": 1}
     return replace(settings, training=training.model_copy(update=changes))
@@ -103,10 +108,10 @@ def measure_costs(
     send: Callable[[Any], None],
     task: Task,
 ) -> CostModel:
-    """A child's job: time a few steps.
+    """Time a few steps. Runs in a child process.
 
     Args:
-        task: its settings have resolved sizes, and are `timing_settings`.
+        task: a task whose settings come from `timing_settings`.
     """
     import torch
 
@@ -129,12 +134,12 @@ def measure_costs(
         watch = ContentionWatch(torch.get_num_threads())
         ends_at = time.perf_counter() + _TIMED_S
         while len(counts) <= _MIN_STEPS or time.perf_counter() < ends_at:
-            # Once a model has fitted these few examples its gradients vanish, and a CPU computes with numbers
-            # that are almost zero (denormal ones) many times as slowly.
+            # Each step starts from the initial weights: once a model fits these few examples, its gradients
+            # vanish, and a CPU is many times slower with denormal numbers.
             with torch.no_grad():
                 for parameter, values in zip(trained, initial, strict=True):
                     parameter.copy_(values)
-            closure = _Timed(trainer.closure)
+            closure = _TimedClosure(trainer.closure)
             began = time.perf_counter()
             trainer.closure.start(len(counts) + 1, batch)
             trainer.optimizer.step(closure)
@@ -161,8 +166,8 @@ def measure_costs(
     )
 
 
-class _Timed:
-    """A closure, and the time that its calls take."""
+class _TimedClosure:
+    """A closure that counts and times its calls."""
 
     def __init__(self, closure: Callable[[], Any]):
         self._closure = closure
@@ -171,7 +176,7 @@ class _Timed:
     def __call__(self) -> Any:
         began = time.perf_counter()
         loss = self._closure()
-        float(loss)  # on a device the work is done once its value is there
+        float(loss)  # on a device, waits until the work is done
         self.seconds += time.perf_counter() - began
         self.calls += 1
         return loss

@@ -1,4 +1,4 @@
-"""Finding a capacity: trials in children under the hard limit, led by `search`, each told as it happens."""
+"""Find a capacity by running sizes that `search` chooses, in child processes under the hard limit."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ from xbench.isolation.run import ChildResult, run_in_child
 from xbench.records.capacity import TrialRecord
 from xbench.records.schema import MemoryPassRecord
 
-# The end of an axis that has none of its own.
+# The largest size to consider on an axis without an end.
 _UNBOUNDED = 1 << 30
 
 
 class Workload(Protocol):
-    """What is probed. It travels to the children, so it must pickle."""
+    """The work whose peak memory is probed. It is sent to child processes, so it must be picklable."""
 
     def prepare(self) -> Callable[[int], MemoryPassRecord | None]:
-        """Called once in each child.
+        """Prepare the work. Called once in each child process.
 
         Returns:
-            A function that does all the work whose peak counts (whole optimizer steps) at a size. What it
-            allocated must be free when it returns. It may return what it has measured itself, if it resets
-            the process's peak. An exception that says that memory ran out makes the size one that does not
-            fit; any other one ends the probe.
+            A function that does all the work whose peak counts (whole optimizer steps) at the given size. All
+            memory that it allocates must be free when it returns. If it resets the process's peak, it returns
+            its own measurement. If it raises an error that means out of memory, the size does not fit; any
+            other error ends the probe.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """The largest value of one axis that fits.
+    """The largest size on one axis that fits.
 
     Attributes:
-        found: the largest size that ran; None if not even the smallest did.
-        fails: the smallest size above it that ran out of memory; None if none did, up to the end of the axis.
-            The size that failed for another reason, where that has ended the probe.
-        peak_bytes: of `found`.
-        trials: in the order in which they ran.
-        seconds: wall time of all of it.
+        found: the largest size that ran; None if not even the smallest one did.
+        fails: the smallest size above `found` that ran out of memory, or the size that failed for another
+            reason and so ended the probe; None if no size failed up to the end of the axis.
+        peak_bytes: peak memory of `found`.
+        trials: the trials in the order in which they ran.
+        seconds: wall time of the whole probe.
     """
 
     found: int | None
@@ -62,10 +62,10 @@ class Capacity:
 
 
 class ProbeFailed(XbenchError):
-    """A size failed for another reason than memory.
+    """A size failed for a reason other than memory.
 
     Attributes:
-        so_far: what had been found by then.
+        so_far: the result up to then.
     """
 
     def __init__(self, message: str, hint: str | None, so_far: Capacity):
@@ -75,12 +75,14 @@ class ProbeFailed(XbenchError):
 
 @dataclass
 class _Trials:
-    """Trials so far.
+    """The trials of a probe so far.
 
     Attributes:
-        on_try, on_trial: hear of each size before it is tried, and of its trial.
-        log: a file for what a trial's child writes, a traceback above all; it stays where one failed for
-            another reason than memory. None for no file.
+        on_try: called with each size before it is tried.
+        on_trial: called with each trial.
+        log: file for stderr of the children, such as a traceback. It is kept only if a trial failed for a
+            reason other than memory. None for no file.
+        done: the trials in the order in which they ran.
     """
 
     on_try: Callable[[int], None]
@@ -89,16 +91,22 @@ class _Trials:
     done: list[TrialRecord] = field(default_factory=list)
 
     def run(self, limits: Limits, workload: Workload, bounds: Bounds, size: int | None) -> list[TrialRecord]:
-        """Run one size in a fresh child, or (None) ascending sizes in one.
+        """Run trials in a new child process.
+
+        Args:
+            size: the size to try; None to try ascending sizes, all in this process.
+
+        Returns:
+            The new trials.
 
         Raises:
-            _Failed: one failed for another reason than memory.
+            _Failed: a size failed for a reason other than memory.
         """
         before = len(self.done)
         predicted = None if size is None else predict_peak(self.done, size)
         trying, started = size or 1, time.perf_counter()
 
-        def hear(message: int | TrialRecord) -> None:
+        def on_message(message: int | TrialRecord) -> None:
             nonlocal trying, started
             if isinstance(message, int):
                 trying = message
@@ -111,7 +119,7 @@ class _Trials:
         limits = replace(limits, malloc="exact")
         job = (_measure, workload, bounds, limits.device, size)
         self._remove_log()
-        ending = run_in_child(*job, on_message=hear, stderr_path=self.log, limits=limits)
+        ending = run_in_child(*job, on_message=on_message, stderr_path=self.log, limits=limits)
         if ending.outcome != "returned":
             trial = TrialRecord(
                 value=trying,
@@ -136,7 +144,7 @@ class _Trials:
 
 
 class _Failed(Exception):
-    """A trial failed for another reason than memory."""
+    """A trial failed for a reason other than memory."""
 
     def __init__(self, size: int, ending: ChildResult):
         self.size, self.ending = size, ending
@@ -154,27 +162,30 @@ def find_capacity(
     on_trial: Callable[[TrialRecord], None] = lambda trial: None,
     log: Path | None = None,
 ) -> Capacity:
-    """Find the largest size whose peak fits the limit of `limits.memory_bytes`.
+    """Find the largest size whose peak memory stays within `limits.memory_bytes`.
 
-    Small sizes give a slope, in one child; the size that it predicts, and what follows from that, are run
-    each in a fresh child, until a size that fits and one that fails are within the tolerance.
+    One child process measures a few small sizes, whose slope predicts the capacity. The predicted size and
+    those that follow from it each run in a new child process, until a size that fits and a size that fails
+    are within the tolerance.
 
     Args:
-        tolerance: of the bracket, as a share of the size; 0 for an exact answer.
-        highest: the end of the axis; by default it has none.
-        enough: the largest size that is of use in itself; see `search.Bounds`. By default `highest`.
-        start: (found, fails) of an earlier probe, to be tried first.
-        on_try: hears of each size before it is tried.
-        on_trial: hears of each trial as it ends.
-        log: a file for the traceback of a trial that fails for another reason than memory. It is removed
-            where none does.
+        limits: the limits of the child processes. `memory_bytes` must be set.
+        tolerance: the difference between the two sizes, as a share of the smaller one; 0 for an exact answer.
+        highest: the largest size to consider; None for no end.
+        enough: the largest size that is useful in itself; see `search.Bounds`. By default `highest`.
+        start: (found, fails) of an earlier probe, which are tried first.
+        on_try: called with each size before it is tried.
+        on_trial: called with each trial as it ends.
+        log: file for the traceback of a trial that fails for a reason other than memory. It is removed if
+            there is no such trial.
 
     Raises:
-        ProbeFailed: a trial failed for another reason than memory.
+        ProbeFailed: a trial failed for a reason other than memory.
         XbenchError: not even the smallest size is possible with these settings.
+        ValueError: `limits.memory_bytes` is None.
     """
     if limits.memory_bytes is None:
-        raise ValueError("a capacity is that of a memory limit")
+        raise ValueError("a capacity needs a memory limit: limits.memory_bytes is None")
     started = time.perf_counter()
     end = highest or _UNBOUNDED
     bounds = Bounds(limits.memory_bytes, end, min(enough or end, end), tolerance)
@@ -191,7 +202,7 @@ def find_capacity(
         )
 
     try:
-        if start is None or not _stands(trials, limits, workload, bounds, start):
+        if start is None or not _still_holds(trials, limits, workload, bounds, start):
             trials.run(limits, workload, bounds, None)
         while (size := next_size(trials.done, bounds)) is not None:
             trials.run(limits, workload, bounds, size)
@@ -200,34 +211,34 @@ def find_capacity(
         if refusal is not None and largest_fit(trials.done) is None:
             raise refusal from None
         so_far = capacity(failed_at=error.size)
-        raise ProbeFailed(_told(error, log), refusal.hint if refusal else None, so_far) from None
+        raise ProbeFailed(_format_failure(error, log), refusal.hint if refusal else None, so_far) from None
     return capacity()
 
 
-def _stands(
+def _still_holds(
     trials: _Trials, limits: Limits, workload: Workload, bounds: Bounds, start: tuple[int, int | None]
 ) -> bool:
-    """Whether an earlier bracket is still right: both of its ends are run again."""
+    """Check whether the result of an earlier probe still holds, by running both of its sizes again."""
     found, fails = start
     if trials.run(limits, workload, bounds, found)[-1].outcome == "oom":
         return False
     return fails is None or trials.run(limits, workload, bounds, fails)[-1].outcome == "oom"
 
 
-def _told(failed: _Failed, log: Path | None) -> str:
-    message = f"size {failed.size:,} failed, and not for memory: {failed.ending.reason}"
+def _format_failure(failed: _Failed, log: Path | None) -> str:
+    message = f"size {failed.size:,} failed for a reason other than memory: {failed.ending.reason}"
     if log is None or not failed.ending.stderr.strip():
         return message
-    written = "its traceback" if failed.ending.outcome == "failed" else "what it wrote"
+    written = "its traceback" if failed.ending.outcome == "failed" else "its output"
     return f"{message}; {written} is in {log}"
 
 
 def _measure(
     send: Callable[[Any], None], workload: Workload, bounds: Bounds, device: str, size: int | None
 ) -> None:
-    """The job of a trial's child: one size, or ascending ones while their rise tells too little.
+    """Measure one size, or ascending sizes until a slope can be taken. Runs in a child process.
 
-    Sends each size before it is tried, then its trial.
+    Sends each size before it is tried, and then its trial.
     """
     from xbench.memory.devices import allocator_retries
     from xbench.memory.limits import (
@@ -238,7 +249,7 @@ def _measure(
     from xbench.memory.peaks import peak_meter, release_all
 
     step = workload.prepare()
-    step(1)  # libraries load what they load at first use
+    step(1)  # libraries allocate memory at their first use
     calibrate_host_limit_again()
     release_all(device)
     calibrate_device_limit_again()
@@ -251,7 +262,7 @@ def _measure(
         retries = 0 if device == "cpu" else allocator_retries(device)
         measured = step(value)
         peak_bytes = meter.peak_bytes()
-        if measured is not None and device == "cpu":  # it has reset the meter
+        if measured is not None and device == "cpu":  # the workload has reset the meter
             peak_bytes = max(peak_bytes, measured.peak_bytes)
         charged_bytes = charged_peak_bytes(device) or peak_bytes
         if device != "cpu":

@@ -1,8 +1,9 @@
-"""Which size to try next, from the trials so far. Pure: nothing runs here.
+"""Choose the next size to try, from the trials so far. Nothing runs here.
 
-Peak memory against size is the largest of several straight lines (forward and backward, optimizer step), so
-it is convex, and the line through two sizes that fit meets the limit at or above the capacity: a good guess,
-and never an answer. A capacity is certified by a size that ran and a larger one that ran out of memory.
+Peak memory as a function of size is the maximum of several straight lines (forward and backward, optimizer
+step). It is therefore convex, and the line through two sizes that fit meets the limit at or above the
+capacity. This is a good guess, but never an answer: a capacity is certified by a size that ran and a larger
+one that ran out of memory.
 """
 
 from __future__ import annotations
@@ -14,28 +15,31 @@ from typing import NamedTuple
 
 from xbench.records.capacity import TrialRecord
 
-# A rise of this share of the way to the limit is enough of a slope to lead on, and of that share to predict
-# by. Until then sizes grow by a factor that cannot lead to more than half of the way.
+# If the peak has risen by the first share of the way to the limit, its slope is good enough to choose the
+# next small size; if it has risen by the second, its slope is good enough to predict the capacity. Until
+# then, sizes grow by a factor that cannot lead to more than half of the way.
 _VISIBLE_SHARE = 1 / 512
 _CLEAR_SHARE = 1 / 64
 _BLIND_FACTOR = 32
-# Where the slope is taken: far enough out to be good to a percent, near enough to be cheap and to fit surely.
+# How far along the way to the limit the slope is taken: far enough to be accurate to a percent, and near
+# enough to be cheap and certain to fit.
 _SLOPE_SHARE = 0.25
-# What has used less of the way to the limit when all there is has run is not limited by memory.
+# If the peak at size `enough` has risen by less than this share of the way to the limit, memory is no
+# constraint.
 _UNLIMITED_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a search moves in.
+    """The bounds of a search.
 
     Attributes:
-        limit_bytes: what may be charged.
+        limit_bytes: the memory that may be charged.
         highest: the largest size to consider; the smallest is 1.
-        enough: the largest size of any use in itself (all the examples there are, say): beyond it a search
-            goes on only if the peak has risen by a tenth of the way to the limit.
-        tolerance: how far the size that fails may be above the one that fits, as a share of it; two whole
-            numbers next to each other always suffice.
+        enough: the largest size that is useful in itself (the number of available examples, say). A search
+            continues beyond it only if the peak has risen by a tenth of the way to the limit.
+        tolerance: how far the size that fails may be above the size that fits, as a share of the latter. Two
+            adjacent whole numbers always suffice.
     """
 
     limit_bytes: int
@@ -44,19 +48,19 @@ class Bounds:
     tolerance: float
 
     def gap(self, fits: int) -> int:
-        """The largest difference to a failing size that certifies `fits`."""
+        """Return the largest difference between `fits` and a failing size that certifies `fits`."""
         return max(1, int(fits * self.tolerance))
 
 
 class _Fit(NamedTuple):
-    """A size that fits, and its peaks; see `TrialRecord`."""
+    """A size that fits, with its peaks; see `TrialRecord`."""
 
     value: int
     peak_bytes: int
     charged_bytes: int
 
 
-def _fits(trials: Sequence[TrialRecord]) -> list[_Fit]:
+def _list_fits(trials: Sequence[TrialRecord]) -> list[_Fit]:
     return [
         _Fit(trial.value, trial.peak_bytes, trial.charged_bytes)
         for trial in trials
@@ -65,28 +69,31 @@ def _fits(trials: Sequence[TrialRecord]) -> list[_Fit]:
 
 
 def largest_fit(trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The largest size that ran."""
+    """Return the trial of the largest size that ran; None if there is none."""
     return max((t for t in trials if t.outcome == "fits"), key=lambda t: t.value, default=None)
 
 
 def first_failure(trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The smallest size above the largest that ran at which memory ran out."""
+    """Return the trial of the smallest size above `largest_fit` that ran out of memory; None if none did."""
     best = largest_fit(trials)
     failures = [t for t in trials if t.outcome == "oom" and (best is None or t.value > best.value)]
     return min(failures, key=lambda t: t.value, default=None)
 
 
 def next_slope_size(trials: Sequence[TrialRecord], bounds: Bounds) -> int | None:
-    """The next size for the child that measures ascending sizes; None once a slope can be taken (or none is
-    there to be taken)."""
+    """Choose the next size for the child that measures ascending sizes.
+
+    Returns:
+        A size; None once a slope can be taken, or if it is clear that there is none.
+    """
     if not trials:
         return 1
     if trials[-1].outcome == "oom" or trials[-1].value >= bounds.highest:
         return None
-    fits = _fits(trials)
+    fits = _list_fits(trials)
     first, last = fits[0], fits[-1]
     rise, headroom = last.charged_bytes - first.charged_bytes, bounds.limit_bytes - first.charged_bytes
-    # Not the whole share: the line that was to lead there is rough.
+    # Less than the whole share, because the size was chosen by a rough slope.
     if rise >= 0.6 * _SLOPE_SHARE * headroom:
         return None
     blind = last.value * _BLIND_FACTOR
@@ -101,7 +108,11 @@ def next_slope_size(trials: Sequence[TrialRecord], bounds: Bounds) -> int | None
 
 
 def next_size(trials: Sequence[TrialRecord], bounds: Bounds) -> int | None:
-    """The next size to run in a child of its own; None once the capacity is certified, or nothing is left."""
+    """Choose the next size to run in a child process of its own.
+
+    Returns:
+        A size; None once the capacity is certified, or there is nothing left to try.
+    """
     best, failure = largest_fit(trials), first_failure(trials)
     if best is None:
         return 1 if failure is None or failure.value > 1 else None
@@ -117,48 +128,59 @@ def next_size(trials: Sequence[TrialRecord], bounds: Bounds) -> int | None:
 
 
 def _is_unlimited(trials: Sequence[TrialRecord], bounds: Bounds) -> bool:
-    fits = _fits(trials)
+    """Check whether memory limits none of the useful sizes."""
+    fits = _list_fits(trials)
     best, least = max(fits, key=lambda fit: fit.value), min(fit.charged_bytes for fit in fits)
     rise, headroom = best.charged_bytes - least, bounds.limit_bytes - least
     return best.value >= bounds.enough and rise < _UNLIMITED_SHARE * headroom
 
 
 def _raise_size(best: int, trials: Sequence[TrialRecord], bounds: Bounds) -> int:
-    """Nothing has failed yet: just below the predicted capacity, or just above what has been shown to fit."""
+    """Choose a size if nothing has failed yet.
+
+    This is just below the predicted capacity, or just above the largest size that fits.
+    """
     predicted = _predict(trials, bounds)
     if predicted is None:
         return best * _BLIND_FACTOR
-    candidate = max(_just_below(predicted, bounds), best + bounds.gap(best))
-    # What there is may be all that is wanted: it is tried before what only repeats it.
+    candidate = max(_step_below(predicted, bounds), best + bounds.gap(best))
+    # Beyond `enough`, examples only repeat, so `enough` is tried first.
     return bounds.enough if best < bounds.enough < candidate else candidate
 
 
 def _narrow(best: int, failure: int, trials: Sequence[TrialRecord], bounds: Bounds) -> int:
-    """Something has failed: the prediction, or just above what fits where that is the prediction. Where the
-    prediction itself has failed, perhaps for noise alone, just below it. Else it was wrong: the middle."""
+    """Choose a size between the largest that fits and the smallest that failed.
+
+    This is just below the predicted capacity, or just above the size that fits if the prediction is not above
+    it. If the predicted size itself failed, perhaps only because of noise, a size just below it is tried.
+    Otherwise the prediction was wrong, and the middle is tried.
+    """
     predicted = _predict(trials, bounds)
     if predicted is None:
         return math.isqrt(best * failure)
-    candidate = _just_below(predicted, bounds)
-    if best < candidate < failure or (candidate <= best and not _was_raised_least(best, trials, bounds)):
-        # Just above what fits, a failure would certify it.
+    candidate = _step_below(predicted, bounds)
+    if best < candidate < failure or (candidate <= best and not _was_raised_by_one_gap(best, trials, bounds)):
+        # A failure just above the size that fits would certify it.
         return max(candidate, best + bounds.gap(best))
     if candidate == failure:
         return failure - bounds.gap(int(failure / (1 + bounds.tolerance)))
     return (best + failure) // 2
 
 
-def _was_raised_least(best: int, trials: Sequence[TrialRecord], bounds: Bounds) -> bool:
-    """Whether what fits has already been raised by the least step that could have certified it."""
+def _was_raised_by_one_gap(best: int, trials: Sequence[TrialRecord], bounds: Bounds) -> bool:
+    """Check whether the largest size that fits was a step of one gap above another size that fits.
+
+    Had it failed, it would have certified the other size.
+    """
     return any(t.outcome == "fits" and t.value < best <= t.value + bounds.gap(t.value) for t in trials)
 
 
-def _just_below(predicted: float, bounds: Bounds) -> int:
+def _step_below(predicted: float, bounds: Bounds) -> int:
     return int(predicted * (1 - bounds.tolerance / 4))
 
 
 def predict_peak(trials: Sequence[TrialRecord], value: int) -> int | None:
-    """The peak of a size by the line through two sizes that fit; None where there is no such line."""
+    """Predict the peak of a size from the line through two sizes that fit; None if there is no such line."""
     pair = _select_pair(trials)
     if pair is None:
         return None
@@ -168,14 +190,17 @@ def predict_peak(trials: Sequence[TrialRecord], value: int) -> int | None:
 
 
 def _select_pair(trials: Sequence[TrialRecord]) -> tuple[_Fit, _Fit] | None:
-    """The largest size that fits and the largest that is well below it: nearer, noise would tilt the line."""
-    fits = sorted(_fits(trials), key=lambda fit: fit.value)
+    """Select the largest size that fits, and the largest one well below it.
+
+    If the two were closer, noise would tilt the line through them.
+    """
+    fits = sorted(_list_fits(trials), key=lambda fit: fit.value)
     lower = [fit for fit in fits if fit.value <= fits[-1].value * 0.8]
     return (lower[-1], fits[-1]) if lower else None
 
 
 def _predict(trials: Sequence[TrialRecord], bounds: Bounds) -> float | None:
-    """Where the line through two sizes that fit meets the limit; None where it does not rise."""
+    """Predict where the line through two sizes that fit meets the limit; None if it is too flat."""
     pair = _select_pair(trials)
     if pair is None:
         return None

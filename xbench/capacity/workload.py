@@ -1,4 +1,4 @@
-"""A training run at one size, as a probe or a memory pass takes it."""
+"""Run the steps of a training run at one size, for a probe or a memory pass."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingWorkload:
-    """What a cell takes at most, at a size on one axis: an optimizer's steps with all of its state,
-    evaluation, and keeping the best weights.
+    """The work with the peak memory of a cell, at different sizes on one axis.
+
+    The work is a few steps with all of the optimizer's state, evaluation, and keeping the best weights.
 
     Attributes:
-        task: of the cell; what the axis varies of its settings is replaced. Trials use no other images than
-            those that it has features of.
+        task: the cell's task. If it has features, trials only use images whose features are present.
+        axis: the size that varies; it replaces the one in the task's settings.
     """
 
     task: Task
     axis: Axis
 
     def prepare(self) -> Callable[[int], MemoryPassRecord]:
-        """See `probe.Workload`. Examples are drawn again beyond the dataset's size.
+        """Prepare the work; see `probe.Workload`. Sizes beyond the dataset's repeat its examples.
 
         Raises:
             Unsupported: the optimizer cannot train this model.
-            XbenchError: the settings cannot be met, or the code is not that by which the cell is known.
+            XbenchError: the settings cannot be satisfied, or the code has changed since the cell was planned.
         """
         from xbench.training.memory_pass import measure_memory
 
@@ -57,10 +58,11 @@ class TrainingWorkload:
         return run
 
     def take_pass(self, value: int) -> MemoryPassRecord:
-        """Take a memory pass at one size, then check that the model's state dict holds all of its state.
+        """Take a memory pass at one size, and then check that the model's state dict has all of its state.
 
         Raises:
-            XbenchError: as `prepare`, or the weights of a selected epoch could not be brought back.
+            Unsupported: the optimizer cannot train this model.
+            XbenchError: see `prepare`; or the weights of a selected epoch could not be restored.
         """
         from xbench.training.memory_pass import measure_memory
         from xbench.training.state_dicts import StateCheck
@@ -71,7 +73,7 @@ class TrainingWorkload:
             trainer = self._warm_trainer(value, scratch)
             measured = measure_memory(trainer, spec)
             check = StateCheck(trainer)
-            del trainer  # its memory is what the fresh model needs
+            del trainer  # frees memory for the new model
             return measured.model_copy(update={"not_resumable": self._find_failure(check)})
 
     def _find_failure(self, check: StateCheck) -> str:
@@ -109,19 +111,21 @@ class TrainingWorkload:
             raise Unsupported(reason)
         if self.axis is Axis.HISTORY_SIZE and spec.fill_state is None:
             raise XbenchError(
-                f"optimizer '{optimizer}' has no `fill_state`: a history that is not filled takes no memory",
-                hint="its OptimizerSpec can name one",
+                f"optimizer '{optimizer}' has no `fill_state`, so its history cannot be filled and measured",
+                hint="set `fill_state` in its OptimizerSpec",
             )
         return spec
 
     def check_micro_batches(self, value: int) -> bool:
-        """Where a run at a size takes a batch in parts, check that the model allows it. Called in a child.
+        """Check that the model allows micro-batches, if a run at this size uses them.
+
+        Runs in a child process.
 
         Returns:
-            Whether it takes parts, and the model allows it.
+            Whether the run uses micro-batches smaller than the batch.
 
         Raises:
-            XbenchError: it does not.
+            XbenchError: the model does not allow them.
         """
         from xbench.training.micro_batches import check_examples_are_independent
 
@@ -134,8 +138,11 @@ class TrainingWorkload:
             return True
 
     def closure(self, value: int) -> tuple[Callable[[], torch.Tensor], int]:
-        """A closure of a step at a size, with the loading of its examples, to be timed, and the number of
-        examples it sees. Called in a child."""
+        """Make a closure of a step at a size, including the loading of its examples. Runs in a child process.
+
+        Returns:
+            The closure, and the number of examples it processes.
+        """
         with scratch_folder() as scratch:
             trainer = self.trainer(value, scratch)
 
@@ -146,7 +153,7 @@ class TrainingWorkload:
         return closure, trainer.batch_size
 
     def trainer(self, value: int, scratch: Path) -> Trainer:
-        """What trains at a size. Called in a child.
+        """Make a trainer for a run at a size. Runs in a child process.
 
         Args:
             scratch: folder for the selected weights.
@@ -171,7 +178,7 @@ class TrainingWorkload:
         )
         model = model_to_train(model_spec, settings, data, self.task.features)
         optimizer_spec = load_component("optimizer", settings.optimizer.name, self.task.import_dirs)
-        send = lambda message: None  # noqa: E731 - nobody listens to a trial's steps
+        send = lambda message: None  # noqa: E731 - the messages of a trial's steps are not used
         kept = Checkpoints(scratch)
         return assemble(
             send, settings, data, model_spec, optimizer_spec, model, drawn, kept, self.task.features

@@ -1,1 +1,1 @@
-"""From a declared suite to cells on this machine: everything that is checked and known before one runs."""
+"""Plan a run: turn a declared suite into checked cells on this machine, before any of them runs."""

@@ -1,4 +1,4 @@
-"""Check that cells have the examples and batches that they need, and collect the warnings of a run."""
+"""Check that cells have the examples and batches that they need, and collect the warnings about a run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from xbench.units import format_bytes
 
 
 def check_splits(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
-    """Look for classes that training, validation or test of a cell lack.
+    """Check that the training, validation and test examples of each cell include every class.
 
     Returns:
-        Warnings, which name the experiments and seeds.
+        Warnings about missing classes, with the experiment and seeds.
 
     Raises:
         XbenchError: a cell would train on a single class.
@@ -31,7 +31,7 @@ def check_splits(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
         drawn_by = (training.validation, training.train_size, training.balance)
         what = (cell.declared.experiment, seed, cell.data.fingerprint, *drawn_by)
         if what in seen:
-            continue  # optimizers of one experiment share their splits
+            continue  # the optimizers of an experiment share their splits
         seen.add(what)
         split = split_examples(cell.data, training, seed)
         lacking = missing_classes(cell.data, split.train)
@@ -40,7 +40,7 @@ def check_splits(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
             problems.add(
                 cell.declared.where("train_size"),
                 f"{cell.data.name}: '{only}' is the only class with images to train on (seed {seed})",
-                "raise train_size, or draw as many of each class with balance = 'oversample'"
+                "raise train_size, or use balance = 'oversample' to draw equally many of each class"
                 if isinstance(training.train_size, int)
                 else "add images of another class",
             )
@@ -56,11 +56,13 @@ def check_splits(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
 
 
 def check_batches(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
-    """Look for micro-batches of models with batch normalisation, and for batches, or parts of them, of a
-    single example, which not every model can train on.
+    """Check that each model can train on its batches and micro-batches.
+
+    A model with batch normalisation cannot use micro-batches, and some models cannot train on a single
+    example.
 
     Returns:
-        Warnings.
+        Warnings about batches of a single example.
 
     Raises:
         XbenchError: a model cannot train on its batches.
@@ -80,7 +82,7 @@ def check_batches(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
         rest = sizes.train_size % sizes.batch_size
         batches = {sizes.batch_size} | ({rest} if rest and not training.drop_last else set())
         parts = {batch % sizes.micro_batch or sizes.micro_batch for batch in batches}
-        if 1 not in parts or cell.settings.training.train_size == "largest":  # that is found later
+        if 1 not in parts or cell.settings.training.train_size == "largest":  # not known yet
             continue
         what = f"{sizes.train_size:,} examples in batches of {sizes.batch_size:,}"
         if sizes.micro_batch < sizes.batch_size:
@@ -89,10 +91,10 @@ def check_batches(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
         if cell.model.fails_alone:
             hint = "choose another batch_size, micro_batch or train_size"
             if rest == 1 and sizes.batch_size > 1:
-                hint = f"leave it out with `drop_last = true`, or {hint}"
+                hint = f"set `drop_last = true` to leave it out, or {hint}"
             problems.add(
                 cell.declared.where("batch_size", "train_size", "micro_batch"),
-                f"{what}, and model '{name}' fails on one: {cell.model.fails_alone}",
+                f"{what}, and model '{name}' fails on a single example: {cell.model.fails_alone}",
                 hint,
             )
         elif cell.model.normalises and sizes.batch_size > 1:
@@ -104,18 +106,18 @@ def check_batches(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
     return list(dict.fromkeys(warnings))
 
 
-# A warning names so many unreadable images; the records name all.
+# Number of unreadable images that a warning names; the records name all.
 _MAX_NAMED = 5
 
 
 def warnings_of_suite(plan: PlannedRun) -> list[str]:
-    """Collect what a reader must know of a plan's components, stand-ins, limits and selection of weights."""
+    """Collect the warnings about a plan's components, fallbacks, limits and selection of weights."""
     warnings = [*plan.warnings, *(data.warning for data in plan.data if data.warning)]
     machine = binding(plan.machine.memory_bounds)
     for asked in dict.fromkeys(limit for cell in plan.cells for limit in cell.memory_limits):
         if asked.bytes_of(machine.limit_bytes) > machine.limit_bytes:
             warnings.append(
-                f"memory_limit {asked.written} is more than there is: cells are held to "
+                f"memory_limit {asked.written} is more than this machine allows: cells are limited to "
                 f"{format_bytes(machine.limit_bytes)} ({machine.source}; {machine.detail})"
             )
     warnings += selection_warnings(plan.cells)
@@ -123,7 +125,7 @@ def warnings_of_suite(plan: PlannedRun) -> list[str]:
 
 
 def warnings_of_images(decoded: dict[str, DecodedDataset]) -> list[str]:
-    """Collect what a reader must know of images that are unreadable, or there twice."""
+    """Collect the warnings about images that are unreadable or duplicates."""
     warnings = []
     for data in decoded.values():
         if data.unreadable:
@@ -139,7 +141,7 @@ def warnings_of_images(decoded: dict[str, DecodedDataset]) -> list[str]:
 
 
 def selection_warnings(cells: list[Cell]) -> Iterator[str]:
-    """Warn of each experiment with weights that are selected on the test set, naming its columns."""
+    """Yield a warning for each experiment whose weights are selected on the test set, with its columns."""
     selected: dict[str, dict[str, None]] = {}
     for cell in cells:
         if cell.training.selects_on_test:

@@ -1,6 +1,6 @@
-"""Jobs of children that tell what a suite's components are.
+"""Describe and try the components of a suite. All public functions run in child processes.
 
-Importing components loads torch, plugins and the user's own code, and none of that may take the run down.
+Importing components loads torch, plugins and the user's own code, whose failures must not end the run.
 """
 
 from __future__ import annotations
@@ -30,11 +30,13 @@ Send = Callable[[Any], None]
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What a dataset's factory tells without reading an image.
+    """The facts about a dataset that are known without reading an image.
 
     Attributes:
-        counts: images by `"SPLIT/CLASS"`.
-        shape: (channels, height, width).
+        classes: names of the classes.
+        shape: (channels, height, width) of the images.
+        counts: number of images by `"SPLIT/CLASS"`.
+        stand_in: what to tell a reader if the data is synthetic; "" for real data.
     """
 
     classes: tuple[str, ...]
@@ -45,15 +47,16 @@ class DatasetFacts:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a model is with the settings of a suite.
+    """The facts about a model with the settings of a suite.
 
     Attributes:
-        input_shape: (channels, height, width) of the images that it takes; None for any.
-        stand_in: what to tell a reader if its weights are not what its name promises.
-        weights: what identifies the files that it reads; "" for none.
-        missing: what to do, where these are not on this machine.
-        untrained: settings of the same network that need no files; None if there are none.
-        is_frozen: whether a part of it is not trained, as far as is known.
+        input_shape: (channels, height, width) of the images that the model takes; None for any shape.
+        stand_in: what to tell a reader if the weights are not those that the model's name suggests; ""
+            otherwise.
+        weights: identifies the files that the model reads; "" if it reads none.
+        missing: why these files are not on this machine, and what to do; "" if they are.
+        untrained: settings with which the same network needs no files; None if there are none.
+        is_frozen: whether a part of the model is not trained. True until the model has been tried.
         fails_alone, normalises: see `TriedModel`.
     """
 
@@ -72,9 +75,9 @@ class ModelTrial:
     """A model to be tried on images before a run.
 
     Attributes:
-        image_shape: (channels, height, width).
-        dtype: `"float32"` or `"float64"`, of the images and weights.
-        memory_format: of the images, `"channels_last"` or `"contiguous"`.
+        image_shape: (channels, height, width) of the images.
+        dtype: `"float32"` or `"float64"`, the type of images and weights.
+        memory_format: `"channels_last"` or `"contiguous"`, the layout of the images.
     """
 
     model: Choice
@@ -86,13 +89,14 @@ class ModelTrial:
 
 @dataclass(frozen=True)
 class TriedModel:
-    """A model that was built, and in whose output nothing was found to be wrong.
+    """The result of trying a model in which no mistake was found.
 
     Attributes:
-        is_frozen: whether a part of it is not trained.
-        warning: what to tell the user all the same; "" for nothing.
-        fails_alone: what it raises in training mode for a batch of one image; "" if it takes one.
-        normalises: whether it has batch normalisation that is trained.
+        is_frozen: whether a part of the model is not trained.
+        warning: a warning for the user; "" if there is none.
+        fails_alone: the error that the model raises for a batch of one image in training mode; "" if it
+            raises none.
+        normalises: whether the model has batch normalisation that is trained.
     """
 
     is_frozen: bool
@@ -104,21 +108,21 @@ class TriedModel:
 def describe_components(
     send: Send, references: Iterable[tuple[Kind, str]], import_dirs: Sequence[str]
 ) -> dict[tuple[Kind, str], Settings | XbenchError]:
-    """The settings of each component, or why it cannot be loaded."""
+    """Load each component, and return its settings, or why it cannot be loaded."""
     known: dict[tuple[Kind, str], Settings | XbenchError] = {}
     for kind, name in references:
         try:
-            known[kind, name] = _settings(kind, name, import_dirs)
+            known[kind, name] = _load_settings(kind, name, import_dirs)
         except XbenchError as error:
             known[kind, name] = error
         except MemoryError:
             raise
-        except Exception as error:  # a factory that is named by a string is imported only here
+        except Exception as error:  # importing a factory may raise anything
             known[kind, name] = XbenchError(f"{kind} '{name}' is broken: {type(error).__name__}: {error}")
     return known
 
 
-def _settings(kind: Kind, name: str, import_dirs: Sequence[str]) -> Settings:
+def _load_settings(kind: Kind, name: str, import_dirs: Sequence[str]) -> Settings:
     spec = registry.load(kind, name, import_dirs)
     try:
         return settings_of(spec)
@@ -127,11 +131,13 @@ def _settings(kind: Kind, name: str, import_dirs: Sequence[str]) -> Settings:
 
 
 def describe_models(send: Send, choices: Sequence[Choice], import_dirs: Sequence[str]) -> None:
-    """Send for each model what it needs, or what is wrong with its settings. Nothing is downloaded, no model
-    is built."""
+    """Send the `ModelFacts` of each model, or an `XbenchError` if its settings are wrong.
+
+    Nothing is downloaded, and no model is built.
+    """
     for choice in choices:
         try:
-            send(_model_facts(choice, False, import_dirs))
+            send(_describe_model(choice, False, import_dirs))
         except XbenchError as error:
             send(error)
         except MemoryError:
@@ -141,22 +147,24 @@ def describe_models(send: Send, choices: Sequence[Choice], import_dirs: Sequence
 
 
 def try_models(send: Send, trials: Sequence[ModelTrial], device: str, import_dirs: Sequence[str]) -> None:
-    """Build each model and run it on a few random images: then it checks its settings, reads its files and
-    shows what it returns. Send a `TriedModel`, or the `XbenchError` that is wrong with it.
+    """Build each model and run it on a few random images, so that it checks its settings and reads its files.
+
+    Sends a `TriedModel` for each model, or an `XbenchError` if something is wrong with it.
 
     Args:
-        device: where the suite trains. Models are tried on the CPU, and there only if they fail on that.
+        device: the device that the suite trains on. Models are tried on the CPU, and on this device only if
+            they fail there.
 
     Raises:
-        MemoryError, RuntimeError: there is too little memory to build one of them.
+        MemoryError, RuntimeError: there is not enough memory to build a model.
     """
     from xbench.training.seeding import seed_everything
 
     for trial in trials:
-        network = None  # two need not fit at once
+        network = None  # frees the previous model: two may not fit into memory
         name = trial.model.name
         spec: ModelSpec = registry.load("model", name, import_dirs)
-        seed_everything(0)  # each check of a suite finds the same
+        seed_everything(0)  # every check of a suite finds the same
         try:
             network = build_network(spec, trial.num_classes, trial.image_shape, trial.model.params)
         except XbenchError as error:
@@ -182,7 +190,7 @@ def _try_model(trial: ModelTrial, spec: ModelSpec, network: Any, device: str) ->
     dtype, name = getattr(torch, trial.dtype), trial.model.name
     is_frozen = not all(p.requires_grad for p in network.parameters())
     found = XbenchError(f"model '{name}' was not tried")
-    for place in dict.fromkeys(("cpu", device)):  # some operations are only there on CUDA
+    for place in dict.fromkeys(("cpu", device)):  # some operations exist only on CUDA
         try:
             images = random_images(spec, 3, trial.image_shape, dtype, trial.memory_format).to(place)
             warning = check_logits(network.to(place, dtype), name, images, trial.num_classes)
@@ -194,22 +202,22 @@ def _try_model(trial: ModelTrial, spec: ModelSpec, network: Any, device: str) ->
         except Exception as error:
             if not exhaustion(evidence_of(error)):
                 raise
-            # Its cells have other limits, and may be meant to end so.
-            return TriedModel(is_frozen, f"model '{name}' was not tried on an image: memory ran out")
+            # The model's cells have other limits, and may be meant to run out of memory.
+            return TriedModel(is_frozen, f"model '{name}' was not tried on an image: out of memory")
     return found
 
 
 def _name_component(kind: Kind, name: str, message: str) -> str:
-    """The message, with the component's name in front unless it is in it already."""
+    """Prefix a message with the component's name, unless it mentions the name already."""
     return message if name in message else f"{kind} '{name}': {message}"
 
 
 def fetch_weights(send: Send, choice: Choice, import_dirs: Sequence[str]) -> ModelFacts:
-    """Download what a model reads; sends (name, done bytes, total bytes)."""
-    return _model_facts(choice, True, import_dirs, lambda *progress: send(progress))
+    """Download the files that a model reads, and return its facts. Sends (name, done bytes, total bytes)."""
+    return _describe_model(choice, True, import_dirs, lambda *progress: send(progress))
 
 
-def _model_facts(
+def _describe_model(
     choice: Choice,
     may_download: bool,
     import_dirs: Sequence[str],
@@ -222,7 +230,9 @@ def _model_facts(
         try:
             weights = obtain(settings, may_download, progress)
             if not isinstance(weights, str):
-                raise XbenchError(f"model '{choice.name}' is broken: its `obtain` gives {weights!r}, no text")
+                raise XbenchError(
+                    f"model '{choice.name}' is broken: its `obtain` returns {weights!r}, not a str"
+                )
         except WeightsNotFound as error:
             missing = f"{error.message}; {error.hint}" if error.hint else error.message
     untrained = None if spec.untrained is None else dict(spec.untrained(settings))
@@ -233,7 +243,8 @@ def try_optimizers(send: Send, choices: Sequence[Choice], device: str, import_di
     """Take a few steps with each optimizer, and send what is wrong with it, or None.
 
     Args:
-        device: where the suite trains. Optimizers are tried on the CPU, and there only if they fail on that.
+        device: the device that the suite trains on. Optimizers are tried on the CPU, and on this device only
+            if they fail there.
     """
     from xbench.training.trial import try_optimizer  # loads torch
 
@@ -249,8 +260,8 @@ def describe_dataset(send: Send, choice: Choice, import_dirs: Sequence[str]) -> 
     """List a dataset.
 
     Raises:
-        DataNotFound: it is not on this machine.
-        XbenchError: its settings are wrong.
+        DataNotFound: the dataset is not on this machine.
+        XbenchError: the dataset's settings are wrong.
     """
     spec, dataset = _build_dataset(choice, import_dirs)
     counts = Counter(f"{e.split}/{dataset.classes[e.label]}" for e in dataset.examples)
@@ -263,7 +274,7 @@ def describe_dataset(send: Send, choice: Choice, import_dirs: Sequence[str]) -> 
 
 
 def decode_dataset(send: Send, choice: Choice, strict: bool, import_dirs: Sequence[str]) -> DecodedDataset:
-    """Decode a dataset to the cache; sends (step, done, total) while it does."""
+    """Decode a dataset into the cache. Sends (step, done, total) as it progresses."""
     spec, dataset = _build_dataset(choice, import_dirs)
     code = code_stamp("dataset", choice.name, ImportDirs.of(import_dirs))
     return decode(
@@ -278,7 +289,7 @@ def decode_dataset(send: Send, choice: Choice, strict: bool, import_dirs: Sequen
 
 
 def decode_sample(send: Send, choice: Choice, import_dirs: Sequence[str]) -> DecodedDataset:
-    """The dataset, if it was decoded before; else listed whole, with a few images that stand for all."""
+    """Return the decoded dataset if it is in the cache; otherwise list it and decode a few images."""
     spec, dataset = _build_dataset(choice, import_dirs)
     code = code_stamp("dataset", choice.name, ImportDirs.of(import_dirs))
     if is_decoded(dataset, code):

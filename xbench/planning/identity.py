@@ -1,5 +1,4 @@
-"""Compute what cells, and what is measured of them, are known by: hashes of every input that can change a
-result, and of nothing else."""
+"""Compute the keys of cells and measurements: hashes of exactly those inputs that can change a result."""
 
 from __future__ import annotations
 
@@ -20,32 +19,32 @@ from xbench.training.settings import CellSettings, Choice, TrainingSettings
 if TYPE_CHECKING:
     from xbench.planning.planned import PlannedCell
 
-# What results depend on, beside the packages of components. Of Python the whole version: as for any package,
-# a release that mends a fault may change what code computes. CUDA and cuDNN have none on a CPU.
+# What results depend on besides the packages of components. Python's version is the full one: a bug-fix
+# release of Python, as of any package, may change results. On a CPU, the versions of CUDA and cuDNN are
+# empty.
 _VERSIONS = ("xbench", "python", "torch", "torchvision", "numpy", "cuda", "cudnn")
 
-# Cells of one experiment and seed that agree in these start from the same weights and examples.
+# Cells of one experiment and seed with equal values of these start from the same weights and examples.
 _PAIRED_BY = ("dtype", "balance", "validation")
 
 
 def cell_id(
     cell: PlannedCell, settings: CellSettings, conditions: Sequence[Any] = (), data: str | None = None
 ) -> str:
-    """Hash settings of a cell, its data, device, threads and allocator settings, and the versions of all code
-    that its process runs.
+    """Hash a cell's settings, data, device, threads and allocator, and the versions of its code.
 
-    The processor's model is not part of the hash, so that a run can go on on another machine. A GPU's model
-    is, as it has kernels of its own. What a machine has to give is not part of it.
+    The model of the processor is not part of the hash, so that a run can continue on another machine. The
+    model of a GPU is, because each has its own kernels. The amount of memory is not part of the hash.
 
     Args:
-        settings: the cell's own, or those of which something is measured for it.
-        conditions: what else distinguishes the cell, its column among it.
-        data: what stands for its data; by default the fingerprint.
+        settings: the cell's own settings, or those with which something is measured for the cell.
+        conditions: everything else that distinguishes the cell, such as its column.
+        data: an identifier of the cell's data; by default its fingerprint.
     """
     machine, device = cell.machine, cell.machine.device_facts
     identity = {
-        "model": _component("model", settings.model, cell.import_dirs),
-        "optimizer": _component("optimizer", settings.optimizer, cell.import_dirs),
+        "model": _identify_component("model", settings.model, cell.import_dirs),
+        "optimizer": _identify_component("optimizer", settings.optimizer, cell.import_dirs),
         "training": settings.training.model_dump(exclude={"threads"}),
         "threads": settings.training.threads or machine.threads,
         "storage": settings.storage,
@@ -61,19 +60,19 @@ def cell_id(
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _component(kind: Kind, choice: Choice, import_dirs: ImportDirs) -> list[Any]:
+def _identify_component(kind: Kind, choice: Choice, import_dirs: ImportDirs) -> list[Any]:
     code = [origin(kind, choice.name), code_stamp(kind, choice.name, import_dirs)]
     return [choice.name, *code, choice.params]
 
 
 def cell_key(cell: PlannedCell) -> CellKey:
-    """Identify a cell in the records: by what was asked for, before anything is fitted."""
+    """Identify a cell in the records by what the suite asks for, before anything is fitted."""
     declared, resolved = cell.declared, cell.resolved
     conditions = (
-        declared.column,  # an optimizer under two labels is measured twice
+        declared.column,  # an optimizer with two labels is measured twice
         [str(limit) for limit in declared.memory_limits],
         *(declared.expect, declared.adapt, cell.peers, cell.model.weights),
-        # Whether it stands in for another is part of a result, and its code of what examples are.
+        # A result depends on whether the dataset is a fallback, and on the code that makes its examples.
         *(resolved.requested, resolved.choice.name, origin("dataset", resolved.choice.name)),
         code_stamp("dataset", resolved.choice.name, cell.import_dirs),
     )
@@ -86,7 +85,7 @@ def cell_key(cell: PlannedCell) -> CellKey:
 
 
 def configuration_key(cell: PlannedCell) -> str:
-    """Identify all that a cell's need for memory depends on: neither its seed nor its limit."""
+    """Identify everything that a cell's memory depends on, which includes neither its seed nor its limit."""
     features = cell.features.file.precision if cell.features.file else ""
     parts = ("memory pass", cell.declared.column, features, cell.model.weights)
     return cell_id(cell, replace(cell.sized, seed=0), parts)
@@ -95,17 +94,22 @@ def configuration_key(cell: PlannedCell) -> str:
 def capacity_key(
     cell: PlannedCell, settings: CellSettings, axis: Axis, limit_bytes: int | None = None
 ) -> str:
-    """Identify what is found on an axis of some settings of a cell, under a memory limit or none."""
+    """Identify the result of a search on an axis of a cell's settings.
+
+    Args:
+        settings: the cell's settings in the search.
+        limit_bytes: the memory limit of the search; None if there is none.
+    """
     neutral = replace(with_size(settings, axis, 1), seed=0)
     parts = [axis.value, limit_bytes, cell_id(cell, neutral)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def features_key(cell: PlannedCell, seed: int | None) -> str:
-    """Identify what cells with the same features have in common.
+    """Identify the features that a cell needs; cells with the same key share them.
 
     Args:
-        seed: the cell's; None where weights do not depend on it.
+        seed: the cell's seed; None if the weights do not depend on it.
     """
     settings, training = cell.settings, cell.settings.training
     precision = (training.dtype, training.feature_precision, training.threads)
@@ -113,37 +117,37 @@ def features_key(cell: PlannedCell, seed: int | None) -> str:
 
 
 def training_key(cell: PlannedCell) -> str:
-    """Identify the very training that a checkpoint is of, with the sizes that were fitted."""
+    """Identify the training, including fitted sizes, that a checkpoint belongs to."""
     features = cell.features.file.folder.name if cell.features.file else ""
     return hashlib.sha256(repr((cell.settings, cell.data.fingerprint, features)).encode()).hexdigest()
 
 
 def cost_key(cell: PlannedCell) -> str:
-    """Identify how fast a cell's steps are."""
+    """Identify the time of a cell's steps."""
     return _time_key(cell, timing_settings(cell.sized))
 
 
 def image_pace_key(cell: PlannedCell) -> str:
-    """Identify how long the features of an image take, whatever is trained on them."""
+    """Identify the time to compute the features of an image, whatever is trained on them."""
     training = TrainingSettings(dtype=cell.settings.training.dtype)
     anyone = replace(cell.settings, optimizer=Choice("", {}), training=training)
     return _time_key(cell, anyone)
 
 
 def duration_key(cell: PlannedCell) -> str:
-    """Identify how long a cell takes as it was asked for, whatever is made to fit."""
+    """Identify the time of a cell as the suite asks for it, before anything is fitted."""
     limit = str(cell.memory.limit_bytes)
     return _time_key(cell, cell.asked, cell.data.fingerprint, limit)
 
 
 def pass_key(cell: PlannedCell) -> str:
-    """Identify how long the memory pass of a cell's configuration takes."""
+    """Identify the time of the memory pass of a cell's configuration."""
     return _time_key(cell, cell.sized, cell.data.fingerprint)
 
 
 def _time_key(cell: PlannedCell, settings: CellSettings, *parts: str) -> str:
-    """Hash all that a time depends on; images of one shape take the same time."""
-    parts = (cell.machine.device_facts["name"], *parts)  # another processor takes another time
+    """Hash everything that a time depends on. Of the data, only its shape counts."""
+    parts = (cell.machine.device_facts["name"], *parts)  # processors differ in speed
     return cell_id(cell, replace(settings, seed=0), parts, data=repr(cell.data.shape))
 
 
@@ -151,10 +155,10 @@ def pairing_group(cell: PlannedCell, ran: dict[str, Any]) -> str:
     """Identify the cells that must start from the same weights and examples.
 
     Args:
-        ran: the sizes that the cell runs with, by name.
+        ran: the sizes that the cell runs with, by setting.
     """
     model = cell.settings.model
-    return _group(
+    return _format_group(
         cell.declared.experiment,
         cell.settings.seed,
         (model.name, model.params, cell.model.weights),
@@ -165,13 +169,13 @@ def pairing_group(cell: PlannedCell, ran: dict[str, Any]) -> str:
 
 
 def pairing_group_of(record: CellRecord) -> str:
-    """Identify the same of a cell that has ended."""
+    """Identify the `pairing_group` of a cell that has ended."""
     model = (record.model.name, record.model.params, record.model.weights)
     data = record.dataset.fingerprint
-    return _group(record.experiment, record.seed, model, data, record.settings, record.ran)
+    return _format_group(record.experiment, record.seed, model, data, record.settings, record.ran)
 
 
-def _group(
+def _format_group(
     experiment: str, seed: int, model: tuple, fingerprint: str, training: dict[str, Any], ran: dict[str, Any]
 ) -> str:
     settings = [training.get(name) for name in _PAIRED_BY]

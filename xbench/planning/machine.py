@@ -1,4 +1,4 @@
-"""Find out what a machine gives and tells, in a child as a worker would."""
+"""Describe the machine and its limits, in a child process like those that train."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ from xbench.units import DeviceChoice
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a run takes place.
+    """The machine on which a run takes place.
 
     Attributes:
         device: torch's name of the device: `"cpu"`, `"cuda:0"`.
-        device_facts: its name and size, for the records.
-        threads: of torch's CPU pool, unless a suite sets another number.
-        memory_bounds: what limits one worker there: on CUDA its device's memory, else the host's.
-        allocator: environment variables that set how a worker allocates memory.
+        device_facts: type, name and size of the device, for the records.
+        threads: number of threads in torch's CPU pool, unless a suite sets another one.
+        versions: versions of Python, packages and libraries, by name.
+        hardware: facts about the hardware, for the records.
+        memory_bounds: what limits the memory of one worker: device memory on CUDA, otherwise host memory.
+        allocator: environment variables that configure how a worker allocates memory.
     """
 
     device: str
@@ -42,10 +44,10 @@ class Machine:
 
 
 def describe_machine(send: Callable[[Any], None], wanted: DeviceChoice) -> Machine:
-    """Find the device that a suite asks for.
+    """Find the device that a suite asks for, and describe the machine. Runs in a child process.
 
     Raises:
-        XbenchError: there is no such device here.
+        XbenchError: the machine does not have this device.
     """
     import psutil
     import torch
@@ -58,7 +60,7 @@ def describe_machine(send: Callable[[Any], None], wanted: DeviceChoice) -> Machi
         index = wanted.index
         if not has_cuda or index >= torch.cuda.device_count():
             raise XbenchError(
-                f"device '{wanted}': torch sees {torch.cuda.device_count()} CUDA devices here",
+                f"device '{wanted}' not found: torch sees {torch.cuda.device_count()} CUDA devices",
                 hint="use --device cpu",
             )
         properties = torch.cuda.get_device_properties(index)
@@ -82,34 +84,36 @@ def describe_machine(send: Callable[[Any], None], wanted: DeviceChoice) -> Machi
             "cores": usable_cpus(),
             "memory_bytes": psutil.virtual_memory().total,
         },
-        memory_bounds=_memory_bounds(device),
+        memory_bounds=_find_memory_bounds(device),
         allocator=allocator_settings(facts["type"]),
     )
 
 
-def _memory_bounds(device: str) -> tuple[Bound, ...]:
+def _find_memory_bounds(device: str) -> tuple[Bound, ...]:
     import torch
 
     if device != "cpu":
         return tuple(device_bounds(device))
-    # As a worker does before its limit: threads' stacks are address space.
+    # Start torch's threads, as a worker does before it sets its limit: their stacks take address space.
     torch.ones(1 << 18).add_(1.0)
     return tuple(host_bounds())
 
 
 @dataclass(frozen=True)
 class Checkup:
-    """A machine, and what can be measured on it.
+    """A machine, and what can be limited and measured on it.
 
     Attributes:
-        devices: each CUDA device's torch name, its own name, `total_bytes` and `mig` (the slice's name).
-        peak_method: how the host's peaks are read.
-        oom_kills_file: where the system counts what its OOM killer does to workers; None where it does not,
-            and a worker that is killed cannot be told from one that somebody else killed.
-        has_hard_limit: whether workers can be held to a resident size.
-        reserve_bytes: what is kept of such a limit for what the system cannot hold a worker to; None if
-            there is no such limit.
-        malloc: settings of malloc that a worker has in its environment.
+        devices: for each CUDA device, torch's name of it, its own name, `total_bytes` and `mig` (the name of
+            the MIG slice).
+        peak_method: how peaks of host memory are read.
+        oom_kills_file: the file in which the system counts how many workers its OOM killer has killed. If it
+            is None, a worker killed for lack of memory cannot be distinguished from one killed by anyone
+            else.
+        has_hard_limit: whether the resident size of workers can be limited.
+        reserve_bytes: the part of such a limit that is reserved for memory that the system does not count;
+            None if there is no such limit.
+        malloc: settings of malloc in a worker's environment.
     """
 
     machine: Machine
@@ -122,16 +126,16 @@ class Checkup:
 
 
 def check_up(send: Callable[[Any], None], wanted: DeviceChoice) -> Checkup:
-    """A child's job: look at this machine.
+    """Examine this machine. Runs in a child process.
 
     Raises:
-        XbenchError: there is no such device here.
+        XbenchError: the machine does not have this device.
     """
     machine = describe_machine(send, wanted)
     group = oom_kill_group()
     return Checkup(
         machine=machine,
-        devices=_cuda_devices(),
+        devices=_describe_cuda_devices(),
         peak_method=host_peak_meter().method,
         oom_kills_file=str(group.kills_file) if group else None,
         has_hard_limit=can_limit_host_memory(),
@@ -140,12 +144,12 @@ def check_up(send: Callable[[Any], None], wanted: DeviceChoice) -> Checkup:
     )
 
 
-def _cuda_devices() -> list[dict[str, Any]]:
+def _describe_cuda_devices() -> list[dict[str, Any]]:
     import torch
 
     devices = []
     for index in range(torch.cuda.device_count()):
-        # Without a context, which would take memory on devices that others use.
+        # This creates no context, which would take memory on devices that others use.
         properties = torch.cuda.get_device_properties(index)
         devices.append(
             {

@@ -1,4 +1,4 @@
-"""Report a run's progress; the command line shows it."""
+"""The interface for progress reports, which the command line shows."""
 
 from __future__ import annotations
 
@@ -11,67 +11,70 @@ from xbench.records.schema import CellKey, CellRecord, RunRecord
 
 
 class Observer(Protocol):
-    """Hears of a run, in this order: decoding of each dataset, times being estimated, weights being fetched,
-    start, fitting of cells, then each cell and its memory pass; of features whenever they are computed."""
+    """The receiver of a run's progress reports.
+
+    A run reports decoding of each dataset, estimates of times, downloads of weights, the start of the run,
+    fitting of cells, and then each cell and its memory pass. Features are reported when they are computed.
+    """
 
     def working(self, what: str, done: int = 0, total: int = 0) -> None:
-        """Work that may take long has begun, or has come further.
+        """Report that work which may take long has begun or progressed.
 
         Args:
-            what: the work, as "trying the models".
-            done, total: how much of it is done and how much there is; a total of 0 is not known.
+            what: the work, such as "trying the models".
+            done, total: how much of the work is done, and how much there is; a total of 0 means unknown.
         """
 
     def decoding(self, dataset: str, done: int, total: int) -> None: ...
 
     def fetching(self, name: str, done_bytes: int, total_bytes: int) -> None:
-        """A file is being downloaded. Where both sizes are 0, its name says what else is done with it."""
+        """Report a download's progress. If both sizes are 0, `name` says what else is done with the file."""
 
     def computing_features(self, cell: CellKey, done: int, total: int) -> None:
-        """Features are being computed; `(0, 0)` as long as it is not known how many are missing."""
+        """Report the progress of computing features; `(0, 0)` until it is known how many are missing."""
 
     def features_computed(self, cell: CellKey) -> None:
-        """The process that computed features has ended; what was in hand before goes on."""
+        """Report that the process which computed features has ended, and the work before it continues."""
 
     def estimating(self, cell: CellKey, done: int = 0, total: int = 0) -> None:
-        """The time of a cell is being estimated, after those of `done` cells of `total`."""
+        """Report that a cell's time is being estimated, after `done` of `total` cells."""
 
     def machine_is_busy(self) -> None:
-        """Other programs are at work while times are taken."""
+        """Report that other programs use the CPU while times are measured."""
 
     def waiting_for_quiet(self, may_wait_s: float) -> None:
-        """Times are taken again in a moment; the run waits no longer than this for other programs."""
+        """Report that the run waits, for at most this long, for other programs to end before it measures."""
 
     def fitting(self, cell: CellKey, setting: str, trial: TrialRecord | None = None) -> None:
-        """A setting of a cell is being fitted, and a size was tried."""
+        """Report that a setting of a cell is being fitted, with the latest trial if there is one."""
 
     def trying(self, cell: CellKey, setting: str, value: int) -> None:
-        """A size is being tried."""
+        """Report that a size is being tried."""
 
     def micro_batch_timed(self, cell: CellKey, timed: TimedMicroBatch) -> None:
-        """A micro-batch was timed, to find the fastest."""
+        """Report that a micro-batch was timed, to find the fastest one."""
 
     def run_started(self, folder: Path, run: RunRecord, warnings: list[str]) -> None:
-        """The run's folder is there; `warnings` are those of the run, and those on earlier results."""
+        """Report that the run's folder exists, with the warnings about the run and about earlier results."""
 
     def measuring_memory(self, cell: CellKey) -> None:
-        """A cell's configuration takes its memory pass."""
+        """Report that the memory pass of a cell's configuration begins."""
 
     def cell_started(self, cell: CellKey) -> None: ...
 
     def attempt_started(self, cell: CellKey) -> None:
-        """The process that trains the cell starts."""
+        """Report that a process to train the cell starts."""
 
     def cell_message(self, message: Any) -> None:
-        """A message of the cell that runs; see `training.events`."""
+        """Pass on a message of the running cell; see `training.events`."""
 
     def cell_adapted(self, record: CellRecord, changes: str) -> None:
-        """An attempt ran out of memory; the next one runs smaller, or gives freed memory back."""
+        """Report that an attempt ran out of memory, and that the next one needs less."""
 
     def stopping(self) -> None:
-        """An interrupt came: the cell that runs is being saved, if it can be."""
+        """Report an interrupt: the running cell is being saved, if possible."""
 
     def cells_kept(self, count: int, total: int) -> None:
-        """So many cells of all have ended in earlier runs, and are not run again."""
+        """Report how many of all cells are kept from earlier runs and not run again."""
 
     def cell_ended(self, record: CellRecord) -> None: ...

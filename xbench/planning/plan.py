@@ -1,4 +1,4 @@
-"""Plan a run: check a suite with all of its components, and turn its cells into planned ones."""
+"""Plan a run: check a suite with all of its components, and make its planned cells."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from xbench.planning.observer import Observer
 from xbench.planning.planned import MemoryPlan, PlannedCell
 from xbench.planning.trials import (
     ResolvedData,
-    check_fit,
+    check_data,
     check_models,
     check_optimizers,
     dataset_key,
     describe_each_model,
-    idle_settings,
+    find_idle_settings,
     resolve_datasets,
 )
 from xbench.suite.blame import Tried, add_complaints
-from xbench.suite.grid import Cell, expand, references
+from xbench.suite.grid import Cell, collect_components, expand
 from xbench.suite.lines import KeyPath
 from xbench.suite.reader import Suite
 from xbench.training.settings import CellSettings
@@ -51,12 +51,14 @@ class PlannedRun:
     """A checked suite on this machine.
 
     Attributes:
-        data: for each of `cells` the dataset that it will run on.
-        models: for each of `cells` what its model is.
+        data: the dataset of each of `cells`.
+        models: the facts about the model of each of `cells`.
         memory_bound: what limits the memory of each cell's process: the suite's `memory_limit`, or the
-            machine where that has less.
-        default_histories: `history_size` of the optimizers that have one, by name.
-        warnings: of components that could not be tried, of what trials found, and of settings without effect.
+            machine if it has less.
+        default_histories: default `history_size` of the optimizers that have one, by name.
+        warnings: warnings about components that could not be tried, findings of trials, and settings without
+            effect.
+        import_dirs: folders that `module:attribute` components may be imported from.
     """
 
     suite: Suite
@@ -74,13 +76,14 @@ class PlannedRun:
         return self.suite.header.name
 
     def bound_of(self, cell: Cell) -> Bound:
-        """What limits the memory of a cell's process: the least of the limits that were asked for and of what
-        the machine has."""
+        """Return what limits the memory of a cell's process: the smallest of its limits and the machine's."""
         return binding(with_memory_limits(self.machine.memory_bounds, cell.memory_limits))
 
     def limit_of(self, cell: Cell) -> int | None:
-        """The limit that a cell's process is held to: resident bytes, or on CUDA bytes of the device. None
-        where nobody asked for one and the system has no means to hold a process to it (macOS)."""
+        """Return the memory limit of a cell's process: resident bytes, or bytes of device memory on CUDA.
+
+        None if the suite sets no limit, and the system (macOS) cannot enforce one.
+        """
         if self.machine.device == "cpu" and not can_limit_host_memory() and not cell.memory_limits:
             return None
         return rounded_limit_bytes(self.bound_of(cell))
@@ -89,14 +92,14 @@ class PlannedRun:
 def plan_run(
     suite: Suite, import_dirs: Sequence[str] = (), on_step: Callable[[str], None] = lambda what: None
 ) -> PlannedRun:
-    """Check a suite whole and expand it.
+    """Check a whole suite and expand it.
 
     Args:
         import_dirs: folders that `module:attribute` components may be imported from.
-        on_step: called with what is done next, as "trying the models".
+        on_step: called with a description of each step before it begins, such as "trying the models".
 
     Raises:
-        XbenchError: all mistakes of the suite, or the device is not here.
+        XbenchError: the suite has mistakes, or the machine does not have its device.
     """
     header, import_dirs = suite.header, allowed_folders(import_dirs, suite)
     on_step("starting worker processes")
@@ -106,7 +109,7 @@ def plan_run(
         suite.problems.add(("suite", "device"), error.message, error.hint)
         suite.problems.raise_if_any()
     on_step("loading the components")
-    known = ask(describe_components, references(suite), import_dirs)
+    known = ask(describe_components, collect_components(suite), import_dirs)
     expansion = expand(suite, known)
     problems = suite.problems
     on_step("trying the optimizers")
@@ -115,7 +118,7 @@ def plan_run(
     resolved = resolve_datasets(expansion, import_dirs, problems)
     on_step("looking for the models' weights")
     models = describe_each_model(expansion, import_dirs, problems)
-    check_fit(expansion.cells, resolved, models, problems)
+    check_data(expansion.cells, resolved, models, problems)
     on_step("trying the models")
     found, tried = check_models(expansion, resolved, models, machine.device, import_dirs, problems)
     problems.raise_if_any()
@@ -131,16 +134,16 @@ def plan_run(
             for (kind, name), settings in known.items()
             if kind == "optimizer" and "history_size" in getattr(settings, "defaults", {})
         },
-        warnings=untried + found + idle_settings(expansion.cells, machine.device),
+        warnings=untried + found + find_idle_settings(expansion.cells, machine.device),
         import_dirs=import_dirs,
     )
 
 
-# Another process may be at the same work, and is waited for.
-_MAY_WAIT = Timeouts(hangs_after_s=None)
+# A child that waits for another process to do the same work is not considered hung.
+_NO_HANG_TIMEOUT = Timeouts(hangs_after_s=None)
 
 
-# Training settings that decide which examples are trained on.
+# The training settings that determine which examples a cell is trained on.
 _SPLIT_BY = ("train_size", "validation", "balance")
 
 
@@ -148,27 +151,27 @@ def decode_all(plan: PlannedRun, observer: Observer) -> dict[str, DecodedDataset
     """Decode every dataset of a plan.
 
     Raises:
-        XbenchError: one cannot be decoded.
+        XbenchError: a dataset cannot be decoded.
     """
     decoded: dict[str, DecodedDataset] = {}
     for data in plan.data:
-        if _key(data) not in decoded:
+        if _data_key(data) not in decoded:
             name = data.choice.name
             observer.working(f"looking for the decoded images of {name}")
-            decoded[_key(data)] = ask(
+            decoded[_data_key(data)] = ask(
                 decode_dataset,
                 data.choice,
                 data.strict,
                 plan.import_dirs,
-                on_message=partial(_tell_decoding, observer, name),
-                timeouts=_MAY_WAIT,
+                on_message=partial(_report_decoding, observer, name),
+                timeouts=_NO_HANG_TIMEOUT,
             )
     observer.working("splitting the data and identifying the cells")
     return decoded
 
 
-def _tell_decoding(observer: Observer, dataset: str, progress: tuple[str, int, int]) -> None:
-    """Pass on what `decode_dataset` sends."""
+def _report_decoding(observer: Observer, dataset: str, progress: tuple[str, int, int]) -> None:
+    """Report the progress that `decode_dataset` sends."""
     step, done, total = progress
     if step == DECODING:
         observer.decoding(dataset, done, total)
@@ -177,30 +180,31 @@ def _tell_decoding(observer: Observer, dataset: str, progress: tuple[str, int, i
 
 
 def decode_samples(plan: PlannedRun) -> dict[str, DecodedDataset]:
-    """List every dataset of a plan whole, with a few of its images, which stand for the others.
+    """List every dataset of a plan and decode a few of its images, which stand for the others.
 
     Raises:
-        XbenchError: one cannot be decoded.
+        XbenchError: a dataset cannot be decoded.
     """
     return {
-        _key(data): ask(decode_sample, data.choice, plan.import_dirs)
-        for data in {_key(data): data for data in plan.data}.values()
+        _data_key(data): ask(decode_sample, data.choice, plan.import_dirs)
+        for data in {_data_key(data): data for data in plan.data}.values()
     }
 
 
 def make_cells(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[PlannedCell]:
-    """A cell for every cell of a plan.
+    """Make a planned cell for every cell of a plan.
 
     Args:
-        decoded: what `decode_all` or `decode_samples` gave.
+        decoded: the result of `decode_all` or `decode_samples`.
 
     Raises:
-        XbenchError: there are not enough examples, which is certain only when unreadable ones are left out.
+        XbenchError: a cell does not have enough examples. This is known only after decoding, because
+            unreadable images are left out.
     """
     problems, cells = plan.suite.problems, []
     splits: dict[KeyPath, list[Tried]] = {}
     for declared, resolved, model in zip(plan.cells, plan.data, plan.models, strict=True):
-        data = decoded[_key(resolved)]
+        data = decoded[_data_key(resolved)]
         device = plan.machine.device
         training = declared.training.model_copy(
             update={"memory_format": declared.training.memory_format_on(device)}
@@ -228,7 +232,7 @@ def make_cells(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[Pla
                 machine=plan.machine,
                 memory=MemoryPlan(plan.limit_of(declared)),
                 import_dirs=plan.import_dirs,
-                peers=_peers(plan, declared),
+                peers=_describe_peers(plan, declared),
                 checkpoint_every_s=plan.suite.header.checkpoint_interval,
             ).with_identity()
         )
@@ -238,8 +242,8 @@ def make_cells(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[Pla
     return cells
 
 
-def _peers(plan: PlannedRun, declared: Cell) -> tuple[str, ...]:
-    """All that has a say in how large `train_size = "largest"` is."""
+def _describe_peers(plan: PlannedRun, declared: Cell) -> tuple[str, ...]:
+    """Describe the cells that together determine the size of `train_size = "largest"`."""
     if declared.training.train_size != "largest":
         return ()
     others = [
@@ -254,7 +258,7 @@ def with_weights(cells: list[PlannedCell], observer: Observer) -> list[PlannedCe
     """Download the weights that are not on this machine.
 
     Returns:
-        The cells in the same order; one whose weights cannot be had says so in `skip`.
+        The cells in the same order. A cell whose weights are not available has the reason in `skip`.
     """
     asked: dict[str, ChildResult] = {}
     ready = []
@@ -268,42 +272,44 @@ def with_weights(cells: list[PlannedCell], observer: Observer) -> list[PlannedCe
                     choice,
                     cell.import_dirs,
                     on_message=lambda progress: observer.fetching(*progress),
-                    timeouts=_MAY_WAIT,
+                    timeouts=_NO_HANG_TIMEOUT,
                 )
-            cell = _with_fetched(cell, asked[repr(choice)])
+            cell = _apply_fetched(cell, asked[repr(choice)])
         ready.append(cell)
     return ready
 
 
-def _with_fetched(cell: PlannedCell, ending: ChildResult) -> PlannedCell:
+def _apply_fetched(cell: PlannedCell, ending: ChildResult) -> PlannedCell:
     if ending.outcome != "returned":
         return cell.with_skip("error", ending.reason)
     facts: ModelFacts = ending.value
-    cell = replace(cell, model=facts).with_identity()  # weights are part of what it is
+    cell = replace(cell, model=facts).with_identity()  # the key depends on the weights
     return cell.with_skip("skipped", facts.missing, waits_for="weights") if facts.missing else cell
 
 
-def _key(data: ResolvedData) -> str:
+def _data_key(data: ResolvedData) -> str:
     return repr((data.choice, data.strict))
 
 
-# Variables that say where a dataset's images are, such as XBENCH_CHEST_XRAY_ROOT.
+# Environment variables with the folder of a dataset's images, such as XBENCH_CHEST_XRAY_ROOT.
 _ROOT_VARIABLE = re.compile(r"XBENCH_.+_ROOT")
 
 
 def allowed_folders(import_dirs: Sequence[str], suite: Suite) -> ImportDirs:
-    """Leave out of the allowed folders what a suite's own datasets read, which their fingerprints stand for,
-    and the files that stdout and stderr are redirected to, which grow during the run.
+    """Exclude files that are not code from the folders that components may be imported from.
 
-    Images of a `module:attribute` dataset stay in: how it reads them is not known.
+    Excluded are the folders of the suite's datasets, which are covered by fingerprints, and the files that
+    stdout and stderr are redirected to, which grow during the run. The images of a `module:attribute` dataset
+    are not excluded, because it is not known how it reads them.
     """
-    folders = [os.path.expanduser(root) for root in _roots(suite)]
+    folders = [os.path.expanduser(root) for root in _list_roots(suite)]
     places = [place_of(folder) for folder in folders if os.path.isdir(folder)]
-    places += [place_of(descriptor) for descriptor in (1, 2) if _is_file(descriptor)]
+    places += [place_of(descriptor) for descriptor in (1, 2) if _is_regular_file(descriptor)]
     return ImportDirs(tuple(import_dirs), frozenset(place for place in places if place is not None))
 
 
-def _roots(suite: Suite) -> Iterator[str]:
+def _list_roots(suite: Suite) -> Iterator[str]:
+    """Yield the folders of the suite's datasets, as given by settings and environment variables."""
     for experiment in suite.experiments.values():
         for dataset in experiment.dataset:
             for table in (dataset, dataset.fallback):
@@ -316,8 +322,8 @@ def _roots(suite: Suite) -> Iterator[str]:
     yield from (root for name, root in os.environ.items() if _ROOT_VARIABLE.fullmatch(name))
 
 
-def _is_file(descriptor: int) -> bool:
+def _is_regular_file(descriptor: int) -> bool:
     try:
         return stat.S_ISREG(os.fstat(descriptor).st_mode)
-    except OSError:  # it was closed
+    except OSError:  # the descriptor is closed
         return False

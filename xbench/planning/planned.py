@@ -1,4 +1,4 @@
-"""A planned cell: one of a suite's cells on this machine, with everything that running it needs."""
+"""Planned cells: the cells of a suite on this machine, with everything that is needed to run them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from xbench.training.task import Task
 
 @dataclass(frozen=True)
 class Fit:
-    """What was changed of a cell's sizes so that it fits into memory.
+    """The changes to a cell's sizes that make it fit into memory.
 
     Attributes:
-        reasons: why a setting does not run as it was asked for, by its name.
-        found_by: the keys under which the cache remembers the sizes that it was fitted by.
+        reasons: for each setting that was changed, by name, the reason.
+        found_by: the cache keys of the capacities that were used.
         irreducible: axes of `adapt` on which the model does not allow other sizes.
     """
 
@@ -39,14 +39,14 @@ class Fit:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The memory that a cell's process may take, and what it needs.
+    """The memory that a cell's process needs and may take.
 
     Attributes:
-        limit_bytes: hard limit of the process; None for none.
-        malloc: `exact` gives freed blocks back at once: a cell that nearly fills its limit has no room for
-            them.
-        measured: what its configuration was measured to need; None before that.
-        pass_s: seconds that this took; None if it was measured for another cell.
+        limit_bytes: hard limit of the process; None if there is none.
+        malloc: settings of malloc. `exact` returns freed blocks to the system at once, for a cell that nearly
+            fills its limit.
+        measured: result of the memory pass of the cell's configuration; None before the pass.
+        pass_s: seconds of the memory pass; None if it was taken for another cell.
     """
 
     limit_bytes: int | None = None
@@ -57,12 +57,12 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class FeaturePlan:
-    """Outputs of a model's frozen part, to train on in its place.
+    """The features that a cell trains on: outputs of the frozen part of its model.
 
     Attributes:
-        file: where they are; None if there are none.
-        note: why there are none, where a part of the model is frozen.
-        seconds: spent on those of them that were not there before.
+        file: the file of features; None if the cell trains on images.
+        note: why the cell trains on images although a part of the model is frozen; "" otherwise.
+        seconds: seconds spent on computing features that were missing.
     """
 
     file: FeatureFile | None = None
@@ -72,13 +72,15 @@ class FeaturePlan:
 
 @dataclass(frozen=True)
 class Estimate:
-    """How long a cell will take.
+    """The time that a cell is expected to take.
 
     Attributes:
-        seconds: of its process, as far as can be told before; None if nothing can.
-        is_rough: whether other programs were at work as that was measured; it is by the fastest step.
-        features_key: what cells that need the same features have in common; "" for one that needs none.
-        features_s: seconds that those of them take which are missing.
+        seconds: seconds of the cell's process; None if there is no estimate.
+        is_rough: whether other programs disturbed the measurement, so that the estimate uses the fastest
+            step.
+        features_key: identifies the features that the cell needs, which cells with the same key share; "" if
+            it needs none.
+        features_s: seconds to compute the missing ones of these features.
     """
 
     seconds: float | None = None
@@ -89,10 +91,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Skip:
-    """How and why a cell ends without being run.
+    """The decision not to run a cell.
 
     Attributes:
-        waits_for: what may be there the next time, so that it can run; see `CellRecord.waits_for`.
+        status: the status of the cell in the records.
+        reason: why the cell is not run.
+        waits_for: what the cell lacks now but may have in a later run; see `CellRecord.waits_for`.
     """
 
     status: Status
@@ -102,17 +106,20 @@ class Skip:
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """One cell, ready to run.
+    """A cell that is ready to run.
 
     Attributes:
         declared: the cell as the suite declares it.
-        settings: as it will run; sizes that were fitted are numbers.
-        available: the training examples that there are for it.
-        default_history: the optimizer's own `history_size`; None if it has none.
-        peers: the optimizers of its experiment, where its size depends on what they can run.
-        checkpoint_every_s: the least time between two of its checkpoints; None for none.
-        skip: None if it is to run.
-        identity: its key, if that is computed already.
+        settings: the settings to run with. Fitted sizes are numbers.
+        resolved: the dataset of the cell, as it was found on this machine.
+        data: the decoded dataset.
+        model: the facts about the model.
+        available: number of training examples that are available to the cell.
+        default_history: the optimizer's default `history_size`; None if it has none.
+        peers: the cells of the experiment that determine the size, for `train_size = "largest"`.
+        checkpoint_every_s: minimum seconds between two checkpoints; None for no checkpoints.
+        skip: why the cell is not run; None if it is to run.
+        identity: the cell's key, if it is computed already.
     """
 
     declared: Cell
@@ -135,28 +142,28 @@ class PlannedCell:
 
     @property
     def key(self) -> CellKey:
-        """What identifies it in the records. Nothing that is fitted changes it."""
+        """The key that identifies the cell in the records. Fitting does not change it."""
         return self.identity or cell_key(self)
 
     def with_identity(self) -> PlannedCell:
-        """The cell, with its key computed for all of its copies."""
+        """Return the cell with its key computed, so that its copies need not compute it again."""
         return replace(self, identity=cell_key(self))
 
     @property
     def limits(self) -> Limits:
-        """What its process is held to."""
+        """The limits of the cell's process."""
         threads = self.settings.training.threads
         return Limits(self.machine.device, threads, self.memory.limit_bytes, self.memory.malloc)
 
     def task(self, settings: CellSettings | None = None) -> Task:
-        """What a process is told that trains or measures the cell.
+        """Make the task for the process that trains or measures the cell.
 
         Args:
-            settings: in place of the cell's own.
+            settings: settings to use instead of the cell's own.
         """
         return Task(
             settings=settings or self.settings,
-            data=replace(self.data, names=()),  # they would count as memory
+            data=replace(self.data, names=()),  # names would take memory in the process
             import_dirs=self.import_dirs,
             features=self.features.file,
             code=code_of(self.settings, self.import_dirs),
@@ -164,42 +171,44 @@ class PlannedCell:
 
     @property
     def asked(self) -> CellSettings:
-        """The settings as they were asked for, before anything was fitted."""
+        """The settings as the suite asks for them, before anything was fitted."""
         return replace(self.settings, optimizer=self.declared.optimizer, training=self.declared.training)
 
     @property
     def sized(self) -> CellSettings:
-        """The settings with numbers for all sizes."""
+        """The settings with all sizes as numbers."""
         return resolve_sizes(self.settings, self.available, self.default_history)
 
     @property
     def requested_sizes(self) -> dict[str, Any]:
-        """The sizes that the suite asks for, by name."""
+        """The sizes that the suite asks for, by setting."""
         return {axis.setting: size_of(self.asked, axis) for axis in Axis}
 
     @property
     def sizes(self) -> dict[str, int | None]:
-        """The sizes that it runs with, by name."""
+        """The sizes that the cell runs with, by setting."""
         return {axis.setting: size_of(self.sized, axis) for axis in Axis}
 
     @property
     def adapt_order(self) -> tuple[Axis, ...]:
-        """The axes that may give way, in this order."""
+        """The axes along which the cell may be reduced, in this order."""
         named = (Axis(name.replace("_", "-")) for name in self.declared.adapt)
         return tuple(axis for axis in named if axis not in self.fit.irreducible)
 
     @property
     def may_give_back(self) -> bool:
-        """Whether freed blocks that malloc keeps may be what does not fit: on a device, malloc has no say."""
+        """Whether the cell might fit if malloc returned freed blocks at once. Device memory has no malloc."""
         return self.machine.device == "cpu" and self.memory.malloc == "fast"
 
     def with_exact_malloc(self) -> PlannedCell:
-        """The cell in a process that gives freed blocks back at once."""
+        """Return the cell with a process that returns freed blocks to the system at once."""
         return replace(self, memory=replace(self.memory, malloc="exact"))
 
     def with_sizes(self, settings: CellSettings, why: str) -> PlannedCell:
-        """The cell with the sizes of other settings, each that differs noted with a reason. What was measured
-        of the earlier sizes is dropped."""
+        """Return the cell with the sizes of other settings, and a reason for each size that differs.
+
+        Measurements of the earlier sizes are dropped.
+        """
         reasons, changed = dict(self.fit.reasons), self.settings
         for axis in Axis:
             size, before = size_of(settings, axis), size_of(self.settings, axis)
@@ -214,5 +223,5 @@ class PlannedCell:
         )
 
     def with_skip(self, status: Status, reason: str, waits_for: str = "") -> PlannedCell:
-        """The cell, not to be run."""
+        """Return the cell marked as not to be run."""
         return replace(self, skip=Skip(status, reason, waits_for))

@@ -1,6 +1,6 @@
-"""Try the components of a suite in child processes, and note what is wrong with them where the suite says so.
+"""Try the components of a suite in child processes, and report their mistakes at the lines that cause them.
 
-That a component dies or hangs is no mistake of the suite: its own cells show it, while those of others go on.
+A component whose process dies or hangs is not a mistake of the suite: only the component's own cells fail.
 """
 
 from __future__ import annotations
@@ -30,12 +30,11 @@ from xbench.suite.lines import KeyPath
 from xbench.suite.problems import Problems
 from xbench.training.settings import Choice
 
-# A trial step takes milliseconds, the import of a plugin before it seconds.
-_TRIAL_S = 20.0
+# A trial step takes milliseconds, and importing a plugin before it takes seconds.
+_OPTIMIZER_TIMEOUT_S = 20.0
 
-
-# The largest models are read from a slow disk and run on a slow processor in less.
-_MODEL_TRIAL_S = 180.0
+# The largest models take less time than this on a slow disk and a slow processor.
+_MODEL_TIMEOUT_S = 180.0
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,11 @@ class ResolvedData:
     """The dataset that a cell will run on.
 
     Attributes:
-        requested: the name in the suite; `choice` is its fallback where that is what runs.
-        warning: what to tell the user if it is; empty otherwise.
+        requested: the dataset's name in the suite.
+        choice: the dataset to use: the requested one, or its fallback.
+        strict: whether unreadable images are an error.
+        facts: the facts about `choice`.
+        warning: a warning if the fallback is used; "" otherwise.
     """
 
     requested: str
@@ -56,12 +58,13 @@ class ResolvedData:
 
 @dataclass(frozen=True)
 class _Trial:
-    """What came of trying one combination of settings.
+    """The result of trying one combination of settings.
 
     Attributes:
-        path: the table that declares the component.
-        name: of the component.
-        subject: what was tried.
+        path: key path of the table that declares the component.
+        name: name of the component.
+        subject: what was tried: a choice, or a `ModelTrial`.
+        tried: the combination of values, and the complaint about it.
     """
 
     path: KeyPath
@@ -73,56 +76,58 @@ class _Trial:
 def check_optimizers(
     expansion: Expansion, device: str, import_dirs: Sequence[str], problems: Problems
 ) -> tuple[str, ...]:
-    """Take a few steps with each optimizer, and note what it objects to.
+    """Take a few steps with each optimizer, and add its complaints to `problems`.
 
     Returns:
         A warning for each optimizer whose process died or hung.
     """
 
-    def complaints_about(choices: Sequence[Choice]) -> list[str | ChildFailed | None]:
-        return ask_each(try_optimizers, choices, device, import_dirs, timeouts=Timeouts(silence_s=_TRIAL_S))
+    def try_choices(choices: Sequence[Choice]) -> list[str | ChildFailed | None]:
+        return ask_each(
+            try_optimizers, choices, device, import_dirs, timeouts=Timeouts(silence_s=_OPTIMIZER_TIMEOUT_S)
+        )
 
     warnings, trials = [], []
-    complaints = complaints_about([optimizer.choice for optimizer in expansion.optimizers])
+    complaints = try_choices([optimizer.choice for optimizer in expansion.optimizers])
     for optimizer, complaint in zip(expansion.optimizers, complaints, strict=True):
         name = optimizer.choice.name
         if isinstance(complaint, ChildFailed):
-            warnings.append(f"optimizer '{name}' took no trial step: {complaint.message}")
+            warnings.append(f"optimizer '{name}' could not be tried: {complaint.message}")
             complaint = None
         tried = Tried(optimizer.values, complaint or "")
         trials.append(_Trial(optimizer.path, name, optimizer.choice, tried))
-    _note(problems, "optimizer", trials, complaints_about, _drop_setting)
+    _add_complaints(problems, "optimizer", trials, try_choices, _drop_setting)
     return tuple(warnings)
 
 
 def resolve_datasets(
     expansion: Expansion, import_dirs: Sequence[str], problems: Problems
 ) -> dict[str, ResolvedData]:
-    """List each dataset, or its fallback where it is not on this machine, and note what is wrong.
+    """List each dataset, or its fallback if it is not on this machine, and add mistakes to `problems`.
 
     Returns:
-        Those that can be used, by `dataset_key`.
+        The usable datasets, by `dataset_key`.
     """
 
-    def answers(choices: Sequence[DatasetChoice]) -> list[ResolvedData | XbenchError]:
+    def try_subjects(choices: Sequence[DatasetChoice]) -> list[ResolvedData | XbenchError]:
         return [_resolve_or_error(choice, import_dirs) for choice in choices]
 
     choices = {dataset_key(declared.choice): declared.choice for declared in expansion.datasets}
-    found = dict(zip(choices, answers(list(choices.values())), strict=True))
+    found = dict(zip(choices, try_subjects(list(choices.values())), strict=True))
     trials = [
         _Trial(
             declared.path,
             declared.choice.chosen.name,
             declared.choice,
-            _note_outcome(declared.values, found[dataset_key(declared.choice)]),
+            _make_tried(declared.values, found[dataset_key(declared.choice)]),
         )
         for declared in expansion.datasets
     ]
-    _note(
+    _add_complaints(
         problems,
         "dataset",
         trials,
-        answers,
+        try_subjects,
         lambda choice, value: replace(choice, chosen=_drop_setting(choice.chosen, value)),
     )
     return {key: data for key, data in found.items() if isinstance(data, ResolvedData)}
@@ -131,27 +136,27 @@ def resolve_datasets(
 def describe_each_model(
     expansion: Expansion, import_dirs: Sequence[str], problems: Problems
 ) -> dict[str, ModelFacts]:
-    """Find out what each model needs, and note what is wrong.
+    """Describe each model, and add mistakes in its settings to `problems`.
 
     Returns:
-        The facts of those that can be used, by the `repr` of the choice.
+        The facts about the usable models, by the `repr` of the choice.
     """
 
-    def answers(choices: Sequence[Choice]) -> list[ModelFacts | XbenchError]:
+    def try_subjects(choices: Sequence[Choice]) -> list[ModelFacts | XbenchError]:
         return ask_each(describe_models, choices, import_dirs)
 
     choices = {repr(declared.choice): declared.choice for declared in expansion.models}
-    found = dict(zip(choices, answers(list(choices.values())), strict=True))
+    found = dict(zip(choices, try_subjects(list(choices.values())), strict=True))
     trials = [
         _Trial(
             declared.path,
             declared.choice.name,
             declared.choice,
-            _note_outcome(declared.values, found[repr(declared.choice)]),
+            _make_tried(declared.values, found[repr(declared.choice)]),
         )
         for declared in expansion.models
     ]
-    _note(problems, "model", trials, answers, _drop_setting)
+    _add_complaints(problems, "model", trials, try_subjects, _drop_setting)
     return {key: facts for key, facts in found.items() if isinstance(facts, ModelFacts)}
 
 
@@ -163,20 +168,20 @@ def check_models(
     import_dirs: Sequence[str],
     problems: Problems,
 ) -> tuple[tuple[str, ...], list[ModelFacts]]:
-    """Build each model once for each kind of images that it is given, and run it on a few of them.
+    """Build each model once for each kind of images that it is used with, and run it on a few random ones.
 
     Returns:
-        Warnings, and the facts of each cell's model with what was found of it. If there are problems, these
-        are not for all cells.
+        Warnings, and the facts about each cell's model, updated by the trials. If there are problems, facts
+        of some cells are missing.
     """
 
-    def answers(subjects: Sequence[ModelTrial]) -> list[TriedModel | XbenchError]:
-        timeouts = Timeouts(silence_s=_MODEL_TRIAL_S)
+    def try_subjects(subjects: Sequence[ModelTrial]) -> list[TriedModel | XbenchError]:
+        timeouts = Timeouts(silence_s=_MODEL_TIMEOUT_S)
         return ask_each(try_models, subjects, device, import_dirs, timeouts=timeouts)
 
     subjects = [_model_trial(cell, resolved, models, device) for cell in expansion.cells]
     distinct = {repr(subject): subject for subject in subjects if subject is not None}
-    found = dict(zip(distinct, answers(list(distinct.values())), strict=True))
+    found = dict(zip(distinct, try_subjects(list(distinct.values())), strict=True))
     warnings: dict[str, None] = {}
     described: list[ModelFacts] = []
     trials = []
@@ -188,7 +193,7 @@ def check_models(
             continue
         outcome, wrong = found[repr(subject)], None
         if isinstance(outcome, ChildFailed) and outcome.ending.out_of_memory:
-            # What is meant to run out of memory may do so as soon as its model is built.
+            # A cell that is meant to run out of memory may do so while its model is built.
             if cell.expect != "oom":
                 message = f"model '{cell.model.name}' cannot be built: {outcome.message}"
                 wrong = XbenchError(message, outcome.hint)
@@ -205,36 +210,36 @@ def check_models(
             )
             if outcome.warning:
                 warnings[outcome.warning] = None
-        tried = _note_outcome([value for value in cell.values if _matters_to_model(value)], wrong)
+        tried = _make_tried([value for value in cell.values if _matters_to_model(value)], wrong)
         trials.append(_Trial(cell.model_path, cell.model.name, subject, tried))
-    _note(
+    _add_complaints(
         problems,
         "model",
         trials,
-        answers,
+        try_subjects,
         lambda subject, value: replace(subject, model=_drop_setting(subject.model, value)),
     )
     return tuple(warnings), described
 
 
 def dataset_key(dataset: DatasetChoice) -> str:
-    """What stands for a dataset of a suite, with its settings and its fallback."""
+    """Return a key for a dataset of a suite, with its settings and its fallback."""
     return repr(dataset)
 
 
-def _note(
+def _add_complaints(
     problems: Problems,
     kind: Kind,
     trials: Sequence[_Trial],
-    answers: Callable[[list[Any]], Sequence[object]],
-    without: Callable[[Any, Value], Any],
+    try_subjects: Callable[[list[Any]], Sequence[object]],
+    drop: Callable[[Any, Value], Any],
 ) -> None:
-    """Note what is wrong with components of one kind, table by table, at the values that cause it.
+    """Add the complaints about components of one kind to `problems`, at the values that cause them.
 
     Args:
-        answers: tries subjects; gives for each what is wrong with it: a text, an `XbenchError`, or anything
-            else for nothing.
-        without: gives a subject without one of its settings, which then has its default.
+        try_subjects: tries subjects, and returns what is wrong with each: a string or an `XbenchError`.
+            Anything else means that nothing is wrong.
+        drop: returns a subject without one of its settings, which then has its default.
     """
     tables: dict[tuple[KeyPath, str], list[_Trial]] = {}
     for trial in trials:
@@ -244,18 +249,18 @@ def _note(
         def try_without(place: int, members: Sequence[_Trial] = members) -> Outcomes:
             trial = members[place]
             values = [value for value in trial.tried.values if value.kind == kind]
-            return _outcomes(values, answers([without(trial.subject, value) for value in values]))
+            return _pair_outcomes(values, try_subjects([drop(trial.subject, value) for value in values]))
 
         add_complaints(problems, path, f"{kind} '{name}'", [trial.tried for trial in members], try_without)
 
 
 def _drop_setting(choice: Choice, value: Value) -> Choice:
-    """The component without one of its settings."""
+    """Return the component without one of its settings."""
     return Choice(choice.name, {key: chosen for key, chosen in choice.params.items() if key != value.key})
 
 
-def _outcomes(values: Sequence[Value], answers: Sequence[object]) -> Outcomes:
-    """Pair each value with what is wrong without it, save those whose trial gave no answer."""
+def _pair_outcomes(values: Sequence[Value], answers: Sequence[object]) -> Outcomes:
+    """Pair each value with the complaint without it, except values whose trial gave no answer."""
     return [
         (value, answer if isinstance(answer, str) else getattr(answer, "message", ""))
         for value, answer in zip(values, answers, strict=True)
@@ -263,8 +268,8 @@ def _outcomes(values: Sequence[Value], answers: Sequence[object]) -> Outcomes:
     ]
 
 
-def _note_outcome(values: Sequence[Value], error: object) -> Tried:
-    """What came of a combination: an `XbenchError`, or anything else for nothing wrong."""
+def _make_tried(values: Sequence[Value], error: object) -> Tried:
+    """Make a `Tried` from values and an outcome: an `XbenchError`, or anything else for no complaint."""
     return Tried(values, error.message, error.hint) if isinstance(error, XbenchError) else Tried(values)
 
 
@@ -302,8 +307,13 @@ def _matters_to_model(value: Value) -> bool:
 def _model_trial(
     cell: Cell, resolved: dict[str, ResolvedData], models: dict[str, ModelFacts], device: str
 ) -> ModelTrial | None:
-    """What a cell asks of its model; of one that needs no files where its own are yet to be fetched. None if
-    the model cannot be tried yet, or its data has another mistake."""
+    """Make the trial of a cell's model.
+
+    If the model's files are not downloaded yet, the trial uses settings that need no files.
+
+    Returns:
+        None if the model cannot be tried yet, or if the model or the data has another mistake.
+    """
     facts, data = models.get(repr(cell.model)), resolved.get(dataset_key(cell.dataset))
     if facts is None or data is None:
         return None
@@ -321,13 +331,13 @@ def _model_trial(
     )
 
 
-def check_fit(
+def check_data(
     cells: list[Cell],
     resolved: dict[str, ResolvedData],
     models: dict[str, ModelFacts],
     problems: Problems,
 ) -> None:
-    """What a cell asks of its data must be there: the classes, the shape, enough examples."""
+    """Check that the data of each cell has the classes and the image shape that the cell needs."""
     for cell in cells:
         data = resolved.get(dataset_key(cell.dataset))
         if data is None:
@@ -337,7 +347,7 @@ def check_fit(
         if unknown:
             problems.add(
                 cell.where("class_weights"),
-                f"{data.choice.name} has no class '{unknown[0]}'; it has {', '.join(facts.classes)}",
+                f"{data.choice.name} has no class '{unknown[0]}'; its classes are {', '.join(facts.classes)}",
             )
         model = models.get(repr(cell.model))
         shape = None if model is None else model.input_shape
@@ -347,13 +357,14 @@ def check_fit(
             ]
             problems.add(
                 sizes[0] if sizes else (*experiment, "model"),
-                f"model '{cell.model.name}' takes images of {shape}, {data.choice.name} has {facts.shape}",
+                f"model '{cell.model.name}' takes images of shape {shape}, "
+                f"but {data.choice.name} has {facts.shape}",
                 hint=f"set the dataset's image_size to {shape[-1]}",
             )
 
 
-def idle_settings(cells: list[Cell], device: str) -> tuple[str, ...]:
-    """Warn of settings that have no effect on a device, though tables show them."""
+def find_idle_settings(cells: list[Cell], device: str) -> tuple[str, ...]:
+    """Return warnings about settings that have no effect on a device, although tables show them."""
     if device == "cpu" and any(cell.training.tf32 for cell in cells):
         return ("tf32 = true has no effect on a CPU",)
     return ()

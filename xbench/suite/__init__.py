@@ -1,1 +1,1 @@
-"""What to run: a TOML file, read with line numbers, checked, and expanded to cells."""
+"""Suites: TOML files that are read, checked and expanded into cells."""

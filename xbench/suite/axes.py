@@ -1,4 +1,4 @@
-"""Expand lists of settings into their combinations, and remember where each value stands in the suite."""
+"""Expand lists of settings into their combinations, and keep track of where each value is in the suite."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Value:
     """A value that a suite gives to a setting.
 
     Attributes:
-        kind: the component that has the setting; `"training"` for training settings.
+        kind: the kind of component that has the setting; `"training"` for training settings.
         path: key path of the value itself.
-        is_item: whether the value is an item of an axis; `path` then ends with its place there.
+        is_item: whether the value is an item of an axis; `path` then ends with its index there.
     """
 
     kind: Kind | Literal["training"]
@@ -35,7 +35,7 @@ class Axis:
     """The values that a suite gives to one setting.
 
     Attributes:
-        varies: whether the suite gives several values, wrong ones included. Titles then show this setting.
+        varies: whether the suite gives several values, counting invalid ones. Titles then show the setting.
     """
 
     values: tuple[Value, ...]
@@ -47,9 +47,9 @@ class Combination:
     """One value for each setting of a table.
 
     Attributes:
-        chosen: the values, by key.
-        varying: the values of settings that have several, which tell combinations apart in titles.
-        values: the same values as `chosen`, each with its place in the suite.
+        chosen: the values by key.
+        varying: the values of the settings that vary, which distinguish the combinations in titles.
+        values: the same values as `chosen`, each with its key path.
     """
 
     chosen: dict[str, Any]
@@ -57,19 +57,20 @@ class Combination:
     values: tuple[Value, ...]
 
 
-def axis(value: Any, path: KeyPath, depth: int = 0) -> list[tuple[KeyPath, Any]]:
-    """List the values that one key of a suite stands for, with their key paths.
+def list_values(value: Any, path: KeyPath, depth: int = 0) -> list[tuple[KeyPath, Any]]:
+    """List the values that a suite gives under one key, with their key paths.
 
     Args:
-        path: the key path of the key.
-        depth: the levels of lists that a single value has; a list of more levels is an axis.
+        value: a single value, or a list of values.
+        path: key path of the key.
+        depth: the levels of nested lists in a single value; a list with more levels is an axis.
     """
     if nesting(value) <= depth and value != []:
         return [(path, value)]
     return [((*path, place), item) for place, item in enumerate(value)]
 
 
-def axes_of(
+def list_axes(
     settings: Mapping[str, Any],
     kind: Kind | Literal["training"],
     path_of: Callable[[str], KeyPath],
@@ -78,13 +79,13 @@ def axes_of(
     """List the values of each setting of a table.
 
     Args:
-        kind: the component that has the settings.
-        path_of: gives the key path of a setting.
-        depth_of: gives the levels of lists that a single value of a setting has.
+        kind: the kind of component that has the settings.
+        path_of: returns the key path of a setting.
+        depth_of: returns the levels of nested lists in a single value of a setting.
     """
     axes = {}
     for key, value in settings.items():
-        items = axis(value, path_of(key), depth_of(key))
+        items = list_values(value, path_of(key), depth_of(key))
         values = tuple(Value(kind, key, item, path, path != path_of(key)) for path, item in items)
         axes[key] = Axis(values, len(values) > 1)
     return axes

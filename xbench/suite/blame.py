@@ -17,8 +17,8 @@ class Tried:
     """A combination of values that was tried.
 
     Attributes:
-        message: what is wrong with it; "" if nothing is.
-        hint: what to do about that.
+        message: the complaint about the combination; "" if there is none.
+        hint: what to do about it.
     """
 
     values: Sequence[Value]
@@ -26,7 +26,7 @@ class Tried:
     hint: str | None = None
 
 
-# Values of one combination, each with what would be wrong without it; "" if nothing would be.
+# Values of one combination, each with the complaint about the combination without it ("" for no complaint).
 Outcomes = Sequence[tuple[Value, str]]
 
 
@@ -37,106 +37,107 @@ def add_complaints(
     tried: Sequence[Tried],
     try_without: Callable[[int], Outcomes] = lambda place: (),
 ) -> None:
-    """Note each complaint at the values that cause it, and name these values in it.
+    """Add each complaint to `problems`, at the key paths of the values that cause it, and name these values.
 
     Args:
-        path: where to note a complaint that no value causes.
+        path: the key path for complaints that no single value causes.
         subject: what was tried (`"optimizer 'sgd'"`), or "".
-        tried: all combinations of the subject, those with nothing wrong included.
-        try_without: tries one combination, given by its place in `tried`, again without each of its values.
-            Called only for complaints that comparing the combinations does not explain.
+        tried: all combinations of the subject, including those without a complaint.
+        try_without: takes the index of a combination in `tried`, and tries it again without each of its
+            values in turn. Called only for complaints that a comparison of the combinations does not explain.
     """
     grid = _Grid(tried)
 
-    def note(where: KeyPath, message: str, named: Sequence[Value], place: int) -> None:
-        problems.add(where, _with_values(message, subject, named), tried[place].hint)
+    def add(where: KeyPath, message: str, named: Sequence[Value], place: int) -> None:
+        problems.add(where, _name_values(message, subject, named), tried[place].hint)
 
-    for message, places in grid.getting.items():
-        guilty = grid.always_get(message) or grid.always_fail(message)
+    for message, places in grid.places_by_message.items():
+        guilty = grid.find_causes(message) or grid.find_failing(message)
         for value in guilty:
-            note(value.path, message, [value], min(grid.having[value.path]))
-        rest = sorted(places.difference(*(grid.having[value.path] for value in guilty)))
+            add(value.path, message, [value], min(grid.places_by_value[value.path]))
+        rest = sorted(places.difference(*(grid.places_by_value[value.path] for value in guilty)))
         if not rest:
             continue
         outcomes = try_without(rest[0])
-        blamed = _passing_without(outcomes) or _changing_without(message, outcomes)
+        blamed = _find_single_causes(outcomes) or _find_changing_item(message, outcomes)
         if len(blamed) == 1:
-            for value in grid.values_like(blamed[0], rest):
-                note(value.path, message, [value], rest[0])
+            for value in grid.find_alternatives(blamed[0], rest):
+                add(value.path, message, [value], rest[0])
         elif blamed:
-            note(path, message, blamed, rest[0])
+            add(path, message, blamed, rest[0])
         elif len(places) == len(tried):
-            note(path, message, (), rest[0])
+            add(path, message, (), rest[0])
         else:
             for place in rest:
-                note(path, message, [value for value in tried[place].values if value.is_item], place)
+                add(path, message, [value for value in tried[place].values if value.is_item], place)
 
 
 class _Grid:
-    """Combinations that were tried, found by their complaints and their values.
+    """Combinations that were tried, indexed by their complaints and their values.
 
     Attributes:
-        getting: the places of the combinations that get each complaint.
-        having: the places of the combinations that have each value, by its key path.
+        places_by_message: the indices of the combinations with each complaint.
+        places_by_value: the indices of the combinations with each value, by the value's key path.
     """
 
     def __init__(self, tried: Sequence[Tried]):
         self._tried = tried
         self._values: dict[KeyPath, Value] = {}
-        self.getting: dict[str, set[int]] = {}
-        self.having: dict[KeyPath, set[int]] = {}
+        self.places_by_message: dict[str, set[int]] = {}
+        self.places_by_value: dict[KeyPath, set[int]] = {}
         for place, combination in enumerate(tried):
             if combination.message:
-                self.getting.setdefault(combination.message, set()).add(place)
+                self.places_by_message.setdefault(combination.message, set()).add(place)
             for value in combination.values:
                 self._values[value.path] = value
-                self.having.setdefault(value.path, set()).add(place)
-        self._failed: set[int] = set().union(*self.getting.values())
+                self.places_by_value.setdefault(value.path, set()).add(place)
+        self._failed: set[int] = set().union(*self.places_by_message.values())
 
-    def always_get(self, message: str) -> list[Value]:
-        """Find the values whose combinations all get a complaint, unless every combination gets it."""
-        places = self.getting[message]
+    def find_causes(self, message: str) -> list[Value]:
+        """Find the values whose combinations all have a complaint; none if every combination has it."""
+        places = self.places_by_message[message]
         if len(places) == len(self._tried):
             return []
-        return [value for path, value in self._values.items() if self.having[path] <= places]
+        return [value for path, value in self._values.items() if self.places_by_value[path] <= places]
 
-    def always_fail(self, message: str) -> list[Value]:
-        """Find the values whose combinations all fail, some with this complaint, unless every one fails.
+    def find_failing(self, message: str) -> list[Value]:
+        """Find the values whose combinations all fail, some of them with this complaint.
 
-        A combination gets a single complaint, so another mistake may hide this one.
+        A combination has only one complaint, so another mistake may hide this one. No value is returned if
+        every combination fails.
         """
         if len(self._failed) == len(self._tried):
             return []
-        places = self.getting[message]
+        places = self.places_by_message[message]
         return [
             value
             for path, value in self._values.items()
-            if self.having[path] <= self._failed and self.having[path] & places
+            if self.places_by_value[path] <= self._failed and self.places_by_value[path] & places
         ]
 
-    def values_like(self, one: Value, places: Sequence[int]) -> list[Value]:
-        """List the values that some combinations have for the setting of one value."""
+    def find_alternatives(self, one: Value, places: Sequence[int]) -> list[Value]:
+        """Find all values that some combinations have for the setting of a value."""
         values = (value for place in places for value in self._tried[place].values)
         return list({v.path: v for v in values if (v.kind, v.key) == (one.kind, one.key)}.values())
 
 
-def _passing_without(outcomes: Outcomes) -> list[Value]:
-    """Find the values without any one of which nothing is wrong."""
+def _find_single_causes(outcomes: Outcomes) -> list[Value]:
+    """Find the values without which there is no complaint."""
     return [value for value, wrong in outcomes if not wrong]
 
 
-def _changing_without(message: str, outcomes: Outcomes) -> list[Value]:
-    """Find the item of an axis without which something else is wrong, if there is only one.
+def _find_changing_item(message: str, outcomes: Outcomes) -> list[Value]:
+    """Find the item of an axis without which the complaint changes, if there is only one such item.
 
-    Without a value that is required, for example, nothing can be right.
+    If the value is required, for example, there is always a complaint without it.
     """
     found = [value for value, wrong in outcomes if value.is_item and wrong != message]
     return found if len(found) == 1 else []
 
 
-def _with_values(message: str, subject: str, values: Sequence[Value]) -> str:
-    """Name the values that a message is about, unless it does so itself."""
-    unnamed = [value for value in values if not _names(message, value)]
+def _name_values(message: str, subject: str, values: Sequence[Value]) -> str:
+    """Name the values that a message is about, unless it names them already."""
+    unnamed = [value for value in values if not _mentions(message, value)]
     if not unnamed:
         return message
     named = " and ".join(f"{value.key} = {format_value(value.value)}" for value in unnamed)
@@ -145,6 +146,6 @@ def _with_values(message: str, subject: str, values: Sequence[Value]) -> str:
     return f"{subject} with {named}: {message}".lstrip()
 
 
-def _names(message: str, value: Value) -> bool:
+def _mentions(message: str, value: Value) -> bool:
     text = re.escape(format_value(value.value))
     return re.search(rf"\b{re.escape(value.key)}\b['=: ]*{text}(?![\w.])", message) is not None

@@ -1,4 +1,4 @@
-"""Pydantic's errors as sentences about the user's file."""
+"""Turn pydantic's errors into sentences about the user's file."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from xbench.components.registry import did_you_mean
 from xbench.suite.lines import KeyPath
 from xbench.text import format_value, shorten
 
-# A list of a hundred thousand wrong items has as many errors, and the first few say it all.
+# A list of a hundred thousand wrong items has a hundred thousand errors, and the first few are enough.
 _MAX_ERRORS = 50
 
 
 def explain(error: ValidationError, document: Any, model: type[BaseModel]) -> list[tuple[KeyPath, str]]:
-    """What is wrong, by key path.
+    """Describe each error of a validation.
 
     Args:
-        document: what was validated; locations that only pydantic knows (members of a union) are left out
-            of the paths.
-        model: what it was validated against, for guesses at misspelt keys.
+        document: the value that was validated.
+        model: the model that it was validated against, for guesses at misspelt keys.
+
+    Returns:
+        The key path and the description of each error. Parts of a location that exist only in pydantic's
+        schema (members of a union) are left out of the path.
     """
     expected: dict[KeyPath, list[str]] = {}
     sentences: list[tuple[KeyPath, str]] = []
     for item in error.errors(include_url=False)[:_MAX_ERRORS]:
-        path = _existing(item["loc"], document)
+        path = _keep_existing(item["loc"], document)
         if item["type"] == "missing":
             sentences.append((path, f"'{item['loc'][-1]}' is missing"))
         elif item["type"] == "extra_forbidden":
@@ -36,13 +39,13 @@ def explain(error: ValidationError, document: Any, model: type[BaseModel]) -> li
         else:
             expectation = item["msg"].removeprefix("Input should be ")
             if item["type"] in ("too_short", "string_too_short"):
-                expectation = "not empty"
+                expectation = "non-empty"
             if item["type"] == "string_pattern_mismatch":
                 expectation = f"text that matches {item['ctx']['pattern']}"
             expected.setdefault(path, []).append(expectation)
     for path, alternatives in expected.items():
         if any(other != path and other[: len(path)] == path for other in expected):
-            continue  # it is a list or a table as it should be, and something in it is wrong
+            continue  # the list or table itself is right, and the mistake is inside it
         key = _last_key(path) or "the suite"
         either = " or ".join(dict.fromkeys(alternatives))
         sentences.append((path, f"'{key}' should be {either}, not {format_value(_value_at(document, path))}"))
@@ -50,7 +53,7 @@ def explain(error: ValidationError, document: Any, model: type[BaseModel]) -> li
 
 
 def _known_keys(model: type[BaseModel], path: KeyPath) -> list[str]:
-    """The keys of the table at a path; tables within tables are models, possibly optional ones."""
+    """Return the keys of the table at a path; nested tables are models, or optional models."""
     for key in path:
         field = model.model_fields.get(str(key))
         inner = [field.annotation, *get_args(field.annotation)] if field else []
@@ -62,7 +65,8 @@ def _last_key(path: KeyPath) -> str | None:
     return next((key for key in reversed(path) if isinstance(key, str)), None)
 
 
-def _existing(location: tuple[str | int, ...], document: Any) -> KeyPath:
+def _keep_existing(location: tuple[str | int, ...], document: Any) -> KeyPath:
+    """Return the parts of a location that are in the document."""
     path: list[str | int] = []
     for part in location:
         if isinstance(document, dict):

@@ -1,4 +1,4 @@
-"""From a suite file to cells: every list is an axis, and the cells are their product, seed by seed."""
+"""Expand a suite into cells: every list is an axis, and the cells are the product of the axes and seeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from xbench.components.registry import Kind, did_you_mean
 from xbench.components.settings import Settings
 from xbench.errors import XbenchError
-from xbench.suite.axes import Value, axes_of, axis, combine, count_combinations
+from xbench.suite.axes import Value, combine, count_combinations, list_axes, list_values
 from xbench.suite.blame import Outcomes, Tried, add_complaints
 from xbench.suite.explain import explain
 from xbench.suite.lines import KeyPath
@@ -24,7 +24,7 @@ from xbench.text import shorten
 from xbench.training.settings import Choice, Storage, TrainingSettings
 from xbench.units import Limit, tightest
 
-# What is known of a component that a suite names: its settings, or why it cannot be loaded.
+# For each component that a suite names: its settings, or why it cannot be loaded.
 Known = Mapping[tuple[Kind, str], Settings | XbenchError]
 
 ChoiceT = TypeVar("ChoiceT")
@@ -32,8 +32,14 @@ ChoiceT = TypeVar("ChoiceT")
 
 @dataclass(frozen=True)
 class DatasetChoice:
-    """The dataset of a cell, what may stand in for it, whether unreadable images stop the run, and how images
-    are kept in memory."""
+    """The dataset of a cell.
+
+    Attributes:
+        chosen: the dataset that the suite asks for.
+        fallback: the dataset to use if `chosen` is not on the machine; None if there is none.
+        strict: whether unreadable images are an error.
+        storage: how images are kept in memory.
+    """
 
     chosen: Choice
     fallback: Choice | None
@@ -43,17 +49,17 @@ class DatasetChoice:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run, as declared.
+    """One training run, as the suite declares it.
 
     Attributes:
-        column: the optimizer's label and the axes that vary, as a column's title.
-        path: key path of the optimizer's table, to say where a cell comes from.
+        column: the title of the cell's column: the optimizer's label, and the values that vary.
+        path: key path of the optimizer's table, where mistakes of the cell are reported.
+        adapt: the settings that may be reduced, in this order, if the cell does not fit into memory.
+        expect: `"oom"` if the cell is meant to run out of memory.
+        memory_limits: the limits of the suite and the experiment, without a limit that another one implies.
+        timeout_s: seconds that the cell's process may take; None if there is no timeout.
         model_path: key path of the model's table.
-        values: the settings of the components and of the training, each with its place in the suite.
-        adapt: what may give way, in this order, where it does not fit into memory.
-        expect: `"oom"` if it is meant to run out of memory.
-        memory_limits: the suite's and its experiment's, without those that others imply.
-        timeout_s: the most seconds that its process may take; None for any.
+        values: all component and training settings, each with its key path.
     """
 
     experiment: str
@@ -72,9 +78,9 @@ class Cell:
     values: tuple[Value, ...] = ()
 
     def where(self, *keys: str) -> KeyPath:
-        """Find the key path of a training setting.
+        """Find the key path at which to report a mistake in one or more training settings.
 
-        Of several, that is the first with an axis, or else the first that the suite sets.
+        This is the path of the first setting with an axis, or else of the first one that the suite sets.
         """
         found = {value.key: value for value in self.values if value.kind == "training"}
         of_keys = sorted((found[key] for key in keys if key in found), key=lambda value: not value.is_item)
@@ -86,9 +92,9 @@ class Declared(Generic[ChoiceT]):
     """A component, or training settings, with one combination of values.
 
     Attributes:
-        path: key path of its table.
-        varying: the values that tell it from its siblings in column titles.
-        values: its settings, each with its place in the suite.
+        path: key path of the table.
+        varying: the values that distinguish this combination from the others in column titles.
+        values: the settings, each with its key path.
     """
 
     choice: ChoiceT
@@ -99,12 +105,13 @@ class Declared(Generic[ChoiceT]):
 
 @dataclass
 class Expansion:
-    """What a suite asks for.
+    """The cells and components of a suite.
 
     Attributes:
-        cells: every cell, experiment by experiment, and seed-major within each (all optimizers of one seed,
-            then the next), so that a run that is cut short leaves whole comparisons.
-        models, optimizers, datasets: every choice, even if other mistakes keep its cells from being made.
+        cells: every cell, ordered by experiment, then by seed, then by optimizer, so that an interrupted run
+            leaves complete comparisons.
+        models, optimizers, datasets: every choice, including those whose cells could not be made because of
+            other mistakes.
     """
 
     cells: list[Cell] = field(default_factory=list)
@@ -113,11 +120,11 @@ class Expansion:
     datasets: list[Declared[DatasetChoice]] = field(default_factory=list)
 
 
-def references(suite: Suite) -> set[tuple[Kind, str]]:
-    """Collect every component that a suite names.
+def collect_components(suite: Suite) -> set[tuple[Kind, str]]:
+    """Collect the kind and name of every component that a suite uses.
 
     Raises:
-        XbenchError: the suite names too many.
+        XbenchError: the suite uses too many components.
     """
     found: set[tuple[Kind, str]] = set()
     for experiment in suite.experiments.values():
@@ -130,22 +137,22 @@ def references(suite: Suite) -> set[tuple[Kind, str]]:
         found |= {(kind, name) for kind, of_kind in tables.items() for t in of_kind for name in t.names}
     if len(found) > _MAX_COMPONENTS:
         suite.problems.add(
-            ("experiment",), f"{len(found):,} components: a suite may name {_MAX_COMPONENTS:,}"
+            ("experiment",), f"{len(found):,} components: a suite may have at most {_MAX_COMPONENTS:,}"
         )
         suite.problems.raise_if_any()
     return found
 
 
 def expand(suite: Suite, known: Known) -> Expansion:
-    """Make every combination; mistakes go to `suite.problems`.
+    """Expand a suite into its cells. Mistakes are added to `suite.problems`.
 
     Args:
-        known: for each of `references(suite)` its settings, or why it cannot be loaded.
+        known: the settings of each component in `collect_components(suite)`, or why it cannot be loaded.
     """
     return _Expander(suite, known).expand()
 
 
-# Each model is built and each dataset is listed before a run.
+# Before a run, each model is built and each dataset is listed, which takes time.
 _MAX_MODELS, _MAX_DATASETS, _MAX_COMPONENTS = 1000, 100, 1000
 
 
@@ -158,46 +165,50 @@ class _Expander:
 
     def expand(self) -> Expansion:
         for place, experiment in self._suite.experiments.items():
-            columns = list(self._columns(experiment, ("experiment", place)))
+            columns = list(self._expand_columns(experiment, ("experiment", place)))
             self._check_titles(columns)
             self._check_reference(experiment, columns, ("experiment", place))
             self._columns_so_far += len(columns)
             for seed in self._seeds:
                 self._result.cells += [replace(column, seed=seed) for column in columns]
-        self._check_numbers()
+        self._check_component_counts()
         return self._result
 
-    def _check_numbers(self) -> None:
+    def _check_component_counts(self) -> None:
         for found, most, what in (
             (self._result.models, _MAX_MODELS, "models"),
             (self._result.datasets, _MAX_DATASETS, "datasets"),
         ):
             if len(found) > most:
                 path = found[most].path
-                self._problems.add(path, f"{len(found):,} {what} with this: a suite may have {most:,}")
+                self._problems.add(path, f"{len(found):,} {what}: a suite may have at most {most:,}")
 
-    def _too_many(self, count: int, path: KeyPath, what: str) -> bool:
-        """Check whether this many more combinations make too many cells, and note it if they do."""
-        # They are counted, not made: a million million combinations would exhaust the machine.
+    def _exceeds_max_cells(self, count: int, path: KeyPath, what: str) -> bool:
+        """Check whether this many more combinations make too many cells, and report it if they do."""
+        # Combinations are counted, not made: a million million of them would exhaust the machine.
         cells = (self._columns_so_far + count) * len(self._seeds)
         if cells > MAX_CELLS:
             seeds = f" with {len(self._seeds):,} seeds" if len(self._seeds) > 1 else ""
-            message = f"{what} make {_number(cells)} cells{seeds}: a suite may have {MAX_CELLS:,}"
+            message = (
+                f"{what} make {_format_count(cells)} cells{seeds}: a suite may have at most {MAX_CELLS:,}"
+            )
             self._problems.add(path, message, "shorten a list, or split the suite")
         return cells > MAX_CELLS
 
-    def _columns(self, experiment: Experiment, path: KeyPath) -> Iterator[Cell]:
-        """Yield every combination of model, dataset, optimizer and training settings, for one seed."""
+    def _expand_columns(self, experiment: Experiment, path: KeyPath) -> Iterator[Cell]:
+        """Yield a cell for every combination of model, dataset, optimizer and training settings."""
         models = [
             found
             for place, table in enumerate(experiment.model)
-            for found in self._choices("model", table, (*path, "model", place), len(experiment.model) > 1)
+            for found in self._expand_table(
+                "model", table, (*path, "model", place), len(experiment.model) > 1
+            )
         ]
         self._result.models += models
         datasets = [
             found
             for place, table in enumerate(experiment.dataset)
-            for found in self._datasets(table, (*path, "dataset", place), len(experiment.dataset) > 1)
+            for found in self._expand_dataset(table, (*path, "dataset", place), len(experiment.dataset) > 1)
         ]
         header = self._suite.header
         limits = tightest([header.memory_limit, experiment.memory_limit])
@@ -206,11 +217,11 @@ class _Expander:
         for place, table in enumerate(experiment.optimizer):
             own_path = (*path, "optimizer", place)
             own = {key: value for key, value in (table.model_extra or {}).items() if key in TRAINING_KEYS}
-            optimizers = list(self._choices("optimizer", table, own_path, several=False))
+            optimizers = list(self._expand_table("optimizer", table, own_path, several=False))
             self._result.optimizers += optimizers
-            trainings = self._trainings(shared, own, path, own_path)
+            trainings = self._expand_training(shared, own, path, own_path)
             made += len(optimizers) * len(models) * len(datasets) * len(trainings)
-            if self._too_many(made, own_path, "all combinations"):
+            if self._exceeds_max_cells(made, own_path, "these combinations"):
                 return
             for parts in itertools.product(optimizers, models, datasets, trainings):
                 optimizer, model, dataset, training = parts
@@ -238,7 +249,7 @@ class _Expander:
             if column.column in seen:
                 self._problems.add(
                     column.path,
-                    f"a second column '{shorten(column.column)}' in experiment '{column.experiment}'",
+                    f"duplicate column '{shorten(column.column)}' in experiment '{column.experiment}'",
                     hint="give one of the optimizers a `label`",
                 )
             seen.add(column.column)
@@ -250,20 +261,22 @@ class _Expander:
                 return
             if name not in titles:
                 guess = did_you_mean(name, sorted(titles))
-                which = f"'{shorten(name)}', which is not a column of this experiment.{guess}"
-                self._problems.add((*path, "reference", "columns", name), f"a reference for {which}")
+                message = f"this experiment has no column '{shorten(name)}' to compare with.{guess}"
+                self._problems.add((*path, "reference", "columns", name), message)
 
-    def _choices(self, kind: Kind, table: Table, path: KeyPath, several: bool) -> Iterator[Declared[Choice]]:
+    def _expand_table(
+        self, kind: Kind, table: Table, path: KeyPath, several: bool
+    ) -> Iterator[Declared[Choice]]:
         """Yield every component that a table names, with every combination of its settings.
 
         Args:
-            several: whether there are other tables beside this one, so that titles need its name.
+            several: whether the experiment has other tables of this kind, so that titles need the name.
         """
 
         def path_of(key: str) -> KeyPath:
             return (*path, "params", key) if key in table.params else (*path, key)
 
-        for name_path, name in axis(table.name, (*path, "name")):
+        for name_path, name in list_values(table.name, (*path, "name")):
             settings = self._known[kind, name]
             if isinstance(settings, XbenchError):
                 self._problems.add(name_path, settings.message, settings.hint)
@@ -272,49 +285,55 @@ class _Expander:
             if isinstance(table, OptimizerTable):
                 own = {key: value for key, value in values.items() if key not in TRAINING_KEYS}
                 values = own | table.params
-            axes = axes_of(values, kind, path_of, settings.list_depth)
+            axes = list_axes(values, kind, path_of, settings.list_depth)
             right = check_settings(self._problems, kind, name, axes, settings, path, path_of)
-            if right is None or self._too_many(count_combinations(right), path, "its lists"):
+            if right is None or self._exceeds_max_cells(count_combinations(right), path, "these lists"):
                 continue
             is_in_title = kind != "optimizer" and (several or len(table.names) > 1)
             named = {kind: name} if is_in_title else {}
             for found in combine(right):
                 yield Declared(Choice(name, found.chosen), path, named | found.varying, found.values)
 
-    def _datasets(
+    def _expand_dataset(
         self, table: DatasetTable, path: KeyPath, several: bool
     ) -> Iterator[Declared[DatasetChoice]]:
+        """Yield every dataset that a table names, with its fallback; see `_expand_table`."""
         fallback = None
         if table.fallback is not None:
             fallback_path = (*path, "fallback")
-            found = list(self._choices("dataset", table.fallback, fallback_path, several=False))
+            found = list(self._expand_table("dataset", table.fallback, fallback_path, several=False))
             if len(found) > 1:
                 self._problems.add(
-                    fallback_path, "a fallback is a single dataset: it cannot have lists of values"
+                    fallback_path, "a fallback must be a single dataset, without lists of values"
                 )
             fallback = found[0].choice if found else None
-        for one in self._choices("dataset", table, path, several):
+        for one in self._expand_table("dataset", table, path, several):
             choice = DatasetChoice(one.choice, fallback, table.strict, table.storage)
             dataset = Declared(choice, path, one.varying, one.values)
             self._result.datasets.append(dataset)
             yield dataset
 
-    def _trainings(
+    def _expand_training(
         self, shared: dict[str, Any], own: dict[str, Any], path: KeyPath, own_path: KeyPath
     ) -> list[Declared[TrainingSettings]]:
-        """Make every combination of training settings; an optimizer's own override the experiment's."""
+        """List every valid combination of training settings.
+
+        Args:
+            shared: the experiment's training settings.
+            own: the optimizer's training settings, which override the experiment's.
+        """
 
         def path_of(key: str) -> KeyPath:
             return (*(own_path if key in own else path), key)
 
-        axes = axes_of({**shared, **own}, "training", path_of)
+        axes = list_axes({**shared, **own}, "training", path_of)
         for key, axis_of_key in axes.items():
             if not axis_of_key.values:
                 self._problems.add(path_of(key), f"'{key}' is an empty list")
-        if self._too_many(count_combinations(axes), path, "its lists"):
+        if self._exceeds_max_cells(count_combinations(axes), path, "these lists"):
             return []
         right: list[Declared[TrainingSettings]] = []
-        tried: list[Tried] = []  # combinations of values that are each right by themselves
+        tried: list[Tried] = []  # combinations whose values are each valid on their own
         for found in combine(axes):
             try:
                 training = TrainingSettings.model_validate(found.chosen)
@@ -336,7 +355,7 @@ class _Expander:
 
 
 def _training_without_each(values: Sequence[Value]) -> Outcomes:
-    """Check training settings again without each of their values."""
+    """Validate training settings again without each of their values in turn."""
     outcomes = []
     for value in values:
         chosen = {other.key: other.value for other in values if other.key != value.key}
@@ -349,5 +368,5 @@ def _training_without_each(values: Sequence[Value]) -> Outcomes:
     return outcomes
 
 
-def _number(count: int) -> str:
+def _format_count(count: int) -> str:
     return f"{count:,}" if count < 10**15 else f"over 10^{int(math.log10(count))}"

@@ -1,8 +1,9 @@
-"""Find the line of a TOML file that a key or an item of a list stands on, which `tomllib` does not tell.
+"""Find the line numbers of keys and list items in a TOML file, which `tomllib` does not report.
 
-The text is known to be valid, so tokens are enough: a statement (a header, or a key and its value) ends at
-the first line break outside strings and brackets, and an item begins after an opening bracket or a comma.
-`tomllib` parses headers and keys. Each token is read twice, so the time is linear in the length of the text.
+The text is known to be valid TOML, so splitting it into tokens is enough: a statement (a header, or a key and
+its value) ends at the first line break outside strings and brackets, and an item begins after an opening
+bracket or a comma. `tomllib` parses headers and keys. Each token is read twice, so the time is linear in the
+length of the text.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 KeyPath = tuple[str | int, ...]
 
-# A string of several lines may end with up to two quotes of its own before the three that close it.
+# A multi-line string may end with up to two quotes of its own before the three that close it.
 _TOKEN = re.compile(
     r"""
     \"{3} (?: \\. | [^\\] )*? \"{3,5} | '{3} .*? '{3,5}
@@ -30,14 +31,14 @@ _TOKEN = re.compile(
 
 @dataclass
 class _Container:
-    """A list or table that is open at some place of a statement.
+    """A list or table that is open at some position in a statement.
 
     Attributes:
-        path: its key path.
-        place: the place of the current item in a list; None in a table.
+        path: key path of the list or table.
+        place: index of the current item in a list; None in a table.
         awaits_item: whether the next token begins an item, unless it closes the container.
-        key_start: the offset in the statement of the key of a table's current item.
-        key_line: the line of that key.
+        key_start: offset of the current key of a table, within the statement.
+        key_line: line number of the current key.
     """
 
     path: KeyPath
@@ -48,17 +49,17 @@ class _Container:
 
 
 def key_lines(text: str) -> dict[KeyPath, int]:
-    """Find the line (from 1) of every key path of a valid TOML text; items of a list are numbered from 0.
+    """Find the line number (from 1) of every key path in a valid TOML text.
 
-    What spans several lines stands on its first.
+    Items of a list are numbered from 0. A key or item that spans several lines has the number of the first.
     """
     found: dict[KeyPath, int] = {}
-    # The number of tables so far in each array of tables, by its path.
+    # Number of tables so far in each array of tables, by key path.
     counts: dict[KeyPath, int] = {}
     table: KeyPath = ()
     for first_line, statement in _statements(text):
         if statement.lstrip().startswith("["):
-            table = _enter(tomllib.loads(statement), first_line, found, counts)
+            table = _add_header(tomllib.loads(statement), first_line, found, counts)
             continue
         for path, line in _item_lines(statement, first_line, table):
             found.setdefault(path, line)
@@ -66,7 +67,7 @@ def key_lines(text: str) -> dict[KeyPath, int]:
 
 
 def line_of(lines: dict[KeyPath, int], path: KeyPath) -> int | None:
-    """Find the line of a path, or else of the nearest thing around it that is in the file."""
+    """Return the line number of a key path, or of the innermost enclosing table or list that has one."""
     while path:
         if path in lines:
             return lines[path]
@@ -75,7 +76,7 @@ def line_of(lines: dict[KeyPath, int], path: KeyPath) -> int | None:
 
 
 def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """Yield every statement, comment or empty line, with the number of its first line."""
+    """Yield every statement, comment and empty line with the number of its first line."""
     start, depth = 0, 0
     first_line = line = 1
     for match in _TOKEN.finditer(text):
@@ -92,11 +93,11 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _item_lines(statement: str, line: int, table: KeyPath) -> Iterator[tuple[KeyPath, int]]:
-    """Yield the key path of every key and item of a statement that is not a header, with its line.
+    """Yield the key path and line number of every key and item in a statement that is not a header.
 
     Args:
-        line: the first line of the statement.
-        table: the key path of the table that the statement belongs to.
+        line: number of the statement's first line.
+        table: key path of the table that the statement belongs to.
     """
     containers = [_Container(table)]
     path = table
@@ -114,7 +115,7 @@ def _item_lines(statement: str, line: int, table: KeyPath) -> Iterator[tuple[Key
                 yield path, line
         if token == "=":
             path = inside.path
-            for key in _keys(statement[inside.key_start : match.start()]):
+            for key in _split_key(statement[inside.key_start : match.start()]):
                 path = (*path, key)
                 yield path, inside.key_line
         elif token in ("[", "{"):
@@ -128,7 +129,7 @@ def _item_lines(statement: str, line: int, table: KeyPath) -> Iterator[tuple[Key
         line += token.count("\n")
 
 
-def _keys(dotted: str) -> Iterator[str]:
+def _split_key(dotted: str) -> Iterator[str]:
     """Yield the parts of a dotted key."""
     inside: Any = tomllib.loads(f"{dotted} = 0")
     while inside:
@@ -136,17 +137,17 @@ def _keys(dotted: str) -> Iterator[str]:
         yield key
 
 
-def _enter(
+def _add_header(
     document: dict[str, Any], line: int, found: dict[KeyPath, int], counts: dict[KeyPath, int]
 ) -> KeyPath:
-    """Note the line of a header's table, and of those around it that are new, and return the table's path."""
+    """Record the line of a header's table and of enclosing tables that are new; return the table's path."""
     path: KeyPath = ()
     inside: Any = document
     while inside:
         (key,) = inside
         inside, path = inside[key], (*path, key)
         found.setdefault(path, line)
-        if isinstance(inside, list):  # [[a.b]]: one more of these
+        if isinstance(inside, list):  # `[[a.b]]` begins another table of the array
             counts[path] = counts.get(path, 0) + 1
             inside = inside[0]
         if path in counts:

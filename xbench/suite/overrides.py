@@ -1,8 +1,9 @@
-"""`--set KEY=VALUE`: changes to a suite's document before it is checked.
+"""Apply command line overrides (`--set KEY=VALUE`) to a suite before it is checked.
 
-KEY is a dotted path: `suite.seeds`, `epochs` (of every experiment), `cnn-1400.epochs` (of one), `adam.lr` (of
-every optimizer with that name or label), `cnn-1400.adam.lr`, `dataset.root` or `cnn-1400.model.NAME`.
-VALUE is a TOML value. Anything else is a string, unless it begins like a list, a table or a quoted string.
+KEY is a dotted path: `suite.seeds`, `epochs` (of every experiment), `cnn-1400.epochs` (of one experiment),
+`adam.lr` (of every optimizer with that name or label), `cnn-1400.adam.lr`, `dataset.root` or
+`cnn-1400.model.NAME`. VALUE is a TOML value. Anything else is a string, unless it begins like a list, a table
+or a quoted string.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from xbench.text import escape_controls, shorten
 
 @dataclass(frozen=True)
 class SuiteOption:
-    """An option that sets a key of the `[suite]` table: `--memory-limit 12GB` sets `memory_limit`."""
+    """A command line option that sets a key of `[suite]`: `--memory-limit 12GB` sets `memory_limit`."""
 
     name: str
     text: str
@@ -31,49 +32,55 @@ class SuiteOption:
 
 
 def apply_overrides(document: dict[str, Any], overrides: Sequence[str | SuiteOption]) -> dict[KeyPath, str]:
-    """Change the document in place.
+    """Apply overrides to a document in place.
 
     Args:
-        overrides: arguments of `--set`, and options of their own.
+        overrides: arguments of `--set`, and options that set a key of `[suite]`.
 
     Returns:
         The key paths that were set, with the option and argument that set each.
 
     Raises:
-        XbenchError: an argument is no KEY=VALUE, or its key names nothing in the suite.
+        XbenchError: an argument is not of the form KEY=VALUE, or its key matches nothing in the suite.
     """
     applied: dict[KeyPath, str] = {}
     for override in overrides:
         if isinstance(override, SuiteOption):
             key = override.name.replace("-", "_")
-            for path, table in _tables(document, ["suite"]):
-                table[key] = _value(override.text, str(override))
+            for path, table in _find_tables(document, ["suite"]):
+                table[key] = _parse_value(override.text, str(override))
                 applied[(*path, key)] = str(override)
             continue
         key, separator, text = override.partition("=")
         argument = shorten(escape_controls(override))
         if not separator or not all(key.split(".")):
-            raise XbenchError(f"--set {argument}: not KEY=VALUE", hint="for example --set epochs=2")
-        tables = list(_tables(document, key.split(".")[:-1]))
+            raise XbenchError(
+                f"--set {argument}: not KEY=VALUE", hint="write KEY=VALUE, such as --set epochs=2"
+            )
+        tables = list(_find_tables(document, key.split(".")[:-1]))
         if not tables and "." not in key:
             raise XbenchError(f"--set {argument}: the suite has no [[experiment]]")
         if not tables:
-            names = ", ".join(name for name, _ in _experiments(document))
+            names = ", ".join(name for name, _ in _list_experiments(document))
             raise XbenchError(
                 f"--set {argument}: nothing in the suite is called '{key.rpartition('.')[0]}'",
-                hint=f"start the key with suite, an optimizer, or an experiment ({names})",
+                hint=f"start the key with 'suite', an optimizer, or an experiment ({names})",
             )
         for path, table in tables:
             last = key.rpartition(".")[2]
-            table[last] = _value(text, f"--set {argument}")
+            table[last] = _parse_value(text, f"--set {argument}")
             applied[(*path, last)] = f"--set {argument}"
     return applied
 
 
-def _value(text: str, told: str) -> Any:
-    """
+def _parse_value(text: str, argument: str) -> Any:
+    """Parse the value of an override.
+
     Args:
-        told: what to call the argument in messages.
+        argument: how messages name the override.
+
+    Raises:
+        XbenchError: the value is not valid TOML, although it begins like TOML, or is unusable.
     """
     wrong = ""
     try:
@@ -82,57 +89,63 @@ def _value(text: str, told: str) -> Any:
         document = {"value": text}
         if text.lstrip().startswith(("[", "{", '"', "'")):
             wrong = f"not a TOML value: {error}"
-    except ValueError:  # Python reads no number of more than some thousand digits
-        wrong = "a number of too many digits"
+    except ValueError:  # Python refuses to parse numbers of several thousand digits
+        wrong = "a number has too many digits"
     except RecursionError:
         wrong = "lists are nested too deeply"
     if not wrong:
-        value = document["value"] if set(document) == {"value"} else text  # further lines are no value's
+        value = document["value"] if set(document) == {"value"} else text  # further lines set other keys
         wrong = next((what for _, what in unusable(value)), "")
     if wrong:
-        raise XbenchError(f"{shorten(escape_controls(told))}: {wrong}")
+        raise XbenchError(f"{shorten(escape_controls(argument))}: {wrong}")
     return value
 
 
-def _tables(document: dict[str, Any], names: list[str]) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
-    """The tables that a dotted prefix means, with their key paths."""
+def _find_tables(document: dict[str, Any], names: list[str]) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
+    """Yield the tables that a dotted prefix refers to, with their key paths."""
     if names == ["suite"]:
         header = document.setdefault("suite", {})
         if isinstance(header, dict):
             yield ("suite",), header
         return
-    for name, path in _experiments(document):
+    for name, path in _list_experiments(document):
         experiment = document["experiment"][path[1]]
         if not names or names == [name]:
             yield path, experiment
         elif len(names) == 1:
-            yield from _components(path, experiment, names[0])
+            yield from _find_components(path, experiment, names[0])
         elif len(names) == 2 and names[0] == name:
-            yield from _components(path, experiment, names[1])
+            yield from _find_components(path, experiment, names[1])
 
 
-def _experiments(document: dict[str, Any]) -> list[tuple[str, KeyPath]]:
+def _list_experiments(document: dict[str, Any]) -> list[tuple[str, KeyPath]]:
+    """List the name and key path of each experiment."""
     experiments = document.get("experiment")
     if not isinstance(experiments, list):
         return []
     return [(str(e.get("name")), ("experiment", i)) for i, e in enumerate(experiments) if isinstance(e, dict)]
 
 
-def _components(
+def _find_components(
     path: KeyPath, experiment: dict[str, Any], name: str
 ) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
-    """The models or datasets, or the optimizers of that name or label; a bare name becomes a table."""
+    """Yield the tables of components that a name refers to, with their key paths.
+
+    `"model"` and `"dataset"` refer to all models or datasets; any other name refers to the optimizers with
+    that name or label.
+    """
     if name in ("model", "dataset"):
-        yield from _tables_of(path, experiment, name)
+        yield from _as_tables(path, experiment, name)
         return
-    for table_path, table in _tables_of(path, experiment, "optimizer"):
+    for table_path, table in _as_tables(path, experiment, "optimizer"):
         if name in (table.get("name"), table.get("label")):
             yield table_path, table
 
 
-def _tables_of(
+def _as_tables(
     path: KeyPath, experiment: dict[str, Any], key: str
 ) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
+    """Yield the tables under a key of an experiment, in which bare names are replaced by tables."""
     value = experiment.get(key)
     if isinstance(value, list):
         value[:] = map(as_table, value)

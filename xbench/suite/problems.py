@@ -1,4 +1,4 @@
-"""Every mistake of a suite, collected to be reported in one go."""
+"""Collect the mistakes in a suite, to report them all at once."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from xbench.errors import Mistakes, XbenchError
 from xbench.suite.lines import KeyPath, key_lines, line_of
 from xbench.text import MAX_SENTENCE_CHARS, escape_controls, shorten
 
-# Mistakes that are told; a suite with more was not written by hand.
+# Further mistakes are not shown: a suite with more than these was not written by hand.
 MAX_PROBLEMS = 100
 
 
 @dataclass
 class Problems:
-    """Mistakes found so far in one suite.
+    """The mistakes found so far in one suite.
 
     Attributes:
         file: the suite's path, as the user gave it.
-        text: its text, for line numbers.
-        document: what was parsed from it, overrides included.
-        overrides: key path -> the option that set it, which is then where the mistake is.
+        text: the suite's text, for line numbers.
+        document: the parsed suite, with overrides applied.
+        overrides: the command line option that set each overridden key path. A mistake there is reported with
+            the option in place of a line.
     """
 
     file: str
@@ -32,38 +33,45 @@ class Problems:
     _found: dict[tuple[KeyPath, str], str | None] = field(default_factory=dict)
 
     def add(self, path: KeyPath, message: str, hint: str | None = None) -> None:
-        """Note a mistake at a key path; the same one is noted once. Names in it may be anything."""
+        """Add a mistake at a key path, unless it has been added already.
+
+        Args:
+            message: may contain any characters; line breaks and control characters are escaped.
+        """
         if not self.is_full:
             one_line = shorten(escape_controls(" ".join(message.split("\n"))), MAX_SENTENCE_CHARS)
             self._found.setdefault((path, one_line), hint)
 
     @property
     def is_full(self) -> bool:
-        """Whether there are so many that no more need be looked for."""
+        """Whether there are so many mistakes that checking can stop."""
         return len(self._found) > MAX_PROBLEMS
 
     def __bool__(self) -> bool:
         return bool(self._found)
 
     def raise_if_any(self) -> None:
-        """
+        """Raise all mistakes, one per line, in the order of the file.
+
         Raises:
-            Mistakes: all of them, in the order of the file, a line each.
+            Mistakes: there is at least one.
         """
         if not self._found:
             return
         lines = key_lines(self.text)
-        located = [(self._where(lines, path), message, hint) for (path, message), hint in self._found.items()]
+        located = [
+            (self._locate(lines, path), message, hint) for (path, message), hint in self._found.items()
+        ]
         located.sort(key=lambda item: item[0])
         hints = {f"{where}: {message}": hint for (_, where), message, hint in located}
-        told = [XbenchError(sentence, hint) for sentence, hint in hints.items()][:MAX_PROBLEMS]
+        errors = [XbenchError(sentence, hint) for sentence, hint in hints.items()][:MAX_PROBLEMS]
         if self.is_full:
-            more = f"{self.file}: and more: these are the first {MAX_PROBLEMS} mistakes that were found"
-            told.append(XbenchError(more))
-        raise Mistakes(told)
+            errors.append(XbenchError(f"{self.file}: only the first {MAX_PROBLEMS} mistakes are shown"))
+        raise Mistakes(errors)
 
-    def _where(self, lines: dict[KeyPath, int], path: KeyPath) -> tuple[int, str]:
-        path = _as_written(path, self.document)
+    def _locate(self, lines: dict[KeyPath, int], path: KeyPath) -> tuple[int, str]:
+        """Return the line number of a key path (0 for an option), and how a message names the place."""
+        path = _path_in_file(path, self.document)
         around = path
         while around:
             if around in self.overrides:
@@ -71,13 +79,16 @@ class Problems:
             around = around[:-1]
         line = line_of(lines, path) or 1
         inside = [argument for key, argument in self.overrides.items() if key[: len(path)] == path]
-        told = shorten(escape_controls(" ".join(inside)), MAX_SENTENCE_CHARS)
-        changed = f" (with {told})" if inside and path else ""
+        options = shorten(escape_controls(" ".join(inside)), MAX_SENTENCE_CHARS)
+        changed = f" (with {options})" if inside and path else ""
         return line, f"{self.file}:{line}{changed}"
 
 
-def _as_written(path: KeyPath, document: Any) -> KeyPath:
-    """The path as the file has it: a table may stand without a list around it, a setting under `params`."""
+def _path_in_file(path: KeyPath, document: Any) -> KeyPath:
+    """Return a key path as it is written in the file.
+
+    In the file, a single table need not be in a list, and a setting may be under `params`.
+    """
     written: list[str | int] = []
     for part in path:
         if isinstance(part, int) and not isinstance(document, list):

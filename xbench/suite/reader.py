@@ -1,4 +1,4 @@
-"""From a path and command line overrides to a checked suite file."""
+"""Read a suite file, apply command line overrides, and check its structure."""
 
 from __future__ import annotations
 
@@ -28,13 +28,15 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite as it was read, and the place to note what else is wrong with it.
+    """A suite as it was read, with the mistakes found in it so far.
 
     Attributes:
-        changes: what the command line changed: `KEY=VALUE` and `--only NAME`.
-        header: the `[suite]` table; a stand-in for it if it was wrong.
-        experiments: those that are to run, by their place in the file. What was wrong in one is left out of
-            it, so that the rest of it can be checked as well.
+        text: the text of the file.
+        changes: the changes from the command line: `KEY=VALUE` and `--only NAME`.
+        header: the `[suite]` table, without its invalid keys.
+        experiments: the experiments to run, by their position in the file. Invalid keys are left out, so that
+            the remaining keys can be checked as well.
+        problems: the mistakes, to which later checks add.
     """
 
     text: str
@@ -45,14 +47,16 @@ class Suite:
 
 
 def read_suite(path: Path, overrides: Sequence[str | SuiteOption] = (), only: Sequence[str] = ()) -> Suite:
-    """Read a suite and check its structure; mistakes are noted in `problems`, to be told with later ones.
+    """Read a suite and check its structure.
+
+    Mistakes are added to `problems` rather than raised, so that later checks can add theirs.
 
     Args:
-        overrides: changes of the command line, as `apply_overrides` takes them.
+        overrides: changes from the command line, as `apply_overrides` takes them.
         only: names of the experiments to keep; all if empty.
 
     Raises:
-        XbenchError: the file cannot be read or is no TOML, or an argument names nothing in it.
+        XbenchError: the file cannot be read or is not valid TOML, or an argument matches nothing in it.
     """
     return parse_suite(read_text(path), escape_controls(str(path)), overrides, only)
 
@@ -60,10 +64,10 @@ def read_suite(path: Path, overrides: Sequence[str | SuiteOption] = (), only: Se
 def parse_suite(
     text: str, file: str, overrides: Sequence[str | SuiteOption] = (), only: Sequence[str] = ()
 ) -> Suite:
-    """Do what `read_suite` does, with a suite's text.
+    """Parse a suite from text and check its structure, as `read_suite` does.
 
     Args:
-        file: what to call it in messages.
+        file: the file's name in messages.
     """
     return check_document(parse(text, file), file, overrides, only, text)
 
@@ -76,13 +80,13 @@ def check_document(
     text: str = "",
     origins: Mapping[KeyPath, str] | None = None,
 ) -> Suite:
-    """Do what `read_suite` does, with the tables of a suite, to which the overrides are applied in place.
+    """Check the structure of a parsed suite, as `read_suite` does. Overrides are applied to it in place.
 
     Args:
-        document: without values that no suite can use (see `document.unusable`).
-        file: what to call it in messages.
-        text: that it was parsed from, for line numbers; "" if it was not.
-        origins: key paths that do not stem from a file, with what to call them instead.
+        document: the suite's tables, without unusable values (see `document.unusable`).
+        file: the file's name in messages.
+        text: the text that the document was parsed from, for line numbers; "" if there is none.
+        origins: names for messages of key paths that are not from a file.
     """
     overridden = {**(origins or {}), **apply_overrides(document, overrides)}
     problems = Problems(file, text, document, overridden)
@@ -110,10 +114,10 @@ def check_document(
 
 
 def _check_keys(table: dict[str, Any], place: int, names: set[str], problems: Problems) -> None:
-    """An experiment's own keys; its training settings are checked when the grid is expanded.
+    """Check the keys of an experiment; the values of training settings are checked when the grid is expanded.
 
     Args:
-        names: of the experiments before it; its own is added.
+        names: the names of the experiments before this one, to which its name is added.
     """
     path = ("experiment", place)
     _validate(Experiment, table, path, problems)
@@ -125,11 +129,11 @@ def _check_keys(table: dict[str, Any], place: int, names: set[str], problems: Pr
                 problems.add((*path, key), f"'{key}' belongs in the [suite] table, not in an experiment")
                 continue
             guess = did_you_mean(key, (*TRAINING_KEYS, *Experiment.model_fields))
-            hint = None if guess else "a setting of an optimizer stands in its own table (--set adam.lr=0.1)"
+            hint = None if guess else "an optimizer's settings belong in its own table (--set adam.lr=0.1)"
             problems.add((*path, key), f"unknown key '{shorten(key)}'{guess and '.' + guess}", hint)
     name = table.get("name")
     if isinstance(name, str) and name in names:
-        problems.add((*path, "name"), f"a second experiment '{name}'")
+        problems.add((*path, "name"), f"duplicate experiment '{name}'")
     if isinstance(name, str):
         names.add(name)
 
@@ -141,15 +145,15 @@ def _check_only(tables: list[dict[str, Any]], only: Sequence[str], file: str) ->
             raise XbenchError(
                 f"--only {shorten(escape_controls(wanted))}: {file} has no such experiment."
                 f"{did_you_mean(wanted, names)}",
-                hint=f"it has {shorten(escape_controls(', '.join(names)), MAX_SENTENCE_CHARS)}",
+                hint=f"its experiments are {shorten(escape_controls(', '.join(names)), MAX_SENTENCE_CHARS)}",
             )
 
 
 def _validate(model: type[BaseModel], table: Any, path: KeyPath, problems: Problems) -> set[str]:
-    """Note what is wrong with a table.
+    """Validate a table, and add its mistakes to `problems`.
 
     Returns:
-        The keys that are wrong or missing.
+        The keys that are invalid or missing.
     """
     try:
         model.model_validate(table)
@@ -161,7 +165,10 @@ def _validate(model: type[BaseModel], table: Any, path: KeyPath, problems: Probl
 
 
 def _salvage(model: type[ModelT], table: dict[str, Any], stand_ins: dict[str, Any]) -> ModelT:
-    """The table without what is wrong in it. Only for checking on: a suite with problems never runs."""
+    """Build a model from the valid keys of a table, and from stand-ins for required keys that are not valid.
+
+    The result only serves further checks: a suite with mistakes never runs.
+    """
     try:
         return model.model_validate(table)
     except ValidationError as error:
@@ -172,7 +179,10 @@ def _salvage(model: type[ModelT], table: dict[str, Any], stand_ins: dict[str, An
 
 
 def _salvage_components(table: dict[str, Any]) -> dict[str, list[Table]]:
-    """The models, datasets and optimizers of an experiment; a wrong one keeps its place and names nothing."""
+    """Salvage the models, datasets and optimizers of an experiment.
+
+    An invalid component keeps its position, but has no name.
+    """
     salvaged: dict[str, list[Table]] = {}
     for key, model in _COMPONENTS.items():
         value = table.get(key, [])

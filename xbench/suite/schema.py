@@ -1,4 +1,4 @@
-"""The keys of a suite file. Training settings are checked when the grid is expanded, cell by cell."""
+"""The keys of a suite file, except training settings, which are checked when the grid is expanded."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from xbench.errors import XbenchError
 from xbench.training.settings import Storage
 from xbench.units import DeviceChoice, Limit, parse_device, parse_duration, parse_limit
 
-# No dots: they separate the parts of a `--set` key.
+# Without dots, which separate the parts of a `--set` key.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
-# A suite's name becomes a folder's, and systems have limits for these.
-NAME_LENGTH = 100
+# A suite's name becomes the name of a folder, whose length file systems limit.
+MAX_NAME_LENGTH = 100
 
-# Every cell takes a second or more: a suite with more of them has a slip in an axis or in `seeds`.
+# A cell takes a second or more: a suite with more cells than these has a mistake in an axis or in `seeds`.
 MAX_CELLS = 10_000
 
 
 def as_list(value: Any) -> list[Any]:
-    """One thing stands for a list of it."""
+    """Wrap a value in a list, unless it is one."""
     return value if isinstance(value, list) else [value]
 
 
 def as_table(value: Any) -> Any:
-    """`"report-cnn"` stands for `{ name = "report-cnn" }`."""
+    """Turn a bare name such as `"report-cnn"` into the table `{ name = "report-cnn" }`."""
     return {"name": value} if isinstance(value, str) else value
 
 
@@ -45,7 +45,10 @@ OneOrMore = Annotated[list[NamedTable[TableT]], BeforeValidator(as_list), Field(
 
 
 def _parse_with(parse: Callable[[str], Any]) -> PlainValidator:
-    """Return a validator that reads a text. A bare number is read as one, too: it lacks its unit."""
+    """Return a validator that parses a string.
+
+    A bare number is also passed on as a string, so that the error is about the missing unit.
+    """
 
     def validate(value: Any) -> Any:
         if type(value) in (int, float):
@@ -64,25 +67,25 @@ MemoryLimit = Annotated[Limit, _parse_with(parse_limit)]
 Seconds = Annotated[float, _parse_with(parse_duration)]
 Device = Annotated[DeviceChoice, _parse_with(parse_device)]
 
-# What may give way where a cell does not fit.
+# The settings that may be reduced if a cell does not fit into memory.
 Adaptable = Literal["micro_batch", "history_size", "train_size"]
 
 
-def _names_each_once(value: list[str]) -> list[str]:
+def _check_unique(value: list[str]) -> list[str]:
     if len(set(value)) < len(value):
-        raise ValueError(f"{', '.join(value)}: one of them stands twice in 'adapt'")
+        raise ValueError(f"'adapt' lists a setting twice: {', '.join(value)}")
     return value
 
 
-Adapt = Annotated[list[Adaptable], AfterValidator(_names_each_once)]
+Adapt = Annotated[list[Adaptable], AfterValidator(_check_unique)]
 
 
 class Table(BaseModel):
-    """A component. Its own settings are further keys.
+    """A component. Its own settings are further keys of the table.
 
     Attributes:
         name: a registered name or `module:attribute`; a list is an axis of the grid.
-        params: settings of the component, for those whose names are also keys of a suite.
+        params: settings of the component whose names are also keys of a suite.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -96,7 +99,7 @@ class Table(BaseModel):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The component's own settings, whichever way they were given."""
+        """The component's own settings, whether they were given as keys of the table or under `params`."""
         return {**(self.model_extra or {}), **self.params}
 
 
@@ -104,11 +107,11 @@ class OptimizerTable(Table):
     """An optimizer of an experiment. Keys that are training settings override the experiment's.
 
     Attributes:
-        label: the column's title, where the same optimizer stands more than once.
-        adapt, expect: replace the experiment's.
+        label: the column's title, needed if the same optimizer appears more than once.
+        adapt, expect: overrides the experiment's value.
     """
 
-    label: str | None = Field(None, pattern=r"^\S+$", max_length=NAME_LENGTH)
+    label: str | None = Field(None, pattern=r"^\S+$", max_length=MAX_NAME_LENGTH)
     adapt: Adapt | None = None
     expect: Literal["oom"] | None = None
 
@@ -117,10 +120,10 @@ class DatasetTable(Table):
     """A dataset.
 
     Attributes:
-        fallback: the dataset to run on where this one is not on the machine; every table then says so.
-        strict: stop at unreadable images instead of leaving them out.
+        fallback: the dataset to use if this one is not on the machine. Every table then says so.
+        strict: whether unreadable images are an error; otherwise they are left out.
         storage: `"uint8"` reads images as they are needed; `"float32"` keeps all of them in memory as floats
-            (of the training's dtype), as a notebook would.
+            (of the training's `dtype`), as a notebook would.
     """
 
     fallback: NamedTable[Table] | None = None
@@ -129,12 +132,12 @@ class DatasetTable(Table):
 
 
 class Reference(BaseModel):
-    """Figures of an earlier work, printed beside ours.
+    """Results of earlier work, printed beside those of the run.
 
     Attributes:
-        name: the work's name, for column titles.
-        note: what a reader must know to compare.
-        columns: a table for each column, of values by the names of metrics.
+        name: the name of the earlier work, for column titles.
+        note: what a reader must know to compare the results.
+        columns: a table for each column, with the value of each metric by its name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -149,19 +152,19 @@ class Experiment(BaseModel):
 
     Attributes:
         name: the experiment's name: letters, digits, `-` and `_`.
-        title: the title of its table; by default the name.
+        title: the title of the experiment's table; by default its name.
         model, dataset, optimizer: a name, a table, or a list of these.
-        reference: figures of an earlier work.
-        adapt: what may give way, and in which order, where a cell does not fit into memory.
-        expect: `"oom"` for cells that are meant to run out of memory: such a cell fails if it does not.
-        memory_limit: the most that each of these cells may take, such as `"12GB"`, `"12GiB"` or `"50%"`; the
-            suite's limit holds as well.
-        timeout: replaces the suite's for these cells, such as `"90s"`, `"15m"` or `"2h"`.
+        reference: results of earlier work.
+        adapt: the settings that may be reduced, in this order, if a cell does not fit into memory.
+        expect: `"oom"` for cells that are meant to run out of memory. Such a cell fails if it does not.
+        memory_limit: the memory that each cell of the experiment may take, such as `"12GB"`, `"12GiB"` or
+            `"50%"`. The suite's limit applies as well.
+        timeout: overrides the suite's `timeout` for these cells, such as `"90s"`, `"15m"` or `"2h"`.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: str = Field(pattern=NAME_PATTERN, max_length=NAME_LENGTH)
+    name: str = Field(pattern=NAME_PATTERN, max_length=MAX_NAME_LENGTH)
     title: str = ""
     model: OneOrMore[Table]
     dataset: OneOrMore[DatasetTable]
@@ -178,18 +181,19 @@ class Header(BaseModel):
 
     Attributes:
         name: the name of the suite and of its folder of results: letters, digits, `-` and `_`.
-        seeds: how many seeds (from 0), or a list of them. Each cell runs once for each seed.
-        memory_limit: the most that a cell may take, such as `"12GB"`, `"12GiB"` or `"50%"` of all memory.
-        time_limit: the most that a run may take, such as `"90s"`, `"15m"` or `"2h"`. Cells that by their
-            estimates would not end in time are skipped.
-        timeout: the most that a cell may take. One that takes longer is ended, and its status is `timeout`.
-        checkpoint_interval: the time between two checkpoints of a cell.
-        device: where cells train: `"auto"`, `"cpu"`, `"cuda"` or `"cuda:1"`.
+        seeds: the number of seeds (counted from 0), or a list of seeds. Each cell runs once for each seed.
+        memory_limit: the memory that a cell may take, such as `"12GB"`, `"12GiB"` or `"50%"` (of the memory
+            that the machine allows).
+        time_limit: the time that a run may take, such as `"90s"`, `"15m"` or `"2h"`. Cells that are not
+            expected to finish in time are skipped.
+        timeout: the time that a cell may take. A cell that takes longer is stopped, with status `timeout`.
+        checkpoint_interval: the minimum time between two checkpoints of a cell.
+        device: the device to train on: `"auto"`, `"cpu"`, `"cuda"` or `"cuda:1"`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=NAME_PATTERN, max_length=NAME_LENGTH)
+    name: str = Field(pattern=NAME_PATTERN, max_length=MAX_NAME_LENGTH)
     seeds: (
         Annotated[int, Field(strict=True, ge=1, le=MAX_CELLS)]
         | Annotated[list[Annotated[int, Field(strict=True, ge=0)]], Field(min_length=1, max_length=MAX_CELLS)]
@@ -202,9 +206,9 @@ class Header(BaseModel):
 
     @field_validator("seeds")
     @classmethod
-    def _each_once(cls, value: int | list[int]) -> int | list[int]:
+    def _check_seeds_are_unique(cls, value: int | list[int]) -> int | list[int]:
         if isinstance(value, list) and len(set(value)) < len(value):
-            raise ValueError("a seed stands twice in 'seeds'")
+            raise ValueError("'seeds' lists a seed twice")
         return value
 
     @property
@@ -213,7 +217,7 @@ class Header(BaseModel):
 
 
 class SuiteFile(BaseModel):
-    """A whole file; its tables are validated one by one, as `Header` and `Experiment`."""
+    """A whole suite file. Its tables are validated one by one, as `Header` and `Experiment`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -22,17 +22,17 @@ def check_settings(
     path: KeyPath,
     path_of: Callable[[str], KeyPath],
 ) -> dict[str, Axis] | None:
-    """Note unknown and missing settings, and values of the wrong type.
+    """Add unknown settings, missing settings and values of the wrong type to `problems`.
 
     Args:
         axes: the values that the suite gives to each setting.
         settings: the settings that the component takes.
         path: key path of the component's table.
-        path_of: gives the key path of a setting.
+        path_of: returns the key path of a setting.
 
     Returns:
-        The axes without wrong values, so that the rest can be checked further; None if a setting is unknown
-        or missing, or has no value left.
+        The axes without their invalid values, so that the others can be checked further. None if a setting is
+        unknown or missing, or has no valid value.
     """
     right: dict[str, Axis] = {}
     also_known = TRAINING_KEYS if kind == "optimizer" else ()
