@@ -54,7 +54,7 @@ def epoch(data, tmp_path):
             os.close(descriptor)
         with pytest.MonkeyPatch.context() as patch:
             if not is_announced:
-                patch.setattr(trainer.loader, "announce", lambda indices: None)
+                patch.setattr(trainer.loader, "prefetch", lambda indices: None)
             trainer.progress = Progress()  # otherwise it resumes where the last epoch ended
             trainer.train_epoch(1)
 

@@ -91,7 +91,7 @@ class TestRealTimings:
     def test_code_that_was_changed_is_refused(self, tiny_data):
         workload = self.workload(tiny_data)
         workload = replace(workload, task=replace(workload.task, code=("another", "", "")))
-        with pytest.raises(XbenchError, match="its code was changed while the run went on"):
+        with pytest.raises(XbenchError, match="its code changed during the run"):
             tune_micro_batch(workload, Limits(threads=1), 8)
 
     def test_a_model_that_is_not_there(self, tiny_data):

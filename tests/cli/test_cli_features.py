@@ -133,17 +133,15 @@ class TestNotKept:
         for cell in ran.cells("masked"):
             features = cell["features"]
             assert (features["precision"], features["shape"]) == (None, [])
-            assert features["note"].endswith("as masks (Dropout) is in training mode")
-        note = (
-            "frozen_parts:build_masked: its frozen part ran in every step: what is frozen in front of 'head'"
-        )
+            assert features["note"].endswith("in training mode: masks (Dropout)")
+        note = "frozen_parts:build_masked: its frozen part ran in every step: the frozen part before 'head'"
         assert note in one_line(ran.done.stdout)
 
     def test_and_they_were_asked_for(self, ran):
         cells = ran.cells("strict")
         assert [(cell["status"], cell["steps"]) for cell in cells] == [("skipped", 0)] * 2
         for cell in cells:
-            assert cell["reason"].startswith("features cannot be kept: what is frozen in front of 'head'")
+            assert cell["reason"].startswith("features cannot be kept: the frozen part before 'head'")
             assert "masks (Dropout)" in cell["reason"]
             assert cell["reason"] in one_line(ran.done.stdout)
 

@@ -84,9 +84,7 @@ def test_12_bits_are_seen_by_the_model_and_noted(run, tmp_path):
             save(tmp_path / f"images/{name}/{i}.png", i, values, np.uint16)
     ran = run()
     assert ran.done.returncode == 0, ran.done.stderr
-    note = (
-        "20 images of 16 bits have no value above 4,095; all were scaled alike with 4,095 as white (12 bits)"
-    )
+    note = "20 16-bit images have no value above 4,095; all were scaled with 4,095 as white (12 bits)"
     assert note in one_line(ran.done.stdout)
 
 
@@ -98,7 +96,7 @@ def test_a_class_that_cannot_be_read_ends_the_run(run, tmp_path):
         (tmp_path / f"images/train/b/{i}.png").write_bytes(b"no image")
     ran = run()
     assert ran.done.returncode == 2
-    assert "class 'b' has no readable image to train on; train/b/0.png: " in one_line(ran.done.stderr)
+    assert "class 'b' has no readable training image; train/b/0.png: " in one_line(ran.done.stderr)
     assert not list(tmp_path.glob("results/folders/*/cells.jsonl"))
 
 

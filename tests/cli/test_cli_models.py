@@ -36,7 +36,7 @@ def test_all_mistakes_are_told_at_once(xbench, tmp_path, allow_user_code):
     assert (done.returncode, done.stdout) == (2, "")
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     wanted = [
-        (15, "build_thousand' gives (1, 1000) for one image, and (1, 2) is expected: one logit per class"),
+        (15, "build_thousand' returns shape (1, 1000) for one image; expected (1, 2): one logit per class"),
         (18, "build_fixed': the signature build_fixed(hidden=8) has no parameter for the number of classes"),
         (19, "build_raising' cannot be built: RuntimeError: not with this model (wrong_parts.py:"),
         (23, "Late': 'n_classes' is not a setting: xbench passes the dataset's number of classes in it"),
@@ -65,7 +65,7 @@ def test_what_happens_in_training_alone_or_kills_is_a_cells_status(ran):
 @pytest.mark.parametrize(
     "warning",
     [
-        "model 'wrong_parts:build_softmaxed' gives what looks like probabilities",
+        "model 'wrong_parts:build_softmaxed' returns what looks like probabilities",
         "model 'wrong_parts:Killing' could not be tried: a worker process failed: killed by SIGKILL",
     ],
 )
@@ -79,4 +79,4 @@ def test_a_dry_run_warns_too(xbench, tmp_path, allow_user_code):
     (tmp_path / "my.toml").write_text(SUITE.format(models=model("build_softmaxed")))
     done = xbench(tmp_path, "run", "my.toml", "--dry-run", *allow_user_code)
     assert done.returncode == 0, done.stderr
-    assert "build_softmaxed' gives what looks like probabilities" in done.stderr
+    assert "build_softmaxed' returns what looks like probabilities" in done.stderr

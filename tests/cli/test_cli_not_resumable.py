@@ -75,5 +75,5 @@ def test_it_runs_and_is_told(ran, name, reason):
 def test_metrics_of_an_epoch_that_does_not_come_back_are_refused(ran):
     (cell,) = ran.cells("refused")
     assert cell["status"] == "error"
-    assert cell["reason"].startswith("the weights of the selected epoch cannot be brought back (selection =")
+    assert cell["reason"].startswith("the weights of the selected epoch cannot be restored (selection =")
     assert ran.done.returncode == 1

@@ -46,5 +46,5 @@ def test_by_what_it_writes(xbench, tmp_path, allow_user_code, file, statuses):
     assert [record["status"] for record in records] == statuses
     for record in records:
         if record["status"] == "error":
-            assert "its code was changed while the run went on" in record["reason"]
+            assert "its code changed during the run" in record["reason"]
             assert "new.py" in record["reason"]

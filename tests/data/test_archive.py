@@ -35,11 +35,11 @@ def make_zip(
 def unpack_files(tmp_path):
     """`unpack_files(files)`: unpack a zip of these into an empty folder, which is returned."""
 
-    def run(files=None, archive: Path | None = None, most_bytes: int = 10**6) -> tuple[Path, dict[str, str]]:
+    def run(files=None, archive: Path | None = None, max_bytes: int = 10**6) -> tuple[Path, dict[str, str]]:
         folder = tmp_path / "unpacked"
         folder.mkdir()
         archive = archive or make_zip(tmp_path / "set.zip", files)
-        return folder, unpack(archive, folder, PARTS, most_bytes, lambda done, total: None)
+        return folder, unpack(archive, folder, PARTS, max_bytes, lambda done, total: None)
 
     return run
 
@@ -100,7 +100,7 @@ def test_folders_have_entries_of_their_own_in_many_archives(unpack_files):
 
 @pytest.mark.parametrize("files", [{}, {"set/train/A/1.png": b"x"}, {"train": b"", "test": b""}])
 def test_an_archive_without_the_parts_is_another_one(unpack_files, files):
-    with pytest.raises(XbenchError, match="no folder in it holds test/ and train/"):
+    with pytest.raises(XbenchError, match="it has no folder that contains test/ and train/"):
         unpack_files(files)
 
 
@@ -112,13 +112,13 @@ def special(name: str, kind: int) -> zipfile.ZipInfo:
 
 
 DANGEROUS = {
-    "parent": ("set/train/../../../escaped.png", "would lie outside"),
-    "parent of all": ("../escaped.png", "would lie outside"),
-    "absolute": ("/tmp/escaped.png", "would lie outside"),
-    "backslash": ("set\\..\\..\\escaped.png", "would lie outside"),
-    "drive": ("C:escaped.png", "would lie outside"),
-    "here": ("set/./train/A/4.png", "no proper name"),
-    "empty": ("set//train/A/4.png", "no proper name"),
+    "parent": ("set/train/../../../escaped.png", "would be written outside"),
+    "parent of all": ("../escaped.png", "would be written outside"),
+    "absolute": ("/tmp/escaped.png", "would be written outside"),
+    "backslash": ("set\\..\\..\\escaped.png", "would be written outside"),
+    "drive": ("C:escaped.png", "would be written outside"),
+    "here": ("set/./train/A/4.png", "has an invalid name"),
+    "empty": ("set//train/A/4.png", "has an invalid name"),
     "line break": ("set/train/A/4\n.png", "control characters"),
     "link": (special("set/train/A/4.png", stat.S_IFLNK), "is a link or a special file"),
     "link in clutter": (special("__MACOSX/4.png", stat.S_IFLNK), "is a link or a special file"),
@@ -144,7 +144,7 @@ def test_a_name_that_is_there_twice(unpack_files, tmp_path):
     archive = make_zip(tmp_path / "set.zip", FILES)
     with zipfile.ZipFile(archive, "a") as file, pytest.warns(UserWarning, match="Duplicate"):
         file.writestr("set/train/A/1.png", b"another")
-    with pytest.raises(XbenchError, match="in it twice"):
+    with pytest.raises(XbenchError, match=r"contains .* twice"):
         unpack_files(archive=archive)
 
 
@@ -159,7 +159,7 @@ def test_an_encrypted_member(unpack_files, tmp_path):
 
 
 def test_a_bomb_is_refused_by_what_it_declares(unpack_files, tmp_path):
-    with pytest.raises(XbenchError, match=r"would unpack to 5.00 MB, far beyond the 1.00 MB"):
+    with pytest.raises(XbenchError, match=r"would unpack to 5.00 MB, more than the limit of 1.00 MB"):
         unpack_files(FILES | {"elsewhere.bin": bytes(5_000_000)})
     assert list((tmp_path / "unpacked").iterdir()) == []
 
@@ -201,7 +201,7 @@ def test_what_is_no_whole_zip(unpack_files, tmp_path, content):
     elif content == "garbage within":
         content = whole[:60] + bytes(40) + whole[100:]
     archive.write_bytes(content)
-    with pytest.raises(XbenchError, match="no zip archive, or is damaged"):
+    with pytest.raises(XbenchError, match="is not a zip archive or is damaged"):
         unpack_files(archive=archive)
 
 

@@ -94,7 +94,7 @@ def test_two_at_the_same_moment(cache, start, job):
         go(process)
     told = [process.communicate(timeout=60)[0].splitlines()[-1] for process in processes]
     if job == "fetch":  # one is told to wait
-        other = "another process is filling" if "filling" in "".join(told) else "is there already"
+        other = "another process is filling" if "filling" in "".join(told) else "already exists"
         assert sorted([line == "done" for line in told]) == [False, True]
         assert any(other in line for line in told)
     else:

@@ -171,7 +171,7 @@ def test_a_class_without_a_readable_image_to_train_on_is_an_error(images, also_i
         with pytest.raises(XbenchError) as caught:
             decoded(images.dataset())
         assert caught.value.message == (
-            "pictures: class 'PNEUMONIA' has no readable image to train on; "
+            "pictures: class 'PNEUMONIA' has no readable training image; "
             "image-1: ValueError: image-1 is garbled"
         )
 
@@ -190,10 +190,13 @@ def test_no_file_at_all_is_an_error(images):
 @pytest.mark.parametrize(
     ("image", "complaint"),
     [
-        (np.zeros((HEIGHT, WIDTH), np.uint8), r"gave uint8 \(4, 5\), not uint8 \(4, 5, 3\)"),
-        (np.zeros((CHANNELS, HEIGHT, WIDTH), np.uint8), r"gave uint8 \(3, 4, 5\), not uint8 \(4, 5, 3\)"),
-        (np.zeros((WIDTH, HEIGHT, CHANNELS), np.uint8), r"gave uint8 \(5, 4, 3\), not uint8 \(4, 5, 3\)"),
-        (np.zeros((HEIGHT, WIDTH, CHANNELS), np.float32), r"gave float32 \(4, 5, 3\), not uint8 \(4, 5, 3\)"),
+        (np.zeros((HEIGHT, WIDTH), np.uint8), r"returned uint8 \(4, 5\), not uint8 \(4, 5, 3\)"),
+        (np.zeros((CHANNELS, HEIGHT, WIDTH), np.uint8), r"returned uint8 \(3, 4, 5\), not uint8 \(4, 5, 3\)"),
+        (np.zeros((WIDTH, HEIGHT, CHANNELS), np.uint8), r"returned uint8 \(5, 4, 3\), not uint8 \(4, 5, 3\)"),
+        (
+            np.zeros((HEIGHT, WIDTH, CHANNELS), np.float32),
+            r"returned float32 \(4, 5, 3\), not uint8 \(4, 5, 3\)",
+        ),
     ],
 )
 def test_the_wrong_shape_or_type_is_an_error_that_leaves_no_cache(images, cache, image, complaint):

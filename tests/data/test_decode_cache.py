@@ -282,7 +282,7 @@ def test_an_image_that_changes_while_it_is_decoded_is_no_cache(images, cache):
             images.rewrite(4, bytes(IMAGE_BYTES))
         return images.read(example)
 
-    with pytest.raises(XbenchError, match="1 of 6 images were changed while they were decoded: image-4"):
+    with pytest.raises(XbenchError, match="1 of 6 images changed while they were decoded: image-4"):
         decoded(replace(images.dataset(), read=read))
     assert list((cache / "images").iterdir()) == []
     assert_pixels_are_those_of_the_files(decoded(images.dataset()), images, {e.name for e in images.examples})

@@ -73,15 +73,14 @@ def test_12_bits_are_scaled_alike_and_noted_also_from_the_cache(decoded_of):
         assert shades(data) == [255, 128, 64, 200]
         assert data.notes[0] == "a note"
         assert data.notes[1:] == (
-            "3 images of 16 bits have no value above 4,095; "
-            "all were scaled alike with 4,095 as white (12 bits)",
+            "3 16-bit images have no value above 4,095; all were scaled with 4,095 as white (12 bits)",
         )
 
 
 def test_dark_ones_among_others_stay_dark_and_are_counted(decoded_of):
     data = decoded_of(65535, 4095, 4096, 100)
     assert shades(data) == [255, 16, 16, 0]
-    assert data.notes[1].startswith("2 of 4 images of 16 bits have no value above 4,095 and are nearly black")
+    assert data.notes[1].startswith("2 of 4 16-bit images have no value above 4,095 and are nearly black")
 
 
 def test_sets_of_8_bits_have_no_note(decoded_of):

@@ -120,7 +120,7 @@ def test_an_empty_folder_in_its_place_is_no_hindrance(cache, archive):
 
 
 def test_what_is_there_is_not_replaced_unasked(cache, archive, older):
-    with pytest.raises(XbenchError, match="is there already"):
+    with pytest.raises(XbenchError, match="already exists"):
         fetch_from(SOURCE, archive, ignore)
     assert older.exists()
 

@@ -68,20 +68,20 @@ def test_a_file_that_is_cut_off_is_told(tmp_path, content):
 class TestAnnounce:
     @pytest.mark.parametrize("order", [*ORDERS, [ROWS, 10**9], list(range(ROWS)) * 50])
     def test_changes_nothing(self, reader, content, order):
-        reader.announce(order)
+        reader.prefetch(order)
         assert np.array_equal(reader.read([2, 10]), content[[2, 10]])
 
     @pytest.mark.parametrize("order", [*ORDERS, [ROWS]])
     def test_is_nothing_where_a_system_cannot(self, reader, content, order, monkeypatch):
         monkeypatch.delattr(os, "posix_fadvise", raising=False)
-        reader.announce(order)
+        reader.prefetch(order)
         assert np.array_equal(reader.read([2, 10]), content[[2, 10]])
 
     @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system cannot")
     def test_tells_of_the_rows_own_bytes(self, reader, monkeypatch):
         told = []
         monkeypatch.setattr(os, "posix_fadvise", lambda descriptor, *rest: told.append(rest))
-        reader.announce(np.array([5, 2]))
+        reader.prefetch(np.array([5, 2]))
         assert told == [(60, 12, os.POSIX_FADV_WILLNEED), (24, 12, os.POSIX_FADV_WILLNEED)]
 
 
@@ -109,7 +109,7 @@ class TestParts:
     def test_each_is_announced_before_it_is_read(self, loader, monkeypatch):
         """The last announces the first: a batch is often evaluated again."""
         told = []
-        monkeypatch.setattr(loader, "announce", lambda indices: told.append(indices.tolist()))
+        monkeypatch.setattr(loader, "prefetch", lambda indices: told.append(indices.tolist()))
         read = [told[-1] for _ in loader.parts(np.arange(10, 17), 3)]
         assert read == [[13, 14, 15], [16], [10, 11, 12]]
 

@@ -90,7 +90,7 @@ class TestChangedSince:
 def test_a_change_during_the_run_ends_the_cell_and_names_the_file(folder, tiny_data):
     cell = cell_of(tiny_data, model="mine:net", import_dirs=ImportDirs((str(folder),)))
     os.utime(folder / "mine.py", (4e9, 4e9))
-    with pytest.raises(XbenchError, match=r"changed while the run went on \(.*mine\.py\)"):
+    with pytest.raises(XbenchError, match=r"changed during the run \(.*mine\.py\)"):
         train(print, replace(cell.task(), code=("another", "stamp")))
 
 

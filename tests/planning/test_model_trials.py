@@ -90,7 +90,7 @@ def test_a_model_that_suits_the_data(outcome):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("thousand", "gives (1, 1000) for one image, and (1, 2) is expected: one logit per class"),
+        ("thousand", "returns shape (1, 1000) for one image; expected (1, 2): one logit per class"),
         ("raising", "cannot be built: ValueError: no such width (trial_nets.py:"),
     ],
 )
@@ -111,7 +111,7 @@ def test_errors_without_the_models_name_get_it(outcome):
 def test_a_warning_goes_with_the_facts(outcome):
     tried = outcome("softmaxed")
     assert not tried.is_frozen
-    assert tried.warning.startswith("model 'trial_nets:softmaxed' gives what looks like probabilities")
+    assert tried.warning.startswith("model 'trial_nets:softmaxed' returns what looks like probabilities")
 
 
 def test_one_that_has_too_little_memory_is_left_to_its_cells(outcome):

@@ -98,7 +98,7 @@ def build_fixed(num_classes: int, front_seed: int = 5) -> nn.Module:
     return in_order(backbone=fixed, head=head(num_classes))
 
 
-def listed(train: int, test: int) -> Dataset:
+def list_dataset(train: int, test: int) -> Dataset:
     """Noise in two classes."""
     examples = tuple(
         Example(name=f"{split}/{i:03d}", label=i % 2, split=split, content=f"listed {split} {i}")

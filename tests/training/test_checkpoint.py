@@ -12,7 +12,7 @@ from torch import nn
 from xbench import ModelSpec, OptimizerSpec
 from xbench.components import registry
 from xbench.training.cell import train_cell
-from xbench.training.checkpoint import _on
+from xbench.training.checkpoint import _map_to
 from xbench.training.events import CheckpointWritten, EpochDone, Prepared, StepsDone
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.task import Task
@@ -104,7 +104,7 @@ class Stored:
 )
 def test_a_run_may_go_on_on_a_device_of_another_number(location, expected):
     stored = Stored()
-    assert _on(torch.device("cuda:1"))(stored, location) is stored
+    assert _map_to(torch.device("cuda:1"))(stored, location) is stored
     assert stored.device == (expected and torch.device(expected))
 
 

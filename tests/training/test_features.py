@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.training import frozen_models
-from tests.training.frozen_models import WIDTH, Counting, listed
+from tests.training.frozen_models import WIDTH, Counting, list_dataset
 from xbench import ModelSpec, XbenchError
 from xbench.components import registry
 from xbench.components.code import code_stamp
@@ -20,7 +20,7 @@ from xbench.training import features as computing
 from xbench.training.cell import train_cell
 from xbench.training.events import EpochDone, StepsDone
 from xbench.training.features import make_features
-from xbench.training.frozen import Backbone, obstacle
+from xbench.training.frozen import Backbone, find_obstacle
 from xbench.training.loader import FeatureLoader, ImageLoader
 from xbench.training.model import build_model
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
@@ -186,14 +186,14 @@ class TestInterrupted:
 
     def test_another_run_that_was_faster_keeps_its_rows(self, tiny_data, monkeypatch):
         """While this one looks whether features can be kept, the other makes the file, and trains."""
-        real = obstacle
+        real = find_obstacle
 
         def slow(*args):
-            monkeypatch.setattr(computing, "obstacle", real)
+            monkeypatch.setattr(computing, "find_obstacle", real)
             Asked(tiny_data)
             return real(*args)
 
-        monkeypatch.setattr(computing, "obstacle", slow)
+        monkeypatch.setattr(computing, "find_obstacle", slow)
         mine = Asked(tiny_data, at_most=1)
         assert mine.file.present().all()
 
@@ -215,7 +215,7 @@ class TestInterrupted:
 
         monkeypatch.setattr(computing, "require_space", refuse)
         asked = Asked(tiny_data, ALL[:5])
-        assert (asked.file, asked.report.note) == (None, "keeping features needs more")
+        assert (asked.file, asked.report.note) == (None, "caching features needs more")
         assert needed == [5 * 4 * WIDTH]
 
 
@@ -258,7 +258,7 @@ class TestFolder:
         assert Asked(tiny_data, ALL[:3]).folder != first
 
     def test_is_of_the_pixels(self, first):
-        other = decode(listed(90, 30), "other", "noise", False, lambda done, total: None)
+        other = decode(list_dataset(90, 30), "other", "noise", False, lambda done, total: None)
         assert Asked(other, ALL[:3]).folder != first
 
     def test_is_of_the_weights_and_not_of_the_seed(self, tiny_data):
@@ -362,7 +362,7 @@ class TestNotKept:
     def test_another_output_each_time(self, tiny_data, tmp_path):
         report = Asked(tiny_data, model="masked").report
         assert (report.file, report.computed) == (None, 0)
-        assert "masks (Dropout) is in training mode" in report.note
+        assert "in training mode: masks (Dropout)" in report.note
         assert not (tmp_path / "cache").exists()
 
     def test_images_that_are_to_be_in_memory(self, tiny_data):

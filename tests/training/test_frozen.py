@@ -17,7 +17,7 @@ from tests.training.frozen_models import (
     in_order,
 )
 from xbench.errors import XbenchError
-from xbench.training.frozen import Backbone, obstacle, set_training, trained_part
+from xbench.training.frozen import Backbone, find_obstacle, find_trained_part, set_training
 
 NUMBER = 5
 
@@ -33,7 +33,7 @@ def linear(outputs: int = WIDTH) -> nn.Module:
 
 class TestTrainedPart:
     def name_of(self, model: nn.Module) -> str:
-        name, part = trained_part(model)
+        name, part = find_trained_part(model)
         assert part is model.get_submodule(name)
         return name
 
@@ -75,7 +75,7 @@ class TestTrainedPart:
 
     def test_there_must_be_something_to_train(self):
         with pytest.raises(XbenchError, match="all of the model's parameters are frozen"):
-            trained_part(frozen(build(2)))
+            find_trained_part(frozen(build(2)))
 
 
 class TestSetTraining:
@@ -140,7 +140,7 @@ class TestFront:
         model = Named()
         assert torch.equal(Backbone(model)(images), model.backbone(images))
         set_training(model)
-        assert obstacle(model, images) is None
+        assert find_obstacle(model, images) is None
 
     def test_state_is_of_the_front_alone(self):
         model = in_order(normed=frozen(nn.BatchNorm2d(3)), backbone=backbone(), head=head())
@@ -174,8 +174,8 @@ class Given(nn.Module):
 OBSTACLES = {
     "dropout in front": (
         lambda: build_masked(2),
-        "what is frozen in front of 'head' gives another output each time, as masks (Dropout) is in training "
-        "mode",
+        "the frozen part before 'head' does not always give the same output for an image; in training mode: "
+        "masks (Dropout)",
     ),
     "few masks": (
         lambda: in_order(
@@ -184,19 +184,19 @@ OBSTACLES = {
             masks=nn.Dropout(0.05),
             last=nn.Linear(2, 2),
         ),
-        "masks (Dropout) is in training mode",
+        "in training mode: masks (Dropout)",
     ),
     "batch statistics in front": (
         lambda: in_order(normed=nn.BatchNorm2d(3, affine=False), backbone=backbone(), head=head()),
-        "normed (BatchNorm2d) is in training mode",
+        "in training mode: normed (BatchNorm2d)",
     ),
     "trained in two places": (
         lambda: in_order(first=nn.Conv2d(3, 3, 3), backbone=backbone(), head=head()),
-        "what is trained does not lie in one part of the model",
+        "the trained parameters are not in one part of the model",
     ),
     "it draws": (
         lambda: Given(lambda own, images: own.last(own.backbone(images + torch.rand(images.shape)))),
-        "what is frozen in front of 'last' gives another output each time",
+        "the frozen part before 'last' does not always give the same output",
     ),
     "something comes after": (
         lambda: Given(lambda own, images: 2 * own.last(own.backbone(images))),
@@ -216,15 +216,15 @@ OBSTACLES = {
     ),
     "it is called with two": (
         lambda: Given(lambda own, images: own.last(own.backbone(images), own.backbone(-images)), OfTwo()),
-        "'last' is not given one tensor with a row for each image",
+        "the input of 'last' is not one tensor with a row for each image",
     ),
     "rows are not images": (
         lambda: Given(lambda own, images: own.last(own.backbone(images).repeat(2, 1))),
-        "'last' is not given one tensor with a row for each image",
+        "the input of 'last' is not one tensor with a row for each image",
     ),
     "it is not called": (
         lambda: Given(lambda own, images: nn.functional.linear(own.backbone(images), own.last.weight)),
-        "a forward pass does not come through 'last'",
+        "a forward pass does not call 'last'",
     ),
 }
 
@@ -234,13 +234,13 @@ class TestObstacle:
     def test_there_is_none(self, images, make):
         model = make(2)
         set_training(model)
-        assert obstacle(model, images) is None
+        assert find_obstacle(model, images) is None
 
     def test_what_is_frozen_and_would_draw_is_none(self, images):
         masked = frozen(nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5)))
         model = in_order(masked=masked, backbone=backbone(), head=head())
         set_training(model)
-        assert obstacle(model, images) is None
+        assert find_obstacle(model, images) is None
 
     @pytest.mark.parametrize("name", OBSTACLES)
     def test_is_told_in_a_line(self, images, name):
@@ -248,7 +248,7 @@ class TestObstacle:
         torch.manual_seed(0)
         model = make()
         set_training(model)
-        reason = obstacle(model, images)
+        reason = find_obstacle(model, images)
         assert reason is not None
         assert "\n" not in reason
         assert expected in reason
@@ -257,5 +257,5 @@ class TestObstacle:
         for make, _ in OBSTACLES.values():
             model = make()
             set_training(model)
-            obstacle(model, images)
+            find_obstacle(model, images)
             assert not any(module._forward_pre_hooks for module in model.modules())

@@ -73,29 +73,29 @@ def test_what_the_loss_takes_is_accepted(model):
 @pytest.mark.parametrize(
     ("model", "given"),
     [
-        (body(1000), "(1, 1000) for one image, and (1, 2) is expected: one logit per class"),
-        (body(1), "(1, 1) for one image, and (1, 2) is expected"),
-        (Wrapped(lambda y: y[:, 0]), "(1,) for one image"),
-        (Wrapped(lambda y: y.squeeze()), "(2,) for one image"),
-        (Wrapped(lambda y: y[..., None, None]), "(1, 2, 1, 1) for one image"),
-        (Wrapped(lambda y: y.view(1, -1)), "(1, 4) for 2 images in training mode, and (2, 2) is expected"),
-        (Wrapped(lambda y: (y, y)), "a tuple of 2 for one image, not a tensor; (1, 2) is expected"),
+        (body(1000), "shape (1, 1000) for one image; expected (1, 2): one logit per class"),
+        (body(1), "shape (1, 1) for one image; expected (1, 2)"),
+        (Wrapped(lambda y: y[:, 0]), "shape (1,) for one image"),
+        (Wrapped(lambda y: y.squeeze()), "shape (2,) for one image"),
+        (Wrapped(lambda y: y[..., None, None]), "shape (1, 2, 1, 1) for one image"),
+        (Wrapped(lambda y: y.view(1, -1)), "shape (1, 4) for 2 images in training mode; expected (2, 2)"),
+        (Wrapped(lambda y: (y, y)), "a tuple of 2 for one image, not a tensor; expected (1, 2)"),
         (Wrapped(lambda y: [y]), "a list of 1 for one image"),
         (Wrapped(lambda y: {"logits": y, "aux": y}), "a dict with 'logits', 'aux' for one image"),
         (Wrapped(lambda y: SimpleNamespace(logits=y)), "a SimpleNamespace for one image, not a tensor"),
         (Wrapped(lambda y: None), "None for one image, not a tensor"),
         (Wrapped(lambda y: Pair(y, y), only_in_training=True), "a Pair of 2 for 2 images in training mode"),
-        (Wrapped(lambda y: y.long()), "int64 for one image, and floating-point numbers are expected"),
+        (Wrapped(lambda y: y.long()), "int64 for one image; expected floating-point numbers"),
         (Wrapped(lambda y: y / 0 * 0), "NaN for one image of random pixels"),
         (Wrapped(lambda y: y + torch.inf), "infinite numbers for one image of random pixels"),
     ],
 )
 def test_something_else_is_refused_with_what_is_expected(model, given):
-    assert refusal(model).message.startswith(f"model 'net' gives {given}")
+    assert refusal(model).message.startswith(f"model 'net' returns {given}")
 
 
 def test_one_output_for_two_classes_is_explained():
-    assert refusal(body(1)).hint.endswith("two classes take two logits, too")
+    assert refusal(body(1)).hint.endswith("two classes also need two logits")
     assert "two classes" not in refusal(body(3)).hint
 
 
@@ -108,16 +108,16 @@ def test_one_output_for_two_classes_is_explained():
         ),
         (
             nn.Sequential(nn.Conv2d(1, 3, 3), *body()),
-            "let the model's first layer take 3 channels in place of 1",
+            "let the model's first layer take 3 channels instead of 1",
         ),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, CLASSES)),
             "set the dataset's `image_size` to 28"
-            " and let the model's first layer take 3 channels in place of 1",
+            " and let the model's first layer take 3 channels instead of 1",
         ),
         (
             nn.Sequential(nn.Flatten(), nn.Linear(7, CLASSES)),
-            "images come as floating-point tensors (N, 3, 32, 32): number, channels, height, width",
+            "images are floating-point tensors (N, 3, 32, 32): number, channels, height, width",
         ),
     ],
     ids=["size", "channels", "size and channels", "neither"],
@@ -172,7 +172,7 @@ def test_want_of_memory_is_no_mistake_of_the_model():
 
 def test_probabilities_are_warned_of():
     assert check(Wrapped(lambda logits: logits.softmax(1))).startswith(
-        "model 'net' gives what looks like probabilities"
+        "model 'net' returns what looks like probabilities"
     )
 
 
@@ -200,7 +200,7 @@ def test_random_images_are_normalised_for_the_model():
 
 def test_a_model_that_normalises_other_channels_is_refused():
     spec = ModelSpec(factory=body, mean=(0.5, 0.5, 0.5))
-    with pytest.raises(XbenchError, match=r"normalises 3 channels \(mean, std\), and images have 1"):
+    with pytest.raises(XbenchError, match=r"normalises 3 channels \(mean, std\), but the images have 1"):
         random_images(spec, 1, (1, 8, 8), torch.float32, "contiguous")
 
 
@@ -222,6 +222,6 @@ class Penalised(nn.Module):
 
 def test_a_model_that_needs_gradients_has_them_in_training_mode():
     assert check(Penalised(CLASSES)) == ""
-    with pytest.raises(XbenchError, match=r"gives \(2, 3\) for 2 images in training mode"):
+    with pytest.raises(XbenchError, match=r"returns shape \(2, 3\) for 2 images in training mode"):
         check(Penalised(CLASSES + 1))
     assert why_not_alone(Penalised(CLASSES), torch.rand(1, *SHAPE)) == ""

@@ -15,7 +15,7 @@ SPARSE = nn.Embedding(4, 2, sparse=True)
 
 def test_matrices():
     assert unmet_requirement(MUON, "muon", MATRICES) is None
-    assert "1 of 2 are not, as 0.bias (2,)" in unmet_requirement(MUON, "muon", DENSE)
+    assert "1 of 2 are not, such as 0.bias (2,)" in unmet_requirement(MUON, "muon", DENSE)
 
 
 def test_frozen_parameters_do_not_count():

@@ -63,5 +63,5 @@ def test_a_balanced_draw_repeats_nothing_while_there_is_enough(tiny_data):
 
 
 def test_a_balanced_draw_has_a_limit(tiny_data):
-    with pytest.raises(XbenchError, match="more than the 108 examples that balanced"):
+    with pytest.raises(XbenchError, match="more than the 108 examples that the balanced"):
         split(tiny_data, balance="oversample", train_size=109)

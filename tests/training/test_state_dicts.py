@@ -15,10 +15,10 @@ from xbench.capacity.axes import Axis
 from xbench.capacity.workload import TrainingWorkload
 from xbench.components import registry
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
-from xbench.training.state_dicts import load_state, save_state, tensors_digest, try_out
+from xbench.training.state_dicts import load_state, save_state, tensors_digest, try_saving
 from xbench.training.task import Task
 
-ELSEWHERE = "a new model that loads its state dict gives other outputs"
+ELSEWHERE = "a new model that loads its state dict gives different outputs"
 
 
 class Scaled(nn.Module):
@@ -152,7 +152,7 @@ def test_a_declaration_needs_no_finding(monkeypatch, tiny_data):
 
 @pytest.mark.parametrize("resumable", [True, False])
 def test_a_selected_epoch_that_would_not_come_back_is_refused(monkeypatch, tiny_data, resumable):
-    with pytest.raises(XbenchError, match=f'selection = "last" needs none.*{ELSEWHERE}'):
+    with pytest.raises(XbenchError, match=f'selection = "last" restores none.*{ELSEWHERE}'):
         measure(monkeypatch, tiny_data, InAttribute, "validation_loss", resumable)
 
 
@@ -163,7 +163,7 @@ def test_state_that_matters_in_training_alone_does_not_hinder_selection(monkeypa
 def test_a_state_dict_that_does_not_load_is_found(monkeypatch, tiny_data):
     reason = measure(monkeypatch, tiny_data, Growing).not_resumable
     assert "its state dict cannot be saved and loaded: RuntimeError: Error(s) in loading" in reason
-    with pytest.raises(XbenchError, match=r'selection = "last" needs none.*in loading'):
+    with pytest.raises(XbenchError, match=r'selection = "last" restores none.*in loading'):
         measure(monkeypatch, tiny_data, Growing, "validation_loss")
 
 
@@ -217,7 +217,7 @@ def test_a_link_to_what_was_saved_before_keeps_it(tmp_path):
 def test_trying_changes_nothing(tmp_path):
     model = InSavedBuffer(2)
     before = tensors_digest(model)
-    try_out(model, tmp_path / "model.pt")
+    try_saving(model, tmp_path / "model.pt")
     assert tensors_digest(model) == before
 
 

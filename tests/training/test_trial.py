@@ -276,7 +276,7 @@ class TestClosure:
         class Inferring(Descent):
             step = torch.inference_mode()(Descent.step)
 
-        assert tried(Inferring).startswith("closure() failed when it called it: RuntimeError: ")
+        assert tried(Inferring).startswith("closure() failed when the optimizer called it: RuntimeError: ")
 
     def test_gives_a_plain_loss_and_new_gradients(self):
         class Observing(Descent):

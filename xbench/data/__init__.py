@@ -1,2 +1,2 @@
-"""The one data path: images are decoded once to a flat uint8 file in the cache, shared by every cell through
-the page cache, and read from it by position."""
+"""Decode images once to a flat uint8 file in the cache, which all cells share through the page cache and read
+by position."""

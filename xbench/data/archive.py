@@ -1,4 +1,4 @@
-"""Unpacking a zip archive that somebody else made: all of it is checked before any of it is written."""
+"""Unpack an untrusted zip archive: all members are checked before any is written."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def unpack(
-    archive: Path, folder: Path, parts: set[str], most_bytes: int, on_progress: OnProgress
+    archive: Path, folder: Path, parts: set[str], max_bytes: int, on_progress: OnProgress
 ) -> dict[str, str]:
     """Unpack the folders of a dataset from a zip archive.
 
-    The dataset's root is the highest folder of the archive that holds all of `parts`; what lies elsewhere,
-    hidden files and what macOS adds stay in the archive. An archive with anything in it that could end up
-    elsewhere, or be something else than a file, is refused as a whole.
+    The dataset's root is the highest folder of the archive that contains all of `parts`. Files elsewhere,
+    hidden files and files that macOS adds are not unpacked. The whole archive is refused if any member could
+    be written outside `folder`, or is a link or another special file.
 
     Args:
-        archive: a zip file.
-        folder: where `parts` will lie; it exists and is empty. What is in it after an error is of no use.
-        parts: names of folders (`"train"`, `"test"`); folders beside them that hold images for validation
-            are unpacked too.
-        most_bytes: the most that the files of the archive may come to.
-        on_progress: called with (done_bytes, total_bytes) of what is unpacked.
+        archive: path of the zip file.
+        folder: existing, empty folder to unpack `parts` into. After an error its contents are unusable.
+        parts: names of folders (`"train"`, `"test"`). Folders of validation images next to them are unpacked
+            too.
+        max_bytes: limit on the total unpacked size of the archive's files.
+        on_progress: called with (done_bytes, total_bytes) after each unpacked file.
 
     Returns:
-        The sha256 in hex of each file, by its name relative to `folder`, in the order of names.
+        The SHA-256 of each file in hex, keyed by its name relative to `folder` and sorted by name.
 
     Raises:
-        XbenchError: it is no zip archive, is damaged, is dangerous, does not hold `parts`, or there is no
-            room for it.
+        XbenchError: the file is not a zip archive, is damaged or dangerous, or does not contain `parts`; or
+            the disk has too little space.
     """
-    with _understandable(archive), zipfile.ZipFile(archive) as file:
-        members = _check_members(archive, file.infolist(), most_bytes)
-        root = _root(archive, members, parts)
-        wanted = _below(root, members, parts | set(VALIDATION_FOLDERS))
+    with _zip_errors(archive), zipfile.ZipFile(archive) as file:
+        members = _check_members(archive, file.infolist(), max_bytes)
+        root = _find_root(archive, members, parts)
+        wanted = _select_files(root, members, parts | set(VALIDATION_FOLDERS))
         total_bytes = sum(member.file_size for member in wanted.values())
         require_space(folder, total_bytes, f"unpacking {archive.name}")
         hashes: dict[str, str] = {}
@@ -67,57 +67,57 @@ def unpack(
 
 
 @contextmanager
-def _understandable(archive: Path) -> Iterator[None]:
-    """What zipfile and zlib say of a bad archive, as an error that a user can mend."""
-    hint = "get it again, whole"
+def _zip_errors(archive: Path) -> Iterator[None]:
+    """Convert the errors that zipfile and zlib raise for a bad archive to an error with a hint."""
+    hint = "download the archive again"
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, ValueError) as error:
-        raise XbenchError(f"{archive} is no zip archive, or is damaged: {error}", hint) from error
+        raise XbenchError(f"{archive} is not a zip archive or is damaged: {error}", hint) from error
     except OSError as error:
-        what = error.filename or archive
-        raise XbenchError(f"{archive} cannot be unpacked: {what}: {error.strerror or error}") from error
+        where = error.filename or archive
+        raise XbenchError(f"{archive} cannot be unpacked: {where}: {error.strerror or error}") from error
 
 
 def _check_members(
-    archive: Path, members: list[zipfile.ZipInfo], most_bytes: int
+    archive: Path, members: list[zipfile.ZipInfo], max_bytes: int
 ) -> dict[PurePosixPath, zipfile.ZipInfo]:
-    """The files of an archive by their names.
+    """Check the members of an archive and return its files by name.
 
     Raises:
-        XbenchError: one of them, or all together, are not what a dataset's archive holds.
+        XbenchError: a member cannot be trusted, names conflict, or the files are larger than `max_bytes`.
     """
     files: dict[PurePosixPath, zipfile.ZipInfo] = {}
     for member in members:
-        if problem := _problem(member):
+        if problem := _find_problem(member):
             raise _refusal(archive, f"{member.orig_filename!a} {problem}")
         if member.is_dir():
             continue
         name = PurePosixPath(member.filename)
         if name in files:
-            raise _refusal(archive, f"{member.filename!a} is in it twice")
+            raise _refusal(archive, f"it contains {member.filename!a} twice")
         files[name] = member
     for name in files:
         if above := next((above for above in name.parents if above in files), None):
-            raise _refusal(archive, f"{str(above)!a} is in it both as a file and as a folder")
+            raise _refusal(archive, f"it contains {str(above)!a} both as a file and as a folder")
     total_bytes = sum(member.file_size for member in files.values())
-    if total_bytes > most_bytes:
+    if total_bytes > max_bytes:
         raise _refusal(
             archive,
-            f"it would unpack to {format_bytes(total_bytes)}, far beyond the {format_bytes(most_bytes)} that "
-            "are to be expected",
+            f"it would unpack to {format_bytes(total_bytes)}, "
+            f"more than the limit of {format_bytes(max_bytes)}",
         )
     return files
 
 
-def _problem(member: zipfile.ZipInfo) -> str:
-    """Why a member cannot be trusted, or ""."""
-    name = member.orig_filename  # as it is in the archive: `filename` ends at a NUL
+def _find_problem(member: zipfile.ZipInfo) -> str:
+    """Return why a member cannot be trusted; "" if it can."""
+    name = member.orig_filename  # the name as stored: `filename` is cut off at a NUL byte
     kind = stat.S_IFMT(member.external_attr >> 16)
     if name.startswith("/") or "\\" in name or _DRIVE.match(name):
-        return "would lie outside of the folder"
+        return "would be written outside the folder"
     if any(part in ("", ".", "..") for part in name.removesuffix("/").split("/")):
-        return "would lie outside of the folder, or has no proper name"
+        return "would be written outside the folder or has an invalid name"
     if _CONTROL.search(name):
         return "has a name with control characters"
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR) or (kind == stat.S_IFDIR and not member.is_dir()):
@@ -125,18 +125,21 @@ def _problem(member: zipfile.ZipInfo) -> str:
     if member.flag_bits & _ENCRYPTED:
         return "is encrypted"
     if member.compress_type not in _METHODS:
-        return "is packed in a way that is not known here"
+        return "uses an unsupported compression method"
     return ""
 
 
 def _refusal(archive: Path, why: str) -> XbenchError:
     return XbenchError(
-        f"{archive} was not unpacked: {why}", hint="nothing was written; is this the archive of the dataset?"
+        f"{archive} was not unpacked: {why}",
+        hint="nothing was written; check that this is the dataset's archive",
     )
 
 
-def _root(archive: Path, members: dict[PurePosixPath, zipfile.ZipInfo], parts: set[str]) -> PurePosixPath:
-    """The folder that holds all of `parts`: the highest, as some archives hold copies further down."""
+def _find_root(
+    archive: Path, members: dict[PurePosixPath, zipfile.ZipInfo], parts: set[str]
+) -> PurePosixPath:
+    """Find the highest folder that contains all of `parts`; some archives hold copies further down."""
     found: dict[PurePosixPath, set[str]] = {}
     for name in members:
         if any(map(is_clutter, name.parts)):
@@ -146,14 +149,15 @@ def _root(archive: Path, members: dict[PurePosixPath, zipfile.ZipInfo], parts: s
                 found.setdefault(folder.parent, set()).add(folder.name)
     roots = [folder for folder, here in found.items() if here == parts]
     if not roots:
-        raise _refusal(archive, f"no folder in it holds {' and '.join(f'{part}/' for part in sorted(parts))}")
+        wanted = " and ".join(f"{part}/" for part in sorted(parts))
+        raise _refusal(archive, f"it has no folder that contains {wanted}")
     return min(roots, key=lambda folder: (len(folder.parts), folder))
 
 
-def _below(
+def _select_files(
     root: PurePosixPath, members: dict[PurePosixPath, zipfile.ZipInfo], parts: set[str]
 ) -> dict[str, zipfile.ZipInfo]:
-    """The files in `parts` of the root, by their names below it, in their order."""
+    """Select the files in `parts` of the root, keyed by their names relative to it and sorted by name."""
     relative = {
         name.relative_to(root): member for name, member in members.items() if name.is_relative_to(root)
     }
@@ -165,7 +169,10 @@ def _below(
 
 
 def _write(file: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> str:
-    """Unpack one member, and return its hash. zipfile checks its CRC, and reads no more than it declares."""
+    """Unpack one member and return its SHA-256.
+
+    zipfile checks the member's CRC and reads no more bytes than the archive declares.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     written_bytes = 0

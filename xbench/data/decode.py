@@ -1,4 +1,4 @@
-"""Decoding a dataset once, in parallel, to a flat file in the cache."""
+"""Decode a dataset once, in parallel, to a flat file in the cache."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import numpy as np
 from xbench.components.images import why_unreadable
 from xbench.components.specs import Dataset, Example
 from xbench.data.decoded import DecodedDataset
-from xbench.data.depth import notes_on_depth, to_eight_bits, white_level
+from xbench.data.depth import describe_scaling, to_eight_bits, white_level
 from xbench.data.duplicates import NO_DUPLICATES, find_duplicates
 from xbench.data.fingerprints import are_known, content_hashes
 from xbench.data.rows import row_checksums
@@ -32,21 +32,21 @@ from xbench.storage.locks import hold_place
 from xbench.storage.paths import cache_dir, disk_errors, require_space
 from xbench.storage.staging import replace_folder, staging_folder
 
-# Part of every key: raise it when the bytes that decoding makes of the same file change.
+# Part of every cache key. Raise it when decoding the same file gives other bytes.
 LAYOUT_VERSION = 3
 
 _SYSTEM_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
-_WHOLE_RANGE = 65535
+_UINT16_MAX = 65535
 
 _PIXELS, _INDEX = "pixels.u8", "index.json"
 
 OnProgress = Callable[[int, int], None]
 
-# Called with a step ("hashing images") and how much of it is done, of how much; (0, 0) if that is not known.
+# Called with the name of a step ("hashing images"), the number done and the total; (0, 0) if unknown.
 OnStep = Callable[[str, int, int], None]
 
-# The step that decodes images.
+# Name of the step that decodes images.
 DECODING = "decoding images"
 
 
@@ -60,27 +60,28 @@ def decode(
     is_sample: bool = False,
     on_step: OnStep = lambda step, done, total: None,
 ) -> DecodedDataset:
-    """Make sure that a dataset's images are in the cache, and describe them.
+    """Decode a dataset's images to the cache unless they are already there, and describe them.
 
     Args:
-        dataset: what the factory listed.
-        name, stand_in: from the suite and the spec, for the records.
-        strict: stop at unreadable images instead of leaving them out.
-        on_progress: called with (decoded, total) while images are decoded; never if they were cached.
-        code: what stands for the code that reads them, where the examples do not.
-        is_sample: the dataset holds a few images of another one. They need not suffice to train on, and tell
-            nothing of the others.
-        on_step: told of everything else that may take long.
+        dataset: the dataset as its factory lists it.
+        name, stand_in: the dataset's name in the suite and the `stand_in` of its spec, for the records.
+        strict: fail on unreadable images instead of leaving them out.
+        on_progress: called with (decoded, total) while images are decoded; never called if they are cached.
+        code: hash of the code that reads the images, where the examples do not identify their content.
+        is_sample: the dataset is a small sample of another one. It need not suffice for training, and its
+            duplicates and bit depth are not reported.
+        on_step: called during all other steps that may take long.
 
     Raises:
-        XbenchError: an image is unreadable and `strict` holds, or none of a class is readable; images are
-            changed while they are decoded; the cache cannot be written.
+        XbenchError: there are no images, none is readable, a class has no readable training image, or an
+            image is unreadable and `strict` is set; images change while they are decoded; or the cache cannot
+            be written.
     """
-    examples = _in_order(dataset)
+    examples = _sort_examples(dataset)
     if not examples:
         raise XbenchError(f"{name} lists no images")
     hashes, reasons = content_hashes(examples, partial(on_step, "hashing images"))
-    key = _key(examples, hashes, dataset.shape, code)
+    key = _compute_key(examples, hashes, dataset.shape, code)
     rows = _Rows(cache_dir() / "images" / key, len(examples), math.prod(dataset.shape))
     on_step("checking decoded images", 0, 0)
     index = rows.read_index()
@@ -93,7 +94,7 @@ def decode(
         first, reason = unreadable[0]
         raise XbenchError(
             f"{name}: {len(unreadable)} of {len(examples)} images are unreadable; {first}: {reason}",
-            hint="fix or remove them, or drop `strict = true` to leave them out",
+            hint="fix or remove them, or remove `strict = true` to leave them out",
         )
     bad = {name for name, _ in unreadable}
     kept = [row for row, example in enumerate(examples) if example.name not in bad]
@@ -103,7 +104,7 @@ def decode(
     if not is_sample:
         _check_classes(name, dataset, [examples[row] for row in kept], dict(unreadable))
         duplicates = find_duplicates([examples[row] for row in kept], [hashes[row] for row in kept])
-        depth_notes = notes_on_depth(index.highest)
+        depth_notes = describe_scaling(index.highest)
     return DecodedDataset(
         name=name,
         classes=dataset.classes,
@@ -117,7 +118,7 @@ def decode(
         is_test=np.array([examples[row].split == "test" for row in kept]),
         groups=tuple(examples[row].group for row in kept),
         names=tuple(examples[row].name for row in kept),
-        fingerprint=_fingerprint(key, dataset, [examples[row] for row in kept]),
+        fingerprint=_compute_fingerprint(key, dataset, [examples[row] for row in kept]),
         unreadable=tuple(unreadable),
         duplicates=duplicates,
         is_sample=is_sample,
@@ -125,51 +126,53 @@ def decode(
 
 
 def _check_classes(name: str, dataset: Dataset, kept: list[Example], unreadable: dict[str, str]) -> None:
-    """Check that no class has lost all its images to train on."""
+    """Check that no class has lost all its training images."""
     readable = {example.label for example in kept if example.split == "train"}
     lost = [e for e in dataset.examples if e.name in unreadable and e.label not in readable]
     if lost:
         first = min(lost, key=lambda example: (example.split != "train", example.name))
         count = sum(example.label == first.label for example in lost)
         raise XbenchError(
-            f"{name}: class '{dataset.classes[first.label]}' has no readable image to train on; "
+            f"{name}: class '{dataset.classes[first.label]}' has no readable training image; "
             f"{first.name}: {unreadable[first.name]}",
-            hint=f"replace its {count:,} unreadable images, or take the class out",
+            hint=f"replace its {count:,} unreadable images, or remove the class",
         )
 
 
 def is_decoded(dataset: Dataset, code: str = "") -> bool:
-    """Whether all of a dataset's images are in the cache, as far as can be told without hashing."""
-    examples = _in_order(dataset)
+    """Return whether all of a dataset's images are known to be in the cache, without hashing any file."""
+    examples = _sort_examples(dataset)
     if not are_known(examples):
         return False
     hashes, _ = content_hashes(examples)
-    folder = cache_dir() / "images" / _key(examples, hashes, dataset.shape, code)
+    folder = cache_dir() / "images" / _compute_key(examples, hashes, dataset.shape, code)
     return _Rows(folder, len(examples), math.prod(dataset.shape)).read_index() is not None
 
 
-def _in_order(dataset: Dataset) -> list[Example]:
-    """The examples in the order of their rows."""
+def _sort_examples(dataset: Dataset) -> list[Example]:
+    """Sort the examples into the order of their rows."""
     return sorted(dataset.examples, key=lambda example: example.name)
 
 
-def _key(examples: list[Example], hashes: list[str | None], shape: tuple[int, int, int], code: str) -> str:
+def _compute_key(
+    examples: list[Example], hashes: list[str | None], shape: tuple[int, int, int], code: str
+) -> str:
     digest = hashlib.sha256(f"{LAYOUT_VERSION} {shape}{code and f' {code}'}".encode())
     if any(example.path is not None for example in examples):
-        digest.update(f"\0Pillow {_pillow_version()}".encode())
+        digest.update(f"\0Pillow {_get_pillow_version()}".encode())
     for example, content in zip(examples, hashes, strict=True):
         digest.update(f"\0{example.name}\0{content}".encode())
     return digest.hexdigest()[:24]
 
 
-def _pillow_version() -> str:
-    """Of what makes pixels of files: another one may make others."""
+def _get_pillow_version() -> str:
+    """Return Pillow's version: another one may decode a file to other pixels."""
     import PIL
 
     return PIL.__version__
 
 
-def _fingerprint(key: str, dataset: Dataset, examples: list[Example]) -> str:
+def _compute_fingerprint(key: str, dataset: Dataset, examples: list[Example]) -> str:
     seen = (key, dataset.shape, dataset.classes, dataset.positive)
     digest = hashlib.sha256(repr(seen).encode())
     for example in examples:
@@ -179,11 +182,11 @@ def _fingerprint(key: str, dataset: Dataset, examples: list[Example]) -> str:
 
 @dataclass(frozen=True)
 class _Index:
-    """What decoding found out besides pixels.
+    """Results of decoding besides the pixels.
 
     Attributes:
-        unreadable: the reason for each image that cannot be decoded.
-        highest: the highest value of each image of 16 bits.
+        unreadable: reason by name for each image that cannot be decoded.
+        highest: the highest value of each 16-bit image.
     """
 
     unreadable: dict[str, str]
@@ -192,7 +195,7 @@ class _Index:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The cache of one dataset: rows of equal size in one file, and an index by which it is checked."""
+    """Cache of one dataset: a file with rows of equal size, and an index to check it against."""
 
     folder: Path
     count: int
@@ -203,7 +206,7 @@ class _Rows:
         return self.folder / _PIXELS
 
     def read_index(self) -> _Index | None:
-        """Read what decoding found out; None if there is no cache, or it is damaged."""
+        """Read the index; return None if there is no cache, or it is damaged."""
         index = read_json(self.folder / _INDEX)
         if index is None:
             return None
@@ -220,7 +223,7 @@ class _Rows:
             return None
 
     def write_index(self, index: _Index, checksums: np.ndarray) -> None:
-        """Write the index of a complete file of pixels; the folder is still staged."""
+        """Write the index of a complete pixel file, while the folder is still a staging folder."""
         content: dict[str, Any] = {"unreadable": index.unreadable, "highest": index.highest}
         content["checksum"] = _digest(checksums)
         write_json(self.folder / _INDEX, content | {"mtime_ns": self.path.stat().st_mtime_ns})
@@ -238,7 +241,7 @@ def _build(
     on_progress: OnProgress,
     on_step: OnStep,
 ) -> _Index:
-    """Decode into a staging folder and rename it, so that a half-made cache is never seen."""
+    """Decode into a staging folder and then rename it, so that no process sees an incomplete cache."""
     require_space(rows.folder.parent, rows.count * rows.row_bytes, f"decoding {rows.count:,} images")
     with staging_folder(rows.folder) as staged:
         new = replace(rows, folder=staged)
@@ -247,19 +250,19 @@ def _build(
         on_step("saving decoded images", 0, 0)
         new.write_index(index, checksums)
         with hold_place(rows.folder, on_wait=lambda: None):
-            if rows.read_index() is None:  # else another process was faster
+            if rows.read_index() is None:  # otherwise another process was faster
                 replace_folder(staged, rows.folder)
     return index
 
 
 def _check_unchanged(examples: list[Example], hashes: list[str | None], on_progress: OnProgress) -> None:
-    """Check that what was decoded is what was hashed."""
+    """Check that no image has changed since it was hashed."""
     now, _ = content_hashes(examples, on_progress)
     changed = [e.name for e, old, new in zip(examples, hashes, now, strict=True) if old != new]
     if changed:
         raise XbenchError(
-            f"{len(changed)} of {len(examples)} images were changed while they were decoded: {changed[0]}",
-            hint="run again when nothing writes to them any more",
+            f"{len(changed)} of {len(examples)} images changed while they were decoded: {changed[0]}",
+            hint="run again when no other program writes to them",
         )
 
 
@@ -270,29 +273,31 @@ def _decode_all(
     hashes: list[str | None],
     on_progress: OnProgress,
 ) -> tuple[_Index, np.ndarray]:
-    """Write every image to its row; an unreadable one leaves a hole. Images of 16 bits are read twice if they
-    do not use their whole range, which shows only when all were read.
+    """Write every image to its row; the row of an unreadable image stays empty.
+
+    16-bit images that do not use their full range are read twice: their range is known only when all have
+    been read.
 
     Returns:
-        What was found out, and the checksum of each row.
+        The index, and the checksum of each row.
     """
     channels, height, width = dataset.shape
     unreadable: dict[str, str] = {}
     highest: dict[int, int] = {}
-    white = _WHOLE_RANGE
+    white = _UINT16_MAX
     checksums = np.full(rows.count, zlib.crc32(bytes(rows.row_bytes)), np.uint32)
 
     def decode_one(row: int) -> None:
         try:
             image = np.ascontiguousarray(dataset.read(examples[row]))
-        except Exception as error:  # Pillow and plugins raise many kinds; most mean this one image
+        except Exception as error:  # Pillow and plugins raise many types, mostly because of this one image
             if isinstance(error, MemoryError) or getattr(error, "errno", None) in _SYSTEM_ERRORS:
-                raise  # gone another time, so not to be remembered as the image's fault
+                raise  # a temporary error must not be recorded as the image's fault
             unreadable[examples[row].name] = why_unreadable(error)
             return
         if image.shape != (height, width, channels) or image.dtype not in (np.uint8, np.uint16):
             raise XbenchError(
-                f"{examples[row].name}: read() gave {image.dtype} {image.shape}, "
+                f"{examples[row].name}: read() returned {image.dtype} {image.shape}, "
                 f"not uint8 {(height, width, channels)}"
             )
         if image.dtype == np.uint16:
@@ -302,14 +307,14 @@ def _decode_all(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         checksums[row] = zlib.crc32(image.data)
 
-    todo = [row for row, content in enumerate(hashes) if content is not None]
+    readable = [row for row, content in enumerate(hashes) if content is not None]
     descriptor = os.open(rows.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         os.truncate(descriptor, rows.count * rows.row_bytes)
-        _for_each(todo, decode_one, on_progress)
-        narrow = white_level(highest.values())
-        if highest and narrow < white:
-            white = narrow
+        _for_each(readable, decode_one, on_progress)
+        actual_white = white_level(highest.values())
+        if highest and actual_white < white:
+            white = actual_white
             _for_each(sorted(highest), decode_one, on_progress)
     finally:
         os.close(descriptor)
@@ -324,5 +329,5 @@ def _for_each(rows: list[int], decode_one: Callable[[int], None], on_progress: O
                 future.result()
                 on_progress(done, len(rows))
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # not thousands more for nothing
+            pool.shutdown(wait=False, cancel_futures=True)  # do not decode the remaining images
             raise

@@ -1,4 +1,4 @@
-"""A decoded dataset: labels and splits in memory, pixels in one flat file that is read by position."""
+"""Decoded datasets: labels and splits in memory, pixels in one flat file that is read by position."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class DecodedDataset:
     Attributes:
         name: the dataset's name in the suite.
         classes, positive, shape, notes: as in `xbench.Dataset`; shape is (channels, height, width).
-        stand_in: what to tell a reader if the data is made up; empty for real data.
-        pixels_path: uint8 file of (rows, height, width, channels).
+        stand_in: notice for readers if the data is synthetic; empty for real data.
+        pixels_path: uint8 file of shape (rows, height, width, channels).
         rows, labels, is_test: (examples,) arrays: row in the file (int64), class (int64), split (bool).
-        groups: (examples,) names of patients or the like.
-        names: (examples,) as in `xbench.Example`; empty where a process has no need of them.
-        fingerprint: hash of all that training can see of the data.
+        groups: (examples,) names of patients or other groups.
+        names: (examples,) as in `xbench.Example`; empty in processes that do not need them.
+        fingerprint: hash of everything that training can see of the data.
         unreadable: (name, reason) of each image that was left out.
         duplicates: copies across splits or classes.
-        is_sample: a few images stand for all; see `data.sample`.
+        is_sample: whether the pixels of a few images stand in for those of all; see `data.sample`.
     """
 
     name: str
@@ -49,14 +49,14 @@ class DecodedDataset:
 
     @property
     def row_bytes(self) -> int:
-        """Of one image in the file."""
+        """Bytes of one image in the file."""
         return math.prod(self.shape)
 
     def reader(self, capacity: int) -> RowReader:
-        """Reads images, of (height, width, channels), by their row.
+        """Open a reader of images (height, width, channels) by row.
 
         Args:
-            capacity: the most images of one read.
+            capacity: the maximum number of images per read.
         """
         channels, height, width = self.shape
         return RowReader(self.pixels_path, (height, width, channels), "uint8", capacity)

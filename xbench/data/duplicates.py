@@ -1,4 +1,4 @@
-"""Find images of the same content that lie in train and in test, or in two classes."""
+"""Find images with the same content in both train and test, or in two classes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _MAX_NAMED = 3
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Copies that make a result doubtful; those within one class and split do not.
+    """Copies of images that make results doubtful, which copies within one class and split do not.
 
     Attributes:
         in_test: (test image, training image) for each test image that is a copy of a training image.
-        across_classes: (image, copy in another class) for each image that has such a copy.
+        across_classes: (image, copy) for each image that has a copy in another class.
         test: the number of test images.
         total: the number of images.
     """
@@ -28,17 +28,17 @@ class Duplicates:
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader of results must be told."""
+        """Warnings for readers of the results."""
         warnings = []
         if self.in_test:
             warnings.append(
                 f"{len(self.in_test):,} of {self.test:,} test images are copies of training images, so test "
-                f"metrics are optimistic: {_some(self.in_test)}"
+                f"metrics are optimistic: {_list_some(self.in_test)}"
             )
         if self.across_classes:
             warnings.append(
                 f"{len(self.across_classes):,} of {self.total:,} images have a copy in another class, which "
-                f"contradicts their label: {_some(self.across_classes)}"
+                f"contradicts their label: {_list_some(self.across_classes)}"
             )
         return warnings
 
@@ -50,8 +50,8 @@ def find_duplicates(examples: Sequence[Example], hashes: Sequence[str | None]) -
     """Compare images by the hashes of their content.
 
     Args:
-        examples: the readable images, in the order of their names.
-        hashes: the hash of each; an example without file and content has none to compare.
+        examples: the readable images, sorted by name.
+        hashes: the content hash of each. Examples with neither file nor content are not compared.
     """
     copies: dict[str, list[Example]] = {}
     for example, content in zip(examples, hashes, strict=True):
@@ -59,9 +59,9 @@ def find_duplicates(examples: Sequence[Example], hashes: Sequence[str | None]) -
             copies.setdefault(content, []).append(example)
     in_test, across = [], []
     for group in copies.values():
-        trained = next((example for example in group if example.split == "train"), None)
-        if trained is not None:
-            in_test += [(example.name, trained.name) for example in group if example.split == "test"]
+        original = next((example for example in group if example.split == "train"), None)
+        if original is not None:
+            in_test += [(example.name, original.name) for example in group if example.split == "test"]
         if len({example.label for example in group}) > 1:
             across += [
                 (example.name, next(other.name for other in group if other.label != example.label))
@@ -75,7 +75,7 @@ def find_duplicates(examples: Sequence[Example], hashes: Sequence[str | None]) -
     )
 
 
-def _some(pairs: Sequence[tuple[str, str]]) -> str:
+def _list_some(pairs: Sequence[tuple[str, str]]) -> str:
     named = "; ".join(f"{name} is {other}" for name, other in pairs[:_MAX_NAMED])
     more = f"; and {len(pairs) - _MAX_NAMED:,} more" if len(pairs) > _MAX_NAMED else ""
     return named + more

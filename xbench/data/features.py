@@ -1,12 +1,12 @@
-"""Outputs of a model's frozen part in the cache: one row an image, in one flat file that fills up as images
-are asked for.
+"""Cached outputs of a model's frozen part: one row per image in one flat file, which is filled as images are
+requested.
 
-A second file has a checksum for each row that is there. It is written behind the rows and after they have
-reached the disk, so that an interrupted run leaves rows to go on from and none that is half made. Two runs
-that fill the same file write the same rows.
+A second file holds a checksum for each row that is present. Checksums are written only after their rows have
+reached the disk, so an interrupted run leaves only complete rows, and the next run continues from them. Two
+runs that fill the same file write the same rows.
 
-Rows are held against their checksums when the file is opened and its modification time is not the one at
-which that was last done; those that do not match count as not there.
+When a file is opened, its rows are compared with their checksums, unless this was already done since its last
+modification. Rows that do not match count as absent.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from xbench.storage.staging import discard, replace_folder, staging_folder
 
 Precision = Literal["float32", "float64", "bfloat16"]
 
-# NumPy has no bfloat16; its bits travel as whole numbers.
+# NumPy has no bfloat16, so its bits are stored as integers.
 _STORED: dict[Precision, str] = {"float32": "float32", "float64": "float64", "bfloat16": "int16"}
 
-# For each row 0, or its CRC-32 if it is there (1 in place of 0).
+# One per row: its CRC-32 (1 instead of 0) if the row is present, otherwise 0.
 _CHECKSUM = np.dtype("<u4")
 
 _INDEX = "index.json"
@@ -43,13 +43,13 @@ _INDEX = "index.json"
 
 @dataclass(frozen=True)
 class FeatureFile:
-    """Features of the images of one decoded dataset.
+    """File with the features of one decoded dataset's images.
 
     Attributes:
-        folder: holds the file; named by all that the features depend on.
-        shape: of one image's features.
-        precision: of the values.
-        rows: of the decoded file, whose numbering this one shares.
+        folder: the file's folder; its name is a hash of everything that the features depend on.
+        shape: shape of one image's features.
+        precision: precision of the values.
+        rows: number of rows, which are numbered as in the decoded file.
     """
 
     folder: Path
@@ -63,7 +63,7 @@ class FeatureFile:
 
     @property
     def stored_dtype(self) -> str:
-        """NumPy's name for what lies in the file."""
+        """NumPy's name of the dtype in the file."""
         return _STORED[self.precision]
 
     @property
@@ -75,20 +75,24 @@ class FeatureFile:
         return self.folder / "present"
 
     def reader(self, capacity: int) -> RowReader:
-        """Reads features by row.
+        """Open a reader of features by row.
 
         Args:
-            capacity: the most rows of one read.
+            capacity: the maximum number of rows per read.
         """
         return RowReader(self.values_path, self.shape, self.stored_dtype, capacity)
 
     def present(self) -> np.ndarray:
-        """For each row whether it is there: bool (rows,)."""
+        """Return whether each row is present: bool (rows,)."""
         return np.fromfile(self.present_path, dtype=_CHECKSUM) != 0
 
     @classmethod
     def find(cls, folder: Path) -> Self | None:
-        """What an earlier run has made; None if there is nothing, or it is damaged beyond single rows."""
+        """Open the file that an earlier run made, without its damaged rows.
+
+        Returns:
+            The file; None if there is none, or it is unusable as a whole.
+        """
         try:
             index = read_json(folder / _INDEX)
             if index is None:
@@ -96,57 +100,57 @@ class FeatureFile:
             file = cls(folder, tuple(index["shape"]), index["precision"], index["rows"])
             if not file._is_whole():
                 return None
-            file._check_rows()
+            file._drop_damaged_rows()
             return file
         except (OSError, KeyError, TypeError):
             return None
 
     def make(self) -> None:
-        """Make the files, without a row yet, where they are not there or damaged.
+        """Create the files, without any rows, unless they are there and intact.
 
         Raises:
-            XbenchError: the disk is full, or cannot be written.
+            XbenchError: the disk is full or not writable.
         """
         with (
-            disk_errors(f"features cannot be kept in {self.folder.parent}"),
+            disk_errors(f"features cannot be cached in {self.folder.parent}"),
             staging_folder(self.folder) as staged,
         ):
-            for path, size in self._sizes().items():
+            for path, size in self._file_sizes().items():
                 (staged / path.name).touch()
                 os.truncate(staged / path.name, size)
             write_json(staged / _INDEX, {"shape": self.shape, "precision": self.precision, "rows": self.rows})
             with hold_place(self.folder, on_wait=lambda: None):
-                if FeatureFile.find(self.folder) != self:  # else another process was faster
+                if FeatureFile.find(self.folder) != self:  # otherwise another process was faster
                     replace_folder(staged, self.folder)
 
     def remove(self) -> None:
-        """Remove the files: what they hold is of no use."""
+        """Remove the files, whose features are no longer valid."""
         with suppress(OSError):
             discard(self.folder)
 
-    def _sizes(self) -> dict[Path, int]:
+    def _file_sizes(self) -> dict[Path, int]:
         return {
             self.values_path: self.rows * self.row_bytes,
             self.present_path: self.rows * _CHECKSUM.itemsize,
         }
 
     def _is_whole(self) -> bool:
-        found = [(path.stat(), size) for path, size in self._sizes().items()]
-        return all(stat.S_ISREG(of.st_mode) and of.st_size == size for of, size in found)
+        found = [(path.stat(), size) for path, size in self._file_sizes().items()]
+        return all(stat.S_ISREG(info.st_mode) and info.st_size == size for info, size in found)
 
-    def _check_rows(self) -> None:
-        """Take back the rows that are not as they were written.
+    def _drop_damaged_rows(self) -> None:
+        """Mark the rows that do not match their checksums as absent.
 
         Raises:
-            OSError: they cannot be read, or taken back.
+            OSError: the files cannot be read or written.
         """
         mtime_ns = self.values_path.stat().st_mtime_ns
         if load("checked", str(self.values_path)) == mtime_ns:
             return
-        noted = np.fromfile(self.present_path, dtype=_CHECKSUM)
-        rows = np.flatnonzero(noted)
+        recorded = np.fromfile(self.present_path, dtype=_CHECKSUM)
+        rows = np.flatnonzero(recorded)
         found = np.maximum(row_checksums(self.values_path, self.row_bytes, rows), 1)
-        damaged = rows[found != noted[rows]]
+        damaged = rows[found != recorded[rows]]
         if len(damaged):
             present = os.open(self.present_path, os.O_WRONLY | os.O_CLOEXEC)
             try:
@@ -158,8 +162,10 @@ class FeatureFile:
 
 
 class FeatureWriter:
-    """Adds rows to a feature file. Use as a context manager: what was written counts once it is left, or at a
-    `commit`."""
+    """Writer that adds rows to a feature file.
+
+    Use it as a context manager. Written rows count as present after a `commit`, or when the block is left.
+    """
 
     def __init__(self, file: FeatureFile):
         self._file = file
@@ -172,7 +178,7 @@ class FeatureWriter:
             XbenchError: the disk is full, or fails.
         """
         size = self._file.row_bytes
-        with disk_errors(f"features cannot be kept in {self._file.folder}"):
+        with disk_errors(f"features cannot be cached in {self._file.folder}"):
             stored = np.ascontiguousarray(values, dtype=self._file.stored_dtype)
             for row, value in zip(rows, stored, strict=True):
                 if os.pwrite(self._values, value.data, int(row) * size) != size:
@@ -180,16 +186,16 @@ class FeatureWriter:
                 self._written[int(row)] = max(zlib.crc32(value), 1)
 
     def commit(self) -> None:
-        """Let what was written count.
+        """Mark the written rows as present.
 
         Raises:
             XbenchError: the disk is full, or fails.
         """
-        with disk_errors(f"features cannot be kept in {self._file.folder}"):
+        with disk_errors(f"features cannot be cached in {self._file.folder}"):
             os.fsync(self._values)
             for row, checksum in self._written.items():
-                noted = np.array(checksum, dtype=_CHECKSUM).tobytes()
-                os.pwrite(self._present, noted, row * _CHECKSUM.itemsize)
+                content = np.array(checksum, dtype=_CHECKSUM).tobytes()
+                os.pwrite(self._present, content, row * _CHECKSUM.itemsize)
         self._written = {}
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Getting a published dataset: its archive, checked and unpacked into the cache, whole or not at all."""
+"""Fetch a published dataset: download its archive, check it, and unpack it into the cache as a whole."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from xbench.storage.locks import LockHeld, hold_place
 from xbench.storage.paths import cache_dir, disk_errors, require_space
 from xbench.storage.staging import replace_folder, staging_folder
 
-# An archive whose files come to more than this many times what they should is taken for a bomb. (Kaggle's
-# holds everything twice.)
+# An archive whose files are larger than expected by more than this factor is taken for a zip bomb. (Kaggle's
+# archive contains every file twice.)
 _MAX_UNPACKED_RATIO = 4
 
-# Called with the stage ("downloading", "unpacking"), and the bytes done and in all; 0 for what is not known.
+# Called with the stage ("downloading", "unpacking"), the bytes done and the total bytes; 0 if not known.
 OnStage = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A dataset that has been put into its place.
+    """A dataset that was fetched.
 
     Attributes:
-        inventory: what is there.
-        sha256: of the archive, in hex.
-        is_published: the archive is the one that the source describes.
+        inventory: the images that are now in place.
+        sha256: SHA-256 of the archive, in hex.
+        is_published: whether the archive is the one that the source describes.
     """
 
     inventory: Inventory
@@ -40,7 +40,7 @@ class Fetched:
 
 
 def destination(source: Source) -> Path:
-    """Where a dataset is fetched to."""
+    """Return the folder that a dataset is fetched to."""
     return cache_dir() / source.folder
 
 
@@ -50,22 +50,24 @@ def fetch(
     """Download a dataset's archive into the cache, and unpack it there.
 
     Args:
-        url, sha256: of the archive, in place of the source's.
-        replace: put it in the place of what is there already.
+        source: the published dataset.
+        on_stage: called with progress.
+        url, sha256: the archive's, instead of the source's.
+        replace: replace the destination if it already exists.
 
     Raises:
-        DownloadFailed: the archive cannot be had.
-        XbenchError: it is not the right one, is damaged or dangerous, or there is no room; or something is
-            in its place already, or another process is at it.
+        DownloadFailed: the archive cannot be downloaded.
+        XbenchError: the archive is the wrong one, damaged or dangerous; the disk has too little space; the
+            destination already exists; or another process is filling it.
     """
     url, sha256 = url or source.url, (sha256 or source.sha256).lower()
     if not sha256:
-        raise XbenchError(f"the sha256 of {url} is not known", hint="give it with --sha256")
+        raise XbenchError(f"the SHA-256 of {url} is unknown", hint="pass it with --sha256")
     is_published = sha256 == source.sha256
-    with _workplace(source, replace) as workplace:
+    with _open_workplace(source, replace) as workplace:
         if is_published:
             needed_bytes = source.size_bytes + source.unpacked_bytes
-            require_space(workplace, needed_bytes, "the archive with what is in it")
+            require_space(workplace, needed_bytes, "the archive, with its unpacked files,")
         archive = workplace / "archive.zip"
         try:
             download(
@@ -76,21 +78,21 @@ def fetch(
                 on_step=lambda step: on_stage(f"downloading ({step})", 0, 0),
             )
         except DownloadFailed as error:
-            by_hand = f"or get it by hand from {source.page}, and name the file with --from"
-            raise DownloadFailed(error.message, hint=f"{error.hint}\n{by_hand}") from error
+            manually = f"or download it from {source.page} yourself, and pass the file with --from"
+            raise DownloadFailed(error.message, hint=f"{error.hint}\n{manually}") from error
         inventory = _put_in_place(source, archive, url, sha256, workplace, on_stage, replace)
     return Fetched(inventory, sha256, is_published)
 
 
 def fetch_from(source: Source, archive: Path, on_stage: OnStage, replace: bool = False) -> Fetched:
-    """Unpack an archive that is on this machine into the cache; the archive stays.
+    """Unpack a local archive into the cache, and keep the archive.
 
-    It need not be the published one, if it holds the same number of images in each folder.
+    It need not be the published archive, but must contain the same number of images in each folder.
 
     Raises:
-        XbenchError: as `fetch` does; or there is no such file.
+        XbenchError: as for `fetch`; or the archive cannot be read.
     """
-    with _workplace(source, replace) as workplace:
+    with _open_workplace(source, replace) as workplace:
         try:
             sha256 = sha256_of(archive, lambda *at: on_stage("hashing", *at))
         except OSError as error:
@@ -100,8 +102,8 @@ def fetch_from(source: Source, archive: Path, on_stage: OnStage, replace: bool =
 
 
 @contextmanager
-def _workplace(source: Source, replace: bool) -> Iterator[Path]:
-    """Make a staging folder for the destination, as the only process that does."""
+def _open_workplace(source: Source, replace: bool) -> Iterator[Path]:
+    """Create a staging folder for the destination, and keep other processes from doing so."""
     place = destination(source)
     with disk_errors(f"{place} cannot be filled"), ExitStack() as stack:
         try:
@@ -114,9 +116,7 @@ def _workplace(source: Source, replace: bool) -> Iterator[Path]:
 
 def _check_free(place: Path, replace: bool) -> None:
     if place.exists() and any(place.iterdir()) and not replace:
-        raise XbenchError(
-            f"{place} is there already", hint="remove or rename it, or have it replaced with --force"
-        )
+        raise XbenchError(f"{place} already exists", hint="remove or rename it, or replace it with --force")
 
 
 def _put_in_place(
@@ -128,17 +128,17 @@ def _put_in_place(
     on_stage: OnStage,
     replace: bool,
 ) -> Inventory:
-    """Unpack within the workplace, check that all is there, and only then rename it to the destination."""
+    """Unpack within the workplace, check that no image is missing, and then rename to the destination."""
     unpacked = workplace / "unpacked"
     unpacked.mkdir()
     parts = {folder.split("/")[0] for folder in source.counts}
-    most_bytes = _MAX_UNPACKED_RATIO * source.unpacked_bytes
-    hashes = unpack(archive, unpacked, parts, most_bytes, lambda *at: on_stage("unpacking", *at))
+    max_bytes = _MAX_UNPACKED_RATIO * source.unpacked_bytes
+    hashes = unpack(archive, unpacked, parts, max_bytes, lambda *at: on_stage("unpacking", *at))
     inventory = take_inventory(unpacked, source)
     if not inventory.is_complete:
         raise XbenchError(
-            f"{origin} does not hold the images of this dataset: {inventory.shortfall}",
-            hint=f"nothing was kept; the dataset is described at {source.page}",
+            f"{origin} does not contain the images of this dataset: {inventory.shortfall}",
+            hint=f"nothing was kept; see {source.page} for a description of the dataset",
         )
     on_stage("putting the images in place", 0, 0)
     write_manifest(unpacked, hashes)

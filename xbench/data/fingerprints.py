@@ -1,9 +1,9 @@
-"""What an image is, independent of where it lies: a hash of its content.
+"""Hash the content of images, wherever their files are.
 
-Reading thousands of files to hash them is slow on a cold disk, so hashes are remembered beside size, times
-and number of the file, which only say whether a remembered hash is still good. (Size and modification time
-alone do not: what copies files sets their times.) They cannot say so of a file that was written at about the
-moment of hashing: a change right after may leave all as they are. Its hash is not remembered.
+Reading thousands of files to hash them is slow on a cold disk, so hashes are remembered together with each
+file's size, times and inode, which show whether a remembered hash is still valid. (Size and modification time
+alone do not, since tools that copy files set their times.) If a file was written just before it was hashed, a
+change right after hashing may leave all of these as they are, so its hash is not remembered.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from xbench.storage.cache import load, save
 
 _NAMESPACE = "file hashes"
 
-# Older than this at its hashing, a file cannot change again and keep its time: clocks of file systems are
-# that coarse (FAT: 2 s), and those of servers differ a little.
+# A file that is older than this when it is hashed cannot change again and keep its modification time: the
+# clocks of file systems are up to this coarse (FAT: 2 s), and those of servers differ slightly.
 _SETTLED_NS = 2_000_000_000
 
-# Remembered hashes are told at once: a report for each would take longer.
+# Images per progress report: reporting each one would take longer than looking up a remembered hash.
 _REPORT_EVERY = 100
 
 
 def content_hashes(
     examples: Sequence[Example], on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[list[str | None], dict[str, str]]:
-    """Hash what each example is made of.
+    """Hash the content of each example.
 
     Args:
-        on_progress: called with (hashed, total) now and then.
+        on_progress: called with (hashed, total) at intervals.
 
     Returns:
-        For each example its hash, or None if its file cannot be read; and the reason for each such name.
+        The hash of each example, or None if its file cannot be read; and the reason, by name, for the latter.
     """
     files = [example.path for example in examples if example.path is not None]
     store = _StampStore(files)
@@ -50,11 +50,11 @@ def content_hashes(
         if example.path is None:
             return declared
         try:
-            of_file = store.hash_of(example.path)
+            file_hash = store.hash_of(example.path)
         except OSError as error:
             reasons[example.name] = f"cannot be read: {error.strerror or error}"
             return None
-        return f"{of_file} {declared}" if example.content else of_file
+        return f"{file_hash} {declared}" if example.content else file_hash
 
     hashes: list[str | None] = []
     with ThreadPoolExecutor(usable_cpus()) as pool:
@@ -67,7 +67,7 @@ def content_hashes(
 
 
 def are_known(examples: Sequence[Example]) -> bool:
-    """Whether all hashes can be told without reading a file."""
+    """Return whether all hashes are remembered, so that no file needs to be read."""
     files = [example.path for example in examples if example.path is not None]
     store = _StampStore(files)
     try:
@@ -77,7 +77,7 @@ def are_known(examples: Sequence[Example]) -> bool:
 
 
 class _StampStore:
-    """Remembered hashes of the files of one folder: path -> [size, mtime_ns, ctime_ns, inode, sha256]."""
+    """Remembered hashes of the files in one folder: path -> [size, mtime_ns, ctime_ns, inode, sha256]."""
 
     def __init__(self, files: Sequence[Path]):
         self._folder = os.path.commonpath([os.path.abspath(file) for file in files]) if files else ""
@@ -92,7 +92,7 @@ class _StampStore:
 
     def _recall(self, path: Path, stat: os.stat_result) -> str | None:
         stamp = self._known.get(os.path.abspath(path))
-        return stamp[-1] if stamp and stamp[:-1] == _told(stat) else None
+        return stamp[-1] if stamp and stamp[:-1] == _identify(stat) else None
 
     def hash_of(self, path: Path) -> str:
         remembered = self._recall(path, path.stat())
@@ -102,16 +102,16 @@ class _StampStore:
             stat, now_ns = os.fstat(file.fileno()), time.time_ns()
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if stat.st_mtime_ns < now_ns - _SETTLED_NS:
-            self._new[os.path.abspath(path)] = [*_told(stat), digest]
+            self._new[os.path.abspath(path)] = [*_identify(stat), digest]
         return digest
 
     def save(self) -> None:
-        """Remember what was hashed, if the cache can be written."""
+        """Remember the new hashes, if the cache can be written."""
         if self._new:
-            # Other processes may have hashed another part of the folder meanwhile.
+            # In the meantime, other processes may have hashed other files of the folder.
             save(_NAMESPACE, self._folder, self._load() | self._new)
 
 
-def _told(stat: os.stat_result) -> list[int]:
-    """What tells that a file is still the same."""
+def _identify(stat: os.stat_result) -> list[int]:
+    """Return the numbers that show whether a file is unchanged."""
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]

@@ -1,4 +1,4 @@
-"""What of a dataset is on this machine: which images are there, and whether their content is right."""
+"""Inventory of a dataset's local files: which images are present, and whether their content is right."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from xbench.errors import DataNotFound, XbenchError
 from xbench.memory.processor import usable_cpus
 from xbench.storage.downloads import sha256_of
 
-# One line a file as `sha256sum` writes it, so that `sha256sum -c MANIFEST.sha256` checks it without xbench.
+# One line per file, as `sha256sum` writes it: `sha256sum -c MANIFEST.sha256` checks the files without xbench.
 MANIFEST = "MANIFEST.sha256"
 
-# Large enough for a file to be decoded, small enough for that to be quick.
+# Height and width that images are decoded to for a check: small, to be fast.
 _TRIAL_SIDE = 64
 
 OnProgress = Callable[[int, int], None]
@@ -28,13 +28,13 @@ FindRoot = Callable[[], Path]
 
 @dataclass(frozen=True)
 class Inventory:
-    """The images of a dataset in one folder, and those that should be there.
+    """Counts of a dataset's local images, compared with the expected ones.
 
     Attributes:
-        root: the folder.
-        counts: images by folder below the root (`"train/NORMAL"`), as they lie there.
-        missing: for each folder of the source, how many images it lacks (below zero: has too many), with
-            those for validation counted as train; folders with the right number are left out.
+        root: the dataset's folder.
+        counts: number of images in each folder below the root (`"train/NORMAL"`).
+        missing: number of images that each of the source's folders lacks; negative if it has too many.
+            Validation images count as train, and folders with the right number are left out.
     """
 
     root: Path
@@ -47,7 +47,7 @@ class Inventory:
 
     @property
     def shortfall(self) -> str:
-        """What is missing, for people."""
+        """Readable description of `missing`."""
         return ", ".join(
             f"{count:,} missing in {folder}" if count > 0 else f"{-count:,} too many in {folder}"
             for folder, count in self.missing.items()
@@ -56,11 +56,11 @@ class Inventory:
 
 @dataclass(frozen=True)
 class Presence:
-    """Whether a dataset is on this machine.
+    """Result of looking for a dataset on this machine.
 
     Attributes:
-        inventory: what is there; None if nothing is, or if it cannot be told.
-        how_to_get: what a user does to have it; "" if it is there, or is made by xbench.
+        inventory: the dataset's images; None if there are none, or if xbench cannot count them.
+        how_to_get: what a user must do to get the dataset; "" if it is present, or xbench generates it.
     """
 
     inventory: Inventory | None
@@ -69,14 +69,14 @@ class Presence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a look at every file of a dataset found.
+    """Result of checking every file of a dataset.
 
     Attributes:
-        inventory: what is there.
+        inventory: the dataset's images.
         checked: number of files that were read.
-        by_hash: they were compared with the manifest; if not, they were only decoded.
-        missing_files, changed_files, extra_files: names, against the manifest.
-        unreadable_files: reasons by name.
+        by_hash: whether files were compared with the manifest; otherwise they were only decoded.
+        missing_files, changed_files, extra_files: names of the files that differ from the manifest.
+        unreadable_files: reason by name for each file that cannot be decoded.
     """
 
     inventory: Inventory
@@ -94,7 +94,7 @@ class Verdict:
 
 
 def take_inventory(root: Path, source: Source) -> Inventory:
-    """Count the images in a dataset's folders; none is opened.
+    """Count the images in a dataset's folders, without opening any.
 
     Raises:
         XbenchError: a folder cannot be listed.
@@ -104,7 +104,7 @@ def take_inventory(root: Path, source: Source) -> Inventory:
     found: Counter[str] = Counter()
     for part in parts:
         for name in list_images(root / part) if (root / part).is_dir() else ():
-            # What lies further down belongs to the class that it is in.
+            # Images in deeper folders belong to the class folder that contains them.
             class_folder = name.parts[:-1][:1]
             counts["/".join((part, *class_folder))] += 1
             found["/".join(("train" if part in VALIDATION_FOLDERS else part, *class_folder))] += 1
@@ -122,9 +122,10 @@ def presence(name: str, spec: DatasetSpec) -> Presence:
     if spec.source is None or spec.find_root is None:
         if spec.stand_in:
             return Presence(None)
-        # A factory that is named by a string may import much: it is left alone.
+        # Loading a factory that is named by a string may import large libraries.
         needs = () if isinstance(spec.factory, str) else settings_of(spec).required
-        how = f"give the suite's dataset its `{'`, `'.join(needs)}`" if needs else f"see `xbench info {name}`"
+        settings = ", ".join(f"`{need}`" for need in needs)
+        how = f"set {settings} of the dataset in the suite" if needs else f"see `xbench info {name}`"
         return Presence(None, how)
     try:
         return Presence(take_inventory(spec.find_root(), spec.source))
@@ -133,33 +134,33 @@ def presence(name: str, spec: DatasetSpec) -> Presence:
 
 
 def published_source(name: str, spec: DatasetSpec) -> tuple[Source, FindRoot]:
-    """Return where a dataset comes from, and the function that finds it on this machine.
+    """Return a dataset's source, and the function that finds the dataset on this machine.
 
     Raises:
-        XbenchError: it has no source that xbench knows.
+        XbenchError: the dataset has no source.
     """
     if spec.source is not None and spec.find_root is not None:
         return spec.source, spec.find_root
-    why = "is made by xbench itself" if spec.stand_in else "has no published archive that xbench knows"
+    why = "is generated by xbench" if spec.stand_in else "has no published archive that xbench knows"
     raise XbenchError(
         f"dataset '{name}' {why}, so there is nothing to fetch or verify",
-        hint="`xbench data status` shows which datasets have one",
+        hint="`xbench data status` shows which datasets have a published archive",
     )
 
 
 def verify(root: Path, source: Source, on_progress: OnProgress) -> Verdict:
-    """Read every image of a dataset: against the manifest if there is one, else by decoding it.
+    """Read every image of a dataset, and compare it with the manifest if there is one; otherwise decode it.
 
     Args:
         on_progress: called with (done, total) files.
 
     Raises:
-        XbenchError: a folder cannot be listed, or the manifest is none.
+        XbenchError: a folder cannot be listed, or the manifest cannot be read.
     """
     inventory = take_inventory(root, source)
-    images = [f"{part}/{name}" for part in _parts(inventory) for name in list_images(root / part)]
+    images = [f"{part}/{name}" for part in _list_parts(inventory) for name in list_images(root / part)]
     if not (root / MANIFEST).is_file():
-        reasons = _for_each(images, lambda name: _why_unreadable(root / name), on_progress)
+        reasons = _for_each(images, lambda name: _explain_unreadable(root / name), on_progress)
         return Verdict(
             inventory, len(images), False, unreadable_files={k: why for k, why in reasons.items() if why}
         )
@@ -177,7 +178,12 @@ def verify(root: Path, source: Source, on_progress: OnProgress) -> Verdict:
 
 
 def write_manifest(root: Path, hashes: Mapping[str, str]) -> None:
-    """Write down the sha256 of each file by its name relative to `root`."""
+    """Write the SHA-256 of each file to the manifest.
+
+    Args:
+        root: the dataset's folder, which the manifest is written to.
+        hashes: SHA-256 in hex by name relative to `root`.
+    """
     lines = [f"{digest}  {name}\n" for name, digest in sorted(hashes.items())]
     (root / MANIFEST).write_text("".join(lines), encoding="utf-8")
 
@@ -192,12 +198,13 @@ def _read_manifest(path: Path) -> dict[str, str]:
             expected[name] = digest
     except (OSError, ValueError) as error:
         raise XbenchError(
-            f"{path} is not a list of hashes: {error}", hint="remove it to have the images decoded instead"
+            f"{path} is not a list of hashes: {error}",
+            hint="remove it to check that the images decode instead",
         ) from error
     return expected
 
 
-def _parts(inventory: Inventory) -> list[str]:
+def _list_parts(inventory: Inventory) -> list[str]:
     return sorted({folder.split("/")[0] for folder in inventory.counts})
 
 
@@ -208,22 +215,22 @@ def _hash_or_reason(path: Path) -> str:
         return str(error.strerror)
 
 
-def _why_unreadable(path: Path) -> str:
+def _explain_unreadable(path: Path) -> str:
     try:
         read_image(path, _TRIAL_SIDE, _TRIAL_SIDE)
-    except Exception as error:  # Pillow raises many kinds
+    except Exception as error:  # Pillow raises many types
         return why_unreadable(error)
     return ""
 
 
-def _for_each(names: Iterable[str], look: Callable[[str], str], on_progress: OnProgress) -> dict[str, str]:
-    """`look` at each name, on all processors: what it says, in the order of names."""
+def _for_each(names: Iterable[str], check: Callable[[str], str], on_progress: OnProgress) -> dict[str, str]:
+    """Call `check` with each name, on all processors, and return its results in the order of names."""
     with ThreadPoolExecutor(usable_cpus()) as pool:
-        futures = {name: pool.submit(look, name) for name in names}
+        futures = {name: pool.submit(check, name) for name in names}
         try:
             for done, _ in enumerate(as_completed(futures.values()), start=1):
                 on_progress(done, len(futures))
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # not thousands more for nothing
+            pool.shutdown(wait=False, cancel_futures=True)  # do not check the remaining files
             raise
         return {name: future.result() for name, future in futures.items()}

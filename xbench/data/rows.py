@@ -1,4 +1,4 @@
-"""Reading rows of a flat file, by position, ahead of when they are needed."""
+"""Read rows of a flat file by position, and prefetch rows that are needed soon."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from xbench.memory.processor import usable_cpus
 
 Rows = Sequence[int] | np.ndarray
 
-# Of a file that is checked, read at once.
+# Bytes to read at once when a file is checked.
 _BLOCK_BYTES = 1 << 22
 
 
 def row_checksums(path: Path, row_bytes: int, rows: Rows) -> np.ndarray:
-    """CRC-32 of rows of a file, read on all processors.
+    """Compute the CRC-32 of rows of a file, on all processors.
 
     Args:
-        row_bytes: of each row.
+        path: a file of consecutive rows.
+        row_bytes: bytes of each row.
+        rows: the rows' positions.
 
     Returns:
         uint32 array (len(rows),).
@@ -33,27 +35,28 @@ def row_checksums(path: Path, row_bytes: int, rows: Rows) -> np.ndarray:
     Raises:
         OSError: the file is shorter than it should be, or the disk fails.
     """
-    at_once = max(1, _BLOCK_BYTES // row_bytes)
-    blocks = [rows[start : start + at_once] for start in range(0, len(rows), at_once)]
+    block_rows = max(1, _BLOCK_BYTES // row_bytes)
+    blocks = [rows[start : start + block_rows] for start in range(0, len(rows), block_rows)]
 
-    def of_block(block: Rows) -> list[int]:
+    def checksums_of(block: Rows) -> list[int]:
         with RowReader(path, (row_bytes,), "uint8", len(block)) as reader:
             return [zlib.crc32(row) for row in reader.read(block)]
 
     with ThreadPoolExecutor(usable_cpus()) as pool:
-        found = [checksum for block in pool.map(of_block, blocks) for checksum in block]
+        found = [checksum for block in pool.map(checksums_of, blocks) for checksum in block]
     return np.array(found, dtype=np.uint32)
 
 
 class RowReader:
-    """Reads rows of equal size into one reused buffer, or into one of the caller's.
+    """Reader of rows of equal size, into one reused buffer or into one of the caller's.
 
-    Reads, not a memory map: touched pages of a map would count as the cell's memory, reads stay in the
-    system's page cache. So a file may be larger than memory.
+    The file may be larger than memory. It is not memory-mapped: touched pages of a map would count as the
+    cell's memory, while pages that are read stay in the system's page cache.
 
     Args:
-        path: the file: rows of `shape` and `dtype`, one behind the other.
-        capacity: the most rows of one read.
+        path: a file of consecutive rows.
+        shape, dtype: of each row.
+        capacity: the maximum number of rows per read.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: str, capacity: int):
@@ -64,17 +67,18 @@ class RowReader:
 
     @property
     def buffer(self) -> np.ndarray:
-        """What `read` reads into where it is given nothing else: an array of (capacity, *shape)."""
+        """Default buffer of `read`: an array of (capacity, *shape)."""
         return self._buffer
 
     def read(self, rows: Rows, into: np.ndarray | None = None) -> np.ndarray:
         """Read rows of the file.
 
         Args:
-            into: array of the buffer's type, (len(rows), *shape) or longer, to be read into in its place.
+            rows: positions of the rows.
+            into: array to use instead of the buffer: of the same dtype, (len(rows), *shape) or longer.
 
         Returns:
-            Array of (len(rows), *shape): a view of the buffer, valid until the next read.
+            Array of (len(rows), *shape): a view of the buffer, valid until the next read into it.
 
         Raises:
             OSError: the file is shorter than it should be, or the disk fails.
@@ -83,19 +87,21 @@ class RowReader:
         for place, row in enumerate(rows):
             read_bytes = os.preadv(self._descriptor, [buffer[place]], int(row) * self._row_bytes)
             if read_bytes != self._row_bytes:
-                raise OSError(f"{self._path} ends within row {row}: delete its folder to have it made again")
+                raise OSError(f"{self._path} ends within row {row}: delete its folder to create it again")
         return buffer[: len(rows)]
 
-    def announce(self, rows: Rows) -> None:
-        """Let the system fetch rows into its page cache while this process goes on. Where a system cannot
-        (macOS), they are read when they are needed."""
+    def prefetch(self, rows: Rows) -> None:
+        """Let the system read rows into its page cache in the background.
+
+        Where it does not support this (macOS), rows are read when they are needed.
+        """
         if hasattr(os, "posix_fadvise"):
             for row in rows:
                 start = int(row) * self._row_bytes
                 os.posix_fadvise(self._descriptor, start, self._row_bytes, os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:
-        """Let go of the file; done at the latest when nobody holds the reader."""
+        """Close the file. This happens at the latest when the reader is garbage-collected."""
         self._close()
 
     def __enter__(self) -> Self:

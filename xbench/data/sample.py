@@ -1,4 +1,4 @@
-"""A dataset as it is listed, with a few of its images decoded: enough to see how long a run would take."""
+"""Decode only a few images of a dataset: enough to estimate how long a run would take."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from xbench.components.specs import Dataset, Example
 from xbench.data.decode import decode
 from xbench.data.decoded import DecodedDataset
 
-# Images that are decoded, over all classes.
-_ALL = 64
+# Images to decode, over all classes.
+_MAX_IMAGES = 64
 
 
 def decode_sample(dataset: Dataset, name: str, stand_in: str, code: str = "") -> DecodedDataset:
-    """All examples of a dataset; the pixels of each are those of one of a few of its class.
+    """List all examples of a dataset, and let a few decoded images of each class stand in for all of it.
 
     Args:
-        name, stand_in, code: as `decode` takes them.
+        dataset: the dataset as its factory lists it.
+        name, stand_in, code: see `decode`.
 
     Raises:
-        XbenchError: none of the few is readable.
+        XbenchError: none of these few images is readable.
     """
-    few: dict[int, list[Example]] = {}
-    of_each = max(1, _ALL // len(dataset.classes))
+    chosen: dict[int, list[Example]] = {}
+    per_class = max(1, _MAX_IMAGES // len(dataset.classes))
     for example in dataset.examples:
-        of_class = few.setdefault(example.label, [])
-        if len(of_class) < of_each and len(few) <= _ALL:
-            of_class.append(example)
-    part = replace(dataset, examples=tuple(e for of_class in few.values() for e in of_class))
+        members = chosen.setdefault(example.label, [])
+        if len(members) < per_class and len(chosen) <= _MAX_IMAGES:
+            members.append(example)
+    part = replace(dataset, examples=tuple(e for members in chosen.values() for e in members))
     decoded = decode(part, name, stand_in, False, lambda done, total: None, code, is_sample=True)
     labels = np.array([example.label for example in dataset.examples])
     rows = np.resize(decoded.rows, len(labels))
     for label in np.unique(decoded.labels):
-        of_class = labels == label
-        rows[of_class] = np.resize(decoded.rows[decoded.labels == label], of_class.sum())
+        in_class = labels == label
+        rows[in_class] = np.resize(decoded.rows[decoded.labels == label], in_class.sum())
     return replace(
         decoded,
         rows=rows,

@@ -1,4 +1,4 @@
-"""The job of a cell's process: from settings and decoded data to a result."""
+"""Train a cell in its process: from settings and decoded data to a result."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from xbench.training.frozen import set_training
 from xbench.training.global_state import guard_globals, load_component
 from xbench.training.loader import FeatureLoader, ImageLoader, Loader, ResidentImageLoader
 from xbench.training.loop import Trainer
-from xbench.training.model import build_model, model_to_train, part_to_train
+from xbench.training.model import build_model, model_to_train, select_trained_part
 from xbench.training.objective import Objective
 from xbench.training.recorder import Diverged, TraceRecorder
 from xbench.training.rehearsal import rehearse
@@ -55,24 +55,25 @@ def train_cell(
 
     Args:
         send: passes messages (see `training.events`) to the parent.
-        watch_for_stop: called by a cell that can save itself; what it returns is asked after each step
-            whether to stop.
+        task: the cell.
+        watch_for_stop: called if the cell can save checkpoints. It returns a function that is called after
+            each step and says whether to stop.
 
     Returns:
         The result: `done` with scores, `diverged` at a step, or `skipped` because the optimizer cannot
-        train this model. None if it was stopped.
+        train this model. None if the cell was stopped.
 
     Raises:
-        XbenchError: the settings cannot be met; anything else is a fault of a component or of xbench.
+        XbenchError: the settings cannot be met. Other exceptions are faults of a component or of xbench.
     """
     started = time.perf_counter()
     settings, data, features = task.settings, task.data, task.features
     model_spec = load_component("model", settings.model.name, task.import_dirs)
     whole_model = build_model(model_spec, settings, data)
     weights_sha256 = tensors_digest(whole_model)
-    model = part_to_train(whole_model, features)
+    model = select_trained_part(whole_model, features)
     del whole_model
-    # Not before the model stands: what importing the optimizer does must not move where it starts.
+    # Only after the model is built: importing the optimizer must not change the model's initial weights.
     optimizer_spec = load_component("optimizer", settings.optimizer.name, task.import_dirs)
     reason = unmet_requirement(optimizer_spec, settings.optimizer.name, model)
     if reason is not None:
@@ -93,16 +94,16 @@ def train_cell(
             lambda twin: _build_optimizer(optimizer_spec, twin, settings),
         )
     warm_up(trainer)
-    memory = _memory_before(trainer, optimizer_spec)
-    seed_everything(settings.seed)  # for optimizers that draw; the warm-up must not have moved it
+    memory = _measure_before(trainer, optimizer_spec)
+    seed_everything(settings.seed)  # for optimizers that draw numbers: the warm-up must not affect them
     if task.checkpoint is not None and is_resumable and not _resume(trainer, task.checkpoint):
-        del trainer, model  # another takes their place
+        del trainer, model  # the call below builds its own
         return train_cell(send, replace(task, checkpoint=None), watch_for_stop)
     steps = trainer.steps_per_epoch * settings.training.epochs
     resumed_at, is_saved = trainer.progress.steps, every_s is not None
     send(
         Prepared(
-            ran=_count_what_ran(trainer),
+            ran=_collect_sizes(trainer),
             steps=steps,
             epochs=settings.training.epochs,
             memory=memory,
@@ -138,18 +139,18 @@ def train_cell(
             checkpoints_s=checkpoints.spent_s or None,
             waiting_share=watch.waiting_share(),
         ),
-        memory=_memory_after(trainer, memory),
+        memory=_measure_after(trainer, memory),
     )
 
 
 def _resume(trainer: Trainer, checkpoint: Path) -> bool:
-    """Whether the trainer could be brought to where the checkpoint is."""
+    """Resume from a checkpoint; return whether that was possible."""
     try:
         resume(trainer, checkpoint)
         return True
-    except Exception:  # what is damaged may raise anything
+    except Exception:  # a damaged checkpoint may raise anything
         traceback.print_exc()
-        print(f"{checkpoint} cannot be used: the cell begins anew", file=sys.stderr)
+        print(f"{checkpoint} cannot be used: the cell starts from the beginning", file=sys.stderr)
         return False
 
 
@@ -164,7 +165,7 @@ def assemble(
     checkpoints: Checkpoints,
     features: FeatureFile | None = None,
 ) -> Trainer:
-    """Put together what the training loop needs.
+    """Build a cell's trainer.
 
     Raises:
         XbenchError: the settings do not suit the model.
@@ -174,9 +175,9 @@ def assemble(
     batch_size = len(split.train) if training.batch_size == "full" else training.batch_size
     batch_size = min(batch_size, len(split.train))
     if training.micro_batch == "auto":
-        raise ValueError("micro_batch = 'auto' is resolved before a cell is put together")
+        raise ValueError("micro_batch = 'auto' must be resolved before a trainer is built")
     micro_batch = batch_size if training.micro_batch == "full" else min(training.micro_batch, batch_size)
-    loader = _loader(settings, data, model_spec, features)
+    loader = _build_loader(settings, data, model_spec, features)
     objective = Objective(data.labels, data.classes, training.class_weights, device, dtype)
     profiler = profiler_for(device)
     optimizer = _build_optimizer(optimizer_spec, model, settings)
@@ -204,21 +205,21 @@ def assemble(
 def _build_optimizer(spec: OptimizerSpec, model: nn.Module, settings: CellSettings) -> torch.optim.Optimizer:
     parameters = [p for p in model.parameters() if p.requires_grad]
     with guard_globals():
-        seed_everything(settings.seed)  # for optimizers that draw when they are made
+        seed_everything(settings.seed)  # for optimizers that draw numbers when they are built
         return spec.load_factory()(parameters, **settings.optimizer.params)
 
 
 def _check_present(features: FeatureFile, data: DecodedDataset, split: Split) -> None:
-    """A row that was never written reads as zeros, and would be trained on."""
+    """Check that no features are missing: an absent row reads as zeros, which would be trained on."""
     used = data.rows[np.concatenate([split.train, split.validation, split.test])]
     if not features.present()[used].all():
-        raise RuntimeError(f"{features.folder} lacks features of images that are to be used")
+        raise RuntimeError(f"{features.folder} lacks features of images that the cell uses")
 
 
-def _loader(
+def _build_loader(
     settings: CellSettings, data: DecodedDataset, spec: ModelSpec, features: FeatureFile | None
 ) -> Loader:
-    """What loads a cell's batches: features where there are some, else images."""
+    """Build the loader of a cell's batches: of features if there are any, otherwise of images."""
     device, dtype = torch.device(settings.device), getattr(torch, settings.training.dtype)
     memory_format = settings.training.memory_format_on(settings.device)
     if features is not None:
@@ -228,25 +229,25 @@ def _loader(
 
 
 def warm_up(trainer: Trainer) -> None:
-    """Run forward and backward on one example, so that libraries have loaded what they load at first use (on
-    CUDA, `rehearse` has run what else a step launches).
+    """Run forward and backward on one example, so that libraries load what they need at first use.
 
-    In evaluation mode, so that no running statistic moves; the gradients are dropped. A limit on this
-    process's memory is calibrated again afterwards.
+    (On CUDA, `rehearse` has already launched the other kernels of a step.) The model runs in evaluation mode,
+    so no running statistics change, and the gradients are dropped. Afterwards the limits on this process's
+    memory are calibrated again.
     """
     model, example = trainer.model.eval(), trainer.split.train[:1]
     images, labels = trainer.loader.load(example)
     trainer.objective.sum_losses(model(images), labels).backward()
     model.zero_grad()
     set_training(model)
-    trainer.weights_are_finite()  # as after the last step
+    trainer.weights_are_finite()  # this check also runs after the last step
     calibrate_host_limit_again()
     calibrate_device_limit_again()
     release_free_memory()
 
 
-def _memory_before(trainer: Trainer, spec: OptimizerSpec) -> MemoryRecord:
-    """What stands before the first step."""
+def _measure_before(trainer: Trainer, spec: OptimizerSpec) -> MemoryRecord:
+    """Measure the memory that is in use before the first step."""
     return MemoryRecord(
         base_host_bytes=resident_bytes(),
         pinned_bytes=trainer.loader.pinned_bytes or None,
@@ -254,12 +255,12 @@ def _memory_before(trainer: Trainer, spec: OptimizerSpec) -> MemoryRecord:
         malloc=malloc_profile(),
         parameters_bytes=model_bytes(trainer.model),
         expected_state_vectors=spec.state_vectors(getattr(trainer.optimizer, "defaults", {})),
-        **_context_facts(trainer.loader.device),
+        **_measure_context(trainer.loader.device),
     )
 
 
-def _context_facts(device: torch.device) -> dict[str, Any]:
-    """What this process holds on a CUDA device beside its allocator."""
+def _measure_context(device: torch.device) -> dict[str, Any]:
+    """Measure what this process holds on a CUDA device outside of torch's allocator."""
     if device.type != "cuda":
         return {}
     memory = device_memory(device)
@@ -269,12 +270,13 @@ def _context_facts(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _memory_after(trainer: Trainer, before: MemoryRecord) -> MemoryRecord:
+def _measure_after(trainer: Trainer, before: MemoryRecord) -> MemoryRecord:
+    """Add the peaks of the training and the optimizer's state."""
     state_bytes = optimizer_state_bytes(trainer.optimizer, trainer.model)
     device = trainer.loader.device
     return before.model_copy(
         update={
-            **_context_facts(device),
+            **_measure_context(device),
             "device_alloc_retries": allocator_retries(device) if device.type == "cuda" else None,
             "peak_host_bytes": trainer.recorder.host_peak_bytes,
             "peak_device_bytes": trainer.recorder.device_peak_bytes,
@@ -284,27 +286,28 @@ def _memory_after(trainer: Trainer, before: MemoryRecord) -> MemoryRecord:
     )
 
 
-def _count_what_ran(trainer: Trainer) -> dict[str, int | str | None]:
+def _collect_sizes(trainer: Trainer) -> dict[str, int | str | None]:
+    """Collect the numbers of examples, and the optimizer's history size, that are in effect."""
     return {
         "train_size": len(trainer.split.train),
         "validation_size": len(trainer.split.validation),
         "distinct_train_size": len(np.unique(trainer.split.train)),
-        "history_size": _history_size(trainer.optimizer),
+        "history_size": _get_history_size(trainer.optimizer),
         "batch_size": trainer.batch_size,
         "micro_batch": trainer.micro_batch,
     }
 
 
-def _history_size(optimizer: torch.optim.Optimizer) -> int | str | None:
+def _get_history_size(optimizer: torch.optim.Optimizer) -> int | str | None:
     size = getattr(optimizer, "defaults", {}).get("history_size")
-    if not isinstance(size, int | str | None):  # it goes into records
+    if not isinstance(size, int | str | None):  # the record stores it
         raise TypeError(f"the optimizer's history_size is a {type(size).__name__}, not a number")
     return size
 
 
 def _score(trainer: Trainer) -> Scores:
     test = trainer.evaluate(trainer.split.test)
-    if not math.isfinite(test.loss):  # the last step's update is seen by no later step
+    if not math.isfinite(test.loss):  # no later step checks the last step's update
         raise Diverged(f"the test loss of the selected weights is {test.loss}")
     train = trainer.evaluate(np.unique(trainer.split.train))
     if not math.isfinite(train.loss):

@@ -1,10 +1,10 @@
-"""Saving what a training run can go on from, and going on from it.
+"""Save checkpoints of a training run, and resume from them.
 
-A checkpoint is a folder: `model.pt` (the state dict), `state.pt` (optimizer, random state, position, sums)
-and the weights that are selected so far. It is written aside, and counts once whoever listens to this process
-has renamed it, with the trace that it had heard until then. Whether the state dict holds all of the model's
-state is checked before, in the memory pass (see `state_dicts`), so that neither the time nor the memory of
-the check is the cell's. Only plain values are in it: it is read with `weights_only=True`.
+A checkpoint is a folder: `model.pt` (the state dict), `state.pt` (optimizer, random state, progress, times)
+and the weights of the epoch selected so far. It is written under a temporary name, and becomes valid when the
+parent process renames it, together with the trace that it has received until then. The memory pass checks
+beforehand that the state dict holds all of the model's state (see `state_dicts`), so that the check takes
+neither time nor memory of the cell. Checkpoints hold only plain values and are read with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from xbench.training.state_dicts import load_state
 if TYPE_CHECKING:
     from xbench.training.loop import Trainer
 
-# Saving takes at most this share of a run's time: where the state is large, it is done more rarely.
+# Maximum share of a run's time spent on saving: a run with a large state is saved less often.
 _MAX_TIME_SHARE = 0.05
 
 
 class Stopped(Exception):
-    """The run was asked to stop, and did, after saving what it can go on from."""
+    """Raised to end a run that was asked to stop, after an attempt to save a checkpoint."""
 
 
 @dataclass
 class Checkpoints:
-    """When a run saves itself, and where.
+    """Schedule and folder of a run's checkpoints.
 
     Attributes:
-        folder: of the run's checkpoints, and its alone.
-        every_s: the least time between two; None for none at all.
-        should_stop: whether the run was asked to end.
-        spent_s: seconds that saving took.
+        folder: folder for the checkpoints of this run only.
+        every_s: minimum seconds between two checkpoints; None for no checkpoints.
+        should_stop: returns whether the run was asked to stop.
+        spent_s: seconds spent on saving.
     """
 
     folder: Path
@@ -56,31 +56,31 @@ class Checkpoints:
     _wait_s: float = 0.0
 
     def after_step(self, trainer: Trainer) -> None:
-        """Save the run, if it is time, or it is to stop.
+        """Save the run if a checkpoint is due, or if it was asked to stop.
 
         Raises:
-            Stopped: it is to stop.
+            Stopped: the run was asked to stop.
         """
-        is_to_stop = self.should_stop()
-        if self.every_s is not None and (is_to_stop or time.perf_counter() - self._last >= self._due_s):
+        must_stop = self.should_stop()
+        if self.every_s is not None and (must_stop or time.perf_counter() - self._last >= self._interval_s):
             self._save(trainer)
-        if is_to_stop:
+        if must_stop:
             raise Stopped
 
     @property
-    def _due_s(self) -> float:
+    def _interval_s(self) -> float:
         return max(self.every_s or 0.0, self._wait_s)
 
     def _save(self, trainer: Trainer) -> None:
-        trainer.progress.losses += trainer.recorder.flush()  # who listens must have heard of every step
+        trainer.progress.losses += trainer.recorder.flush()  # the parent must have received every step
         trainer.stop_clock()
         started = time.perf_counter()
         aside = self.folder / f".step-{trainer.progress.steps:09}"
         try:
             _write(trainer, aside, self.spent_s)
             trainer.send(CheckpointWritten(aside, trainer.progress.steps))
-        except Exception as error:  # of a full disk, of what cannot be pickled, of a plugin's `state_dict`
-            # A run that cannot be resumed is better than none.
+        except Exception as error:  # a full disk, an object that cannot be pickled, a plugin's `state_dict`
+            # A run that cannot be resumed is better than no run.
             print(f"no checkpoint at step {trainer.progress.steps}: {error}", file=sys.stderr)
             shutil.rmtree(aside, ignore_errors=True)
         self._last = time.perf_counter()
@@ -93,12 +93,12 @@ def _write(trainer: Trainer, folder: Path, spent_s: float) -> None:
     """Write a checkpoint.
 
     Args:
-        spent_s: on those before it; what this one takes is added as far as it is known.
+        spent_s: seconds spent on earlier checkpoints; those of this one are added as far as they are known.
     """
     started = time.perf_counter()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    # Two files: beside its own parameters, the process that goes on holds one of them at a time.
+    # Two files, so that a process that resumes needs memory for only one of them beside its own parameters.
     _save(trainer.model.state_dict(), folder / "model.pt")
     recorder, progress = trainer.recorder, trainer.progress
     if progress.selected:
@@ -122,16 +122,15 @@ def _save(content: dict[str, Any], path: Path) -> None:
 
 
 def resume(trainer: Trainer, folder: Path) -> None:
-    """Bring a trainer that has not begun to where a checkpoint was written.
+    """Restore the state of a checkpoint in a trainer that has not started.
 
     Raises:
-        Exception: of any kind, where the checkpoint is damaged or does not fit; the trainer is of no use
-            then.
+        Exception: of any type, if the checkpoint is damaged or does not fit. The trainer is then unusable.
     """
     for file in folder.glob("*.pt"):
-        _check(file)
+        _verify_checksums(file)
     load_state(trainer.model, folder / "model.pt")
-    state = torch.load(folder / "state.pt", map_location=_on(trainer.loader.device), weights_only=True)
+    state = torch.load(folder / "state.pt", map_location=_map_to(trainer.loader.device), weights_only=True)
     _restore_optimizer(trainer.optimizer, state["optimizer"])
     trainer.progress.__dict__.update(state["progress"])
     trainer.training_s, trainer.evaluation_s, trainer.checkpoints.spent_s = state["spent_s"]
@@ -142,25 +141,27 @@ def resume(trainer: Trainer, folder: Path) -> None:
     Generators.from_plain(state["random"]).restore()
 
 
-def _on(device: torch.device) -> Callable[[Any, str], Any]:
-    """A `map_location` that brings what was on a CUDA device, perhaps one of another number, to this one.
-    What was on the host (generators' states, Adam's counts of steps) stays there."""
+def _map_to(device: torch.device) -> Callable[[Any, str], Any]:
+    """Return a `map_location` that loads tensors of any CUDA device to `device`.
+
+    Tensors that were on the host (generator states, Adam's step counts) stay there.
+    """
     return lambda storage, location: storage.to(device=device) if location.startswith("cuda") else storage
 
 
 def _link(path: Path, other: Path) -> None:
-    """The same content under another name; a copy where a file system has one name a file."""
+    """Create a hard link to a file, or a copy where the file system has no hard links."""
     try:
         os.link(path, other)
     except OSError:
         shutil.copyfile(path, other)
 
 
-def _check(file: Path) -> None:
-    """Compare all of a file with its checksums, which `torch.load` passes over.
+def _verify_checksums(file: Path) -> None:
+    """Compare all of a file with its checksums, which `torch.load` ignores.
 
     Raises:
-        Exception: it is damaged; of any kind.
+        Exception: of any type, if the file is damaged.
     """
     with zipfile.ZipFile(file) as parts:
         damaged = parts.testzip()
@@ -171,6 +172,6 @@ def _check(file: Path) -> None:
 def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
     optimizer.load_state_dict(saved)
     if type(optimizer).load_state_dict is torch.optim.Optimizer.load_state_dict:
-        # It converts states to the parameters' dtype, which would not be what they were.
+        # It has cast the states to the parameters' dtype: put them back as they were saved.
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         optimizer.state.update({parameters[index]: state for index, state in saved["state"].items()})

@@ -1,10 +1,10 @@
-"""The closure of one optimizer step: loss and gradient of a batch, accumulated exactly over micro-batches.
+"""Closure of an optimizer step: loss and gradient of a batch, accumulated exactly over micro-batches.
 
 The batch's loss is a sum over examples divided by the batch's weight. Each micro-batch contributes its own
 sum divided by the *whole batch's* weight, so loss and gradient are those of the whole batch up to rounding,
 and only one micro-batch's activations are in memory at a time. (Averaging the micro-batches' means instead
-is wrong as soon as classes are weighted or parts differ in size.) It takes a model that treats examples one
-by one; see `micro_batches`.
+is wrong as soon as classes are weighted or parts differ in size.) This requires a model that treats each
+example independently; see `micro_batches`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from xbench.training.objective import Objective
 
 
 class AccumulatingClosure:
-    """Passed to every `optimizer.step`; call `start` with the batch of each step first.
+    """Closure for every `optimizer.step`; call `start` with the batch before each step.
 
     Args:
-        micro_batch: examples in memory at once; None for the whole batch.
-        seed: of what the model draws (dropout masks), from torch, `random` or NumPy: it is the same at every
-            evaluation of one step, or a line search would compare values of different functions. Each part
-            draws its own, so with another `micro_batch` such a model sees other masks. What the optimizer
-            draws goes on from where it was.
+        micro_batch: number of examples in memory at once; None for the whole batch.
+        seed: seed for the model's random numbers (dropout masks) from torch, `random` or NumPy. They are the
+            same at every evaluation of a step; otherwise a line search would compare values of different
+            functions. Each micro-batch draws its own, so such a model sees other masks with another
+            `micro_batch`. The optimizer's own random numbers are not affected.
     """
 
     def __init__(
@@ -39,26 +39,28 @@ class AccumulatingClosure:
         self._resident: list[tuple[torch.Tensor, torch.Tensor]] | None = None
 
     def with_model(self, model: nn.Module) -> AccumulatingClosure:
-        """Return the closure of another model on the same data."""
+        """Return a closure for another model on the same data."""
         return AccumulatingClosure(model, self._loader, self._objective, self._micro_batch, self._seed)
 
     @property
     def batch_bytes(self) -> int:
-        """Of the step's examples, if they are in memory as a whole throughout the step; else 0."""
+        """Bytes of the step's examples if the whole batch is in memory throughout the step; otherwise 0."""
         return sum(tensor.nbytes for part in self._resident or () for tensor in part)
 
     def release(self) -> None:
-        """Let go of the last step's batch, before memory is measured or the next one is loaded."""
+        """Release the last step's batch, before memory is measured or the next one is loaded."""
         self._resident = None
 
     def start(self, step: int, indices: np.ndarray, phases: PhaseMeter | None = None) -> None:
-        """Begin a step on the examples at `indices`. A batch that is in memory as a whole is loaded once.
+        """Begin a step on the examples at `indices`.
 
-        The last step's gradients are cleared: an optimizer that reads them before its first closure would
-        follow another batch.
+        Without micro-batches, the batch is loaded here, once for the whole step. The last step's gradients
+        are cleared: an optimizer that reads them before its first closure call would follow another batch.
 
         Args:
-            phases: hears of each closure of this step.
+            step: the step's number, from 1.
+            indices: positions of the batch's examples in the dataset.
+            phases: meter to notify of each closure call of this step.
         """
         self._phases = phases
         self._step, self._indices = step, indices
@@ -71,12 +73,12 @@ class AccumulatingClosure:
         self.first_loss: torch.Tensor | None = None
 
     def __call__(self) -> torch.Tensor:
-        """Loss (scalar, float64, detached) of the batch; its gradient is left in the parameters' `.grad`."""
+        """Compute the batch's loss (scalar, float64, detached), and its gradient (in `.grad`)."""
         self._model.zero_grad()
         if self._phases is not None:
             self._phases.closure_begins()
         generators = Generators.now()
-        with torch.enable_grad():  # torch's optimizers call closures with gradients on; others may not
+        with torch.enable_grad():  # torch's optimizers enable gradients for closures; others may not
             loss = self._accumulate()
         generators.restore()
         if self._phases is not None:
@@ -90,7 +92,7 @@ class AccumulatingClosure:
         parts = self._resident or self._loader.parts(self._indices, self._micro_batch or len(self._indices))
         total: torch.Tensor | None = None
         for number, (images, labels) in enumerate(parts):
-            seed_generators(self._draw_seed(number))  # always: no list of modules that draw is complete
+            seed_generators(self._derive_seed(number))  # always, as any module may draw random numbers
             loss = self._objective.sum_losses(self._model(images), labels) / self._total_weight
             if self._phases is not None and number == 0:
                 self._phases.forward_ends()
@@ -101,5 +103,5 @@ class AccumulatingClosure:
             raise ValueError("a batch has no examples")
         return total
 
-    def _draw_seed(self, part: int) -> int:
+    def _derive_seed(self, part: int) -> int:
         return int(np.random.SeedSequence([self._seed, self._step, part]).generate_state(1)[0])

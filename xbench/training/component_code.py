@@ -1,4 +1,4 @@
-"""Check that a process runs the code by which its cell is known, and name the component that raises."""
+"""Check that a process runs the code that identifies its cell, and name the component that raises."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xbench.training.task import Task
 
 
 def code_of(settings: CellSettings, import_dirs: ImportDirs) -> tuple[str, str, str]:
-    """Hash the code of a cell as this process sees it; it is read once."""
+    """Hash the code of a cell as this process sees it; files are read only once."""
     model = code_stamp("model", settings.model.name, import_dirs, only_modules=True)
     optimizer = code_stamp("optimizer", settings.optimizer.name, import_dirs, only_modules=True)
     return own_stamp(), model, optimizer
@@ -23,18 +23,19 @@ def code_of(settings: CellSettings, import_dirs: ImportDirs) -> tuple[str, str, 
 
 @contextmanager
 def running_code_of(task: Task) -> Iterator[None]:
-    """Check that this process sees the code by which a cell is known, and add a note to an exception that a
-    component raises: which one it was.
+    """Check that this process sees the code that identifies a cell.
+
+    A note on an exception that leaves the block names the component that raised it.
 
     Raises:
-        XbenchError: the code was changed.
+        XbenchError: the code has changed.
     """
     if task.code and code_of(task.settings, task.import_dirs) != task.code:
         latest = latest_change(task.import_dirs, only_modules=True)
         which = f" ({latest.path})" if latest else ""
         raise XbenchError(
-            f"its code was changed while the run went on{which}; run the suite again, or name what is not "
-            f"code in a {IGNORE_FILE}"
+            f"its code changed during the run{which}; run the suite again, or list files that are not code "
+            f"in a {IGNORE_FILE}"
         )
     try:
         yield

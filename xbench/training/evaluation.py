@@ -1,4 +1,4 @@
-"""Loss and outputs of a model on held-out examples."""
+"""Evaluate a model on held-out examples."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from xbench.training.objective import Objective
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Attributes:
-    loss: the training objective on these examples.
-    logits: (n, classes) float64, the model's outputs without any rounding.
-    labels: (n,) int64.
+    """Loss and outputs of a model on some examples.
+
+    Attributes:
+        loss: the training objective on these examples.
+        logits: (n, classes) float64, the model's outputs without any rounding.
+        labels: (n,) int64.
     """
 
     loss: float
@@ -28,7 +30,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of the examples whose highest logit is that of their class; NaN if a logit is."""
+        """Share of the examples whose highest logit is that of their class; NaN if any logit is NaN."""
         if np.isnan(self.logits).any():
             return float("nan")
         return float((self.logits.argmax(axis=1) == self.labels).mean())
@@ -43,17 +45,20 @@ def evaluate(
     chunk: int,
     on_part: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
-    """Evaluate in chunks no larger than a training micro-batch, so that this is never the memory peak.
+    """Evaluate a model in chunks.
 
-    The host waits for a CUDA device once, at the end.
+    If chunks are no larger than a training micro-batch, evaluation is never the memory peak. The host waits
+    for a CUDA device only once, at the end.
 
     Args:
-        on_part: called after each chunk with the number of examples that are done (on CUDA: handed over).
+        indices: positions of the examples in the dataset.
+        chunk: the maximum number of examples per forward pass.
+        on_part: called after each chunk with the number of examples done (on CUDA: submitted).
     """
     model.eval()
     on_cuda = loader.device.type == "cuda"
     summed = torch.zeros((), dtype=torch.float64, device=loader.device)
-    # In place from the start: small blocks that stay between large ones that go would break up the heap.
+    # Allocated once: small blocks that stay between large ones that are freed would fragment the heap.
     logits = torch.empty(len(indices), objective.classes, dtype=torch.float64, pin_memory=on_cuda)
     start = 0
     for images, labels in loader.parts(indices, chunk):
@@ -65,7 +70,7 @@ def evaluate(
         on_part(end)
     set_training(model)
     return Evaluation(
-        loss=summed.item() / objective.total_weight(indices),  # waits for the copies before it, too
+        loss=summed.item() / objective.total_weight(indices),  # also waits for the copies before it
         logits=logits.numpy(),
         labels=loader.labels(indices),
     )

@@ -1,4 +1,4 @@
-"""What the processes of cells say while they work, and what they return."""
+"""Messages that cell processes send while they work, and the results they return."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from xbench.records.traces import TraceRow
 
 @dataclass(frozen=True)
 class FeatureReport:
-    """What came of asking for the features of a model's frozen part.
+    """Result of a request for the features of a model's frozen part.
 
     Attributes:
-        file: where they are; None if there are none to be had.
-        note: why not, where a part of the model is frozen; "" where no part is.
-        computed: images that were not there yet, and `missing` those that still are not.
-        seconds: that those which were computed took.
-        image_s: what one image takes; None if none was computed.
-        is_disturbed: other programs took the CPU meanwhile; `image_s` is the fastest observed.
+        file: the file with the features; None if there are none.
+        note: why there are no features, although part of the model is frozen; otherwise "".
+        computed: number of images whose features were computed for this request.
+        missing: number of images whose features are still missing.
+        seconds: seconds that the computation took.
+        image_s: seconds per image; None if none was computed.
+        is_disturbed: whether other programs took the CPU meanwhile; `image_s` is then the fastest observed.
     """
 
     file: FeatureFile | None = None
@@ -37,15 +38,16 @@ class FeatureReport:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The model stands and has warmed up; training begins.
+    """Message that the model is built and warmed up, and training begins.
 
     Attributes:
-        ran: train_size, history_size, batch_size, micro_batch in effect.
-        steps: of the whole training.
+        ran: the sizes in effect, such as train_size, batch_size and micro_batch, and the optimizer's
+            history_size.
+        steps: number of steps of the whole training.
         weights_sha256, order_sha256: see `PairingRecord`.
-        resumed_at: the step after which it goes on; 0 if it begins anew.
-        is_saved: whether it saves itself when it is asked to stop.
-        is_on_cuda: whether it trains on a CUDA device.
+        resumed_at: the step after which training resumes; 0 if it starts from the beginning.
+        is_saved: whether the cell saves a checkpoint when it is asked to stop.
+        is_on_cuda: whether the cell trains on a CUDA device.
     """
 
     ran: dict[str, int | str | None]
@@ -61,14 +63,14 @@ class Prepared:
 
 @dataclass(frozen=True)
 class StepsDone:
-    """Trace rows since the last such message."""
+    """Message with the trace rows since the last such message."""
 
     rows: tuple[TraceRow, ...]
 
 
 @dataclass(frozen=True)
 class Evaluating:
-    """So many examples of those that are being evaluated are done; none when it begins."""
+    """Progress of an evaluation, in examples; `done` is 0 when it begins."""
 
     done: int
     total: int
@@ -76,32 +78,32 @@ class Evaluating:
 
 @dataclass(frozen=True)
 class EpochDone:
-    """An epoch was trained and validated."""
+    """Message that an epoch was trained and validated."""
 
     record: EpochRecord
 
 
 @dataclass(frozen=True)
 class CheckpointWritten:
-    """What the training can go on from after a step. It counts once the folder is renamed to `place`."""
+    """Message that a checkpoint was written after a step. It becomes valid once it is renamed to `place`."""
 
     aside: Path
     step: int
 
     @property
     def place(self) -> Path:
-        """Where it belongs."""
+        """Path of the valid checkpoint."""
         return self.aside.with_name(self.aside.name.removeprefix("."))
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What the selected weights give.
+    """Scores of the selected weights.
 
     Attributes:
-        logits, labels: (n, classes) float64 and (n,) int64, of the test split in the order of the dataset.
-        values: metrics that were measured in training, by their declared names: `test_loss` and
-            `train_accuracy`. Others are computed from the logits (see `training.metrics`).
+        logits, labels: (n, classes) float64 and (n,) int64, for the test split in the order of the dataset.
+        values: metrics that the cell's process measured, by declared name: `test_loss` and `train_accuracy`.
+            Others are computed from the logits (see `training.metrics`).
     """
 
     logits: np.ndarray
@@ -111,7 +113,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class CellResult:
-    """What a cell's process returns; scores only if it is done."""
+    """Result of a cell's process; it has scores only if its status is "done"."""
 
     status: Literal["done", "diverged", "skipped"]
     reason: str = ""

@@ -1,4 +1,4 @@
-"""Computing the features of a frozen backbone, once per image, to the cache."""
+"""Compute the features of a frozen backbone once per image, and cache them."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from xbench.memory.contention import ContentionWatch, typical_s
 from xbench.memory.processor import processor_name
 from xbench.storage.paths import cache_dir, require_space
 from xbench.training.events import FeatureReport
-from xbench.training.frozen import Backbone, obstacle
+from xbench.training.frozen import Backbone, find_obstacle
 from xbench.training.global_state import load_component
 from xbench.training.loader import ImageLoader
 from xbench.training.model import build_model
-from xbench.training.rounding import same_but_for_rounding
+from xbench.training.rounding import equal_up_to_rounding
 from xbench.training.seeding import pin_tf32
 from xbench.training.settings import CellSettings, TrainingSettings
 
-# Part of every key: raise it when the same backbone gives other values.
+# Part of every cache key. Raise it when the same backbone gives other values.
 _VERSION = 1
 
-# Images at once, whatever a cell's micro-batch: which cell comes first must not move the last digits.
+# Images per forward pass, whatever a cell's micro-batch: which cell comes first must not affect rounding.
 _CHUNK = {"cpu": 8, "cuda": 64}
-# Images by which it is checked that features may be kept, or are still those of the model.
+# Images used to check that features can be cached, or that cached ones are still those of the model.
 _SAMPLE = 3
-# Shares of the largest value by which features that were kept may differ from new ones.
+# Maximum difference of cached from new features, as a share of the largest value.
 _ROUNDING = {"float64": 1e-3, "float32": 1e-3, "bfloat16": 1e-2}
-# So often what was computed is made to count; an interrupt loses no more.
+# Seconds between commits: an interrupt loses no more work than this.
 _COMMIT_S = 5.0
 
 
@@ -51,13 +51,13 @@ def make_features(
     import_dirs: Sequence[str] = (),
     at_most: int | None = None,
 ) -> FeatureReport:
-    """A child's job: make sure that the features of some images are in the cache; sends (done, total) while
-    it computes.
+    """Compute the features of some images, unless they are cached. This runs in a child process.
 
     Args:
-        settings: of a cell; its seed gives the weights where they are not read from a file.
-        indices: positions of images in the dataset.
-        at_most: so many of those that are not there are computed; by default all.
+        send: called with (done, total) during the computation.
+        settings: a cell's settings; the seed determines weights that are not read from a file.
+        indices: positions of the images in the dataset.
+        at_most: the maximum number of missing images to compute; None for all.
 
     Raises:
         XbenchError: the model cannot be built.
@@ -70,47 +70,49 @@ def make_features(
         return FeatureReport(note='storage = "float32" keeps the images themselves in memory')
     device, dtype = torch.device(settings.device), getattr(torch, settings.training.dtype)
     if device.type == "cuda":
-        pin_tf32(False)  # cells with and without it share features
+        pin_tf32(False)  # cells with and without TF32 share features
     loader = ImageLoader(data, spec, device, dtype, _memory_format(settings.device))
     backbone = Backbone(model)
-    folder = cache_dir() / "features" / _key(backbone, model, spec, settings, data, import_dirs)
+    folder = cache_dir() / "features" / _compute_key(backbone, model, spec, settings, data, import_dirs)
     file = FeatureFile.find(folder)
-    if file is None or not _is_of(backbone, loader, data.rows, file):
+    if file is None or not _matches_model(backbone, loader, data.rows, file):
         images, _ = loader.load(np.arange(_SAMPLE) % len(data.rows))
-        note = obstacle(model, images)
+        note = find_obstacle(model, images)
         if note is not None:
             return FeatureReport(note=note)
         if file is not None:
             file.remove()
         shape, precision = tuple(backbone(images).shape[1:]), settings.training.feature_precision
         if precision == "off":
-            raise ValueError('features = "off" keeps none')
+            raise ValueError('features = "off" caches no features')
         file = FeatureFile(folder, shape, precision, int(data.rows.max()) + 1)
         file.make()
     missing = np.unique(indices[~file.present()[data.rows[indices]]])
-    asked = missing[:at_most]
+    requested = missing[:at_most]
     try:
-        require_space(folder, len(asked) * file.row_bytes, "keeping features")
+        require_space(folder, len(requested) * file.row_bytes, "caching features")
     except XbenchError as error:
         return FeatureReport(note=error.message)
-    report = FeatureReport(file=file, computed=len(asked), missing=len(missing) - len(asked))
-    if not len(asked):
+    report = FeatureReport(file=file, computed=len(requested), missing=len(missing) - len(requested))
+    if not len(requested):
         return report
     started, watch = time.perf_counter(), ContentionWatch(torch.get_num_threads())
-    images_s = _compute(send, backbone, loader, data.rows, file, asked)
+    images_s = _compute(send, backbone, loader, data.rows, file, requested)
     seconds, conditions = time.perf_counter() - started, watch.conditions(images_s)
     image_s, is_disturbed = typical_s(images_s, conditions), conditions == "disturbed"
     return replace(report, seconds=seconds, image_s=image_s, is_disturbed=is_disturbed)
 
 
 def _memory_format(device: str) -> str:
-    """The layout of images on a device, whatever a cell's: its features are kept for others, too."""
+    """Return the layout of images on a device, whatever the cell's own: other cells share its features."""
     return TrainingSettings().memory_format_on(device)
 
 
-def _is_of(backbone: Backbone, loader: ImageLoader, rows: np.ndarray, file: FeatureFile) -> bool:
-    """Whether some features that were kept are what the model gives: its code may have changed where no
-    version tells of it."""
+def _matches_model(backbone: Backbone, loader: ImageLoader, rows: np.ndarray, file: FeatureFile) -> bool:
+    """Return whether a sample of the cached features matches the model.
+
+    The model's code may have changed in a way that the cache key does not show.
+    """
     present = np.flatnonzero(file.present()[rows])[:_SAMPLE]
     if not len(present):
         return True
@@ -118,10 +120,10 @@ def _is_of(backbone: Backbone, loader: ImageLoader, rows: np.ndarray, file: Feat
     with file.reader(len(present)) as reader:
         stored = torch.from_numpy(reader.read(rows[present])).view(getattr(torch, file.precision))
     new = backbone(images).cpu()
-    return same_but_for_rounding(new, stored.to(new.dtype), _ROUNDING[file.precision])
+    return equal_up_to_rounding(new, stored.to(new.dtype), _ROUNDING[file.precision])
 
 
-def _key(
+def _compute_key(
     backbone: Backbone,
     model: torch.nn.Module,
     spec: ModelSpec,
@@ -129,8 +131,11 @@ def _key(
     data: DecodedDataset,
     import_dirs: Sequence[str],
 ) -> str:
-    """Hash all that features depend on: the backbone's code, structure, weights and buffers, the pixels
-    and their normalisation, precisions, and where, by what and by how many threads they are computed."""
+    """Hash everything that features depend on.
+
+    This is the backbone's code, structure, weights and buffers; the pixels and their normalisation; the
+    precisions; and the torch version, processor and number of threads.
+    """
     name, training = settings.model.name, settings.training
     parts = [
         _VERSION,
@@ -141,7 +146,7 @@ def _key(
         [spec.mean, spec.std],
         data.pixels_path.parent.name,
         [training.dtype, training.feature_precision],
-        [torch.__version__, *_computer(settings.device), torch.get_num_threads()],
+        [torch.__version__, *_identify_processor(settings.device), torch.get_num_threads()],
     ]
     digest = hashlib.sha256(repr(parts).encode())
     for key, value in backbone.state().items():
@@ -150,8 +155,8 @@ def _key(
     return digest.hexdigest()[:24]
 
 
-def _computer(device: str) -> tuple[str, ...]:
-    """Kind and name of what computes, and on CUDA the layout of images: another one may round otherwise."""
+def _identify_processor(device: str) -> tuple[str, ...]:
+    """Return the processor's type and name, and on CUDA the image layout: others may round differently."""
     if torch.device(device).type == "cuda":
         return "cuda", torch.cuda.get_device_name(device), _memory_format(device)
     return "cpu", processor_name()
@@ -165,7 +170,7 @@ def _compute(
     file: FeatureFile,
     missing: np.ndarray,
 ) -> list[float]:
-    """Compute and keep features; returns what an image of each chunk took, in seconds."""
+    """Compute and cache features; return the seconds per image for each chunk."""
     images_s = []
     precision, size = getattr(torch, file.precision), _CHUNK[loader.device.type]
     with FeatureWriter(file) as writer:
@@ -173,13 +178,13 @@ def _compute(
         for start in range(0, len(missing), size):
             began = time.perf_counter()
             chunk = missing[start : start + size]
-            # Always as many at once, for the same rounding.
+            # Always a full chunk, so that rounding is the same.
             images, _ = loader.load(np.resize(chunk, size))
             values = backbone(images)[: len(chunk)].to(precision).cpu()
             if precision is torch.bfloat16:
                 values = values.view(torch.int16)
             writer.write(rows[chunk], values.numpy())
-            images_s.append((time.perf_counter() - began) / size)  # a chunk takes as long if it is not full
+            images_s.append((time.perf_counter() - began) / size)  # a partial chunk takes as long
             send((start + len(chunk), len(missing)))
             if time.perf_counter() - committed > _COMMIT_S:
                 writer.commit()

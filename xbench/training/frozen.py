@@ -1,11 +1,11 @@
 """Split a model into a frozen backbone and a trained head.
 
-The head is one submodule that comes last. The backbone gives the same output for an image every time, so that
-it need be computed only once (as the features of transfer learning: Donahue et al. 2014, "DeCAF",
+The head is one submodule that comes last. The backbone always gives the same output for an image, so it needs
+to be computed only once (as the features of transfer learning: Donahue et al. 2014, "DeCAF",
 arXiv:1310.1531).
 
-A model need not declare them: the head is found by its parameters and its input by a hook. Running both parts
-checks that together they are the whole model.
+A model need not declare its parts: the head is found by its parameters, and its input by a hook. Running both
+parts shows whether they make up the whole model.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ import torch
 from torch import nn
 
 from xbench.errors import XbenchError
-from xbench.training.rounding import same_but_for_rounding
+from xbench.training.rounding import equal_up_to_rounding
 
-# Within this share of the largest value, outputs are the same but for rounding, which depends on how many
-# examples are together.
+# Outputs are equal up to rounding if they differ by no more than this share of the largest value. Rounding
+# depends on the number of examples in a batch.
 _ROUNDING = 1e-3
 
 
 def set_training(model: nn.Module) -> None:
-    """Training mode, but for what is frozen: its normalisation keeps its statistics, and it drops nothing."""
+    """Set training mode, except for frozen modules.
+
+    Their normalisation does not update its statistics, and their dropout stays off.
+    """
     model.train()
     for module in model.modules():
         parameters = list(module.parameters())
@@ -33,10 +36,14 @@ def set_training(model: nn.Module) -> None:
             module.eval()
 
 
-def trained_part(model: nn.Module) -> tuple[str, nn.Module]:
-    """The submodule that holds every trained parameter, and its name; the model itself, named "", where no
-    submodule does. Of several within each other it is the outermost that holds nothing frozen, so that what
-    has no parameters (dropout) stays with the layer behind it.
+def find_trained_part(model: nn.Module) -> tuple[str, nn.Module]:
+    """Find the submodule that holds every trained parameter.
+
+    Of several nested submodules, the outermost one without frozen parameters is taken, so that layers without
+    parameters (dropout) stay with the layer behind them.
+
+    Returns:
+        The submodule's name and the submodule; "" and the model itself if no submodule holds them all.
 
     Raises:
         XbenchError: the model has nothing to train.
@@ -54,102 +61,101 @@ def trained_part(model: nn.Module) -> tuple[str, nn.Module]:
 
 
 class Backbone:
-    """The frozen part of a model: from images to the input of its head.
+    """Frozen part of a model: from images to the input of its head.
 
     Args:
-        model: one whose head is not the whole model.
+        model: a model whose head is not the whole model.
     """
 
     def __init__(self, model: nn.Module):
         self._model = model
-        self.name, self.head = trained_part(model)
+        self.name, self.head = find_trained_part(model)
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Features (n, ...) of images (n, channels, height, width).
+        """Compute the features (n, ...) of images (n, channels, height, width).
 
         Raises:
             XbenchError: the input of the head is not one tensor with a row for each image.
         """
-        hook = self.head.register_forward_pre_hook(_stop, with_kwargs=True)
+        hook = self.head.register_forward_pre_hook(_stop_at_head, with_kwargs=True)
         try:
             self._model(images)
-        except _Reached as reached:
-            given = reached.given
+        except _HeadReached as reached:
+            inputs = reached.inputs
         else:
-            raise XbenchError(f"a forward pass does not come through '{self.name}'")
+            raise XbenchError(f"a forward pass does not call '{self.name}'")
         finally:
             hook.remove()
-        is_one = len(given) == 1 and isinstance(given[0], torch.Tensor)
-        if not is_one or given[0].ndim < 2 or len(given[0]) != len(images):
-            raise XbenchError(f"'{self.name}' is not given one tensor with a row for each image")
-        return given[0]
+        is_one = len(inputs) == 1 and isinstance(inputs[0], torch.Tensor)
+        if not is_one or inputs[0].ndim < 2 or len(inputs[0]) != len(images):
+            raise XbenchError(f"the input of '{self.name}' is not one tensor with a row for each image")
+        return inputs[0]
 
     def state(self) -> dict[str, torch.Tensor]:
-        """All parameters and buffers that features may depend on."""
+        """Return all parameters and buffers that features may depend on."""
         head = f"{self.name}."
         named = [*self._model.named_parameters(), *self._model.named_buffers()]
         return {key: value for key, value in named if not key.startswith(head)}
 
 
-class _Reached(Exception):
-    """Ends a forward pass where that is enough."""
+class _HeadReached(Exception):
+    """Raised to end a forward pass at the head."""
 
-    def __init__(self, given: tuple[Any, ...]):
-        self.given = given
-
-
-def _stop(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    raise _Reached((*args, *kwargs.values()))
+    def __init__(self, inputs: tuple[Any, ...]):
+        self.inputs = inputs
 
 
-def obstacle(model: nn.Module, images: torch.Tensor) -> str | None:
-    """Why the features of a model cannot be computed once for all, in one line; None if they can.
+def _stop_at_head(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    raise _HeadReached((*args, *kwargs.values()))
 
-    It may move the model's running statistics.
+
+def find_obstacle(model: nn.Module, images: torch.Tensor) -> str | None:
+    """Explain in one line why a model's features cannot be computed just once; return None if they can.
+
+    The model's running statistics may change.
 
     Args:
-        model: as `set_training` leaves it, with some of its parameters frozen.
-        images: three or more.
+        model: a model with some frozen parameters, as `set_training` leaves it.
+        images: at least three images.
     """
-    name, head = trained_part(model)
+    name, head = find_trained_part(model)
     if head is model:
-        return "what is trained does not lie in one part of the model"
+        return "the trained parameters are not in one part of the model"
     backbone = Backbone(model)
     try:
         with torch.no_grad():
-            before = _generator_states()
-            together = backbone(images)
-            draws = not all(map(torch.equal, before, _generator_states()))
-            apart = backbone(images[:-1])
+            before = _read_generator_states()
+            features = backbone(images)
+            is_random = not all(map(torch.equal, before, _read_generator_states()))
+            fewer = backbone(images[:-1])
             torch.manual_seed(3)
             whole = model(images)
             torch.manual_seed(3)
-            in_two = head(together)
+            in_parts = head(features)
             model.eval()
             evaluated = backbone(images)
             set_training(model)
     except XbenchError as error:
         return error.message
-    if draws or not same_but_for_rounding(together[:-1], apart, _ROUNDING):
-        return (
-            f"what is frozen in front of '{name}' gives another output each time{_suspects(backbone, model)}"
-        )
-    if not same_but_for_rounding(together, evaluated, _ROUNDING):
-        return f"what is frozen in front of '{name}' gives another output in evaluation than in training"
-    if not same_but_for_rounding(whole, in_two, _ROUNDING):
+    if is_random or not equal_up_to_rounding(features[:-1], fewer, _ROUNDING):
+        suspects = _name_suspects(backbone, model)
+        return f"the frozen part before '{name}' does not always give the same output for an image{suspects}"
+    if not equal_up_to_rounding(features, evaluated, _ROUNDING):
+        return f"the frozen part before '{name}' gives different outputs in evaluation and in training"
+    if not equal_up_to_rounding(whole, in_parts, _ROUNDING):
         return f"'{name}' is not the last part of the model"
     return None
 
 
-def _generator_states() -> list[torch.Tensor]:
-    """Of torch's generators, which move with everything that is drawn from them."""
+def _read_generator_states() -> list[torch.Tensor]:
+    """Return the states of torch's generators, which change with every draw."""
     on_devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return [torch.get_rng_state(), *on_devices]
 
 
-def _suspects(backbone: Backbone, model: nn.Module) -> str:
-    """Parts in front that are in training mode and have no children: among them is what draws or counts."""
+def _name_suspects(backbone: Backbone, model: nn.Module) -> str:
+    """Name the backbone's dropout and normalisation layers in training mode, which are the usual cause."""
     head = set(backbone.head.modules())
     kinds = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._NormBase, nn.RReLU)
     found = [
@@ -157,4 +163,4 @@ def _suspects(backbone: Backbone, model: nn.Module) -> str:
         for name, module in model.named_modules()
         if module.training and module not in head and isinstance(module, kinds)
     ]
-    return f", as {', '.join(found)} is in training mode" if found else ""
+    return f"; in training mode: {', '.join(found)}" if found else ""

@@ -1,7 +1,7 @@
 """Guard the process's global state against the components that a cell loads.
 
-A module that sets torch's default dtype when it is imported, or a factory that draws random numbers, would
-otherwise change what the other optimizers of a comparison start from.
+Otherwise a module that sets torch's default dtype on import, or a factory that draws random numbers, could
+give one optimizer of a comparison a different starting point from the others.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from xbench.components.specs import DatasetSpec, ModelSpec, OptimizerSpec, Spec
 
 @dataclass(frozen=True)
 class Generators:
-    """States of the generators that a component may draw from: torch's (of the CPU, and of the current device
-    where CUDA is in use), Python's `random` and NumPy's global one."""
+    """States of the random number generators that a component may use.
+
+    They are torch's (for the CPU, and for the current device if CUDA is in use), Python's `random` and
+    NumPy's global one.
+    """
 
     torch_state: torch.Tensor
     cuda_state: torch.Tensor | None
@@ -32,19 +35,19 @@ class Generators:
 
     @classmethod
     def now(cls) -> Self:
-        """Read them."""
+        """Read the current states."""
         cuda_state = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
         return cls(torch.get_rng_state(), cuda_state, np.random.get_state(), random.getstate())
 
     @classmethod
     def from_plain(cls, state: dict[str, Any]) -> Self:
-        """What `to_plain` gave."""
+        """Restore the states from the result of `to_plain`."""
         kind, keys, *rest = state["numpy"]
         numpy_state = (kind, keys.numpy().astype(np.uint32), *rest)
         return cls(state["torch"], state["cuda"], numpy_state, state["python"])
 
     def to_plain(self) -> dict[str, Any]:
-        """Tensors, numbers, texts, lists and tuples, which a checkpoint may hold."""
+        """Convert the states to tensors, numbers, strings, lists and tuples, which a checkpoint may hold."""
         kind, keys, *rest = self.numpy_state
         return {
             "torch": self.torch_state,
@@ -54,7 +57,7 @@ class Generators:
         }
 
     def restore(self) -> None:
-        """Set them to what they were."""
+        """Set the generators to these states."""
         torch.set_rng_state(self.torch_state)
         if self.cuda_state is not None:
             torch.cuda.set_rng_state(self.cuda_state)
@@ -63,10 +66,10 @@ class Generators:
 
 
 def seed_generators(seed: int) -> None:
-    """Seed the generators that `Generators` reads, as quickly as can be.
+    """Seed the generators that `Generators` reads, as fast as possible.
 
-    `torch.manual_seed` gives the same numbers. It seeds every CUDA device of the machine, and without a CUDA
-    context it writes down a traceback for later, which takes longer than all of this.
+    `torch.manual_seed` gives the same numbers, but it seeds every CUDA device of the machine, and without a
+    CUDA context it records a traceback for later, which takes longer than this whole function.
 
     Args:
         seed: from 0, below 2**32.
@@ -89,7 +92,7 @@ def load_component(kind: Literal["dataset"], name: str, import_dirs: Sequence[st
 @overload
 def load_component(kind: Kind, name: str, import_dirs: Sequence[str] = ()) -> Spec: ...
 def load_component(kind: Kind, name: str, import_dirs: Sequence[str] = ()) -> Spec:
-    """The spec of a component, whatever importing its module does to the process.
+    """Load the spec of a component, and undo what importing its module does to the process's global state.
 
     Raises:
         XbenchError: see `registry.load`.
@@ -98,8 +101,8 @@ def load_component(kind: Kind, name: str, import_dirs: Sequence[str] = ()) -> Sp
         return registry.load(kind, name, import_dirs)
 
 
-# Where torch keeps a flag, and its name there. (PyTorch puts objects with further attributes in place of some
-# modules, which type checkers cannot see.)
+# Module and name of each of torch's flags. (PyTorch replaces some modules with objects that have further
+# attributes, which type checkers cannot see.)
 _FLAGS = (
     (torch.backends.cudnn, "enabled"),
     (torch.backends.cudnn, "benchmark"),
@@ -107,7 +110,7 @@ _FLAGS = (
     (torch.backends.cuda.matmul, "allow_fp16_reduced_precision_reduction"),
     (torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction"),
     (torch.backends.mkldnn, "enabled"),
-    # The older flags of TF32 come first: to set one sets newer ones as well.
+    # The older TF32 flags come first, since setting one also sets newer flags.
     (torch.backends.cudnn, "allow_tf32"),
     (torch.backends.cuda.matmul, "allow_tf32"),
     (torch.backends, "fp32_precision"),
@@ -123,8 +126,10 @@ _FLAGS = (
 
 @contextmanager
 def guard_globals() -> Iterator[None]:
-    """Restore torch's default dtype and device, its flags, numbers of threads, and all generators when the
-    block is left."""
+    """Restore torch's defaults and flags, and all random number generators, when the block is left.
+
+    The defaults are dtype, device and number of threads.
+    """
     generators = Generators.now()
     dtype, device, threads = torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads()
     grad, anomaly = torch.is_grad_enabled(), torch.is_anomaly_enabled()
@@ -137,7 +142,7 @@ def guard_globals() -> Iterator[None]:
     finally:
         torch.set_default_dtype(dtype)
         if torch.get_default_device() != device:
-            # Setting the CPU would leave a mode behind that slows every call.
+            # Setting the CPU would leave a mode active that slows down every call.
             torch.set_default_device(None if device.type == "cpu" else device)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)

@@ -1,7 +1,7 @@
-"""Check, before a run, that a model returns what the loss takes: a logit for each class of each image.
+"""Check before a run that a model returns what the loss takes: one logit per class for each image.
 
-A model that returns something else fails in its first step, after every image was decoded, or trains on
-another objective without a word.
+Otherwise a model that returns something else would fail in its first step, after every image was decoded, or
+would silently train on another objective.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from xbench.errors import XbenchError
 from xbench.memory.exhaustion import evidence_of, exhaustion
 from xbench.training.frozen import set_training
 
-# Heights and widths that models of one size are commonly made for.
+# Common heights and widths of the images that models take.
 _COMMON_SIDES = (224, 32, 28, 64, 96, 128, 227, 256, 299, 384)
 
-# Rows of float32 probabilities of a thousand classes add up to 1 within a tenth of this.
+# The float32 probabilities of a thousand classes add up to 1 within a tenth of this.
 _SUM_TOLERANCE = 1e-4
 
 
@@ -40,13 +40,13 @@ def random_images(
         (count, channels, height, width).
 
     Raises:
-        XbenchError: the model normalises another number of channels.
+        XbenchError: the model normalises a different number of channels.
     """
     channels, height, width = shape
     normalised = {len(spec.mean), len(spec.std)}
     if not normalised <= {1, channels}:
         raise XbenchError(
-            f"its spec normalises {max(normalised)} channels (mean, std), and images have {channels}"
+            f"its spec normalises {max(normalised)} channels (mean, std), but the images have {channels}"
         )
     pixels = torch.rand(count, height, width, channels, dtype=dtype)
     images = (pixels - torch.tensor(spec.mean, dtype=dtype)) / torch.tensor(spec.std, dtype=dtype)
@@ -58,19 +58,19 @@ def random_images(
 def check_logits(model: nn.Module, name: str, images: torch.Tensor, num_classes: int) -> str:
     """Run a model on one image in evaluation mode, and on the other images in training mode.
 
-    What it raises in training mode alone is not looked at: only a batch of its data shows what it makes of
-    that. It is left in any mode, and its running statistics may have moved.
+    Exceptions in training mode alone are ignored: only a batch of real data shows whether the model fails in
+    training. The model is left in either mode, and its running statistics may change.
 
     Args:
-        model: on the device and of the type of the images.
-        name: of the model, for messages.
+        model: the model, on the images' device and with their dtype.
+        name: the model's name, for messages.
         images: (n, channels, height, width), n > 2.
 
     Returns:
-        A warning, if its output looks like probabilities; else "".
+        A warning if the output looks like probabilities; otherwise "".
 
     Raises:
-        XbenchError: it fails, or its output is not (n, num_classes) finite floating-point numbers.
+        XbenchError: the model fails, or its output is not (n, num_classes) finite floating-point numbers.
         MemoryError, RuntimeError: memory ran out.
     """
     one, more = images[:1], images[1:]
@@ -78,17 +78,18 @@ def check_logits(model: nn.Module, name: str, images: torch.Tensor, num_classes:
     try:
         output = model(one)
     except Exception as error:
-        raise _failure(model, name, one, num_classes, error) from error
+        raise _make_error(model, name, one, num_classes, error) from error
     _raise_if_wrong(output, name, 1, num_classes)
     if not torch.isfinite(output).all():
         raise XbenchError(
-            f"model '{name}' gives {_values(output)} for one image of random pixels, before any training",
+            f"model '{name}' returns {_describe_values(output)} for one image of random pixels, before any "
+            "training",
             hint="look for a division by zero, a logarithm of 0, or weights that are never initialised",
         )
     set_training(model)
     mode = " in training mode"
     try:
-        with torch.enable_grad():  # which a model may need: for a penalty on its gradients, say
+        with torch.enable_grad():  # a model may need gradients, for example to penalise them
             outputs = model(more)
     except Exception as error:
         _raise_if_exhausted(error)
@@ -97,12 +98,12 @@ def check_logits(model: nn.Module, name: str, images: torch.Tensor, num_classes:
         try:
             outputs = model(more)
         except Exception as error:
-            raise _failure(model, name, more, num_classes, error) from error
+            raise _make_error(model, name, more, num_classes, error) from error
     _raise_if_wrong(outputs, name, len(more), num_classes, mode)
     if _are_probabilities(output) and _are_probabilities(model.eval()(more)):
         return (
-            f"model '{name}' gives what looks like probabilities (they add up to 1 for each image); the loss"
-            " takes logits, so leave out its last softmax"
+            f"model '{name}' returns what looks like probabilities (they add up to 1 for each image), but the"
+            " loss takes logits: remove the model's last softmax"
         )
     return ""
 
@@ -111,7 +112,7 @@ def why_not_alone(model: nn.Module, image: torch.Tensor) -> str:
     """Run a model in training mode on a batch of one image, as the last batch of an epoch may be.
 
     Returns:
-        What it raises, in one line, as batch normalisation over single values does; "" if nothing.
+        The exception in one line (batch normalisation over single values raises one); "" if there is none.
 
     Raises:
         MemoryError, RuntimeError: memory ran out.
@@ -126,31 +127,31 @@ def why_not_alone(model: nn.Module, image: torch.Tensor) -> str:
 
 
 def has_batch_normalisation(model: nn.Module) -> bool:
-    """Tell whether a part of a model that is trained has batch normalisation, as torch's own class."""
+    """Return whether a trained part of a model has batch normalisation of torch's own class."""
     set_training(model)
     return any(isinstance(module, _BatchNorm) and module.training for module in model.modules())
 
 
 def _raise_if_wrong(output: Any, name: str, count: int, num_classes: int, mode: str = "") -> None:
-    expected = f"({count}, {num_classes}) is expected: one logit per class"
+    expected = f"expected ({count}, {num_classes}): one logit per class"
     images = "one image" if count == 1 else f"{count} images"
     if not isinstance(output, torch.Tensor):
         raise XbenchError(
-            f"model '{name}' gives {_describe(output)} for {images}{mode}, not a tensor; {expected}",
+            f"model '{name}' returns {_describe(output)} for {images}{mode}, not a tensor; {expected}",
             hint="wrap the model in a module whose `forward` returns the logits alone",
         )
     if output.shape != (count, num_classes):
-        hint = "an output has a row for each image and a column for each class"
+        hint = "return one row per image and one column per class"
         if output.shape[:-1] == (count,):
-            hint = "its last layer needs as many outputs as there are classes"
-            hint += "; two classes take two logits, too" if (output.shape[1], num_classes) == (1, 2) else ""
+            hint = "give the model's last layer as many outputs as there are classes"
+            hint += "; two classes also need two logits" if (output.shape[1], num_classes) == (1, 2) else ""
         raise XbenchError(
-            f"model '{name}' gives {tuple(output.shape)} for {images}{mode}, and {expected}", hint
+            f"model '{name}' returns shape {tuple(output.shape)} for {images}{mode}; {expected}", hint
         )
     if not output.is_floating_point():
         dtype = str(output.dtype).removeprefix("torch.")
         raise XbenchError(
-            f"model '{name}' gives {dtype} for {images}{mode}, and floating-point numbers are expected:"
+            f"model '{name}' returns {dtype} for {images}{mode}; expected floating-point numbers:"
             " logits, not predicted classes",
         )
 
@@ -165,7 +166,7 @@ def _describe(output: Any) -> str:
     return "None" if output is None else kind
 
 
-def _values(output: torch.Tensor) -> str:
+def _describe_values(output: torch.Tensor) -> str:
     return "NaN" if output.isnan().any() else "infinite numbers"
 
 
@@ -174,10 +175,14 @@ def _are_probabilities(output: torch.Tensor) -> bool:
     return bool(((output >= 0) & (output <= 1)).all() and sums_to_one.all())
 
 
-def _failure(
+def _make_error(
     model: nn.Module, name: str, images: torch.Tensor, num_classes: int, error: Exception
 ) -> XbenchError:
-    """The error for a forward pass that raised. For want of memory, the exception itself is raised again."""
+    """Return the error for a forward pass that raised an exception.
+
+    Raises:
+        Exception: the exception itself, if memory ran out.
+    """
     _raise_if_exhausted(error)
     if isinstance(error, XbenchError):
         return error
@@ -195,10 +200,10 @@ def _raise_if_exhausted(error: Exception) -> None:
 
 
 def _describe_input(model: nn.Module, images: torch.Tensor, num_classes: int) -> str:
-    """Tell which other images the model takes, found by trying."""
+    """Describe which images the model takes, found by trying others."""
     count, channels, height, width = images.shape
     if _takes(model, images.contiguous(), num_classes):
-        return 'set `memory_format = "contiguous"`, or use `flatten` or `reshape` for `view` in the model'
+        return 'set `memory_format = "contiguous"`, or replace `view` by `flatten` or `reshape` in the model'
     sides = [(height, width), *((side, side) for side in _COMMON_SIDES)]
     for other in dict.fromkeys((channels, 1, 3)):
         for side in sides:
@@ -207,10 +212,10 @@ def _describe_input(model: nn.Module, images: torch.Tensor, num_classes: int) ->
                 if side != (height, width):
                     advice.append(f"set the dataset's `image_size` to {side[0]}")
                 if other != channels:
-                    advice.append(f"let the model's first layer take {channels} channels in place of {other}")
+                    advice.append(f"let the model's first layer take {channels} channels instead of {other}")
                 return " and ".join(advice)
     return (
-        f"images come as floating-point tensors (N, {channels}, {height}, {width}): number, channels, height,"
+        f"images are floating-point tensors (N, {channels}, {height}, {width}): number, channels, height,"
         " width"
     )
 

@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps, validation after each, the selected epoch's weights kept on disk."""
+"""Train in epochs of steps, validate after each epoch, and keep the selected epoch's weights on disk."""
 
 from __future__ import annotations
 
@@ -26,23 +26,24 @@ from xbench.training.settings import TrainingSettings
 from xbench.training.splits import Split, epoch_order
 from xbench.training.state_dicts import load_state, save_state
 
-# Examples that the system is told of before they are needed: some tenths of a second at the speed of a step.
+# Examples to prefetch before they are needed: some tenths of a second at the speed of a step.
 _AHEAD = 64
 
-# How often an evaluation says how far it is.
-_TELL_EVERY_S = 1.0
+# Seconds between the progress messages of an evaluation.
+_REPORT_EVERY_S = 1.0
 
 
 def has_modes(optimizer: Any) -> bool:
-    """Tell whether an optimizer has `train()` and `eval()` of its own."""
+    """Return whether an optimizer has its own `train()` and `eval()`."""
     return all(callable(getattr(optimizer, mode, None)) for mode in ("train", "eval"))
 
 
 def selection_criterion(metric: MetricRecord | None, record: EpochRecord) -> float:
-    """Return what selection minimises; infinite for an epoch whose weights are not to be kept.
+    """Return the value that selection minimises; infinite for an epoch whose weights are not kept.
 
     Args:
-        metric: the metric that selects; None if the last epoch's weights are taken.
+        metric: the metric that selects an epoch; None if the last epoch's weights are used.
+        record: the epoch's metrics.
     """
     if metric is None:
         return math.inf
@@ -54,12 +55,15 @@ def selection_criterion(metric: MetricRecord | None, record: EpochRecord) -> flo
 
 @dataclass
 class Progress:
-    """How far a training has come.
+    """Progress of a training run.
 
     Attributes:
-        epoch: in which it is, from 1; `in_epoch` steps of it are done, and `steps` in all.
-        losses: of the steps of this epoch.
-        selected: the epoch whose weights are kept, 0 before there is one; `least` is its criterion.
+        epoch: the current epoch, from 1.
+        in_epoch: number of steps done in this epoch.
+        steps: number of steps done in total.
+        losses: losses of this epoch's steps.
+        selected: the epoch whose weights are kept; 0 if there is none yet.
+        least: the criterion of the selected epoch.
     """
 
     epoch: int = 1
@@ -72,13 +76,13 @@ class Progress:
 
 @dataclass
 class Trainer:
-    """Everything that one cell's training holds.
+    """Trainer of one cell, with everything that training needs.
 
     Attributes:
-        batch_size, micro_batch: in examples, resolved to numbers.
+        batch_size, micro_batch: numbers of examples, resolved from the settings.
         selected_path: file for the model's state dict at the selected epoch.
-        checkpoints: saves it now and then.
-        training_s, evaluation_s: seconds so far.
+        checkpoints: saves checkpoints at intervals.
+        training_s, evaluation_s: seconds spent so far.
     """
 
     model: nn.Module
@@ -107,14 +111,14 @@ class Trainer:
         return whole + bool(rest and not self.settings.drop_last)
 
     def run(self) -> int:
-        """Train what is left of all epochs, and leave the selected epoch's weights in the model.
+        """Train for the remaining epochs, and leave the selected epoch's weights in the model.
 
         Returns:
             The selected epoch, from 1.
 
         Raises:
-            Diverged: a loss of a step is not finite, or after the last step the weights or a loss are not.
-            Stopped: it was asked to stop.
+            Diverged: a step's loss is not finite, or the weights or a loss are not after the last step.
+            Stopped: the run was asked to stop.
         """
         progress = self.progress
         while progress.epoch <= self.settings.epochs:
@@ -128,20 +132,22 @@ class Trainer:
                 self._check_end(record)
             progress.epoch, progress.in_epoch, progress.losses = progress.epoch + 1, 0, []
         if progress.selected == 0:
-            return self.settings.epochs  # no criterion: the last weights stand
+            return self.settings.epochs  # without a criterion, the last weights stay
         load_state(self.model, self.selected_path)
         return progress.selected
 
     def set_mode(self, mode: Literal["train", "eval"]) -> None:
-        """Call the optimizer's own `train()` or `eval()`, where it has them: schedule-free methods keep other
-        weights for evaluation than those that they take gradients at (Defazio et al. 2024,
-        arXiv:2405.15682)."""
+        """Call the optimizer's own `train()` or `eval()`, if it has them.
+
+        Schedule-free methods evaluate with different weights from those that they compute gradients at
+        (Defazio et al. 2024, arXiv:2405.15682).
+        """
         if self._mode != mode and has_modes(self.optimizer):
             getattr(self.optimizer, mode)()
         self._mode = mode
 
     def _check_end(self, last: EpochRecord) -> None:
-        """Check what the last step left: no later step would notice, and an earlier epoch may be selected.
+        """Check the weights and losses after the last step, since no later step does so.
 
         Raises:
             Diverged: the trained weights or a held-out loss of the last epoch are not finite.
@@ -154,42 +160,42 @@ class Trainer:
                 raise Diverged(f"the {split} loss is {loss} after epoch {last.epoch}, the last one")
 
     def weights_are_finite(self) -> bool:
-        """Tell whether all trained weights are finite, without a copy of any.
+        """Return whether all trained weights are finite, without copying any.
 
-        The largest magnitude of a tensor is NaN or infinite if one of its values is.
+        The largest magnitude in a tensor is NaN or infinite if any of its values is.
         """
         weights = (p.detach() for p in self.model.parameters() if p.requires_grad and p.numel())
         return all(math.isfinite(torch.linalg.vector_norm(weight, math.inf)) for weight in weights)
 
     def evaluate(self, indices: np.ndarray) -> Evaluation:
-        """Evaluate the model as it stands; the time counts as evaluation.
+        """Evaluate the current model; the time counts as evaluation.
 
-        The last step's gradients and batch are dropped first, as the next one would: beside them, as many
-        examples as in a training step would be the memory peak.
+        The last step's gradients and batch are dropped first, as in the next step. If they were kept,
+        evaluating as many examples as in a training step would be the memory peak.
         """
         started = time.perf_counter()
         self.model.zero_grad()
         self.closure.release()
         self.profiler.host.reset()
-        told = time.perf_counter()
+        reported = time.perf_counter()
         self.send(Evaluating(0, len(indices)))
 
-        def tell(done: int) -> None:
-            nonlocal told
-            if done == len(indices) or time.perf_counter() - told >= _TELL_EVERY_S:
+        def report(done: int) -> None:
+            nonlocal reported
+            if done == len(indices) or time.perf_counter() - reported >= _REPORT_EVERY_S:
                 self.send(Evaluating(done, len(indices)))
-                told = time.perf_counter()
+                reported = time.perf_counter()
 
-        result = evaluate(self.model, self.loader, self.objective, indices, self.micro_batch, tell)
+        result = evaluate(self.model, self.loader, self.objective, indices, self.micro_batch, report)
         self.recorder.host_peak_bytes = max(self.recorder.host_peak_bytes, self.profiler.host.peak_bytes())
         self.evaluation_s += time.perf_counter() - started
         return result
 
     def train_epoch(self, epoch: int) -> float:
-        """One pass over the training examples, or what is left of it.
+        """Train for one epoch, or for the rest of it.
 
         Returns:
-            The mean of the steps' losses.
+            The mean loss of the epoch's steps.
         """
         order, progress = epoch_order(self.split.train, self.seed, epoch), self.progress
         first = progress.in_epoch
@@ -198,7 +204,7 @@ class Trainer:
         try:
             for number in range(first, self.steps_per_epoch):
                 batch = order[number * self.batch_size : (number + 1) * self.batch_size]
-                self._announce(order, number, number == first)
+                self._prefetch(order, number, number == first)
                 progress.losses += self.train_step(progress.steps + 1, epoch, batch)
                 progress.in_epoch, progress.steps = number + 1, progress.steps + 1
                 self.checkpoints.after_step(self)
@@ -208,30 +214,32 @@ class Trainer:
             raise
         finally:
             self.stop_clock()
-        # The sum is exact, so that it does not depend on when losses were flushed.
+        # An exact sum does not depend on when losses were flushed.
         return math.fsum(progress.losses) / self.steps_per_epoch
 
     def start_clock(self) -> None:
-        """From here on, time counts as training."""
+        """Start counting time as training."""
         self._clock = time.perf_counter()
 
     def stop_clock(self) -> None:
-        """Up to here, time counts as training."""
+        """Stop counting time as training."""
         self.training_s += time.perf_counter() - self._clock
 
-    def _announce(self, order: np.ndarray, number: int, is_first: bool) -> None:
-        """Tell of the examples that follow those told of before a step. Of a batch that is loaded in parts,
-        the loader itself tells part by part."""
+    def _prefetch(self, order: np.ndarray, number: int, is_first: bool) -> None:
+        """Prefetch the examples that follow those prefetched before the last step.
+
+        A batch that is loaded in parts is prefetched by the loader itself.
+        """
         if self.micro_batch < self.batch_size:
             return
         first, ahead = number * self.batch_size, max(_AHEAD, self.batch_size)
-        self.loader.announce(order[first if is_first else first + ahead : first + ahead + self.batch_size])
+        self.loader.prefetch(order[first if is_first else first + ahead : first + ahead + self.batch_size])
 
     def train_step(self, step: int, epoch: int, batch: np.ndarray) -> list[float]:
-        """One profiled step on the examples at `batch`.
+        """Take one profiled step on the examples at `batch`.
 
         Returns:
-            The losses that were sent to the parent, of this and earlier steps; mostly none.
+            The losses, of this and earlier steps, that were sent to the parent; usually none.
         """
         self.profiler.begin()
         self.closure.start(step, batch)
@@ -242,27 +250,27 @@ class Trainer:
         return self.recorder.add(step, epoch, self.closure.first_loss, self.closure.evaluations)
 
     def update(self) -> None:
-        """Let the optimizer take a step with the closure, which has been given its batch."""
-        # Annotated as a function that returns a float; PyTorch's own examples return tensors.
+        """Let the optimizer take a step with the closure, which must have started the step."""
+        # Annotated as returning a float, although PyTorch's own examples return tensors.
         self.optimizer.step(self.closure)  # type: ignore[arg-type]
 
     def _flush_before(self, error: Exception) -> None:
         """Send the steps before a failure.
 
         Raises:
-            Diverged: one of their losses was not finite, which then came first.
+            Diverged: one of their losses is not finite, so that divergence came first.
         """
         try:
             self.recorder.flush()
         except Diverged:
             raise
-        except Exception as second:  # the device is gone, perhaps: the first failure tells more
+        except Exception as second:  # perhaps the device failed: the first error says more
             error.add_note(f"the last steps are not in the trace: {second}")
 
     def _validate(self, epoch: int, train_loss: float) -> EpochRecord:
         on_test = self.settings.selects_on_test
         if len(self.split.validation) or on_test or epoch == self.settings.epochs:
-            self.set_mode("eval")  # what is kept, and scored in the end, is what was evaluated
+            self.set_mode("eval")  # so that the weights that are kept and scored are those evaluated
         values: dict[str, float | None] = {"train_loss": train_loss}
         if len(self.split.validation):
             validation = self.evaluate(self.split.validation)

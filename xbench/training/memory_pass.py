@@ -1,7 +1,7 @@
-"""Measure what a configuration needs: real steps with all of the optimizer's state, bracketed by phase.
+"""Measure the memory that a configuration needs: take real steps with the full optimizer state, by phase.
 
-This runs in a process of its own, under malloc settings that give every freed block back, so that a peak is
-what was in use. Timed cells are never measured this way, as it slows them.
+This runs in a process of its own with malloc settings that return every freed block to the system, so that a
+peak is memory in use. Timed cells are never measured this way, since it slows them down.
 """
 
 from __future__ import annotations
@@ -21,28 +21,33 @@ from xbench.records.schema import MemoryPassRecord
 from xbench.training.evaluation import evaluate
 from xbench.training.footprint import gradients_bytes, model_bytes, optimizer_state_bytes
 from xbench.training.loop import Trainer
-from xbench.training.state_dicts import try_out
+from xbench.training.state_dicts import try_saving
 
 MIN_STEPS, MAX_STEPS = 3, 12
 MAX_S = 10.0
 
-# Peaks are read as the kernel counts pages, which it does in batches: below this, two are alike.
+# Peaks that differ by less are equal: the kernel counts pages in batches.
 NOISE_BYTES = 256 << 10
 
 
 def measure_memory(trainer: Trainer, spec: OptimizerSpec) -> MemoryPassRecord:
-    """Take a few steps of a trainer that has warmed up, evaluate a chunk, and keep the weights.
+    """Take a few steps with a trainer that has warmed up, evaluate a chunk, and save the weights.
 
-    Steps go on while their peak rises: at least `MIN_STEPS`, at most `MAX_STEPS` or `MAX_S` seconds. An
-    optimizer with a `memory_period` takes one step more than that, however long it takes.
+    Steps continue while their peak rises: at least `MIN_STEPS`, at most `MAX_STEPS` or `MAX_S` seconds.
+    With a `memory_period`, one step more than the period is taken (at least `MIN_STEPS`), however long it
+    takes.
+
+    Args:
+        trainer: the trainer; its model and optimizer are changed.
+        spec: the optimizer's spec.
 
     Raises:
-        XbenchError: the model's weights cannot be kept.
-        MemoryError, RuntimeError: memory ran out; anything else is a fault of a component.
+        XbenchError: the model's weights cannot be saved and loaded.
+        MemoryError, RuntimeError: memory ran out. Other exceptions are faults of a component.
     """
     if _keeps_weights(trainer):
-        # What libraries load at first use is no part of a peak.
-        try_out(nn.Linear(1, 1), trainer.selected_path)
+        # What libraries load at first use is not part of a peak.
+        try_saving(nn.Linear(1, 1), trainer.selected_path)
     fill_state = spec.load_fill_state()
     if fill_state is not None:
         fill_state(trainer.optimizer)
@@ -50,33 +55,33 @@ def measure_memory(trainer: Trainer, spec: OptimizerSpec) -> MemoryPassRecord:
     trainer.set_mode("train")
     peaks: list[_Peak] = []
     rises = True
-    while _goes_on(len(peaks), rises, time.perf_counter() - started, spec.memory_period):
+    while _should_continue(len(peaks), rises, time.perf_counter() - started, spec.memory_period):
         before = max((peak.of_phase.peak_bytes for peak in peaks), default=0)
         peaks.append(_take_step(trainer, meter, len(peaks) + 1))
         rises = peaks[-1].of_phase.peak_bytes > before + NOISE_BYTES
     steps = len(peaks)
-    peaks.reverse()  # of peaks that are alike the last counts: what is loaded at first use is there by then
+    peaks.reverse()  # of equal peaks the last counts: by then, libraries have loaded what they need
     trainer.set_mode("eval")
     peaks.append(_evaluate(trainer, meter))
     if _keeps_weights(trainer):
         peaks.append(_keep_weights(trainer, meter))
     highest = max(peak.of_phase.peak_bytes for peak in peaks)
-    told = next(peak for peak in peaks if peak.of_phase.peak_bytes > highest - NOISE_BYTES)
-    return _record(trainer, told, steps)
+    chosen = next(peak for peak in peaks if peak.of_phase.peak_bytes > highest - NOISE_BYTES)
+    return _make_record(trainer, chosen, steps)
 
 
 def _keeps_weights(trainer: Trainer) -> bool:
     return trainer.settings.selection != "last"
 
 
-def _goes_on(steps: int, rises: bool, seconds: float, period: int | None) -> bool:
+def _should_continue(steps: int, rises: bool, seconds: float, period: int | None) -> bool:
     if period is not None:
         return steps < max(MIN_STEPS, period + 1)
     return steps < MIN_STEPS or (rises and steps < MAX_STEPS and seconds < MAX_S)
 
 
 class _Peak(NamedTuple):
-    """A peak, and the optimizer's state that stood then."""
+    """Peak of a phase, and the size of the optimizer's state at that time."""
 
     of_phase: PhasePeak
     state_bytes: int
@@ -94,7 +99,7 @@ def _take_step(trainer: Trainer, meter: PeakMeter, step: int) -> _Peak:
     batch_bytes = trainer.closure.batch_bytes
     loaded_bytes = 0 if batch_bytes else trainer.loader.batch_bytes(trainer.micro_batch)
     peak = phases.end(gradients_bytes(trainer.model), batch_bytes, loaded_bytes)
-    # State that this step added stays, and counts as such.
+    # State that was created in this step stays, so it counts as held and not as work memory.
     added = min(
         peak.optimizer_work_bytes,
         max(0, optimizer_state_bytes(trainer.optimizer, trainer.model) - state_bytes),
@@ -104,7 +109,7 @@ def _take_step(trainer: Trainer, meter: PeakMeter, step: int) -> _Peak:
 
 
 def _evaluate(trainer: Trainer, meter: PeakMeter) -> _Peak:
-    """Evaluate as many examples at once as the trainer does."""
+    """Measure the evaluation of as many examples as the trainer evaluates at once."""
     chunk = trainer.split.train[: trainer.micro_batch]
     held = _settle(trainer, meter)
     evaluate(trainer.model, trainer.loader, trainer.objective, chunk, trainer.micro_batch)
@@ -116,18 +121,19 @@ def _evaluate(trainer: Trainer, meter: PeakMeter) -> _Peak:
 
 
 def _keep_weights(trainer: Trainer, meter: PeakMeter) -> _Peak:
+    """Measure saving and loading the weights, as for the selected epoch."""
     held = _settle(trainer, meter)
-    try_out(trainer.model, trainer.selected_path)
+    try_saving(trainer.model, trainer.selected_path)
     peak = meter.peak_bytes()
     of_phase = PhasePeak(peak, "keeping weights", held, keeping_bytes=peak - held)
     return _Peak(of_phase, optimizer_state_bytes(trainer.optimizer, trainer.model))
 
 
 def _settle(trainer: Trainer, meter: PeakMeter) -> int:
-    """Drop what the last step left, as the trainer does before it evaluates, and start a new peak.
+    """Drop what the last step left, as the trainer does before it evaluates, and reset the peak.
 
     Returns:
-        What is held then.
+        The bytes that are still held.
     """
     trainer.model.zero_grad()
     trainer.closure.release()
@@ -136,7 +142,7 @@ def _settle(trainer: Trainer, meter: PeakMeter) -> int:
     return min(meter.now_bytes(), meter.peak_bytes())
 
 
-def _record(trainer: Trainer, peak: _Peak, steps: int) -> MemoryPassRecord:
+def _make_record(trainer: Trainer, peak: _Peak, steps: int) -> MemoryPassRecord:
     of_phase, resident_bytes = peak.of_phase, trainer.loader.resident_bytes
     parameters_bytes = model_bytes(trainer.model)
     return MemoryPassRecord(

@@ -15,12 +15,12 @@ from xbench.records.schema import MetricRecord
 
 @dataclass(frozen=True)
 class Predictions:
-    """A model's outputs on the test split, and what they should have been.
+    """A model's outputs on the test split, and the true classes.
 
     Attributes:
-        logits: (n, classes) float64; log-probabilities are logits, too.
+        logits: (n, classes) float64; log-probabilities are valid logits, too.
         labels: (n,) true classes.
-        positive: label of the class that recall, precision and AUC are about, with two classes.
+        positive: label of the positive class, which recall, precision and AUC refer to with two classes.
     """
 
     logits: np.ndarray
@@ -29,7 +29,7 @@ class Predictions:
 
     @property
     def classes(self) -> np.ndarray:
-        """The predicted classes, (n,)."""
+        """Predicted classes, (n,)."""
         return self.logits.argmax(axis=1)
 
     @property
@@ -46,9 +46,9 @@ def compute_metrics(
         measured: values that the cell's own process measured, by name; the others are computed here.
 
     Returns:
-        Values by name; None where one is undefined: the AUC with a class absent or with log odds that are not
-        defined, precision with no positive prediction, recall with no positive example, and all that come
-        from logits if one of them is NaN.
+        Values by name; None for undefined ones: the AUC if a class is absent or log odds are undefined,
+        precision without a positive prediction, recall without a positive example, and all metrics computed
+        from logits if any logit is NaN.
     """
     names = [metric.name for metric in declared]
     has_nan = bool(np.isnan(predictions.logits).any())
@@ -74,27 +74,27 @@ def _balanced_accuracy(predictions: Predictions) -> float:
 def _recall(predictions: Predictions) -> float:
     from sklearn.metrics import recall_score
 
-    averaged = _averaging(predictions)
+    averaged = _choose_averaging(predictions)
     return recall_score(predictions.labels, predictions.classes, zero_division=np.nan, **averaged)
 
 
 def _precision(predictions: Predictions) -> float:
     from sklearn.metrics import precision_score
 
-    # Left out of a macro mean, it would favour a model that never predicts the harder classes.
+    # Leaving it out of a macro mean would favour a model that never predicts the harder classes.
     undefined = np.nan if predictions.is_binary else 0.0
-    averaged = _averaging(predictions)
+    averaged = _choose_averaging(predictions)
     return precision_score(predictions.labels, predictions.classes, zero_division=undefined, **averaged)
 
 
-def _averaging(predictions: Predictions) -> dict[str, str | int]:
+def _choose_averaging(predictions: Predictions) -> dict[str, str | int]:
     if predictions.is_binary:
         return {"average": "binary", "pos_label": predictions.positive}
     return {"average": "macro"}
 
 
 def _auc(predictions: Predictions) -> float:
-    """Compute the area under the ROC curve, by the log odds; NaN where it is undefined."""
+    """Compute the area under the ROC curve from the log odds; NaN if it is undefined."""
     from sklearn.metrics import roc_auc_score
 
     odds, labels = log_odds(predictions.logits), predictions.labels
@@ -102,7 +102,7 @@ def _auc(predictions: Predictions) -> float:
     if np.isnan(odds).any() or len(np.unique(labels)) < classes:
         return np.nan
     concerned = [predictions.positive] if predictions.is_binary else range(classes)
-    # Ranks have the same order and the same ties, and are finite, as roc_auc_score wants its scores.
+    # Ranks have the same order and ties, and are finite, as roc_auc_score requires.
     ranks = {label: np.unique(odds[:, label], return_inverse=True)[1] for label in concerned}
     return float(np.mean([roc_auc_score(labels == label, ranks[label]) for label in concerned]))
 
@@ -120,15 +120,15 @@ def log_odds(logits: np.ndarray) -> np.ndarray:
     """Compute the log odds of each class against all others, `z_c - logsumexp(z_others)`.
 
     Unlike probabilities, they do not round to 0 or 1, so they keep the order of a confident model's outputs.
-    With two classes they are the difference of the logits. Examples whose logits are the same but for a
-    constant or for the order of the other classes get equal values wherever float64 can tell.
+    With two classes they are the difference of the logits. Examples whose logits differ only by a constant or
+    in the order of the other classes get equal values, as far as float64 allows.
 
     Args:
         logits: (n, classes) float64, not NaN.
 
     Returns:
         (n, classes) float64. They are infinite where one class is certain, and NaN where infinite logits
-        leave them undefined (two of infinity, say).
+        leave them undefined (for example, two that are infinity).
     """
     order = np.argsort(logits, axis=1)
     ascending = np.take_along_axis(logits, order, axis=1)
@@ -139,7 +139,7 @@ def log_odds(logits: np.ndarray) -> np.ndarray:
         below = np.logaddexp.accumulate(np.hstack([nothing, ascending[:, :-1]]), axis=1)
         above = np.logaddexp.accumulate(np.hstack([nothing, ascending[:, :0:-1]]), axis=1)[:, ::-1]
         odds = ascending - np.logaddexp(below, above)
-    # Sums in another order round differently, so equal logits of one example take the value of their first.
+    # Sums in another order round differently, so equal logits of one example take the value of the first.
     is_first = np.ones_like(ascending, dtype=bool)
     is_first[:, 1:] = ascending[:, 1:] != ascending[:, :-1]
     places = np.where(is_first, np.arange(logits.shape[1]), 0)

@@ -1,8 +1,8 @@
-"""Check that a model treats the examples of a batch one by one, as exact micro-batches need.
+"""Check that a model treats the examples of a batch independently, as exact micro-batches require.
 
-Batch normalisation does not, whether it is torch's own class or written by hand: no accumulation over parts
-can make it exact. Dropout does: each example has a mask of its own. So the model is run, and the names of its
-modules do not matter.
+Batch normalisation does not, whether it is torch's own class or written by hand, and no accumulation over
+parts can make it exact. Dropout does, since each example has its own mask. So the check runs the model, and
+does not depend on the names of its modules.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from xbench.errors import DependentExamples
 from xbench.training.frozen import set_training
 from xbench.training.global_state import guard_globals, seed_generators
 from xbench.training.loader import Loader
-from xbench.training.rounding import same_but_for_rounding
+from xbench.training.rounding import equal_up_to_rounding
 from xbench.training.seeding import pin_tf32
 
 _MAX_ROWS = 8
@@ -26,16 +26,17 @@ _SEED = 20
 def check_examples_are_independent(
     model: nn.Module, loader: Loader, indices: np.ndarray, labels: np.ndarray
 ) -> None:
-    """Compare examples with the same ones next to others, and a batch with its two halves, on at most eight.
+    """Check on at most eight examples that a model's results for one do not depend on the others.
 
-    In training mode, with one seed, replacing the other examples must not change an example's loss. In
-    evaluation mode, the outputs of the whole must be those of two parts. Both are tried in float64 where the
-    model allows it and memory suffices, else in float32 (never TF32) and to 1e-4.
+    In training mode, with a fixed seed, replacing the other examples must not change an example's loss. In
+    evaluation mode, the outputs of a batch must be those of its two halves. Both are checked in float64 if
+    the model allows it and memory suffices, otherwise in float32 (never TF32) with a tolerance of 1e-4.
 
     Args:
-        model: may not be used afterwards.
-        indices: positions of examples in the dataset; two or more.
-        labels: of all examples of the dataset.
+        model: the model; it must not be used afterwards.
+        loader: loads the examples.
+        indices: positions of at least two examples in the dataset.
+        labels: labels of all examples of the dataset.
 
     Raises:
         DependentExamples: the model mixes the examples of a batch.
@@ -44,18 +45,18 @@ def check_examples_are_independent(
     examples, _ = loader.load(indices[:size])
     targets = torch.from_numpy(labels[indices[:size]]).to(examples.device)
     dtype = next(p.dtype for p in model.parameters())
-    # Its code may insist on float32, twice the memory may be too much, or it may need gradients.
-    ways = [(torch.float64, False), (dtype, False), (dtype, True)]
+    # The model may insist on float32, twice the memory may be too much, or the model may need gradients.
+    attempts = [(torch.float64, False), (dtype, False), (dtype, True)]
     with guard_globals():
         pin_tf32(False)
-        for way in ways:
-            kind, with_gradients = way
+        for attempt in attempts:
+            precision, with_gradients = attempt
             try:
                 with torch.set_grad_enabled(with_gradients):
-                    reason = _find_dependence(model.to(kind), examples.to(kind), targets)
+                    reason = _find_dependence(model.to(precision), examples.to(precision), targets)
                 break
             except Exception:
-                if way == ways[-1]:
+                if attempt == attempts[-1]:
                     raise
     if reason:
         raise DependentExamples(
@@ -68,19 +69,19 @@ def _find_dependence(model: nn.Module, examples: torch.Tensor, targets: torch.Te
     half = len(examples) // 2
     others = examples.flip(0).roll(1, 0).mul(0.5).add(0.25)
     set_training(model)
-    losses = _losses(model, examples, targets)
+    losses = _compute_losses(model, examples, targets)
     for kept in (slice(0, half), slice(half, None)):
         mixed = others.clone()
         mixed[kept] = examples[kept]
-        if not same_but_for_rounding(losses[kept], _losses(model, mixed, targets)[kept]):
+        if not equal_up_to_rounding(losses[kept], _compute_losses(model, mixed, targets)[kept]):
             return "an example's loss in training depends on the other examples"
     model.eval()
     parts = torch.cat([model(examples[:half]), model(examples[half:])])
-    if not same_but_for_rounding(model(examples), parts):
+    if not equal_up_to_rounding(model(examples), parts):
         return "outputs in evaluation depend on the other examples"
     return ""
 
 
-def _losses(model: nn.Module, examples: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _compute_losses(model: nn.Module, examples: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     seed_generators(_SEED)
     return functional.cross_entropy(model(examples), targets, reduction="none")

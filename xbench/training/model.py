@@ -1,4 +1,4 @@
-"""A cell's model, as the suite asks for it."""
+"""Build a cell's model as the suite requests it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xbench.components.specs import ModelSpec
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
 from xbench.errors import XbenchError
-from xbench.training.frozen import set_training, trained_part
+from xbench.training.frozen import find_trained_part, set_training
 from xbench.training.global_state import guard_globals
 from xbench.training.seeding import make_deterministic, pin_tf32, seed_everything
 from xbench.training.settings import CellSettings
@@ -19,15 +19,16 @@ from xbench.training.settings import CellSettings
 def build_model(spec: ModelSpec, settings: CellSettings, data: DecodedDataset) -> nn.Module:
     """Build the model with the seed's initial weights, on its device, in training mode.
 
-    Parameters stay contiguous: torch's L-BFGS flattens gradients with `view`, and fails on channels-last
-    ones. Channels-last inputs alone give the speed.
+    Parameters stay contiguous: torch's L-BFGS flattens gradients with `view`, which fails on channels-last
+    ones. Channels-last inputs are enough for speed.
 
     Raises:
-        XbenchError: the data's images have another shape than the model takes, or all of it is frozen.
+        XbenchError: the model takes images of another shape than the data's, or all of it is frozen.
     """
     if spec.input_shape is not None and spec.input_shape != data.shape:
         raise XbenchError(
-            f"model '{settings.model.name}' takes images of {spec.input_shape}, {data.name} has {data.shape}",
+            f"model '{settings.model.name}' takes images of {spec.input_shape}, but those of {data.name} are "
+            f"{data.shape}",
             hint=f"set the dataset's image_size to {spec.input_shape[-1]}",
         )
     if settings.device != "cpu":
@@ -38,7 +39,7 @@ def build_model(spec: ModelSpec, settings: CellSettings, data: DecodedDataset) -
         seed_everything(settings.seed)
         model = build_network(spec, len(data.classes), data.shape, settings.model.params)
     model = model.to(settings.device, getattr(torch, settings.training.dtype))
-    trained_part(model)
+    find_trained_part(model)
     set_training(model)
     return model
 
@@ -46,15 +47,14 @@ def build_model(spec: ModelSpec, settings: CellSettings, data: DecodedDataset) -
 def model_to_train(
     spec: ModelSpec, settings: CellSettings, data: DecodedDataset, features: FeatureFile | None
 ) -> nn.Module:
-    """The model, or where its frozen part's outputs are in a file what is trained of it alone: the rest of it
-    is let go of.
+    """Build a model; with `features`, keep only its trained part, which takes them as inputs.
 
     Raises:
         XbenchError: see `build_model`.
     """
-    return part_to_train(build_model(spec, settings, data), features)
+    return select_trained_part(build_model(spec, settings, data), features)
 
 
-def part_to_train(model: nn.Module, features: FeatureFile | None) -> nn.Module:
-    """The model; where the outputs of its frozen part are in a file, what is behind that part alone."""
-    return model if features is None else trained_part(model)[1]
+def select_trained_part(model: nn.Module, features: FeatureFile | None) -> nn.Module:
+    """Return the model itself; with `features`, only its trained part, which takes them as inputs."""
+    return model if features is None else find_trained_part(model)[1]

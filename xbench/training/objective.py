@@ -23,8 +23,9 @@ class Objective:
     Args:
         labels: (examples,) all labels of the dataset.
         classes: class names, in the order of labels.
-        class_weights: weight by class name; 1 where not named.
-        dtype: of logits and losses.
+        class_weights: weight by class name; 1 for classes not named.
+        device: device of the logits.
+        dtype: dtype of logits and losses.
 
     Raises:
         XbenchError: a weight is 0 or infinite in `dtype`.
@@ -43,15 +44,15 @@ class Objective:
         self._example_weights = np.array(weights)[labels]
         self._class_weights = torch.tensor(weights, dtype=dtype, device=device)
         for name, weight, held in zip(classes, weights, self._class_weights.tolist(), strict=True):
-            if not 0 < held < math.inf:  # a loss of 0 or NaN would look like the model's
+            if not 0 < held < math.inf:  # a loss of 0 or NaN would seem to be the model's fault
                 raise XbenchError(
                     f"the class weight {weight} of {name} is {held} in {str(dtype).removeprefix('torch.')}"
                 )
 
     def total_weight(self, indices: np.ndarray) -> float:
-        """Sum of the weights of a batch: the divisor of its loss."""
+        """Return the sum of the weights of a batch: the divisor of its loss."""
         return float(self._example_weights[indices].sum())
 
     def sum_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Weighted sum of the losses of (n, classes) logits."""
+        """Compute the weighted sum of the losses of (n, classes) logits."""
         return functional.cross_entropy(logits, labels, weight=self._class_weights, reduction="sum")

@@ -1,4 +1,4 @@
-"""Send host memory to a CUDA device while the host goes on."""
+"""Send host memory to a CUDA device while the host continues."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-# While one is filled, the others may be on their way.
+# While one buffer is filled, the others may be in transfer.
 _BUFFERS = 3
 
 
 class PinnedBuffers:
-    """A few buffers of pinned host memory, used in turn, so that what is sent need not be copied first.
+    """A few buffers of pinned host memory, used in turn, so that data need not be copied before it is sent.
 
     Args:
-        like: an array of the shape (capacity, ...) and type of one buffer.
+        like: an array with the shape (capacity, ...) and dtype of one buffer.
         device: the CUDA device to send to.
     """
 
@@ -27,18 +27,18 @@ class PinnedBuffers:
 
     @property
     def nbytes(self) -> int:
-        """Pinned bytes."""
+        """Bytes of all buffers."""
         return sum(buffer.nbytes for buffer in self._buffers)
 
     def send(self, count: int, fill: Callable[[np.ndarray], object]) -> torch.Tensor:
-        """Fill a buffer and send it, without waiting until it has arrived.
+        """Fill a buffer and send it, without waiting until it arrives.
 
-        The host waits only where the device has not yet taken what the same buffer held before, so it runs
-        ahead of the device by no more than the other buffers.
+        The host waits only if the device has not yet received the buffer's previous content, so it is ahead
+        of the device by no more than the other buffers.
 
         Args:
-            count: of rows, at most a buffer's capacity.
-            fill: writes that many rows to the array (count, ...) that it is given.
+            count: number of rows, at most a buffer's capacity.
+            fill: writes rows to the array (count, ...) that it is called with.
 
         Returns:
             The rows (count, ...), on the device.

@@ -1,4 +1,4 @@
-"""Find every tensor that an object holds, however it keeps it."""
+"""Find every tensor that an object holds, however it is stored."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-# Objects that hold no tensors of their own. What a function has closed over is not looked at, nor what it was
-# doing when an exception was raised.
+# Types of objects that hold no tensors of their own. The closures of functions and the frames of exceptions
+# are not searched.
 _LEAVES = (
     *(NoneType, bool, int, float, complex, str, bytes, torch.dtype, torch.device),
     *(type, ModuleType, FunctionType, BuiltinFunctionType, MethodType, weakref.ref),
@@ -37,9 +37,9 @@ def reachable_tensors(
 
     Args:
         root: where the search begins.
-        ignored, ignored_types: objects that are not entered, and types of such objects.
+        ignored, ignored_types: objects that are not searched, and types of such objects.
     """
-    # The objects are kept with their ids, which are used again once an object is gone.
+    # The objects are kept alive with their ids, since Python reuses the ids of deleted objects.
     seen = {id(value): value for value in ignored}
     leaves = _LEAVES + ignored_types
     pending = [root]
@@ -52,4 +52,4 @@ def reachable_tensors(
         if isinstance(value, torch.Tensor):
             yield value
             if value.is_leaf:
-                pending.append(value.grad)  # held by C++, not by a reference
+                pending.append(value.grad)  # held by C++, so not a referent

@@ -1,6 +1,6 @@
-"""Pairs each step's profile with its loss, and streams the rows to the parent once in a while.
+"""Pair each step's profile with its loss, and send the rows to the parent at intervals.
 
-Losses stay on the device until then, so that no step waits for a copy.
+Until then, losses stay on the device, so that no step waits for a copy.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _INTERVAL_S = 1.0
 
 
 class Diverged(Exception):
-    """A loss or a weight is not finite; the message says which, and where."""
+    """Raised when a loss or a weight is not finite; the message says which one, and where."""
 
 
 class TraceRecorder:
-    """Collects the rows of one cell's trace.
+    """Recorder of the rows of one cell's trace.
 
     Args:
         send: passes a message to the parent.
@@ -39,18 +39,22 @@ class TraceRecorder:
         self.device_peak_bytes: int | None = None
 
     def add(self, step: int, epoch: int, loss: torch.Tensor, closures: int) -> list[float]:
-        """Note a step that the profiler has just ended, and flush if the interval is over."""
+        """Add a step that the profiler has just ended, and flush if the interval is over.
+
+        Returns:
+            The losses sent.
+        """
         self._pending.append((step, epoch, loss, closures))
         return self.flush() if time.perf_counter() - self._sent_at >= _INTERVAL_S else []
 
     def flush(self) -> list[float]:
-        """Send what is pending.
+        """Send the pending rows.
 
         Returns:
             The losses sent.
 
         Raises:
-            Diverged: one of them is not finite; the rows are sent all the same.
+            Diverged: one of the losses is not finite; the rows are sent anyway.
         """
         if not self._pending:
             return []
@@ -73,13 +77,13 @@ class TraceRecorder:
         self._send(StepsDone(rows))
         release_free_memory()
         self._sent_at = time.perf_counter()
-        self._summarise(rows)
+        self._update_peaks(rows)
         for row in rows:
             if not math.isfinite(row.loss):
                 raise Diverged(f"the loss of step {row.step} is {row.loss}")
         return losses
 
-    def _summarise(self, rows: tuple[TraceRow, ...]) -> None:
+    def _update_peaks(self, rows: tuple[TraceRow, ...]) -> None:
         self.host_peak_bytes = max(self.host_peak_bytes, *(row.host_peak_bytes for row in rows))
         device_peaks = [row.device_peak_bytes for row in rows if row.device_peak_bytes is not None]
         if device_peaks:

@@ -1,5 +1,7 @@
-"""Take steps with twins of a cell's model and optimizer, so that CUDA has loaded its kernels before a step is
-timed: it loads each at its first launch, and libraries set themselves up at first use."""
+"""Take steps with twins of a cell's model and optimizer, so that CUDA loads its kernels before any is timed.
+
+CUDA loads each kernel at its first launch, and libraries initialise themselves at first use.
+"""
 
 from __future__ import annotations
 
@@ -27,31 +29,31 @@ def rehearse(
     build_model: Callable[[], nn.Module],
     build_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
 ) -> None:
-    """Train and evaluate twins on a trainer's first examples, and let go of them.
+    """Train and evaluate twins on a trainer's first examples, and release them.
 
-    The trainer itself does not move: neither its weights, buffers and optimizer state nor any generator. The
-    twins need as much memory as a step, beside the model's parameters. If that is too much, or they fail in
-    another way, stderr says so, and the cell's own steps show what there is to show. Afterwards the peaks and
-    counters of the allocator start anew.
+    The trainer itself does not change, neither its weights, buffers and optimizer state nor any generator.
+    The twins need as much memory as a step, in addition to the model's parameters. If memory runs out, or
+    they fail in another way, a message is printed to stderr, and any error is left to the cell's own steps.
+    Afterwards the allocator's peaks and counters are reset.
 
     Args:
-        trainer: that has not begun.
-        build_model: gives a twin of its model.
-        build_optimizer: gives a twin of its optimizer for that.
+        trainer: a trainer that has not started.
+        build_model: builds a twin of the trainer's model.
+        build_optimizer: builds a twin of the trainer's optimizer for a model.
     """
     try:
         with guard_globals():
             _rehearse(trainer, build_model, build_optimizer)
-    except Exception as error:  # of a plugin, or for lack of memory
-        # Not in torch's words for a lack of memory: stderr may be searched for the cause of a death.
+    except Exception as error:  # a plugin's error, or memory ran out
+        # Not torch's own message if memory ran out: stderr may be searched for the cause of a crash.
         why = "memory ran out" if exhaustion(evidence_of(error)) else in_one_line(error)
         print(
-            f"the first steps' times may include loading kernels: their rehearsal failed: {why}",
+            f"the first steps' times may include loading kernels, as their rehearsal failed: {why}",
             file=sys.stderr,
         )
     device = trainer.loader.device
     release_all(device)
-    # Or what the twins needed would explain a later error of the cell's, and be counted as its own.
+    # Otherwise the twins' memory would count as the cell's, and might explain a later error of the cell.
     forget_device_memory(device)
 
 
@@ -64,8 +66,8 @@ def _rehearse(
     twin = replace(
         trainer, model=model, optimizer=build_optimizer(model), closure=trainer.closure.with_model(model)
     )
-    # In the shapes of real steps: which kernels are used depends on them. From the second micro-batch on,
-    # gradients are added up.
+    # Kernels depend on shapes, so use those of real steps. From the second micro-batch on, gradients are
+    # accumulated.
     size = min(trainer.batch_size, 2 * trainer.micro_batch)
     batch = epoch_order(trainer.split.train, trainer.seed, 1)[:size]
     twin.set_mode("train")
@@ -76,4 +78,4 @@ def _rehearse(
     model.zero_grad()
     twin.closure.release()
     evaluate(model, trainer.loader, trainer.objective, batch[: trainer.micro_batch], trainer.micro_batch)
-    twin.weights_are_finite()  # as after the last step
+    twin.weights_are_finite()  # this check also runs after the last step

@@ -1,4 +1,4 @@
-"""Whether an optimizer can take what a model offers."""
+"""Check whether an optimizer can train a model's parameters."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from xbench.components.specs import OptimizerSpec
 
 
 def unmet_requirement(spec: OptimizerSpec, name: str, model: nn.Module) -> str | None:
-    """Why the optimizer cannot train this model, in one line, or None if it can."""
+    """Explain in one line why an optimizer cannot train a model; return None if it can."""
     trained = [(key, p) for key, p in model.named_parameters() if p.requires_grad]
     if spec.parameters == "matrices":
         others = [(key, tuple(p.shape)) for key, p in trained if p.ndim != 2]
         if others:
             key, shape = others[0]
             return (
-                f"{name} takes 2-D parameters only; {len(others)} of {len(trained)} are not, as {key} {shape}"
+                f"{name} takes 2-D parameters only, but {len(others)} of {len(trained)} are not, such as "
+                f"{key} {shape}"
             )
-    sparse = _sparse_parameters(model)
+    sparse = _find_sparse_parameters(model)
     if spec.gradients == "sparse" and len(sparse) < len(trained):
-        return f"{name} takes sparse gradients only; {len(trained) - len(sparse)} of {len(trained)} are dense"
+        dense = len(trained) - len(sparse)
+        return f"{name} takes sparse gradients only, but {dense} of {len(trained)} are dense"
     if spec.gradients == "dense" and sparse:
-        return f"{name} takes dense gradients only; {sparse[0]} has sparse ones"
+        return f"{name} takes dense gradients only, but {sparse[0]} has sparse ones"
     return None
 
 
-def _sparse_parameters(model: nn.Module) -> list[str]:
+def _find_sparse_parameters(model: nn.Module) -> list[str]:
     return [
         f"{key}.weight"
         for key, module in model.named_modules()

@@ -1,20 +1,21 @@
-"""Tell outputs that differ by rounding alone from those that differ."""
+"""Distinguish outputs that differ only by rounding from those that really differ."""
 
 from __future__ import annotations
 
 import torch
 
-# Shares of the largest value, by type. A model in float64 may compute some of its layers in float32.
+# Tolerances by dtype, as shares of the largest value. A float64 model may compute some layers in float32.
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 2e-2}
 
 
-def same_but_for_rounding(one: torch.Tensor, other: torch.Tensor, share: float | None = None) -> bool:
-    """Check whether two tensors of one type have one shape and differ by rounding at most.
+def equal_up_to_rounding(one: torch.Tensor, other: torch.Tensor, share: float | None = None) -> bool:
+    """Return whether two tensors of the same dtype have the same shape and differ at most by rounding.
 
-    NaN equals NaN, and an infinite value itself.
+    NaN equals NaN, and an infinite value equals itself.
 
     Args:
-        share: of the largest finite value, by which they may differ; by default what is usual for their type.
+        share: the maximum difference, as a share of the largest finite value; by default, as is usual for the
+            dtype.
     """
     if one.shape != other.shape:
         return False

@@ -1,6 +1,6 @@
-"""Seed what draws random numbers, and pin what else decides what a device computes.
+"""Seed all random number generators, and set the other flags that affect results.
 
-Torch is imported late: the process that writes records asks what held.
+Torch is imported late, because the process that writes records uses this module, too.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ def seed_everything(seed: int) -> None:
 
     torch.manual_seed(seed)
     random.seed(seed)
-    # NumPy takes 32 bits of a number, and any number of words.
+    # NumPy takes a seed of 32 bits, or any number of 32-bit words.
     np.random.seed(np.random.SeedSequence(seed).generate_state(4))
 
 
 def make_deterministic() -> None:
-    """Use deterministic algorithms alone in this process from now on, on CUDA at a cost in speed.
+    """Use only deterministic algorithms in this process from now on, which is slower on CUDA.
 
-    An operation that has none raises torch's own error.
+    An operation without one raises torch's own error.
 
-    Call it before the first operation on CUDA: cuBLAS reads its setting of the environment once. Only a
-    process that asks for it gets that setting, as its workspace counts as the cell's memory.
+    Call this before the first operation on CUDA, since cuBLAS reads its environment variable only once. The
+    variable is not set in other processes, as its workspace counts as the cell's memory.
     """
     import torch
 
@@ -41,20 +41,22 @@ def make_deterministic() -> None:
 
 
 def pin_tf32(is_allowed: bool) -> None:
-    """Let CUDA use TF32 for float32 in convolutions, recurrent layers and matrix products alike, or in none,
-    in this process from now on. (PyTorch's own default allows it in all but matrix products.)
+    """Allow or forbid TF32 for float32 on CUDA in this process from now on.
+
+    The flag applies to convolutions, recurrent layers and matrix products alike. (PyTorch's own default
+    allows TF32 in all but matrix products.)
 
     Args:
         is_allowed: the training setting.
     """
     import torch
 
-    # Through the older interface, which raises when it is read while the newer one contradicts it: cuDNN's
-    # `flags`, for example, reads it.
+    # Through the older interface, too: reading it (as cuDNN's `flags` does) raises an error if the newer one
+    # contradicts it.
     torch.backends.cudnn.allow_tf32 = is_allowed
     torch.backends.cuda.matmul.allow_tf32 = is_allowed
-    # And through the newer one, where convolutions would otherwise inherit `torch.backends.fp32_precision`.
-    # (PyTorch puts objects with these attributes in place of its modules, which type checkers cannot see.)
+    # Through the newer interface, where convolutions would otherwise inherit `torch.backends.fp32_precision`.
+    # (PyTorch replaces its modules with objects that have these attributes, which type checkers cannot see.)
     precision = "tf32" if is_allowed else "ieee"
     torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
     torch.backends.cudnn.rnn.fp32_precision = precision  # type: ignore[attr-defined]
@@ -62,10 +64,10 @@ def pin_tf32(is_allowed: bool) -> None:
 
 
 def repeatability(device: str, deterministic: bool) -> str:
-    """How far a cell repeats itself on the same machine, in words for its record.
+    """Describe how exactly a cell's results repeat on the same machine, for its record.
 
     Args:
-        device: torch's name of it.
+        device: torch's name of the device.
         deterministic: the training setting.
     """
     if not device.startswith("cuda"):

@@ -1,4 +1,7 @@
-"""The settings of one cell. Torch-free: the suite reader and the command line import this module."""
+"""Settings of one cell.
+
+The suite reader and the command line import this module, so it must not import torch.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ Storage = Literal["uint8", "float32"]
 Features = Literal["auto", "float32", "bfloat16", "off"]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Weight = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-# torch dies of far more.
+# torch crashes with many more.
 MAX_THREADS = 1024
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Numbers of examples: in an epoch, of one step, and in memory at once."""
+    """Numbers of examples in an epoch, in a step, and in memory at once."""
 
     train_size: int
     batch_size: int
@@ -28,37 +31,38 @@ class Sizes:
 
 
 class TrainingSettings(BaseModel):
-    """How a cell is trained; every field is a key of a suite's experiment or of one of its optimizers.
+    """Training settings of a cell; every field is a key of a suite's experiment or of one of its optimizers.
 
     Attributes:
-        train_size: examples that the optimizer sees in an epoch, after validation is held out and after
-            balancing; `"all"` is what there is, and `"largest"` the most that every optimizer of the
-            experiment can run under its memory limit.
-        validation: share of the train split's images held out, whole groups (patients) at a time.
-        selection: which epoch's weights are kept: the first with the least `"validation_loss"`; `"last"`;
-            or the least `"test_loss"`, which makes the test metrics optimistic and is labelled so.
-        balance: `"oversample"` gives every class the same number of examples, repeating the rarer one's
-            as evenly as possible where there are too few.
-        class_weights: the weight of each class in the loss, by its name; 1 for the others.
-        epochs: passes over the training examples.
-        batch_size: examples of one optimizer step, or `"full"`.
-        micro_batch: examples in memory at once, or `"full"` for the whole batch, or `"auto"` for the fastest
-            that fits, measured. A smaller one changes nothing but memory, time and rounding (and, in a model
-            with dropout, which masks are drawn).
-        drop_last: leave out an epoch's last batch if it is smaller than the others (a batch of one example is
-            more than some models can normalise over). Each epoch leaves out other examples.
-        dtype: the type of parameters, images and losses.
-        features: precision in which the outputs of a frozen part are computed once per image and kept on
-            disk; `"auto"` is that of `dtype`, and trains without where they cannot be kept; `"off"` computes
-            them in every step.
-        memory_format: how image batches lie in memory. `"auto"` is what convolutions are fast with on the
-            device: channels-last on a CPU and with `tf32`, else contiguous.
-        threads: how many threads torch computes with on the CPU; by default torch decides.
-        deterministic: on CUDA, use deterministic algorithms alone, at a cost in speed; an operation that has
-            none is then an error. On a CPU results are the same either way.
-        tf32: on CUDA, let convolutions, recurrent layers and matrix products of float32 use TensorFloat-32,
-            which is faster and keeps 10 bits of each factor's mantissa in place of 23. Features of a frozen
-            part are computed without it. It has no effect on a CPU.
+        train_size: number of examples that the optimizer sees in an epoch, after validation is held out and
+            after balancing. `"all"` takes all that are available, and `"largest"` as many as every optimizer
+            of the experiment can run under its memory limit.
+        validation: share of the train split's images to hold out, in whole groups (patients).
+        selection: the epoch whose weights are kept: the first with the lowest `"validation_loss"`, the
+            `"last"`, or the one with the lowest `"test_loss"`, which makes the test metrics optimistic and is
+            labelled as such.
+        balance: `"oversample"` gives every class the same number of examples. Where a class has too few, they
+            are repeated as evenly as possible.
+        class_weights: weight of each class in the loss, by name; 1 for classes not named.
+        epochs: number of passes over the training examples.
+        batch_size: number of examples per optimizer step, or `"full"` for all of them.
+        micro_batch: number of examples in memory at once, `"full"` for the whole batch, or `"auto"` for the
+            fastest number that fits, which is measured. A smaller number changes only memory, time and
+            rounding (and, in a model with dropout, the masks that are drawn).
+        drop_last: leave out an epoch's last batch if it is smaller than the others. (Some models cannot
+            normalise over a batch of one example.) Each epoch leaves out different examples.
+        dtype: data type of parameters, images and losses.
+        features: precision of the outputs of a frozen part, which are computed once per image and cached on
+            disk. `"auto"` is that of `dtype`, and falls back to `"off"` if outputs cannot be cached; `"off"`
+            computes them in every step.
+        memory_format: layout of image batches in memory. `"auto"` takes the faster layout for convolutions on
+            the device: channels-last on a CPU and with `tf32`, otherwise contiguous.
+        threads: number of CPU threads that torch uses; by default, torch decides.
+        deterministic: on CUDA, use only deterministic algorithms, which are slower; an operation without one
+            is then an error. On a CPU, results are the same either way.
+        tf32: on CUDA, use TensorFloat-32 for float32 convolutions, recurrent layers and matrix products. It
+            is faster, but keeps only 10 of the 23 mantissa bits of each factor. Features of a frozen part are
+            computed without it. It has no effect on a CPU.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,13 +84,13 @@ class TrainingSettings(BaseModel):
     tf32: Annotated[bool, Field(strict=True)] = False
 
     @model_validator(mode="after")
-    def _selection_has_its_data(self) -> Self:
+    def _check_selection(self) -> Self:
         if self.selection == "validation_loss" and self.validation == 0:
             raise ValueError("selection by validation_loss needs validation > 0; or set selection = 'last'")
         return self
 
     @model_validator(mode="after")
-    def _tf32_is_of_float32(self) -> Self:
+    def _check_tf32(self) -> Self:
         if self.tf32 and self.dtype != "float32":
             raise ValueError(f"tf32 = true has no effect on {self.dtype}; set dtype = 'float32'")
         return self
@@ -94,12 +98,13 @@ class TrainingSettings(BaseModel):
     def memory_format_on(self, device: str) -> Literal["channels_last", "contiguous"]:
         """Return the memory format of image batches on a device.
 
-        `"auto"` is channels-last on a CPU and wherever TF32 is allowed, which tensor cores compute: cuDNN's
-        kernels for these are written for that layout (NVIDIA, "Convolutional Layers User's Guide"). Its other
-        kernels are written for contiguous images, and slower on channels-last ones (PyTorch issue #44943).
+        `"auto"` is channels-last on a CPU and wherever TF32 is allowed: it runs on tensor cores, and cuDNN's
+        kernels for them are written for that layout (NVIDIA, "Convolutional Layers User's Guide"). cuDNN's
+        other kernels are written for contiguous images, and slower on channels-last ones (PyTorch issue
+        #44943).
 
         Args:
-            device: torch's name of it.
+            device: torch's name of the device.
         """
         if self.memory_format != "auto":
             return self.memory_format
@@ -107,19 +112,19 @@ class TrainingSettings(BaseModel):
 
     @property
     def sizes(self) -> Sizes:
-        """The sizes, of settings that have numbers for all of them.
+        """Sizes of settings whose sizes are all numbers.
 
         Raises:
-            ValueError: one is a word.
+            ValueError: a size is a word.
         """
         train_size, batch_size, micro_batch = self.train_size, self.batch_size, self.micro_batch
         if isinstance(train_size, str) or isinstance(batch_size, str) or isinstance(micro_batch, str):
-            raise ValueError(f"sizes that are not resolved: {train_size}, {batch_size}, {micro_batch}")
+            raise ValueError(f"sizes are not resolved: {train_size}, {batch_size}, {micro_batch}")
         return Sizes(train_size, batch_size, micro_batch)
 
     @property
     def selection_metric(self) -> MetricRecord | None:
-        """The metric of epochs that selects the weights; None if they are those of the last epoch."""
+        """Epoch metric that selects the weights; None if the last epoch's weights are used."""
         return next((metric for metric in CLASSIFICATION_EPOCHS if metric.name == self.selection), None)
 
     @property
@@ -129,13 +134,13 @@ class TrainingSettings(BaseModel):
 
     @property
     def feature_precision(self) -> Literal["float32", "float64", "bfloat16", "off"]:
-        """Of features that are kept; `"off"` if none are."""
+        """Precision of cached features; `"off"` if none are cached."""
         return self.dtype if self.features == "auto" else self.features
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A component as a suite names it, and the settings given there."""
+    """A component's name in a suite, and the settings that the suite gives it."""
 
     name: str
     params: dict[str, Any]
@@ -143,10 +148,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class CellSettings:
-    """All that determines a training run, but for the data.
+    """Everything that determines a training run, except the data.
 
     Attributes:
-        seed: fixes the initial weights, the validation split and the order of batches, whatever the
+        seed: determines the initial weights, the validation split and the order of batches, whatever the
             optimizer.
         device: torch's name of the device.
         storage: `"uint8"` reads examples as they are needed; `"float32"` keeps the whole dataset in memory as

@@ -1,4 +1,4 @@
-"""Which examples are trained on, validated on and tested on, and in which order."""
+"""Choose the examples for training, validation and testing, and their order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
 from xbench.training.settings import TrainingSettings
 
-# Streams of random numbers that a seed stands for; each has its own, so that none moves another.
+# Random number streams of a seed. Each purpose has its own stream, so that none affects another.
 _VALIDATION_STREAM, _DRAW_STREAM, _ORDER_STREAM = 1, 2, 3
 
 
@@ -19,7 +19,7 @@ class Split:
     """Indices into a dataset's examples (int64 arrays).
 
     Attributes:
-        train: one entry for each example that an epoch sees; a repeated example is there repeatedly.
+        train: one entry for each example that an epoch sees; a repeated example has several.
         validation, test: each example once.
     """
 
@@ -29,8 +29,9 @@ class Split:
 
 
 def split_examples(data: DecodedDataset, settings: TrainingSettings, seed: int) -> Split:
-    """Hold validation out of the train split by group, then draw the training examples from the rest: all of
-    them for a `train_size` in words.
+    """Hold validation out of the train split by group, then draw the training examples from the rest.
+
+    If `train_size` is a word, all of the rest is used.
 
     Raises:
         XbenchError: the data has fewer examples than the settings ask for.
@@ -38,36 +39,37 @@ def split_examples(data: DecodedDataset, settings: TrainingSettings, seed: int) 
     pool = np.flatnonzero(~data.is_test)
     if not len(pool) or not data.is_test.any():
         raise XbenchError(
-            f"{data.name} has {len(pool)} images of train and {int(data.is_test.sum())} of test"
+            f"{data.name} has {len(pool)} training images and {int(data.is_test.sum())} test images; "
+            "both are needed"
         )
     validation = _hold_out(data, pool, settings.validation, seed)
     pool = np.setdiff1d(pool, validation, assume_unique=True)
     return Split(
-        train=_draw(data.labels, pool, settings, seed),
+        train=_draw_train(data.labels, pool, settings, seed),
         validation=validation,
         test=np.flatnonzero(data.is_test),
     )
 
 
 def missing_classes(data: DecodedDataset, part: np.ndarray) -> list[str]:
-    """Name the classes of a dataset of which a part of it has no example.
+    """Name the classes that have no example in a part of a dataset.
 
     Args:
-        part: indices into its examples.
+        part: indices of the part's examples.
     """
     counts = np.bincount(data.labels[part], minlength=len(data.classes))
     return [name for name, count in zip(data.classes, counts, strict=True) if not count]
 
 
 def epoch_order(train: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """The training examples in the order that this epoch sees them, the same for every optimizer."""
+    """Return the training examples in the order of an epoch, which is the same for every optimizer."""
     return np.random.default_rng([_ORDER_STREAM, seed, epoch]).permutation(train)
 
 
 def _hold_out(data: DecodedDataset, pool: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Take whole groups, in random order, until each class has given up its share of images.
+    """Hold out whole groups, in random order, until each class has reached its share of images.
 
-    A group that would take a class past its share stays in train, so the share is met from below.
+    A group that would exceed a class's share stays in train, so the share is approached from below.
     """
     random = np.random.default_rng([_VALIDATION_STREAM, seed])
     members: dict[str, list[int]] = {}
@@ -85,12 +87,12 @@ def _hold_out(data: DecodedDataset, pool: np.ndarray, share: float, seed: int) -
     if share and not held_out:
         raise XbenchError(
             f"validation {share} holds nothing out: no group of images is small enough for that share",
-            hint="raise it, or set validation = 0 and selection = 'last'",
+            hint="raise validation, or set validation = 0 and selection = 'last'",
         )
     return np.array(sorted(held_out), dtype=np.int64)
 
 
-def _draw(labels: np.ndarray, pool: np.ndarray, settings: TrainingSettings, seed: int) -> np.ndarray:
+def _draw_train(labels: np.ndarray, pool: np.ndarray, settings: TrainingSettings, seed: int) -> np.ndarray:
     random = np.random.default_rng([_DRAW_STREAM, seed])
     if settings.balance == "oversample":
         return _draw_balanced(labels, pool, settings.train_size, random)
@@ -107,14 +109,14 @@ def _draw(labels: np.ndarray, pool: np.ndarray, settings: TrainingSettings, seed
 def _draw_balanced(
     labels: np.ndarray, pool: np.ndarray, train_size: int | str, random: np.random.Generator
 ) -> np.ndarray:
-    """Equally many examples of each class (the first classes get one more if it does not divide)."""
+    """Draw the same number of examples of each class; the first classes get one more if there is a rest."""
     classes = [pool[labels[pool] == label] for label in np.unique(labels[pool])]
     largest = max(len(members) for members in classes)
     available = largest * len(classes)
     wanted = available if isinstance(train_size, str) else train_size
     if wanted > available:
         raise XbenchError(
-            f"train_size {wanted} is more than the {available} examples that balanced classes have",
+            f"train_size {wanted} is more than the {available} examples that the balanced classes have",
             hint='use train_size = "all"',
         )
     if wanted < len(classes):

@@ -1,8 +1,8 @@
 """Save and load a model's state dict, and check that it holds all of the model's state.
 
-A checkpoint and the weights of the selected epoch are state dicts. What a model keeps elsewhere would be lost
-in both, so its spec must say `resumable=False`. One that does not say so is detected in the memory pass,
-before any of its cells is timed.
+Checkpoints and the weights of the selected epoch are state dicts, so both would lose any state that a model
+keeps elsewhere. The spec of such a model must say `resumable=False`. If it does not, the memory pass detects
+this before any of the model's cells is timed.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from xbench.memory.exhaustion import evidence_of, exhaustion
 from xbench.records.schema import NO_MEMORY_TO_CHECK
 from xbench.training.frozen import set_training
 from xbench.training.global_state import guard_globals, seed_generators
-from xbench.training.rounding import same_but_for_rounding
+from xbench.training.rounding import equal_up_to_rounding
 from xbench.training.seeding import pin_tf32
 
 if TYPE_CHECKING:
     from xbench.training.loop import Trainer
 
-# Why cells of a model are not saved.
+# Reasons why a model's cells are not saved.
 DECLARED = "its ModelSpec says resumable=False"
 _KEPT_ELSEWHERE = (
-    "a new model that loads its state dict gives other outputs, so it keeps state elsewhere: "
+    "a new model that loads its state dict gives different outputs, so the model keeps state elsewhere: "
     "its ModelSpec should say resumable=False"
 )
 _NOT_LOADED = "its state dict cannot be saved and loaded"
@@ -41,9 +41,9 @@ _SEED = 21
 
 
 def save_state(model: nn.Module, path: Path) -> None:
-    """Save a model's state dict in place of what the file held.
+    """Save a model's state dict to a file, and replace any previous one.
 
-    The file is a new one each time: a checkpoint may hold a link to the old one.
+    The file is always a new one, since a checkpoint may be linked to the previous one.
     """
     aside = path.with_suffix(".partial")
     torch.save(model.state_dict(), aside)
@@ -51,20 +51,20 @@ def save_state(model: nn.Module, path: Path) -> None:
 
 
 def load_state(model: nn.Module, path: Path) -> None:
-    """Load a state dict into a model. Its tensors are in memory a second time meanwhile.
+    """Load a state dict into a model. Meanwhile, its tensors are in memory twice.
 
     Raises:
-        Exception: of any kind, where the file is damaged or of another model.
+        Exception: of any type, if the file is damaged or belongs to another model.
     """
     model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
 
 
-def try_out(model: nn.Module, path: Path) -> None:
-    """Save a model's state dict and load it back, as at its selected epoch.
+def try_saving(model: nn.Module, path: Path) -> None:
+    """Save a model's state dict and load it again, as for the selected epoch.
 
     Raises:
-        XbenchError: it does not load.
-        MemoryError, RuntimeError: there is too little memory.
+        XbenchError: the state dict cannot be saved and loaded.
+        MemoryError, RuntimeError: memory ran out.
     """
     try:
         save_state(model, path)
@@ -72,17 +72,17 @@ def try_out(model: nn.Module, path: Path) -> None:
     except Exception as error:  # a plugin's module may raise anything
         if exhaustion(evidence_of(error)):
             raise
-        raise _unselectable(f"{_NOT_LOADED}: {in_one_line(error)}") from error
+        raise _cannot_restore(f"{_NOT_LOADED}: {in_one_line(error)}") from error
 
 
-def _unselectable(reason: str) -> XbenchError:
+def _cannot_restore(reason: str) -> XbenchError:
     return XbenchError(
-        f'the weights of the selected epoch cannot be brought back (selection = "last" needs none): {reason}'
+        f'the weights of the selected epoch cannot be restored (selection = "last" restores none): {reason}'
     )
 
 
 def tensors_digest(model: nn.Module) -> str:
-    """SHA-256, in hex, of a model's parameters and buffers."""
+    """Compute the SHA-256, in hex, of a model's parameters and buffers."""
     digest = hashlib.sha256()
     for name, value in {**dict(model.named_parameters()), **dict(model.named_buffers())}.items():
         digest.update(f"\0{name} {tuple(value.shape)} {value.dtype}".encode())
@@ -92,65 +92,67 @@ def tensors_digest(model: nn.Module) -> str:
 
 
 class StateCheck:
-    """Checks that a fresh model does what a trained one does, once it has loaded its state dict.
+    """Comparison of a trained model's outputs with those of a new model that has loaded its state dict.
 
     On a CPU both give the same outputs bit for bit; on CUDA a library may choose another kernel, so outputs
     may differ by rounding.
 
     Args:
-        trainer: that has taken some steps. Drop it afterwards: the fresh model then needs no more memory than
-            the trainer's own did when it was built.
+        trainer: a trainer that has taken some steps. Drop it before `find_failure`: the new model then needs
+            no more memory than the trainer's own did when it was built.
     """
 
     def __init__(self, trainer: Trainer):
         self._selection, self._path, self._failure = trainer.settings.selection, trainer.selected_path, ""
-        with self._noting_failures():
+        with self._record_failures():
             size = min(_MAX_EXAMPLES, trainer.micro_batch)
             self._images, _ = trainer.loader.load(trainer.split.train[:size])
             save_state(trainer.model, self._path)
-            self._expected = _outputs(trainer.model, self._images)
+            self._expected = _compute_outputs(trainer.model, self._images)
 
     def find_failure(self, build_model: Callable[[], nn.Module]) -> str:
-        """Return why the cells of the model cannot be saved; "" if they can.
+        """Return why the model's cells cannot be saved; "" if they can.
 
         Args:
             build_model: builds the model as the trainer's own was built.
 
         Raises:
-            XbenchError: a selected epoch is to be brought back, and would not give the same outputs either.
+            XbenchError: an epoch is to be selected, whose restored weights would not give the same outputs.
         """
-        evaluates_alike = False
-        with self._noting_failures():
+        same_evaluation = False
+        with self._record_failures():
             if not self._failure:
-                fresh = build_model()
-                load_state(fresh, self._path)
-                are_same = list(map(same_but_for_rounding, self._expected, _outputs(fresh, self._images)))
+                new = build_model()
+                load_state(new, self._path)
+                are_same = list(
+                    map(equal_up_to_rounding, self._expected, _compute_outputs(new, self._images))
+                )
                 self._failure = "" if all(are_same) else _KEPT_ELSEWHERE
-                evaluates_alike = are_same[0]
-        if self._selection != "last" and not evaluates_alike and self._failure != NO_MEMORY_TO_CHECK:
-            raise _unselectable(self._failure)
+                same_evaluation = are_same[0]
+        if self._selection != "last" and not same_evaluation and self._failure != NO_MEMORY_TO_CHECK:
+            raise _cannot_restore(self._failure)
         return self._failure
 
     @contextmanager
-    def _noting_failures(self) -> Iterator[None]:
+    def _record_failures(self) -> Iterator[None]:
         try:
             yield
-        except OSError:  # of a full disk, which says nothing of the model
+        except OSError:  # a full disk says nothing about the model
             raise
         except Exception as error:  # a plugin's module may raise anything
             ran_out = exhaustion(evidence_of(error))
             self._failure = NO_MEMORY_TO_CHECK if ran_out else f"{_NOT_LOADED}: {in_one_line(error)}"
 
 
-def _outputs(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
-    """Outputs in evaluation mode, and in training mode with fixed random draws."""
+def _compute_outputs(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+    """Compute outputs in evaluation mode, and in training mode with fixed random numbers."""
     outputs = []
     with guard_globals():
         pin_tf32(False)
         for set_mode, is_trained in ((nn.Module.eval, False), (set_training, True)):
             set_mode(model)
             seed_generators(_SEED)
-            # A model may need gradients in training mode: for a penalty on them, say.
+            # A model may need gradients in training mode, for example to penalise them.
             with torch.set_grad_enabled(is_trained):
                 outputs.append(model(images).detach())
     return outputs

@@ -1,4 +1,4 @@
-"""What a child process is told of a cell."""
+"""Inputs of the child process of a cell."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from xbench.training.settings import CellSettings
 
 @dataclass(frozen=True)
 class Task:
-    """All that a child process needs to train a cell, or to measure it.
+    """Everything that a child process needs to train a cell, or to measure it.
 
     Attributes:
         import_dirs: folders that `module:attribute` components may be imported from.
-        features: outputs of the model's frozen part, to train on in its place: of all images that are used,
-            or for a measurement of some.
-        code: hashes of the code by which the cell is known; see `training.component_code`. () for any.
+        features: cached outputs of the model's frozen part, to train on instead of images: for all images
+            that are used, or, for a measurement, for some of them.
+        code: hashes of the code that identifies the cell (see `training.component_code`); () for any code.
         scratch: folder for the selected weights and for checkpoints.
-        checkpoint_every_s: the least time between two checkpoints; None for none. A model or an optimizer
-            that is not resumable has none in any case.
-        checkpoint: folder of a checkpoint of the same cell to go on from; one that cannot be used is passed
-            over.
+        checkpoint_every_s: minimum seconds between two checkpoints; None for no checkpoints. There are none
+            in any case if the model or the optimizer is not resumable.
+        checkpoint: folder of a checkpoint of the same cell to resume from; an unusable one is ignored.
     """
 
     settings: CellSettings

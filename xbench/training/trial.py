@@ -1,4 +1,4 @@
-"""Check an optimizer against its contract before a run, by taking two steps on a few weights."""
+"""Check an optimizer against its contract before a run by taking two steps on a few weights."""
 
 from __future__ import annotations
 
@@ -30,53 +30,55 @@ _READ_STALE = "it read .grad before its first closure call"
 def try_optimizer(spec: OptimizerSpec, params: Mapping[str, Any], device: str = "cpu") -> str | None:
     """Build an optimizer and take two steps with it, as training would.
 
-    It is stepped with no gradients beforehand, and then, built anew, with NaN in their place: any that this
-    brings into its weights or its state show that it uses gradients from before its first closure call.
+    Its steps are taken first without prior gradients and then, with a new optimizer, with prior gradients of
+    NaN. NaN in its weights or its state shows that it uses gradients from before its first closure call.
 
-    An optimizer of "any" parameters gets a matrix and a vector; if it fails with these, it gets a matrix, for
-    it may be meant for a model that has nothing else.
+    An optimizer for "any" parameters gets a matrix and a vector. If it fails, it gets only a matrix, since it
+    may be meant for a model that has nothing else.
 
     Args:
+        spec: the optimizer's spec.
         params: hyperparameters to set; others keep their defaults.
-        device: where the weights are.
+        device: torch's name of the device for the weights.
 
     Returns:
-        What is wrong with the optimizer or its hyperparameters, in one sentence, or None if it works. More
-        than 200 closure calls, as a line search without end makes, count as working.
+        What is wrong with the optimizer or its hyperparameters, in one sentence; None if it works. An
+        optimizer that calls the closure more than 200 times, as an endless line search does, counts as
+        working.
 
     Raises:
-        MemoryError: there is too little memory for it.
+        MemoryError: memory ran out.
     """
     failures: list[str] = []
-    with _uninitialised_is_nan():
-        for build_model in _models_for(spec):
+    with _fill_uninitialised():
+        for build_model in _choose_models(spec):
             clean = _take_steps(spec, params, build_model().to(device), stale=None)
             if isinstance(clean.error, _Breach):
                 return str(clean.error)
             stale = _take_steps(spec, params, build_model().to(device), stale=torch.nan)
             if clean.error is None:
                 is_spoilt = stale.error is not None or stale.nans > clean.nans
-                return _breach(_READ_STALE) if is_spoilt else None
+                return _add_contract(_READ_STALE) if is_spoilt else None
             failures.append(_explain(clean.error, clean, stale))
     return failures[0]
 
 
 class _Breach(Exception):
-    """The optimizer does not keep to its contract; the message says how."""
+    """Raised when an optimizer violates its contract; the message says how."""
 
 
 class _Endless(BaseException):
-    """A step goes on and on. It passes through an optimizer's `except Exception`."""
+    """Raised when a step does not end. It passes through an optimizer's `except Exception`."""
 
 
 @dataclass
 class _Outcome:
-    """What came of the steps.
+    """Result of the steps.
 
     Attributes:
-        error: what the optimizer raised, or its breach of the contract.
-        is_built: whether its factory returned.
-        calls, returned: closure calls that began, and those that ended.
+        error: the exception that the optimizer raised, or its breach of the contract.
+        is_built: whether the optimizer's factory returned.
+        calls, returned: numbers of closure calls that began and that returned.
         nans: number of NaN elements in weights and state.
     """
 
@@ -93,7 +95,7 @@ def _take_steps(
     """Build the optimizer for a model and step it.
 
     Args:
-        stale: what all gradients are filled with before each step; None for no gradients.
+        stale: value that fills all gradients before each step; None for no gradients.
     """
     outcome = _Outcome()
     try:
@@ -105,13 +107,13 @@ def _take_steps(
         outcome.nans = _count_nans([*model.parameters(), *optimizer_tensors(optimizer, model)])
     except MemoryError:
         raise
-    except (Exception, SystemExit) as error:  # plugins may object in any way
+    except (Exception, SystemExit) as error:  # plugins may raise anything
         outcome.error = error
     return outcome
 
 
 def _train(optimizer: Any, model: nn.Module, stale: float | None, outcome: _Outcome) -> None:
-    closure = _closure(model, outcome)
+    closure = _make_closure(model, outcome)
     if has_modes(optimizer):
         optimizer.train()
     for number in range(STEPS):
@@ -121,13 +123,13 @@ def _train(optimizer: Any, model: nn.Module, stale: float | None, outcome: _Outc
         optimizer.step(closure)
         if outcome.calls == before:
             which = "" if number == 0 else f" in step {number + 1}"
-            raise _Breach(_breach(f"it never called the closure{which}"))
+            raise _Breach(_add_contract(f"it never called the closure{which}"))
     if has_modes(optimizer):
         optimizer.eval()
 
 
-def _closure(model: nn.Module, outcome: _Outcome) -> Callable[[], torch.Tensor]:
-    """A closure that behaves as the one of training does, and counts its calls."""
+def _make_closure(model: nn.Module, outcome: _Outcome) -> Callable[[], torch.Tensor]:
+    """Make a closure that behaves like the one in training, and counts its calls."""
 
     def closure() -> torch.Tensor:
         outcome.calls += 1
@@ -135,42 +137,44 @@ def _closure(model: nn.Module, outcome: _Outcome) -> Callable[[], torch.Tensor]:
             raise _Endless
         model.zero_grad()
         with torch.enable_grad():
-            loss = model(_inputs(model)).square().sum()
+            loss = model(_make_inputs(model)).square().sum()
             loss.backward()
         outcome.returned += 1
         return loss.detach().double()
 
-    closure.__qualname__ = "closure"  # Python's messages about its arguments name it so
+    closure.__qualname__ = "closure"  # the name in Python's messages about its arguments
     return closure
 
 
-def _models_for(spec: OptimizerSpec) -> list[Callable[[], nn.Module]]:
+def _choose_models(spec: OptimizerSpec) -> list[Callable[[], nn.Module]]:
     if spec.gradients == "sparse":
-        return [_rows]
-    return [_matrix] if spec.parameters == "matrices" else [_matrix_and_vector, _matrix]
+        return [_build_embedding]
+    if spec.parameters == "matrices":
+        return [_build_matrix]
+    return [_build_matrix_and_vector, _build_matrix]
 
 
-def _matrix_and_vector() -> nn.Module:
-    return _with_fixed_weights(nn.Linear(3, 2, dtype=torch.float32))
+def _build_matrix_and_vector() -> nn.Module:
+    return _fix_weights(nn.Linear(3, 2, dtype=torch.float32))
 
 
-def _matrix() -> nn.Module:
-    return _with_fixed_weights(nn.Linear(3, 2, bias=False, dtype=torch.float32))
+def _build_matrix() -> nn.Module:
+    return _fix_weights(nn.Linear(3, 2, bias=False, dtype=torch.float32))
 
 
-def _rows() -> nn.Module:
-    return _with_fixed_weights(nn.Embedding(3, 2, sparse=True, dtype=torch.float32))
+def _build_embedding() -> nn.Module:
+    return _fix_weights(nn.Embedding(3, 2, sparse=True, dtype=torch.float32))
 
 
-def _with_fixed_weights(model: nn.Module) -> nn.Module:
-    """Set the same weights each time, which make weights and gradients matrices of full rank."""
+def _fix_weights(model: nn.Module) -> nn.Module:
+    """Set fixed weights, with which weights and gradients are matrices of full rank."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.linspace(0.1, 0.6, parameter.numel()).reshape(parameter.shape))
     return model
 
 
-def _inputs(model: nn.Module) -> torch.Tensor:
+def _make_inputs(model: nn.Module) -> torch.Tensor:
     device = next(model.parameters()).device
     if isinstance(model, nn.Embedding):
         return torch.tensor([0, 2], device=device)
@@ -183,25 +187,26 @@ def _fill_gradient(model: nn.Module, parameter: torch.Tensor, value: float) -> t
 
 
 def _check_interface(spec: OptimizerSpec, optimizer: Any) -> None:
-    """Check what training uses of an optimizer, which need not be a `torch.optim.Optimizer`.
+    """Check the methods that training calls. The optimizer need not be a `torch.optim.Optimizer`.
 
     Raises:
-        _Breach: something is not there, or does not work.
+        _Breach: a method is missing or does not work.
     """
     step = getattr(optimizer, "step", None)
     if not callable(step):
-        raise _Breach(_breach(f"its factory returned a {type(optimizer).__name__}, which has no step()"))
-    with suppress(ValueError):  # the signature is not known
+        kind = type(optimizer).__name__
+        raise _Breach(_add_contract(f"its factory returned a {kind}, which has no step()"))
+    with suppress(ValueError):  # the signature is unknown
         signature = inspect.signature(step)
         try:
             signature.bind(None)
         except TypeError:
             takes_none = not signature.parameters
             fault = "its step() takes no closure" if takes_none else f"its step is step{signature}"
-            raise _Breach(_breach(fault)) from None
-    lacking = [name for name in ("state_dict", "load_state_dict") if not hasattr(optimizer, name)]
-    if spec.resumable and lacking:
-        raise _Breach(f"its spec says that it is resumable, but it has no {lacking[0]}()")
+            raise _Breach(_add_contract(fault)) from None
+    missing = [name for name in ("state_dict", "load_state_dict") if not hasattr(optimizer, name)]
+    if spec.resumable and missing:
+        raise _Breach(f"its spec says that it is resumable, but it has no {missing[0]}()")
     try:
         spec.state_vectors(getattr(optimizer, "defaults", {}))
     except Exception as error:
@@ -209,11 +214,11 @@ def _check_interface(spec: OptimizerSpec, optimizer: Any) -> None:
 
 
 def _explain(error: Exception | SystemExit, clean: _Outcome, stale: _Outcome) -> str:
-    """Say why an optimizer failed.
+    """Explain why an optimizer failed.
 
     Args:
-        error: the one of `clean`.
-        clean, stale: what came of steps without gradients beforehand, and with some.
+        error: the error of `clean`.
+        clean, stale: the results of the steps without prior gradients, and with some.
     """
     if not clean.is_built:
         is_objection = isinstance(error, ValueError) and str(error)  # to a hyperparameter
@@ -221,19 +226,19 @@ def _explain(error: Exception | SystemExit, clean: _Outcome, stale: _Outcome) ->
             return str(error) or type(error).__name__
         return in_one_line(error)
     if clean.calls > clean.returned:
-        return _breach(f"closure() failed when it called it: {_describe(error)}")
+        return _add_contract(f"closure() failed when the optimizer called it: {_describe(error)}")
     if "does not require grad and does not have a grad_fn" in str(error):
         calls_backward = any(frame.name == "backward" for frame in traceback.extract_tb(error.__traceback__))
         what = "called backward() on the loss" if calls_backward else "differentiated a loss or a gradient"
-        return _breach(f"it {what}")
+        return _add_contract(f"it {what}")
     if stale.error is None or stale.calls > clean.calls:
-        return _breach(_READ_STALE)
+        return _add_contract(_READ_STALE)
     if isinstance(stale.error, _Breach):
         return str(stale.error)
-    return _breach(f"it raised {_describe(error)}")
+    return _add_contract(f"it raised {_describe(error)}")
 
 
-def _breach(what: str) -> str:
+def _add_contract(what: str) -> str:
     return f"{what} ({_CONTRACT})"
 
 
@@ -247,8 +252,8 @@ def _count_nans(tensors: list[torch.Tensor]) -> int:
 
 
 @contextmanager
-def _uninitialised_is_nan() -> Iterator[None]:
-    """Let `torch.empty` and its like give NaN, so that buffers nobody has filled yet are equal each time."""
+def _fill_uninitialised() -> Iterator[None]:
+    """Let `torch.empty` and similar functions fill tensors with NaN, so that runs are comparable."""
     mode = torch.get_deterministic_debug_mode()
     torch.set_deterministic_debug_mode("warn")
     try:
