@@ -8,6 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
+
+import xbench
+from xbench.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -44,6 +48,24 @@ def test_every_page_is_reached_from_the_readme():
         for target in re.findall(r"\]\(([^)#]+\.md)", page.read_text(encoding="utf-8")):
             to_read.append((page.parent / target).resolve())
     assert seen >= set(PAGES)
+
+
+def test_every_command_and_option_is_documented():
+    text = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    to_see = [("xbench", typer.main.get_command(app))]
+    while to_see:
+        name, command = to_see.pop()
+        to_see += [(f"{name} {sub}", found) for sub, found in getattr(command, "commands", {}).items()]
+        if name != "xbench":
+            assert f"# `{name}`\n" in text, "run `python docs/reference.py`"
+            section = text.split(f"# `{name}`\n")[1].split("\n## ")[0]
+            options = [option for parameter in command.params for option in parameter.opts]
+            assert not [o for o in options if o.startswith("--") and f"`{o}" not in section], name
+
+
+def test_every_public_name_is_documented():
+    text = (ROOT / "docs/plugins.md").read_text(encoding="utf-8")
+    assert not [name for name in xbench.__all__ if f"`xbench.{name}`" not in text]
 
 
 def test_the_readme_is_short():
