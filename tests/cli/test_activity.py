@@ -154,7 +154,7 @@ def watchers() -> list[threading.Thread]:
 @pytest.fixture
 def impatient(monkeypatch):
     monkeypatch.setattr(activity_module, "MAX_SILENCE_S", 0.0)
-    monkeypatch.setattr(activity_module, "_LOOK_EVERY_S", 0.001)
+    monkeypatch.setattr(activity_module, "_CHECK_EVERY_S", 0.001)
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
 

@@ -100,8 +100,8 @@ def test_not_even_the_least_fits(run_suite, suite):
     ran = run_suite(suite(hopeless=more), "--set", "hopeless.model.copies=200000")
     (cell,) = ran.cells("hopeless")
     assert (ran.done.returncode, cell["status"], cell["steps"]) == (1, "oom", 0)
-    assert cell["reason"].startswith("it does not fit ")
-    assert cell["reason"].endswith(", even with the least micro_batch")
+    assert cell["reason"].startswith("does not fit ")
+    assert cell["reason"].endswith(", even with the smallest micro_batch")
     assert cell["reason"] in one_line(ran.done.stdout)
 
 
@@ -141,8 +141,8 @@ class TestMeantToFail:
         ran = run_suite(suite(meant=more), "--set", "meant.model.copies=20")
         (cell,) = ran.cells("meant")
         assert (ran.done.returncode, cell["status"], cell["expect"]) == (1, "done", "oom")
-        assert "sgd, seed 0: was meant to run out of memory, and ended as done\n" in ran.done.stdout
-        assert "(was meant to run out of memory)" in ran.done.stderr
+        assert "sgd, seed 0: was expected to run out of memory but ended as done\n" in ran.done.stdout
+        assert "(was expected to run out of memory)" in ran.done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ class TestPassedOver:
             ("sgd train_size=70", 1, "skipped"),
             ("sgd train_size=80", 1, "skipped"),
         ]
-        reason = "needs at least the memory that sizes / sgd train_size=70 ran out of, at seed 0"
+        reason = "needs at least as much memory as sizes / sgd train_size=70, seed 0, which ran out of memory"
         skipped = [cell for cell in passed_over.cells("sizes") if cell["status"] == "skipped"]
         assert {cell["reason"] for cell in skipped} == {reason}
         assert f"sgd train_size=80, seeds 0, 1: skipped: {reason}" in passed_over.done.stdout
@@ -179,4 +179,4 @@ class TestPassedOver:
 
     def test_another_optimizer_is_tried(self, passed_over):
         assert [cell["status"] for cell in passed_over.cells("other")] == ["oom", "skipped"]
-        assert "other / adam ran out of" in passed_over.cells("other")[1]["reason"]
+        assert "other / adam, seed 0, which ran out of memory" in passed_over.cells("other")[1]["reason"]

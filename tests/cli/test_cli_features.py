@@ -141,7 +141,7 @@ class TestNotKept:
         cells = ran.cells("strict")
         assert [(cell["status"], cell["steps"]) for cell in cells] == [("skipped", 0)] * 2
         for cell in cells:
-            assert cell["reason"].startswith("features cannot be kept: the frozen part before 'head'")
+            assert cell["reason"].startswith("features cannot be cached: the frozen part before 'head'")
             assert "masks (Dropout)" in cell["reason"]
             assert cell["reason"] in one_line(ran.done.stdout)
 

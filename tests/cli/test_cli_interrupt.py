@@ -77,7 +77,7 @@ def interrupted(xbench, tmp_path_factory, allow_user_code) -> Interrupted:
         libraries = {Path(area.path).name for area in command.memory_maps()}
         os.killpg(process.pid, signal.SIGINT)
         said = ""
-        while "another interrupt stops at once" not in said:
+        while "interrupt again to stop at once" not in said:
             line = process.stderr.readline()
             assert line, said
             said += line
@@ -150,7 +150,7 @@ def test_the_same_command_goes_on_where_a_cell_was_stopped(xbench, tmp_path):
         os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=100)
     assert process.returncode == 130
-    assert "stopping once the cell in flight is saved" in err
+    assert "stopping once the running cell is saved" in err
     (left,) = tmp_path.glob("results/goes-on/*/checkpoints/*/step-*")
     slow.unlink()
     done = xbench.run_suite(tmp_path)
@@ -180,7 +180,7 @@ def interrupt(xbench, tmp_path, allow_user_code):
 @pytest.mark.slow
 def test_a_cell_that_cannot_be_saved_ends_at_the_first(interrupt):
     err = interrupt(SUITE.replace("STUBBORN", "Waiting"))
-    assert "stopping; the next run starts the cell in flight over" in err
+    assert "stopping; the next run starts the running cell over" in err
 
 
 @pytest.mark.slow

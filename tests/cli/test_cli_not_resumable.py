@@ -58,11 +58,11 @@ def ran(xbench, tmp_path_factory) -> Ran:
     [
         (
             "declared",
-            "DECLARED: not resumable: an interrupted cell starts again (its ModelSpec says resumable=False)",
+            "DECLARED: not resumable: an interrupted cell starts over (its ModelSpec says resumable=False)",
         ),
         (
             "found",
-            "Counting: not resumable: an interrupted cell starts again (a new model that loads its state",
+            "Counting: not resumable: an interrupted cell starts over (a new model that loads its state",
         ),
     ],
 )

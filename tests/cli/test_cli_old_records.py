@@ -100,7 +100,7 @@ def test_without_a_cell_in_common_all_are_run(first):
 
 def test_cells_in_common_are_taken_over_and_the_rest_is_run(second):
     assert second.done.returncode == 1
-    assert f"{len(TAKEN)} of 12 cells have their result already" in second.done.stderr
+    assert f"{len(TAKEN)} of 12 cells already have results" in second.done.stderr
     found = {place: line["reused_from"] for place, line in second.lines().items()}
     assert len(found) == 12
     taken = {(experiment, column, seed): OLD[of] for of, experiment, column, seed in TAKEN}
@@ -139,4 +139,4 @@ def test_its_table_has_the_old_and_the_new(second):
         len(columns[name]["figures"]["test_accuracy"]["values"]) == 2 for name in ("sgd", "adam", "lbfgs")
     )
     notes = "\n".join(second.experiments[0]["notes"])
-    assert all(f"taken over from run {name}" in notes for name in OLD.values())
+    assert all(f"reused from run {name}" in notes for name in OLD.values())

@@ -272,4 +272,4 @@ class TestErrors:
         code, text = told(error)
         assert code == 1
         assert text.startswith("Traceback (most recent call last):")
-        assert f"error: xbench failed: {type(error).__name__}: {error} (its traceback is above)\n" in text
+        assert f"error: xbench failed: {type(error).__name__}: {error} (see the traceback above)\n" in text

@@ -116,7 +116,7 @@ class TestDocument:
 
     def test_says_that_it_goes_beyond_the_data(self, batch_size):
         assert batch_size["found"] > EXAMPLES
-        assert f"beyond the {EXAMPLES} examples of the run" in " ".join(batch_size["notes"])
+        assert f"sizes above the {EXAMPLES} available examples" in " ".join(batch_size["notes"])
 
 
 class TestProgress:
@@ -159,7 +159,7 @@ class TestMemoryOfProbes:
         assert second.returncode == 0
         for before, after in zip(results(first), results(second), strict=True):
             assert values(after)[0] == before["found"]
-            assert "started from what an earlier probe found" in " ".join(after["notes"])
+            assert "started from the result of an earlier probe" in " ".join(after["notes"])
 
     def test_second_run_takes_fewer_trials(self, first, second):
         """Of the axis that nothing limits, where no noise can move what is found."""
@@ -253,7 +253,7 @@ class TestMistakes:
                 "--memory-limit lots": "not a size or share",
             },
             {"--axis history-size": "history_size"},
-            {"--set epochs=[1,2]": "a probe is of one run, not of 2"},
+            {"--set epochs=[1,2]": "a probe needs a single run, but these settings declare 2"},
         ],
         ids=lambda mistakes: " ".join(mistakes),
     )
@@ -268,7 +268,7 @@ class TestMistakes:
         assert len(errors) == len(mistakes)
         for option, said in mistakes.items():
             (error,) = (line for line in errors if said in line)
-            assert option in error or "a probe is of one run" in error
+            assert option in error or "a probe needs a single run" in error
 
     @pytest.mark.parametrize("flags", [[], ["--optimizer", "sgd", "--axis", "nope"]], ids=["none", "axis"])
     def test_of_usage(self, own_xbench, tmp_path, flags):

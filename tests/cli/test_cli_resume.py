@@ -149,7 +149,7 @@ def draw(path: Path, seed: int) -> None:
 
 def assert_nothing_was_run(run: Run, before: Run) -> None:
     (told,) = [line for line in run.err.splitlines() if "every cell" in line]
-    assert told == "every cell has ended already; nothing is run (--fresh runs all again)"
+    assert told == "every cell has already ended, so nothing is run (--fresh runs all cells again)"
     assert (run.exit_code, run.out, run.lines) == (0, before.out, before.lines)
     loaded = {name.partition(".")[0] for name in run.modules}
     assert not loaded & {"torch", "torchvision", "pandas", "scipy", "sklearn", "pyarrow"}
@@ -213,7 +213,7 @@ class TestChanged:
         edited = story["edited"]
         assert edited.exit_code == 0, edited.err
         assert edited.ran == ["adamw", "my-own", "adam"]
-        assert "1 of 4 cells have their result already" in edited.err
+        assert "1 of 4 cells already have results" in edited.err
 
     def test_tables_show_all_of_it(self, story):
         for column in ("adamw", "my-own", "adam", "sgd"):
@@ -320,7 +320,7 @@ class TestFailures:
         line = first.latest["raising"]
         assert line["reason"] == (
             "in its memory pass: ArithmeticError: I cannot go on; raised in optimizer 'tiny_parts:Raising'"
-            f" (more in logs/{line['cell_id']}.stderr)"
+            f" (see logs/{line['cell_id']}.stderr)"
         )
         assert "Traceback" not in first.err
 
@@ -329,11 +329,14 @@ class TestFailures:
         told = [(line["column"], line["attempt"]) for line in lines]
         assert told == [("sgd", 1), ("raising", 1), ("waiting", 1), ("raising", 4), ("waiting", 2)]
         assert failing["second"].exit_code == 1
-        assert "2 of 3 cells have their result already" in failing["second"].err
+        assert "2 of 3 cells already have results" in failing["second"].err
 
     def test_all_given_up_is_answered_with_the_same_exit_code(self, failing):
-        assert "every cell has ended already" in failing["third"].err
-        assert "failed 4 times and will not be tried again (--fresh runs all again)" in failing["third"].err
+        assert "every cell has already ended" in failing["third"].err
+        assert (
+            "failed 4 times and will not be tried again (--fresh runs all cells again)"
+            in failing["third"].err
+        )
         assert failing["third"].exit_code == 1
         assert "it did not end within 2" in failing["third"].out
 

@@ -77,18 +77,18 @@ def test_what_never_fits_ends_after_four(ran):
 
 
 def test_retries_are_told_while_it_runs(ran):
-    assert "; again with micro_batch 80 -> 40\n" in ran.done.stderr
-    assert ran.done.stderr.count("; again with train_size") == 2
-    assert ran.done.stderr.count("; again with freed memory given back at once\n") == 2
+    assert "; trying again with micro_batch 80 -> 40\n" in ran.done.stderr
+    assert ran.done.stderr.count("; trying again with train_size") == 2
+    assert ran.done.stderr.count("; trying again with freed memory returned at once\n") == 2
     assert "Traceback" not in ran.done.stderr
 
 
 def test_the_last_attempt_is_what_is_shown(ran, xbench):
     shown = xbench(ran.folder, "show")
     assert shown.stdout == ran.done.stdout
-    assert "sgd, seed 0: attempt 3; the ones before failed" in shown.stdout
+    assert "sgd, seed 0: attempt 3; earlier attempts failed" in shown.stdout
     assert "sgd: micro_batch full ran as 40: adapted after it ran out of memory" in shown.stdout
-    assert "sgd, seed 0: attempt 4; the ones before failed" in shown.stdout
+    assert "sgd, seed 0: attempt 4; earlier attempts failed" in shown.stdout
     document = json.loads(xbench(ran.folder, "show", "--format", "json").stdout)
     shown_cells = [cell for experiment in document["experiments"] for cell in experiment["cells"]]
     assert [(cell["attempt"], cell["status"]) for cell in shown_cells] == [(3, "done"), (4, "oom")]

@@ -120,8 +120,8 @@ def story(xbench, tmp_path_factory) -> Story:
 def test_an_interrupt_saves_the_cell_in_flight(story, number):
     ended = story.ended[number]
     assert ended.exit_code == 130, ended.err
-    assert "stopping once the cell in flight is saved" in ended.err
-    assert "interrupted; what had ended is in results/stopped/" in one_line(ended.err)
+    assert "stopping once the running cell is saved" in ended.err
+    assert "interrupted; finished cells are in results/stopped/" in one_line(ended.err)
     assert "Traceback" not in ended.err
 
 
@@ -156,7 +156,7 @@ def test_what_had_ended_is_not_run_again(story):
         ("slow", "done"),
         ("adam", "done"),
     ]
-    assert "1 of 3 cells have their result already" in story.ended["end"].err
+    assert "1 of 3 cells already have results" in story.ended["end"].err
 
 
 def test_the_record_says_where_it_went_on(story):

@@ -105,8 +105,8 @@ class TestDryRun:
     def test_features_that_cannot_be_had_are_told(self, previewed):
         (cell,) = [c for c in json.loads(previewed.stdout)["cells"] if c["experiment"] == "strict"]
         assert cell["estimated_s"] is None
-        assert cell["skipped"].startswith("features cannot be kept")
-        assert "skipped: features cannot be kept" in one_line(previewed.stderr)
+        assert cell["skipped"].startswith("features cannot be cached")
+        assert "skipped: features cannot be cached" in one_line(previewed.stderr)
 
 
 @pytest.mark.slow

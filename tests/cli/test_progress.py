@@ -228,6 +228,6 @@ def test_each_kind_of_work_is_announced_once(display, printed):
         "decoding 10 images of set, once",
         "downloading vgg16.pth",
         "estimating times",
-        "warning: other programs are using the CPU: timings may be too high",
-        "waiting for the machine to become idle before measuring, 1m 00s at most",
+        "warning: other programs are using the CPU, so timings may be too high",
+        "waiting for the machine to become idle before measuring, for at most 1m 00s",
     ]

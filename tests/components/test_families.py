@@ -157,7 +157,7 @@ def test_info_of_a_family_lists_its_members_if_it_can(families, capsys):
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("torchvison/resnet18", r"nothing is called .* Did you mean 'torchvision'\?"),
+        ("torchvison/resnet18", r"unknown component .* Did you mean 'torchvision'\?"),
         ("torchvision/resnt18", r"Did you mean 'resnet18'\?"),
         ("report-cnn/x", "is not a family"),
     ],

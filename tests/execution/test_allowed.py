@@ -13,7 +13,7 @@ from tests.run_samples import suite_of
 from xbench.components.code_files import ImportDirs, code_files, place_of
 from xbench.errors import XbenchError
 from xbench.execution.child import train
-from xbench.execution.history import changed_since
+from xbench.execution.history import warn_of_changes
 from xbench.planning.plan import allowed_folders
 
 
@@ -77,14 +77,14 @@ class TestChangedSince:
     def test_names_the_latest_file(self, folder):
         dirs = ImportDirs((str(folder),))
         os.utime(folder / "mine.py", (4e9, 4e9))
-        (told,) = changed_since(dirs, "2026-01-31T12:00:00+00:00")
-        assert told.startswith(f"{folder / 'mine.py'} was changed")
+        (told,) = warn_of_changes(dirs, "2026-01-31T12:00:00+00:00")
+        assert told.startswith(f"{folder / 'mine.py'} has changed")
 
     def test_says_nothing_of_what_was_there_before(self, folder):
-        assert changed_since(ImportDirs((str(folder),)), "2096-01-31T12:00:00+00:00") == ()
+        assert warn_of_changes(ImportDirs((str(folder),)), "2096-01-31T12:00:00+00:00") == ()
 
     def test_says_nothing_without_allowed_folders(self):
-        assert changed_since(ImportDirs(), "2026-01-31T12:00:00+00:00") == ()
+        assert warn_of_changes(ImportDirs(), "2026-01-31T12:00:00+00:00") == ()
 
 
 def test_a_change_during_the_run_ends_the_cell_and_names_the_file(folder, tiny_data):

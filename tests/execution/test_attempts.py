@@ -145,7 +145,7 @@ class TestFailedPasses:
         for seed in (0, 1):
             ended = both.run(cell_of(tiny_data, seed=seed), None)
         assert (ended.status, ended.waits_for) == ("skipped", "memory")
-        assert "ran out of, at seed 0" in ended.reason
+        assert "seed 0, which ran out of memory" in ended.reason
 
 
 class TestOnADevice:

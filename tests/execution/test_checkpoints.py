@@ -12,7 +12,7 @@ import pytest
 from tests.cell_samples import cell_of
 from xbench.capacity.cost_model import steps_of
 from xbench.data.features import FeatureFile
-from xbench.execution.checkpoints import Transcript, done_share, load_checkpoint, save_checkpoint
+from xbench.execution.checkpoints import Transcript, find_done_share, load_checkpoint, save_checkpoint
 from xbench.planning.planned import MemoryPlan
 from xbench.records.schema import EpochRecord
 from xbench.records.traces import TraceRow
@@ -118,9 +118,9 @@ class TestKeep:
 
 def test_the_latest_checkpoint_tells_how_much_is_done(folder, cell, kept, tmp_path):
     steps = steps_of(cell.sized)
-    assert done_share([folder], cell) == 7 / steps
-    assert done_share([tmp_path / "nowhere", folder], cell) == 7 / steps
-    assert done_share([tmp_path / "nowhere"], cell) == 0
+    assert find_done_share([folder], cell) == 7 / steps
+    assert find_done_share([tmp_path / "nowhere", folder], cell) == 7 / steps
+    assert find_done_share([tmp_path / "nowhere"], cell) == 0
 
 
 class TestRecall:

@@ -411,7 +411,7 @@ class TestBusyMachine:
 
     def test_a_quiet_moment_is_waited_for(self, cell_of, estimator, heard, clock, monkeypatch):
         self.becomes_quiet(monkeypatch, clock, at_s=30)
-        (cell,) = estimator.estimate_anew([cell_of()], lambda cells: False)
+        (cell,) = estimator.remeasure([cell_of()], lambda cells: False)
         assert (cell.estimate.seconds, cell.estimate.is_rough) == (10.0, False)
         assert clock.now == 30
         assert heard.waits[0] == 60
@@ -419,7 +419,7 @@ class TestBusyMachine:
     def test_a_run_waits_for_a_minute_in_all(self, cell_of, estimator, clock, monkeypatch):
         self.becomes_quiet(monkeypatch, clock, at_s=1000)
         for _ in range(3):
-            (cell,) = estimator.estimate_anew([cell_of()], lambda cells: False)
+            (cell,) = estimator.remeasure([cell_of()], lambda cells: False)
             assert cell.estimate.is_rough
         assert clock.now == 60
 
@@ -430,12 +430,12 @@ class TestBusyMachine:
             return ChildResult("returned", value=CostModel(next(taken), 0.0, 0.0, 1, 0.0, is_disturbed=True))
 
         monkeypatch.setattr(estimates, "run_in_child", measure)
-        (cell,) = estimator.estimate_anew([cell_of()], lambda cells: False)
+        (cell,) = estimator.remeasure([cell_of()], lambda cells: False)
         assert cell.estimate.seconds == 30.0
 
     def test_nobody_waits_for_what_is_low_enough(self, cell_of, estimator, clock, monkeypatch):
         self.becomes_quiet(monkeypatch, clock, at_s=1000)
-        estimator.estimate_anew([cell_of()], lambda cells: True)
+        estimator.remeasure([cell_of()], lambda cells: True)
         assert clock.now == 0
 
 
@@ -445,7 +445,7 @@ class TestAnew:
         estimator = Estimator(Keeper(), Heard())
         cells = estimator.estimate([cell_of()])
         cost_models.ending = ChildResult("failed", reason="its process was killed")
-        (cell,) = Estimator(Keeper(), Heard()).estimate_anew(cells, lambda cells: True)
+        (cell,) = Estimator(Keeper(), Heard()).remeasure(cells, lambda cells: True)
         assert cell.estimate.seconds == 100
 
     def test_what_a_checkpoint_has_done_is_not_to_be_done(self, cell_of, cost_models):
@@ -461,25 +461,25 @@ class TestAnew:
         seconds(cell_of())
         cost_models.of(start_s=5.0)
         assert seconds(cell_of()) == [100]
-        (cell,) = Estimator(Keeper(), Heard()).estimate_anew([cell_of()], lambda cells: True)
+        (cell,) = Estimator(Keeper(), Heard()).remeasure([cell_of()], lambda cells: True)
         assert cell.estimate.seconds == 5
 
     def test_what_it_took_another_day_may_have_been_too_long(self, cell_of, cost_models):
         remember_time(cell_of(), record_of(cell_of(), **TOOK))
-        (cell,) = Estimator(Keeper(), Heard()).estimate_anew([cell_of()], lambda cells: True)
+        (cell,) = Estimator(Keeper(), Heard()).remeasure([cell_of()], lambda cells: True)
         assert cell.estimate.seconds == 100
         cost_models.of(start_s=1000.0)
-        (cell,) = Estimator(Keeper(), Heard()).estimate_anew([cell_of(epochs=2)], lambda cells: True)
+        (cell,) = Estimator(Keeper(), Heard()).remeasure([cell_of(epochs=2)], lambda cells: True)
         assert cell.estimate.seconds == 1000
 
     def test_what_was_just_measured_undisturbed_is_not(self, cell_of, cost_models):
         clock = Clock()
         estimator = Estimator(Keeper(), Heard(), clock=clock)
         estimator.estimate([cell_of()])
-        estimator.estimate_anew([cell_of()], lambda cells: True)
+        estimator.remeasure([cell_of()], lambda cells: True)
         assert len(cost_models.asked) == 1
         clock.now = 100
-        estimator.estimate_anew([cell_of()], lambda cells: True)
+        estimator.remeasure([cell_of()], lambda cells: True)
         assert len(cost_models.asked) == 2
 
     def test_a_quiet_cost_model_of_another_day_counts_beside_what_is_disturbed_now(
@@ -489,7 +489,7 @@ class TestAnew:
         seconds(cell_of())
         for disturbed_s, expected_s in ((1000.0, 50.0), (20.0, 20.0)):
             cost_models.of(start_s=disturbed_s, is_disturbed=True)
-            (cell,) = Estimator(Keeper(), Heard()).estimate_anew([cell_of()], lambda cells: True)
+            (cell,) = Estimator(Keeper(), Heard()).remeasure([cell_of()], lambda cells: True)
             assert (cell.estimate.seconds, cell.estimate.is_rough) == (expected_s, True)
 
 

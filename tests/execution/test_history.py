@@ -97,7 +97,7 @@ class TestSame:
         history = History.of(tmp_path, suite_of())
         assert history.same == good
         new = run_of(tmp_path, suite_of("# new" + SUITE), CELLS)
-        history.take_over([planned("a")], new)
+        history.reuse_results([planned("a")], new)
         assert [record.cell_id for record in new.read()[1]] == ["a"]
 
     def test_last_record_of_each_cell_is_what_counts(self, tmp_path):
@@ -120,7 +120,7 @@ class TestLeftovers:
         folder = run_of(tmp_path, suite_of(), CELLS, record("a"), record("b", "error"))
         for cell_id in "ab":
             folder.checkpoint_folder(cell_id).mkdir(parents=True)
-        assert History.of(tmp_path, suite_of()).with_leftovers() == ["a"]
+        assert History.of(tmp_path, suite_of()).find_leftovers() == ["a"]
 
     @pytest.mark.parametrize("name", ["c", "../../../../victim", "{victim}"])
     def test_never_of_what_was_not_declared(self, tmp_path, name):
@@ -131,7 +131,7 @@ class TestLeftovers:
         folder.checkpoint_folder("c").mkdir(parents=True)
         line = record("a").model_dump(mode="json") | {"cell_id": name.format(victim=victim)}
         (folder.path / "cells.jsonl").write_text(json.dumps(line) + "\n")
-        assert History.of(tmp_path, suite_of()).with_leftovers() == []
+        assert History.of(tmp_path, suite_of()).find_leftovers() == []
 
 
 class TestTakeOver:
@@ -144,7 +144,7 @@ class TestTakeOver:
         """From all but the new folder itself, as it is looked for before that is made."""
         found = History.of(tmp_path, suite_of())
         others = tuple(folder for folder in found.others if folder != new)
-        History(found.same, found.run, found.records, others).take_over(cells or CELLS, new)
+        History(found.same, found.run, found.records, others).reuse_results(cells or CELLS, new)
         return {record.cell_id: record for record in new.read()[1]}
 
     def test_what_is_done_and_the_same(self, tmp_path, new):
@@ -213,7 +213,7 @@ class TestGoingOn:
     def gone_on(self, tmp_path) -> tuple[History, dict]:
         history = History.of(tmp_path, suite_of())
         settled = history.find_settled(CELLS)
-        history.take_over(CELLS, history.same)
+        history.reuse_results(CELLS, history.same)
         records = {record.cell_id: record for record in history.same.read()[1]}
         assert settled == {cell_id for cell_id, each in records.items() if each.status == "done"}
         return history, records
@@ -265,7 +265,7 @@ class TestFiles:
     def test_a_damaged_one_is_told_and_left_behind_when_its_cell_is_taken_over(self, tmp_path, folder):
         folder.outputs_path("a").write_bytes(b"PAR1")
         new = run_of(tmp_path, suite_of("# edited" + SUITE), CELLS)
-        (told,) = History.of(tmp_path, suite_of("# another" + SUITE)).take_over(CELLS, new)
+        (told,) = History.of(tmp_path, suite_of("# another" + SUITE)).reuse_results(CELLS, new)
         assert str(folder.outputs_path("a")) in told
         first, second = new.read()[1]
         assert (first.cell_id, first.outputs_crc32) == ("a", None)
@@ -278,4 +278,4 @@ class TestFiles:
         history = History.of(tmp_path, suite_of())
         assert history.find_settled(CELLS) == {"a", "b"}
         new = run_of(tmp_path, suite_of("# edited" + SUITE), CELLS)
-        assert history.take_over(CELLS, new) == []
+        assert history.reuse_results(CELLS, new) == []

@@ -45,7 +45,7 @@ class Nobody:
 def test_cells_of_a_model_that_is_not_resumable_write_no_checkpoints(tiny_data, taken, found, every_s):
     cell, passes = replace(cell_of(tiny_data), checkpoint_every_s=60.0), MemoryPasses(Nobody())
     known = passed(configuration=configuration_key(cell), not_resumable=found)
-    passes.know([record("a", memory_pass=known)])
+    passes.remember([record("a", memory_pass=known)])
     ready = passes.measure(cell, Path("unused"))
     assert (ready.checkpoint_every_s, ready.memory.measured) == (every_s, known)
     assert not taken
@@ -63,6 +63,6 @@ def test_a_pass_that_says_nothing_of_the_models_state_is_taken_again(tiny_data, 
     """Older versions did not check it, and on another day there may have been too little memory."""
     cell, passes = cell_of(tiny_data), MemoryPasses(Nobody())
     known = passed(configuration=configuration_key(cell), not_resumable=found)
-    passes.know([record("a", memory_pass=known)])
+    passes.remember([record("a", memory_pass=known)])
     assert passes.measure(cell, Path("unused")).memory.measured.not_resumable == ""
     assert len(taken) == 1

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from tests import cell_samples
-from xbench.execution.schedule import blocks, estimate_s, features_s, is_skipped, skip_if_late
+from xbench.execution.schedule import estimate_s, features_s, group_blocks, is_skipped, skip_if_late
 from xbench.planning.planned import Estimate, Skip
 
 UNFIT = Skip("error", "it is broken")
@@ -35,7 +35,7 @@ class TestBlocks:
         return dear + cheap
 
     def test_are_all_optimizers_of_a_seed(self, cells):
-        assert shown(blocks(cells, by_time=False)) == [
+        assert shown(group_blocks(cells, by_time=False)) == [
             [("dear", 3, "a"), ("dear", 3, "b")],
             [("dear", 1, "a"), ("dear", 1, "b")],
             [("cheap", 3, "c"), ("cheap", 3, "d")],
@@ -44,7 +44,7 @@ class TestBlocks:
 
     def test_by_time_come_seed_by_seed_and_cheapest_first(self, cells):
         """Seeds in the order in which they were declared."""
-        assert [block[0][:2] for block in shown(blocks(cells, by_time=True))] == [
+        assert [block[0][:2] for block in shown(group_blocks(cells, by_time=True))] == [
             ("cheap", 3),
             ("dear", 3),
             ("cheap", 1),
@@ -55,7 +55,8 @@ class TestBlocks:
         """Two of 6 s take longer than one of 10 s."""
         two = [cell_of("two", column, estimated_s=6) for column in "ab"]
         assert [
-            b[0].declared.experiment for b in blocks([*two, cell_of("one", estimated_s=10)], by_time=True)
+            b[0].declared.experiment
+            for b in group_blocks([*two, cell_of("one", estimated_s=10)], by_time=True)
         ] == [
             "one",
             "two",
@@ -63,16 +64,20 @@ class TestBlocks:
 
     def test_of_the_same_time_stay_as_they_were_declared(self, cell_of):
         cells = [cell_of(name, estimated_s=1) for name in ("z", "a", "m")]
-        assert [block[0].declared.experiment for block in blocks(cells, by_time=True)] == ["z", "a", "m"]
+        assert [block[0].declared.experiment for block in group_blocks(cells, by_time=True)] == [
+            "z",
+            "a",
+            "m",
+        ]
 
     def test_hold_every_job_once(self, cells):
         for by_time in (False, True):
-            held = [cell for block in blocks(cells, by_time) for cell in block]
+            held = [cell for block in group_blocks(cells, by_time) for cell in block]
             assert len(held) == len(cells)
             assert all(any(cell is other for other in held) for cell in cells)
 
     def test_of_nothing(self):
-        assert blocks([], by_time=True) == blocks([], by_time=False) == []
+        assert group_blocks([], by_time=True) == group_blocks([], by_time=False) == []
 
 
 class TestEstimate:
@@ -126,7 +131,10 @@ class TestWithin:
 
     def test_of_what_nothing_is_known_comes_last(self, cell_of):
         cells = [cell_of("unknown", estimated_s=None), cell_of("dear", estimated_s=99)]
-        assert [block[0].declared.experiment for block in blocks(cells, by_time=True)] == ["dear", "unknown"]
+        assert [block[0].declared.experiment for block in group_blocks(cells, by_time=True)] == [
+            "dear",
+            "unknown",
+        ]
 
     def test_of_what_nothing_is_known_takes_some_time(self, cell_of):
         (cell,) = skip_if_late([cell_of("late", estimated_s=None)], -3, 1)

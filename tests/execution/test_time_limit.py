@@ -9,7 +9,7 @@ import pytest
 
 from tests import cell_samples
 from xbench.execution.estimates import Estimator as Estimates
-from xbench.execution.schedule import TimeLimit, blocks, is_skipped, longest_wait_s
+from xbench.execution.schedule import TimeLimit, compute_max_wait_s, group_blocks, is_skipped
 from xbench.planning.planned import Estimate, Skip
 
 
@@ -27,7 +27,7 @@ class Estimator:
     def __init__(self, anew=1e6, is_rough=False):
         self.anew, self.is_rough, self.measured, self.waited = anew, is_rough, 0, False
 
-    def estimate_anew(self, cells, is_enough):
+    def remeasure(self, cells, is_enough):
         self.measured += 1
         cells = [replace(cell, estimate=Estimate(self.anew, self.is_rough)) for cell in cells]
         self.waited = not is_enough(cells)
@@ -106,7 +106,7 @@ def test_nothing_is_measured_of_what_will_not_run(cell_of):
 
 @pytest.mark.parametrize(("limit_s", "expected_s"), [(900, 60), (28_800, 60), (120, 30), (4, 1)])
 def test_a_run_waits_for_a_minute_or_a_quarter_of_its_limit(limit_s, expected_s):
-    assert longest_wait_s(limit_s) == expected_s
+    assert compute_max_wait_s(limit_s) == expected_s
 
 
 class TestHopeless:
@@ -215,7 +215,7 @@ def test_a_run_on_a_machine_that_is_busy_for_a_while(cell_of, quiet_at, ran):
     cells = [cell_of("cheap", "200"), cell_of("dear", "300"), cell_of("vast", "5000")]
     cells = limit.skip_hopeless(estimator.estimate(cells))
     done = []
-    for block in blocks(cells, by_time=True):
+    for block in group_blocks(cells, by_time=True):
         block = limit.admit(block)
         if not is_skipped(block):
             machine.work(float(block[0].declared.column))

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from xbench.records.capacity import CapacityRecord, CapacityReport, TrialRecord
 from xbench.records.schema import Component
-from xbench.report.capacity import capacity_rows, print_capacity, to_capacity_csv, to_capacity_markdown
+from xbench.report.capacity import format_capacity_rows, print_capacity, to_capacity_csv, to_capacity_markdown
 
 MB = 10**6
 
@@ -44,7 +44,7 @@ REPORT = CapacityReport(
 
 
 def test_each_axis_shows_its_own_limit():
-    assert [row[3] for row in capacity_rows(REPORT)] == ["200 MB", "400 MB"]
+    assert [row[3] for row in format_capacity_rows(REPORT)] == ["200 MB", "400 MB"]
     text = to_capacity_markdown(REPORT)
     assert "| batch-size | 7 | - | 200 MB |" in text
     assert "| micro-batch | 7 | - | 400 MB |" in text

@@ -112,7 +112,7 @@ class TestSeeds:
         assert adam == "0.500 (1 of 2 seeds)"
         assert row(comparison, "steps") == ["0 (2 of 3 seeds)", "0 (1 of 2 seeds)"]
         (note,) = [note for note in comparison.notes if "t interval" in note]
-        assert note.endswith("over 2 to 3 seeds, or over as many as stand behind a figure")
+        assert note.endswith("over 2 to 3 seeds, or over the number given next to a figure")
 
     def test_every_seed_behind_a_figure_needs_no_count(self):
         comparison = compare(cell("sgd", 0, 0.8), cell("sgd", 1, 0.9))
@@ -130,7 +130,7 @@ class TestSeeds:
         assert row(comparison, "precision") == ["0.500 ± 0.000 (4 of 6 seeds)"]
         assert row(comparison, "recall") == ["0.500 ± 0.000"]
         assert comparison.columns[0].figures["precision"].seeds == (1, 2, 4, 5)
-        assert "sgd, seeds 0, 3: precision has no value; its mean is over the other seeds" in comparison.notes
+        assert "sgd, seeds 0, 3: precision is undefined; its mean is over the other seeds" in comparison.notes
 
     def test_seeds_that_were_not_run_count(self):
         comparison = compare(cell("sgd", 0, 0.8), missing=["sgd"])
@@ -256,7 +256,7 @@ class TestNotes:
             cell("sgd", device={"name": "a GPU", "threads": 2}),
             cell("adam", device={"name": "a CPU", "threads": 4}),
         )
-        why = "times (*) are not ranked beside the others, because they were taken on"
+        why = "times (*) must not be ranked with the others, because they were measured on"
         assert comparison.notes == (
             f"sgd: {why} a GPU, and others on a CPU",
             f"adam: {why} a CPU, and others on a GPU",
@@ -326,7 +326,7 @@ class TestFeatures:
     def test_a_cell_that_went_on_on_another_processor(self):
         moved = cell("sgd", resumed_at=[5], processors=["an old CPU", "a new CPU"])
         stayed = cell("adam", resumed_at=[5], processors=["a new CPU"])
-        told, plain = "ran on an old CPU, then a new CPU", "sgd, seed 0; adam, seed 0: went on from"
+        told, plain = "ran on an old CPU, then a new CPU", "sgd, seed 0; adam, seed 0: resumed from"
         notes = compare(moved, stayed).notes
         assert [note for note in notes if told in note] == [notes[1]]
         assert notes[1].startswith("sgd, seed 0: ")

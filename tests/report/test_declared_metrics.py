@@ -14,7 +14,7 @@ from xbench.records.schema import ExperimentRecord, MetricRecord
 from xbench.records.store import RunFolder
 from xbench.report.comparison import comparisons
 from xbench.report.export import to_csv, to_json, to_markdown
-from xbench.report.rows import ROWS, main_rows, show_metric
+from xbench.report.rows import ROWS, make_main_rows, show_metric
 
 ERROR = {
     "name": "mean_absolute_error",
@@ -76,7 +76,7 @@ def test_notes_call_it_by_its_title(read):
     records = [*records[:1], records[1].model_copy(update={"metrics": values(None, 0.5)}), *records[2:]]
     (comparison,) = comparisons(planned, records)
     assert (
-        "sgd, seed 1: mean absolute error has no value; its mean is over the other seeds" in comparison.notes
+        "sgd, seed 1: mean absolute error is undefined; its mean is over the other seeds" in comparison.notes
     )
 
 
@@ -111,7 +111,7 @@ def test_markdown_has_its_title(read):
 
 def test_a_metric_takes_the_place_of_a_row_of_its_name():
     steps = MetricRecord(name="steps", title="steps walked", direction="max", split="test")
-    rows = main_rows([steps])
+    rows = make_main_rows([steps])
     assert [row.title for row in rows if row.key == "steps"] == ["steps walked"]
     assert len(rows) == len(ROWS)
 

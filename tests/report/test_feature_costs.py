@@ -6,7 +6,7 @@ import pytest
 
 from tests.report.report_samples import REAL, cell
 from xbench.records.schema import Component, FeaturesRecord, Times
-from xbench.report.feature_costs import features_s_by_cell
+from xbench.report.feature_costs import find_features_s
 
 PRETRAINED = Component(name="vgg16", weights="a hash")
 RANDOM = Component(name="vgg16")
@@ -24,7 +24,7 @@ def featured(column, seed=0, features_s=None, model=PRETRAINED, precision="float
 
 
 def costs(*records) -> list[float | None]:
-    found = features_s_by_cell(records)
+    found = find_features_s(records)
     return [found.get(record.cell_id) for record in records]
 
 

@@ -71,7 +71,7 @@ class TestMainTable:
         notes = compared(cell("sgd", memory=memory), cell("adam", memory=MEMORY), rows=ROWS).notes
         (note,) = [note for note in notes if "barely fit" in note]
         assert note.startswith("sgd")
-        assert "ran out of room 3 times" in note
+        assert "ran out of memory 3 times" in note
 
 
 class TestWhatIsNotThere:
@@ -123,7 +123,7 @@ class TestNotes:
         assert notes(record) == ["sgd, seed 0: oom: early"]
 
     def test_attempts(self):
-        assert notes(cell("sgd", attempt=3)) == ["sgd, seed 0: attempt 3; the ones before failed"]
+        assert notes(cell("sgd", attempt=3)) == ["sgd, seed 0: attempt 3; earlier attempts failed"]
         assert notes(cell("sgd", attempt=1)) == []
 
     def test_meant_to_fail_and_failed(self):
@@ -141,15 +141,15 @@ class TestNotes:
     )
     def test_meant_to_fail_and_did_not(self, status, reason, told):
         record = cell("sgd", status=status, reason=reason, expect="oom")
-        assert notes(record) == [f"sgd, seed 0: was meant to run out of memory, and ended as {told}"]
+        assert notes(record) == [f"sgd, seed 0: was expected to run out of memory but ended as {told}"]
         assert record.is_failure
 
     def test_times_under_another_malloc(self):
         fast, exact = MemoryRecord(malloc="fast"), MemoryRecord(malloc="exact")
         told = notes(cell("sgd", memory=fast), cell("adam", memory=exact))
         assert told == [
-            "adam: times (*) are not ranked beside the others, because they were taken under exact malloc "
-            "settings, which slow small batches"
+            "adam: times (*) must not be ranked with the others, because they were measured with exact "
+            "malloc settings, which slow small batches"
         ]
         assert notes(cell("sgd", memory=exact), cell("adam", memory=exact)) == []
         assert notes(cell("sgd", memory=fast), cell("adam", memory=MemoryRecord())) == []
@@ -157,13 +157,16 @@ class TestNotes:
     def test_an_optimizer_state_that_ended_otherwise_than_in_the_pass(self):
         smaller = MEMORY.model_copy(update={"optimizer_state_bytes": 16_000_000})
         told = notes(cell("lbfgs", memory=smaller, memory_pass=PASS))
-        assert told == ["lbfgs, seed 0: its optimizer state ended at 16 MB, and at 40 MB in its memory pass"]
+        assert told == [
+            "lbfgs, seed 0: its optimizer state took 16 MB at the end, but 40 MB at the end of its "
+            "memory pass"
+        ]
         assert notes(cell("sgd", memory=MEMORY, memory_pass=PASS)) == []
 
     def test_a_malloc_that_keeps_freed_blocks(self):
         kept = PASS.model_copy(update={"malloc": "fast"})
         (told,) = notes(cell("sgd", memory=MEMORY, memory_pass=kept))
-        assert "malloc keeps freed blocks" in told
+        assert "keeps freed blocks" in told
 
     def test_a_start_that_differs_by_rounding(self):
         (told,) = notes(cell("sgd", pairing=PairingRecord(note="its initial weights differ")))

@@ -53,7 +53,7 @@ def test_notes(old):
     notes = "\n".join(optimizers.notes)
     assert "too-fast, seeds 0, 1: diverged: the loss of step 2 is nan" in notes
     assert "muon, seeds 0, 1: skipped: " in notes
-    assert "lbfgs, seed 0: precision has no value; its mean is over the other seeds" in notes
+    assert "lbfgs, seed 0: precision is undefined; its mean is over the other seeds" in notes
     assert any(note.startswith("adam, seeds 0, 1: oom (as expected): ") for note in wall.notes)
 
 

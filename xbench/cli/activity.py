@@ -1,4 +1,4 @@
-"""Show what a command is doing and how far it is: bars on a terminal, elsewhere a line every 30 seconds."""
+"""Show what a command is doing: progress bars on a terminal, otherwise a line every 30 seconds."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from xbench.report.layout import plain, print_line
 from xbench.text import escape_controls
 from xbench.units import format_bytes, format_seconds
 
-# Where no bars are drawn, stderr is silent for no longer than this while a command works.
+# Without progress bars, a line is printed if nothing has been printed for this many seconds.
 MAX_SILENCE_S = 30.0
 
-_LOOK_EVERY_S = 1.0
+_CHECK_EVERY_S = 1.0
 
 Clock = Callable[[], float]
 
 
 @dataclass
 class Activity:
-    """A piece of work in hand.
+    """A piece of work under way.
 
     Attributes:
-        what: the work, as "decoding chest-xray".
-        started_s: when it began, by the display's clock.
-        done, total: how much of it is done and how much there is; a total of 0 is not known.
-        unit: what is counted: "bytes", "step" for steps that have numbers, or a plural such as "images".
-        done_before: how much was done when it began; it took none of the time.
-        detail: more about it; "" for nothing.
-        bar: identifies its bar; None while it has none.
+        what: the work, such as "decoding chest-xray".
+        started_s: start time, by the display's clock.
+        done: amount that is done.
+        total: total amount; 0 if it is not known.
+        unit: what is counted: "bytes", "step" for numbered steps, or a plural noun such as "images".
+        done_before: amount that was done before `started_s`.
+        detail: additional information; may be empty.
+        bar: ID of the progress bar; None if it has none.
     """
 
     what: str
@@ -51,15 +52,19 @@ class Activity:
 
     def line(self, now_s: float) -> str:
         """Describe the work and its progress in one line."""
-        parts = [self._count(), f"{format_seconds(now_s - self.started_s)} so far", self._time_left(now_s)]
+        parts = [
+            self._format_count(),
+            f"{format_seconds(now_s - self.started_s)} so far",
+            self._estimate_time_left(now_s),
+        ]
         return f"{self.what}: {', '.join(filter(None, [*parts, self.detail]))}"
 
-    def how_far(self, now_s: float) -> str:
-        """Describe the progress alone, for a bar: shorter, as the bar tells a part of it."""
-        time_text = self._time_left(now_s) or format_seconds(now_s - self.started_s)
-        return ", ".join(filter(None, [self._count(), time_text]))
+    def describe_progress(self, now_s: float) -> str:
+        """Describe the progress in a few words, to be shown next to a bar."""
+        time_text = self._estimate_time_left(now_s) or format_seconds(now_s - self.started_s)
+        return ", ".join(filter(None, [self._format_count(), time_text]))
 
-    def _count(self) -> str:
+    def _format_count(self) -> str:
         if not self.total and not self.done:
             return ""
         if self.unit == "bytes":
@@ -70,8 +75,8 @@ class Activity:
             return f"step {self.done:,}{of_total}"
         return f"{self.done:,}{of_total} {self.unit}".rstrip()
 
-    def _time_left(self, now_s: float) -> str:
-        """The time left, if what is done so far tells it."""
+    def _estimate_time_left(self, now_s: float) -> str:
+        """Estimate the time left; "" if there is no progress to estimate it from."""
         newly_done, taken_s = self.done - self.done_before, now_s - self.started_s
         if newly_done <= 0 or taken_s <= 0 or self.total <= self.done:
             return ""
@@ -82,23 +87,23 @@ class Activity:
 
 
 class ActivityDisplay:
-    """Shows one activity at a time on stderr. Use as a context manager.
+    """Display of one activity at a time on stderr, to be used as a context manager.
 
-    On a terminal the activity is a bar. Elsewhere a thread prints a line about it whenever nothing was
-    printed for `MAX_SILENCE_S`; it ends with the context.
+    On a terminal, the activity is shown as a bar. Otherwise a thread prints a line about it whenever nothing
+    has been printed for `MAX_SILENCE_S`.
 
     Args:
-        clock: gives the time in seconds.
+        clock: function that returns the time in seconds.
     """
 
     def __init__(self, clock: Clock = time.monotonic):
-        self._clock, self._said_at = clock, clock()
+        self._clock, self._printed_at_s = clock, clock()
         self.console = stderr_console()
         self._has_bars = self.console.file.isatty() and self.console.is_interactive
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
-            _HowFar(clock),
+            _ProgressText(clock),
             TextColumn("{task.fields[activity].detail}", markup=False),
             console=self.console,
             transient=True,
@@ -109,7 +114,7 @@ class ActivityDisplay:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> ActivityDisplay:
-        self._said_at = self._clock()
+        self._printed_at_s = self._clock()
         self._bars.start()
         if not self._has_bars:
             self._thread = threading.Thread(target=self._watch, name="progress-lines", daemon=True)
@@ -129,7 +134,7 @@ class ActivityDisplay:
 
     def say(self, text: str, style: str = "dim") -> None:
         """Print a line."""
-        self._said_at = self._clock()
+        self._printed_at_s = self._clock()
         print_line(self.console, text, style)
 
     def begin(self, what: str, done: int = 0, total: int = 0, unit: str = "", detail: str = "") -> Activity:
@@ -139,7 +144,7 @@ class ActivityDisplay:
         return activity
 
     def show(self, activity: Activity | None) -> None:
-        """Show an activity that began before in place of the current one; None for nothing."""
+        """Show an earlier activity in place of the current one; None to show nothing."""
         if self._current is not None:
             self._bars.remove_task(self._current.bar)
         self._current = activity
@@ -147,14 +152,14 @@ class ActivityDisplay:
             self._add_bar(activity)
 
     def report(self, what: str, done: int = 0, total: int = 0, unit: str = "") -> None:
-        """Tell how far an activity is; it begins if it is not the current one, or starts over."""
+        """Update the progress of an activity; begin it if it is not the current one or starts over."""
         current = self._current
         if current is None or current.what != what or done < current.done:
-            self.begin(what, unit=unit)  # what is done of it at the first report was done within it
+            self.begin(what, unit=unit)  # the amount in the first report was done during the activity
         self.advance(done, total)
 
     def advance(self, done: int, total: int | None = None, detail: str | None = None) -> None:
-        """Tell how far the current activity is."""
+        """Update the progress of the current activity."""
         activity = self._current
         if activity is None:
             return
@@ -164,19 +169,19 @@ class ActivityDisplay:
         self.update(activity)
 
     def add_overall(self, what: str, total: int) -> Activity:
-        """Add a bar that stays, above that of the current activity. It is shown on a terminal alone."""
+        """Add a permanent bar above that of the current activity. It is shown only on a terminal."""
         activity = Activity(what, self._clock(), total=total)
         self._add_bar(activity)
         return activity
 
     def update(self, activity: Activity) -> None:
-        """Draw the bar of an activity as it now is."""
+        """Redraw the bar of an activity."""
         self._bars.update(activity.bar, completed=activity.done, total=activity.total or None)
 
     def print_if_due(self) -> None:
-        """Print a line about the current activity if nothing was printed for `MAX_SILENCE_S`."""
+        """Print a line about the current activity if nothing has been printed for `MAX_SILENCE_S`."""
         now_s, activity = self._clock(), self._current
-        if activity is not None and now_s - self._said_at >= MAX_SILENCE_S:
+        if activity is not None and now_s - self._printed_at_s >= MAX_SILENCE_S:
             self.say(activity.line(now_s))
 
     def _add_bar(self, activity: Activity) -> None:
@@ -188,18 +193,18 @@ class ActivityDisplay:
         )
 
     def _watch(self) -> None:
-        # Signals are for the main thread: they have to wake it from whatever it waits for.
+        # Signals must reach the main thread, to wake it from whatever it is waiting for.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        while not self._stopped.wait(_LOOK_EVERY_S):
+        while not self._stopped.wait(_CHECK_EVERY_S):
             self.print_if_due()
 
 
-class _HowFar(ProgressColumn):
-    """The progress of a bar's activity, in words."""
+class _ProgressText(ProgressColumn):
+    """Column that describes the progress of a bar's activity in words."""
 
     def __init__(self, clock: Clock):
         super().__init__()
         self._clock = clock
 
     def render(self, task: Task) -> Text:
-        return plain(task.fields["activity"].how_far(self._clock()), "cyan")
+        return plain(task.fields["activity"].describe_progress(self._clock()), "cyan")

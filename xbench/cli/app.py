@@ -1,4 +1,4 @@
-"""All commands."""
+"""The command-line application, with all commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from xbench.cli import data, doctor, info, listing, plugins, probe_capacity, run, show
 
 app = typer.Typer(
-    help="Which optimizer, on your model, data and hardware: how good, how fast, how much memory.",
+    help="Benchmark optimizers on your model, data and hardware: quality, speed and memory.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -27,7 +27,7 @@ def _print_version(is_wanted: bool) -> None:
 def _main(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="print the version, and exit"),
+        typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and exit"),
     ] = False,
 ) -> None:
     pass

@@ -1,4 +1,4 @@
-"""`xbench data`: which datasets are here, getting one, and checking its files."""
+"""`xbench data`: list the datasets on this machine, fetch one, and verify its files."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from xbench.cli.interrupts import interruptible
 from xbench.cli.options import FindingsForm, user_path
 from xbench.cli.output import (
     FindingsFormat,
+    print_cache_note,
     print_json,
-    reader_may_leave,
     stderr_console,
     stdout_console,
-    tell_where_cache_is,
+    tolerate_closed_pipe,
 )
 from xbench.components.registry import load, registrations
 from xbench.components.specs import DatasetSpec
@@ -39,49 +39,49 @@ Examples:
 - `xbench data verify chest-xray --format json`
 """
 
-EXIT_NOT_RIGHT = 1
+EXIT_DAMAGED = 1
 
-# Names of files in one list of findings, before it only says how many more there are.
+# Number of file names listed per finding; the others are only counted.
 _MAX_NAMES = 10
 
 app = typer.Typer(
-    help="See which datasets are on this machine, get one, check its files.",
+    help="Show which datasets are on this machine, fetch one, or verify its files.",
     epilog=EXAMPLES,
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
 
-Name = Annotated[str, typer.Argument(help="a dataset, as `xbench list datasets` has it", show_default=False)]
+Name = Annotated[str, typer.Argument(help="a dataset from `xbench list datasets`", show_default=False)]
 
 
 @app.command(epilog=EXAMPLES)
 def status(
     name: Annotated[
-        str | None, typer.Argument(help="one dataset; all if not given", show_default=False)
+        str | None, typer.Argument(help="a dataset; all datasets by default", show_default=False)
     ] = None,
     form: FindingsForm = FindingsFormat.TABLE,
 ) -> None:
-    """Show where each dataset is on this machine, what is missing of it, or how to get it."""
-    tell_where_cache_is()
+    """Show where each dataset is on this machine, which files are missing, or how to get it."""
+    print_cache_note()
     names = [name] if name else list(registrations("dataset"))
     rows = []
     with ActivityDisplay() as display:
         for item in names:
             display.begin(f"listing the files of {item}")
             try:
-                rows.append(_status_row(item, _spec(item)))
+                rows.append(_make_status_row(item, _load_spec(item)))
             except XbenchError as error:
                 if name:
                     raise
                 rows.append({"dataset": item, "state": "broken", "how_to_get": error.message})
             except Exception as error:  # a plugin's hook may raise anything
-                why = f"{type(error).__name__}: {error}"
-                rows.append({"dataset": item, "state": "broken", "how_to_get": why})
-    with reader_may_leave():
+                problem = f"{type(error).__name__}: {error}"
+                rows.append({"dataset": item, "state": "broken", "how_to_get": problem})
+    with tolerate_closed_pipe():
         if form is FindingsFormat.JSON:
             print_json({"datasets": rows})
         else:
-            stdout_console().print(_status_table(rows))
+            stdout_console().print(_make_status_table(rows))
 
 
 @app.command(epilog=EXAMPLES)
@@ -93,35 +93,36 @@ def fetch(
             "--from",
             parser=user_path("--from"),
             metavar="FILE.zip",
-            help="unpack this file, download nothing",
+            help="unpack this file instead of downloading",
         ),
     ] = None,
-    url: Annotated[str, typer.Option(help="of the archive, if it is published elsewhere")] = "",
-    sha256: Annotated[str, typer.Option(metavar="HEX", help="of the archive at --url")] = "",
-    force: Annotated[bool, typer.Option("--force", help="fetch again, and replace what is there")] = False,
+    url: Annotated[str, typer.Option(help="URL of the archive, if it is published elsewhere")] = "",
+    sha256: Annotated[str, typer.Option(metavar="HEX", help="SHA-256 of the archive at --url")] = "",
+    force: Annotated[bool, typer.Option("--force", help="fetch again and replace existing files")] = False,
 ) -> None:
-    """Download a dataset's archive into the cache and unpack it, whole or not at all.
+    """Download a dataset's archive into the cache and unpack it, completely or not at all.
 
-    Exit codes: 0 it is there; 2 it could not be had; 130 interrupted.
+    Exit codes: 0 the dataset is available; 2 it could not be fetched; 130 interrupted.
     """
-    # Imported here: the other commands need none of it, and answer at once.
+    # Imported here, so that other commands start quickly.
     from xbench.data.fetch import destination, fetch_from
     from xbench.data.fetch import fetch as fetch_archive
     from xbench.data.inventory import published_source, take_inventory
 
-    tell_where_cache_is()
-    source, find_root = published_source(name, _spec(name))
+    print_cache_note()
+    source, find_root = published_source(name, _load_spec(name))
     if bool(url) != bool(sha256):
         raise XbenchError(
-            "--url and --sha256 go together", hint="an archive is only taken if its hash is known"
+            "--url and --sha256 must be given together",
+            hint="an archive is only accepted if its hash is known",
         )
     if sha256 and len(sha256) != 64:
         raise XbenchError(
-            f"--sha256 {sha256}: a sha256 has 64 digits, not {len(sha256)}",
+            f"--sha256 {sha256}: a SHA-256 has 64 digits, got {len(sha256)}",
             hint="`sha256sum FILE` prints all of them",
         )
     if from_ and url:
-        raise XbenchError("--from and --url name two archives", hint="give one of them")
+        raise XbenchError("--from and --url name different archives", hint="give only one of them")
     place = destination(source)
     with interruptible(lambda: f"nothing of {name} was kept"), ActivityDisplay() as display:
 
@@ -129,11 +130,11 @@ def fetch(
             display.report(f"{name}: {stage}", done_bytes, total_bytes, "bytes")
 
         if not force:
-            display.begin(f"{name}: listing what is here")
+            display.begin(f"{name}: listing existing files")
             for root in dict.fromkeys([*_find_roots(find_root), place]):
                 inventory = take_inventory(root, source)
                 if inventory.is_complete:
-                    display.say(f"{name} is already here and complete; nothing was done")
+                    display.say(f"{name} is already complete; nothing was done")
                     _print_place(name, find_root, inventory)
                     return
         if from_:
@@ -146,8 +147,8 @@ def fetch(
     if not fetched.is_published:
         print_line(
             stderr_console(),
-            f"note: this is another archive than the published one (sha256 {fetched.sha256}, not "
-            f"{source.sha256}); it is undamaged, and holds as many images in each folder",
+            f"note: this is not the published archive (sha256 {fetched.sha256}, not {source.sha256}), "
+            "but it is undamaged and has the same number of images in each folder",
             "yellow",
         )
     _print_place(name, find_root, fetched.inventory)
@@ -155,38 +156,38 @@ def fetch(
 
 @app.command(epilog=EXAMPLES)
 def verify(name: Name, form: FindingsForm = FindingsFormat.TABLE) -> None:
-    """Read every file of a dataset, and compare it with what was unpacked (or, where that is not known, see
-    whether it is an image).
+    """Read every file of a dataset and compare its hash with that of the unpacked file. If the hashes are not
+    known, check that every file is an image.
 
-    Exit codes: 0 complete and undamaged; 1 not so; 2 not on this machine; 130 interrupted.
+    Exit codes: 0 complete and undamaged; 1 incomplete or damaged; 2 not on this machine; 130 interrupted.
     """
     from xbench.data.inventory import published_source
-    from xbench.data.inventory import verify as look_at_files
+    from xbench.data.inventory import verify as verify_files
 
-    tell_where_cache_is()
-    source, find_root = published_source(name, _spec(name))
+    print_cache_note()
+    source, find_root = published_source(name, _load_spec(name))
     root = find_root()
     with interruptible(lambda: "not all files were read"), ActivityDisplay() as display:
         display.begin(f"listing the files of {name}")
         reading = f"reading the files of {name}"
-        verdict = look_at_files(root, source, lambda *at: display.report(reading, *at))
-    with reader_may_leave():
+        verdict = verify_files(root, source, lambda *at: display.report(reading, *at))
+    with tolerate_closed_pipe():
         if form is FindingsFormat.JSON:
-            print_json(_verdict_document(name, verdict))
+            print_json(_describe_verdict(name, verdict))
         else:
             _print_verdict(name, verdict)
     if not verdict.is_right:
-        raise typer.Exit(EXIT_NOT_RIGHT)
+        raise typer.Exit(EXIT_DAMAGED)
 
 
-def _spec(name: str) -> DatasetSpec:
+def _load_spec(name: str) -> DatasetSpec:
     spec = load("dataset", name)
     assert isinstance(spec, DatasetSpec)  # the registry has checked its kind
     return spec
 
 
 def _find_roots(find_root: FindRoot) -> list[Path]:
-    """Where a suite would find the dataset: one folder, or none."""
+    """Return the folder in which a suite would find the dataset, if any."""
     try:
         return [find_root()]
     except DataNotFound:
@@ -196,19 +197,19 @@ def _find_roots(find_root: FindRoot) -> list[Path]:
 def _print_place(name: str, find_root: FindRoot, inventory: Inventory) -> None:
     for root in _find_roots(find_root):
         if root != inventory.root:
-            warning = f"warning: suites do not use this one, as {name} is also in {root}"
+            warning = f"warning: suites do not use this copy, because {name} is also in {root}"
             print_line(stderr_console(), warning, "bold yellow")
     _print_inventory(inventory)
 
 
-def _status_row(name: str, spec: DatasetSpec) -> dict[str, Any]:
+def _make_status_row(name: str, spec: DatasetSpec) -> dict[str, Any]:
     from xbench.data.inventory import presence
 
     found = presence(name, spec)
     row: dict[str, Any] = {"dataset": name, "state": "not here", "how_to_get": found.how_to_get}
     if found.inventory is not None:
         state = "complete" if found.inventory.is_complete else "incomplete"
-        row |= {"state": state, **_inventory_document(found.inventory)}
+        row |= {"state": state, **_describe_inventory(found.inventory)}
     elif spec.source is None:
         row["state"] = "made by xbench" if spec.stand_in else "yours"
     if spec.source is not None:
@@ -217,24 +218,24 @@ def _status_row(name: str, spec: DatasetSpec) -> dict[str, Any]:
     return row
 
 
-def _status_table(rows: list[dict[str, Any]]) -> Table:
-    table = make_table("datasets", ["name", "state", "where", "what is there, or how to get it"])
+def _make_status_table(rows: list[dict[str, Any]]) -> Table:
+    table = make_table("datasets", ["name", "state", "folder", "contents, or how to get it"])
     for row in rows:
-        what = _count_images(row["images"]) if "images" in row else row["how_to_get"]
+        text = _count_images(row["images"]) if "images" in row else row["how_to_get"]
         if row["state"] == "made by xbench":
-            what = "needs nothing"
+            text = "needs no files"
         if row.get("shortfall"):
-            what += f"; {row['shortfall']}"
+            text += f"; {row['shortfall']}"
         if row["state"] in ("incomplete", "not here"):
-            what += f"\n{row['page']}"
-        cells = (row["dataset"], row["state"], row.get("root", "-"), what)
+            text += f"\n{row['page']}"
+        cells = (row["dataset"], row["state"], row.get("root", "-"), text)
         table.add_row(
-            *(cell(text, keep="\n") for text in cells), style="red" if row["state"] == "broken" else ""
+            *(cell(item, keep="\n") for item in cells), style="red" if row["state"] == "broken" else ""
         )
     return table
 
 
-def _inventory_document(inventory: Inventory) -> dict[str, Any]:
+def _describe_inventory(inventory: Inventory) -> dict[str, Any]:
     return {
         "root": str(inventory.root),
         "complete": inventory.is_complete,
@@ -253,29 +254,29 @@ def _print_inventory(inventory: Inventory) -> None:
     print(escape_controls(_count_images(inventory.counts)))
 
 
-def _verdict_document(name: str, verdict: Verdict) -> dict[str, Any]:
-    document = {"dataset": name, "right": verdict.is_right, **_inventory_document(verdict.inventory)}
+def _describe_verdict(name: str, verdict: Verdict) -> dict[str, Any]:
+    document = {"dataset": name, "right": verdict.is_right, **_describe_inventory(verdict.inventory)}
     return document | {key: value for key, value in vars(verdict).items() if key != "inventory"}
 
 
 def _print_verdict(name: str, verdict: Verdict) -> None:
-    print(f"{name}: {'complete and undamaged' if verdict.is_right else 'not as it should be'}")
+    print(f"{name}: {'complete and undamaged' if verdict.is_right else 'incomplete or damaged'}")
     _print_inventory(verdict.inventory)
     if verdict.inventory.shortfall:
         print(verdict.inventory.shortfall)
     if verdict.by_hash:
-        print(f"{verdict.checked:,} files compared with their hashes when they were unpacked")
+        print(f"{verdict.checked:,} files compared with the hashes from when they were unpacked")
     else:
-        print(f"{verdict.checked:,} images decoded; hashes are not known, as xbench did not unpack them")
+        print(f"{verdict.checked:,} images decoded; hashes are unknown, because xbench did not unpack them")
     findings = {
         "missing": verdict.missing_files,
         "changed": verdict.changed_files,
-        "not of the archive": verdict.extra_files,
-        "unreadable": tuple(f"{file}: {why}" for file, why in verdict.unreadable_files.items()),
+        "not from the archive": verdict.extra_files,
+        "unreadable": tuple(f"{file}: {problem}" for file, problem in verdict.unreadable_files.items()),
     }
-    for what, names in findings.items():
+    for finding, names in findings.items():
         if names:
-            print(f"{len(names):,} {what}:")
+            print(f"{len(names):,} {finding}:")
             print(*(f"  {escape_controls(line)}" for line in names[:_MAX_NAMES]), sep="\n")
         if len(names) > _MAX_NAMES:
             print(f"  and {len(names) - _MAX_NAMES:,} more")

@@ -1,4 +1,4 @@
-"""`xbench doctor`: what limits a worker's memory on this machine, and what can be measured."""
+"""`xbench doctor`: show what limits a worker's memory on this machine, and how memory is measured."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from xbench.cli.activity import ActivityDisplay
 from xbench.cli.options import FindingsForm
 from xbench.cli.output import (
     FindingsFormat,
+    print_cache_note,
     print_json,
-    reader_may_leave,
     stdout_console,
-    tell_where_cache_is,
+    tolerate_closed_pipe,
 )
 from xbench.report.layout import make_table, plain
 from xbench.storage.paths import cache_dir
@@ -37,34 +37,34 @@ Examples:
 def doctor(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     memory_limit: Annotated[
-        str | None, typer.Option(help="a limit to compare, such as 12GB, 12GiB or 50%")
+        str | None, typer.Option(help="another limit to consider, such as 12GB, 12GiB or 50%")
     ] = None,
     form: FindingsForm = FindingsFormat.TABLE,
 ) -> None:
-    """Show what limits the memory of a worker here, and how memory is measured."""
-    # Imported here: the other commands need none of it, and answer at once.
+    """Show what limits the memory of a worker on this machine, and how memory is measured."""
+    # Imported here, so that other commands start quickly.
     from xbench.isolation.run import run_in_child
     from xbench.isolation.server import start_server
     from xbench.memory.machine import binding, with_memory_limits
     from xbench.planning.machine import check_up
 
-    wanted, limits = parse_device(device), [] if memory_limit is None else [parse_limit(memory_limit)]
-    tell_where_cache_is()
+    requested, limits = parse_device(device), [] if memory_limit is None else [parse_limit(memory_limit)]
+    print_cache_note()
     with ActivityDisplay() as display:
         display.begin("examining this machine")
         start_server()
-        checkup: Checkup = run_in_child(check_up, wanted).get()
+        checkup: Checkup = run_in_child(check_up, requested).get()
     bounds = with_memory_limits(checkup.machine.memory_bounds, limits)
-    with reader_may_leave():
+    with tolerate_closed_pipe():
         if form is FindingsFormat.JSON:
-            print_json(_document(checkup, bounds, binding(bounds)))
+            print_json(_make_document(checkup, bounds, binding(bounds)))
         else:
             console = stdout_console()
-            console.print(_bounds_table(checkup, bounds, binding(bounds)))
-            console.print(_facts_table(checkup))
+            console.print(_make_bounds_table(checkup, bounds, binding(bounds)))
+            console.print(_make_facts_table(checkup))
 
 
-def _document(checkup: Checkup, bounds: list[Bound], binds: Bound) -> dict[str, Any]:
+def _make_document(checkup: Checkup, bounds: list[Bound], binds: Bound) -> dict[str, Any]:
     machine = checkup.machine
     return {
         "device": machine.device,
@@ -94,7 +94,7 @@ def _document(checkup: Checkup, bounds: list[Bound], binds: Bound) -> dict[str, 
     }
 
 
-def _bounds_table(checkup: Checkup, bounds: list[Bound], binds: Bound) -> Table:
+def _make_bounds_table(checkup: Checkup, bounds: list[Bound], binds: Bound) -> Table:
     title = f"memory of one worker on {checkup.machine.device}: {format_bytes(binds.limit_bytes)}"
     table = make_table(plain(title), ["", "bound", "limit", "where it comes from"])
     for bound in bounds:
@@ -109,26 +109,26 @@ def _bounds_table(checkup: Checkup, bounds: list[Bound], binds: Bound) -> Table:
     return table
 
 
-def _facts_table(checkup: Checkup) -> Table:
+def _make_facts_table(checkup: Checkup) -> Table:
     machine = checkup.machine
-    table = Table(title="what is here", title_justify="left", show_header=False)
+    table = Table(title="this machine", title_justify="left", show_header=False)
     facts = {
-        "limit": _limit_fact(checkup),
+        "limit": _describe_limit(checkup),
         "host peaks": (
-            "exact: the kernel's own high-water mark, reset through clear_refs"
+            "exact: the kernel's high-water mark, reset through clear_refs"
             if checkup.peak_method == "clear_refs"
-            else "sampled by a thread: peaks of a few milliseconds can be missed"
+            else "sampled by a thread, which can miss peaks of a few milliseconds"
         ),
         "OOM killer": (
             f"its kills are counted in {checkup.oom_kills_file}"
             if checkup.oom_kills_file
-            else "its kills are not counted here, and show as errors instead of `oom`"
+            else "its kills are not counted on this system, and are reported as `error` instead of `oom`"
         ),
         "malloc": ", ".join(f"{name}={value}" for name, value in checkup.malloc.items()),
         "versions": ", ".join(f"{name} {value}" for name, value in machine.versions.items() if value),
-        "threads": f"{machine.threads} of torch's pool, {pluralize(machine.hardware['cores'], 'core')}",
+        "threads": f"{machine.threads} in torch's pool, {pluralize(machine.hardware['cores'], 'core')}",
         "cpu": f"{machine.hardware['cpu']}, {format_bytes(machine.hardware['memory_bytes'])}",
-        **{device["device"]: _device(device) for device in checkup.devices},
+        **{device["device"]: _describe_device(device) for device in checkup.devices},
         "cache": str(cache_dir()),
     }
     for name, fact in facts.items():
@@ -136,26 +136,26 @@ def _facts_table(checkup: Checkup) -> Table:
     return table
 
 
-def _device(device: dict[str, Any]) -> str:
+def _describe_device(device: dict[str, Any]) -> str:
     slice_of = f" (slice {device['mig']})" if device["mig"] else ""
     return f"{device['name']}{slice_of}, {format_bytes(device['total_bytes'])}"
 
 
-def _limit_fact(checkup: Checkup) -> str:
+def _describe_limit(checkup: Checkup) -> str:
     if not _is_hard(checkup):
-        return "not hard: this system cannot hold a process to a resident size"
-    fact = "hard: what goes above it fails in its own cell"
+        return "not hard: this system cannot limit the resident memory of a process"
+    fact = "hard: an allocation above it fails, in its own cell only"
     reserve_bytes = _reserve_bytes(checkup)
     if reserve_bytes:
         fact += (
-            f"; {format_bytes(reserve_bytes)} of it are a reserve for what the system cannot limit (library "
-            "code that is loaded late)"
+            f"; {format_bytes(reserve_bytes)} of it is reserved for memory that the system cannot limit "
+            "(library code that is loaded late)"
         )
     return fact
 
 
 def _reserve_bytes(checkup: Checkup) -> int | None:
-    """Of a limit on the host's memory."""
+    """Return the reserved part of a limit on host memory; None if the limit is on a device."""
     return checkup.reserve_bytes if checkup.machine.device == "cpu" else None
 
 

@@ -1,10 +1,10 @@
-"""`xbench run --dry-run`: the cells of a suite, before any is run."""
+"""`xbench run --dry-run`: print the cells of a suite without running them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from xbench.cli.output import Format, print_json, reader_may_leave, stderr_console, stdout_console
+from xbench.cli.output import Format, print_json, stderr_console, stdout_console, tolerate_closed_pipe
 from xbench.execution.schedule import estimate_s, features_s
 from xbench.planning.plan import PlannedRun
 from xbench.planning.planned import PlannedCell
@@ -14,7 +14,7 @@ from xbench.units import format_bytes, format_seconds
 
 
 def print_cells(plan: PlannedRun, cells: list[PlannedCell], warnings: list[str], form: Format) -> None:
-    """Print what would run, in order, and how long it would take; warnings go to stderr."""
+    """Print the cells in the order in which they would run, with time estimates; warnings go to stderr."""
     for warning in warnings:
         print_line(stderr_console(), f"warning: {warning}", "bold yellow")
     for missing in dict.fromkeys(
@@ -23,7 +23,7 @@ def print_cells(plan: PlannedRun, cells: list[PlannedCell], warnings: list[str],
         print_line(stderr_console(), f"to be downloaded: {missing}", "yellow")
     for reason in dict.fromkeys(cell.skip.reason for cell in cells if cell.skip):
         print_line(stderr_console(), f"skipped: {reason}", "yellow")
-    with reader_may_leave():
+    with tolerate_closed_pipe():
         if form in (Format.JSON, Format.CSV):
             _print_data(plan, cells, form)
         else:
@@ -31,9 +31,10 @@ def print_cells(plan: PlannedRun, cells: list[PlannedCell], warnings: list[str],
 
 
 def _print_data(plan: PlannedRun, cells: list[PlannedCell], form: Format) -> None:
-    """Print cells for programs: sizes in bytes and times in seconds, null (or nothing, in CSV) for none."""
+    """Print cells for programs, with sizes in bytes and times in seconds; no value is null, or empty in
+    CSV."""
     rows = [
-        _sizes(plan, cell)
+        _describe_cell(plan, cell)
         | {
             "memory_limit_bytes": plan.limit_of(cell.declared),
             "adapt": list(cell.declared.adapt),
@@ -51,13 +52,13 @@ def _print_data(plan: PlannedRun, cells: list[PlannedCell], form: Format) -> Non
 
 
 def _print_text(plan: PlannedRun, cells: list[PlannedCell], form: Format) -> None:
-    """Print cells for people."""
+    """Print cells as a table."""
     rows = [
-        _sizes(plan, cell)
+        _describe_cell(plan, cell)
         | {
-            "memory_limit": _limit(plan.limit_of(cell.declared)),
+            "memory_limit": _format_limit(plan.limit_of(cell.declared)),
             "adapt": ", ".join(cell.declared.adapt),
-            "estimate": _estimate(cell),
+            "estimate": _format_estimate(cell),
         }
         for cell in cells
     ]
@@ -70,33 +71,33 @@ def _print_text(plan: PlannedRun, cells: list[PlannedCell], form: Format) -> Non
         table.title_justify = "center"
         console = stdout_console()
         console.print(table)
-        print_line(console, _time_line(plan, cells), "dim")
+        print_line(console, _describe_time(plan, cells), "dim")
 
 
-def _time_line(plan: PlannedRun, cells: list[PlannedCell]) -> str:
+def _describe_time(plan: PlannedRun, cells: list[PlannedCell]) -> str:
     line = f"estimated time: {format_seconds(estimate_s(cells))}"
-    of_features_s = sum(features_s(cells).values())
-    if of_features_s:
-        line += f", of which computing features: {format_seconds(of_features_s)}"
-    line += "; decoding and fitting not included"
+    computing_s = sum(features_s(cells).values())
+    if computing_s:
+        line += f", including {format_seconds(computing_s)} for computing features"
+    line += "; decoding and fitting are not included"
     if all(cell.skip for cell in cells):
         line = "every cell would be skipped"
     limit_s = plan.suite.header.time_limit
     return f"{line}; time limit: {format_seconds(limit_s)}" if limit_s else line
 
 
-def _estimate(cell: PlannedCell) -> str:
+def _format_estimate(cell: PlannedCell) -> str:
     if cell.estimate.seconds is None:
         return "skipped" if cell.skip else "unknown"
     return format_seconds(cell.estimate.seconds) + " (skipped)" * (cell.skip is not None)
 
 
-def _limit(limit_bytes: int | None) -> str:
+def _format_limit(limit_bytes: int | None) -> str:
     return "none" if limit_bytes is None else format_bytes(limit_bytes)
 
 
-def _sizes(plan: PlannedRun, cell: PlannedCell) -> dict[str, Any]:
-    """What a cell is, in the order of columns."""
+def _describe_cell(plan: PlannedRun, cell: PlannedCell) -> dict[str, Any]:
+    """Describe a cell, in the order of columns."""
     declared, training = cell.declared, cell.declared.training
     stand_in = f" ({cell.model.stand_in})" if cell.model.stand_in else ""
     return {

@@ -1,4 +1,4 @@
-"""`xbench info`: one component and its settings."""
+"""`xbench info`: show a component and its settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from xbench.cli.output import reader_may_leave, stdout_console
+from xbench.cli.output import stdout_console, tolerate_closed_pipe
 from xbench.components.registry import KINDS, Registration, did_you_mean, find, registrations
 from xbench.components.settings import settings_of
 from xbench.components.specs import Family, ModelSpec, OptimizerSpec, Spec
@@ -25,16 +25,16 @@ Examples:
 
 def info(
     name: Annotated[
-        str, typer.Argument(help="a model, optimizer or dataset, or a family of them", show_default=False)
+        str, typer.Argument(help="name of a model, optimizer or dataset, or of a family", show_default=False)
     ],
 ) -> None:
-    """Show what a component is, what it needs and its settings with their defaults."""
+    """Show a component's description and requirements, and its settings with their defaults."""
     found = [registration for kind in KINDS if (registration := find(kind, name))]
     if not found:
         names = [registered for kind in KINDS for registered in registrations(kind)]
         guess = did_you_mean(name.partition("/")[0], names)
-        raise XbenchError(f"nothing is called '{name}'.{guess}", hint="try `xbench list`")
-    with reader_may_leave():
+        raise XbenchError(f"unknown component '{name}'.{guess}", hint="`xbench list` shows all names")
+    with tolerate_closed_pipe():
         _print_components(name, found)
 
 
@@ -49,29 +49,29 @@ def _print_components(name: str, found: list[Registration]) -> None:
         reference = [component.reference] if component.reference else []
         if isinstance(component, Family):
             console.print(plain("; ".join([origin, *reference])))
-            console.print(plain(_members(name, component), keep="\n"))
+            console.print(plain(_list_members(name, component), keep="\n"))
         else:
-            console.print(plain("; ".join([origin, *_needs(component), *reference])))
-            console.print(_settings_table(component))
+            console.print(plain("; ".join([origin, *_describe_needs(component), *reference])))
+            console.print(_make_settings_table(component))
 
 
-def _members(name: str, family: Family) -> str:
+def _list_members(name: str, family: Family) -> str:
     if family.members is None:
-        return f"a family: `xbench info {name}/NAME` shows one of it"
+        return f"a family: `xbench info {name}/NAME` shows a member"
     members = [f"{name}/{member}" for member in family.members()]
     return "\n".join([f"a family of {len(members)}:", *members])
 
 
-def _settings_table(spec: Spec) -> Table:
+def _make_settings_table(spec: Spec) -> Table:
     settings = settings_of(spec)
     rows = dict.fromkeys(settings.required, "(required)")
-    rows |= {setting: _toml(default) for setting, default in settings.defaults.items()}
+    rows |= {setting: _format_toml(default) for setting, default in settings.defaults.items()}
     if settings.is_open:
-        rows["..."] = "any further setting is passed on"
+        rows["..."] = "other settings are passed on"
     return make_table("settings", ["name", "default"], [map(plain, row) for row in rows.items()])
 
 
-def _needs(spec: Spec) -> list[str]:
+def _describe_needs(spec: Spec) -> list[str]:
     if isinstance(spec, OptimizerSpec):
         needs = ["takes 2-D parameters only"] if spec.parameters == "matrices" else []
         return [*needs, f"takes {spec.gradients} gradients"]
@@ -80,8 +80,8 @@ def _needs(spec: Spec) -> list[str]:
     return []
 
 
-def _toml(default: object) -> str:
-    """A default as one would write it in a suite."""
+def _format_toml(default: object) -> str:
+    """Format a default as it would be written in a suite."""
     if default is None:
         return "(none)"
     if default == "":

@@ -1,4 +1,4 @@
-"""End a command on Ctrl-C, SIGTERM or SIGHUP: clean up, print one sentence, exit with 130."""
+"""End a command on Ctrl-C, SIGTERM or SIGHUP: clean up, print one sentence and exit with code 130."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from xbench.report.layout import print_line
 def interruptible(outcome: Callable[[], str] = str) -> Iterator[None]:
     """Turn an interrupt into a sentence on stderr and exit code 130.
 
-    The signal handlers stay installed afterwards, so that the rest of the command can be interrupted, too.
+    The signal handlers stay installed afterwards, so that the rest of the command can be interrupted as well.
 
     Args:
-        outcome: called after an interrupt; returns what has become of the work, or "" for nothing to say.
+        outcome: called after an interrupt; returns what happened to the work, or "" to say nothing.
 
     Raises:
         typer.Exit: the command was interrupted.
@@ -29,6 +29,6 @@ def interruptible(outcome: Callable[[], str] = str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        said = "; ".join(filter(None, ["interrupted", outcome()]))
-        print_line(stderr_console(), said, "yellow")
+        message = "; ".join(filter(None, ["interrupted", outcome()]))
+        print_line(stderr_console(), message, "yellow")
         raise typer.Exit(EXIT_INTERRUPTED) from None

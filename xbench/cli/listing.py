@@ -1,4 +1,4 @@
-"""`xbench list`: what is registered, and what of it is broken."""
+"""`xbench list`: list the registered components, including broken ones, and the suites."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from xbench.cli.output import reader_may_leave, stdout_console
+from xbench.cli.output import stdout_console, tolerate_closed_pipe
 from xbench.components.registry import Kind, Registration, registrations
 from xbench.components.specs import Family
 from xbench.errors import XbenchError
@@ -25,7 +25,7 @@ Examples:
 
 
 class What(StrEnum):
-    """What can be listed."""
+    """Kinds of things that can be listed."""
 
     MODELS = "models"
     OPTIMIZERS = "optimizers"
@@ -41,10 +41,12 @@ _KINDS: dict[What, Kind] = {
 
 
 def list_components(
-    what: Annotated[What | None, typer.Argument(help="all if not given", show_default=False)] = None,
+    what: Annotated[
+        What | None, typer.Argument(help="what to list; everything by default", show_default=False)
+    ] = None,
 ) -> None:
     """List models, optimizers, datasets and suites."""
-    with reader_may_leave():
+    with tolerate_closed_pipe():
         _print_lists([what] if what else list(What))
 
 
@@ -53,28 +55,28 @@ def _print_lists(kinds: list[What]) -> None:
     for item in kinds:
         kind = _KINDS.get(item)
         if kind is None:
-            console.print(make_table("suites", ["name", "to run it"], _suite_rows()))
+            console.print(make_table("suites", ["name", "command"], _make_suite_rows()))
         else:
-            rows = map(_row, registrations(kind).values())
-            console.print(make_table(item.value, ["name", "from", "what it is"], rows))
+            rows = map(_make_row, registrations(kind).values())
+            console.print(make_table(item.value, ["name", "from", "description"], rows))
 
 
-def _suite_rows() -> list[list[Text]]:
-    """The shipped suites, and the files in the folder `suites` here that are not among them."""
+def _make_suite_rows() -> list[list[Text]]:
+    """List the shipped suites, and other suite files in `./suites`."""
     shipped = shipped_suites()
     known = {path.resolve() for path in shipped.values()}
     rows = [[plain(name), plain(f"xbench run {name}")] for name in shipped]
-    here = [path for path in sorted(Path("suites").glob("*.toml")) if path.resolve() not in known]
-    return rows + [[plain(path.stem), plain(f"xbench run {path}")] for path in here]
+    local = [path for path in sorted(Path("suites").glob("*.toml")) if path.resolve() not in known]
+    return rows + [[plain(path.stem), plain(f"xbench run {path}")] for path in local]
 
 
-def _row(registration: Registration) -> tuple[Text, Text, Text]:
+def _make_row(registration: Registration) -> tuple[Text, Text, Text]:
     name = registration.name
     try:
         component = registration.load()
-        what = plain(component.summary)
+        description = plain(component.summary)
         if isinstance(component, Family):
             name += "/..."
     except XbenchError as error:
-        what = plain(f"broken: {error.message}", style="red")
-    return plain(name), plain(" and ".join(registration.distributions)), what
+        description = plain(f"broken: {error.message}", style="red")
+    return plain(name), plain(" and ".join(registration.distributions)), description

@@ -1,4 +1,4 @@
-"""Options that more than one command has."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ def user_path(source: str) -> Callable[[str], Path]:
     """Return a parser of paths that expands a leading `~`, as a shell does only at the beginning of a word.
 
     Args:
-        source: the option or argument, for messages.
+        source: name of the option or argument, for messages.
     """
 
-    def path(value: str) -> Path:
+    def parse(value: str) -> Path:
         return expand_user(value, source)
 
-    return path
+    return parse
 
 
-def _folder_of_code(value: str) -> Path:
+def _parse_code_folder(value: str) -> Path:
     folder = expand_user(value, "--allow-import")
     if not folder.is_dir():
         problem = "not a folder" if folder.exists() else "no such folder"
         raise XbenchError(
-            f"--allow-import {format_value(value)}: {problem}", hint="name the folder your code is in"
+            f"--allow-import {format_value(value)}: {problem}", hint="give the folder that contains your code"
         )
     return folder.resolve()
 
 
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N")]
+Device = Annotated[str | None, typer.Option(help="device: auto, cpu, cuda or cuda:N")]
 Results = Annotated[Path, typer.Option(parser=user_path("--out"), metavar="DIR", help="folder for results")]
 AllowImport = Annotated[
     list[Path] | None,
     typer.Option(
         metavar="DIR",
-        parser=_folder_of_code,
+        parser=_parse_code_folder,
         help="allow module:attribute components from this folder (repeatable)",
     ),
 ]
-ResultsForm = Annotated[Format, typer.Option("--format", help="how results are printed")]
-FindingsForm = Annotated[FindingsFormat, typer.Option("--format", help="how findings are printed")]
+ResultsForm = Annotated[Format, typer.Option("--format", help="output format of results")]
+FindingsForm = Annotated[FindingsFormat, typer.Option("--format", help="output format of findings")]

@@ -1,4 +1,4 @@
-"""Results to stdout, progress to stderr, in the form that was asked for."""
+"""Print results to stdout in the requested format, and progress to stderr."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from xbench.records.store import RunFolder
 from xbench.storage.paths import cache_note
 from xbench.text import escape_controls
 
-# Where nobody watches, tables keep their whole width instead of being squeezed into 80 columns.
+# Width of output that does not go to a terminal, so that tables are not squeezed into 80 columns.
 _PIPE_WIDTH = 200
 
 
 class Format(StrEnum):
-    """How results are printed."""
+    """Output format of results."""
 
     TABLE = "table"
     JSON = "json"
@@ -34,7 +34,7 @@ class Format(StrEnum):
 
 
 class FindingsFormat(StrEnum):
-    """How findings are printed."""
+    """Output format of findings."""
 
     TABLE = "table"
     JSON = "json"
@@ -42,69 +42,69 @@ class FindingsFormat(StrEnum):
 
 class _ResultsConsole(Console):
     def on_broken_pipe(self) -> None:
-        _close(sys.stdout)
+        _redirect_to_null(sys.stdout)
 
 
-class _UntilItFails:
-    """A stream whose reader may leave, or whose terminal may be closed: from then on it says nothing."""
+class _ForgivingStream:
+    """A stream that discards its output once its reader has gone or its terminal is closed."""
 
     def __init__(self, stream: TextIO):
-        self._stream = getattr(stream, "rich_proxied_file", stream)  # a progress bar may stand before it
+        self._stream = getattr(stream, "rich_proxied_file", stream)  # a progress bar may wrap the stream
 
     def write(self, text: str) -> int:
-        with self._forgive():
+        with self._discard_on_error():
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with self._forgive():
+        with self._discard_on_error():
             self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     @contextmanager
-    def _forgive(self) -> Iterator[None]:
+    def _discard_on_error(self) -> Iterator[None]:
         try:
             yield
         except OSError:
-            _close(self._stream)
+            _redirect_to_null(self._stream)
 
 
 def print_json(document: Any) -> None:
-    """Print a JSON document, in ASCII: a stream that lacks a character would escape it as Python does,
-    and not as JSON does.
+    """Print a JSON document in ASCII. Otherwise a stream that lacks a character would escape it in Python's
+    syntax, not in JSON's.
 
     Args:
-        document: a value that `json` can write, or a document's text.
+        document: a JSON-serializable value, or the text of a document.
     """
     text = document if isinstance(document, str) else json.dumps(document, indent=2)
     print(re.sub(r"[^\x00-\x7f]+", lambda match: json.dumps(match[0])[1:-1], text))
 
 
-def tell_where_cache_is() -> None:
-    """Tell on stderr if the cache is not in its usual place."""
+def print_cache_note() -> None:
+    """Print a note to stderr if the cache is not in its default folder."""
     note = cache_note()
     if note:
         stderr_console().print(Text(escape_controls(f"note: {note}"), style="yellow"), soft_wrap=True)
 
 
 def stdout_console() -> Console:
-    """Rich's console for results."""
+    """Make a console for results."""
     return _ResultsConsole(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
 
 
 def stderr_console() -> Console:
-    """Rich's console for progress and warnings. Nothing that happens to stderr is a failure of a run."""
-    stream = cast(TextIO, _UntilItFails(sys.stderr))  # it passes on whatever else a stream has
+    """Make a console for progress and warnings, which ignores errors of stderr."""
+    stream = cast(TextIO, _ForgivingStream(sys.stderr))  # other attributes are delegated
     return Console(file=stream, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
 
 
 def print_results(folder: RunFolder, form: Format, memory: bool = False) -> None:
-    """Print a run from its records alone.
+    """Print a run from its records.
 
     Args:
-        memory: the parts of each cell's memory instead of its results.
+        memory: whether to print the parts of each cell's memory instead of its results.
     """
     from xbench.report.breakdown import MEMORY_ROWS, NOTE
     from xbench.report.comparison import comparisons
@@ -117,10 +117,10 @@ def print_results(folder: RunFolder, form: Format, memory: bool = False) -> None
     if headline := nothing_ran(records):
         run = run.model_copy(update={"warnings": [headline, *run.warnings]})
     compared = comparisons(run, records, MEMORY_ROWS, NOTE) if memory else comparisons(run, records)
-    where = _shortest(folder.path)
-    with reader_may_leave("`xbench show` prints the results of a run again"):
+    path = _shorten_path(folder.path)
+    with tolerate_closed_pipe("run `xbench show` to print the results again"):
         if form is Format.JSON:
-            print_json(to_json(run, compared, where))
+            print_json(to_json(run, compared, path))
         elif form is Format.CSV:
             print(to_csv(run, records), end="")
             if headline := nothing_ran(records, "the column `reason` says why"):
@@ -128,37 +128,37 @@ def print_results(folder: RunFolder, form: Format, memory: bool = False) -> None
         elif form is Format.MARKDOWN:
             print(to_markdown(run, compared))
         else:
-            print_run(stdout_console(), run, compared, where)
+            print_run(stdout_console(), run, compared, path)
 
 
-def _close(stream: TextIO) -> None:
-    """Let what is still to be written go nowhere, quietly."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+def _redirect_to_null(stream: TextIO) -> None:
+    """Redirect a stream to the null device, so that pending output is discarded."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 @contextmanager
-def reader_may_leave(hint: str = "make space there, or send the output elsewhere") -> Iterator[None]:
-    """`xbench show | head`: that the reader has enough is no failure, and says nothing about the cells.
+def tolerate_closed_pipe(hint: str = "free some space there, or redirect the output") -> Iterator[None]:
+    """Ignore a reader that closes the pipe early, as in `xbench show | head`.
 
     Args:
-        hint: what to do where the output is not taken.
+        hint: hint for output that cannot be written.
 
     Raises:
-        XbenchError: what takes the output is full, or fails.
+        XbenchError: output cannot be written for another reason, such as a full disk.
     """
     try:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        _close(sys.stdout)
+        _redirect_to_null(sys.stdout)
     except OSError as error:
-        _close(sys.stdout)
+        _redirect_to_null(sys.stdout)
         raise XbenchError(f"results cannot be printed to stdout: {error.strerror}", hint) from error
 
 
-def _shortest(path: Path) -> str:
+def _shorten_path(path: Path) -> str:
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:

@@ -1,11 +1,11 @@
-"""`xbench plugins`: which installed packages register what."""
+"""`xbench plugins`: list the installed packages that register components."""
 
 from __future__ import annotations
 
 from rich.table import Table
 from rich.text import Text
 
-from xbench.cli.output import reader_may_leave, stdout_console
+from xbench.cli.output import stdout_console, tolerate_closed_pipe
 from xbench.components.registry import KINDS, registrations
 from xbench.components.specs import Family, Spec
 from xbench.errors import XbenchError
@@ -13,7 +13,7 @@ from xbench.report.layout import plain
 
 
 def plugins() -> None:
-    """List the packages that register components, and which of those cannot be used."""
+    """List the packages that register components, and say which components cannot be used."""
     table = Table(title="plugins", title_justify="left")
     for column in ("package", "kind", "name", "state"):
         table.add_column(column)
@@ -21,19 +21,19 @@ def plugins() -> None:
     for kind in KINDS:
         for registration in registrations(kind).values():
             try:
-                state = _state(registration.load())
+                state = _describe_state(registration.load())
             except XbenchError as error:
                 state = plain(error.message, style="red")
             rows += [(name, kind, registration.name, state) for name in registration.distributions]
     for package, kind, name, state in sorted(rows, key=lambda row: row[:3]):
         table.add_row(plain(package), plain(kind), plain(name), state)
-    with reader_may_leave():
+    with tolerate_closed_pipe():
         stdout_console().print(table)
 
 
-def _state(component: Spec | Family) -> Text:
-    """Describe a component that can be used: its author should delete fields that xbench no longer has."""
+def _describe_state(component: Spec | Family) -> Text:
+    """Describe the state of a usable component, including fields that its author should delete."""
     removed = component.removed_fields if isinstance(component, Spec) else ()
     if not removed:
         return plain("ok")
-    return plain(f"ok, but delete {', '.join(removed)}: removed, and refused by the next version", "yellow")
+    return plain(f"ok, but delete {', '.join(removed)}, which the next version rejects", "yellow")

@@ -1,4 +1,4 @@
-"""`xbench probe-capacity`: the largest training set, history, batch or micro-batch that fits."""
+"""`xbench probe-capacity`: find the largest training set, history, batch or micro-batch that fits."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from xbench.cli.interrupts import interruptible
 from xbench.cli.options import AllowImport, Device, ResultsForm
 from xbench.cli.output import (
     Format,
+    print_cache_note,
     print_json,
-    reader_may_leave,
     stdout_console,
-    tell_where_cache_is,
+    tolerate_closed_pipe,
 )
 
 if TYPE_CHECKING:
@@ -31,48 +31,53 @@ Examples:
 
 
 def probe_capacity(
-    optimizer: Annotated[str, typer.Option(help="what is probed", show_default=False)],
-    model: Annotated[str, typer.Option(help="the model that it trains")] = "report-cnn",
-    dataset: Annotated[str, typer.Option(help="the data; synthetic-xray stands in")] = "chest-xray",
+    optimizer: Annotated[str, typer.Option(help="optimizer to probe", show_default=False)],
+    model: Annotated[str, typer.Option(help="model to train")] = "report-cnn",
+    dataset: Annotated[
+        str, typer.Option(help="dataset to train on; synthetic-xray replaces chest-xray if it is missing")
+    ] = "chest-xray",
     axis: Annotated[
         list[Axis] | None,
-        typer.Option(help="which size (repeatable); train-size if it takes full batches, else batch-size"),
+        typer.Option(
+            help="size to probe (repeatable); default: train-size for full-batch optimizers, else batch-size"
+        ),
     ] = None,
     memory_limit: Annotated[
-        str | None, typer.Option(help="12GB, 12GiB or 50% of what there is; by default what there is")
+        str | None, typer.Option(help="12GB, 12GiB or 50%; by default all available memory")
     ] = None,
     device: Device = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="micro_batch=16, probe.OPTIMIZER.lr=1e-3"),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="change a setting: micro_batch=16, probe.OPTIMIZER.lr=1e-3"
+        ),
     ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="do not start from what an earlier probe found")
-    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="ignore the results of earlier probes")] = False,
     allow_import: AllowImport = None,
     form: ResultsForm = Format.TABLE,
 ) -> None:
-    """Find the largest size that fits into memory, by running it.
+    """Find the largest size that fits into memory by running it.
 
-    Each trial is a whole optimizer step with all of the optimizer's state, evaluation, and keeping the
-    weights, in a process of its own under a hard limit. What is printed did run, and the next size did not.
+    Each trial runs whole optimizer steps with the full optimizer state, an evaluation and a copy of the
+    weights, in its own process under a hard limit. The size that is printed has run; the next larger one
+    tried has failed.
     """
-    # Imported here: the other commands need none of it, and answer at once.
+    # Imported here, so that other commands start quickly.
     from xbench.cli.progress import ProgressDisplay
     from xbench.execution.probing import default_axis, plan_probe, probe
     from xbench.isolation.server import start_server
     from xbench.suite.overrides import SuiteOption
 
-    tell_where_cache_is()
+    print_cache_note()
     given = {"device": device, "memory-limit": memory_limit}
     options = [SuiteOption(name, value) for name, value in given.items() if value is not None]
     import_dirs = [str(directory) for directory in allow_import or []]
     with interruptible(), ProgressDisplay() as display:
         display.working("starting")
         start_server()
-        asked = (set_ or [], options, import_dirs, display.working)
+        arguments = (set_ or [], options, import_dirs, display.working)
         axes = dict.fromkeys(axis or [default_axis(optimizer)])
-        plans = {one: plan_probe(optimizer, model, dataset, one, *asked) for one in axes}
+        plans = {item: plan_probe(optimizer, model, dataset, item, *arguments) for item in axes}
         report = probe(plans, fresh, display)
     _print(report, form)
     if any(result.found is None or result.error for result in report.results):
@@ -82,7 +87,7 @@ def probe_capacity(
 def _print(report: CapacityReport, form: Format) -> None:
     from xbench.report.capacity import print_capacity, to_capacity_csv, to_capacity_markdown
 
-    with reader_may_leave():
+    with tolerate_closed_pipe():
         if form is Format.JSON:
             print_json(report.model_dump_json(indent=2))
         elif form is Format.CSV:

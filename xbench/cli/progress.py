@@ -1,4 +1,4 @@
-"""Show a run's progress on stderr: a line for each cell, and bars or lines for the work under way."""
+"""Show a run's progress on stderr: a line per cell, and bars or lines for the work under way."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from xbench.units import format_bytes, format_seconds
 
 
 class ProgressDisplay:
-    """Shows what an `planning.observer.Observer` hears. Use as a context manager.
+    """Display of what a `planning.observer.Observer` is told, to be used as a context manager.
 
     Args:
-        clock: gives the time in seconds.
+        clock: function that returns the time in seconds.
     """
 
-    _cells: Activity  # from the start of the run on
-    _training: Activity  # from the start of a cell's training on
+    _cells: Activity  # set when the run starts
+    _training: Activity  # set when a cell's training starts
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self.display = ActivityDisplay(clock)
@@ -57,46 +57,48 @@ class ProgressDisplay:
 
     def computing_features(self, cell: CellKey, done: int, total: int) -> None:
         if total:
-            self._announce(f"computing features of {total:,} images for {_name(cell)}, once")
+            self._announce(f"computing features of {total:,} images for {_format_name(cell)}, once")
         else:
             self._outer = self.display.current
-        self.display.report(f"features for {_name(cell)}", done, total, "images")
+        self.display.report(f"features for {_format_name(cell)}", done, total, "images")
 
     def features_computed(self, cell: CellKey) -> None:
         self.display.show(self._outer)
 
     def estimating(self, cell: CellKey, done: int = 0, total: int = 0) -> None:
         self._announce("estimating times")
-        self.display.begin(f"estimating the time of {_name(cell)}", done, total, "cells")
+        self.display.begin(f"estimating the time of {_format_name(cell)}", done, total, "cells")
 
     def machine_is_busy(self) -> None:
-        self._announce("warning: other programs are using the CPU: timings may be too high", "bold yellow")
+        self._announce("warning: other programs are using the CPU, so timings may be too high", "bold yellow")
 
     def waiting_for_quiet(self, may_wait_s: float) -> None:
         what = "waiting for the machine to become idle before measuring"
-        self._announce(f"{what}, {format_seconds(may_wait_s)} at most", key=what)
+        self._announce(f"{what}, for at most {format_seconds(may_wait_s)}", key=what)
         self.display.begin(what)
 
     def _announce(self, text: str, style: str = "dim", key: str = "") -> None:
-        """Print a line the first time that there is one of this key, which by default is the text."""
+        """Print a line unless one with the same key was printed before. By default, the key is the text."""
         if (key or text) not in self._announced:
             self._announced.add(key or text)
             self._say(text, style)
 
     def fitting(self, cell: CellKey, setting: str, trial: TrialRecord | None = None) -> None:
-        what = f"fitting {setting} of {_configuration(cell)}"
-        self._say(what if trial is None else f"  {trial_line(setting, trial)}", "dim")
+        what = f"fitting {setting} of {_format_configuration(cell)}"
+        self._say(what if trial is None else f"  {format_trial(setting, trial)}", "dim")
         self.display.begin(what)
 
     def trying(self, cell: CellKey, setting: str, value: int) -> None:
-        self.display.begin(f"trying {setting} {value:,} of {_configuration(cell)}")
+        self.display.begin(f"trying {setting} {value:,} of {_format_configuration(cell)}")
 
     def micro_batch_timed(self, cell: CellKey, timed: TimedMicroBatch) -> None:
         rate = f"{1000 * timed.seconds_per_example:.3g} ms per example"
         self._say(f"  micro_batch {timed.micro_batch:,}: {rate}", "dim")
 
     def cell_adapted(self, record: CellRecord, changes: str) -> None:
-        self._say(f"{_name(record)}: {record.status}: {record.reason}; again with {changes}", "yellow")
+        self._say(
+            f"{_format_name(record)}: {record.status}: {record.reason}; trying again with {changes}", "yellow"
+        )
 
     def run_started(self, folder: Path, run: RunRecord, warnings: list[str]) -> None:
         for warning in warnings:
@@ -109,28 +111,28 @@ class ProgressDisplay:
         self.display.begin("preparing the cells")
 
     def measuring_memory(self, cell: CellKey) -> None:
-        what = f"measuring the memory of {_configuration(cell)}"
+        what = f"measuring the memory of {_format_configuration(cell)}"
         self._say(what, "dim")
         self.display.begin(what)
 
     def cell_started(self, cell: CellKey) -> None:
         self._count += 1
         self._prepared = None
-        self._cell = _name(cell)
-        self.display.begin(f"{self._place()}: preparing")
+        self._cell = _format_name(cell)
+        self.display.begin(f"{self._format_place()}: preparing")
 
     def attempt_started(self, cell: CellKey) -> None:
         self._prepared = None
-        self.display.begin(f"{self._place()}: loading the model and the data")
+        self.display.begin(f"{self._format_place()}: loading the model and the data")
 
     def cell_message(self, message: Any) -> None:
         if isinstance(message, Prepared):
             self._prepared = message
             if message.resumed_at:
-                self._say(f"{self._cell}: continues after step {message.resumed_at:,}", "dim")
-            detail = "" if message.resumed_at else _epoch(1, message)
+                self._say(f"{self._cell}: resumed after step {message.resumed_at:,}", "dim")
+            detail = "" if message.resumed_at else _format_epoch(1, message)
             training = (message.resumed_at, message.steps, "step", detail)
-            self._training = self.display.begin(self._place(), *training)
+            self._training = self.display.begin(self._format_place(), *training)
         elif self._prepared is not None:
             self._show_training(message, self._prepared)
 
@@ -139,58 +141,58 @@ class ProgressDisplay:
             last = message.rows[-1]
             peak_bytes = last.device_peak_bytes if prepared.is_on_cuda else last.host_peak_bytes
             memory = format_bytes(peak_bytes) if peak_bytes else ""
-            parts = [_epoch(last.epoch, prepared), f"loss {last.loss:.4f}", memory]
+            parts = [_format_epoch(last.epoch, prepared), f"loss {last.loss:.4f}", memory]
             self._train(last.step, ", ".join(filter(None, parts)))
         elif isinstance(message, EpochDone):
             record, detail = message.record, self._training.detail
             if (loss := record.values.get("validation_loss")) is not None:
-                detail = f"{_epoch(record.epoch, prepared)}, validation loss {loss:.4f}"
+                detail = f"{_format_epoch(record.epoch, prepared)}, validation loss {loss:.4f}"
             self._train(self._training.done, detail)
         elif isinstance(message, Evaluating):
             if message.done:
                 self.display.advance(message.done)
             else:
                 after = f"after step {self._training.done:,} of {self._training.total:,}"
-                self.display.begin(f"{self._place()}: evaluating {after}", 0, message.total, "images")
+                self.display.begin(f"{self._format_place()}: evaluating {after}", 0, message.total, "images")
 
     def _train(self, step: int, detail: str) -> None:
         if self.display.current is not self._training:
             self.display.show(self._training)
         self.display.advance(step, detail=detail)
 
-    def _place(self) -> str:
-        """The cell that runs, and which of all it is."""
+    def _format_place(self) -> str:
+        """Return the running cell's number and name."""
         return f"[{self._count}/{self._total}] {self._cell}"
 
     def stopping(self) -> None:
         if self._prepared is not None and self._prepared.is_saved:
-            self._say("stopping once the cell in flight is saved; another interrupt stops at once", "yellow")
+            self._say("stopping once the running cell is saved; interrupt again to stop at once", "yellow")
         else:
-            self._say("stopping; the next run starts the cell in flight over", "yellow")
+            self._say("stopping; the next run starts the running cell over", "yellow")
 
     def cells_kept(self, count: int, total: int) -> None:
         self._count = count
         self._cells.done = count
         self.display.update(self._cells)
         if count == total:
-            self._say("every cell has ended already; nothing is run (--fresh runs all again)", "dim")
+            self._say("every cell has already ended, so nothing is run (--fresh runs all cells again)", "dim")
         else:
-            self._say(f"{count} of {pluralize(total, 'cell')} have their result already", "dim")
+            self._say(f"{count} of {pluralize(total, 'cell')} already have results", "dim")
 
     def cell_ended(self, record: CellRecord) -> None:
         self._cells.done += 1
         self.display.update(self._cells)
         self.display.begin("preparing the next cell")
-        line = f"[{self._count}/{self._total}] {_name(record)}: {record.status}"
+        line = f"[{self._count}/{self._total}] {_format_name(record)}: {record.status}"
         if record.reason:
             line += f": {record.reason}"
-        line += self._figures(record)
+        line += self._format_figures(record)
         if record.expect:
-            line += " (was meant to run out of memory)" if record.is_failure else " (as expected)"
+            line += " (was expected to run out of memory)" if record.is_failure else " (as expected)"
         self._say(line, "yellow" if record.is_failure or record.status == "skipped" else "")
 
-    def _figures(self, record: CellRecord) -> str:
-        """Return the quality, time and memory of a cell that finished; "" for one that did not."""
+    def _format_figures(self, record: CellRecord) -> str:
+        """Format the quality, time and memory of a cell that finished; return "" for other cells."""
         metric, training_s = self._headline, record.time.training_s
         value = None if metric is None else record.metrics.get(metric.name)
         if metric is None or value is None or training_s is None:
@@ -204,8 +206,8 @@ class ProgressDisplay:
         self.display.say(text, style)
 
 
-def trial_line(setting: str, trial: TrialRecord) -> str:
-    """A trial of a probe, in a line."""
+def format_trial(setting: str, trial: TrialRecord) -> str:
+    """Format a trial of a probe as one line."""
     if trial.outcome == "fits" and trial.peak_bytes is not None:
         outcome = f"fits, peak {format_bytes(trial.peak_bytes)}"
     else:
@@ -213,13 +215,13 @@ def trial_line(setting: str, trial: TrialRecord) -> str:
     return f"{setting} {trial.value:,}: {outcome} ({format_seconds(trial.seconds)})"
 
 
-def _epoch(epoch: int, prepared: Prepared) -> str:
+def _format_epoch(epoch: int, prepared: Prepared) -> str:
     return f"epoch {epoch:,}/{prepared.epochs:,}"
 
 
-def _name(cell: CellKey | CellRecord) -> str:
+def _format_name(cell: CellKey | CellRecord) -> str:
     return f"{cell.experiment} / {cell.column} / seed {cell.seed}"
 
 
-def _configuration(cell: CellKey) -> str:
+def _format_configuration(cell: CellKey) -> str:
     return f"{cell.experiment} / {cell.column}"

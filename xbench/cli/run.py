@@ -1,4 +1,4 @@
-"""`xbench run`: a suite, from file to tables."""
+"""`xbench run`: run a suite and print its tables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from xbench.cli import EXIT_CELL_FAILED
 from xbench.cli.interrupts import interruptible
 from xbench.cli.options import AllowImport, Device, Results, ResultsForm, user_path
-from xbench.cli.output import Format, print_results, tell_where_cache_is
+from xbench.cli.output import Format, print_cache_note, print_results
 
 if TYPE_CHECKING:
     from xbench.records.store import RunFolder
@@ -33,15 +33,17 @@ def run(
         typer.Argument(
             parser=user_path("suite"),
             metavar="suite",
-            help="a suite file (TOML), or the name of a shipped one",
+            help="a suite file (TOML), or the name of a shipped suite",
             show_default=False,
         ),
     ],
-    only: Annotated[list[str] | None, typer.Option(help="run this experiment alone (repeatable)")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="run only this experiment (repeatable)")] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="change a key: epochs=2, suite.device=cpu, adam.lr=[1e-4,1e-3]"
+            "--set",
+            metavar="KEY=VALUE",
+            help="change a setting: epochs=2, suite.device=cpu, adam.lr=[1e-4,1e-3]",
         ),
     ] = None,
     device: Device = None,
@@ -49,32 +51,39 @@ def run(
         str | None, typer.Option(help="hard limit of each cell, such as 12GB, 12GiB or 50%")
     ] = None,
     time_limit: Annotated[
-        str | None, typer.Option(help="of the whole run, such as 15m: what cannot end within it is skipped")
+        str | None,
+        typer.Option(
+            help="limit for the whole run, such as 15m; cells that would not end in time are skipped"
+        ),
     ] = None,
     timeout: Annotated[
-        str | None, typer.Option(help="of each cell, such as 30m: one that takes longer is ended")
+        str | None, typer.Option(help="limit for each cell, such as 30m; a cell that takes longer is stopped")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="number of seeds of every cell")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="number of seeds for every cell")] = None,
     out: Results = Path("results"),
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="check the suite, print its cells with time estimates, stop")
+        bool,
+        typer.Option(
+            "--dry-run", help="check the suite and print its cells with time estimates, without running them"
+        ),
     ] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="run every cell again, whatever earlier runs have of them")
+        bool, typer.Option("--fresh", help="run every cell again, ignoring earlier results")
     ] = False,
     allow_import: AllowImport = None,
     form: ResultsForm = Format.TABLE,
 ) -> None:
     """Run every cell of a suite and print its tables.
 
-    The latest run of the same suite is continued: cells that ended are not run again, but those that failed
-    (up to four attempts) or were skipped for lack of time are. Of an edited suite, what changed is run.
+    If the suite has been run before, its latest run is continued. Cells that have ended do not run again,
+    unless they failed (up to four attempts) or were skipped for lack of time. If the suite was edited, only
+    changed cells run.
 
-    Exit codes: 0 no cell failed; 1 some cell is oom, diverged, timeout or error, or no cell ran; 2 the suite
-    or the command is wrong; 130 interrupted.
+    Exit codes: 0 no cell failed; 1 a cell is oom, diverged, timeout or error, or no cell ran; 2 the suite or
+    the command is invalid; 130 interrupted.
     """
-    started = time.monotonic()  # a time limit counts from here
-    # Imported here: the other commands need none of it, and answer at once.
+    started = time.monotonic()  # the time limit counts from here
+    # Imported here, so that other commands start quickly.
     from xbench.report.notes import nothing_ran
     from xbench.suite.overrides import SuiteOption
     from xbench.suite.reader import read_suite
@@ -89,13 +98,13 @@ def run(
     }
     overrides = [SuiteOption(name, str(value)) for name, value in flags.items() if value is not None]
     import_dirs = [str(directory) for directory in allow_import or []]
-    tell_where_cache_is()
-    asked = read_suite(find_suite(suite), [*(set_ or []), *overrides], only or [])
+    print_cache_note()
+    requested = read_suite(find_suite(suite), [*(set_ or []), *overrides], only or [])
     if dry_run:
-        _preview(asked, import_dirs, form, started)
+        _preview(requested, import_dirs, form, started)
         return
-    folder = _run(asked, import_dirs, out, fresh, started)
-    with interruptible(lambda: _say_where_kept(folder.path)):
+    folder = _run(requested, import_dirs, out, fresh, started)
+    with interruptible(lambda: _describe_outcome(folder.path)):
         print_results(folder, form)
         _, records = folder.read()
     if nothing_ran(records) or any(record.is_failure for record in records):
@@ -103,7 +112,7 @@ def run(
 
 
 def _run(suite: Suite, import_dirs: list[str], out: Path, fresh: bool, started: float) -> RunFolder:
-    """Run what is left of a suite, as its only run.
+    """Run the remaining cells of a suite, while holding the lock on its results.
 
     Args:
         started: when the command began, by `time.monotonic`.
@@ -115,20 +124,20 @@ def _run(suite: Suite, import_dirs: list[str], out: Path, fresh: bool, started: 
     from xbench.records.store import check_writable, folder_of_suite, sole_run
 
     display = ProgressDisplay()
-    with interruptible(lambda: _say_where_kept(display.folder)), display:
+    with interruptible(lambda: _describe_outcome(display.folder)), display:
         start_server()
         plan = plan_run(suite, import_dirs, display.working)
-        check_writable(out)  # only now: a suite that is wrong leaves nothing
+        check_writable(out)  # checked late, so that an invalid suite creates no folder
         with sole_run(folder_of_suite(out, plan.name)):
             display.working("reading earlier results")
             return run_plan(plan, out, display, fresh, started)
 
 
 def _preview(suite: Suite, import_dirs: list[str], form: Format, started: float) -> None:
-    """Print what would run.
+    """Print the cells that would run.
 
     Args:
-        started: as `_run` takes it.
+        started: when the command began, by `time.monotonic`.
     """
     from xbench.cli.dry_run import print_cells
     from xbench.cli.progress import ProgressDisplay
@@ -145,5 +154,5 @@ def _preview(suite: Suite, import_dirs: list[str], form: Format, started: float)
     print_cells(plan, cells, warnings, form)
 
 
-def _say_where_kept(folder: Path | None) -> str:
-    return f"what had ended is in {folder}" if folder else ""
+def _describe_outcome(folder: Path | None) -> str:
+    return f"finished cells are in {folder}" if folder else ""

@@ -1,4 +1,4 @@
-"""`xbench show`: a run's tables again, from its records alone."""
+"""`xbench show`: print the tables of an earlier run from its records."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Examples:
 
 - `xbench show` prints the latest run
 - `xbench show report` prints the latest run of the suite `report`
-- `xbench show --memory` prints what each peak is made of
+- `xbench show --memory` prints the parts of each memory peak
 - `xbench show results/report/20260131-120000 --format markdown`
 """
 
 
 def show(
     run: Annotated[
-        str | None, typer.Argument(help="a run's folder or a suite's name; the latest run by default")
+        str | None, typer.Argument(help="folder of a run, or name of a suite; by default the latest run")
     ] = None,
     out: Results = Path("results"),
     memory: Annotated[
-        bool, typer.Option("--memory", help="where the memory went, instead of the results")
+        bool, typer.Option("--memory", help="print the parts of each memory peak instead of the results")
     ] = False,
     form: ResultsForm = Format.TABLE,
 ) -> None:

@@ -1,1 +1,1 @@
-"""Run planned cells one by one, each in a process of its own, and write down how each ended."""
+"""Run planned cells one at a time, each in its own process, and record how each ended."""

@@ -1,4 +1,4 @@
-"""Take a cell to its end: skip it, or measure its memory and run it, with less where memory ran out."""
+"""Run one cell: skip it, or measure its memory and train it, with smaller sizes if memory runs out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xbench.capacity.adaptation import after_failure, dominates
 from xbench.execution.checkpoints import Transcript, load_checkpoint, remove_unfinished, save_checkpoint
 from xbench.execution.child import train
 from xbench.execution.estimates import remember_time
-from xbench.execution.fitting import forget_what_was_found
+from xbench.execution.fitting import forget_found_sizes
 from xbench.execution.history import MAX_ATTEMPTS
 from xbench.execution.pairing import Pairing, Unpaired
 from xbench.execution.record import make_outputs, make_record, now
@@ -30,11 +30,11 @@ from xbench.training.events import CellResult, CheckpointWritten, Prepared
 
 @dataclass
 class CellRunner:
-    """Runs the cells of one run, and writes down every attempt at each.
+    """Runner for the cells of one run, which records every attempt.
 
     Attributes:
-        failures: cells that ran out of memory although freed blocks were given back; cells that need at least
-            as much are skipped.
+        failures: cells that ran out of memory although malloc returned freed blocks; cells that need at least
+            as much memory are skipped.
     """
 
     folder: RunFolder
@@ -45,16 +45,17 @@ class CellRunner:
     failures: list[PlannedCell] = field(default_factory=list)
 
     def run(self, cell: PlannedCell, earlier: CellRecord | None) -> CellRecord:
-        """Run a cell, with less where memory runs out.
+        """Run a cell, with smaller sizes if it runs out of memory and may be adapted.
 
         Args:
-            earlier: of the last attempt at it in an earlier process; None if there was none.
+            earlier: the record of the last attempt in an earlier process; None if there was none.
 
         Returns:
             The record of the last attempt.
 
         Raises:
-            KeyboardInterrupt: once the cell is saved, or recorded if it had just ended; a second one at once.
+            KeyboardInterrupt: the command was interrupted. Raised once the cell is saved, or recorded if it
+                had just ended; a second interrupt is raised at once.
         """
         self.observer.cell_started(cell.key)
         attempt = earlier.next_attempt if earlier else 1
@@ -69,37 +70,39 @@ class CellRunner:
         return record
 
     def _run_until_it_fits(self, cell: PlannedCell, attempt: int) -> tuple[PlannedCell, CellRecord]:
-        """The cell as it ran at last, and its record."""
+        """Run a cell, adapting it until it fits. Return the cell as it last ran, and its record."""
         while True:
             cell, ended = self._measure(cell, attempt)
             record = ended or self.run_attempt(cell, attempt)
             if cell.skip is not None or record.status != "oom" or cell.declared.expect == "oom":
                 return cell, record
-            # A memory pass keeps no freed blocks. The OOM killer speaks of the machine as it was then, and
-            # not of the limit.
+            # A memory pass keeps no freed blocks, so its failure is conclusive. A kill by the OOM killer is
+            # not: it depends on what else the machine ran.
             is_certain = cell.memory.measured is None or not cell.may_give_back
             if is_certain and record.memory.exhausted != "oom killer":
                 self.failures.append(cell)
             again = _choose_retry(cell)
             if again is None or attempt >= MAX_ATTEMPTS:
                 return cell, record
-            self.observer.cell_adapted(record, _difference(cell, again))
+            self.observer.cell_adapted(record, _describe_changes(cell, again))
             cell, attempt = again, attempt + 1
 
     def _needs_too_much(self, cell: PlannedCell) -> Skip | None:
-        """Why a cell need not be tried: another one ran out of memory that needs no more."""
+        """Return a skip if a cell that needs no more memory than this one has run out of it."""
         if cell.declared.expect == "oom":
-            return None  # to see it fail is what it is there for
+            return None  # this cell is meant to run out of memory
         for failed in self.failures:
             if _needs_at_least(cell, failed):
                 key = failed.key
-                reason = f"needs at least the memory that {key.experiment} / {key.column} ran out of"
-                reason += f", at seed {key.seed}"
-                return Skip("skipped", reason, waits_for="memory")  # the other one may fit the next time
+                reason = (
+                    f"needs at least as much memory as {key.experiment} / {key.column}, seed {key.seed}, "
+                    "which ran out of memory"
+                )
+                return Skip("skipped", reason, waits_for="memory")  # the other cell may fit in the next run
         return None
 
     def _measure(self, cell: PlannedCell, attempt: int) -> tuple[PlannedCell, CellRecord | None]:
-        """The cell with its features and its memory pass; its record, if it ends without being timed."""
+        """Add features and a memory pass to a cell; also return its record if it ends without being timed."""
         with keep_log(self.folder, cell.key) as log:
             cell = self.features.for_training(cell, log)
             if cell.skip is not None:
@@ -114,17 +117,18 @@ class CellRunner:
         """Run one attempt at a cell, from its checkpoint if it has one; write its trace, outputs and record.
 
         Returns:
-            The record; a failure of any kind is its status.
+            The record, whose status says whether and how the attempt failed.
 
         Raises:
-            KeyboardInterrupt: as `run`.
+            KeyboardInterrupt: the command was interrupted (see `run`).
         """
         started_at = now()
         key = cell.key
         scratch = self.folder.checkpoint_folder(key.cell_id)
         transcript = load_checkpoint(scratch, cell)
         if transcript.was_exact:
-            cell = cell.with_exact_malloc()  # one time is not to be of two kinds
+            # All of a cell's steps must be timed under the same malloc settings.
+            cell = cell.with_exact_malloc()
         make_folder(scratch)
         self.observer.attempt_started(key)
         with Interrupts(self.observer.stopping) as interrupts, keep_log(self.folder, key) as log:
@@ -134,7 +138,7 @@ class CellRunner:
                 if isinstance(message, Prepared):
                     transcript.pairing_note = self.pairing.compare(cell, message)
                 if isinstance(message, CheckpointWritten):
-                    _keep(message, cell, transcript, log)
+                    _accept_checkpoint(message, cell, transcript, log)
                 self.observer.cell_message(message)
 
             task = replace(
@@ -159,9 +163,9 @@ class CellRunner:
             if interrupts.happened and (has_stopped or ending.outcome == "died"):
                 raise KeyboardInterrupt
             self.observer.working("writing the cell's record")
-            remove_unfinished(scratch)  # it may be what fills the disk
+            remove_unfinished(scratch)  # frees disk space that the record may need
             record = make_record(cell, transcript, ending, started_at, _log_note(log, self.folder))
-            # The files come first: a record promises them.
+            # The files are written first, because the record refers to them.
             trace_crc32 = outputs_crc32 = None
             if transcript.trace:
                 trace_crc32 = self.folder.write_trace(key.cell_id, transcript.trace, attempt)
@@ -172,9 +176,9 @@ class CellRunner:
             record = record.model_copy(update={"attempt": attempt, **checksums})
             self.folder.append(record)
             was_killed = has_stopped or (ending.outcome == "died" and not ending.out_of_memory)
-            if not was_killed or attempt >= MAX_ATTEMPTS:  # else it may go on the next time
+            if not was_killed or attempt >= MAX_ATTEMPTS:  # otherwise the next run may resume it
                 shutil.rmtree(scratch, ignore_errors=True)
-                with suppress(OSError):  # others may be in it
+                with suppress(OSError):  # other cells may have checkpoints there
                     scratch.parent.rmdir()
         if interrupts.happened:
             raise KeyboardInterrupt
@@ -183,14 +187,14 @@ class CellRunner:
     def _record_failed_pass(
         self, cell: PlannedCell, attempt: int, ending: ChildResult, started_at: str
     ) -> CellRecord:
-        """Write down an attempt that ended in its memory pass: it was never timed."""
+        """Record an attempt that ended in its memory pass and was never timed."""
         note = _log_note(self.folder.log_path(cell.key.cell_id), self.folder)
         record = make_record(cell, Transcript(), ending, started_at, note)
         updates: dict[str, Any] = {"attempt": attempt}
         if ending.outcome != "refused":
             updates["reason"] = f"in its memory pass: {record.reason}"
         if ending.out_of_memory:
-            updates["ran"] = cell.sizes  # a reader wants to know what did not fit
+            updates["ran"] = cell.sizes  # shows which sizes did not fit
         record = record.model_copy(update=updates)
         self.folder.append(record)
         if attempt >= MAX_ATTEMPTS:
@@ -198,7 +202,7 @@ class CellRunner:
         return record
 
     def _record_skip(self, cell: PlannedCell, skip: Skip, attempt: int) -> CellRecord:
-        """Write down a cell that is not run."""
+        """Record a cell that is not run."""
         ending = ChildResult("returned", value=CellResult("skipped", skip.reason))
         record = make_record(cell, Transcript(), ending, now())
         updates = {"status": skip.status, "attempt": attempt, "waits_for": skip.waits_for}
@@ -207,29 +211,31 @@ class CellRunner:
         return record
 
 
-def _keep(written: CheckpointWritten, cell: PlannedCell, transcript: Transcript, log: Path) -> None:
-    """A cell that cannot be resumed is better than none: what fails here is only written down."""
+def _accept_checkpoint(
+    written: CheckpointWritten, cell: PlannedCell, transcript: Transcript, log: Path
+) -> None:
+    """Save a checkpoint. If that fails, only log the error, because the cell can still finish."""
     try:
         save_checkpoint(written, cell, transcript)
     except OSError as error:
         shutil.rmtree(written.aside, ignore_errors=True)
         with suppress(OSError), log.open("a") as file:
-            file.write(f"no checkpoint at step {written.step}: {error}\n")
+            file.write(f"the checkpoint of step {written.step} could not be saved: {error}\n")
 
 
 def _log_note(log: Path, folder: RunFolder) -> str:
-    """Where the traceback of a failure is."""
+    """Say where the traceback of a failure is; "" if nothing was logged."""
     has_content = log.exists() and log.stat().st_size > 0
-    return f" (more in {log.relative_to(folder.path)})" if has_content else ""
+    return f" (see {log.relative_to(folder.path)})" if has_content else ""
 
 
 @contextmanager
 def keep_log(folder: RunFolder, key: CellKey) -> Iterator[Path]:
-    """Where a cell's processes write; nothing is left of it if they write nothing."""
+    """Yield the log file of a cell's processes, and delete it afterwards if it is empty."""
     log = folder.log_path(key.cell_id)
     try:
         yield log
-    finally:  # an interrupt comes this way, too
+    finally:  # also after an interrupt
         if log.exists() and log.stat().st_size == 0:
             log.unlink()
 
@@ -244,23 +250,23 @@ def _needs_at_least(cell: PlannedCell, failed: PlannedCell) -> bool:
 
 
 def _choose_retry(cell: PlannedCell) -> PlannedCell | None:
-    """What to try after a cell ran out of memory: less; or, if it did so after its memory pass had succeeded,
-    the same without the freed blocks that malloc keeps. None if there is nothing left to give."""
+    """Choose what to try after a cell ran out of memory: the same sizes with a malloc that returns freed
+    blocks if its memory pass had succeeded, otherwise smaller sizes; None if nothing can be reduced."""
     if cell.memory.measured is not None and cell.may_give_back:
         return cell.with_exact_malloc()
     if cell.fit.reasons:
-        forget_what_was_found(cell)
+        forget_found_sizes(cell)
     settings = after_failure(cell.sized, cell.adapt_order)
     if settings is None:
         return None
     smaller = cell.with_sizes(settings, "adapted after it ran out of memory")
-    # A pass that was taken says too little of a cell that ran out of memory all the same.
+    # The memory pass underestimated this cell, so the smaller one keeps the exact malloc settings.
     was_exact = cell.memory.measured is not None and cell.memory.malloc == "exact"
     return smaller.with_exact_malloc() if was_exact else smaller
 
 
-def _difference(cell: PlannedCell, again: PlannedCell) -> str:
+def _describe_changes(cell: PlannedCell, again: PlannedCell) -> str:
     changed = {key: size for key, size in cell.sizes.items() if again.sizes[key] != size}
     if not changed:
-        return "freed memory given back at once"
+        return "freed memory returned at once"
     return ", ".join(f"{key} {size} -> {again.sizes[key]}" for key, size in changed.items())

@@ -1,4 +1,4 @@
-"""A cell's checkpoints, as the listening process keeps them: with all that it had heard of the cell."""
+"""Save and load a cell's checkpoints, together with the messages that its process had sent until then."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ from xbench.training.events import CheckpointWritten, EpochDone, Prepared, Steps
 
 @dataclass
 class Transcript:
-    """Messages of a cell, over all the processes in which it went on from checkpoints.
+    """Messages of a cell, collected over all the processes in which it was resumed.
 
     Attributes:
-        checkpoint: folder of what the cell can go on from; None if it begins anew.
-        trace, epochs: so far.
-        resumed_at: steps at which it went on.
-        processors: models of the processors (on CUDA of the device) on which it ran until the checkpoint.
-        was_exact: whether it ran under exact malloc settings until the checkpoint.
-        prepared: the latest message that training begins.
-        pairing_note: how its start differs from another cell's, where that may be rounding.
+        checkpoint: folder of the checkpoint to resume from; None if the cell starts from its first step.
+        trace: steps so far.
+        epochs: epochs so far.
+        resumed_at: steps after which the cell was resumed.
+        processors: models of the processors (on CUDA, of the devices) that the cell ran on until the
+            checkpoint.
+        was_exact: whether the cell ran with exact malloc settings until the checkpoint.
+        prepared: the latest `Prepared` message, sent when training begins.
+        pairing_note: how the cell's start differs from that of another cell, if that may be due to rounding.
     """
 
     checkpoint: Path | None = None
@@ -42,11 +44,11 @@ class Transcript:
     pairing_note: str = ""
 
     def processors_with(self, name: str) -> list[str]:
-        """The models on which the cell ran, each once, if it now runs on one of that name."""
+        """Return the distinct processors of the cell, including the one it now runs on."""
         return list(dict.fromkeys([*self.processors, name]))
 
     def note(self, message: Any) -> None:
-        """Take a message in."""
+        """Add a message to the transcript."""
         if isinstance(message, Prepared):
             self.prepared = message
             if message.resumed_at:
@@ -59,24 +61,24 @@ class Transcript:
             self.epochs.append(message.record)
 
 
-_TRACE, _REST = "trace.parquet", "heard.json"
+_TRACE, _MESSAGES = "trace.parquet", "heard.json"
 
 
 def save_checkpoint(written: CheckpointWritten, cell: PlannedCell, transcript: Transcript) -> None:
-    """Let a checkpoint count that a cell has written, in place of those before it.
+    """Make the checkpoint that a cell has written the current one, and delete the earlier ones.
 
     Raises:
-        OSError: it cannot be kept; the one before it still counts.
+        OSError: the checkpoint cannot be saved; the previous one stays current.
     """
     write_trace(written.aside / _TRACE, transcript.trace)
-    rest = {
+    messages = {
         "identity": training_key(cell),
         "epochs": [epoch.model_dump() for epoch in transcript.epochs],
         "resumed_at": transcript.resumed_at,
         "processors": transcript.processors_with(cell.machine.device_facts["name"]),
         "was_exact": cell.memory.malloc == "exact",
     }
-    atomic_write(written.aside / _REST, json.dumps(rest).encode())
+    atomic_write(written.aside / _MESSAGES, json.dumps(messages).encode())
     shutil.rmtree(written.place, ignore_errors=True)
     atomic_replace(written.aside, written.place)
     for older in written.place.parent.glob("step-*"):
@@ -84,27 +86,30 @@ def save_checkpoint(written: CheckpointWritten, cell: PlannedCell, transcript: T
             shutil.rmtree(older, ignore_errors=True)
 
 
-def done_share(folders: Iterable[Path], cell: PlannedCell) -> float:
-    """Return how much of a cell's steps the latest checkpoint has done, 0 to 1.
+def find_done_share(folders: Iterable[Path], cell: PlannedCell) -> float:
+    """Return the share of a cell's steps that its latest checkpoint has completed, 0 to 1.
 
     Args:
-        folders: where its checkpoints may be.
+        folders: folders in which the cell may have checkpoints.
     """
     saved = (int(path.name.removeprefix("step-")) for folder in folders for path in folder.glob("step-*"))
     return min(1.0, max(saved, default=0) / steps_of(cell.sized))
 
 
 def load_checkpoint(folder: Path, cell: PlannedCell) -> Transcript:
-    """What a cell can go on from. What cannot be used is removed.
+    """Load the latest usable checkpoint of a cell. If there is none, remove the folder.
 
     Args:
-        folder: of the cell's checkpoints.
+        folder: the folder of the cell's checkpoints.
+
+    Returns:
+        The transcript until the checkpoint; an empty one if there is no usable checkpoint.
     """
     remove_unfinished(folder)
     for checkpoint in sorted(folder.glob("step-*"), reverse=True):
         try:
             transcript = _read(checkpoint, cell)
-        except Exception:  # what is damaged may raise anything
+        except Exception:  # a damaged checkpoint may raise anything
             continue
         if transcript is not None:
             return transcript
@@ -113,24 +118,25 @@ def load_checkpoint(folder: Path, cell: PlannedCell) -> Transcript:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a process has left that died while it wrote."""
+    """Remove checkpoints left by a process that died while writing them."""
     for unfinished in folder.glob(".step-*"):
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _read(checkpoint: Path, cell: PlannedCell) -> Transcript | None:
-    """A checkpoint; None if it is of another training.
+    """Read a checkpoint; return None if it belongs to a training with other settings.
 
     Raises:
-        Exception: of any kind, if it is damaged.
+        Exception: any exception, if the checkpoint is damaged.
     """
-    rest = json.loads(read_regular(checkpoint / _REST))
-    if rest["identity"] != training_key(cell):
+    messages = json.loads(read_regular(checkpoint / _MESSAGES))
+    if messages["identity"] != training_key(cell):
         return None
     trace = read_trace(checkpoint / _TRACE)
     if [row.step for row in trace] != list(range(1, int(checkpoint.name.removeprefix("step-")) + 1)):
-        raise ValueError("its trace is not whole")
-    epochs = [EpochRecord.model_validate(epoch) for epoch in rest["epochs"]]
-    steps, processors = rest["resumed_at"], rest.get("processors", [])  # older checkpoints do not name them
-    was_exact = bool(rest.get("was_exact"))
+        raise ValueError("the trace of the checkpoint is incomplete")
+    epochs = [EpochRecord.model_validate(epoch) for epoch in messages["epochs"]]
+    # Older checkpoints do not name processors.
+    steps, processors = messages["resumed_at"], messages.get("processors", [])
+    was_exact = bool(messages.get("was_exact"))
     return Transcript(checkpoint, trace, epochs, list(map(int, steps)), list(map(str, processors)), was_exact)

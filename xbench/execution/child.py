@@ -1,4 +1,4 @@
-"""What the children of a run do. torch and components are imported there: the parent has no need of them."""
+"""Entry points of child processes. They import torch and components, which the parent must not import."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def train(send: Send, task: Task) -> CellResult | None:
     """Train a cell; see `training.cell.train_cell`.
 
     Raises:
-        XbenchError: the code is not that by which the cell is known.
+        XbenchError: the components' code has changed since the cell was planned.
     """
     with running_code_of(task):
         from xbench.training.cell import train_cell
@@ -41,7 +41,7 @@ def make_features(send: Send, *args: Any) -> FeatureReport:
 
 
 def _watch_for_stop() -> Callable[[], bool]:
-    """From here on a SIGTERM asks to stop; before, it ends the process."""
-    asked = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.set())
-    return asked.is_set
+    """Handle SIGTERM as a request to stop, from now on. Return a function that says whether it has come."""
+    requested = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: requested.set())
+    return requested.is_set

@@ -1,5 +1,4 @@
-"""Before cells are declared: what only this machine can tell of their sizes is found out, once for all
-seeds."""
+"""Fit the sizes of cells to this machine's memory and speed, once for all seeds."""
 
 from __future__ import annotations
 
@@ -24,38 +23,38 @@ from xbench.storage.paths import cache_dir
 from xbench.training.settings import CellSettings, Choice
 from xbench.units import format_bytes
 
-# A long run's heap may need a little more than the trials did.
+# Share of the limit that trials leave free: a long run's heap may need a little more memory than the trials.
 RESERVE = 0.01
 
 _NO_LIMIT = 1 << 62
 
 
 def fit_cells(cells: list[PlannedCell], features: FeatureKeeper, observer: Observer) -> list[PlannedCell]:
-    """Settle `micro_batch = "auto"`, `train_size = "largest"` and what must give way for cells to fit.
+    """Determine `micro_batch = "auto"`, `train_size = "largest"` and the sizes that must be reduced to fit.
 
     Returns:
-        The cells in the same order. One that cannot run at all says so in `skip`.
+        The cells in the same order. A cell that cannot run at all is skipped.
     """
-    cells = [features.for_trials(cell) if _is_to_be_fitted(cell) else cell for cell in cells]
+    cells = [features.for_trials(cell) if _needs_fitting(cell) else cell for cell in cells]
     cells = [_tune(cell, observer) for cell in cells]
     for experiment in dict.fromkeys(cell.declared.experiment for cell in cells):
-        cells = _with_largest(cells, experiment, observer)
+        cells = _choose_largest(cells, experiment, observer)
     return [_adapt(cell, observer) for cell in cells]
 
 
-def _is_to_be_fitted(cell: PlannedCell) -> bool:
+def _needs_fitting(cell: PlannedCell) -> bool:
     training = cell.settings.training
-    words = training.micro_batch == "auto" or training.train_size == "largest"
-    return words or bool(cell.declared.adapt)
+    needs_probe = training.micro_batch == "auto" or training.train_size == "largest"
+    return needs_probe or bool(cell.declared.adapt)
 
 
-def forget_what_was_found(cell: PlannedCell) -> None:
-    """A cell that was fitted ran out of memory all the same."""
+def forget_found_sizes(cell: PlannedCell) -> None:
+    """Drop the cached sizes by which a cell was fitted, because it ran out of memory with them."""
     for key in cell.fit.found_by:
         drop("capacity", key)
 
 
-def capacity_of(
+def probe_axis(
     cell: PlannedCell,
     settings: CellSettings,
     axis: Axis,
@@ -67,10 +66,10 @@ def capacity_of(
     start: tuple[int, int | None] | None = None,
     observer: Observer,
 ) -> Capacity:
-    """Probe one axis of a cell's settings under the cell's limit. The observer hears of each trial.
+    """Probe one axis of a cell's settings under the cell's limit, and report each trial to the observer.
 
     Raises:
-        ProbeFailed: a size failed for another reason than memory.
+        ProbeFailed: a size failed for a reason other than memory.
         XbenchError: not even the smallest size is possible with these settings.
     """
     if axis is Axis.HISTORY_SIZE:
@@ -89,7 +88,7 @@ def capacity_of(
 
 
 def _trial_log(name: str) -> Path | None:
-    """Return where the traceback of a probe's trial may be kept; None if the cache cannot be written."""
+    """Return the log file for tracebacks of a probe's trials; None if the cache is not writable."""
     folder = cache_dir() / "probes"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,30 +103,34 @@ def _tune(cell: PlannedCell, observer: Observer) -> PlannedCell:
     whole = resolve_sizes(cell.settings, cell.available)
     keys: list[str] = []
     try:
-        picked = _fastest(cell, whole, observer)
-        if (
-            picked is not None and cell.memory.limit_bytes is not None
-        ):  # closures were timed without the optimizer's state
-            fits = _largest(cell, whole, Axis.MICRO_BATCH, picked, observer, keys)
-            # Powers of two were timed.
+        picked = _find_fastest(cell, whole, observer)
+        # Closures were timed without the optimizer's state, so the fastest size may still not fit.
+        if picked is not None and cell.memory.limit_bytes is not None:
+            fits = _find_largest(cell, whole, Axis.MICRO_BATCH, picked, observer, keys)
+            # Only powers of two were timed.
             picked = fits if fits in (None, picked) else 1 << (fits.bit_length() - 1)
     except DependentExamples:
         return cell.with_sizes(whole, "its model mixes the examples of a batch")
     except XbenchError as error:
-        return replace(cell, skip=_skip(error))
+        return replace(cell, skip=_make_skip(error))
     if picked is None:
-        return cell.with_skip("oom", f"not even a micro-batch of one example fits {_limit_text(cell)}")
+        return cell.with_skip("oom", f"not even a micro-batch of one example fits {_format_limit(cell)}")
     settings = with_size(cell.settings, Axis.MICRO_BATCH, picked)
     tuned = cell.with_sizes(settings, "the fastest that fits")
-    return _apply_found(tuned, keys)
+    return _add_keys(tuned, keys)
 
 
-def _fastest(cell: PlannedCell, whole: CellSettings, observer: Observer) -> int | None:
-    """The best micro-batch by time, the same for every optimizer; what was found under one limit is right
-    under any that allows as much. None if not even one example fits."""
-    anyone = replace(whole, optimizer=Choice("", {}))
-    found_by = capacity_key(cell, anyone, Axis.MICRO_BATCH)
-    key = f"{found_by} on {cell.machine.device_facts['name']}"
+def _find_fastest(cell: PlannedCell, whole: CellSettings, observer: Observer) -> int | None:
+    """Find the fastest micro-batch, which is shared by all optimizers.
+
+    A cached result holds for every limit that is not larger than the one that it is valid for.
+
+    Returns:
+        The size; None if not even one example fits.
+    """
+    without_optimizer = replace(whole, optimizer=Choice("", {}))
+    capacity = capacity_key(cell, without_optimizer, Axis.MICRO_BATCH)
+    key = f"{capacity} on {cell.machine.device_facts['name']}"
     limit_bytes = _NO_LIMIT if cell.memory.limit_bytes is None else cell.memory.limit_bytes
     known = load("micro-batch", key)
     if known is not None and known["enough_bytes"] >= limit_bytes:
@@ -140,43 +143,43 @@ def _fastest(cell: PlannedCell, whole: CellSettings, observer: Observer) -> int 
         whole.training.sizes.batch_size,
         on_timed=lambda timed: observer.micro_batch_timed(cell.key, timed),
     )
-    # Where a larger one did not fit, more memory might have made it the fastest.
+    # If a larger size did not fit, it might be the fastest with more memory.
     enough_bytes = limit_bytes if tuned.ran_out else _NO_LIMIT
     save("micro-batch", key, {"micro_batch": tuned.micro_batch, "enough_bytes": enough_bytes})
     return tuned.micro_batch
 
 
-def _with_largest(cells: list[PlannedCell], experiment: str, observer: Observer) -> list[PlannedCell]:
-    """Every optimizer of an experiment gets the size that all of them can run; those that cannot train the
-    model at all have no say."""
+def _choose_largest(cells: list[PlannedCell], experiment: str, observer: Observer) -> list[PlannedCell]:
+    """Give every optimizer of an experiment the largest training set that all of them can run. Optimizers
+    that cannot train the model at all are not considered."""
     fitted: dict[int, PlannedCell] = {}
     found: dict[str, int | None] = {}
     keys: list[str] = []
-    mine = {place: cell for place, cell in enumerate(cells) if _wants_largest(cell, experiment)}
-    # Seeds hold out other groups, and so have other numbers of examples.
-    available = min((cell.available for cell in mine.values()), default=0)
-    for place, cell in mine.items():
+    selected = {index: cell for index, cell in enumerate(cells) if _wants_largest(cell, experiment)}
+    # Each seed holds out different groups, so the number of training examples differs.
+    available = min((cell.available for cell in selected.values()), default=0)
+    for index, cell in selected.items():
         group = capacity_key(cell, cell.settings, Axis.TRAIN_SIZE, cell.memory.limit_bytes)
         if cell.memory.limit_bytes is None:
-            reason = "train_size = 'largest' needs a memory limit, which this system does not have of its own"
-            fitted[place] = cell.with_skip("error", reason)
+            reason = "train_size = 'largest' needs a memory limit, and this system has none; set memory_limit"
+            fitted[index] = cell.with_skip("error", reason)
             continue
         try:
             if group not in found:
-                found[group] = _largest(cell, cell.settings, Axis.TRAIN_SIZE, available, observer, keys)
-            fitted[place] = cell
+                found[group] = _find_largest(cell, cell.settings, Axis.TRAIN_SIZE, available, observer, keys)
+            fitted[index] = cell
         except XbenchError as error:
-            fitted[place] = replace(cell, skip=_skip(error))
+            fitted[index] = replace(cell, skip=_make_skip(error))
     sizes = [size for size in found.values() if size is not None]
-    for place, cell in fitted.items():
+    for index, cell in fitted.items():
         if cell.skip is None and len(sizes) < len(found):
-            reason = f"not every optimizer of '{experiment}' can run a single example in {_limit_text(cell)}"
-            fitted[place] = cell.with_skip("oom", reason)
+            reason = f"some optimizer of '{experiment}' cannot run even one example in {_format_limit(cell)}"
+            fitted[index] = cell.with_skip("oom", reason)
         elif cell.skip is None:
             settings = with_size(cell.settings, Axis.TRAIN_SIZE, min(sizes))
             why = "the largest that every optimizer of the experiment can run"
-            fitted[place] = _apply_found(cell.with_sizes(settings, why), keys)
-    return [fitted.get(place, cell) for place, cell in enumerate(cells)]
+            fitted[index] = _add_keys(cell.with_sizes(settings, why), keys)
+    return [fitted.get(index, cell) for index, cell in enumerate(cells)]
 
 
 def _wants_largest(cell: PlannedCell, experiment: str) -> bool:
@@ -188,16 +191,16 @@ def _adapt(cell: PlannedCell, observer: Observer) -> PlannedCell:
     if not cell.declared.adapt or cell.skip or cell.memory.limit_bytes is None:
         return cell
     if cell.declared.expect == "oom":
-        return cell  # to see it fail is what it is there for
+        return cell  # this cell is meant to run out of memory
 
     keys: list[str] = []
 
     def largest(settings: CellSettings, axis: Axis) -> int | None:
         try:
-            return _largest(cell, settings, axis, size_of(settings, axis), observer, keys)
+            return _find_largest(cell, settings, axis, size_of(settings, axis), observer, keys)
         except ProbeFailed:
             raise
-        except XbenchError as error:  # it refuses other sizes
+        except XbenchError as error:  # the model does not allow other sizes
             raise _FixedAxis(axis) from error
 
     sized = cell.sized
@@ -205,40 +208,40 @@ def _adapt(cell: PlannedCell, observer: Observer) -> PlannedCell:
         try:
             adapted = adapt(sized, cell.adapt_order, largest)
             break
-        except _FixedAxis as error:  # the other axes are tried without it, from the start
+        except _FixedAxis as error:  # start again with the other axes only
             cell = replace(cell, fit=replace(cell.fit, irreducible=(*cell.fit.irreducible, error.axis)))
         except ProbeFailed as error:
-            return replace(cell, skip=_skip(error))
+            return replace(cell, skip=_make_skip(error))
     if adapted is None:
         given = ", ".join(cell.declared.adapt)
-        return cell.with_skip("oom", f"it does not fit {_limit_text(cell)}, even with the least {given}")
+        return cell.with_skip("oom", f"does not fit {_format_limit(cell)}, even with the smallest {given}")
     if adapted == sized:
         return cell
-    fitted = cell.with_sizes(adapted, f"adapted to fit {_limit_text(cell)}")
-    return _apply_found(fitted, keys)
+    fitted = cell.with_sizes(adapted, f"adapted to fit {_format_limit(cell)}")
+    return _add_keys(fitted, keys)
 
 
-def _apply_found(cell: PlannedCell, keys: list[str]) -> PlannedCell:
-    """The cell, with the keys of what it was fitted by."""
+def _add_keys(cell: PlannedCell, keys: list[str]) -> PlannedCell:
+    """Add the cache keys of the sizes by which a cell was fitted."""
     return replace(cell, fit=replace(cell.fit, found_by=(*cell.fit.found_by, *keys)))
 
 
 class _FixedAxis(Exception):
-    """A model does not allow another size on an axis: batch normalisation, for example, no micro-batch."""
+    """A model does not allow other sizes on an axis. Batch norm, for example, rules out micro-batches."""
 
     def __init__(self, axis: Axis):
         self.axis = axis
 
 
-def _skip(error: XbenchError) -> Skip:
+def _make_skip(error: XbenchError) -> Skip:
     return Skip("skipped" if isinstance(error, Unsupported) else "error", error.message)
 
 
-def _limit_text(cell: PlannedCell) -> str:
+def _format_limit(cell: PlannedCell) -> str:
     return format_bytes(cell.memory.limit_bytes or 0)
 
 
-def _largest(
+def _find_largest(
     cell: PlannedCell,
     settings: CellSettings,
     axis: Axis,
@@ -246,15 +249,21 @@ def _largest(
     observer: Observer,
     keys: list[str],
 ) -> int | None:
-    """The largest size up to what is wanted; what was found before need not be found again. The key under
-    which it is remembered is added to `keys`."""
+    """Find the largest size up to `wanted` that fits, from the cache if possible.
+
+    Args:
+        keys: the cache keys of sizes found so far; the key of this size is added.
+
+    Returns:
+        The size; None if not even the smallest fits.
+    """
     key = capacity_key(cell, settings, axis, cell.memory.limit_bytes)
     keys.append(key)
     known = load("capacity", key)
     if known is not None and (known["found"] >= wanted or known["fails"] is not None):
         return min(known["found"], wanted)
     observer.fitting(cell.key, axis.setting)
-    capacity = capacity_of(
+    capacity = probe_axis(
         cell,
         settings,
         axis,

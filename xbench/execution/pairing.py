@@ -1,4 +1,4 @@
-"""Compare what the cells of an experiment and seed start from: the same weights, and the same examples."""
+"""Check that all cells of an experiment and seed start with the same weights and order of examples."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from xbench.training.events import Prepared
 
 
 class Unpaired(XbenchError):
-    """A cell does not start from where another one of its experiment and seed does."""
+    """A cell starts from other weights or examples than another cell of its experiment and seed."""
 
 
 @dataclass(frozen=True)
 class _Start:
-    """Where a cell started, and what drew its weights."""
+    """The start of a cell: its weights, its order of examples, and where the weights were drawn."""
 
     cell: str
     drawn_on: str
@@ -28,27 +28,28 @@ class _Start:
 
 
 class Pairing:
-    """The starts of all cells so far.
+    """Comparison of the starts of cells.
 
     Args:
-        records: of cells that ran in earlier processes.
+        records: records of cells that ran in earlier processes.
     """
 
     def __init__(self, records: Iterable[CellRecord] = ()):
         self._starts: dict[str, _Start] = {}
         for record in records:
             if record.pairing.weights_sha256:
-                self._starts.setdefault(pairing_group_of(record), _start(record, record.pairing))
+                self._starts.setdefault(pairing_group_of(record), _read_start(record, record.pairing))
 
     def compare(self, cell: PlannedCell, prepared: Prepared) -> str:
-        """Compare a cell with the first of its group, in which model, data, dtype, train_size, balance and
-        validation agree.
+        """Compare a cell with the first one of its group. The cells of a group have the same model, data,
+        dtype, train_size, balance and validation.
 
         Returns:
-            How they differ, where that may be rounding: on another processor, or with other threads.
+            How the cells differ, if that may be due to rounding, because the weights were drawn on another
+            processor or with another number of threads; "" if they do not differ.
 
         Raises:
-            Unpaired: they differ.
+            Unpaired: the cells differ for another reason.
         """
         new = _Start(
             f"{cell.declared.column}, seed {cell.declared.seed}",
@@ -57,7 +58,7 @@ class Pairing:
             prepared.order_sha256,
         )
         first = self._starts.setdefault(pairing_group(cell, prepared.ran), new)
-        what = [
+        differing = [
             name
             for name, ours, theirs in (
                 ("initial weights", new.weights_sha256, first.weights_sha256),
@@ -65,23 +66,23 @@ class Pairing:
             )
             if ours != theirs
         ]
-        if not what:
+        if not differing:
             return ""
-        said = f"its {' and '.join(what)} differ from those of {first.cell}"
+        difference = f"its {' and '.join(differing)} differ from those of {first.cell}"
         if new.drawn_on != first.drawn_on:
-            return f"{said}, which were drawn on {first.drawn_on}"
+            return f"{difference}, which were drawn on {first.drawn_on}"
         raise Unpaired(
-            f"{said}: the comparison would not be a paired one",
-            hint="does the model draw from a generator of its own, or read what changes from run to run?",
+            f"{difference}, so the two cannot be compared",
+            hint="check whether the model uses its own random generator or reads data that changes",
         )
 
 
 def name_generator(cell: PlannedCell) -> str:
-    """What draws a cell's initial weights, whatever it trains on."""
+    """Name the processor and the number of threads that draw a cell's initial weights."""
     threads = cell.settings.training.threads or cell.machine.threads
     return f"{cell.machine.hardware.get('cpu')} ({pluralize(threads, 'thread')})"
 
 
-def _start(record: CellRecord, pairing: PairingRecord) -> _Start:
+def _read_start(record: CellRecord, pairing: PairingRecord) -> _Start:
     cell = f"{record.column}, seed {record.seed}"
     return _Start(cell, pairing.drawn_on, pairing.weights_sha256, pairing.order_sha256)

@@ -1,4 +1,4 @@
-"""`probe-capacity`: one training run, without a suite, whose sizes are probed one by one."""
+"""Probe the capacity of one training run without a suite, one axis at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xbench.capacity.probe import Capacity, ProbeFailed
 from xbench.components.registry import Kind, origin
 from xbench.components.registry import load as load_spec
 from xbench.errors import XbenchError
-from xbench.execution.fitting import capacity_of
+from xbench.execution.fitting import probe_axis
 from xbench.execution.shared import FeatureKeeper
 from xbench.planning.identity import capacity_key
 from xbench.planning.observer import Observer
@@ -28,8 +28,8 @@ from xbench.training.settings import Choice
 _FALLBACKS = {"chest-xray": "synthetic-xray"}
 _EXPERIMENT = "probe"
 
-# What a probe of one axis takes for the others, where nobody says: the whole batch at once, so that the size
-# is in memory; for a history, a micro-batch that is no part of the answer.
+# Defaults for the sizes that are not probed. The whole batch is computed at once, so that its size matters.
+# For a history, a small micro-batch keeps the batch from influencing the result.
 _DEFAULTS: dict[Axis, dict[str, str | int]] = {
     axis: {"batch_size": "full", "micro_batch": "full"} for axis in Axis
 }
@@ -37,12 +37,12 @@ _DEFAULTS[Axis.HISTORY_SIZE] = {"batch_size": "full", "micro_batch": 16}
 
 
 def default_axis(optimizer: str) -> Axis:
-    """What a probe of an optimizer is about: the training set where all of it is one batch, else the
+    """Return the axis that is probed by default: the training set for full-batch optimizers, otherwise the
     batch."""
     try:
         full_batch = load_spec("optimizer", optimizer).full_batch
     except XbenchError:
-        full_batch = False  # checking the run tells what is wrong with it
+        full_batch = False  # `plan_probe` reports the error
     return Axis.TRAIN_SIZE if full_batch else Axis.BATCH_SIZE
 
 
@@ -56,42 +56,45 @@ def plan_probe(
     import_dirs: Sequence[str],
     on_step: Callable[[str], None] = lambda what: None,
 ) -> PlannedRun:
-    """Check what is to be probed, as a suite of one cell.
+    """Check the arguments of a probe, and plan it as a suite with one cell.
 
     Args:
-        on_step: as `plan_run` takes it.
+        on_step: called with a description of each step (see `plan_run`).
 
     Raises:
-        XbenchError: all that is wrong with the arguments.
+        XbenchError: the arguments are wrong; the message names every mistake.
     """
-    suite = _suite(optimizer, model, dataset, axis, overrides, options)
+    suite = _make_suite(optimizer, model, dataset, axis, overrides, options)
     plan = plan_run(suite, import_dirs, on_step)
     if len(plan.cells) != 1:
-        raise XbenchError(f"a probe is of one run, not of {len(plan.cells)}", hint="give no lists to --set")
+        raise XbenchError(
+            f"a probe needs a single run, but these settings declare {len(plan.cells)}",
+            hint="give --set one value, not a list",
+        )
     training = plan.cells[0].training
     if training.micro_batch == "auto" or training.train_size == "largest":
         raise XbenchError(
-            "micro_batch = 'auto' and train_size = 'largest' are found by probes, which take numbers",
-            hint="give a number to --set, or 'full' or 'all'",
+            "micro_batch = 'auto' and train_size = 'largest' cannot be used in a probe",
+            hint="set micro_batch to a number or 'full', and train_size to a number or 'all'",
         )
     if plan.limit_of(plan.cells[0]) is None:
-        raise XbenchError("this system has no hard limits of its own", hint="give a --memory-limit")
+        raise XbenchError("this system has no memory limit to probe", hint="set one with --memory-limit")
     return plan
 
 
 def probe(plans: dict[Axis, PlannedRun], fresh: bool, observer: Observer) -> CapacityReport:
-    """Probe one axis after the other. Where a size fails for another reason than memory, the result of its
-    axis says so, and the next axis is probed.
+    """Probe one axis after the other. If a size fails for a reason other than memory, the result of its axis
+    has the error, and the next axis is probed.
 
     Args:
-        fresh: not to start from what was found before.
+        fresh: whether to ignore the results of earlier probes.
 
     Raises:
-        XbenchError: what is to be probed is not possible with these settings.
+        XbenchError: the run is not possible with these settings.
     """
     results, warnings, features = [], [], FeatureKeeper(observer)
     for axis, plan in plans.items():
-        cell = _ready(make_cells(plan, decode_all(plan, observer)), features, observer)
+        cell = _prepare(make_cells(plan, decode_all(plan, observer)), features, observer)
         warnings += [data.warning for data in plan.data if data.warning]
         results.append(_probe_axis(cell, axis, fresh, observer))
     settings = cell.settings
@@ -109,10 +112,10 @@ def probe(plans: dict[Axis, PlannedRun], fresh: bool, observer: Observer) -> Cap
         for kind, choice in choices.items()
     }
     bound = plan.bound_of(cell.declared)
-    facts = {"stand_in": cell.model.stand_in, "weights": cell.model.weights}
-    components["model"] = components["model"].model_copy(update=facts)
+    model_facts = {"stand_in": cell.model.stand_in, "weights": cell.model.weights}
+    components["model"] = components["model"].model_copy(update=model_facts)
     return CapacityReport(
-        limit_bytes=_limit_bytes(cell),
+        limit_bytes=_read_limit(cell),
         bound=f"{bound.source}: {bound.detail}",
         device=cell.machine.device,
         device_name=cell.machine.device_facts["name"],
@@ -127,11 +130,11 @@ def probe(plans: dict[Axis, PlannedRun], fresh: bool, observer: Observer) -> Cap
     )
 
 
-def _ready(cells: list[PlannedCell], features: FeatureKeeper, observer: Observer) -> PlannedCell:
-    """The probed run with its weights and with the features that trials need.
+def _prepare(cells: list[PlannedCell], features: FeatureKeeper, observer: Observer) -> PlannedCell:
+    """Add weights and the features that trials need to the probed cell.
 
     Raises:
-        XbenchError: they cannot be had.
+        XbenchError: weights or features are not available.
     """
     (cell,) = with_weights(cells, observer)
     cell = features.for_trials(cell)
@@ -140,9 +143,9 @@ def _ready(cells: list[PlannedCell], features: FeatureKeeper, observer: Observer
     return cell
 
 
-def _limit_bytes(cell: PlannedCell) -> int:
+def _read_limit(cell: PlannedCell) -> int:
     if cell.memory.limit_bytes is None:
-        raise ValueError("a probe is made under a memory limit")
+        raise ValueError("a probe needs a memory limit")
     return cell.memory.limit_bytes
 
 
@@ -152,7 +155,7 @@ def _probe_axis(cell: PlannedCell, axis: Axis, fresh: bool, observer: Observer) 
     observer.fitting(cell.key, axis.setting)
     error = ""
     try:
-        capacity = capacity_of(
+        capacity = probe_axis(
             cell,
             cell.settings,
             axis,
@@ -164,7 +167,7 @@ def _probe_axis(cell: PlannedCell, axis: Axis, fresh: bool, observer: Observer) 
     except ProbeFailed as failure:
         capacity, error = failure.so_far, failure.message
     predictions = [t.predicted_bytes for t in capacity.trials if t.value == capacity.found]
-    if known and known["found"] == capacity.found:  # it was run first this time, before there was a line
+    if known and known["found"] == capacity.found:  # was run first this time, so there was no prediction
         predictions.append(known.get("predicted_bytes"))
     predicted_bytes = next((p for p in predictions if p is not None), None)
     if capacity.found is not None and not error:
@@ -173,7 +176,7 @@ def _probe_axis(cell: PlannedCell, axis: Axis, fresh: bool, observer: Observer) 
     varied = {axis.setting, *(("train_size",) if axis is Axis.BATCH_SIZE else ())}
     return CapacityRecord(
         axis=axis.value,
-        limit_bytes=_limit_bytes(cell),
+        limit_bytes=_read_limit(cell),
         settings=cell.settings.training.model_dump(exclude=varied),
         found=capacity.found,
         fails=capacity.fails,
@@ -182,33 +185,35 @@ def _probe_axis(cell: PlannedCell, axis: Axis, fresh: bool, observer: Observer) 
         seconds=capacity.seconds,
         trials=list(capacity.trials),
         error=error,
-        notes=_notes(cell, axis, capacity, known is not None),
+        notes=_write_notes(cell, axis, capacity, known is not None),
     )
 
 
-def _notes(cell: PlannedCell, axis: Axis, capacity: Capacity, started_from_known: bool) -> list[str]:
+def _write_notes(cell: PlannedCell, axis: Axis, capacity: Capacity, started_from_known: bool) -> list[str]:
     notes = []
     if capacity.trials[-1].outcome == "error":
-        pass  # the record's `error` tells
+        pass  # the record has the error
     elif capacity.found is None:
         notes.append(f"not even the smallest size fits: {capacity.trials[-1].reason}")
     elif capacity.fails is None:
-        notes.append(f"memory does not limit {axis.value} up to {capacity.found:,}: nothing failed")
+        notes.append(f"memory does not limit {axis.value} up to {capacity.found:,}, the largest size tried")
     retries = max((t.alloc_retries for t in capacity.trials if t.value == capacity.found), default=0)
     if retries:
         notes.append(
-            f"{capacity.found:,} barely fits: in a few steps the allocator ran out of room "
+            f"{capacity.found:,} barely fits: in a few steps the allocator ran out of memory "
             f"{pluralize(retries, 'time')} and released its cache, which slows training"
         )
     sizes = [trial.value for trial in capacity.trials]
     if axis in (Axis.TRAIN_SIZE, Axis.BATCH_SIZE) and max(sizes) > cell.available:
-        notes.append(f"beyond the {cell.available:,} examples of the run, they were drawn again")
+        notes.append(f"sizes above the {cell.available:,} available examples use examples repeatedly")
     if started_from_known:
-        notes.append("started from what an earlier probe found here, and ran that again; --fresh starts anew")
+        notes.append(
+            "started from the result of an earlier probe, which was run again; use --fresh to ignore it"
+        )
     return notes
 
 
-def _suite(
+def _make_suite(
     optimizer: str,
     model: str,
     dataset: str,
@@ -216,7 +221,7 @@ def _suite(
     overrides: Sequence[str],
     options: Sequence[SuiteOption],
 ) -> Suite:
-    """A suite of one cell; what is wrong with it is told by the option that it stems from."""
+    """Make a suite with one cell, whose mistakes are reported with the option that they come from."""
     path = ("experiment", 0)
     tables: dict[str, dict[str, str | int]] = {
         "optimizer": {"name": optimizer},
@@ -226,8 +231,8 @@ def _suite(
     if dataset in _FALLBACKS:
         tables["dataset"]["fallback"] = _FALLBACKS[dataset]
     for kind, table in tables.items():
-        for _, wrong in unusable(table):
-            raise XbenchError(f"--{kind} {shorten(escape_controls(str(table['name'])))}: {wrong}")
+        for _, problem in unusable(table):
+            raise XbenchError(f"--{kind} {shorten(escape_controls(str(table['name'])))}: {problem}")
     origins = {
         (*path, "optimizer", 0): f"--optimizer {optimizer}",
         (*path, "model"): f"--model {model}",

@@ -1,4 +1,4 @@
-"""Make a cell's record, from what was asked for, what was heard of it, and how it ended."""
+"""Make a cell's record from its plan, the messages of its process, and its ending."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from xbench.training.splits import missing_classes, split_examples
 def make_record(
     cell: PlannedCell, transcript: Transcript, ending: ChildResult, started_at: str, log_note: str = ""
 ) -> CellRecord:
-    """The record of an attempt.
+    """Make the record of an attempt.
 
     Args:
-        log_note: where more is to be read of an error.
+        log_note: appended to the reason of an error; says where its traceback is.
     """
     result: CellResult | None = ending.value
-    status, reason = _status(ending)
+    status, reason = _read_status(ending)
     if status == "error":
         reason += log_note
     settings, training, device = cell.settings, cell.settings.training, cell.machine.device_facts
@@ -51,11 +51,11 @@ def make_record(
         cell_id=cell.key.cell_id,
         experiment=cell.key.experiment,
         column=cell.key.column,
-        model=_component("model", settings.model).model_copy(
+        model=_make_component("model", settings.model).model_copy(
             update={"stand_in": cell.model.stand_in, "weights": cell.model.weights}
         ),
-        dataset=_data_record(cell),
-        optimizer=_component("optimizer", settings.optimizer),
+        dataset=_make_data_record(cell),
+        optimizer=_make_component("optimizer", settings.optimizer),
         seed=settings.seed,
         status=status,
         reason=reason,
@@ -64,19 +64,21 @@ def make_record(
         requested=cell.requested_sizes,
         ran=transcript.prepared.ran if transcript.prepared else {},
         fitted=cell.fit.reasons,
-        metrics=_metrics(cell, result.scores if result else None),
-        features=_features(cell),
+        metrics=_compute_metrics(cell, result.scores if result else None),
+        features=_make_features_record(cell),
         time=(result.time if result else Times()).model_copy(
             update={
                 "features_s": cell.features.seconds or None,
                 "memory_pass_s": cell.memory.pass_s,
                 "estimated_s": cell.estimate.seconds,
-                "step_ms_median": _median_ms(transcript.trace) if status in ("done", "diverged") else None,
+                "step_ms_median": _compute_median_ms(transcript.trace)
+                if status in ("done", "diverged")
+                else None,
             }
         ),
-        memory=_memory(cell, transcript, result, ending),
+        memory=_make_memory_record(cell, transcript, result, ending),
         memory_pass=cell.memory.measured,
-        pairing=_pairing(cell, transcript),
+        pairing=_make_pairing_record(cell, transcript),
         epochs=transcript.epochs,
         selected_epoch=result.selected_epoch if result else None,
         closures=sum(row.closures for row in transcript.trace),
@@ -87,7 +89,7 @@ def make_record(
             "repeats": repeatability(cell.machine.device, training.deterministic),
         },
         resumed_at=transcript.resumed_at,
-        # They were there when the run began.
+        # The weights existed when the run began, so they may exist again in the next one.
         waits_for="weights" if isinstance(ending.error, WeightsNotFound) else "",
         processors=transcript.processors_with(device["name"]) if transcript.prepared else [],
         started_at=started_at,
@@ -95,7 +97,7 @@ def make_record(
     )
 
 
-def _pairing(cell: PlannedCell, transcript: Transcript) -> PairingRecord:
+def _make_pairing_record(cell: PlannedCell, transcript: Transcript) -> PairingRecord:
     prepared = transcript.prepared
     if prepared is None:
         return PairingRecord()
@@ -107,17 +109,17 @@ def _pairing(cell: PlannedCell, transcript: Transcript) -> PairingRecord:
     )
 
 
-def _median_ms(trace: list[TraceRow]) -> float | None:
+def _compute_median_ms(trace: list[TraceRow]) -> float | None:
     return 1000 * statistics.median(row.wall_s for row in trace) if trace else None
 
 
-def _component(kind: Kind, choice: Choice) -> Component:
+def _make_component(kind: Kind, choice: Choice) -> Component:
     return Component(name=choice.name, origin=origin(kind, choice.name), params=choice.params)
 
 
-def _status(ending: ChildResult) -> tuple[Status, str]:
+def _read_status(ending: ChildResult) -> tuple[Status, str]:
     if ending.outcome == "returned" and ending.value is None:
-        return "error", "somebody asked its process to end"
+        return "error", "its process received SIGTERM"
     if ending.outcome == "returned":
         return ending.value.status, ending.value.reason
     if ending.outcome == "timeout":
@@ -127,7 +129,7 @@ def _status(ending: ChildResult) -> tuple[Status, str]:
     return ("oom" if ending.out_of_memory else "error"), ending.reason
 
 
-def _data_record(cell: PlannedCell) -> DataRecord:
+def _make_data_record(cell: PlannedCell) -> DataRecord:
     data = cell.data
     labels = [data.classes[label] for label in data.labels]
     splits = ["test" if is_test else "train" for is_test in data.is_test]
@@ -141,7 +143,7 @@ def _data_record(cell: PlannedCell) -> DataRecord:
         fingerprint=data.fingerprint,
         counts=dict(sorted(counts.items())),
         unreadable=list(data.unreadable),
-        notes=[*data.notes, *_gaps(cell)],
+        notes=[*data.notes, *_note_missing_classes(cell)],
         classes=list(data.classes),
         positive=data.positive,
         test_copies=len(data.duplicates.in_test),
@@ -149,9 +151,9 @@ def _data_record(cell: PlannedCell) -> DataRecord:
     )
 
 
-def _gaps(cell: PlannedCell) -> list[str]:
-    """Tell which classes a training set lacks that was made smaller than asked for; of the others the run's
-    warnings tell."""
+def _note_missing_classes(cell: PlannedCell) -> list[str]:
+    """Name the classes that a training set lacks because it was made smaller than requested. For other
+    training sets, the run's warnings name them."""
     if "train_size" not in cell.fit.reasons:
         return []
     split = split_examples(cell.data, cell.sized.training, cell.settings.seed)
@@ -163,14 +165,14 @@ def _gaps(cell: PlannedCell) -> list[str]:
     )
 
 
-def _features(cell: PlannedCell) -> FeaturesRecord:
+def _make_features_record(cell: PlannedCell) -> FeaturesRecord:
     file = cell.features.file
     if file is None:
         return FeaturesRecord(note=cell.features.note)
     return FeaturesRecord(precision=file.precision, shape=list(file.shape))
 
 
-def _metrics(cell: PlannedCell, scores: Scores | None) -> dict[str, float | None]:
+def _compute_metrics(cell: PlannedCell, scores: Scores | None) -> dict[str, float | None]:
     if scores is None:
         return dict.fromkeys(metric.name for metric in CLASSIFICATION)
     positive = cell.data.classes.index(cell.data.positive)
@@ -179,16 +181,16 @@ def _metrics(cell: PlannedCell, scores: Scores | None) -> dict[str, float | None
 
 
 def make_outputs(cell: PlannedCell, scores: Scores) -> Outputs:
-    """Join the scores of a cell with what is known of the test examples.
+    """Combine the scores of a cell with the names, labels and groups of the test examples.
 
     Raises:
-        RuntimeError: the scores are of other examples.
+        RuntimeError: the scores do not belong to the test examples.
     """
     data = cell.data
     test = data.is_test.nonzero()[0]
     labels = data.labels[test]
     if scores.logits.shape != (len(test), len(data.classes)) or scores.labels.tolist() != labels.tolist():
-        raise RuntimeError(f"the scores of {cell.key.cell_id} are not of the {len(test)} test examples")
+        raise RuntimeError(f"the scores of {cell.key.cell_id} do not match the {len(test)} test examples")
     return Outputs(
         classes=data.classes,
         names=[data.names[index] for index in test],
@@ -199,10 +201,10 @@ def make_outputs(cell: PlannedCell, scores: Scores) -> Outputs:
     )
 
 
-def _memory(
+def _make_memory_record(
     cell: PlannedCell, transcript: Transcript, result: CellResult | None, ending: ChildResult
 ) -> MemoryRecord:
-    """What was measured, or for a cell that died what its messages tell."""
+    """Make the memory record from the cell's result or, if its process died, from its messages."""
     measured = result.memory if result else MemoryRecord()
     if measured.peak_host_bytes is None and transcript.prepared is not None:
         device_peaks = [r.device_peak_bytes for r in transcript.trace if r.device_peak_bytes is not None]
@@ -224,5 +226,5 @@ def _memory(
 
 
 def now() -> str:
-    """The time, as records have it."""
+    """Return the current UTC time in the format of records."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

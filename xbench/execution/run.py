@@ -1,4 +1,4 @@
-"""Run a plan: data first, then every cell in order, each recorded as it ends."""
+"""Run a plan: decode the data, then run the cells in order and record each as it ends."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from pathlib import Path
 from xbench.capacity.axes import Axis, with_size
 from xbench.errors import XbenchError
 from xbench.execution.cell import CellRunner
-from xbench.execution.checkpoints import done_share
+from xbench.execution.checkpoints import find_done_share
 from xbench.execution.estimates import Estimator
 from xbench.execution.fitting import fit_cells
-from xbench.execution.history import MAX_ATTEMPTS, History, changed_since
+from xbench.execution.history import MAX_ATTEMPTS, History, warn_of_changes
 from xbench.execution.pairing import Pairing
-from xbench.execution.schedule import TimeLimit, blocks, estimate_s, features_s, longest_wait_s, skip_if_late
+from xbench.execution.schedule import (
+    TimeLimit,
+    compute_max_wait_s,
+    estimate_s,
+    features_s,
+    group_blocks,
+    skip_if_late,
+)
 from xbench.execution.shared import FeatureKeeper, MemoryPasses
 from xbench.planning.checks import check_batches, check_splits, warnings_of_images, warnings_of_suite
 from xbench.planning.observer import Observer
@@ -31,104 +38,107 @@ from xbench.text import pluralize
 def run_plan(
     plan: PlannedRun, results: Path, observer: Observer, fresh: bool = False, started: float | None = None
 ) -> RunFolder:
-    """Run every cell of a plan that no earlier run of the suite has settled. A cell that fails is recorded,
-    and the next one runs. The caller holds the suite's results (`records.store.sole_run`).
+    """Run every cell of a plan that no earlier run of the suite has settled.
+
+    A cell that fails is recorded, and the next one runs. The caller must hold the lock on the suite's results
+    (`records.store.sole_run`).
 
     Args:
-        fresh: run all of them, in a new folder.
-        started: when the command began, by `time.monotonic`: from then on the time limit counts. By default
+        fresh: whether to run all cells, in a new folder.
+        started: when the command began, by `time.monotonic`; the time limit counts from then on. By default,
             now.
 
     Returns:
-        The run's folder: that of the latest run that was asked for in the same words, where its cells are the
-        same; else a new one, with what other runs have of its cells.
+        The run's folder: that of the latest run with the same suite, options and cells, or else a new one
+        that includes the results that other runs have of its cells.
 
     Raises:
-        XbenchError: data cannot be decoded or does not suffice, or results cannot be written.
-        KeyboardInterrupt: the cell in flight is saved; all that ended before is in the folder.
+        XbenchError: data cannot be decoded or is insufficient, or results cannot be written.
+        KeyboardInterrupt: the command was interrupted; the running cell is saved, and the cells that had
+            ended are in the folder.
     """
     started = time.monotonic() if started is None else started
     remove_stale(folder_of_suite(results, plan.name))
     history = History() if fresh else History.of(results, plan.suite)
     decoded = decode_all(plan, observer)
     features, passes = FeatureKeeper(observer), MemoryPasses(observer)
-    passes.know(history.records.values())
+    passes.remember(history.records.values())
     cells = make_cells(plan, decoded)
     warnings = [*warnings_of_suite(plan), *warnings_of_images(decoded)]
     warnings += [*check_splits(plan, cells), *check_batches(plan, cells)]
     left = _select_unsettled(cells, history)
     limit_s, limit = plan.suite.header.time_limit, None
-    may_wait_s = 0.0 if limit_s is None else longest_wait_s(limit_s)
+    may_wait_s = 0.0 if limit_s is None else compute_max_wait_s(limit_s)
     opened: list[RunFolder] = []
 
-    def done_share_of(cell: PlannedCell) -> float:
+    def find_share(cell: PlannedCell) -> float:
         cell_id = cell.key.cell_id
-        here = [folder.checkpoint_folder(cell_id) for folder in opened]
-        return done_share([*history.checkpoint_folders(cell_id), *here], cell)
+        new = [folder.checkpoint_folder(cell_id) for folder in opened]
+        return find_done_share([*history.checkpoint_folders(cell_id), *new], cell)
 
-    estimator = Estimator(features, observer, passes.has, may_wait_s, done_share_of)
+    estimator = Estimator(features, observer, passes.has, may_wait_s, find_share)
     if limit_s is not None:
         limit = TimeLimit(limit_s, started, estimator)
         left = limit.skip_hopeless(estimator.estimate(left))
     left = with_weights(left, observer)
-    # Weights that were fetched are part of what a cell is.
+    # Downloaded weights are part of a cell's identity.
     known = {_place(cell): cell for cell in left}
     cells = [known.get(_place(cell), cell) for cell in cells]
     try:
-        run = _describe(plan, [cell.key for cell in cells], warnings, fresh)
+        run = _make_run_record(plan, [cell.key for cell in cells], warnings, fresh)
         folder = _open(run, plan, history, results, observer)
         opened.append(folder)
         earlier = history.records if folder == history.same else {}
         left = _select_unsettled(cells, history)
-        left = _fit(_of_one_size(left, folder), cells, features, observer)
+        left = _fit(_reuse_largest(left, folder), cells, features, observer)
         _run_blocks(left, earlier, limit, estimator, features, passes, folder, observer)
     except OSError as error:
         if not concerns(error, results):
             raise
         raise XbenchError(
-            f"cannot keep results in {results}: {error.filename}: {error.strerror or error}",
-            hint="what had ended before is kept; make space and run again",
+            f"cannot write results to {results}: {error.filename}: {error.strerror or error}",
+            hint="finished cells are kept; free some space and run the command again",
         ) from error
     return folder
 
 
 def _open(run: RunRecord, plan: PlannedRun, history: History, results: Path, observer: Observer) -> RunFolder:
-    """The folder of a run, with all that is settled of it."""
-    told = [*run.warnings, *history.damaged]
+    """Open the folder of a run, and reuse the cells that earlier runs have settled."""
+    warnings = [*run.warnings, *history.damaged]
     if history.same is not None and history.run is not None and history.declares(run.cells):
         folder = history.same
-        for cell_id in history.with_leftovers():
+        for cell_id in history.find_leftovers():
             folder.remove_leftovers(cell_id)
         before = {"started_at": history.run.started_at, "fresh": history.run.fresh}
         folder.write_run(run.model_copy(update=before))
     else:
         folder = RunFolder.create(results, plan.suite.text, run)
         if history.run is not None:
-            told += changed_since(plan.import_dirs, history.run.started_at)
-    observer.working("taking over earlier results")
-    told += history.take_over(run.cells, folder)
+            warnings += warn_of_changes(plan.import_dirs, history.run.started_at)
+    observer.working("reusing earlier results")
+    warnings += history.reuse_results(run.cells, folder)
     settled = history.find_settled(run.cells)
     failed = [key for key in settled if key in history.records and history.records[key].is_failure]
     if failed:
-        told.append(
+        warnings.append(
             f"{pluralize(len(failed), 'cell')} failed {MAX_ATTEMPTS} times and will not be tried again "
-            "(--fresh runs all again)"
+            "(--fresh runs all cells again)"
         )
-    observer.run_started(folder.path, run, told)
+    observer.run_started(folder.path, run, warnings)
     if settled:
         observer.cells_kept(len(settled), len({cell.cell_id for cell in run.cells}))
     return folder
 
 
-def _of_one_size(cells: list[PlannedCell], folder: RunFolder) -> list[PlannedCell]:
-    """The cells; those of `train_size = "largest"` get the size at which their experiment has run before."""
+def _reuse_largest(cells: list[PlannedCell], folder: RunFolder) -> list[PlannedCell]:
+    """Give cells with `train_size = "largest"` the size with which their experiment has run before."""
     _, records = folder.read()
     ran = {
         record.experiment: record.ran["train_size"]
         for record in records
         if record.status == "done" and record.requested.get("train_size") == "largest"
     }
-    why = "the largest that every optimizer of the experiment could run before"
+    why = "the largest that every optimizer of the experiment could run earlier"
     return [
         cell.with_sizes(with_size(cell.settings, Axis.TRAIN_SIZE, ran[cell.declared.experiment]), why)
         if cell.settings.training.train_size == "largest" and cell.declared.experiment in ran
@@ -142,7 +152,7 @@ def _select_unsettled(cells: list[PlannedCell], history: History) -> list[Planne
     return [cell for cell in cells if cell.key.cell_id not in settled]
 
 
-def _describe(plan: PlannedRun, keys: list[CellKey], warnings: list[str], fresh: bool) -> RunRecord:
+def _make_run_record(plan: PlannedRun, keys: list[CellKey], warnings: list[str], fresh: bool) -> RunRecord:
     return RunRecord(
         suite=plan.name,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -155,14 +165,14 @@ def _describe(plan: PlannedRun, keys: list[CellKey], warnings: list[str], fresh:
         memory_bound=f"{plan.memory_bound.source}: {plan.memory_bound.detail}",
         metrics=list(CLASSIFICATION),
         epoch_metrics=list(CLASSIFICATION_EPOCHS),
-        experiments=_experiments(plan),
+        experiments=_make_experiment_records(plan),
         cells=keys,
         warnings=warnings,
     )
 
 
 def _place(cell: PlannedCell) -> tuple[str, str, int]:
-    """Where the suite declares a cell."""
+    """Return the experiment, column and seed of a cell, which identify it within the suite."""
     return cell.declared.experiment, cell.declared.column, cell.declared.seed
 
 
@@ -172,13 +182,13 @@ def _fit(
     features: FeatureKeeper,
     observer: Observer,
 ) -> list[PlannedCell]:
-    """The cells that are left, fitted. What has ended still has a say in what all of an experiment can
-    run."""
+    """Fit the cells that are left. The largest size of an experiment depends on all of its cells, including
+    those that have ended."""
     largest = {cell.declared.experiment for cell in left if cell.settings.training.train_size == "largest"}
     wanted = {_place(cell) for cell in left}
-    concerned = [cell for cell in cells if _place(cell) in wanted or cell.declared.experiment in largest]
+    considered = [cell for cell in cells if _place(cell) in wanted or cell.declared.experiment in largest]
     by_place = {_place(cell): cell for cell in left}
-    fitted = fit_cells([by_place.get(_place(cell), cell) for cell in concerned], features, observer)
+    fitted = fit_cells([by_place.get(_place(cell), cell) for cell in considered], features, observer)
     return [cell for cell in fitted if _place(cell) in wanted]
 
 
@@ -192,19 +202,19 @@ def _run_blocks(
     folder: RunFolder,
     observer: Observer,
 ) -> None:
-    """Run cells in their order, each cell once.
+    """Run cells in order, each cell once.
 
     Args:
-        earlier: the last records of those that were tried before.
+        earlier: the last record of each cell that was tried before, by cell ID.
     """
     ran: set[str] = set()
     passed_over: set[str] = set()
     made_s: dict[str, float] = {}
     recorded = folder.read_cells()[0].values()
-    passes.know(recorded)
+    passes.remember(recorded)
     runner = CellRunner(folder, observer, features, passes, Pairing(recorded))
-    for block in blocks(cells, by_time=limit is not None):
-        # Two experiments may declare the same cell: it runs once, and both show it.
+    for block in group_blocks(cells, by_time=limit is not None):
+        # If two experiments declare the same cell, it runs once, and both show it.
         block = list({cell.key.cell_id: cell for cell in block if cell.key.cell_id not in ran}.values())
         if limit is not None and block:
             block = limit.admit(block, made_s)
@@ -215,30 +225,30 @@ def _run_blocks(
                 continue
             record = runner.run(cell, earlier.get(cell_id))
             estimator.learn(cell, record)
-            # What one experiment has no time for another may have.
+            # A cell skipped for lack of time in one experiment may still run in another.
             (passed_over if cell.skip else ran).add(cell_id)
 
 
 def preview(plan: PlannedRun, observer: Observer, started: float) -> tuple[list[PlannedCell], list[str]]:
-    """What a run would do, in its order, as far as can be told without decoding or fitting.
-
-    Returns:
-        The cells, each with an estimate of its time; one that would be skipped says so in `skip`. And the
-        warnings of the run, save those of images.
+    """Preview a run without decoding its data or fitting its sizes.
 
     Args:
-        started: when the command began, by `time.monotonic`: from then on the time limit counts.
+        started: when the command began, by `time.monotonic`; the time limit counts from then on.
+
+    Returns:
+        The cells in the order in which they would run, each with an estimate of its time and a skip if it
+        would be skipped; and the warnings of the run, except those on images.
 
     Raises:
-        XbenchError: no image of a dataset can be read, or there are not enough.
+        XbenchError: no image of a dataset can be read, or there are too few images.
     """
     cells = make_cells(plan, decode_samples(plan))
     warnings = [*warnings_of_suite(plan), *check_splits(plan, cells), *check_batches(plan, cells)]
     cells = Estimator(FeatureKeeper(observer), observer).estimate(cells)
     limit_s = plan.suite.header.time_limit
     previewed: list[PlannedCell] = []
-    spent_s = time.monotonic() - started  # a run starts and estimates as well
-    for block in blocks(cells, by_time=limit_s is not None):
+    spent_s = time.monotonic() - started  # a run spends this time as well
+    for block in group_blocks(cells, by_time=limit_s is not None):
         if limit_s is not None:
             left_s = limit_s - spent_s - estimate_s(previewed)
             block = skip_if_late(block, left_s, limit_s, features_s(previewed))
@@ -246,7 +256,7 @@ def preview(plan: PlannedRun, observer: Observer, started: float) -> tuple[list[
     return previewed, warnings
 
 
-def _experiments(plan: PlannedRun) -> list[ExperimentRecord]:
+def _make_experiment_records(plan: PlannedRun) -> list[ExperimentRecord]:
     records = []
     for experiment in plan.suite.experiments.values():
         if not any(cell.experiment == experiment.name for cell in plan.cells):

@@ -1,4 +1,4 @@
-"""Order the blocks of a run, and skip those that do not fit into the time that is left, each at its turn."""
+"""Order the blocks of cells of a run, and skip blocks that do not fit into the remaining time."""
 
 from __future__ import annotations
 
@@ -11,47 +11,48 @@ from xbench.execution.estimates import Estimator
 from xbench.planning.planned import PlannedCell
 from xbench.units import format_seconds
 
-# What is still disturbed after that wait may take this many times the time that is left, and is tried.
+# A block whose estimate is still disturbed after waiting runs if it fits into this multiple of the remaining
+# time, because the estimate is too high.
 SLACK = 2.0
 
-# A run waits this long at most for other programs to leave it the CPU, and this share of its limit.
+# Maximum wait for other programs to stop using the CPU: in seconds, and as a share of the time limit.
 MAX_WAIT_S, _MAX_WAIT_SHARE = 60.0, 0.25
 
-# What takes more of the limit than this before the first cell is named in the reason to skip one.
+# If starting and estimating took more than this share of the time limit, the reason for a skip says so.
 _LARGE_SHARE = 0.25
 
 
-def blocks(cells: Sequence[PlannedCell], by_time: bool) -> list[list[PlannedCell]]:
-    """Group the cells that belong together: all optimizers of one seed of an experiment. They run or are
-    skipped as one, so that no comparison is left with half of its columns.
+def group_blocks(cells: Sequence[PlannedCell], by_time: bool) -> list[list[PlannedCell]]:
+    """Group cells into blocks: all optimizers of one seed of an experiment. A block runs or is skipped as a
+    whole, so that no comparison lacks some of its columns.
 
     Args:
-        by_time: seed by seed, and of each seed what takes least time first, and last what may take any; else
-            in the order declared.
+        by_time: whether to order the blocks by seed, then by estimated time, with unknown times last;
+            otherwise they keep the declared order.
     """
-    found: dict[tuple[str, int], list[PlannedCell]] = {}
+    grouped: dict[tuple[str, int], list[PlannedCell]] = {}
     for cell in cells:
-        found.setdefault((cell.declared.experiment, cell.declared.seed), []).append(cell)
+        grouped.setdefault((cell.declared.experiment, cell.declared.seed), []).append(cell)
     if not by_time:
-        return list(found.values())
-    seeds = list(dict.fromkeys(seed for _, seed in found))
+        return list(grouped.values())
+    seeds = list(dict.fromkeys(seed for _, seed in grouped))
 
-    def place(key: tuple[str, int]) -> tuple[int, bool, float]:
-        return seeds.index(key[1]), is_unknown(found[key]), estimate_s(found[key])
+    def rank(key: tuple[str, int]) -> tuple[int, bool, float]:
+        return seeds.index(key[1]), is_unknown(grouped[key]), estimate_s(grouped[key])
 
-    return [found[key] for key in sorted(found, key=place)]
+    return [grouped[key] for key in sorted(grouped, key=rank)]
 
 
 def is_unknown(block: Sequence[PlannedCell]) -> bool:
-    """Whether nothing can be said of how long one of its cells will take."""
+    """Return whether the time of any cell in a block is unknown."""
     return any(cell.estimate.seconds is None for cell in block if cell.skip is None)
 
 
 def estimate_s(block: Sequence[PlannedCell], made_s: Mapping[str, float] = MappingProxyType({})) -> float:
-    """What a block will take; 0 for what is not to run, or of which nothing is known.
+    """Estimate the seconds that a block will take. Cells that are skipped or of unknown time count as 0.
 
     Args:
-        made_s: the time of the features that are made before it; see `features_s`.
+        made_s: features that are computed before the block, with their seconds (see `features_s`).
     """
     cells_s = sum(cell.estimate.seconds or 0.0 for cell in block if cell.skip is None)
     needed = features_s(block).items()
@@ -59,7 +60,7 @@ def estimate_s(block: Sequence[PlannedCell], made_s: Mapping[str, float] = Mappi
 
 
 def features_s(block: Sequence[PlannedCell]) -> dict[str, float]:
-    """The time of all the features that a block needs, each counted once for all cells that share them."""
+    """Return the seconds for computing the features of a block, by features key."""
     needed: dict[str, float] = {}
     for cell in block:
         key, seconds = cell.estimate.features_key, cell.estimate.features_s
@@ -77,18 +78,18 @@ def skip_if_late(
     slack: float = 1.0,
     spent: str = "",
 ) -> list[PlannedCell]:
-    """Skip a block that would take longer than what is left.
+    """Skip a block that would take longer than the remaining time.
 
     Args:
-        limit_s: the run's time limit, for the reason.
-        spent: what has used up a large part of it, for the reason; "" for nothing in particular.
-        made_s: as `estimate_s` takes it.
-        correction: what estimates are multiplied by that nothing has disturbed.
-        slack: what estimates are divided by that were measured while other programs took the CPU: they are
-            too high.
+        left_s: remaining seconds.
+        limit_s: the run's time limit in seconds, for the reason.
+        made_s: features that are computed before the block, with their seconds (see `features_s`).
+        correction: factor by which undisturbed estimates are multiplied.
+        slack: divisor of estimates that were measured while other programs used the CPU, which are too high.
+        spent: what has used a large part of the time limit, for the reason; "" for nothing in particular.
 
     Returns:
-        The block's cells; if it is skipped, `skip` gives the estimate.
+        The block's cells; if it is skipped, the reason gives the estimate.
     """
     rough_s = estimate_s([cell for cell in block if cell.estimate.is_rough], made_s)
     sure_s = (estimate_s(block, made_s) - rough_s) * correction
@@ -108,12 +109,12 @@ def skip_if_late(
 
 
 def is_skipped(block: Sequence[PlannedCell]) -> bool:
-    """Whether nothing of a block is to run."""
+    """Return whether all cells of a block are skipped."""
     return all(cell.skip is not None for cell in block)
 
 
-def longest_wait_s(limit_s: float) -> float:
-    """Return how long a run with a time limit may wait in all for other programs to end, in seconds."""
+def compute_max_wait_s(limit_s: float) -> float:
+    """Return the total seconds that a run may wait for other programs to stop using the CPU."""
     return min(MAX_WAIT_S, _MAX_WAIT_SHARE * limit_s)
 
 
@@ -121,9 +122,9 @@ class TimeLimit:
     """A run's time limit.
 
     Args:
-        limit_s: the most seconds that the run may take.
-        started: when the command began, on `clock`.
-        clock: as `time.monotonic`, in seconds.
+        limit_s: maximum duration of the run in seconds.
+        started: when the command began, by `clock`.
+        clock: function that returns the time in seconds.
     """
 
     def __init__(
@@ -135,11 +136,11 @@ class TimeLimit:
     ):
         self._limit_s, self._ends_at = limit_s, started + limit_s
         self._estimator, self._clock = estimator, clock
-        self._spent = ""  # on what, before the first cell
+        self._spent = ""  # what used a large part of the limit before the first cell
 
     @property
     def left_s(self) -> float:
-        """Seconds until it is reached; below zero afterwards."""
+        """Seconds until the limit is reached; negative afterwards."""
         return self._ends_at - self._clock()
 
     def admit(
@@ -148,15 +149,15 @@ class TimeLimit:
         made_s: Mapping[str, float] = MappingProxyType({}),
         may_wait: bool = True,
     ) -> list[PlannedCell]:
-        """Skip a block that does not fit into the time that is left.
+        """Skip a block that does not fit into the remaining time.
 
-        Its estimate is corrected by what earlier cells took. If it does not fit by that, it is measured again
-        first, on an idle machine if possible. Of what other programs still disturb then, only what would not
-        fit into twice the time is skipped.
+        The block's estimate is corrected by the times of earlier cells. If the block does not fit by this
+        estimate, it is measured again, on an idle machine if possible. If other programs still disturb the
+        measurement, the block is skipped only if it does not fit into `SLACK` times the remaining time.
 
         Args:
-            made_s: as `estimate_s` takes it.
-            may_wait: wait for other programs to end.
+            made_s: features that are computed before the block, with their seconds (see `features_s`).
+            may_wait: whether to wait for other programs to stop using the CPU.
         """
         by_now = self._skip_if_late(block, made_s)
         if not is_skipped(by_now) or is_skipped(block) or self.left_s <= 0:
@@ -165,22 +166,21 @@ class TimeLimit:
         def is_enough(cells: list[PlannedCell]) -> bool:
             return not may_wait or self.left_s <= 0 or not is_skipped(self._skip_if_late(cells, made_s))
 
-        block = self._estimator.estimate_anew(block, is_enough)
+        block = self._estimator.remeasure(block, is_enough)
         return self._skip_if_late(block, made_s, SLACK)
 
     def skip_hopeless(self, cells: list[PlannedCell]) -> list[PlannedCell]:
-        """Skip the blocks that would not fit if they were the only one, before weights are fetched and sizes
-        fitted for them. What other programs have disturbed is decided on at its turn, but for blocks whose
-        weights are yet to be fetched.
+        """Skip each block that would not fit even if it ran alone, before weights are downloaded and sizes
+        fitted. Blocks with disturbed estimates are decided later, unless their weights must be downloaded.
 
         Returns:
-            All cells, in the order declared.
+            All cells, in the declared order.
         """
         spent_s = self._limit_s - self.left_s
         if spent_s > _LARGE_SHARE * self._limit_s:
             self._spent = f"starting and estimating took {format_seconds(spent_s)}"
         result = []
-        for block in blocks(cells, by_time=False):
+        for block in group_blocks(cells, by_time=False):
             must_fetch = any(cell.model.missing for cell in block)
             decided = self.admit(block, may_wait=must_fetch)
             if is_skipped(decided) and not must_fetch and any(cell.estimate.is_rough for cell in decided):

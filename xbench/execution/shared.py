@@ -1,4 +1,4 @@
-"""What cells share, each made once: features of the frozen part of a model, and memory passes."""
+"""Features and memory passes, which are computed once and shared by several cells."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from xbench.records.schema import NO_MEMORY_TO_CHECK, CellRecord, MemoryPassReco
 from xbench.training.events import FeatureReport
 from xbench.training.splits import split_examples
 
-# Trials draw their examples from so many, again and again: their values move no memory.
-_OF_TRIALS = 32
+# Number of images that trials draw their examples from, repeatedly: memory does not depend on their content.
+_TRIAL_IMAGES = 32
 
 
-def images_of(cell: PlannedCell) -> np.ndarray:
-    """Positions in the dataset of all images that a cell trains on or evaluates, those of training first."""
+def select_images(cell: PlannedCell) -> np.ndarray:
+    """Return the indices of all images that a cell trains on or evaluates, training images first."""
     split = split_examples(cell.data, cell.sized.training, cell.settings.seed)
     return np.concatenate([np.unique(split.train), split.validation, split.test])
 
 
 class FeatureKeeper:
-    """Gives cells what they train on in place of the frozen part of their model."""
+    """Provider of cached features, on which cells train in place of the frozen part of their model."""
 
     def __init__(self, observer: Observer):
         self._observer = observer
@@ -41,50 +41,51 @@ class FeatureKeeper:
         self._images: dict[str, set[int]] = {}
 
     def for_training(self, cell: PlannedCell, log: Path) -> PlannedCell:
-        """The cell with the features of all its images, computed where they are missing; one that cannot have
-        what it asks for says so in `skip`.
+        """Add the features of all its images to a cell, computing those that are missing. A cell that
+        requires features which cannot be computed is skipped.
 
         Args:
-            log: file for what a failing model writes.
+            log: file for the output of the child process.
         """
-        return self.compute(cell, images_of(cell), log=log)[0]
+        return self.compute(cell, select_images(cell), log=log)[0]
 
     def for_trials(self, cell: PlannedCell) -> PlannedCell:
-        """The cell with the features of some of its images."""
-        return self.compute(cell, images_of(cell)[:_OF_TRIALS])[0]
+        """Add the features of some of its images to a cell."""
+        return self.compute(cell, select_images(cell)[:_TRIAL_IMAGES])[0]
 
     def compute(
         self, cell: PlannedCell, images: np.ndarray, at_most: int | None = None, log: Path | None = None
     ) -> tuple[PlannedCell, FeatureReport]:
-        """The cell with the features of some images, and what came of asking for them.
+        """Add the features of some images to a cell; also return the report on computing them.
 
         Args:
-            at_most: so many of those that are missing are computed; by default all.
-            log: as `for_training` takes it.
+            images: indices of the images.
+            at_most: maximum number of missing features to compute; by default all.
+            log: file for the output of the child process.
         """
         wanted = cell.settings.training.features
         if cell.skip or wanted == "off":
             return cell, FeatureReport()
-        report = self._report(cell, images, at_most, log)
+        report = self._get_report(cell, images, at_most, log)
         if isinstance(report, ChildResult):
-            return replace(cell, skip=_skip(report)), FeatureReport()
+            return replace(cell, skip=_make_skip(report)), FeatureReport()
         if report.file is None and wanted != "auto":
             note = report.note or "no part of the model is frozen"
-            return cell.with_skip("skipped", f"features cannot be kept: {note}"), report
+            return cell.with_skip("skipped", f"features cannot be cached: {note}"), report
         features = FeaturePlan(report.file, report.note, cell.features.seconds + report.seconds)
         return replace(cell, features=features), report
 
-    def _report(
+    def _get_report(
         self, cell: PlannedCell, images: np.ndarray, at_most: int | None, log: Path | None
     ) -> FeatureReport | ChildResult:
-        """What came of asking; nobody is asked twice for what is there, or is not to be had."""
+        """Return the report on some features, without another child process if it is already known."""
         key = features_key(cell, cell.settings.seed)
         if not cell.model.is_frozen:
             return FeatureReport()
         known = self._reports.get(key)
         if known is not None and (known.file is None or self._images[key].issuperset(images.tolist())):
             return known
-        ending = self._ask(cell, images, at_most, log)
+        ending = self._run_child(cell, images, at_most, log)
         if ending.outcome != "returned":
             return ending
         report: FeatureReport = ending.value
@@ -93,10 +94,10 @@ class FeatureKeeper:
             self._images.setdefault(key, set()).update(images.tolist())
         return report
 
-    def _ask(
+    def _run_child(
         self, cell: PlannedCell, images: np.ndarray, at_most: int | None, log: Path | None
     ) -> ChildResult:
-        # Not under the cell's memory limit: as decoding, it is no part of the cell.
+        # Like decoding, this is not part of the cell, so the cell's memory limit does not apply.
         limits = Limits(cell.machine.device, cell.settings.training.threads)
         self._observer.computing_features(cell.key, 0, 0)
         ending = run_in_child(
@@ -114,45 +115,47 @@ class FeatureKeeper:
         return ending
 
 
-def _skip(ending: ChildResult) -> Skip:
+def _make_skip(ending: ChildResult) -> Skip:
     if isinstance(ending.error, WeightsNotFound):
         return Skip("skipped", ending.reason)
     return Skip("oom" if ending.out_of_memory else "error", ending.reason)
 
 
-# A run whose pass takes more than this share of its limit has no room for freed blocks that malloc keeps.
+# If a memory pass took more than this share of the limit, freed blocks that malloc keeps might not fit.
 MAX_SHARE_WITH_FAST_MALLOC = 0.85
 
 
 class MemoryPasses:
-    """Memory passes, each taken once for all seeds of a configuration."""
+    """Cache of memory passes, each of which is taken once for all seeds of a configuration."""
 
     def __init__(self, observer: Observer):
         self._observer = observer
         self._known: dict[str, MemoryPassRecord] = {}
 
-    def know(self, records: Iterable[CellRecord]) -> None:
-        """Take over the passes of cells that have run before."""
+    def remember(self, records: Iterable[CellRecord]) -> None:
+        """Remember the memory passes of cells that have already run."""
         for record in records:
             known = record.memory_pass
-            # Where the model's state was not checked, or could not be, it may be now.
+            # If the model's state was not checked, or memory ran out in the check, the pass is taken again.
             if known is not None and known.not_resumable not in (None, NO_MEMORY_TO_CHECK):
                 self._known[known.configuration] = known
 
     def has(self, cell: PlannedCell) -> bool:
-        """Whether a cell's pass is known."""
+        """Return whether a cell's memory pass is known and fits the cell's limit."""
         known = self._known.get(configuration_key(cell))
         return known is not None and _fits(cell, known)
 
     def measure(self, cell: PlannedCell, log: Path) -> PlannedCell | ChildResult:
-        """The cell with its memory pass, with exact malloc if that leaves no room for any other, and without
-        checkpoints if its model cannot go on from one.
+        """Add its memory pass to a cell, taking the pass if it is not known.
+
+        The cell also gets exact malloc settings if it comes close to its limit, and no checkpoints if its
+        model cannot be resumed from one.
 
         Args:
-            log: file for what a failing component writes.
+            log: file for the output of the child process.
 
         Returns:
-            How the pass ended, where it failed.
+            The cell, or the ending of the memory pass if it failed.
         """
         known = self._known.get(configuration_key(cell)) if self.has(cell) else None
         if known is None:
@@ -161,7 +164,7 @@ class MemoryPasses:
             ending = self._take(cell, log)
             if ending.outcome != "returned":
                 return ending
-            known = self._keep(cell, ending.value)
+            known = self._store(cell, ending.value)
             cell = replace(cell, memory=replace(cell.memory, pass_s=time.monotonic() - started))
         if known.not_resumable:
             cell = replace(cell, checkpoint_every_s=None)
@@ -169,7 +172,7 @@ class MemoryPasses:
             cell = cell.with_exact_malloc()
         return replace(cell, memory=replace(cell.memory, measured=known))
 
-    def _keep(self, cell: PlannedCell, measured: MemoryPassRecord) -> MemoryPassRecord:
+    def _store(self, cell: PlannedCell, measured: MemoryPassRecord) -> MemoryPassRecord:
         facts = {"cell_id": cell.key.cell_id, "configuration": configuration_key(cell)}
         self._known[configuration_key(cell)] = kept = measured.model_copy(update=facts)
         return kept
@@ -186,7 +189,7 @@ class MemoryPasses:
 
 
 def _fits(cell: PlannedCell, taken: MemoryPassRecord) -> bool:
-    """Whether a pass that may have been taken under another limit would succeed under the cell's."""
+    """Return whether a pass, possibly taken under another limit, would succeed under the cell's limit."""
     return cell.memory.limit_bytes is None or taken.peak_bytes <= cell.memory.limit_bytes
 
 

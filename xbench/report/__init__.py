@@ -1,1 +1,1 @@
-"""What people look at, read from the records alone."""
+"""Tables, notes and exports, built from records alone."""

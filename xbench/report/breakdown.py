@@ -1,4 +1,4 @@
-"""Show where memory goes: the parts of each configuration's peak, and the optimizer's state beside theory."""
+"""Rows of the memory table: the parts of each configuration's peak, and the optimizer state in theory."""
 
 from __future__ import annotations
 
@@ -20,29 +20,34 @@ PARTS = {
 }
 
 NOTE = (
-    "The parts add up to the peak of the memory pass: a few steps with all of the optimizer's state, "
-    "evaluation and keeping the weights, in a process that gives every freed block back. P: the parameters "
-    "that are trained."
+    "The parts add up to the peak of the memory pass: a few steps with the full optimizer state, an "
+    "evaluation and a copy of the weights, in a process that returns every freed block to the system. "
+    "P: the trained parameters."
 )
 
 
-def _value_of(name: str, record: CellRecord) -> float | None:
+def _read_part(name: str, record: CellRecord) -> float | None:
     return None if record.memory_pass is None else getattr(record.memory_pass, name)
 
 
-def _vectors(value: float) -> str:
+def _format_vectors(value: float) -> str:
     return f"{value:.2f} P"
 
 
 MEMORY_ROWS = (
-    *(Row(name, title, partial(_value_of, name), format_bytes) for name, title in PARTS.items()),
-    Row("peak_bytes", "peak", partial(_value_of, "peak_bytes"), format_bytes),
+    *(Row(name, title, partial(_read_part, name), format_bytes) for name, title in PARTS.items()),
+    Row("peak_bytes", "peak", partial(_read_part, "peak_bytes"), format_bytes),
     Row("limit_bytes", "limit", lambda record: record.memory.limit_bytes, format_bytes),
-    Row("state_vectors", "optimizer state at the end", lambda record: record.memory.state_vectors, _vectors),
+    Row(
+        "state_vectors",
+        "optimizer state at the end",
+        lambda record: record.memory.state_vectors,
+        _format_vectors,
+    ),
     Row(
         "expected_state_vectors",
         "  in theory, when full",
         lambda record: record.memory.expected_state_vectors,
-        _vectors,
+        _format_vectors,
     ),
 )

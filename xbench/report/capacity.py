@@ -1,4 +1,4 @@
-"""What a probe found: a table, a picture of peak against size, and the forms for other programs."""
+"""Show the results of a capacity probe: a table, a chart of peak against size, CSV and Markdown."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from xbench.records.capacity import CapacityRecord, CapacityReport
 from xbench.report.layout import escape_markdown, make_csv, make_markdown, make_table, plain, print_line
 from xbench.units import format_bytes, format_seconds
 
-_BAR = 40
+_BAR_WIDTH = 40
 HEADER = ("axis", "found", "first that fails", "limit", "peak", "predicted", "trials", "time")
 
 
-def capacity_rows(report: CapacityReport) -> list[tuple[str, ...]]:
-    """A line an axis, formatted, in the order of `HEADER`."""
+def format_capacity_rows(report: CapacityReport) -> list[tuple[str, ...]]:
+    """Format one row per axis, with the columns of `HEADER`."""
     return [
         (
             result.axis,
@@ -32,15 +32,15 @@ def capacity_rows(report: CapacityReport) -> list[tuple[str, ...]]:
 
 
 def print_capacity(console: Console, report: CapacityReport) -> None:
-    """Print the table, and a picture for each axis."""
+    """Print the table and a chart of each axis."""
     for warning in report.warnings:
         print_line(console, f"warning: {warning}", "bold yellow")
     data = f"{report.dataset} [{report.stand_in}]" if report.stand_in else report.dataset
     title = plain(f"{report.optimizer}, {report.components['model'].title} on {data}", style="bold")
-    console.print(make_table(title, HEADER, capacity_rows(report), has_numbers=True))
+    console.print(make_table(title, HEADER, format_capacity_rows(report), has_numbers=True))
     for result in report.results:
         console.print(plain(f"peak against {result.axis}, up to the limit"))
-        for line in _picture(result):
+        for line in _draw_chart(result):
             console.print(plain(line), soft_wrap=True)
         if result.error:
             print_line(console, f"  {result.axis}: {result.error}", "bold red")
@@ -51,7 +51,7 @@ def print_capacity(console: Console, report: CapacityReport) -> None:
 
 
 def to_capacity_csv(report: CapacityReport) -> str:
-    """A line a trial."""
+    """Write the trials as CSV, one per line."""
     rows = [
         {"axis": result.axis, "found": result.found, "fails": result.fails, "limit_bytes": result.limit_bytes}
         | trial.model_dump()
@@ -62,8 +62,8 @@ def to_capacity_csv(report: CapacityReport) -> str:
 
 
 def to_capacity_markdown(report: CapacityReport) -> str:
-    """The table, and what a reader must know."""
-    table = make_markdown(HEADER, capacity_rows(report), has_numbers=True)
+    """Write the table, the warnings and the notes in Markdown."""
+    table = make_markdown(HEADER, format_capacity_rows(report), has_numbers=True)
     notes = [
         f"{result.axis}: {note}"
         for result in report.results
@@ -77,16 +77,16 @@ def to_capacity_markdown(report: CapacityReport) -> str:
     ).rstrip()
 
 
-def _picture(result: CapacityRecord) -> Iterator[str]:
-    """A bar a size, in order; the bar's whole width is the limit."""
+def _draw_chart(result: CapacityRecord) -> Iterator[str]:
+    """Draw a bar for each size, in ascending order. A full bar is the limit."""
     widest = max(len(f"{trial.value:,}") for trial in result.trials)
     for trial in sorted(result.trials, key=lambda trial: trial.value):
         if trial.peak_bytes is None:
-            bar, text = "x".rjust(_BAR), "out of memory" if trial.outcome == "oom" else "failed"
+            bar, text = "x".rjust(_BAR_WIDTH), "out of memory" if trial.outcome == "oom" else "failed"
         else:
-            bar = "█" * max(1, round(_BAR * min(1.0, trial.peak_bytes / result.limit_bytes)))
+            bar = "█" * max(1, round(_BAR_WIDTH * min(1.0, trial.peak_bytes / result.limit_bytes)))
             text = format_bytes(trial.peak_bytes)
-        yield f"  {trial.value:>{widest},} {bar:<{_BAR}} {text}"
+        yield f"  {trial.value:>{widest},} {bar:<{_BAR_WIDTH}} {text}"
 
 
 def _size(size_bytes: int | None) -> str:

@@ -1,4 +1,4 @@
-"""A column of a comparison: one optimizer, with its records, figures and settings."""
+"""A column of a comparison: one optimizer with its records, figures and settings."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from xbench.report.settings import SettingValue
 
 @dataclass(frozen=True)
 class Column:
-    """One optimizer of a comparison, over its seeds.
+    """One optimizer of a comparison, with all of its seeds.
 
     Attributes:
         planned: number of seeds that the run declared.
-        records: the record of each seed that has ended, failed ones included.
-        figures: row key -> mean and interval over the seeds that are done and have a value.
-        settings: setting key -> its values, with the seeds that ran with each.
-        unranked_time: why its times may not be ranked beside those of other columns; "" if they may.
+        records: one record for each seed that has ended, including those that failed.
+        figures: row key -> mean and interval over the seeds that are `done` and have a value.
+        settings: setting key -> its distinct values, each with the seeds that used it.
+        unranked_time: why its times must not be ranked with those of other columns; "" if they may be.
     """
 
     name: str

@@ -1,5 +1,5 @@
-"""Build the table of each experiment: figures and settings as rows, optimizers as columns, and the figures of
-an earlier work beside ours."""
+"""Build the table of each experiment: figures and settings as rows, optimizers as columns, and a suite's
+reference figures next to the columns that they belong to."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from dataclasses import dataclass, replace
 from xbench.records.aggregate import Interval, interval
 from xbench.records.schema import CellRecord, ExperimentRecord, RunRecord
 from xbench.report.columns import Column
-from xbench.report.feature_costs import features_s_by_cell
-from xbench.report.headings import data_lines
+from xbench.report.feature_costs import find_features_s
+from xbench.report.headings import describe_data
 from xbench.report.notes import make_notes
-from xbench.report.ranking import unranked_times
-from xbench.report.rows import Row, main_rows
+from xbench.report.ranking import find_unranked_times
+from xbench.report.rows import Row, make_main_rows
 from xbench.report.settings import (
     ABSENT,
     Setting,
     SettingValue,
-    is_telling,
-    known_settings,
+    collect_values,
+    list_settings,
+    needs_row,
     show_value,
     show_values,
-    values_by_seed,
 )
 
-# It stands behind a time that is not ranked beside those of other columns.
+# Marks a time that must not be ranked with those of other columns.
 UNRANKED = "*"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One experiment, ready to be shown.
+    """The table of one experiment, formatted.
 
     Attributes:
-        data: lines that say which models ran on which data.
-        header: column titles; the first is that of the row titles.
-        rows: titles and formatted figures, then settings, one cell a column.
-        notes: what a reader must know, most important first.
+        data: lines that name the models and datasets.
+        header: column titles; the first belongs to the column of row titles.
+        rows: first figures, then settings; each row has a title and one formatted cell per column.
+        notes: notes below the table, most important first.
     """
 
     experiment: ExperimentRecord
@@ -55,14 +55,14 @@ def comparisons(
     """Compare the columns of every experiment of a run.
 
     Args:
-        rows: the figures to compare, and settings that are always shown; by default those of the main table.
-            Other settings are shown where they differ.
-        note: how to read them; it comes last.
+        rows: the figures to compare and the settings that are always shown; by default those of the main
+            table. Other settings are shown where they differ.
+        note: how to read the figures; comes last in the notes.
     """
-    rows = main_rows(run.metrics) if rows is None else rows
+    rows = make_main_rows(run.metrics) if rows is None else rows
     by_id = {record.cell_id: record for record in records}
-    features_s = features_s_by_cell(records)
-    # Titles and references are the suite's own.
+    features_s = find_features_s(records)
+    # Titles and reference figures still describe the suite as it was written.
     changed = [f"the command line changed the suite: {', '.join(run.changes)}"] if run.changes else []
     result, closing = [], [note] if note else []
     for experiment in run.experiments:
@@ -84,50 +84,50 @@ def _compare(
     """Compare the columns of one experiment.
 
     Args:
-        declared: column -> the record of each of its cells; None for one that has not ended.
-        features_s: what the features of each cell cost.
+        declared: column -> the record of each of its cells; None for a cell that has not ended.
+        features_s: cell ID -> seconds that computing its features took.
     """
     ended = {name: [record for record in found if record is not None] for name, found in declared.items()}
     records = [record for found in ended.values() for record in found]
     figure_rows = [row for row in rows if isinstance(row, Row)]
     always = {row.key for row in rows if isinstance(row, Setting)}
-    settings, unranked = known_settings(records), unranked_times(ended)
+    settings, unranked = list_settings(records), find_unranked_times(ended)
     columns = tuple(
         Column(
             name,
             len(declared[name]),
             tuple(found),
-            _figures(figure_rows, found, features_s),
-            _settings(settings, found),
+            _summarize(figure_rows, found, features_s),
+            _collect_settings(settings, found),
             unranked.get(name, ""),
         )
         for name, found in ended.items()
     )
-    shown = _with_references(experiment, columns)
+    shown = _add_references(experiment, columns)
     header = [""]
     for column, references in shown:
         header.append(column.name)
         header += [f"{experiment.reference_name} {name}" for name in references]
-    lines = [_figure_line(row, shown) for row in figure_rows]
+    lines = [_make_figure_line(row, shown) for row in figure_rows]
     lines += [
-        _setting_line(setting, shown)
+        _make_setting_line(setting, shown)
         for setting in settings
-        if setting.key in always or is_telling(setting, list(ended.items()))
+        if setting.key in always or needs_row(setting, list(ended.items()))
     ]
     return Comparison(
         experiment,
         columns,
-        data_lines(records),
+        describe_data(records),
         tuple(header),
         tuple(line for line in lines if any(cell != ABSENT for cell in line[1:])),
         make_notes(experiment, columns, figure_rows),
     )
 
 
-def _figures(
+def _summarize(
     rows: Sequence[Row], records: Sequence[CellRecord], features_s: Mapping[str, float]
 ) -> dict[str, Interval]:
-    done = [_with_shared_cost(record, features_s) for record in records if record.status == "done"]
+    done = [_set_features_s(record, features_s) for record in records if record.status == "done"]
     figures = {}
     for row in rows:
         found = [(record.seed, value) for record in done if (value := row.value(record)) is not None]
@@ -137,48 +137,51 @@ def _figures(
     return figures
 
 
-def _with_shared_cost(record: CellRecord, features_s: Mapping[str, float]) -> CellRecord:
+def _set_features_s(record: CellRecord, features_s: Mapping[str, float]) -> CellRecord:
     cost_s = features_s.get(record.cell_id)
     if cost_s == record.time.features_s:
         return record
     return record.model_copy(update={"time": record.time.model_copy(update={"features_s": cost_s})})
 
 
-def _settings(
+def _collect_settings(
     settings: Sequence[Setting], records: Sequence[CellRecord]
 ) -> dict[str, tuple[SettingValue, ...]]:
-    found = {setting.key: values_by_seed(setting, records) for setting in settings}
+    found = {setting.key: collect_values(setting, records) for setting in settings}
     return {key: values for key, values in found.items() if values}
 
 
-# Each column, and the earlier work's figures that stand behind it, by their name.
+# Each column with the reference figures that follow it: reference column -> row key -> value.
 _Shown = list[tuple[Column, dict[str, dict[str, float]]]]
 
 
-def _with_references(experiment: ExperimentRecord, columns: tuple[Column, ...]) -> _Shown:
-    """Each column, and the reference figures that stand behind it: those of that very column, and behind
-    the last column of an optimizer's label those of the label."""
+def _add_references(experiment: ExperimentRecord, columns: tuple[Column, ...]) -> _Shown:
+    """Pair each column with the reference figures that follow it.
+
+    Figures given for a column follow that column; figures given for an optimizer's label follow the last
+    column with that label.
+    """
     known, shown = experiment.reference, []
-    for place, column in enumerate(columns):
+    for index, column in enumerate(columns):
         label = column.name.split()[0]
-        is_last = all(later.name.split()[0] != label for later in columns[place + 1 :])
+        is_last = all(later.name.split()[0] != label for later in columns[index + 1 :])
         names = dict.fromkeys([column.name, *([label] if is_last else [])])
         shown.append((column, {name: known[name] for name in names if name in known}))
     return shown
 
 
-def _figure_line(row: Row, shown: _Shown) -> tuple[str, ...]:
+def _make_figure_line(row: Row, shown: _Shown) -> tuple[str, ...]:
     line = [row.title]
     for column, references in shown:
-        line.append(_figure(row, column))
+        line.append(_format_figure(row, column))
         line += [
-            _number(row, figures[row.key]) if row.key in figures else ABSENT
+            _format_number(row, figures[row.key]) if row.key in figures else ABSENT
             for figures in references.values()
         ]
     return tuple(line)
 
 
-def _setting_line(setting: Setting, shown: _Shown) -> tuple[str, ...]:
+def _make_setting_line(setting: Setting, shown: _Shown) -> tuple[str, ...]:
     line = [setting.title]
     for column, references in shown:
         line.append(show_values(setting, column.settings.get(setting.key, ())))
@@ -189,13 +192,13 @@ def _setting_line(setting: Setting, shown: _Shown) -> tuple[str, ...]:
     return tuple(line)
 
 
-def _figure(row: Row, column: Column) -> str:
-    """A figure of a column: `0.875 ± 0.012`, and if not all seeds have it, how many do."""
+def _format_figure(row: Row, column: Column) -> str:
+    """Format a figure as `0.875 ± 0.012`, followed by the number of seeds if some have no value."""
     figure = column.figures.get(row.key)
     if figure is None:
         instead = [row.instead(record) for record in column.records if record.status == "done"]
         return next(filter(None, instead), ABSENT)
-    text = _number(row, figure.mean)
+    text = _format_number(row, figure.mean)
     spread = figure.half_width
     if spread is not None and row.spread is not None and math.isfinite(spread):
         text += f" ± {row.spread(spread)}"
@@ -206,5 +209,5 @@ def _figure(row: Row, column: Column) -> str:
     return text
 
 
-def _number(row: Row, value: float) -> str:
+def _format_number(row: Row, value: float) -> str:
     return row.show(value) if math.isfinite(value) else str(value)

@@ -1,4 +1,4 @@
-"""A run for other programs: one JSON document, CSV with a line a cell, or Markdown tables."""
+"""Export a run as a JSON document, as CSV with one line per cell, or as Markdown tables."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from xbench.report.layout import escape_markdown, make_csv, make_markdown
 
 
 def to_json(run: RunRecord, comparisons: list[Comparison], folder: str) -> str:
-    """One document: the run, and for each experiment its summary and its cells' records."""
+    """Write one document: the run, and for each experiment its summary and the records of its cells."""
     from pydantic_core import to_json
 
-    of_run = {"suite", "started_at", "device", "versions", "hardware", "metrics", "epoch_metrics", "warnings"}
+    fields = {"suite", "started_at", "device", "versions", "hardware", "metrics", "epoch_metrics", "warnings"}
     document = {
         "run": folder,
-        **run.model_dump(include=of_run),
-        "experiments": [_experiment(comparison) for comparison in comparisons],
+        **run.model_dump(include=fields),
+        "experiments": [_dump_experiment(comparison) for comparison in comparisons],
     }
-    # JSON has no NaN: where a number is none there is nothing, as in the records.
+    # JSON has no NaN or infinity: these become null, as in the records.
     return to_json(document, indent=2, inf_nan_mode="null").decode()
 
 
 def to_csv(run: RunRecord, records: list[CellRecord]) -> str:
-    """A line a cell; nested fields as `memory.peak_host_bytes`. Every declared metric has a column."""
+    """Write one line per cell. A nested field's column is named like `memory.peak_host_bytes`.
+
+    Every declared metric has a column, even if no cell has a value for it.
+    """
     absent = dict.fromkeys(metric.name for metric in run.metrics)
     cells = [record.model_dump(exclude={"epochs"}) for record in records]
     cells = [{**cell, "metrics": {**absent, **cell["metrics"]}} for cell in cells]
@@ -32,7 +35,7 @@ def to_csv(run: RunRecord, records: list[CellRecord]) -> str:
 
 
 def to_markdown(run: RunRecord, comparisons: list[Comparison]) -> str:
-    """The tables as they are printed, in Markdown."""
+    """Write the tables in Markdown, with the same content as on a terminal."""
     parts = [f"**Warning:** {escape_markdown(warning)}" for warning in run.warnings]
     for comparison in comparisons:
         notes = "\n".join(f"- {escape_markdown(note)}" for note in comparison.notes)
@@ -50,7 +53,7 @@ def to_markdown(run: RunRecord, comparisons: list[Comparison]) -> str:
     return "\n\n".join(parts)
 
 
-def _experiment(comparison: Comparison) -> dict[str, Any]:
+def _dump_experiment(comparison: Comparison) -> dict[str, Any]:
     return {
         **comparison.experiment.model_dump(),
         "columns": [

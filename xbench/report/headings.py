@@ -1,4 +1,4 @@
-"""Say above a table which models ran on which data."""
+"""Heading of a table: the models and the datasets that they were trained on."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from xbench.records.schema import CellRecord, DataRecord
 from xbench.text import pluralize
 
-# So many datasets are named above one table.
+# Datasets listed above a table; the others are counted.
 MAX_DATASETS = 8
 
 
-def data_lines(records: Sequence[CellRecord]) -> tuple[str, ...]:
-    """The models and their data, with the number of images.
+def describe_data(records: Sequence[CellRecord]) -> tuple[str, ...]:
+    """Describe the models and their data, with the number of images.
 
-    One dataset takes a single line, with its counts by class. Several take a line each, with counts by split.
-    Of two classes, the positive one is named.
+    A single dataset is described on one line, with counts by class. Several datasets have a line each, with
+    counts by split. If a dataset has two classes, the line names the positive one.
     """
     if not records:
         return ()
@@ -24,30 +24,35 @@ def data_lines(records: Sequence[CellRecord]) -> tuple[str, ...]:
     for record in records:
         data = record.dataset
         datasets.setdefault(repr((data.requested, data.name, data.params, data.counts)), data)
-    several = list(datasets.values())
-    if len(several) == 1:
-        line = _with_counts(f"{models} on {_name(several[0])}", several[0].counts)
-        return ("; ".join(filter(None, [line, several[0].told_positive])),)
-    lines = [f"{models} on {pluralize(len(several), 'dataset')}"]
+    distinct = list(datasets.values())
+    if len(distinct) == 1:
+        line = _append_counts(f"{models} on {_format_name(distinct[0])}", distinct[0].counts)
+        return ("; ".join(filter(None, [line, distinct[0].told_positive])),)
+    lines = [f"{models} on {pluralize(len(distinct), 'dataset')}"]
     lines += [
-        "; ".join(filter(None, [_with_counts(_title(data, several), _by_split(data)), data.told_positive]))
-        for data in several[:MAX_DATASETS]
+        "; ".join(
+            filter(
+                None,
+                [_append_counts(_format_title(data, distinct), _count_by_split(data)), data.told_positive],
+            )
+        )
+        for data in distinct[:MAX_DATASETS]
     ]
-    if len(several) > MAX_DATASETS:
-        lines.append(f"and {len(several) - MAX_DATASETS} more")
+    if len(distinct) > MAX_DATASETS:
+        lines.append(f"and {len(distinct) - MAX_DATASETS} more")
     return tuple(lines)
 
 
-def _title(data: DataRecord, datasets: Sequence[DataRecord]) -> str:
-    return " ".join([_name(data), *_own_params(data, datasets)])
+def _format_title(data: DataRecord, datasets: Sequence[DataRecord]) -> str:
+    return " ".join([_format_name(data), *_distinguish(data, datasets)])
 
 
-def _name(data: DataRecord) -> str:
+def _format_name(data: DataRecord) -> str:
     return f"{data.name} [STAND-IN DATA]" if data.name != data.requested else data.name
 
 
-def _own_params(data: DataRecord, datasets: Sequence[DataRecord]) -> list[str]:
-    """The settings that tell a dataset from others of its name."""
+def _distinguish(data: DataRecord, datasets: Sequence[DataRecord]) -> list[str]:
+    """Format the settings that distinguish a dataset from others with the same name."""
     namesakes = [other for other in datasets if other.name == data.name]
     return [
         f"{key}={value}"
@@ -56,12 +61,12 @@ def _own_params(data: DataRecord, datasets: Sequence[DataRecord]) -> list[str]:
     ]
 
 
-def _with_counts(title: str, counts: Mapping[str, int]) -> str:
+def _append_counts(title: str, counts: Mapping[str, int]) -> str:
     numbers = ", ".join(f"{count:,} {name}" for name, count in counts.items())
     return f"{title}: {numbers}" if numbers else title
 
 
-def _by_split(data: DataRecord) -> dict[str, int]:
+def _count_by_split(data: DataRecord) -> dict[str, int]:
     totals: dict[str, int] = {}
     for name, count in data.counts.items():
         split = name.partition("/")[0]

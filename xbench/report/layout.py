@@ -1,4 +1,4 @@
-"""Lay out headers and rows as a table for a terminal, as CSV or as Markdown."""
+"""Lay out headers and rows as a terminal table, as CSV or as Markdown."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from rich.text import Text
 
 from xbench.text import escape_controls, shorten
 
-# Characters of one cell, or of a title, that a table shows.
+# Maximum length of a table cell or title, in characters.
 MAX_SHOWN = 300
 
-# What Markdown, or HTML within it, takes for more than itself; brackets alone are none of it, but links are.
+# Characters with a meaning in Markdown or in HTML within it. Brackets have one only as part of a link.
 _MARKUP = re.compile(r"[\\`*<~|]|\](?=[(:\[])")
 
 
 def plain(text: object, style: str = "", keep: str = "") -> Text:
-    """Text for a terminal: no markup, and nothing in it that a terminal would obey.
+    """Make text for a terminal, without markup and with control characters escaped.
 
     Args:
-        keep: as `visible` takes it.
+        keep: control characters that are not escaped (see `text.escape_controls`).
     """
     return Text(escape_controls(str(text), keep), style=style)
 
 
 def cell(text: object, keep: str = "") -> Text:
-    """The same for a cell of a table, and not too long for one."""
+    """Make the text of a table cell: `plain`, shortened to `MAX_SHOWN` characters."""
     return plain(shorten(str(text), MAX_SHOWN), keep=keep)
 
 
 def print_line(console: Console, text: str, style: str) -> None:
-    """Print a sentence; where nobody watches it stays on one line, for other programs to find."""
+    """Print a sentence. It is wrapped on a terminal only, so that other programs can search for it."""
     console.print(plain(text, style=style), soft_wrap=not console.is_terminal)
 
 
@@ -45,48 +45,48 @@ def make_table(
     *,
     has_numbers: bool = False,
 ) -> Table:
-    """Lay out rows for a terminal, under a title at the left.
+    """Lay out rows for a terminal, under a left-aligned title.
 
     Args:
-        rows: cells; a rich `Text` is shown as it is, anything else as `cell` shows it.
-        has_numbers: whether all columns but the first are aligned at the right.
+        rows: the cells of each row; a rich `Text` is shown unchanged, anything else goes through `cell`.
+        has_numbers: whether to right-align all columns except the first.
     """
     table = Table(title=title, title_justify="left")
-    for place, name in enumerate(headers):
-        table.add_column(cell(name), justify="right" if place and has_numbers else "left")
+    for index, name in enumerate(headers):
+        table.add_column(cell(name), justify="right" if index and has_numbers else "left")
     for row in rows:
         table.add_row(*(item if isinstance(item, Text) else cell(item) for item in row))
     return table
 
 
 def make_markdown(headers: Sequence[str], rows: Iterable[Iterable[str]], *, has_numbers: bool = False) -> str:
-    """Lay out rows in Markdown, without a newline at the end.
+    """Lay out rows in Markdown, without a trailing newline.
 
     Args:
-        has_numbers: as `make_table` takes it.
+        has_numbers: whether to right-align all columns except the first.
     """
-    rules = ["---:" if place and has_numbers else "---" for place in range(len(headers))]
+    rules = ["---:" if index and has_numbers else "---" for index in range(len(headers))]
     lines = [map(escape_markdown, headers), rules, *(map(escape_markdown, row) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def make_csv(rows: list[dict[str, Any]], line_end: str = "\n") -> str:
-    """Lay out rows as CSV, with a column for each key; that of a nested field is `outer.inner`.
+    """Lay out rows as CSV, with a column for each key. The column of a nested field is named `outer.inner`.
 
-    Numbers of a column in which all are whole, or absent, have no decimal point.
+    A column whose numbers are all whole is written without decimal points, even if some values are absent.
     """
     import pandas
 
-    frame = pandas.json_normalize(rows).map(_csv_text).rename(columns=_csv_text)
+    frame = pandas.json_normalize(rows).map(_escape_csv).rename(columns=_escape_csv)
     return frame.convert_dtypes().to_csv(index=False, lineterminator=line_end)
 
 
-def _csv_text(value: Any) -> Any:
-    """A value for CSV, whose quotes keep all text but what a terminal would obey."""
+def _escape_csv(value: Any) -> Any:
+    """Escape control characters, which CSV's quoting leaves in place; newlines are kept."""
     return escape_controls(value, keep="\n") if isinstance(value, str) else value
 
 
 def escape_markdown(text: str) -> str:
-    """Text that is only text in Markdown, on one line."""
+    """Escape text so that Markdown shows it literally, on one line."""
     one_line = escape_controls(text.replace("\n", " "))
     return _MARKUP.sub(r"\\\g<0>", one_line)

@@ -1,4 +1,4 @@
-"""Write the notes below a table: how cells ended, what figures stand for, and what limits a comparison."""
+"""Write the notes below a table: how cells ended, what the figures mean, and what limits a comparison."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from xbench.report.rows import Row
 from xbench.text import name_seeds, pluralize
 from xbench.units import format_bytes
 
-# Optimizer states that differ by no more than this share are the same.
+# Sizes of optimizer state are treated as equal up to this relative difference.
 _SAME_STATE = 0.01
 
-# A column or model, the seed if the note is about a single cell of it, and what the note says.
+# The column or model that the note is about, the seed if it is about one cell only, and the text.
 Note = tuple[str, int | None, str]
 
 
 def nothing_ran(records: Sequence[CellRecord], where: str = "") -> str:
-    """Return a sentence for a run all of whose cells were skipped; "" if any ran, or there are none.
+    """Say that all cells of a run were skipped; return "" if a cell ran or there are no cells.
 
     Args:
-        where: says where the reasons are, as a clause; by default below the tables.
+        where: a clause that says where to find the reasons; by default in the notes below the tables.
     """
     if not records or any(record.status != "skipped" for record in records):
         return ""
@@ -36,23 +36,23 @@ def nothing_ran(records: Sequence[CellRecord], where: str = "") -> str:
 def make_notes(
     experiment: ExperimentRecord, columns: Sequence[Column], rows: Sequence[Row]
 ) -> tuple[str, ...]:
-    """The notes of one experiment, most important first."""
+    """Write the notes of one experiment, most important first."""
     records = [record for column in columns for record in column.records]
     notes = [
-        *_on_data(records),
-        *_merge(note for column in columns for note in _on_cells(column)),
-        *_on_missing_seeds(columns),
-        *_on_intervals(columns, rows),
-        *_merge(note for column in columns for note in _on_undefined(column, rows)),
-        *_on_different_seeds(columns, rows),
-        *_on_times(columns, rows),
+        *_note_data(records),
+        *_merge(note for column in columns for note in _note_cells(column)),
+        *_note_missing_seeds(columns),
+        *_note_intervals(columns, rows),
+        *_merge(note for column in columns for note in _note_undefined(column, rows)),
+        *_note_different_seeds(columns, rows),
+        *_note_times(columns, rows),
     ]
     if experiment.reference_note:
         notes.append(experiment.reference_note)
     return tuple(dict.fromkeys(notes))
 
 
-def _on_data(records: Iterable[CellRecord]) -> Iterator[str]:
+def _note_data(records: Iterable[CellRecord]) -> Iterator[str]:
     for record in records:
         data = record.dataset
         if data.name != data.requested:
@@ -67,63 +67,63 @@ def _on_data(records: Iterable[CellRecord]) -> Iterator[str]:
             yield f"{data.name}: {note}"
 
 
-def _on_cells(column: Column) -> Iterator[Note]:
+def _note_cells(column: Column) -> Iterator[Note]:
     for record in column.records:
-        for text in _outcome(record):
+        for text in _note_outcome(record):
             yield column.name, record.seed, text
-        yield from _on_adaptation(column, record)
-        for text in (*_history(record), *_on_memory(record)):
+        yield from _note_adaptation(column, record)
+        for text in (*_note_history(record), *_note_memory(record)):
             yield column.name, record.seed, text
-        yield from _on_model(column.name, record)
+        yield from _note_model(column.name, record)
 
 
-def _outcome(record: CellRecord) -> Iterator[str]:
-    """How a cell ended, if a reader must know."""
+def _note_outcome(record: CellRecord) -> Iterator[str]:
+    """Say how a cell ended, unless it ended as expected with results."""
     if record.expect and record.is_failure:
         how = f"{record.status}: {record.reason}" if record.reason else record.status
-        yield f"was meant to run out of memory, and ended as {how}"
+        yield f"was expected to run out of memory but ended as {how}"
     elif record.status != "done":
         expected = " (as expected)" if record.expect else ""
         yield f"{record.status}{expected}: {record.reason}"
 
 
-def _on_adaptation(column: Column, record: CellRecord) -> Iterator[Note]:
-    """The sizes that did not run as asked for. A note on all of a column's seeds names none."""
+def _note_adaptation(column: Column, record: CellRecord) -> Iterator[Note]:
+    """Name the sizes that differ from the requested ones. A note that holds for all seeds names no seed."""
     for key, why in record.fitted.items():
-        if key not in record.ran:  # the cell never came to run
+        if key not in record.ran:  # the cell did not run
             continue
-        is_of_all = all(
+        holds_for_all = all(
             (other.fitted.get(key), other.ran[key], other.requested.get(key))
             == (why, record.ran[key], record.requested.get(key))
             for other in column.records
             if key in other.ran
         )
         text = f"{key} {record.requested.get(key)} ran as {record.ran[key]}: {why}"
-        yield column.name, None if is_of_all else record.seed, text
+        yield column.name, None if holds_for_all else record.seed, text
 
 
-def _history(record: CellRecord) -> Iterator[str]:
+def _note_history(record: CellRecord) -> Iterator[str]:
     if record.attempt > 1:
-        yield f"attempt {record.attempt}; the ones before failed"
+        yield f"attempt {record.attempt}; earlier attempts failed"
     if record.resumed_at:
         steps = ", ".join(f"{step:,}" for step in record.resumed_at)
-        yield f"went on from a checkpoint after step {steps}"
+        yield f"resumed from a checkpoint after step {steps}"
     if len(record.processors) > 1:
         names = ", then ".join(record.processors)
-        yield f"ran on {names}: its times belong to neither processor, and its last digits may differ"
+        yield f"ran on {names}: its times mix both processors, and its results may differ in the last digits"
     if record.reused_from:
-        yield f"taken over from run {record.reused_from}"
+        yield f"reused from run {record.reused_from}"
     if record.pairing.note:
         yield record.pairing.note
 
 
-def _on_memory(record: CellRecord) -> Iterator[str]:
-    """Where the memory pass may not stand for the cell as it ran, and where the cell barely fit."""
+def _note_memory(record: CellRecord) -> Iterator[str]:
+    """Say that the cell barely fit, or that its memory pass may not represent it."""
     retries = record.memory.device_alloc_retries
     if retries and record.status == "done":
         times = pluralize(retries, "time")
         yield (
-            f"it barely fit: the allocator ran out of room {times} and released its cache, "
+            f"barely fit: the allocator ran out of memory {times} and released its cache, "
             "which slows training"
         )
     measured, ended_bytes = record.memory_pass, record.memory.optimizer_state_bytes
@@ -131,48 +131,48 @@ def _on_memory(record: CellRecord) -> Iterator[str]:
         return
     if abs(ended_bytes - measured.final_state_bytes) > _SAME_STATE * measured.final_state_bytes:
         yield (
-            f"its optimizer state ended at {format_bytes(ended_bytes)}, and at "
-            f"{format_bytes(measured.final_state_bytes)} in its memory pass"
+            f"its optimizer state took {format_bytes(ended_bytes)} at the end, but "
+            f"{format_bytes(measured.final_state_bytes)} at the end of its memory pass"
         )
     if measured.malloc != "exact":
-        yield "this system's malloc keeps freed blocks, and its peak memory includes them"
+        yield "malloc on this system keeps freed blocks, so peak memory includes them"
 
 
-def _on_model(column: str, record: CellRecord) -> Iterator[Note]:
-    """What a reader must know of a model's weights and of its frozen part."""
+def _note_model(column: str, record: CellRecord) -> Iterator[Note]:
+    """Describe stand-in weights, models that cannot be resumed, and the use of the frozen part."""
     features, model = record.features, record.model.name
     if record.model.stand_in:
         yield column, None, f"{model} has {record.model.stand_in}"
     if record.memory_pass is not None and record.memory_pass.not_resumable:
         reason = record.memory_pass.not_resumable
-        yield model, None, f"not resumable: an interrupted cell starts again ({reason})"
+        yield model, None, f"not resumable: an interrupted cell starts over ({reason})"
     if features.precision is not None:
         once = f"the output of its frozen part was computed once per image ({features.precision})"
-        yield model, None, f"{once}; training time is that of the rest"
+        yield model, None, f"{once}; training time covers only the rest of the model"
     if features.note:
         yield model, None, f"its frozen part ran in every step: {features.note}"
 
 
 def _merge(notes: Iterable[Note]) -> Iterator[str]:
-    """Say each thing once, with every column and seed that it is about."""
+    """Write each text once, with all the columns and seeds that it is about."""
     about: dict[str, dict[str, list[int]]] = {}
     for name, seed, text in notes:
         seeds = about.setdefault(text, {}).setdefault(name, [])
         if seed is not None:
             seeds.append(seed)
     for text, names in about.items():
-        whom = (f"{name}, {name_seeds(seeds)}" if seeds else name for name, seeds in names.items())
-        yield f"{'; '.join(whom)}: {text}"
+        subjects = (f"{name}, {name_seeds(seeds)}" if seeds else name for name, seeds in names.items())
+        yield f"{'; '.join(subjects)}: {text}"
 
 
-def _on_missing_seeds(columns: Sequence[Column]) -> Iterator[str]:
+def _note_missing_seeds(columns: Sequence[Column]) -> Iterator[str]:
     for column in columns:
         if len(column.records) < column.planned:
             yield f"{column.name}: {len(column.records)} of {column.planned} seeds were run"
 
 
-def _on_intervals(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
-    """What stands behind a ±, and over how many seeds."""
+def _note_intervals(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
+    """Explain what follows a ±, and over how many seeds it was computed."""
     shown = [
         (figure.n, column.planned)
         for column in columns
@@ -183,42 +183,42 @@ def _on_intervals(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[st
         return
     planned = sorted({column.planned for column in columns if column.figures})
     over = " to ".join(str(count) for count in dict.fromkeys([planned[0], planned[-1]]))
-    fewer = ", or over as many as stand behind a figure" if any(n < whole for n, whole in shown) else ""
+    fewer = ", or over the number given next to a figure" if any(n < whole for n, whole in shown) else ""
     yield f"mean ± half width of the {CONFIDENCE:.0%} t interval over {over} seeds{fewer}"
 
 
-def _on_undefined(column: Column, rows: Sequence[Row]) -> Iterator[Note]:
-    """Figures that some of a column's finished cells do not have."""
+def _note_undefined(column: Column, rows: Sequence[Row]) -> Iterator[Note]:
+    """Name the figures that are undefined for some cells of a column that are done."""
     done = {record.seed for record in column.records if record.status == "done"}
     for row in rows:
         figure = column.figures.get(row.key)
         if figure is None or _has_substitutes(row, [column]):
             continue
         for seed in sorted(done - set(figure.seeds)):
-            yield column.name, seed, f"{row.title.strip()} has no value; its mean is over the other seeds"
+            yield column.name, seed, f"{row.title.strip()} is undefined; its mean is over the other seeds"
 
 
-def _on_different_seeds(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
-    """Means that do not stand for the same seeds in every column: all of them, or those of some rows."""
+def _note_different_seeds(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
+    """Warn of means over seeds that differ between columns, in the whole table or in some rows."""
     done = {column.name: {r.seed for r in column.records if r.status == "done"} for column in columns}
     done = {name: seeds for name, seeds in done.items() if seeds}
     if not _are_same(done):
-        yield f"columns are means over different seeds, compare them with care: {_seeds_by_column(done)}"
+        yield f"columns are means over different seeds; compare them with care: {_list_seeds(done)}"
     titles: dict[str, list[str]] = {}
     for row in rows:
         seeds = {c.name: set(c.figures[row.key].seeds) for c in columns if row.key in c.figures}
-        is_as_all = all(done[name] == found for name, found in seeds.items())
-        if not _are_same(seeds) and not is_as_all and not _has_substitutes(row, columns):
-            titles.setdefault(_seeds_by_column(seeds), []).append(row.title.strip())
-    for by_column, of_rows in titles.items():
-        yield f"{', '.join(of_rows)}: means over different seeds, compare them with care: {by_column}"
+        follows_columns = all(done[name] == found for name, found in seeds.items())
+        if not _are_same(seeds) and not follows_columns and not _has_substitutes(row, columns):
+            titles.setdefault(_list_seeds(seeds), []).append(row.title.strip())
+    for seeds_text, row_titles in titles.items():
+        yield f"{', '.join(row_titles)}: means over different seeds; compare them with care: {seeds_text}"
 
 
 def _are_same(seeds: Mapping[str, set[int]]) -> bool:
     return len(set(map(frozenset, seeds.values()))) < 2
 
 
-def _seeds_by_column(seeds: Mapping[str, set[int]]) -> str:
+def _list_seeds(seeds: Mapping[str, set[int]]) -> str:
     return "; ".join(f"{name}: {name_seeds(found)}" for name, found in seeds.items())
 
 
@@ -226,16 +226,20 @@ def _has_substitutes(row: Row, columns: Sequence[Column]) -> bool:
     return any(row.instead(record) for column in columns for record in column.records)
 
 
-def _on_times(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
+def _note_times(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
     used = any(r.features.precision is not None and r.status == "done" for c in columns for r in c.records)
     if used and any(row.key == "features_s" for row in rows):
         yield (
-            "computing features: done once and shared; each column that used them shows what they cost "
-            "('cached': an earlier run computed them)"
+            "computing features: done once and shared; each column that used the features shows the full "
+            "cost ('cached': an earlier run computed them)"
         )
     if any(row.is_time for row in rows):
         yield from _merge(
-            (column.name, None, f"times (*) are not ranked beside the others, because {column.unranked_time}")
+            (
+                column.name,
+                None,
+                f"times (*) must not be ranked with the others, because {column.unranked_time}",
+            )
             for column in columns
             if column.unranked_time
         )

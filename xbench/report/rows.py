@@ -1,4 +1,4 @@
-"""The rows of the main table: the figures of a cell, and the sizes that it ran with."""
+"""Rows of the main table: a cell's figures and the sizes that it ran with."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from xbench.units import format_bytes, format_seconds
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a comparison.
+    """One figure in the rows of a comparison.
 
     Attributes:
         key: name in exports and in a suite's reference columns.
-        value: reads it from a cell's record; None where the cell does not have it.
-        show: formats it.
-        spread: formats the half width of an interval; None for a figure that takes none.
-        is_time: whether it is a time that depends on the device and on malloc (see `ranking`).
-        instead: what a cell without a value shows, if it is done; "" for nothing.
+        value: function that reads the figure from a cell's record; returns None if the cell does not have it.
+        show: function that formats the figure.
+        spread: function that formats the half width of an interval; None for a figure shown without one.
+        is_time: whether the figure is a time that depends on the device and on malloc (see `ranking`).
+        instead: function that returns the text shown for a cell that is done but has no value; "" for none.
     """
 
     key: str
@@ -34,59 +34,59 @@ class Row:
 
 
 def show_metric(metric: MetricRecord, value: float) -> str:
-    """Format a value of a metric, with its unit."""
+    """Format a metric's value, with its unit."""
     return f"{value:,.3f} {metric.unit}" if metric.unit else f"{value:.3f}"
 
 
-def _metric_row(metric: MetricRecord) -> Row:
+def _make_metric_row(metric: MetricRecord) -> Row:
     show = partial(show_metric, metric)
     return Row(metric.name, metric.title, lambda record: record.metrics.get(metric.name), show, show)
 
 
-def _time(
+def _make_time_row(
     key: str, title: str, show: Callable[[float], str], spread: Callable[[float], str] | None = None
 ) -> Row:
     return Row(key, title, lambda r: getattr(r.time, key), show, spread, is_time=True)
 
 
 def _mark_cached(record: CellRecord) -> str:
-    """What stands for the cost of features that an earlier run computed."""
+    """Return "cached" for features that an earlier run computed; "" for a cell without features."""
     return "" if record.features.precision is None else "cached"
 
 
-def _size(key: str, title: str) -> Row:
+def _make_size_row(key: str, title: str) -> Row:
     return Row(key, title, lambda r: getattr(r.memory, key), format_bytes)
 
 
-def _above_base(record: CellRecord) -> float | None:
+def _read_above_base(record: CellRecord) -> float | None:
     return record.memory_pass.above_base_bytes if record.memory_pass else None
 
 
-def _count(value: float) -> str:
+def _format_count(value: float) -> str:
     return f"{value:,.0f}"
 
 
-# Rows of every main table, below those of its metrics.
+# Rows of every main table, below the metrics.
 ROWS = (
-    Row("steps", "steps", lambda r: r.steps, _count),
-    Row("closures", "closures", lambda r: r.closures, _count),
-    _time("training_s", "training time", format_seconds, format_seconds),
+    Row("steps", "steps", lambda r: r.steps, _format_count),
+    Row("closures", "closures", lambda r: r.closures, _format_count),
+    _make_time_row("training_s", "training time", format_seconds, format_seconds),
     Row(
         "features_s", "computing features", lambda r: r.time.features_s, format_seconds, instead=_mark_cached
     ),
-    _time("step_ms_median", "step, median", "{:,.1f} ms".format),
+    _make_time_row("step_ms_median", "step, median", "{:,.1f} ms".format),
     Row("needed_bytes", "peak memory", lambda record: record.needed_bytes, format_bytes),
-    Row("above_base_bytes", "  above base", _above_base, format_bytes),
-    _size("peak_host_bytes", "  resident as it ran"),
-    _size("optimizer_state_bytes", "optimizer state"),
+    Row("above_base_bytes", "  above base", _read_above_base, format_bytes),
+    _make_size_row("peak_host_bytes", "  resident as it ran"),
+    _make_size_row("optimizer_state_bytes", "optimizer state"),
     *SIZES,
 )
 
 
-def main_rows(metrics: Sequence[MetricRecord]) -> tuple[Row | Setting, ...]:
-    """Return the rows of the main table: those of its metrics, and `ROWS`.
+def make_main_rows(metrics: Sequence[MetricRecord]) -> tuple[Row | Setting, ...]:
+    """Make the rows of the main table: the metrics, then `ROWS`.
 
-    A metric that has the name of another row takes its place, so that no value stands under two titles.
+    A metric replaces the row that has its name, so that no name appears twice.
     """
     names = {metric.name for metric in metrics}
-    return (*map(_metric_row, metrics), *(row for row in ROWS if row.key not in names))
+    return (*map(_make_metric_row, metrics), *(row for row in ROWS if row.key not in names))

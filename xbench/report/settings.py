@@ -1,4 +1,4 @@
-"""Show how the columns of a table were run: sizes, and the settings that differ."""
+"""Rows that show how the columns of a table were run: sizes, and settings that differ."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 from xbench.records.schema import CellRecord
 from xbench.text import format_value, name_seeds
 
-# So many sizes of one column are listed with their seeds; of more, the range.
+# Up to this many sizes of a column are listed with their seeds; otherwise their range is shown.
 MAX_SIZES_LISTED = 3
 
-# What a table shows where a column has no value.
+# Shown where a column has no value.
 ABSENT = "-"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A row of a table that shows how its columns were run.
+    """A setting that can be a row of a comparison.
 
     Attributes:
         key: name in exports and in a suite's reference columns.
-        value: reads it from a cell's record; None where the record does not have it.
-        is_size: whether it may be adapted to memory.
+        value: function that reads the setting from a cell's record; returns None if it is not recorded.
+        is_size: whether it is a size that may be adapted to the available memory.
     """
 
     key: str
@@ -34,57 +34,57 @@ class Setting:
 
 @dataclass(frozen=True)
 class SettingValue:
-    """A value of a setting in one column, and the seeds that ran with it."""
+    """A value of a setting in one column, with the seeds that used it."""
 
     value: Any
     seeds: tuple[int, ...]
 
 
-def _size(key: str, title: str) -> Setting:
+def _make_size(key: str, title: str) -> Setting:
     return Setting(key, title, lambda record: _as_number(record.ran.get(key)), is_size=True)
 
 
 SIZES = (
-    _size("train_size", "examples an epoch"),
-    _size("batch_size", "batch"),
-    _size("micro_batch", "micro-batch"),
+    _make_size("train_size", "examples an epoch"),
+    _make_size("batch_size", "batch"),
+    _make_size("micro_batch", "micro-batch"),
 )
-_HISTORY = _size("history_size", "history")
+_HISTORY = _make_size("history_size", "history")
 
 
-def known_settings(records: Sequence[CellRecord]) -> list[Setting]:
-    """Every setting that these records tell of, in the order of tables. Sizes are those that ran."""
+def list_settings(records: Sequence[CellRecord]) -> list[Setting]:
+    """List the settings in these records, in the order of tables. Sizes are the actual ones."""
     sizes = [*SIZES, _HISTORY]
     others = {"threads", *(size.key for size in sizes)}
     keys = dict.fromkeys(key for record in records for key in record.settings)
     return [
         *sizes,
-        *(_training_setting(key) for key in keys if key not in others),
+        *(_make_setting(key) for key in keys if key not in others),
         Setting("threads", "threads", lambda record: record.device.get("threads")),
         Setting("malloc", "malloc", lambda record: record.memory.malloc),
     ]
 
 
-def _training_setting(key: str) -> Setting:
+def _make_setting(key: str) -> Setting:
     if key == "class_weights":
-        return Setting(key, "class weights", lambda record: _unequal(record.settings.get(key)))
-    return Setting(key, key.replace("_", " "), lambda record: _or_default(record.settings, key))
+        return Setting(key, "class weights", lambda record: _drop_ones(record.settings.get(key)))
+    return Setting(key, key.replace("_", " "), lambda record: _read_setting(record.settings, key))
 
 
-def _or_default(settings: Mapping[str, Any], key: str) -> Any:
-    """A setting whose value is None was left to its default."""
+def _read_setting(settings: Mapping[str, Any], key: str) -> Any:
+    """Read a setting; "default" if it is None, which means that the default applied."""
     return "default" if key in settings and settings[key] is None else settings.get(key)
 
 
-def _unequal(weights: Any) -> Any:
-    """Class weights, but for those that are 1, as is every class that is not named."""
+def _drop_ones(weights: Any) -> Any:
+    """Leave out class weights of 1, which is also the weight of classes that are not named."""
     if not isinstance(weights, dict):
         return weights
     return {name: weight for name, weight in weights.items() if weight != 1} or "all 1"
 
 
-def values_by_seed(setting: Setting, records: Sequence[CellRecord]) -> tuple[SettingValue, ...]:
-    """The distinct values of a setting in one column; cells without one are left out."""
+def collect_values(setting: Setting, records: Sequence[CellRecord]) -> tuple[SettingValue, ...]:
+    """Collect the distinct values of a setting in one column, with their seeds; skip cells without one."""
     seeds: dict[str, list[int]] = {}
     values: dict[str, Any] = {}
     for record in records:
@@ -96,12 +96,12 @@ def values_by_seed(setting: Setting, records: Sequence[CellRecord]) -> tuple[Set
     return tuple(SettingValue(value, tuple(seeds[text])) for text, value in values.items())
 
 
-def is_telling(setting: Setting, columns: Sequence[tuple[str, Sequence[CellRecord]]]) -> bool:
-    """Whether a table needs a row for a setting: its value was adapted, or differs and the titles do not say
-    how.
+def needs_row(setting: Setting, columns: Sequence[tuple[str, Sequence[CellRecord]]]) -> bool:
+    """Return whether a table needs a row for a setting: its value was adapted, or it differs between cells
+    and the column titles do not show how.
 
     Args:
-        columns: titles and records.
+        columns: the title and the records of each column.
     """
     cells = [(name, record) for name, records in columns for record in records]
     if setting.is_size and any(setting.key in r.fitted and setting.value(r) is not None for _, r in cells):
@@ -113,8 +113,8 @@ def is_telling(setting: Setting, columns: Sequence[tuple[str, Sequence[CellRecor
 
 
 def _is_in_title(key: str, column: str, record: CellRecord) -> bool:
-    asked = record.settings if key in record.settings else record.requested
-    return key in asked and f" {key}={asked[key]} " in f"{column} "
+    given = record.settings if key in record.settings else record.requested
+    return key in given and f" {key}={given[key]} " in f"{column} "
 
 
 def show_values(setting: Setting, values: Sequence[SettingValue]) -> str:
@@ -130,7 +130,7 @@ def show_values(setting: Setting, values: Sequence[SettingValue]) -> str:
 
 
 def show_value(value: Any) -> str:
-    """Format a setting; a record's may be anything that JSON can hold."""
+    """Format the value of a setting, which may be any JSON value."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str):
@@ -150,7 +150,9 @@ def _show_number(value: Any) -> str:
 
 
 def _as_number(value: Any) -> float | None:
-    """The value if it is a number that tables can show. A record's `ran` holds what plugins gave, or comes
-    from a damaged file."""
+    """Return the value if it is a number that tables can show, otherwise None.
+
+    The values of `CellRecord.ran` may come from plugins or from a damaged file.
+    """
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return value if is_number and abs(value) < 2**63 else None
