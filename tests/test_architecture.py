@@ -67,7 +67,7 @@ ALLOWED = {
         "training",
         "units",
     },
-    "report": {"records", "text", "units"},
+    "report": {"errors", "records", "text", "units"},
     "cli": {
         "capacity",
         "components",
@@ -92,7 +92,17 @@ ALLOWED = {
 FOR_PEOPLE = {"rich", "typer"}
 FOR_PEOPLE_ROOMS = {"cli", "report"}
 
-HEAVY = {"torch", "torchvision", "torchmetrics", "sklearn", "pandas", "scipy", "pyarrow", "matplotlib"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "torchmetrics",
+    "sklearn",
+    "pandas",
+    "scipy",
+    "pyarrow",
+    "matplotlib",
+    "plotly",
+}
 LIGHT_ROOMS = {
     "__init__",
     "__main__",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 # Unicode categories that are escaped: control characters (escape sequences begin with one), characters that
@@ -53,6 +53,14 @@ def some_of(names: Iterable[object]) -> str:
     quoted = [f"'{name}'" for name in names]
     more = f" and {len(quoted) - _MAX_NAMED:,} more" if len(quoted) > _MAX_NAMED else ""
     return f"{', '.join(quoted[:_MAX_NAMED])}{more}"
+
+
+def match_column(wanted: str, columns: Sequence[str]) -> str | None:
+    """Find the column with this title or, if there is only one, the column of this optimizer."""
+    if wanted in columns:
+        return wanted
+    found = [name for name in columns if name.split()[0] == wanted]
+    return found[0] if len(found) == 1 else None
 
 
 def name_seeds(seeds: Iterable[int]) -> str:

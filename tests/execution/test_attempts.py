@@ -85,7 +85,7 @@ def test_attempts_go_on_where_they_were(tiny_data, tried, earlier, attempt, give
 def test_code_that_was_changed_since_the_cell_was_declared_is_not_run(tiny_data, tmp_path):
     (tmp_path / "mine.py").write_text("def net(num_classes): raise AssertionError('it was run')\n")
     cell = cell_of(tiny_data, model="mine:net", import_dirs=(str(tmp_path),))
-    with pytest.raises(XbenchError, match="code was changed"):
+    with pytest.raises(XbenchError, match="code changed during the run"):
         train(print, replace(cell.task(), code=("", "other", "")))
 
 

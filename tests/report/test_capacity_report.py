@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 
-from rich.console import Console
-
+from tests.report.forms import to_text
 from xbench.records.capacity import CapacityRecord, CapacityReport, TrialRecord
 from xbench.records.schema import Component
-from xbench.report.capacity import format_capacity_rows, print_capacity, to_capacity_csv, to_capacity_markdown
+from xbench.report.capacity import format_capacity_rows, make_capacity_document
+from xbench.report.emit import to_csv, to_markdown
 
 MB = 10**6
 
@@ -45,13 +45,13 @@ REPORT = CapacityReport(
 
 def test_each_axis_shows_its_own_limit():
     assert [row[3] for row in format_capacity_rows(REPORT)] == ["200 MB", "400 MB"]
-    text = to_capacity_markdown(REPORT)
+    text = to_markdown(make_capacity_document(REPORT))
     assert "| batch-size | 7 | - | 200 MB |" in text
     assert "| micro-batch | 7 | - | 400 MB |" in text
 
 
 def test_csv_has_the_limit_of_each_trial():
-    lines = list(csv.DictReader(io.StringIO(to_capacity_csv(REPORT))))
+    lines = list(csv.DictReader(io.StringIO(to_csv(make_capacity_document(REPORT)))))
     assert [(line["axis"], int(line["limit_bytes"])) for line in lines] == [
         ("batch-size", 200 * MB),
         ("micro-batch", 400 * MB),
@@ -59,7 +59,6 @@ def test_csv_has_the_limit_of_each_trial():
 
 
 def test_bars_are_shares_of_their_own_limit():
-    output = io.StringIO()
-    print_capacity(Console(file=output, width=120), REPORT)
-    half, quarter = [line.count("█") for line in output.getvalue().splitlines() if "█" in line]
+    text = to_text(make_capacity_document(REPORT), width=120)
+    half, quarter = [line.count("█") for line in text.splitlines() if "█" in line]
     assert half == 2 * quarter

@@ -13,6 +13,7 @@ from xbench.records.schema import (
     Times,
 )
 from xbench.report.comparison import Comparison, comparisons
+from xbench.report.document import FormattedTable
 
 
 def compare(*records, reference=None, reference_note="", missing=()) -> Comparison:
@@ -30,18 +31,18 @@ def compare(*records, reference=None, reference_note="", missing=()) -> Comparis
 
 
 def row(comparison: Comparison, title: str) -> list[str]:
-    """The figures of one row."""
-    (found,) = [cells for cells in comparison.rows if cells[0] == title]
-    return list(found[1:])
+    """The figures of one row, without the marks of the best."""
+    (found,) = [cells for cells in comparison.table.rows if cells[0] == title]
+    return [cell.replace(" ★", "").replace(" ~", "") for cell in found[1:]]
 
 
 def titles(comparison: Comparison) -> list[str]:
-    return [cells[0] for cells in comparison.rows]
+    return [cells[0] for cells in comparison.table.rows]
 
 
 class TestFigures:
     def test_every_row(self):
-        assert dict(compare(measured("adam")).rows) == {
+        assert dict(compare(measured("adam")).table.rows) == {
             "train accuracy": "0.900",
             "test accuracy": "0.800",
             "AUC (from scores)": "0.850",
@@ -66,12 +67,12 @@ class TestFigures:
         comparison = compare(
             cell("sgd", accuracy=0.7), cell("adam", accuracy=0.8), cell("lbfgs", accuracy=0.9)
         )
-        assert comparison.header == ("", "sgd", "adam", "lbfgs")
+        assert comparison.table.header == ("", "sgd", "adam", "lbfgs")
         assert row(comparison, "test accuracy") == ["0.700", "0.800", "0.900"]
 
     def test_every_row_is_as_wide_as_the_header(self):
         comparison = compare(measured("sgd"), cell("adam"), reference={"sgd": {"auc": 0.5}})
-        assert {len(cells) for cells in comparison.rows} == {len(comparison.header)}
+        assert {len(cells) for cells in comparison.table.rows} == {len(comparison.table.header)}
 
     def test_missing_figure_is_a_dash(self):
         comparison = compare(cell("sgd", metrics={"precision": None}), cell("adam", metrics={"precision": 1}))
@@ -171,40 +172,33 @@ class TestSeeds:
 
 
 class TestReference:
-    def test_stands_beside_ours(self):
-        comparison = compare(
+    def reference(self, *records, **reference) -> FormattedTable:
+        """The table of the earlier work's figures."""
+        table = compare(*records, reference=reference).reference
+        assert table is not None
+        return table
+
+    def test_has_a_table_of_its_own(self):
+        table = self.reference(
             cell("sgd", accuracy=0.8),
             cell("adam", accuracy=0.9),
-            reference={
-                "adam": {"test_accuracy": 0.903, "training_s": 577.27},
-                "sgd": {"test_accuracy": 0.855, "auc": 0.865},
-            },
+            adam={"test_accuracy": 0.903, "training_s": 577.27},
+            sgd={"test_accuracy": 0.855, "auc": 0.865},
         )
-        assert comparison.header == ("", "sgd", "2021 report sgd", "adam", "2021 report adam")
-        assert row(comparison, "test accuracy") == ["0.800", "0.855", "0.900", "0.903"]
-        assert row(comparison, "training time") == ["-", "-", "-", "9m 37s"]
-
-    def test_brings_a_row_that_we_have_not(self):
-        comparison = compare(cell("sgd"), reference={"sgd": {"auc": 0.5}})
-        assert row(comparison, "AUC (from scores)") == ["-", "0.500"]
-
-    def test_none_for_an_optimizer_that_it_does_not_have(self):
-        comparison = compare(cell("sgd"), cell("adam"), reference={"sgd": {"auc": 0.5}})
-        assert comparison.header == ("", "sgd", "2021 report sgd", "adam")
-
-    def test_stands_once_behind_all_columns_of_an_optimizer(self):
-        comparison = compare(
-            cell("sgd lr=0.1"), cell("sgd lr=0.2"), cell("adam"), reference={"sgd": {"auc": 0.5}}
+        assert table.header == ("2021 report", "adam", "sgd")
+        assert table.rows == (
+            ("test accuracy", "0.903", "0.855"),
+            ("AUC (from scores)", "-", "0.865"),
+            ("training time", "9m 37s", "-"),
         )
-        assert comparison.header == ("", "sgd lr=0.1", "sgd lr=0.2", "2021 report sgd", "adam")
 
-    def test_of_one_column_stands_behind_that_column(self):
-        comparison = compare(
-            cell("sgd lr=0.1"),
-            cell("sgd lr=0.2"),
-            reference={"sgd lr=0.1": {"auc": 0.5}, "sgd lr=0.2": {"auc": 0.6}},
-        )
-        assert row(comparison, "AUC (from scores)") == ["-", "0.500", "-", "0.600"]
+    def test_leaves_our_table_alone(self):
+        with_reference = compare(cell("sgd", accuracy=0.8), reference={"sgd": {"auc": 0.5}})
+        assert with_reference.table == compare(cell("sgd", accuracy=0.8)).table
+
+    def test_without_figures_that_we_know_there_is_no_table(self):
+        assert compare(cell("sgd"), reference={"sgd": {"unheard_of": 0.5}}).reference is None
+        assert compare(cell("sgd")).reference is None
 
     def test_note_is_shown(self):
         comparison = compare(cell("sgd"), reference={"sgd": {"auc": 0.5}}, reference_note="It ran on a GPU.")
@@ -221,13 +215,13 @@ class TestNotes:
         comparison = compare(
             cell("sgd", accuracy=0.8), failed("muon", status, "takes 2-D parameters", seed=3)
         )
-        assert f"muon, seed 3: {status}: takes 2-D parameters" in comparison.notes
+        assert f"muon, seed 3: {status}: takes 2-D parameters" in comparison.conclusions
         assert row(comparison, "test accuracy") == ["0.800", "-"]
         assert not any("sgd" in note for note in comparison.notes)
 
     def test_cells_that_did_not_come_to_be(self):
         comparison = compare(cell("sgd", accuracy=0.8), missing=["adam"])
-        assert comparison.header == ("", "sgd", "adam")
+        assert comparison.table.header == ("", "sgd", "adam")
         assert row(comparison, "test accuracy") == ["0.800", "-"]
         assert "adam: 0 of 1 seeds were run" in comparison.notes
 
@@ -267,7 +261,7 @@ class TestNotes:
             *(failed("sgd", "oom", "too much", seed=seed) for seed in range(5)),
             failed("adam", "oom", "too much", seed=1),
         )
-        assert comparison.notes == ("sgd, seeds 0 to 4; adam, seed 1: oom: too much",)
+        assert comparison.conclusions == ("sgd, seeds 0 to 4; adam, seed 1: oom: too much",)
 
 
 class TestTimes:

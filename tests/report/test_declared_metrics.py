@@ -8,12 +8,13 @@ import json
 
 import pytest
 
+from tests.report.forms import document_of
 from tests.report.report_samples import cell, run
 from xbench.records.metrics import CLASSIFICATION
 from xbench.records.schema import ExperimentRecord, MetricRecord
 from xbench.records.store import RunFolder
 from xbench.report.comparison import comparisons
-from xbench.report.export import to_csv, to_json, to_markdown
+from xbench.report.emit import to_csv, to_json, to_markdown
 from xbench.report.rows import ROWS, make_main_rows, show_metric
 
 ERROR = {
@@ -55,18 +56,17 @@ def read(tmp_path_factory):
 
 def test_table_has_its_title_and_its_unit(read):
     (comparison,) = comparisons(*read)
-    assert comparison.header == ("", "sgd", "adam", "2021 adam")
-    assert comparison.rows[:3] == (
-        ("mean absolute error", "4.500 years ± 3.177 years", "1,234.500 years", "3.900 years"),
-        ("within 2 years", "0.500 ± 0.000", "-", "-"),
-        ("steps", "0", "0", "-"),
+    assert comparison.table.header == ("", "sgd", "adam")
+    assert comparison.table.rows[:3] == (
+        ("mean absolute error", "4.500 years ± 3.177 years ★", "1,234.500 years"),
+        ("within 2 years", "0.500 ± 0.000", "-"),
+        ("steps", "0", "0"),
     )
-    shown = {title: cells for title, *cells in comparison.rows}
-    assert shown["training time"] == ["-", "-", "1m 00s"]
+    assert ("training time", "1m 00s") in comparison.reference.rows
 
 
 def test_no_other_metric_is_shown(read):
-    titles = {title for title, *_ in comparisons(*read)[0].rows}
+    titles = {title for title, *_ in comparisons(*read)[0].table.rows}
     assert titles.isdisjoint(metric.title for metric in CLASSIFICATION)
     assert "not_declared" not in titles
 
@@ -81,7 +81,7 @@ def test_notes_call_it_by_its_title(read):
 
 
 def test_json_has_its_declaration_and_its_values(read):
-    document = json.loads(to_json(read[0], comparisons(*read), "run"))
+    document = json.loads(to_json(document_of(*read, "run")))
     assert document["metrics"] == [ERROR, {**SHARE, "unit": "", "method": ""}]
     sgd = document["experiments"][0]["columns"][0]
     assert sgd["figures"]["mean_absolute_error"]["values"] == [4.25, 4.75]
@@ -90,7 +90,7 @@ def test_json_has_its_declaration_and_its_values(read):
 
 
 def test_csv_has_a_column_of_each_metric_in_the_order_of_declaration(read):
-    rows = list(csv.DictReader(io.StringIO(to_csv(*read))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(document_of(*read)))))
     columns = [name for name in rows[0] if name.startswith("metrics.")]
     assert columns == ["metrics.mean_absolute_error", "metrics.within_2_years", "metrics.not_declared"]
     assert [row["metrics.mean_absolute_error"] for row in rows] == ["4.25", "4.75", "1234.5"]
@@ -100,13 +100,14 @@ def test_csv_has_a_column_of_each_metric_in_the_order_of_declaration(read):
 def test_csv_has_columns_of_metrics_that_no_cell_has(read):
     planned, records = read
     failed = [record.model_copy(update={"metrics": {}}) for record in records]
-    (first, *_) = csv.DictReader(io.StringIO(to_csv(planned, failed)))
+    (first, *_) = csv.DictReader(io.StringIO(to_csv(document_of(planned, failed))))
     assert (first["metrics.mean_absolute_error"], first["metrics.within_2_years"]) == ("", "")
 
 
 def test_markdown_has_its_title(read):
-    text = to_markdown(read[0], comparisons(*read))
-    assert "| mean absolute error | 4.500 years ± 3.177 years | 1,234.500 years | 3.900 years |" in text
+    text = to_markdown(document_of(*read))
+    assert "| mean absolute error | 4.500 years ± 3.177 years ★ | 1,234.500 years |" in text
+    assert "| mean absolute error | 3.900 years |" in text
 
 
 def test_a_metric_takes_the_place_of_a_row_of_its_name():

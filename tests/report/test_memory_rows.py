@@ -7,7 +7,7 @@ import pytest
 from tests.report.report_samples import cell, failed, memory_pass, run
 from xbench.records.schema import MemoryRecord, PairingRecord
 from xbench.report.breakdown import MEMORY_ROWS, NOTE, PARTS
-from xbench.report.comparison import comparisons
+from xbench.report.comparison import View, comparisons
 from xbench.report.rows import ROWS
 
 PASS = memory_pass(
@@ -32,7 +32,7 @@ OLD = MemoryRecord(
 
 
 def compared(*records, rows=MEMORY_ROWS):
-    (comparison,) = comparisons(run(records), list(records), rows, NOTE)
+    (comparison,) = comparisons(run(records), list(records), View(rows, note=NOTE))
     return comparison
 
 
@@ -43,7 +43,7 @@ class TestParts:
         assert sum(figures[name] for name in PARTS) == figures["peak_bytes"] == 1_000_000_000
 
     def test_rows_as_they_are_shown(self):
-        rows = dict(compared(cell("sgd", memory=MEMORY, memory_pass=PASS)).rows)
+        rows = dict(compared(cell("sgd", memory=MEMORY, memory_pass=PASS)).table.rows)
         assert list(rows)[: len(PARTS)] == list(PARTS.values())
         assert rows["activations"] == "450 MB"
         assert rows["peak"] == "1.00 GB"
@@ -56,14 +56,14 @@ class TestParts:
 
 class TestMainTable:
     def test_what_a_configuration_needs_and_what_its_process_held(self):
-        rows = dict(compared(cell("sgd", memory=MEMORY, memory_pass=PASS), rows=ROWS).rows)
+        rows = dict(compared(cell("sgd", memory=MEMORY, memory_pass=PASS), rows=ROWS).table.rows)
         assert rows["peak memory"] == "1.00 GB"
         assert rows["  above base"] == "550 MB"
         assert rows["  resident as it ran"] == "1.30 GB"
 
     def test_on_a_device_the_allocators_peak_as_it_ran(self):
         memory = MEMORY.model_copy(update={"peak_device_bytes": 700_000_000})
-        rows = dict(compared(cell("sgd", memory=memory, memory_pass=PASS), rows=ROWS).rows)
+        rows = dict(compared(cell("sgd", memory=memory, memory_pass=PASS), rows=ROWS).table.rows)
         assert rows["peak memory"] == "700 MB"
 
     def test_a_cell_that_barely_fit_has_a_note(self):
@@ -77,25 +77,27 @@ class TestMainTable:
 class TestWhatIsNotThere:
     def test_older_records_have_no_peak_of_their_own(self):
         records = (cell("sgd", memory=MEMORY, memory_pass=PASS), cell("adam", memory=OLD))
-        rows = {title: shown for title, *shown in compared(*records, rows=ROWS).rows}
+        rows = {title: shown for title, *shown in compared(*records, rows=ROWS).table.rows}
         assert rows["peak memory"] == ["1.00 GB", "-"]
         assert rows["  above base"] == ["550 MB", "-"]
-        assert rows["  resident as it ran"] == ["1.30 GB", "1.00 GB"]
+        assert rows["  resident as it ran"] == ["1.30 GB", "1.00 GB ★"]
 
     @pytest.mark.parametrize("status", ["oom", "error", "skipped", "diverged"])
     def test_cells_that_are_not_done_have_no_figures(self, status):
         done = cell("adam", memory=MEMORY, memory_pass=PASS)
         comparison = compared(failed("sgd", status, "reasons", memory=MEMORY, memory_pass=PASS), done)
-        assert {row[1] for row in comparison.rows} == {"-"}
-        assert f"sgd, seed 0: {status}: reasons" in comparison.notes
+        assert {row[1] for row in comparison.table.rows} == {"-"}
+        assert f"sgd, seed 0: {status}: reasons" in comparison.conclusions
 
     def test_none_is_done(self):
-        assert compared(failed("sgd", "oom", "reasons")).rows == ()
+        assert compared(failed("sgd", "oom", "reasons")).table.rows == ()
 
 
 def notes(*records) -> list[str]:
+    """What is told of how cells ended, then of how to read them."""
     (comparison,) = comparisons(run(records), list(records))
-    return list(comparison.notes)
+    marks = "★ best in its row"
+    return [note for note in (*comparison.conclusions, *comparison.notes) if not note.startswith(marks)]
 
 
 class TestNotes:

@@ -9,26 +9,28 @@ from pathlib import Path
 
 import pytest
 
+from tests.report.forms import document_of
 from xbench.records.store import RunFolder
 from xbench.report.comparison import comparisons
-from xbench.report.export import to_csv, to_json, to_markdown
+from xbench.report.emit import to_csv, to_json, to_markdown
 
 FIXTURES = Path(__file__).parents[1] / "records" / "fixtures"
 
 METRIC_ROWS = [
-    ("train accuracy", "0.719 ± 0.397", "-", "0.781 ± 0.397", "-", "0.469 ± 3.574", "-"),
-    ("test accuracy", "0.500 ± 0.635", "-", "0.450 ± 0.000", "0.880", "0.500 ± 0.635", "-"),
-    ("AUC (from scores)", "0.343 ± 3.465", "-", "0.348 ± 0.578", "-", "0.379 ± 3.144", "-"),
-    ("balanced accuracy", "0.545 ± 0.578", "-", "0.500 ± 0.000", "-", "0.500 ± 0.000", "-"),
-    ("recall", "1.000 ± 0.000", "-", "1.000 ± 0.000", "0.897", "0.500 ± 6.353", "-"),
-    ("precision", "0.475 ± 0.318", "-", "0.450 ± 0.000", "-", "0.450 (1 of 2 seeds)", "-"),
-    ("test loss", "0.695 ± 0.027", "-", "0.706 ± 0.009", "-", "0.694 ± 0.025", "-"),
+    ("train accuracy", "0.719 ± 0.397 ~", "-", "0.781 ± 0.397 ★", "0.469 ± 3.574 ~", "-"),
+    ("test accuracy", "0.500 ± 0.635 ★", "-", "0.450 ± 0.000 ~", "0.500 ± 0.635 ★", "-"),
+    ("AUC (from scores)", "0.343 ± 3.465 ~", "-", "0.348 ± 0.578 ~", "0.379 ± 3.144 ★", "-"),
+    ("balanced accuracy", "0.545 ± 0.578 ★", "-", "0.500 ± 0.000 ~", "0.500 ± 0.000 ~", "-"),
+    ("recall", "1.000 ± 0.000 ★", "-", "1.000 ± 0.000 ★", "0.500 ± 6.353 ~", "-"),
+    ("precision", "0.475 ± 0.318 ★", "-", "0.450 ± 0.000 ~", "0.450 (1 of 2 seeds)", "-"),
+    ("test loss", "0.695 ± 0.027 ~", "-", "0.706 ± 0.009 ~", "0.694 ± 0.025 ★", "-"),
 ]
 OTHER_ROWS = [
-    ("steps", "8", "-", "8", "-", "1", "-"),
-    ("batch", "4", "4", "4", "5", "16", "4"),
-    ("epochs", "2", "2", "2", "-", "1", "2"),
+    ("steps", "8", "-", "8", "1", "-"),
+    ("batch", "4", "4", "4", "16", "4"),
+    ("epochs", "2", "2", "2", "1", "2"),
 ]
+REFERENCE = {"test accuracy": "0.880", "recall": "0.897", "training time": "5m 28s", "batch": "5"}
 
 
 @pytest.fixture(scope="module", params=["before-memory-passes", "memory-passes"])
@@ -40,26 +42,27 @@ def old(request):
 
 def test_table(old):
     optimizers, wall = old[2]
-    assert optimizers.header == ("", "sgd", "too-fast", "adam", "2021 adam", "lbfgs", "muon")
-    assert list(optimizers.rows[: len(METRIC_ROWS)]) == METRIC_ROWS
-    shown = {title: cells for title, *cells in optimizers.rows}
-    assert [(title, *shown[title][:5]) for title, *_ in OTHER_ROWS] == [row[:-1] for row in OTHER_ROWS]
-    assert shown["training time"][3] == "5m 28s"
-    assert wall.header == ("", "adam")
+    assert optimizers.table.header == ("", "sgd", "too-fast", "adam", "lbfgs", "muon")
+    assert list(optimizers.table.rows[: len(METRIC_ROWS)]) == METRIC_ROWS
+    shown = {title: cells for title, *cells in optimizers.table.rows}
+    assert [(title, *shown[title][:4]) for title, *_ in OTHER_ROWS] == [row[:-1] for row in OTHER_ROWS]
+    assert optimizers.reference.header == ("2021", "adam")
+    assert dict(optimizers.reference.rows) == REFERENCE
+    assert wall.table.header == ("", "adam")
 
 
 def test_notes(old):
     optimizers, wall = old[2]
-    notes = "\n".join(optimizers.notes)
-    assert "too-fast, seeds 0, 1: diverged: the loss of step 2 is nan" in notes
-    assert "muon, seeds 0, 1: skipped: " in notes
+    outcomes, notes = "\n".join(optimizers.conclusions), "\n".join(optimizers.notes)
+    assert "too-fast, seeds 0, 1: diverged: the loss of step 2 is nan" in outcomes
+    assert "muon, seeds 0, 1: skipped: " in outcomes
     assert "lbfgs, seed 0: precision is undefined; its mean is over the other seeds" in notes
-    assert any(note.startswith("adam, seeds 0, 1: oom (as expected): ") for note in wall.notes)
+    assert any(note.startswith("adam, seeds 0, 1: oom (as expected): ") for note in wall.conclusions)
 
 
 def test_json(old):
-    run, records, compared = old
-    document = json.loads(to_json(run, compared, "run"))
+    run, records, _ = old
+    document = json.loads(to_json(document_of(run, records, "run")))
     cells = [cell for experiment in document["experiments"] for cell in experiment["cells"]]
     by_id = {cell["cell_id"]: cell for cell in cells}
     assert all(by_id[record.cell_id]["metrics"] == record.metrics for record in records)
@@ -69,7 +72,7 @@ def test_json(old):
 
 def test_csv(old):
     run, records, _ = old
-    rows = list(csv.DictReader(io.StringIO(to_csv(run, records))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(document_of(run, records)))))
     named = [name.removeprefix("metrics.") for name in rows[0] if name.startswith("metrics.")]
     assert named == [metric.name for metric in run.metrics]
     for row, record in zip(rows, records, strict=True):
@@ -81,7 +84,6 @@ def test_csv(old):
 
 
 def test_markdown(old):
-    run, _, compared = old
-    assert "| test accuracy | 0.500 ± 0.635 | - | 0.450 ± 0.000 | 0.880 | 0.500 ± 0.635 | - |" in to_markdown(
-        run, compared
-    )
+    run, records, _ = old
+    text = to_markdown(document_of(run, records))
+    assert "| test accuracy | 0.500 ± 0.635 ★ | - | 0.450 ± 0.000 \\~ | 0.500 ± 0.635 ★ | - |" in text

@@ -7,7 +7,7 @@ import pytest
 from tests.report.report_samples import cell, failed, run
 from xbench.records.schema import CellRecord, ExperimentRecord, MemoryRecord
 from xbench.report.breakdown import MEMORY_ROWS
-from xbench.report.comparison import comparisons
+from xbench.report.comparison import View, comparisons
 
 DEFAULTS = {"dtype": "float32", "class_weights": {}, "epochs": 1, "threads": None}
 DEFAULTS |= {"deterministic": False, "tf32": False}
@@ -15,9 +15,8 @@ DEFAULTS |= {"deterministic": False, "tf32": False}
 
 def rows(*records: CellRecord, compared=None) -> dict[str, list[str]]:
     """Rows that are not of figures."""
-    more = (compared,) if compared else ()
-    (comparison,) = comparisons(run(records), list(records), *more)
-    return {title: cells for title, *cells in comparison.rows if title not in ("steps", "closures")}
+    (comparison,) = comparisons(run(records), list(records), View(rows=compared))
+    return {title: cells for title, *cells in comparison.table.rows if title not in ("steps", "closures")}
 
 
 def of(column: str, seed: int = 0, **settings) -> CellRecord:
@@ -130,7 +129,7 @@ class TestSizes:
             reference_name="2021",
         )
         (comparison,) = comparisons(run(records, experiment), records)
-        assert ("batch", "5", "5") in comparison.rows
+        assert ("batch", "5") in comparison.reference.rows
 
 
 def test_malloc_of_the_timed_runs():

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import io
-
-from rich.console import Console
-
+from tests.report.forms import document_of, to_text
 from tests.report.report_samples import MARKUP, REAL, STAND_IN, cell, failed, run
 from xbench.records.schema import Component, ExperimentRecord
-from xbench.report.comparison import comparisons
-from xbench.report.terminal import print_run
 
 
 def printed(records, experiment=None, folder="results/tiny/1", missing=(), **fields) -> str:
     planned = run(records, *([experiment] if experiment else []), missing=missing, **fields)
-    output = io.StringIO()
-    print_run(Console(file=output, width=200), planned, comparisons(planned, list(records)), folder)
-    return output.getvalue()
+    return to_text(document_of(planned, records, folder))
 
 
 def test_everything_that_a_reader_needs():

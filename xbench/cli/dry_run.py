@@ -8,7 +8,7 @@ from xbench.cli.output import Format, print_json, stderr_console, stdout_console
 from xbench.execution.schedule import estimate_s, features_s
 from xbench.planning.plan import PlannedRun
 from xbench.planning.planned import PlannedCell
-from xbench.report.layout import make_csv, make_markdown, make_table, plain, print_line
+from xbench.report.layout import make_csv, make_latex, make_markdown, make_table, plain, print_line
 from xbench.text import pluralize
 from xbench.units import format_bytes, format_seconds
 
@@ -62,8 +62,10 @@ def _print_text(plan: PlannedRun, cells: list[PlannedCell], form: Format) -> Non
         }
         for cell in cells
     ]
-    if form is Format.MARKDOWN:
-        print(make_markdown(list(rows[0]), [map(str, row.values()) for row in rows]))
+    if form is not Format.TABLE:
+        lines = [map(str, row.values()) for row in rows]
+        make = make_latex if form is Format.LATEX else make_markdown
+        print(make(list(rows[0]), lines))
     else:
         title = plain(f"{plan.name}: {pluralize(len(rows), 'cell')} on {plan.machine.device}")
         headers = [name.replace("_", " ") for name in rows[0]]

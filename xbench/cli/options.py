@@ -48,4 +48,7 @@ AllowImport = Annotated[
     ),
 ]
 ResultsForm = Annotated[Format, typer.Option("--format", help="output format of results")]
+Baseline = Annotated[
+    str | None, typer.Option(help="column that findings compare the others with", show_default=False)
+]
 FindingsForm = Annotated[FindingsFormat, typer.Option("--format", help="output format of findings")]

@@ -8,9 +8,10 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from rich.console import Console
 from rich.text import Text
@@ -19,6 +20,10 @@ from xbench.errors import XbenchError
 from xbench.records.store import RunFolder
 from xbench.storage.paths import cache_note
 from xbench.text import escape_controls
+
+if TYPE_CHECKING:
+    from xbench.report.comparison import View
+    from xbench.report.document import Document
 
 # Width of output that does not go to a terminal, so that tables are not squeezed into 80 columns.
 _PIPE_WIDTH = 200
@@ -31,6 +36,7 @@ class Format(StrEnum):
     JSON = "json"
     CSV = "csv"
     MARKDOWN = "markdown"
+    LATEX = "latex"
 
 
 class FindingsFormat(StrEnum):
@@ -100,35 +106,48 @@ def stderr_console() -> Console:
     return Console(file=stream, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
 
 
-def print_results(folder: RunFolder, form: Format, memory: bool = False) -> None:
-    """Print a run from its records.
+def print_in_form(document: Document, form: Format, findings: bool = False) -> None:
+    """Print a document.
 
     Args:
-        memory: whether to print the parts of each cell's memory instead of its results.
+        findings: whether CSV holds the findings, in place of the figures.
     """
-    from xbench.report.breakdown import MEMORY_ROWS, NOTE
-    from xbench.report.comparison import comparisons
-    from xbench.report.export import to_csv, to_json, to_markdown
+    from xbench.report.emit import print_document, to_csv, to_json, to_latex, to_markdown
     from xbench.report.layout import print_line
+
+    if form is Format.JSON:
+        print_json(to_json(document))
+    elif form is Format.CSV:
+        print(to_csv(document, findings), end="")
+        for warning in document.csv_warnings:
+            print_line(stderr_console(), f"warning: {warning}", "bold yellow")
+    elif form is Format.MARKDOWN:
+        print(to_markdown(document))
+    elif form is Format.LATEX:
+        print(to_latex(document))
+    else:
+        print_document(stdout_console(), document)
+
+
+def print_results(folder: RunFolder, form: Format, view: View | None = None, findings: bool = False) -> None:
+    """Print a run from its records alone.
+
+    Args:
+        view: which figures, and how to compare them.
+        findings: as `print_in_form` takes it.
+    """
+    from xbench.report.comparison import comparisons
     from xbench.report.notes import nothing_ran
-    from xbench.report.terminal import print_run
+    from xbench.report.run_document import make_run_document
 
     run, records = folder.read()
     if headline := nothing_ran(records):
         run = run.model_copy(update={"warnings": [headline, *run.warnings]})
-    compared = comparisons(run, records, MEMORY_ROWS, NOTE) if memory else comparisons(run, records)
-    path = _shorten_path(folder.path)
+    document = make_run_document(run, records, comparisons(run, records, view), _shorten_path(folder.path))
+    if headline := nothing_ran(records, "the column `reason` says why"):
+        document = replace(document, csv_warnings=(headline,))
     with tolerate_closed_pipe("run `xbench show` to print the results again"):
-        if form is Format.JSON:
-            print_json(to_json(run, compared, path))
-        elif form is Format.CSV:
-            print(to_csv(run, records), end="")
-            if headline := nothing_ran(records, "the column `reason` says why"):
-                print_line(stderr_console(), f"warning: {headline}", "bold yellow")
-        elif form is Format.MARKDOWN:
-            print(to_markdown(run, compared))
-        else:
-            print_run(stdout_console(), run, compared, path)
+        print_in_form(document, form, findings)
 
 
 def _redirect_to_null(stream: TextIO) -> None:

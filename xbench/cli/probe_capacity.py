@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,13 +13,9 @@ from xbench.cli.options import AllowImport, Device, ResultsForm
 from xbench.cli.output import (
     Format,
     print_cache_note,
-    print_json,
-    stdout_console,
+    print_in_form,
     tolerate_closed_pipe,
 )
-
-if TYPE_CHECKING:
-    from xbench.records.capacity import CapacityReport
 
 EXAMPLES = """
 Examples:
@@ -66,6 +62,7 @@ def probe_capacity(
     from xbench.cli.progress import ProgressDisplay
     from xbench.execution.probing import default_axis, plan_probe, probe
     from xbench.isolation.server import start_server
+    from xbench.report.capacity import make_capacity_document
     from xbench.suite.overrides import SuiteOption
 
     print_cache_note()
@@ -79,20 +76,7 @@ def probe_capacity(
         axes = dict.fromkeys(axis or [default_axis(optimizer)])
         plans = {item: plan_probe(optimizer, model, dataset, item, *arguments) for item in axes}
         report = probe(plans, fresh, display)
-    _print(report, form)
+    with tolerate_closed_pipe():
+        print_in_form(make_capacity_document(report), form)
     if any(result.found is None or result.error for result in report.results):
         raise typer.Exit(EXIT_CELL_FAILED)
-
-
-def _print(report: CapacityReport, form: Format) -> None:
-    from xbench.report.capacity import print_capacity, to_capacity_csv, to_capacity_markdown
-
-    with tolerate_closed_pipe():
-        if form is Format.JSON:
-            print_json(report.model_dump_json(indent=2))
-        elif form is Format.CSV:
-            print(to_capacity_csv(report), end="")
-        elif form is Format.MARKDOWN:
-            print(to_capacity_markdown(report))
-        else:
-            print_capacity(stdout_console(), report)

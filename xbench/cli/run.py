@@ -10,7 +10,7 @@ import typer
 
 from xbench.cli import EXIT_CELL_FAILED
 from xbench.cli.interrupts import interruptible
-from xbench.cli.options import AllowImport, Device, Results, ResultsForm, user_path
+from xbench.cli.options import AllowImport, Baseline, Device, Results, ResultsForm, user_path
 from xbench.cli.output import Format, print_cache_note, print_results
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def run(
         bool, typer.Option("--fresh", help="run every cell again, ignoring earlier results")
     ] = False,
     allow_import: AllowImport = None,
+    baseline: Baseline = None,
     form: ResultsForm = Format.TABLE,
 ) -> None:
     """Run every cell of a suite and print its tables.
@@ -84,6 +85,7 @@ def run(
     """
     started = time.monotonic()  # the time limit counts from here
     # Imported here, so that other commands start quickly.
+    from xbench.report.comparison import View
     from xbench.report.notes import nothing_ran
     from xbench.suite.overrides import SuiteOption
     from xbench.suite.reader import read_suite
@@ -95,6 +97,7 @@ def run(
         "time-limit": time_limit,
         "timeout": timeout,
         "seeds": seeds,
+        "baseline": baseline,
     }
     overrides = [SuiteOption(name, str(value)) for name, value in flags.items() if value is not None]
     import_dirs = [str(directory) for directory in allow_import or []]
@@ -105,7 +108,7 @@ def run(
         return
     folder = _run(requested, import_dirs, out, fresh, started)
     with interruptible(lambda: _describe_outcome(folder.path)):
-        print_results(folder, form)
+        print_results(folder, form, View(baseline=baseline or ""))
         _, records = folder.read()
     if nothing_ran(records) or any(record.is_failure for record in records):
         raise typer.Exit(EXIT_CELL_FAILED)

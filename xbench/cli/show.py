@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from xbench.cli.options import Results, ResultsForm
+from xbench.cli.options import Baseline, Results, ResultsForm
 from xbench.cli.output import Format, print_results
+from xbench.errors import XbenchError
 from xbench.records.store import find_run
 
 EXAMPLES = """
@@ -17,6 +19,8 @@ Examples:
 - `xbench show` prints the latest run
 - `xbench show report` prints the latest run of the suite `report`
 - `xbench show --memory` prints the parts of each memory peak
+- `xbench show --baseline adam --columns test_accuracy,training_s,needed_bytes`
+- `xbench show --format csv --findings`
 - `xbench show results/report/20260131-120000 --format markdown`
 """
 
@@ -29,7 +33,28 @@ def show(
     memory: Annotated[
         bool, typer.Option("--memory", help="print the parts of each memory peak instead of the results")
     ] = False,
+    baseline: Baseline = None,
+    sort: Annotated[
+        str,
+        typer.Option(metavar="FIGURE", help="sort optimizers by a figure, such as test_accuracy, best first"),
+    ] = "",
+    columns: Annotated[
+        str, typer.Option(metavar="FIGURE,...", help="show only these figures and settings, in this order")
+    ] = "",
+    findings: Annotated[
+        bool, typer.Option("--findings", help="with --format csv, the findings in place of the figures")
+    ] = False,
     form: ResultsForm = Format.TABLE,
 ) -> None:
-    """Print the tables of a run from its records."""
-    print_results(find_run(out, run), form, memory)
+    """Print the tables of a run and what follows from them, from its records."""
+    # Imported here: most commands need none of it, and answer at once.
+    from xbench.report.breakdown import MEMORY_ROWS, NOTE
+    from xbench.report.comparison import View
+
+    if findings and form is not Format.CSV:
+        raise XbenchError("--findings is for --format csv", hint="the other forms show the findings anyway")
+    keys = tuple(filter(None, (key.strip() for key in columns.split(","))))
+    view = View(keys=keys, sort=sort, baseline=baseline or "")
+    if memory:
+        view = replace(view, rows=MEMORY_ROWS, note=NOTE)
+    print_results(find_run(out, run), form, view, findings)

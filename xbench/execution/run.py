@@ -32,7 +32,7 @@ from xbench.records.schema import CellKey, CellRecord, ExperimentRecord, RunReco
 from xbench.records.store import RunFolder, folder_of_suite
 from xbench.storage.paths import concerns
 from xbench.storage.staging import remove_stale
-from xbench.text import pluralize
+from xbench.text import match_column, pluralize
 
 
 def run_plan(
@@ -262,10 +262,13 @@ def _make_experiment_records(plan: PlannedRun) -> list[ExperimentRecord]:
         if not any(cell.experiment == experiment.name for cell in plan.cells):
             continue
         reference = experiment.reference
+        columns = list(dict.fromkeys(c.column for c in plan.cells if c.experiment == experiment.name))
+        baseline = experiment.baseline or plan.suite.header.baseline
         records.append(
             ExperimentRecord(
                 name=experiment.name,
                 title=experiment.title or experiment.name,
+                baseline=(baseline and match_column(baseline, columns)) or "",
                 reference=reference.columns if reference else {},
                 reference_name=reference.name if reference else "",
                 reference_note=reference.note if reference else "",

@@ -388,10 +388,12 @@ class ExperimentRecord(Record):
     Attributes:
         reference: published figures to print beside the run's own: column -> metric -> value.
         reference_name, reference_note: title of the published figures, and a note for the reader.
+        baseline: title of the column that findings compare the others with; "" for the first column.
     """
 
     name: str
     title: str
+    baseline: str = ""
     reference: dict[str, dict[str, float]] = Field(default_factory=dict)
     reference_name: str = "reference"
     reference_note: str = ""

@@ -1,13 +1,11 @@
-"""Show the results of a capacity probe: a table, a chart of peak against size, CSV and Markdown."""
+"""Make a document of a capacity probe: a table, and a chart of peak against size for each axis."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.console import Console
-
 from xbench.records.capacity import CapacityRecord, CapacityReport
-from xbench.report.layout import escape_markdown, make_csv, make_markdown, make_table, plain, print_line
+from xbench.report.document import Document, FormattedTable, Section
 from xbench.units import format_bytes, format_seconds
 
 _BAR_WIDTH = 40
@@ -31,50 +29,43 @@ def format_capacity_rows(report: CapacityReport) -> list[tuple[str, ...]]:
     ]
 
 
-def print_capacity(console: Console, report: CapacityReport) -> None:
-    """Print the table and a chart of each axis."""
-    for warning in report.warnings:
-        print_line(console, f"warning: {warning}", "bold yellow")
-    data = f"{report.dataset} [{report.stand_in}]" if report.stand_in else report.dataset
-    title = plain(f"{report.optimizer}, {report.components['model'].title} on {data}", style="bold")
-    console.print(make_table(title, HEADER, format_capacity_rows(report), has_numbers=True))
-    for result in report.results:
-        console.print(plain(f"peak against {result.axis}, up to the limit"))
-        for line in _draw_chart(result):
-            console.print(plain(line), soft_wrap=True)
-        if result.error:
-            print_line(console, f"  {result.axis}: {result.error}", "bold red")
-        for note in result.notes:
-            print_line(console, f"  {result.axis}: {note}", "dim")
-    print_line(console, f"limit: {report.bound}", "dim")
-    print_line(console, f"{report.device}: {report.device_name}; torch {report.versions.get('torch')}", "dim")
-
-
-def to_capacity_csv(report: CapacityReport) -> str:
-    """Write the trials as CSV, one per line."""
-    rows = [
-        {"axis": result.axis, "found": result.found, "fails": result.fails, "limit_bytes": result.limit_bytes}
-        | trial.model_dump()
-        for result in report.results
-        for trial in result.trials
-    ]
-    return make_csv(rows)
-
-
-def to_capacity_markdown(report: CapacityReport) -> str:
-    """Write the table, the warnings and the notes in Markdown."""
-    table = make_markdown(HEADER, format_capacity_rows(report), has_numbers=True)
-    notes = [
-        f"{result.axis}: {note}"
-        for result in report.results
-        for note in (*([result.error] if result.error else []), *result.notes)
-    ]
-    stand_in = [f"{report.dataset}: {report.stand_in}"] if report.stand_in else []
+def make_capacity_document(report: CapacityReport) -> Document:
+    """Make the document that `xbench probe-capacity` prints: a table, and a chart for each axis."""
     model = report.components["model"]
-    stand_in += [f"{model.name} has {model.stand_in}"] if model.stand_in else []
-    return "\n".join(
-        [table, "", *(f"- {escape_markdown(note)}" for note in [*report.warnings, *stand_in, *notes])]
-    ).rstrip()
+    data = f"{report.dataset} [{report.stand_in}]" if report.stand_in else report.dataset
+    summary = Section(
+        f"{report.optimizer}, {model.title} on {data}",
+        tables=(FormattedTable(HEADER, tuple(format_capacity_rows(report))),),
+    )
+    charts = [
+        Section(
+            f"peak against {result.axis}, up to the limit",
+            chart=tuple(_draw_chart(result)),
+            findings=(f"{result.axis}: {result.error}",) if result.error else (),
+            notes=tuple(f"{result.axis}: {note}" for note in result.notes),
+        )
+        for result in report.results
+    ]
+    return Document(
+        (summary, *charts),
+        content=lambda: report.model_dump_json(indent=2),
+        rows=lambda: [
+            {
+                "axis": result.axis,
+                "found": result.found,
+                "fails": result.fails,
+                "limit_bytes": result.limit_bytes,
+            }
+            | trial.model_dump()
+            for result in report.results
+            for trial in result.trials
+        ],
+        warnings=tuple(report.warnings),
+        footer=(
+            f"limit: {report.bound}",
+            f"{report.device}: {report.device_name}; torch {report.versions.get('torch')}",
+        ),
+    )
 
 
 def _draw_chart(result: CapacityRecord) -> Iterator[str]:

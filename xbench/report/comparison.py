@@ -1,5 +1,5 @@
-"""Build the table of each experiment: figures and settings as rows, optimizers as columns, and a suite's
-reference figures next to the columns that they belong to."""
+"""Build the table of each experiment, with figures and settings as rows and optimizers as columns; what
+follows from it; and the table of a suite's reference figures."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from xbench.errors import XbenchError
 from xbench.records.aggregate import Interval, interval
 from xbench.records.schema import CellRecord, ExperimentRecord, RunRecord
 from xbench.report.columns import Column
+from xbench.report.document import ALIKE, BEST, UNRANKED, FormattedTable
 from xbench.report.feature_costs import find_features_s
+from xbench.report.findings import Finding, find_marks, make_findings, summarise
 from xbench.report.headings import describe_data
-from xbench.report.notes import make_notes
+from xbench.report.notes import describe_outcomes, make_notes
 from xbench.report.ranking import find_unranked_times
 from xbench.report.rows import Row, make_main_rows
 from xbench.report.settings import (
@@ -25,60 +28,107 @@ from xbench.report.settings import (
     show_value,
     show_values,
 )
+from xbench.text import match_column
 
-# Marks a time that must not be ranked with those of other columns.
-UNRANKED = "*"
+# With more optimizers they become rows, sorted by the first figure that has a better direction.
+MAX_COLUMNS = 6
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The table of one experiment, formatted.
+    """What the records say about one experiment, formatted.
 
     Attributes:
         data: lines that name the models and datasets.
-        header: column titles; the first belongs to the column of row titles.
-        rows: first figures, then settings; each row has a title and one formatted cell per column.
-        notes: notes below the table, most important first.
+        table: a row for each figure and setting, and a column for each optimizer; the other way round with
+            more than `MAX_COLUMNS` optimizers.
+        reference: the figures of an earlier work; None without any.
+        baseline: name of the column that findings compare the others with.
+        findings: how each column compares with the baseline; empty without a second column.
+        conclusions: the findings and how cells ended, as sentences.
+        notes: how to read the figures, most important first.
     """
 
     experiment: ExperimentRecord
     columns: tuple[Column, ...]
     data: tuple[str, ...]
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    table: FormattedTable
+    reference: FormattedTable | None
+    baseline: str
+    findings: tuple[Finding, ...]
+    conclusions: tuple[str, ...]
     notes: tuple[str, ...]
 
 
-def comparisons(
-    run: RunRecord, records: list[CellRecord], rows: Sequence[Row | Setting] | None = None, note: str = ""
-) -> list[Comparison]:
-    """Compare the columns of every experiment of a run.
+@dataclass(frozen=True)
+class View:
+    """What a user wants to see of a comparison.
 
-    Args:
+    Attributes:
         rows: the figures to compare and the settings that are always shown; by default those of the main
             table. Other settings are shown where they differ.
+        keys: show only the rows with these keys, in this order; by default all.
+        sort: key of the figure by which optimizers are sorted, best first; by default they have the suite's
+            order or, where they are rows, that of the first figure.
+        baseline: name of the column to compare with; by default the suite's choice.
         note: how to read the figures; comes last in the notes.
     """
-    rows = make_main_rows(run.metrics) if rows is None else rows
+
+    rows: Sequence[Row | Setting] | None = None
+    keys: Sequence[str] = ()
+    sort: str = ""
+    baseline: str = ""
+    note: str = ""
+
+
+def comparisons(run: RunRecord, records: list[CellRecord], view: View | None = None) -> list[Comparison]:
+    """Compare the columns of every experiment of a run.
+
+    Raises:
+        XbenchError: no experiment has the view's baseline, or the view names a row that does not exist.
+    """
+    view = view or View()
+    rows = make_main_rows(run.metrics) if view.rows is None else view.rows
+    _check_keys(view, rows)
     by_id = {record.cell_id: record for record in records}
     features_s = find_features_s(records)
     # Titles and reference figures still describe the suite as it was written.
     changed = [f"the command line changed the suite: {', '.join(run.changes)}"] if run.changes else []
-    result, closing = [], [note] if note else []
+    result, closing = [], [view.note] if view.note else []
     for experiment in run.experiments:
         declared: dict[str, list[CellRecord | None]] = {}
         for cell in run.cells:
             if cell.experiment == experiment.name:
                 declared.setdefault(cell.column, []).append(by_id.get(cell.cell_id))
-        compared = _compare(experiment, declared, rows, features_s)
+        compared = _compare(experiment, declared, rows, view, features_s)
         result.append(replace(compared, notes=(*changed, *compared.notes, *closing)))
+    if view.baseline and all(match_column(view.baseline, _names(c)) is None for c in result):
+        names = dict.fromkeys(name for compared in result for name in _names(compared))
+        raise XbenchError(
+            f"baseline '{view.baseline}' is not a column of this run", hint=f"name one of {', '.join(names)}"
+        )
     return result
+
+
+def _names(comparison: Comparison) -> list[str]:
+    return [column.name for column in comparison.columns]
+
+
+def _check_keys(view: View, rows: Sequence[Row | Setting]) -> None:
+    figures = [row.key for row in rows if isinstance(row, Row)]
+    known = [row.key for row in rows]
+    for key in view.keys:
+        if key not in known:
+            raise XbenchError(f"no column '{key}'", hint=f"choose from {', '.join(known)}")
+    if view.sort and view.sort not in figures:
+        raise XbenchError(f"cannot sort by '{view.sort}'", hint=f"choose from {', '.join(figures)}")
 
 
 def _compare(
     experiment: ExperimentRecord,
     declared: Mapping[str, Sequence[CellRecord | None]],
     rows: Sequence[Row | Setting],
+    view: View,
     features_s: Mapping[str, float],
 ) -> Comparison:
     """Compare the columns of one experiment.
@@ -103,25 +153,49 @@ def _compare(
         )
         for name, found in ended.items()
     )
-    shown = _add_references(experiment, columns)
-    header = [""]
-    for column, references in shown:
-        header.append(column.name)
-        header += [f"{experiment.reference_name} {name}" for name in references]
-    lines = [_make_figure_line(row, shown) for row in figure_rows]
-    lines += [
-        _make_setting_line(setting, shown)
-        for setting in settings
-        if setting.key in always or needs_row(setting, list(ended.items()))
-    ]
+    is_turned = len(columns) > MAX_COLUMNS
+    by = _find_sort_row(figure_rows, columns, view.sort, is_turned)
+    ordered = columns if by is None else sorted(columns, key=lambda column: _sort_key(by, column))
+    chosen = [row for row in figure_rows if not view.keys or row.key in view.keys]
+    lines = {row.key: _make_figure_line(row, ordered) for row in chosen}
+    for setting in settings:
+        is_wanted = setting.key in view.keys if view.keys else setting.key in always
+        if is_wanted or (not view.keys and needs_row(setting, list(ended.items()))):
+            lines[setting.key] = _make_setting_line(setting, ordered)
+    if view.keys:
+        lines = {key: lines[key] for key in view.keys if key in lines}
+    names = [column.name for column in columns]
+    baseline = match_column(view.baseline or experiment.baseline, names) or (names[0] if names else "")
+    findings = make_findings(columns, chosen, baseline) if names else ()
+    shown = tuple(line for line in lines.values() if any(cell != ABSENT for cell in line[1:]))
+    table = FormattedTable(("optimizer" if is_turned else "", *(column.name for column in ordered)), shown)
     return Comparison(
         experiment,
         columns,
         describe_data(records),
-        tuple(header),
-        tuple(line for line in lines if any(cell != ABSENT for cell in line[1:])),
-        make_notes(experiment, columns, figure_rows),
+        table.transpose() if is_turned else table,
+        _make_reference_table(experiment, figure_rows, settings),
+        baseline,
+        findings,
+        (*summarise(findings), *describe_outcomes(columns)),
+        make_notes(experiment, columns, chosen),
     )
+
+
+def _find_sort_row(
+    rows: Sequence[Row], columns: Sequence[Column], wanted: str, is_turned: bool
+) -> Row | None:
+    if wanted:
+        return next(row for row in rows if row.key == wanted)
+    ranked = (row for row in rows if row.better and any(row.key in column.figures for column in columns))
+    return next(ranked, None) if is_turned else None
+
+
+def _sort_key(row: Row, column: Column) -> tuple[bool, float]:
+    figure = column.figures.get(row.key)
+    if figure is None or not math.isfinite(figure.mean):
+        return True, 0.0
+    return False, -figure.mean if row.better == "max" else figure.mean
 
 
 def _summarize(
@@ -151,49 +225,33 @@ def _collect_settings(
     return {key: values for key, values in found.items() if values}
 
 
-# Each column with the reference figures that follow it: reference column -> row key -> value.
-_Shown = list[tuple[Column, dict[str, dict[str, float]]]]
+def _make_reference_table(
+    experiment: ExperimentRecord, rows: Sequence[Row], settings: Sequence[Setting]
+) -> FormattedTable | None:
+    works = experiment.reference
+    lines = [
+        (row.title, *(_format_number(row, w[row.key]) if row.key in w else ABSENT for w in works.values()))
+        for row in rows
+    ]
+    lines += [
+        (s.title, *(show_value(w[s.key]) if s.key in w else ABSENT for w in works.values())) for s in settings
+    ]
+    shown = tuple(line for line in lines if any(cell != ABSENT for cell in line[1:]))
+    return FormattedTable((experiment.reference_name, *works), shown) if shown else None
 
 
-def _add_references(experiment: ExperimentRecord, columns: tuple[Column, ...]) -> _Shown:
-    """Pair each column with the reference figures that follow it.
-
-    Figures given for a column follow that column; figures given for an optimizer's label follow the last
-    column with that label.
-    """
-    known, shown = experiment.reference, []
-    for index, column in enumerate(columns):
-        label = column.name.split()[0]
-        is_last = all(later.name.split()[0] != label for later in columns[index + 1 :])
-        names = dict.fromkeys([column.name, *([label] if is_last else [])])
-        shown.append((column, {name: known[name] for name in names if name in known}))
-    return shown
+def _make_figure_line(row: Row, columns: Sequence[Column]) -> tuple[str, ...]:
+    best, alike = find_marks(row, columns)
+    marks = dict.fromkeys(best, f" {BEST}") | dict.fromkeys(alike, f" {ALIKE}")
+    return row.title, *(_format_figure(row, column, marks.get(column.name, "")) for column in columns)
 
 
-def _make_figure_line(row: Row, shown: _Shown) -> tuple[str, ...]:
-    line = [row.title]
-    for column, references in shown:
-        line.append(_format_figure(row, column))
-        line += [
-            _format_number(row, figures[row.key]) if row.key in figures else ABSENT
-            for figures in references.values()
-        ]
-    return tuple(line)
+def _make_setting_line(setting: Setting, columns: Sequence[Column]) -> tuple[str, ...]:
+    return setting.title, *(show_values(setting, column.settings.get(setting.key, ())) for column in columns)
 
 
-def _make_setting_line(setting: Setting, shown: _Shown) -> tuple[str, ...]:
-    line = [setting.title]
-    for column, references in shown:
-        line.append(show_values(setting, column.settings.get(setting.key, ())))
-        line += [
-            show_value(figures[setting.key]) if setting.key in figures else ABSENT
-            for figures in references.values()
-        ]
-    return tuple(line)
-
-
-def _format_figure(row: Row, column: Column) -> str:
-    """Format a figure as `0.875 ± 0.012`, followed by the number of seeds if some have no value."""
+def _format_figure(row: Row, column: Column, mark: str) -> str:
+    """Format a figure as `0.875 ± 0.012 ★`, followed by the number of seeds if some have no value."""
     figure = column.figures.get(row.key)
     if figure is None:
         instead = [row.instead(record) for record in column.records if record.status == "done"]
@@ -204,6 +262,7 @@ def _format_figure(row: Row, column: Column) -> str:
         text += f" ± {row.spread(spread)}"
     if row.is_time and column.unranked_time:
         text += UNRANKED
+    text += mark
     if figure.n < column.planned:
         text += f" ({figure.n} of {column.planned} seeds)"
     return text

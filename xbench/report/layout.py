@@ -19,6 +19,22 @@ MAX_SHOWN = 300
 _MARKUP = re.compile(r"[\\`*<~|]|\](?=[(:\[])")
 
 
+# What LaTeX would not print as it is.
+_LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"$\sim$",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "±": r"$\pm$",
+        "★": r"$\star$",
+        "█": r"\rule{0.6em}{0.6em}",
+    }
+)
+
+
 def plain(text: object, style: str = "", keep: str = "") -> Text:
     """Make text for a terminal, without markup and with control characters escaped.
 
@@ -70,6 +86,26 @@ def make_markdown(headers: Sequence[str], rows: Iterable[Iterable[str]], *, has_
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def make_latex(headers: Sequence[str], rows: Iterable[Iterable[str]], *, has_numbers: bool = False) -> str:
+    """Lay out rows in LaTeX, for the package booktabs.
+
+    Args:
+        has_numbers: as `make_table` takes it.
+    """
+    lines = [" & ".join(map(escape_latex, row)) + r" \\" for row in (headers, *rows)]
+    return "\n".join(
+        [
+            f"\\begin{{tabular}}{{l{('r' if has_numbers else 'l') * (len(headers) - 1)}}}",
+            r"\toprule",
+            lines[0],
+            r"\midrule",
+            *lines[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+    )
+
+
 def make_csv(rows: list[dict[str, Any]], line_end: str = "\n") -> str:
     """Lay out rows as CSV, with a column for each key. The column of a nested field is named `outer.inner`.
 
@@ -90,3 +126,10 @@ def escape_markdown(text: str) -> str:
     """Escape text so that Markdown shows it literally, on one line."""
     one_line = escape_controls(text.replace("\n", " "))
     return _MARKUP.sub(r"\\\g<0>", one_line)
+
+
+def escape_latex(text: str) -> str:
+    """Escape what LaTeX would not print as it is, on one line; indented text stays indented."""
+    one_line = escape_controls(text.replace("\n", " "))
+    indent = r"\quad " if one_line.startswith("  ") else ""
+    return indent + one_line.strip().translate(_LATEX)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from xbench.records.aggregate import CONFIDENCE
 from xbench.records.schema import CellRecord, ExperimentRecord
 from xbench.report.columns import Column
+from xbench.report.document import ALIKE, BEST
+from xbench.report.findings import find_marks
 from xbench.report.rows import Row
 from xbench.text import name_seeds, pluralize
 from xbench.units import format_bytes
@@ -33,6 +35,11 @@ def nothing_ran(records: Sequence[CellRecord], where: str = "") -> str:
     return f"no cell ran: {skipped} skipped; {where or default}"
 
 
+def describe_outcomes(columns: Sequence[Column]) -> tuple[str, ...]:
+    """Say which cells failed, were skipped, or ran at other sizes than requested."""
+    return tuple(_merge(note for column in columns for note in _note_outcomes(column)))
+
+
 def make_notes(
     experiment: ExperimentRecord, columns: Sequence[Column], rows: Sequence[Row]
 ) -> tuple[str, ...]:
@@ -43,6 +50,7 @@ def make_notes(
         *_merge(note for column in columns for note in _note_cells(column)),
         *_note_missing_seeds(columns),
         *_note_intervals(columns, rows),
+        *_note_marks(columns, rows),
         *_merge(note for column in columns for note in _note_undefined(column, rows)),
         *_note_different_seeds(columns, rows),
         *_note_times(columns, rows),
@@ -69,12 +77,16 @@ def _note_data(records: Iterable[CellRecord]) -> Iterator[str]:
 
 def _note_cells(column: Column) -> Iterator[Note]:
     for record in column.records:
-        for text in _note_outcome(record):
-            yield column.name, record.seed, text
-        yield from _note_adaptation(column, record)
         for text in (*_note_history(record), *_note_memory(record)):
             yield column.name, record.seed, text
         yield from _note_model(column.name, record)
+
+
+def _note_outcomes(column: Column) -> Iterator[Note]:
+    for record in column.records:
+        for text in _note_outcome(record):
+            yield column.name, record.seed, text
+        yield from _note_adaptation(column, record)
 
 
 def _note_outcome(record: CellRecord) -> Iterator[str]:
@@ -185,6 +197,19 @@ def _note_intervals(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[
     over = " to ".join(str(count) for count in dict.fromkeys([planned[0], planned[-1]]))
     fewer = ", or over the number given next to a figure" if any(n < whole for n, whole in shown) else ""
     yield f"mean ± half width of the {CONFIDENCE:.0%} t interval over {over} seeds{fewer}"
+
+
+def _note_marks(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
+    """Explain the marks of the best figures."""
+    marks = [find_marks(row, columns) for row in rows]
+    if not any(best for best, _ in marks):
+        return
+    if all(figure.n < 2 for column in columns for figure in column.figures.values()):
+        yield f"{BEST} best in its row, of one seed each: no claim that it would be so again"
+    elif any(alike for _, alike in marks):
+        yield f"{BEST} best in its row; {ALIKE} not significantly different from it (paired t test)"
+    else:
+        yield f"{BEST} best in its row"
 
 
 def _note_undefined(column: Column, rows: Sequence[Row]) -> Iterator[Note]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from xbench.records.schema import CellRecord, MetricRecord
+from xbench.report.effects import EffectKind
 from xbench.report.settings import SIZES, Setting
 from xbench.units import format_bytes, format_seconds
 
@@ -22,6 +24,8 @@ class Row:
         spread: function that formats the half width of an interval; None for a figure shown without one.
         is_time: whether the figure is a time that depends on the device and on malloc (see `ranking`).
         instead: function that returns the text shown for a cell that is done but has no value; "" for none.
+        better: `"max"` if higher figures are better, `"min"` if lower ones are; None if neither is.
+        finding: how findings compare the figure with the baseline's; None if they leave it out.
     """
 
     key: str
@@ -31,6 +35,8 @@ class Row:
     spread: Callable[[float], str] | None = None
     is_time: bool = False
     instead: Callable[[CellRecord], str] = lambda record: ""
+    better: Literal["max", "min"] | None = None
+    finding: EffectKind | None = None
 
 
 def show_metric(metric: MetricRecord, value: float) -> str:
@@ -40,13 +46,27 @@ def show_metric(metric: MetricRecord, value: float) -> str:
 
 def _make_metric_row(metric: MetricRecord) -> Row:
     show = partial(show_metric, metric)
-    return Row(metric.name, metric.title, lambda record: record.metrics.get(metric.name), show, show)
+    return Row(
+        metric.name,
+        metric.title,
+        lambda record: record.metrics.get(metric.name),
+        show,
+        show,
+        better=metric.direction,
+        finding="difference",
+    )
 
 
 def _make_time_row(
-    key: str, title: str, show: Callable[[float], str], spread: Callable[[float], str] | None = None
+    key: str,
+    title: str,
+    show: Callable[[float], str],
+    spread: Callable[[float], str] | None = None,
+    finding: EffectKind | None = None,
 ) -> Row:
-    return Row(key, title, lambda r: getattr(r.time, key), show, spread, is_time=True)
+    return Row(
+        key, title, lambda r: getattr(r.time, key), show, spread, is_time=True, better="min", finding=finding
+    )
 
 
 def _mark_cached(record: CellRecord) -> str:
@@ -55,7 +75,7 @@ def _mark_cached(record: CellRecord) -> str:
 
 
 def _make_size_row(key: str, title: str) -> Row:
-    return Row(key, title, lambda r: getattr(r.memory, key), format_bytes)
+    return Row(key, title, lambda r: getattr(r.memory, key), format_bytes, better="min")
 
 
 def _read_above_base(record: CellRecord) -> float | None:
@@ -70,13 +90,20 @@ def _format_count(value: float) -> str:
 ROWS = (
     Row("steps", "steps", lambda r: r.steps, _format_count),
     Row("closures", "closures", lambda r: r.closures, _format_count),
-    _make_time_row("training_s", "training time", format_seconds, format_seconds),
+    _make_time_row("training_s", "training time", format_seconds, format_seconds, finding="ratio"),
     Row(
         "features_s", "computing features", lambda r: r.time.features_s, format_seconds, instead=_mark_cached
     ),
     _make_time_row("step_ms_median", "step, median", "{:,.1f} ms".format),
-    Row("needed_bytes", "peak memory", lambda record: record.needed_bytes, format_bytes),
-    Row("above_base_bytes", "  above base", _read_above_base, format_bytes),
+    Row(
+        "needed_bytes",
+        "peak memory",
+        lambda record: record.needed_bytes,
+        format_bytes,
+        better="min",
+        finding="ratio",
+    ),
+    Row("above_base_bytes", "  above base", _read_above_base, format_bytes, better="min"),
     _make_size_row("peak_host_bytes", "  resident as it ran"),
     _make_size_row("optimizer_state_bytes", "optimizer state"),
     *SIZES,

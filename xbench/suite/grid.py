@@ -20,7 +20,7 @@ from xbench.suite.lines import KeyPath
 from xbench.suite.reader import TRAINING_KEYS, Suite
 from xbench.suite.schema import MAX_CELLS, Adaptable, DatasetTable, Experiment, OptimizerTable, Table
 from xbench.suite.setting_checks import check_settings
-from xbench.text import shorten
+from xbench.text import match_column, shorten, some_of
 from xbench.training.settings import Choice, Storage, TrainingSettings
 from xbench.units import Limit, tightest
 
@@ -168,10 +168,12 @@ class _Expander:
             columns = list(self._expand_columns(experiment, ("experiment", place)))
             self._check_titles(columns)
             self._check_reference(experiment, columns, ("experiment", place))
+            self._check_baseline(experiment, columns, ("experiment", place))
             self._columns_so_far += len(columns)
             for seed in self._seeds:
                 self._result.cells += [replace(column, seed=seed) for column in columns]
         self._check_component_counts()
+        self._check_default_baseline()
         return self._result
 
     def _check_component_counts(self) -> None:
@@ -253,6 +255,23 @@ class _Expander:
                     hint="give one of the optimizers a `label`",
                 )
             seen.add(column.column)
+
+    def _check_baseline(self, experiment: Experiment, columns: list[Cell], path: KeyPath) -> None:
+        names = [column.column for column in columns]
+        if experiment.baseline and names and match_column(experiment.baseline, names) is None:
+            which = f"'{shorten(experiment.baseline)}' is not a column of this experiment, or is several"
+            self._problems.add((*path, "baseline"), f"baseline {which}", f"name one of {some_of(names)}")
+
+    def _check_default_baseline(self) -> None:
+        """Check that some experiment has the suite's baseline; those that were left out may have it."""
+        wanted, is_whole = self._suite.header.baseline, not self._suite.is_part
+        columns: dict[str, list[str]] = {}
+        for cell in self._result.cells:
+            columns.setdefault(cell.experiment, []).append(cell.column)
+        names = [list(dict.fromkeys(found)) for found in columns.values()]
+        if wanted and is_whole and names and all(match_column(wanted, found) is None for found in names):
+            which = f"'{shorten(wanted)}' is not a column of any experiment, or is several"
+            self._problems.add(("suite", "baseline"), f"baseline {which}", f"name one of {some_of(names[0])}")
 
     def _check_reference(self, experiment: Experiment, columns: list[Cell], path: KeyPath) -> None:
         titles = {title for c in columns for title in (c.column, c.column.split()[0])}

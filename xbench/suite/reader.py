@@ -37,6 +37,7 @@ class Suite:
         experiments: the experiments to run, by their position in the file. Invalid keys are left out, so that
             the remaining keys can be checked as well.
         problems: the mistakes, to which later checks add.
+        is_part: whether the command line left out experiments.
     """
 
     text: str
@@ -44,6 +45,7 @@ class Suite:
     header: Header
     experiments: dict[int, Experiment]
     problems: Problems
+    is_part: bool = False
 
 
 def read_suite(path: Path, overrides: Sequence[str | SuiteOption] = (), only: Sequence[str] = ()) -> Suite:
@@ -110,6 +112,7 @@ def check_document(
             if not only or table.get("name") in only
         },
         problems=problems,
+        is_part=bool(only),
     )
 
 

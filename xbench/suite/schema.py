@@ -155,6 +155,8 @@ class Experiment(BaseModel):
         title: the title of the experiment's table; by default its name.
         model, dataset, optimizer: a name, a table, or a list of these.
         reference: results of earlier work.
+        baseline: the column that findings compare the others with, by its title or its optimizer. By default
+            it is the suite's `baseline`, or the first column of an experiment that has no such column.
         adapt: the settings that may be reduced, in this order, if a cell does not fit into memory.
         expect: `"oom"` for cells that are meant to run out of memory. Such a cell fails if it does not.
         memory_limit: the memory that each cell of the experiment may take, such as `"12GB"`, `"12GiB"` or
@@ -170,6 +172,7 @@ class Experiment(BaseModel):
     dataset: OneOrMore[DatasetTable]
     optimizer: OneOrMore[OptimizerTable]
     reference: Reference | None = None
+    baseline: str | None = Field(None, min_length=1)
     adapt: Adapt = Field(default_factory=list)
     expect: Literal["oom"] | None = None
     memory_limit: MemoryLimit | None = None
@@ -188,6 +191,8 @@ class Header(BaseModel):
             expected to finish in time are skipped.
         timeout: the time that a cell may take. A cell that takes longer is stopped, with status `timeout`.
         checkpoint_interval: the minimum time between two checkpoints of a cell.
+        baseline: the column that findings compare the others with, in every experiment that has it and does
+            not set its own.
         device: the device to train on: `"auto"`, `"cpu"`, `"cuda"` or `"cuda:1"`.
     """
 
@@ -202,6 +207,7 @@ class Header(BaseModel):
     time_limit: Seconds | None = None
     timeout: Seconds | None = None
     checkpoint_interval: Seconds = 60.0
+    baseline: str | None = Field(None, min_length=1)
     device: Device = DeviceChoice()
 
     @field_validator("seeds")

@@ -1,0 +1,206 @@
+"""What follows from the figures of a comparison."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.report.forms import document_of, to_text
+from tests.report.report_samples import cell, failed, run
+from xbench.errors import XbenchError
+from xbench.records.schema import ExperimentRecord, MemoryRecord, Times
+from xbench.report.comparison import Comparison, View, comparisons
+from xbench.report.emit import to_csv, to_json, to_latex, to_markdown
+
+
+def compare(*records, baseline="", view=None) -> Comparison:
+    experiment = ExperimentRecord(name="first", title="First", baseline=baseline)
+    (comparison,) = comparisons(run(records, experiment), list(records), view)
+    return comparison
+
+
+def seeds(column: str, *accuracies: float, **fields):
+    return [cell(column, seed, accuracy, **fields) for seed, accuracy in enumerate(accuracies)]
+
+
+CLOSE = [*seeds("sgd", 0.80, 0.82, 0.84), *seeds("adam", 0.90, 0.92, 0.93), *seeds("muon", 0.79, 0.93, 0.95)]
+
+
+def row(comparison: Comparison, title: str) -> tuple[str, ...]:
+    (found,) = [cells for name, *cells in comparison.table.rows if name == title]
+    return tuple(re.sub(r" ± [\d.]+( s)?", "", cell) for cell in found)
+
+
+class TestMarks:
+    def test_best_and_those_that_are_alike(self):
+        assert row(compare(*CLOSE), "test accuracy") == ("0.820", "0.917 ★", "0.890 ~")
+
+    def test_lower_is_better_for_times(self):
+        def timed(column, *times):
+            return [cell(column, s, time=Times(training_s=t)) for s, t in enumerate(times)]
+
+        comparison = compare(*timed("sgd", 1.0, 1.1), *timed("adam", 2.0, 2.11))
+        assert row(comparison, "training time") == ("1.05 s ★", "2.05 s")
+
+    def test_figures_that_look_the_same_are_marked_alike(self):
+        comparison = compare(*seeds("sgd", 0.80001), *seeds("adam", 0.80002), *seeds("muon", 0.5))
+        assert row(comparison, "test accuracy") == ("0.800 ★", "0.800 ★", "0.500")
+        assert row(compare(*seeds("sgd", 0.8), *seeds("adam", 0.8)), "test accuracy") == ("0.800", "0.800")
+
+    def test_one_seed_is_no_claim(self):
+        comparison = compare(*seeds("sgd", 0.8), *seeds("adam", 0.9))
+        assert row(comparison, "test accuracy") == ("0.800", "0.900 ★")
+        assert any("of one seed each: no claim" in note for note in comparison.notes)
+
+    def test_a_single_column_has_no_best(self):
+        assert row(compare(*seeds("sgd", 0.8, 0.9)), "test accuracy") == ("0.850",)
+
+    def test_sizes_that_were_chosen_are_not_marked(self):
+        assert row(compare(*seeds("sgd", 0.8), *seeds("adam", 0.9)), "batch") == ("5", "5")
+
+
+class TestFindings:
+    def test_every_column_is_compared_with_the_first(self):
+        (line, *_) = compare(*CLOSE).conclusions
+        assert line.startswith("test accuracy: adam is better than sgd by 0.097 [")
+        assert "; n = 3]; no significant difference between muon and sgd: 0.070 [-0." in line
+
+    def test_method_is_named(self):
+        assert "95% paired t intervals" in compare(*CLOSE).conclusions[-1]
+
+    @pytest.mark.parametrize("baseline", ["adam", "adam lr=0.1"])
+    def test_baseline_of_the_suite(self, baseline):
+        records = [*seeds("sgd", 0.8, 0.81), *seeds("adam lr=0.1", 0.9, 0.91)]
+        (line, *_) = compare(*records, baseline=baseline).conclusions
+        assert line.startswith("test accuracy: sgd is worse than adam lr=0.1 by 0.100 [0.100, 0.100; n = 2]")
+
+    def test_baseline_of_the_user_comes_first(self):
+        comparison = compare(*CLOSE, baseline="adam", view=View(baseline="muon"))
+        assert comparison.baseline == "muon"
+
+    @pytest.mark.parametrize("wanted", ["nadam", "sgd"])
+    def test_unknown_or_ambiguous_baseline(self, wanted):
+        records = [*seeds("sgd lr=0.1", 0.8), *seeds("sgd lr=0.2", 0.8)]
+        with pytest.raises(XbenchError, match=f"baseline '{wanted}' is not a column") as caught:
+            compare(*records, view=View(baseline=wanted))
+        assert "sgd lr=0.1" in caught.value.hint
+
+    def test_one_seed_is_no_claim(self):
+        (line,) = compare(*seeds("sgd", 0.8), *seeds("adam", 0.9), *seeds("muon", 0.7)).conclusions
+        assert line == (
+            "test accuracy: adam is better than sgd by 0.100; muon is worse than sgd by 0.100 "
+            "(one seed: no claim)"
+        )
+
+    def test_memory_and_times_are_compared_by_ratio(self):
+        def sized(column, mb, seconds):
+            return cell(
+                column, memory=MemoryRecord(peak_device_bytes=mb * 10**6), time=Times(training_s=seconds)
+            )
+
+        lines = compare(sized("sgd", 100, 10.0), sized("adam", 150, 20.0)).conclusions
+        assert lines == (
+            "training time: adam has 2.00 times that of sgd (one seed: no claim)",
+            "peak memory: adam has 1.50 times that of sgd (one seed: no claim)",
+        )
+
+    def test_times_that_are_not_ranked_are_not_compared(self):
+        def timed(column, malloc):
+            return cell(column, time=Times(training_s=2.0), memory=MemoryRecord(malloc=malloc))
+
+        (line,) = compare(timed("sgd", "fast"), timed("adam", "exact")).conclusions
+        assert line.startswith("training time: adam cannot be compared (the times are not ranked")
+
+    def test_small_differences_keep_their_digits(self):
+        (line,) = compare(*seeds("sgd", 0.8), *seeds("adam", 0.80012)).conclusions
+        assert "by 0.00012" in line
+
+    def test_a_column_without_results(self):
+        lines = compare(*seeds("sgd", 0.8), failed("adam", "oom", "too much")).conclusions
+        assert lines == (
+            "test accuracy: adam cannot be compared (adam has no value)",
+            "adam, seed 0: oom: too much",
+        )
+
+    def test_columns_without_a_common_seed(self):
+        lines = compare(cell("sgd", 0, 0.8), cell("adam", 1, 0.9)).conclusions
+        assert lines == ("test accuracy: adam cannot be compared (it shares no seed with sgd)",)
+
+
+class TestForms:
+    @pytest.fixture
+    def document(self):
+        return document_of(run(CLOSE), CLOSE)
+
+    def test_json_has_numbers(self, document):
+        (experiment,) = json.loads(to_json(document))["experiments"]
+        first, second = experiment["findings"][:2]
+        assert experiment["baseline"] == "sgd"
+        assert (first["figure"], first["column"], first["baseline"]) == ("test_accuracy", "adam", "sgd")
+        assert first["estimate"] == pytest.approx(0.0966667)
+        assert first["low"] < first["estimate"] < first["high"]
+        assert (first["n"], first["seeds"], first["is_significant"], first["is_better"]) == (
+            *(3, [0, 1, 2]),
+            *(True, True),
+        )
+        assert (second["is_significant"], second["is_better"]) == (False, None)
+
+    def test_csv_of_findings(self, document):
+        header, first, *_ = to_csv(document, findings=True).splitlines()
+        assert header.startswith("experiment,figure,column,baseline,kind,estimate,low,high,n,")
+        assert first.startswith("first,test_accuracy,adam,sgd,difference,0.09")
+
+    @pytest.mark.parametrize("write", [to_markdown, to_latex, to_text])
+    def test_text_forms_have_the_sentences(self, document, write):
+        assert "adam is better than sgd by 0.097" in write(document)
+
+    def test_latex_escapes_what_it_would_obey(self):
+        records = seeds("sgd_50%", 0.8, 0.9)
+        text = to_latex(document_of(run(records), records))
+        assert r" & sgd\_50\% \\" in text
+        assert r"0.850 $\pm$ 0.635" in text
+        assert r"\begin{tabular}{lr}" in text
+
+    def test_a_terminal_without_unicode(self, document):
+        text = to_text(document, encoding="ascii")
+        assert "+-" in text
+        assert " ^ " in text
+
+
+class TestManyOptimizers:
+    RECORDS = tuple(
+        record
+        for place in range(20)
+        for record in seeds(
+            f"optimizer-{place}", *(0.5 + ((7 * place) % 20 + seed) / 100 for seed in range(3))
+        )
+    )
+
+    def test_they_become_rows_sorted_by_the_first_metric(self):
+        table = compare(*self.RECORDS).table
+        assert table.header[:2] == ("optimizer", "test accuracy")
+        means = [float(line[1].split()[0]) for line in table.rows]
+        assert len(means) == 20
+        assert means == sorted(means, reverse=True)
+
+    @pytest.mark.parametrize("width", [80, 120])
+    def test_tables_fit_and_break_no_number(self, width):
+        text = to_text(document_of(run(self.RECORDS), self.RECORDS), width=width)
+        tables = [line for line in text.splitlines() if line.startswith(("┃", "│"))]
+        assert max(map(len, tables)) <= width
+        assert sum("±" in line and "0." in line.split("±")[1] for line in tables) >= 20
+        assert not any(line.rstrip(" │").endswith("±") for line in tables)
+
+    def test_sorting_and_choosing_figures(self):
+        records = [*seeds("sgd", 0.8), *seeds("adam", 0.9), *seeds("muon", 0.7)]
+        table = compare(*records, view=View(sort="test_accuracy", keys=("steps", "test_accuracy"))).table
+        assert table.header == ("", "adam", "sgd", "muon")
+        assert [title for title, *_ in table.rows] == ["steps", "test accuracy"]
+
+    @pytest.mark.parametrize("view", [View(sort="beauty"), View(keys=("beauty",))])
+    def test_figures_that_do_not_exist(self, view):
+        with pytest.raises(XbenchError, match="beauty") as caught:
+            compare(*seeds("sgd", 0.8), view=view)
+        assert "test_accuracy" in caught.value.hint
