@@ -48,7 +48,7 @@ def pluralize(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def some_of(names: Iterable[object]) -> str:
+def quote_some(names: Iterable[object]) -> str:
     """Quote a few names and count the rest."""
     quoted = [f"'{name}'" for name in names]
     more = f" and {len(quoted) - _MAX_NAMED:,} more" if len(quoted) > _MAX_NAMED else ""

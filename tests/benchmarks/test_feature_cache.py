@@ -34,7 +34,7 @@ def in_turn(send, optimizer, data, folder):
     from xbench.training.cell import assemble, warm_up
     from xbench.training.checkpoint import Checkpoints
     from xbench.training.features import make_features
-    from xbench.training.model import model_to_train
+    from xbench.training.model import build_trained_part
     from xbench.training.splits import split_examples
 
     os.environ["XBENCH_CACHE_DIR"] = folder
@@ -45,7 +45,7 @@ def in_turn(send, optimizer, data, folder):
     split = split_examples(data, training, 0)
     trainers, kept = [], Checkpoints(Path(folder))
     for features in (report.file, None):
-        trained = model_to_train(specs[0], settings, data, features)
+        trained = build_trained_part(specs[0], settings, data, features)
         trainers.append(
             assemble(lambda message: None, settings, data, *specs, trained, split, kept, features)
         )

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.capacity.capacity_settings import lbfgs, settings_of
-from xbench.capacity.adaptation import adapt, after_failure, dominates
+from xbench.capacity.adaptation import adapt, dominates, reduce_after_failure
 from xbench.capacity.axes import Axis, size_of, with_size
 
 TRAIN, HISTORY, BATCH, MICRO = Axis.TRAIN_SIZE, Axis.HISTORY_SIZE, Axis.BATCH_SIZE, Axis.MICRO_BATCH
@@ -125,14 +125,14 @@ class TestAfterAFailure:
     )
     def test_one_size_is_less(self, order, changed, size):
         settings = full(10, 1000, 64)
-        assert after_failure(settings, order) == with_size(settings, changed, size)
+        assert reduce_after_failure(settings, order) == with_size(settings, changed, size)
 
     @pytest.mark.parametrize(
         ("order", "changed", "size"), [((TRAIN, HISTORY), TRAIN, 900), ((BATCH, TRAIN), BATCH, 500)]
     )
     def test_a_batch_that_is_taken_whole_is_less(self, order, changed, size):
         settings = full(10, 1000, 1000)
-        assert after_failure(settings, order) == with_size(settings, changed, size)
+        assert reduce_after_failure(settings, order) == with_size(settings, changed, size)
 
     @pytest.mark.parametrize(
         ("order", "changed", "size"), [((TRAIN, HISTORY), TRAIN, 90), ((BATCH, TRAIN), BATCH, 50)]
@@ -140,30 +140,30 @@ class TestAfterAFailure:
     def test_a_batch_that_is_taken_in_parts_becomes_less_than_one(self, order, changed, size):
         """A smaller batch in parts of the same size takes as much memory as before."""
         settings = full(10, 1000, 100)
-        assert after_failure(settings, order) == with_size(settings, changed, size)
+        assert reduce_after_failure(settings, order) == with_size(settings, changed, size)
 
     def test_fewer_examples_one_at_a_time_are_no_help(self):
-        assert after_failure(full(10, 1000, 1), (TRAIN, BATCH, HISTORY)) == full(5, 1000, 1)
-        assert after_failure(full(10, 1000, 1), (TRAIN, BATCH)) is None
+        assert reduce_after_failure(full(10, 1000, 1), (TRAIN, BATCH, HISTORY)) == full(5, 1000, 1)
+        assert reduce_after_failure(full(10, 1000, 1), (TRAIN, BATCH)) is None
 
     def test_what_has_nothing_left_is_passed_over(self):
         settings = full(history=2, train=1000, micro=1)
-        assert after_failure(settings, (MICRO, HISTORY)) == with_size(settings, HISTORY, 1)
+        assert reduce_after_failure(settings, (MICRO, HISTORY)) == with_size(settings, HISTORY, 1)
 
     def test_nothing_is_left(self):
-        assert after_failure(full(1, 1000, 1), (MICRO, HISTORY)) is None
-        assert after_failure(full(10, 1000, 100), ()) is None
-        assert after_failure(settings_of("sgd", micro_batch=1), (HISTORY, MICRO)) is None
+        assert reduce_after_failure(full(1, 1000, 1), (MICRO, HISTORY)) is None
+        assert reduce_after_failure(full(10, 1000, 100), ()) is None
+        assert reduce_after_failure(settings_of("sgd", micro_batch=1), (HISTORY, MICRO)) is None
 
     def test_fewer_examples_in_batches_of_the_same_size_are_no_help(self):
         settings = settings_of("sgd", train_size=1000, batch_size=100, micro_batch=1)
-        assert after_failure(settings, (TRAIN,)) is None
+        assert reduce_after_failure(settings, (TRAIN,)) is None
 
     @pytest.mark.parametrize("order", list(itertools.permutations((TRAIN, HISTORY, MICRO))))
     def test_ends(self, order):
         """Each step takes something away, down to a pair of the history and one example at a time."""
         settings, steps = full(100, 5000, 512), 0
-        while (less := after_failure(settings, order)) is not None:
+        while (less := reduce_after_failure(settings, order)) is not None:
             before, after = sizes(settings), sizes(less)
             assert sum(after[axis] < before[axis] for axis in AXES) == 1
             assert all(1 <= after[axis] <= before[axis] for axis in AXES)

@@ -12,7 +12,7 @@ import pytest
 
 from xbench.cli.plugins import plugins
 from xbench.components import registry
-from xbench.components.registry import KINDS, did_you_mean, load, registrations, write_listing_hint
+from xbench.components.registry import KINDS, load, registrations, suggest_name, write_listing_hint
 from xbench.components.specs import DatasetSpec, Family, ModelSpec, OptimizerSpec
 from xbench.errors import XbenchError
 
@@ -134,8 +134,8 @@ def test_name_without_a_similar_one_gets_no_suggestion():
     with pytest.raises(XbenchError) as caught:
         load("optimizer", "qqqqqqqq")
     assert caught.value.message == "unknown optimizer 'qqqqqqqq'."
-    assert did_you_mean("lbgfs", ["adam", "lbfgs"]) == " Did you mean 'lbfgs'?"
-    assert did_you_mean("lbgfs", []) == ""
+    assert suggest_name("lbgfs", ["adam", "lbfgs"]) == " Did you mean 'lbfgs'?"
+    assert suggest_name("lbgfs", []) == ""
 
 
 def test_names_of_one_kind_are_unknown_to_another():

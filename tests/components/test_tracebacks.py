@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from xbench.components import tracebacks
-from xbench.components.tracebacks import raised_in
+from xbench.components.tracebacks import find_component
 
 
 def module_of(name: str, text: str, **known) -> ModuleType:
@@ -51,52 +51,54 @@ def calling(name: str, other):
 
 
 def test_package_of_the_component_is_found():
-    assert raised_in(error_of(raising("xbench_sam.optimizers")), COMPONENTS) == (
+    assert find_component(error_of(raising("xbench_sam.optimizers")), COMPONENTS) == (
         "optimizer 'sam' of xbench-sam 0.1.0"
     )
 
 
 def test_any_module_of_the_package_counts():
-    assert "'sam'" in raised_in(error_of(raising("xbench_sam.deep.inside")), COMPONENTS)
+    assert "'sam'" in find_component(error_of(raising("xbench_sam.deep.inside")), COMPONENTS)
 
 
 def test_own_code_is_found():
-    assert raised_in(error_of(raising("my_models")), COMPONENTS) == "model 'my_models:tiny'"
+    assert find_component(error_of(raising("my_models")), COMPONENTS) == "model 'my_models:tiny'"
 
 
 def test_component_that_called_torch_is_found():
-    assert "'sam'" in raised_in(error_of(calling("xbench_sam", raising("torch.nn.functional"))), COMPONENTS)
+    assert "'sam'" in find_component(
+        error_of(calling("xbench_sam", raising("torch.nn.functional"))), COMPONENTS
+    )
 
 
 def test_innermost_component_is_found():
     model_in_optimizer = calling("xbench_sam", calling("torch.nn", raising("my_models")))
-    assert raised_in(error_of(model_in_optimizer), COMPONENTS) == "model 'my_models:tiny'"
+    assert find_component(error_of(model_in_optimizer), COMPONENTS) == "model 'my_models:tiny'"
     optimizer_in_model = calling("my_models", raising("xbench_sam"))
-    assert "'sam'" in raised_in(error_of(optimizer_in_model), COMPONENTS)
+    assert "'sam'" in find_component(error_of(optimizer_in_model), COMPONENTS)
 
 
 def test_first_component_of_a_shared_module_is_found():
     both = [("optimizer", "parts:Step"), ("model", "parts:net")]
-    assert raised_in(error_of(raising("parts")), both) == "optimizer 'parts:Step'"
+    assert find_component(error_of(raising("parts")), both) == "optimizer 'parts:Step'"
 
 
 @pytest.mark.parametrize("name", ["torch.optim.adam", "xbench.training.loop", "xbench_sample", "xbench_sa"])
 def test_no_component_is_found_for_other_code(name):
-    assert raised_in(error_of(raising(name)), COMPONENTS) == ""
+    assert find_component(error_of(raising(name)), COMPONENTS) == ""
 
 
 def test_built_in_component_is_never_found():
     error = error_of(raising("xbench.components.optimizers"))
-    assert raised_in(error, [("optimizer", "adam"), ("model", "unknown")]) == ""
+    assert find_component(error, [("optimizer", "adam"), ("model", "unknown")]) == ""
 
 
 def test_no_component_is_found_without_a_traceback():
-    assert raised_in(ValueError("no"), COMPONENTS) == ""
+    assert find_component(ValueError("no"), COMPONENTS) == ""
 
 
 def test_module_without_a_name_is_ignored():
     hidden = module_of("xbench_sam", "def step():\n    raise ValueError").step
     hidden.__globals__.pop("__name__")
     loaded = set(sys.modules)
-    assert raised_in(error_of(hidden), COMPONENTS) == ""
+    assert find_component(error_of(hidden), COMPONENTS) == ""
     assert set(sys.modules) == loaded

@@ -16,7 +16,7 @@ from PIL import Image
 
 from xbench.components.image_files import find_files, list_images
 from xbench.components.image_folder import build_folder
-from xbench.components.images import read_image, why_unreadable
+from xbench.components.images import describe_unreadable, read_image
 from xbench.data.decode import decode
 
 SIDE = 16
@@ -138,14 +138,14 @@ def test_unreadable_file_has_a_reason(tmp_path, name):
     with pytest.raises(Exception) as caught:
         read_image(tmp_path / name, SIDE, SIDE)
     assert not isinstance(caught.value, MemoryError)
-    reason = why_unreadable(caught.value)
+    reason = describe_unreadable(caught.value)
     assert expected in reason
     assert "\n" not in reason and len(reason) <= 200
     assert " at 0x" not in reason
 
 
 def test_reasons_are_short_printable_lines():
-    reason = why_unreadable(ValueError("first\n\tsecond\x1b[31m " + "x" * 1000))
+    reason = describe_unreadable(ValueError("first\n\tsecond\x1b[31m " + "x" * 1000))
     assert reason.startswith("ValueError: first second?[31m xxx")
     assert len(reason) == 200 and reason.endswith("...")
 
@@ -188,7 +188,7 @@ def test_only_regular_files_are_listed(oddities):
 def test_nothing_else_is_opened(oddities, name):
     with pytest.raises(OSError) as caught:
         read_image(oddities / "train/a" / name, SIDE, SIDE)
-    assert len(why_unreadable(caught.value)) < 300
+    assert len(describe_unreadable(caught.value)) < 300
 
 
 def test_set_with_all_oddities_is_decoded(oddities):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cell_samples import cell_of
-from xbench.capacity.cost_model import steps_of
+from xbench.capacity.cost_model import count_steps
 from xbench.data.features import FeatureFile
 from xbench.execution.checkpoints import Transcript, find_done_share, load_checkpoint, save_checkpoint
 from xbench.planning.planned import MemoryPlan
@@ -117,7 +117,7 @@ class TestKeep:
 
 
 def test_the_latest_checkpoint_tells_how_much_is_done(folder, cell, kept, tmp_path):
-    steps = steps_of(cell.sized)
+    steps = count_steps(cell.sized)
     assert find_done_share([folder], cell) == 7 / steps
     assert find_done_share([tmp_path / "nowhere", folder], cell) == 7 / steps
     assert find_done_share([tmp_path / "nowhere"], cell) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import re
 from pathlib import Path
@@ -49,19 +50,25 @@ def one_line(text: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
+def tables(text: str, marks: tuple[str, ...]) -> list[list[str]]:
+    """Stretches of consecutive lines that begin with one of the marks."""
+    groups = itertools.groupby(text.splitlines(), lambda line: line.startswith(marks))
+    return [list(lines) for is_table, lines in groups if is_table]
+
+
 @pytest.mark.parametrize("flags", [(), ("--memory",)])
 def test_tables_show_what_is_there(shown, flags):
     out = shown(*flags)
     for what in ("title", "warning", "reason"):
         assert f"{what} {SEEN}" in one_line(out)
-    borders = {len(line) for line in out.splitlines() if line.startswith(("│", "┃"))}
-    assert len(borders) == 1
+    for table in tables(out, ("│", "┃", "┡")):
+        assert len(set(map(len, table))) == 1
 
 
 def test_markdown_keeps_its_tables(shown):
     out = shown("--format", "markdown")
-    rows = [line for line in out.splitlines() if line.startswith("|")]
-    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+    for table in tables(out, ("|",)):
+        assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table}) == 1
     assert re.findall(r"(?<!\\)([`<]|\][(:])", out) == []
     assert r"\\x1b[31m" in out
     assert r"[red]x[/\]:warning:\|\`\*\<b>[a\](b)" in out

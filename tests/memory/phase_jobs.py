@@ -29,11 +29,11 @@ def bracketed_step(send, gradients, activations, held_between, update, closures=
     held = []
     for _ in range(closures):
         standing.clear()
-        phases.closure_begins()
+        phases.begin_closure()
         inner = touched(activations)
         standing.append(touched(gradients))
         del inner
-        phases.closure_ends()
+        phases.end_closure()
         held.append(touched(held_between))
     touched(update)
     return phases.end(gradients * MB, batch_bytes=0, loaded_bytes=0)

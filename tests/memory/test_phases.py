@@ -26,10 +26,10 @@ class Step:
 
     def closure(self, activations: int, loaded: int = 0) -> None:
         self.memory.give(self.gradients)
-        self.phases.closure_begins()
+        self.phases.begin_closure()
         self.memory.take(loaded + activations + GRADIENTS)
         self.memory.give(loaded + activations)
-        self.phases.closure_ends()
+        self.phases.end_closure()
         self.gradients = GRADIENTS
 
     def end(self, batch: int = 0, loaded: int = 0) -> PhasePeak:
@@ -59,13 +59,13 @@ class TestScripted:
     def test_a_peak_of_the_forward_pass_has_no_gradients_yet(self):
         step = Step()
         step.memory.give(GRADIENTS)
-        step.phases.closure_begins()
+        step.phases.begin_closure()
         step.memory.take(50)
-        step.phases.forward_ends()
+        step.phases.end_forward()
         step.memory.give(45)
         step.memory.take(GRADIENTS)
         step.memory.give(5)
-        step.phases.closure_ends()
+        step.phases.end_closure()
         assert step.end() == closure_peak(50, gradients=0)
 
     @pytest.mark.parametrize("standing", [0, GRADIENTS])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.cell_samples import cell_of
-from xbench.planning.checks import selection_warnings
+from xbench.planning.checks import collect_selection_warnings
 
 
 def test_each_column_is_named_once(tiny_data):
@@ -17,7 +17,7 @@ def test_each_column_is_named_once(tiny_data):
     ]
     cells += [cell("two", "adam", 0, "test_loss"), cell("three", "sgd", 0, "validation_loss")]
     why = "are selected on the test set, so their metrics are optimistic"
-    assert list(selection_warnings(cells)) == [
+    assert list(collect_selection_warnings(cells)) == [
         f"one: the weights of sgd, lbfgs {why}",
         f"two: the weights of adam {why}",
     ]

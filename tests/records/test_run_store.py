@@ -14,7 +14,7 @@ from tests.records.record_samples import cell, outputs, run
 from xbench.errors import XbenchError
 from xbench.records import store
 from xbench.records.schema import CellRecord, Component, EpochRecord, MemoryRecord, Times
-from xbench.records.store import RunFolder, find_run, runs_of_suite, sole_run
+from xbench.records.store import RunFolder, find_run, lock_suite_runs, runs_of_suite
 from xbench.records.traces import TraceRow
 
 DECLARED = {"name": "mae", "title": "mean absolute error", "direction": "min", "split": "test"}
@@ -466,16 +466,16 @@ class TestSoleRun:
         return tmp_path / "results" / "suite"
 
     def test_makes_the_folder(self, folder):
-        with sole_run(folder):
+        with lock_suite_runs(folder):
             assert folder.is_dir()
-        with sole_run(folder):
+        with lock_suite_runs(folder):
             pass
 
     def test_another_one_is_told_which_process_it_is(self, folder):
-        with sole_run(folder):
-            with pytest.raises(XbenchError) as caught, sole_run(folder):
+        with lock_suite_runs(folder):
+            with pytest.raises(XbenchError) as caught, lock_suite_runs(folder):
                 pass
-            with sole_run(folder.with_name("other")):
+            with lock_suite_runs(folder.with_name("other")):
                 pass
         message = f"another run of this suite is using {folder} (process {os.getpid()})"
         assert caught.value.message == message
@@ -486,6 +486,6 @@ class TestSoleRun:
         """Something of that name is in the way."""
         (tmp_path / taken).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / taken).write_text("")
-        with pytest.raises(XbenchError, match="cannot write results to") as caught, sole_run(folder):
+        with pytest.raises(XbenchError, match="cannot write results to") as caught, lock_suite_runs(folder):
             pass
         assert "--out" in caught.value.hint

@@ -11,7 +11,7 @@ from tests.report.report_samples import REAL, STAND_IN, cell, failed, run
 from xbench.cli.output import Format, print_results
 from xbench.records.schema import Component, DataRecord
 from xbench.report.headings import MAX_DATASETS, describe_data
-from xbench.report.notes import nothing_ran
+from xbench.report.notes import describe_empty_run
 
 OTHER = DataRecord(requested="other", name="other", counts={"test/a": 1, "test/b": 2, "train/a": 3000})
 
@@ -56,13 +56,13 @@ class TestNoCellRan:
     SKIPPED = (failed("sgd", "skipped", "it needs a closure"), failed("adam", "skipped", "no time is left"))
 
     def test_the_headline_counts_cells(self):
-        assert nothing_ran(self.SKIPPED) == (
+        assert describe_empty_run(self.SKIPPED) == (
             "no cell ran: all 2 cells were skipped; the notes below each table say why"
         )
-        assert nothing_ran(self.SKIPPED[:1]) == (
+        assert describe_empty_run(self.SKIPPED[:1]) == (
             "no cell ran: the only cell was skipped; the notes below the table say why"
         )
-        assert nothing_ran([*self.SKIPPED, cell("lbfgs")]) == nothing_ran([]) == ""
+        assert describe_empty_run([*self.SKIPPED, cell("lbfgs")]) == describe_empty_run([]) == ""
 
     @pytest.mark.parametrize("form", list(Format))
     def test_every_format_has_it(self, form, capsys):

@@ -11,7 +11,7 @@ from torch import nn
 
 from xbench.components.specs import ModelSpec
 from xbench.errors import XbenchError
-from xbench.training.logits import check_logits, random_images, why_not_alone
+from xbench.training.logits import check_logits, explain_single_image_failure, random_images
 
 SHAPE = (3, 32, 32)
 CLASSES = 2
@@ -224,4 +224,4 @@ def test_a_model_that_needs_gradients_has_them_in_training_mode():
     assert check(Penalised(CLASSES)) == ""
     with pytest.raises(XbenchError, match=r"returns shape \(2, 3\) for 2 images in training mode"):
         check(Penalised(CLASSES + 1))
-    assert why_not_alone(Penalised(CLASSES), torch.rand(1, *SHAPE)) == ""
+    assert explain_single_image_failure(Penalised(CLASSES), torch.rand(1, *SHAPE)) == ""

@@ -18,7 +18,7 @@ from xbench.training import rehearsal
 from xbench.training.global_state import Generators
 from xbench.training.rehearsal import rehearse
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
-from xbench.training.state_dicts import tensors_digest
+from xbench.training.state_dicts import hash_tensors
 from xbench.training.task import Task
 
 
@@ -75,11 +75,11 @@ def state_of(trainer):
     plain = Generators.now().to_plain()
     generators = plain["torch"].tolist(), plain["numpy"][1].tolist(), plain["python"]
     grads = [p.grad for p in trainer.model.parameters()]
-    return tensors_digest(trainer.model), dict(trainer.optimizer.state), grads, generators
+    return hash_tensors(trainer.model), dict(trainer.optimizer.state), grads, generators
 
 
 def test_twins_move_and_the_trainer_does_not(trainer):
-    start = tensors_digest(normed_cnn(2))
+    start = hash_tensors(normed_cnn(2))
     before, twins = state_of(trainer), []
 
     def build_model():
@@ -92,7 +92,7 @@ def test_twins_move_and_the_trainer_does_not(trainer):
     assert (own.steps, twin.steps) == (0, rehearsal.STEPS)
     assert (own.modes, twin.modes) == ([], ["train", "eval"])
     (moved,) = twins
-    assert tensors_digest(moved) != start
+    assert hash_tensors(moved) != start
     assert trainer.progress.steps == 0
     assert trainer.evaluation_s == 0
 

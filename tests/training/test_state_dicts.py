@@ -15,7 +15,7 @@ from xbench.capacity.axes import Axis
 from xbench.capacity.workload import TrainingWorkload
 from xbench.components import registry
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
-from xbench.training.state_dicts import load_state, save_state, tensors_digest, try_saving
+from xbench.training.state_dicts import hash_tensors, load_state, save_state, try_saving
 from xbench.training.task import Task
 
 ELSEWHERE = "a new model that loads its state dict gives different outputs"
@@ -192,13 +192,13 @@ def test_what_was_saved_comes_back_into_the_same_parameters(tmp_path):
     model = InSavedBuffer(2)
     weight = model.net[0].weight
     save_state(model, tmp_path / "model.pt")
-    before = tensors_digest(model)
+    before = hash_tensors(model)
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
             tensor += 1
-    assert tensors_digest(model) != before
+    assert hash_tensors(model) != before
     load_state(model, tmp_path / "model.pt")
-    assert tensors_digest(model) == before
+    assert hash_tensors(model) == before
     assert model.net[0].weight is weight
 
 
@@ -206,27 +206,27 @@ def test_a_link_to_what_was_saved_before_keeps_it(tmp_path):
     model, path, link = nn.Linear(1, 1), tmp_path / "model.pt", tmp_path / "link.pt"
     save_state(model, path)
     os.link(path, link)
-    before = tensors_digest(model)
+    before = hash_tensors(model)
     with torch.no_grad():
         model.weight += 1
     save_state(model, path)
     load_state(model, link)
-    assert tensors_digest(model) == before
+    assert hash_tensors(model) == before
 
 
 def test_trying_changes_nothing(tmp_path):
     model = InSavedBuffer(2)
-    before = tensors_digest(model)
+    before = hash_tensors(model)
     try_saving(model, tmp_path / "model.pt")
-    assert tensors_digest(model) == before
+    assert hash_tensors(model) == before
 
 
 def test_digest_tells_weights_and_buffers():
     torch.manual_seed(0)
     model = InUnsavedBuffer(2)
-    first = tensors_digest(model)
+    first = hash_tensors(model)
     model.seen += 1
-    second = tensors_digest(model)
+    second = hash_tensors(model)
     with torch.no_grad():
         model.net[0].bias[0] += 1
-    assert len({first, second, tensors_digest(model)}) == 3
+    assert len({first, second, hash_tensors(model)}) == 3

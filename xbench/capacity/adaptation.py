@@ -43,7 +43,7 @@ def adapt(
     return None
 
 
-def after_failure(settings: CellSettings, order: Sequence[Axis]) -> CellSettings | None:
+def reduce_after_failure(settings: CellSettings, order: Sequence[Axis]) -> CellSettings | None:
     """Reduce one size of a cell that ran out of memory although it was expected to fit.
 
     Args:

@@ -12,7 +12,7 @@ from xbench.capacity.axes import Axis
 from xbench.capacity.workload import TrainingWorkload
 from xbench.memory.contention import ContentionWatch, typical_s
 from xbench.storage.staging import scratch_folder
-from xbench.training.component_code import running_code_of
+from xbench.training.component_code import check_running_code
 from xbench.training.settings import CellSettings
 from xbench.training.task import Task
 
@@ -58,7 +58,7 @@ class CostModel:
             evaluated: the number of images that the run evaluates in all epochs together.
         """
         training, sizes = settings.training, settings.training.sizes
-        steps, examples = steps_of(settings), training.epochs * sizes.train_size
+        steps, examples = count_steps(settings), training.epochs * sizes.train_size
         if training.drop_last:
             examples = steps * sizes.batch_size
         training_s = self.closures * self.closure_s * examples + steps * self.update_s
@@ -79,7 +79,7 @@ class CostModel:
         return self.start_s + _PASS_STEPS * _EXACT_FACTOR * step_s + sizes.micro_batch * self.evaluation_s
 
 
-def steps_of(settings: CellSettings) -> int:
+def count_steps(settings: CellSettings) -> int:
     """Count the steps of a run in all epochs together.
 
     Args:
@@ -118,7 +118,7 @@ def measure_costs(
     from xbench.training.cell import warm_up
 
     started, started_cpu = time.perf_counter(), time.process_time()
-    with running_code_of(task), scratch_folder() as scratch:
+    with check_running_code(task), scratch_folder() as scratch:
         size = task.settings.training.sizes.batch_size
         workload = TrainingWorkload(task, Axis.BATCH_SIZE)
         trainer = workload.trainer(size, scratch)

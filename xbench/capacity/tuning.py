@@ -11,7 +11,7 @@ from xbench.capacity.workload import TrainingWorkload
 from xbench.errors import XbenchError
 from xbench.isolation.child import Limits
 from xbench.isolation.run import run_in_child
-from xbench.training.component_code import running_code_of
+from xbench.training.component_code import check_running_code
 
 _MAX_SIZE = 512
 _ROUNDS = 3
@@ -93,7 +93,7 @@ def is_past_the_best(timed: list[TimedMicroBatch]) -> bool:
 def _time_sizes(send: Callable[[Any], None], workload: TrainingWorkload, highest: int) -> None:
     timed: list[TimedMicroBatch] = []
     sizes = [1 << power for power in range(_MAX_SIZE.bit_length()) if 1 << power < highest]
-    with running_code_of(workload.task):
+    with check_running_code(workload.task):
         workload.check_micro_batches(1)
         for size in [*sizes, *([highest] if highest <= _MAX_SIZE else [])]:
             timed.append(TimedMicroBatch(size, _time_closures(workload, size)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from xbench.capacity.axes import Axis, trial_settings
 from xbench.errors import Unsupported, XbenchError
 from xbench.storage.staging import scratch_folder
-from xbench.training.component_code import running_code_of
+from xbench.training.component_code import check_running_code
 from xbench.training.task import Task
 
 if TYPE_CHECKING:
@@ -45,13 +45,13 @@ class TrainingWorkload:
         """
         from xbench.training.memory_pass import measure_memory
 
-        with running_code_of(self.task):
+        with check_running_code(self.task):
             spec = self._check_optimizer()
         checked = False
 
         def run(value: int) -> MemoryPassRecord:
             nonlocal checked
-            with running_code_of(self.task), scratch_folder() as scratch:
+            with check_running_code(self.task), scratch_folder() as scratch:
                 checked = checked or self.check_micro_batches(value)
                 return measure_memory(self._warm_trainer(value, scratch), spec)
 
@@ -67,7 +67,7 @@ class TrainingWorkload:
         from xbench.training.memory_pass import measure_memory
         from xbench.training.state_dicts import StateCheck
 
-        with running_code_of(self.task), scratch_folder() as scratch:
+        with check_running_code(self.task), scratch_folder() as scratch:
             spec = self._check_optimizer()
             self.check_micro_batches(value)
             trainer = self._warm_trainer(value, scratch)
@@ -79,14 +79,14 @@ class TrainingWorkload:
     def _find_failure(self, check: StateCheck) -> str:
         from xbench.memory.peaks import release_all
         from xbench.training.global_state import load_component
-        from xbench.training.model import model_to_train
+        from xbench.training.model import build_trained_part
         from xbench.training.state_dicts import DECLARED
 
         task = self.task
         model_spec = load_component("model", task.settings.model.name, task.import_dirs)
         release_all(task.settings.device)
         failure = check.find_failure(
-            lambda: model_to_train(model_spec, task.settings, task.data, task.features)
+            lambda: build_trained_part(model_spec, task.settings, task.data, task.features)
         )
         return failure if model_spec.resumable else DECLARED
 
@@ -99,14 +99,14 @@ class TrainingWorkload:
 
     def _check_optimizer(self) -> OptimizerSpec:
         from xbench.training.global_state import load_component
-        from xbench.training.model import model_to_train
-        from xbench.training.requirements import unmet_requirement
+        from xbench.training.model import build_trained_part
+        from xbench.training.requirements import find_unmet_requirement
 
         optimizer = self.task.settings.optimizer.name
         model_spec = load_component("model", self.task.settings.model.name, self.task.import_dirs)
-        model = model_to_train(model_spec, self.task.settings, self.task.data, self.task.features)
+        model = build_trained_part(model_spec, self.task.settings, self.task.data, self.task.features)
         spec = load_component("optimizer", optimizer, self.task.import_dirs)
-        reason = unmet_requirement(spec, optimizer, model)
+        reason = find_unmet_requirement(spec, optimizer, model)
         if reason is not None:
             raise Unsupported(reason)
         if self.axis is Axis.HISTORY_SIZE and spec.fill_state is None:
@@ -163,7 +163,7 @@ class TrainingWorkload:
         from xbench.training.cell import assemble
         from xbench.training.checkpoint import Checkpoints
         from xbench.training.global_state import load_component
-        from xbench.training.model import model_to_train
+        from xbench.training.model import build_trained_part
         from xbench.training.splits import Split, split_examples
 
         settings, data = trial_settings(self.task.settings, self.axis, value), self.task.data
@@ -176,7 +176,7 @@ class TrainingWorkload:
         drawn = Split(
             train if isinstance(size, str) else np.resize(train, size), split.validation, split.test
         )
-        model = model_to_train(model_spec, settings, data, self.task.features)
+        model = build_trained_part(model_spec, settings, data, self.task.features)
         optimizer_spec = load_component("optimizer", settings.optimizer.name, self.task.import_dirs)
         send = lambda message: None  # noqa: E731 - the messages of a trial's steps are not used
         kept = Checkpoints(scratch)

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from xbench.cli.output import stdout_console, tolerate_closed_pipe
-from xbench.components.registry import KINDS, Registration, did_you_mean, find, registrations
+from xbench.components.registry import KINDS, Registration, find, registrations, suggest_name
 from xbench.components.settings import settings_of
 from xbench.components.specs import Family, ModelSpec, OptimizerSpec, Spec
 from xbench.errors import XbenchError
@@ -32,7 +32,7 @@ def info(
     found = [registration for kind in KINDS if (registration := find(kind, name))]
     if not found:
         names = [registered for kind in KINDS for registered in registrations(kind)]
-        guess = did_you_mean(name.partition("/")[0], names)
+        guess = suggest_name(name.partition("/")[0], names)
         raise XbenchError(f"unknown component '{name}'.{guess}", hint="`xbench list` shows all names")
     with tolerate_closed_pipe():
         _print_components(name, found)

@@ -137,14 +137,14 @@ def print_results(folder: RunFolder, form: Format, view: View | None = None, fin
         findings: as `print_in_form` takes it.
     """
     from xbench.report.comparison import comparisons
-    from xbench.report.notes import nothing_ran
+    from xbench.report.notes import describe_empty_run
     from xbench.report.run_document import make_run_document
 
     run, records = folder.read()
-    if headline := nothing_ran(records):
+    if headline := describe_empty_run(records):
         run = run.model_copy(update={"warnings": [headline, *run.warnings]})
     document = make_run_document(run, records, comparisons(run, records, view), _shorten_path(folder.path))
-    if headline := nothing_ran(records, "the column `reason` says why"):
+    if headline := describe_empty_run(records, "the column `reason` says why"):
         document = replace(document, csv_warnings=(headline,))
     with tolerate_closed_pipe("run `xbench show` to print the results again"):
         print_in_form(document, form, findings)

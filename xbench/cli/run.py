@@ -86,7 +86,7 @@ def run(
     started = time.monotonic()  # the time limit counts from here
     # Imported here, so that other commands start quickly.
     from xbench.report.comparison import View
-    from xbench.report.notes import nothing_ran
+    from xbench.report.notes import describe_empty_run
     from xbench.suite.overrides import SuiteOption
     from xbench.suite.reader import read_suite
     from xbench.suite.shipped import find_suite
@@ -110,7 +110,7 @@ def run(
     with interruptible(lambda: _describe_outcome(folder.path)):
         print_results(folder, form, View(baseline=baseline or ""))
         _, records = folder.read()
-    if nothing_ran(records) or any(record.is_failure for record in records):
+    if describe_empty_run(records) or any(record.is_failure for record in records):
         raise typer.Exit(EXIT_CELL_FAILED)
 
 
@@ -124,14 +124,14 @@ def _run(suite: Suite, import_dirs: list[str], out: Path, fresh: bool, started: 
     from xbench.execution.run import run_plan
     from xbench.isolation.server import start_server
     from xbench.planning.plan import plan_run
-    from xbench.records.store import check_writable, folder_of_suite, sole_run
+    from xbench.records.store import check_writable, folder_of_suite, lock_suite_runs
 
     display = ProgressDisplay()
     with interruptible(lambda: _describe_outcome(display.folder)), display:
         start_server()
         plan = plan_run(suite, import_dirs, display.working)
         check_writable(out)  # checked late, so that an invalid suite creates no folder
-        with sole_run(folder_of_suite(out, plan.name)):
+        with lock_suite_runs(folder_of_suite(out, plan.name)):
             display.working("reading earlier results")
             return run_plan(plan, out, display, fresh, started)
 

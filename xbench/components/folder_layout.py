@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xbench.components.image_files import is_clutter, list_loose_images
 from xbench.errors import XbenchError
-from xbench.text import some_of
+from xbench.text import quote_some
 
 _SPLIT_WORDS = {"train": "train|training", "test": "test|testing", "val": "val|valid|validation"}
 _SPLIT_NAMES = {
@@ -140,13 +140,13 @@ def check_are_classes(folder: Path, names: list[str], is_sure: bool) -> None:
         if inner := _unwrap(folder / names[0]):
             raise XbenchError(
                 f"{folder} holds only the folder '{names[0]}': the images are one level deeper than expected",
-                hint=f"set root to {inner}, which holds {some_of(list_folders(inner))}",
+                hint=f"set root to {inner}, which holds {quote_some(list_folders(inner))}",
             )
         return
     for name, inner_names in inside.items():
         if {"train", "test"} <= set(map(parse_split, inner_names)):
             raise XbenchError(
-                f"'{name}' in {folder} is not a class: it holds {some_of(inner_names)}",
+                f"'{name}' in {folder} is not a class: it holds {quote_some(inner_names)}",
                 hint=f"set root to {folder / name} to use its images",
             )
     looking_like = {
@@ -164,10 +164,10 @@ def check_are_classes(folder: Path, names: list[str], is_sure: bool) -> None:
     is_repeated = len(shared) > 1 and not any(_find_words(name) & _FILE_KINDS for name in shared)
     if is_repeated and not is_sure and not any(list_loose_images(folder / name) for name in names):
         raise XbenchError(
-            f"all {len(names)} folders in {folder} hold the same folders, {some_of(shared)}: it is not clear "
-            "which are the classes",
-            hint=f"if the classes are {some_of(names)}, set pattern = '*'; if not, set root to one of these "
-            f"folders, or move the images into {some_of(shared)} directly in {folder}",
+            f"all {len(names)} folders in {folder} hold the same folders, {quote_some(shared)}: it is not "
+            "clear which are the classes",
+            hint=f"if the classes are {quote_some(names)}, set pattern = '*'; if not, set root to one of "
+            f"these folders, or move the images into {quote_some(shared)} directly in {folder}",
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from xbench.components.images import IMAGE_SUFFIXES
 from xbench.errors import XbenchError
-from xbench.text import some_of
+from xbench.text import quote_some
 
 # Names of folders with images for validation. They count as train, from which xbench holds out its own.
 VALIDATION_FOLDERS = ("val", "valid", "validation")
@@ -130,7 +130,7 @@ def note_unused_files(found: FoundFiles) -> list[str]:
     """Write notes on the files that are not used, for readers of the results."""
     notes = []
     if found.irregular:
-        notes.append(f"not used, because they are not regular files: {some_of(found.irregular)}")
+        notes.append(f"not used, because they are not regular files: {quote_some(found.irregular)}")
     if found.others:
         kinds = Counter(name.suffix.lower() or "no suffix" for name in found.others)
         most = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))[:_MAX_KINDS]
@@ -138,7 +138,7 @@ def note_unused_files(found: FoundFiles) -> list[str]:
         more = f", {len(kinds) - _MAX_KINDS} other kinds" if len(kinds) > _MAX_KINDS else ""
         notes.append(
             f"{len(found.others):,} files in the classes' folders are not images in a supported format "
-            f"({counts}{more}): {some_of(found.others)}"
+            f"({counts}{more}): {quote_some(found.others)}"
         )
     if found.clutter:
         counts = ", ".join(f"{count:,} '{name}'" for name, count in sorted(found.clutter.items()))

@@ -24,7 +24,7 @@ from xbench.components.images import IMAGE_SUFFIXES, check_image_size, read_squa
 from xbench.components.specs import Dataset, DatasetSpec, Example
 from xbench.errors import DataNotFound, XbenchError
 from xbench.storage.paths import expand_user
-from xbench.text import some_of
+from xbench.text import quote_some
 
 _MAX_SUBFOLDERS = 5
 
@@ -279,7 +279,7 @@ def _note_files(folder: Path, splits: dict[str, str], listing: _Listing, selecti
         *(f"{part}/{name}" for part in splits for name in list_loose_images(folder / part)),
     ]
     if loose:
-        notes.append(f"{len(loose):,} images outside the classes' folders are not used: {some_of(loose)}")
+        notes.append(f"{len(loose):,} images outside the classes' folders are not used: {quote_some(loose)}")
     return notes + note_unused_files(listing.files)
 
 
@@ -339,7 +339,7 @@ def _explain_empty_class(
             hint=f"globs are matched against an image's path within its class, such as "
             f"'{_strip_class(str(images[0]), places)}'",
         )
-    instead = f"; it holds {some_of(others)}" if others else ""
+    instead = f"; it holds {quote_some(others)}" if others else ""
     return XbenchError(
         f"class '{name}' of {folder} has no images ({', '.join(sorted(IMAGE_SUFFIXES))}){instead}",
         hint="if it is not a class, move that folder elsewhere, or put a dot in front of its name",

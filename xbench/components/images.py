@@ -116,7 +116,7 @@ def read_image(path: Path, height: int, width: int) -> np.ndarray:
     return np.asarray(plain.convert("RGB"))
 
 
-def why_unreadable(error: BaseException) -> str:
+def describe_unreadable(error: BaseException) -> str:
     """Describe the exception that an image raised, in one short line of printable characters."""
     line = " ".join(f"{type(error).__name__}: {error}".split())
     line = "".join(char if char.isprintable() else "?" for char in line)

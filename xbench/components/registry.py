@@ -144,7 +144,7 @@ def origin(kind: Kind, reference: str) -> str:
 
 def describe_unknown_name(kind: Kind, name: str) -> str:
     """Write the message for an unregistered name, with a suggestion if a registered name is similar."""
-    guess = did_you_mean(name.partition("/")[0], registrations(kind))
+    guess = suggest_name(name.partition("/")[0], registrations(kind))
     return f"unknown {kind} '{shorten(escape_controls(name))}'.{guess}"
 
 
@@ -153,7 +153,7 @@ def write_listing_hint(kind: Kind) -> str:
     return f"`xbench list {kind}s` shows all {len(registrations(kind))}"
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def suggest_name(name: str, known: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` if a known name is similar; otherwise ""."""
     if len(name) > MAX_VALUE_CHARS:
         return ""

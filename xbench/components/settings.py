@@ -10,7 +10,7 @@ from typing import Any
 
 from xbench.components.annotations import find_globals, parameter_type
 from xbench.components.model_factory import find_class_count_parameter
-from xbench.components.registry import did_you_mean
+from xbench.components.registry import suggest_name
 from xbench.components.specs import ModelSpec, OptimizerSpec, Spec
 from xbench.components.value_types import allows, describe, is_sequence, usual
 from xbench.text import format_value, shorten
@@ -53,7 +53,7 @@ class Settings:
             return f"'{name}' is not a setting: xbench passes the dataset's number of classes in it"
         if self.is_open or name in self.names:
             return None
-        guess = did_you_mean(name, (*self.names, *also_known))
+        guess = suggest_name(name, (*self.names, *also_known))
         return f"unknown setting '{shorten(name)}'.{guess}"
 
     def wrong_type(self, name: str, value: Any) -> str | None:

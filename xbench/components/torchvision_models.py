@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from xbench.components.registry import did_you_mean
+from xbench.components.registry import suggest_name
 from xbench.components.specs import Family, ModelSpec
 from xbench.components.weights import (
     find_weights,
@@ -104,7 +104,7 @@ def torchvision_member(name: str) -> ModelSpec:
     names = torchvision_members()
     if name not in names:
         raise XbenchError(
-            f"torchvision has no classification model '{name}'.{did_you_mean(name, names)}",
+            f"torchvision has no classification model '{name}'.{suggest_name(name, names)}",
             hint=f"`xbench info torchvision` lists all {len(names)}",
         )
     from torchvision.models import get_model_weights

@@ -9,7 +9,7 @@ from pathlib import Path
 from xbench.components.registry import Kind, find, origin
 
 
-def raised_in(error: BaseException, components: Sequence[tuple[Kind, str]]) -> str:
+def find_component(error: BaseException, components: Sequence[tuple[Kind, str]]) -> str:
     """Find the component that was running when an exception was raised.
 
     Args:
@@ -30,7 +30,7 @@ def raised_in(error: BaseException, components: Sequence[tuple[Kind, str]]) -> s
     return next((packages[module] for module in modules if module in packages), "")
 
 
-def in_one_line(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Describe an exception by its type, its message, and the line of the user's own code if there is one.
 
     Returns:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from xbench.components.images import why_unreadable
+from xbench.components.images import describe_unreadable
 from xbench.components.specs import Dataset, Example
 from xbench.data.decoded import DecodedDataset
 from xbench.data.depth import describe_scaling, to_eight_bits, white_level
@@ -293,7 +293,7 @@ def _decode_all(
         except Exception as error:  # Pillow and plugins raise many types, mostly because of this one image
             if isinstance(error, MemoryError) or getattr(error, "errno", None) in _SYSTEM_ERRORS:
                 raise  # a temporary error must not be recorded as the image's fault
-            unreadable[examples[row].name] = why_unreadable(error)
+            unreadable[examples[row].name] = describe_unreadable(error)
             return
         if image.shape != (height, width, channels) or image.dtype not in (np.uint8, np.uint16):
             raise XbenchError(

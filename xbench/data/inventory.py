@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xbench.components.image_files import VALIDATION_FOLDERS, list_images
-from xbench.components.images import read_image, why_unreadable
+from xbench.components.images import describe_unreadable, read_image
 from xbench.components.settings import settings_of
 from xbench.components.specs import DatasetSpec, Source
 from xbench.errors import DataNotFound, XbenchError
@@ -219,7 +219,7 @@ def _explain_unreadable(path: Path) -> str:
     try:
         read_image(path, _TRIAL_SIDE, _TRIAL_SIDE)
     except Exception as error:  # Pillow raises many types
-        return why_unreadable(error)
+        return describe_unreadable(error)
     return ""
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from xbench.capacity.adaptation import after_failure, dominates
+from xbench.capacity.adaptation import dominates, reduce_after_failure
 from xbench.execution.checkpoints import Transcript, load_checkpoint, remove_unfinished, save_checkpoint
 from xbench.execution.child import train
 from xbench.execution.estimates import remember_time
@@ -59,7 +59,12 @@ class CellRunner:
         """
         self.observer.cell_started(cell.key)
         attempt = earlier.next_attempt if earlier else 1
-        if earlier is not None and earlier.status == "oom" and earlier.memory_pass and cell.may_give_back:
+        if (
+            earlier is not None
+            and earlier.status == "oom"
+            and earlier.memory_pass
+            and cell.can_retry_with_exact_malloc
+        ):
             cell = cell.with_exact_malloc()
         if skip := cell.skip or self._needs_too_much(cell):
             record = self._record_skip(cell, skip, attempt)
@@ -78,7 +83,7 @@ class CellRunner:
                 return cell, record
             # A memory pass keeps no freed blocks, so its failure is conclusive. A kill by the OOM killer is
             # not: it depends on what else the machine ran.
-            is_certain = cell.memory.measured is None or not cell.may_give_back
+            is_certain = cell.memory.measured is None or not cell.can_retry_with_exact_malloc
             if is_certain and record.memory.exhausted != "oom killer":
                 self.failures.append(cell)
             again = _choose_retry(cell)
@@ -252,11 +257,11 @@ def _needs_at_least(cell: PlannedCell, failed: PlannedCell) -> bool:
 def _choose_retry(cell: PlannedCell) -> PlannedCell | None:
     """Choose what to try after a cell ran out of memory: the same sizes with a malloc that returns freed
     blocks if its memory pass had succeeded, otherwise smaller sizes; None if nothing can be reduced."""
-    if cell.memory.measured is not None and cell.may_give_back:
+    if cell.memory.measured is not None and cell.can_retry_with_exact_malloc:
         return cell.with_exact_malloc()
     if cell.fit.reasons:
         forget_found_sizes(cell)
-    settings = after_failure(cell.sized, cell.adapt_order)
+    settings = reduce_after_failure(cell.sized, cell.adapt_order)
     if settings is None:
         return None
     smaller = cell.with_sizes(settings, "adapted after it ran out of memory")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xbench.capacity.cost_model import steps_of
+from xbench.capacity.cost_model import count_steps
 from xbench.planning.identity import training_key
 from xbench.planning.planned import PlannedCell
 from xbench.records.schema import EpochRecord
@@ -93,7 +93,7 @@ def find_done_share(folders: Iterable[Path], cell: PlannedCell) -> float:
         folders: folders in which the cell may have checkpoints.
     """
     saved = (int(path.name.removeprefix("step-")) for folder in folders for path in folder.glob("step-*"))
-    return min(1.0, max(saved, default=0) / steps_of(cell.sized))
+    return min(1.0, max(saved, default=0) / count_steps(cell.sized))
 
 
 def load_checkpoint(folder: Path, cell: PlannedCell) -> Transcript:

@@ -9,7 +9,7 @@ from typing import Any
 
 from xbench.capacity.workload import TrainingWorkload
 from xbench.records.schema import MemoryPassRecord
-from xbench.training.component_code import running_code_of
+from xbench.training.component_code import check_running_code
 from xbench.training.events import CellResult, FeatureReport
 from xbench.training.task import Task
 
@@ -22,7 +22,7 @@ def train(send: Send, task: Task) -> CellResult | None:
     Raises:
         XbenchError: the components' code has changed since the cell was planned.
     """
-    with running_code_of(task):
+    with check_running_code(task):
         from xbench.training.cell import train_cell
 
         return train_cell(send, task, _watch_for_stop)

@@ -14,7 +14,7 @@ from xbench.execution.fitting import probe_axis
 from xbench.execution.shared import FeatureKeeper
 from xbench.planning.identity import capacity_key
 from xbench.planning.observer import Observer
-from xbench.planning.plan import PlannedRun, decode_all, make_cells, plan_run, with_weights
+from xbench.planning.plan import PlannedRun, decode_all, fetch_missing_weights, make_cells, plan_run
 from xbench.planning.planned import PlannedCell
 from xbench.records.capacity import CapacityRecord, CapacityReport
 from xbench.records.schema import Component
@@ -136,7 +136,7 @@ def _prepare(cells: list[PlannedCell], features: FeatureKeeper, observer: Observ
     Raises:
         XbenchError: weights or features are not available.
     """
-    (cell,) = with_weights(cells, observer)
+    (cell,) = fetch_missing_weights(cells, observer)
     cell = features.for_trials(cell)
     if cell.skip is not None:
         raise XbenchError(cell.skip.reason)

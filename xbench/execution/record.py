@@ -26,7 +26,7 @@ from xbench.records.schema import (
     Times,
 )
 from xbench.records.traces import TraceRow
-from xbench.text import pluralize, some_of
+from xbench.text import pluralize, quote_some
 from xbench.training.events import CellResult, Scores
 from xbench.training.metrics import Predictions, compute_metrics, cross_entropies
 from xbench.training.seeding import repeatability
@@ -159,7 +159,7 @@ def _note_missing_classes(cell: PlannedCell) -> list[str]:
     split = split_examples(cell.data, cell.sized.training, cell.settings.seed)
     missing = missing_classes(cell.data, split.train)
     return (
-        [f"training on {pluralize(len(split.train), 'example')} leaves out {some_of(missing)}"]
+        [f"training on {pluralize(len(split.train), 'example')} leaves out {quote_some(missing)}"]
         if missing
         else []
     )

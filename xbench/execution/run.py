@@ -23,9 +23,9 @@ from xbench.execution.schedule import (
     skip_if_late,
 )
 from xbench.execution.shared import FeatureKeeper, MemoryPasses
-from xbench.planning.checks import check_batches, check_splits, warnings_of_images, warnings_of_suite
+from xbench.planning.checks import check_batches, check_splits, collect_image_warnings, collect_suite_warnings
 from xbench.planning.observer import Observer
-from xbench.planning.plan import PlannedRun, decode_all, decode_samples, make_cells, with_weights
+from xbench.planning.plan import PlannedRun, decode_all, decode_samples, fetch_missing_weights, make_cells
 from xbench.planning.planned import PlannedCell
 from xbench.records.metrics import CLASSIFICATION, CLASSIFICATION_EPOCHS
 from xbench.records.schema import CellKey, CellRecord, ExperimentRecord, RunRecord
@@ -41,7 +41,7 @@ def run_plan(
     """Run every cell of a plan that no earlier run of the suite has settled.
 
     A cell that fails is recorded, and the next one runs. The caller must hold the lock on the suite's results
-    (`records.store.sole_run`).
+    (`records.store.lock_suite_runs`).
 
     Args:
         fresh: whether to run all cells, in a new folder.
@@ -64,7 +64,7 @@ def run_plan(
     features, passes = FeatureKeeper(observer), MemoryPasses(observer)
     passes.remember(history.records.values())
     cells = make_cells(plan, decoded)
-    warnings = [*warnings_of_suite(plan), *warnings_of_images(decoded)]
+    warnings = [*collect_suite_warnings(plan), *collect_image_warnings(decoded)]
     warnings += [*check_splits(plan, cells), *check_batches(plan, cells)]
     left = _select_unsettled(cells, history)
     limit_s, limit = plan.suite.header.time_limit, None
@@ -80,7 +80,7 @@ def run_plan(
     if limit_s is not None:
         limit = TimeLimit(limit_s, started, estimator)
         left = limit.skip_hopeless(estimator.estimate(left))
-    left = with_weights(left, observer)
+    left = fetch_missing_weights(left, observer)
     # Downloaded weights are part of a cell's identity.
     known = {_place(cell): cell for cell in left}
     cells = [known.get(_place(cell), cell) for cell in cells]
@@ -243,7 +243,7 @@ def preview(plan: PlannedRun, observer: Observer, started: float) -> tuple[list[
         XbenchError: no image of a dataset can be read, or there are too few images.
     """
     cells = make_cells(plan, decode_samples(plan))
-    warnings = [*warnings_of_suite(plan), *check_splits(plan, cells), *check_batches(plan, cells)]
+    warnings = [*collect_suite_warnings(plan), *check_splits(plan, cells), *check_batches(plan, cells)]
     cells = Estimator(FeatureKeeper(observer), observer).estimate(cells)
     limit_s = plan.suite.header.time_limit
     previewed: list[PlannedCell] = []

@@ -195,6 +195,6 @@ def _fits(cell: PlannedCell, taken: MemoryPassRecord) -> bool:
 
 def _is_close(cell: PlannedCell, taken: MemoryPassRecord) -> bool:
     limit_bytes = cell.memory.limit_bytes
-    if limit_bytes is None or not cell.may_give_back:
+    if limit_bytes is None or not cell.can_retry_with_exact_malloc:
         return False
     return taken.peak_bytes > MAX_SHARE_WITH_FAST_MALLOC * limit_bytes

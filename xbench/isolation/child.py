@@ -19,7 +19,7 @@ from typing import Any
 from xbench.errors import XbenchError
 from xbench.isolation.messages import Outbox
 from xbench.memory.exhaustion import Exhaustion, evidence_of, exhaustion
-from xbench.memory.malloc import MallocProfile, keep_nothing_freed
+from xbench.memory.malloc import MallocProfile, use_exact_malloc
 from xbench.memory.processor import usable_cpus
 
 # Longer messages of exceptions are truncated.
@@ -145,7 +145,7 @@ def _load_torch(limits: Limits) -> None:
     import torch
 
     if limits.malloc == "exact":
-        keep_nothing_freed()
+        use_exact_malloc()
     if limits.threads is not None:
         torch.set_num_threads(limits.threads)
     elif not any(name in os.environ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")):

@@ -55,7 +55,7 @@ def malloc_profile() -> MallocProfile:
     return _profile
 
 
-def keep_nothing_freed() -> None:
+def use_exact_malloc() -> None:
     """Use the exact settings in this process from now on, if this system's malloc supports them, as glibc's
     does."""
     global _profile

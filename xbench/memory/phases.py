@@ -54,17 +54,17 @@ class PhaseMeter:
         self._closure_peak = self._held = self._rise = self._forward_rise = 0
         meter.reset()
 
-    def closure_begins(self) -> None:
+    def begin_closure(self) -> None:
         """Mark the start of a closure: old gradients are freed, and nothing of the closure is allocated."""
         self._outside_peak = max(self._outside_peak, self._meter.peak_bytes())
         self._began = self._meter.now_bytes()
         self._meter.reset()
 
-    def forward_ends(self) -> None:
+    def end_forward(self) -> None:
         """Mark the end of the closure's first forward pass, before any of its gradients exist."""
         self._forward_rise = max(self._forward_rise, self._meter.peak_bytes() - self._began)
 
-    def closure_ends(self) -> None:
+    def end_closure(self) -> None:
         """Mark the end of a closure: its gradients exist, and everything else of it is freed."""
         peak = self._meter.peak_bytes()
         if peak > self._closure_peak:

@@ -9,7 +9,7 @@ from xbench.memory.machine import binding
 from xbench.planning.plan import PlannedRun
 from xbench.planning.planned import PlannedCell
 from xbench.suite.grid import Cell
-from xbench.text import name_seeds, some_of
+from xbench.text import name_seeds, quote_some
 from xbench.training.splits import missing_classes, split_examples
 from xbench.units import format_bytes
 
@@ -49,7 +49,7 @@ def check_splits(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
             parts["validation"] = split.validation
         for part, examples in parts.items():
             if lacking := missing_classes(cell.data, examples):
-                text = f"{cell.data.name} has no image of {some_of(lacking)} for {part}"
+                text = f"{cell.data.name} has no image of {quote_some(lacking)} for {part}"
                 seeds_of.setdefault((cell.declared.experiment, text), []).append(seed)
     problems.raise_if_any()
     return [f"{experiment}, {name_seeds(seeds)}: {text}" for (experiment, text), seeds in seeds_of.items()]
@@ -110,7 +110,7 @@ def check_batches(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
 _MAX_NAMED = 5
 
 
-def warnings_of_suite(plan: PlannedRun) -> list[str]:
+def collect_suite_warnings(plan: PlannedRun) -> list[str]:
     """Collect the warnings about a plan's components, fallbacks, limits and selection of weights."""
     warnings = [*plan.warnings, *(data.warning for data in plan.data if data.warning)]
     machine = binding(plan.machine.memory_bounds)
@@ -120,11 +120,11 @@ def warnings_of_suite(plan: PlannedRun) -> list[str]:
                 f"memory_limit {asked.written} is more than this machine allows: cells are limited to "
                 f"{format_bytes(machine.limit_bytes)} ({machine.source}; {machine.detail})"
             )
-    warnings += selection_warnings(plan.cells)
+    warnings += collect_selection_warnings(plan.cells)
     return list(dict.fromkeys(warnings))
 
 
-def warnings_of_images(decoded: dict[str, DecodedDataset]) -> list[str]:
+def collect_image_warnings(decoded: dict[str, DecodedDataset]) -> list[str]:
     """Collect the warnings about images that are unreadable or duplicates."""
     warnings = []
     for data in decoded.values():
@@ -140,7 +140,7 @@ def warnings_of_images(decoded: dict[str, DecodedDataset]) -> list[str]:
     return list(dict.fromkeys(warnings))
 
 
-def selection_warnings(cells: list[Cell]) -> Iterator[str]:
+def collect_selection_warnings(cells: list[Cell]) -> Iterator[str]:
     """Yield a warning for each experiment whose weights are selected on the test set, with its columns."""
     selected: dict[str, dict[str, None]] = {}
     for cell in cells:

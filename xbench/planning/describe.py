@@ -17,7 +17,7 @@ from xbench.components.model_factory import build_network
 from xbench.components.registry import Kind
 from xbench.components.settings import Settings, settings_of
 from xbench.components.specs import Dataset, DatasetSpec, ModelSpec, OptimizerSpec
-from xbench.components.tracebacks import in_one_line
+from xbench.components.tracebacks import describe_error
 from xbench.data import sample
 from xbench.data.decode import DECODING, decode, is_decoded
 from xbench.data.decoded import DecodedDataset
@@ -172,7 +172,7 @@ def try_models(send: Send, trials: Sequence[ModelTrial], device: str, import_dir
         except (Exception, SystemExit) as error:  # a plugin may raise anything
             if exhaustion(evidence_of(error)):
                 raise
-            send(XbenchError(f"model '{name}' cannot be built: {in_one_line(error)}"))
+            send(XbenchError(f"model '{name}' cannot be built: {describe_error(error)}"))
         else:
             send(_try_model(trial, spec, network, device))
 
@@ -182,9 +182,9 @@ def _try_model(trial: ModelTrial, spec: ModelSpec, network: Any, device: str) ->
 
     from xbench.training.logits import (
         check_logits,
+        explain_single_image_failure,
         has_batch_normalisation,
         random_images,
-        why_not_alone,
     )
 
     dtype, name = getattr(torch, trial.dtype), trial.model.name
@@ -195,7 +195,10 @@ def _try_model(trial: ModelTrial, spec: ModelSpec, network: Any, device: str) ->
             images = random_images(spec, 3, trial.image_shape, dtype, trial.memory_format).to(place)
             warning = check_logits(network.to(place, dtype), name, images, trial.num_classes)
             return TriedModel(
-                is_frozen, warning, why_not_alone(network, images[:1]), has_batch_normalisation(network)
+                is_frozen,
+                warning,
+                explain_single_image_failure(network, images[:1]),
+                has_batch_normalisation(network),
             )
         except XbenchError as error:
             found = XbenchError(_name_component("model", name, error.message), error.hint)

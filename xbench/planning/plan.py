@@ -254,7 +254,7 @@ def _describe_peers(plan: PlannedRun, declared: Cell) -> tuple[str, ...]:
     return tuple(sorted(repr((other.optimizer, other.training, other.model)) for other in others))
 
 
-def with_weights(cells: list[PlannedCell], observer: Observer) -> list[PlannedCell]:
+def fetch_missing_weights(cells: list[PlannedCell], observer: Observer) -> list[PlannedCell]:
     """Download the weights that are not on this machine.
 
     Returns:

@@ -17,7 +17,7 @@ from xbench.planning.machine import Machine
 from xbench.planning.trials import ResolvedData
 from xbench.records.schema import CellKey, MemoryPassRecord, Status
 from xbench.suite.grid import Cell
-from xbench.training.component_code import code_of
+from xbench.training.component_code import hash_code
 from xbench.training.settings import CellSettings
 from xbench.training.task import Task
 
@@ -166,7 +166,7 @@ class PlannedCell:
             data=replace(self.data, names=()),  # names would take memory in the process
             import_dirs=self.import_dirs,
             features=self.features.file,
-            code=code_of(self.settings, self.import_dirs),
+            code=hash_code(self.settings, self.import_dirs),
         )
 
     @property
@@ -196,7 +196,7 @@ class PlannedCell:
         return tuple(axis for axis in named if axis not in self.fit.irreducible)
 
     @property
-    def may_give_back(self) -> bool:
+    def can_retry_with_exact_malloc(self) -> bool:
         """Whether the cell might fit if malloc returned freed blocks at once. Device memory has no malloc."""
         return self.machine.device == "cpu" and self.memory.malloc == "fast"
 

@@ -90,7 +90,7 @@ class DataRecord(Record):
     cross_class_copies: Whole | None = None
 
     @property
-    def told_positive(self) -> str:
+    def positive_text(self) -> str:
         """The class that recall, precision and AUC refer to, as tables show it; "" if there is none."""
         return f"positive: {self.positive}" if self.positive and len(self.classes) == 2 else ""
 

@@ -258,7 +258,7 @@ def check_writable(results: Path) -> None:
 
 
 @contextmanager
-def sole_run(folder: Path) -> Iterator[None]:
+def lock_suite_runs(folder: Path) -> Iterator[None]:
     """Lock the folder of a suite's runs for this process; see `xbench.storage.locks.hold`.
 
     Raises:

@@ -27,13 +27,13 @@ def describe_data(records: Sequence[CellRecord]) -> tuple[str, ...]:
     distinct = list(datasets.values())
     if len(distinct) == 1:
         line = _append_counts(f"{models} on {_format_name(distinct[0])}", distinct[0].counts)
-        return ("; ".join(filter(None, [line, distinct[0].told_positive])),)
+        return ("; ".join(filter(None, [line, distinct[0].positive_text])),)
     lines = [f"{models} on {pluralize(len(distinct), 'dataset')}"]
     lines += [
         "; ".join(
             filter(
                 None,
-                [_append_counts(_format_title(data, distinct), _count_by_split(data)), data.told_positive],
+                [_append_counts(_format_title(data, distinct), _count_by_split(data)), data.positive_text],
             )
         )
         for data in distinct[:MAX_DATASETS]

@@ -20,7 +20,7 @@ _SAME_STATE = 0.01
 Note = tuple[str, int | None, str]
 
 
-def nothing_ran(records: Sequence[CellRecord], where: str = "") -> str:
+def describe_empty_run(records: Sequence[CellRecord], where: str = "") -> str:
     """Say that all cells of a run were skipped; return "" if a cell ran or there are no cells.
 
     Args:

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from xbench.components.registry import did_you_mean
+from xbench.components.registry import suggest_name
 from xbench.suite.lines import KeyPath
 from xbench.text import format_value, shorten
 
@@ -32,7 +32,7 @@ def explain(error: ValidationError, document: Any, model: type[BaseModel]) -> li
         if item["type"] == "missing":
             sentences.append((path, f"'{item['loc'][-1]}' is missing"))
         elif item["type"] == "extra_forbidden":
-            guess = did_you_mean(str(path[-1]), _known_keys(model, path[:-1]))
+            guess = suggest_name(str(path[-1]), _known_keys(model, path[:-1]))
             sentences.append((path, f"unknown key '{shorten(str(path[-1]))}'{guess and '.' + guess}"))
         elif item["type"] == "value_error":
             sentences.append((path, item["msg"].removeprefix("Value error, ")))

@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import ValidationError
 
-from xbench.components.registry import Kind, did_you_mean
+from xbench.components.registry import Kind, suggest_name
 from xbench.components.settings import Settings
 from xbench.errors import XbenchError
 from xbench.suite.axes import Value, combine, count_combinations, list_axes, list_values
@@ -20,7 +20,7 @@ from xbench.suite.lines import KeyPath
 from xbench.suite.reader import TRAINING_KEYS, Suite
 from xbench.suite.schema import MAX_CELLS, Adaptable, DatasetTable, Experiment, OptimizerTable, Table
 from xbench.suite.setting_checks import check_settings
-from xbench.text import match_column, shorten, some_of
+from xbench.text import match_column, quote_some, shorten
 from xbench.training.settings import Choice, Storage, TrainingSettings
 from xbench.units import Limit, tightest
 
@@ -260,7 +260,7 @@ class _Expander:
         names = [column.column for column in columns]
         if experiment.baseline and names and match_column(experiment.baseline, names) is None:
             which = f"'{shorten(experiment.baseline)}' is not a column of this experiment, or is several"
-            self._problems.add((*path, "baseline"), f"baseline {which}", f"name one of {some_of(names)}")
+            self._problems.add((*path, "baseline"), f"baseline {which}", f"name one of {quote_some(names)}")
 
     def _check_default_baseline(self) -> None:
         """Check that some experiment has the suite's baseline; those that were left out may have it."""
@@ -271,7 +271,9 @@ class _Expander:
         names = [list(dict.fromkeys(found)) for found in columns.values()]
         if wanted and is_whole and names and all(match_column(wanted, found) is None for found in names):
             which = f"'{shorten(wanted)}' is not a column of any experiment, or is several"
-            self._problems.add(("suite", "baseline"), f"baseline {which}", f"name one of {some_of(names[0])}")
+            self._problems.add(
+                ("suite", "baseline"), f"baseline {which}", f"name one of {quote_some(names[0])}"
+            )
 
     def _check_reference(self, experiment: Experiment, columns: list[Cell], path: KeyPath) -> None:
         titles = {title for c in columns for title in (c.column, c.column.split()[0])}
@@ -279,7 +281,7 @@ class _Expander:
             if self._problems.is_full:
                 return
             if name not in titles:
-                guess = did_you_mean(name, sorted(titles))
+                guess = suggest_name(name, sorted(titles))
                 message = f"this experiment has no column '{shorten(name)}' to compare with.{guess}"
                 self._problems.add((*path, "reference", "columns", name), message)
 

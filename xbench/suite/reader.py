@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from xbench.components.registry import did_you_mean
+from xbench.components.registry import suggest_name
 from xbench.errors import XbenchError
 from xbench.suite.document import parse, read_text
 from xbench.suite.explain import explain
@@ -131,7 +131,7 @@ def _check_keys(table: dict[str, Any], place: int, names: set[str], problems: Pr
             if key in Header.model_fields:
                 problems.add((*path, key), f"'{key}' belongs in the [suite] table, not in an experiment")
                 continue
-            guess = did_you_mean(key, (*TRAINING_KEYS, *Experiment.model_fields))
+            guess = suggest_name(key, (*TRAINING_KEYS, *Experiment.model_fields))
             hint = None if guess else "an optimizer's settings belong in its own table (--set adam.lr=0.1)"
             problems.add((*path, key), f"unknown key '{shorten(key)}'{guess and '.' + guess}", hint)
     name = table.get("name")
@@ -147,7 +147,7 @@ def _check_only(tables: list[dict[str, Any]], only: Sequence[str], file: str) ->
         if wanted not in names:
             raise XbenchError(
                 f"--only {shorten(escape_controls(wanted))}: {file} has no such experiment."
-                f"{did_you_mean(wanted, names)}",
+                f"{suggest_name(wanted, names)}",
                 hint=f"its experiments are {shorten(escape_controls(', '.join(names)), MAX_SENTENCE_CHARS)}",
             )
 

@@ -34,15 +34,15 @@ from xbench.training.frozen import set_training
 from xbench.training.global_state import guard_globals, load_component
 from xbench.training.loader import FeatureLoader, ImageLoader, Loader, ResidentImageLoader
 from xbench.training.loop import Trainer
-from xbench.training.model import build_model, model_to_train, select_trained_part
+from xbench.training.model import build_model, build_trained_part, select_trained_part
 from xbench.training.objective import Objective
 from xbench.training.recorder import Diverged, TraceRecorder
 from xbench.training.rehearsal import rehearse
-from xbench.training.requirements import unmet_requirement
+from xbench.training.requirements import find_unmet_requirement
 from xbench.training.seeding import seed_everything
 from xbench.training.settings import CellSettings
 from xbench.training.splits import Split, epoch_order, split_examples
-from xbench.training.state_dicts import tensors_digest
+from xbench.training.state_dicts import hash_tensors
 from xbench.training.task import Task
 
 
@@ -70,12 +70,12 @@ def train_cell(
     settings, data, features = task.settings, task.data, task.features
     model_spec = load_component("model", settings.model.name, task.import_dirs)
     whole_model = build_model(model_spec, settings, data)
-    weights_sha256 = tensors_digest(whole_model)
+    weights_sha256 = hash_tensors(whole_model)
     model = select_trained_part(whole_model, features)
     del whole_model
     # Only after the model is built: importing the optimizer must not change the model's initial weights.
     optimizer_spec = load_component("optimizer", settings.optimizer.name, task.import_dirs)
-    reason = unmet_requirement(optimizer_spec, settings.optimizer.name, model)
+    reason = find_unmet_requirement(optimizer_spec, settings.optimizer.name, model)
     if reason is not None:
         return CellResult(status="skipped", reason=reason)
 
@@ -90,7 +90,7 @@ def train_cell(
     if trainer.loader.device.type == "cuda":
         rehearse(
             trainer,
-            lambda: model_to_train(model_spec, settings, data, features),
+            lambda: build_trained_part(model_spec, settings, data, features),
             lambda twin: _build_optimizer(optimizer_spec, twin, settings),
         )
     warm_up(trainer)

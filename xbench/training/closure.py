@@ -76,13 +76,13 @@ class AccumulatingClosure:
         """Compute the batch's loss (scalar, float64, detached), and its gradient (in `.grad`)."""
         self._model.zero_grad()
         if self._phases is not None:
-            self._phases.closure_begins()
+            self._phases.begin_closure()
         generators = Generators.now()
         with torch.enable_grad():  # torch's optimizers enable gradients for closures; others may not
             loss = self._accumulate()
         generators.restore()
         if self._phases is not None:
-            self._phases.closure_ends()
+            self._phases.end_closure()
         self.evaluations += 1
         if self.first_loss is None:
             self.first_loss = loss
@@ -95,7 +95,7 @@ class AccumulatingClosure:
             seed_generators(self._derive_seed(number))  # always, as any module may draw random numbers
             loss = self._objective.sum_losses(self._model(images), labels) / self._total_weight
             if self._phases is not None and number == 0:
-                self._phases.forward_ends()
+                self._phases.end_forward()
             loss.backward()
             part = loss.detach().double()
             total = part if total is None else total + part

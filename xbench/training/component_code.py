@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from xbench.components.code import code_stamp, latest_change, own_stamp
 from xbench.components.code_files import IGNORE_FILE, ImportDirs
 from xbench.components.registry import Kind
-from xbench.components.tracebacks import raised_in
+from xbench.components.tracebacks import find_component
 from xbench.errors import XbenchError
 from xbench.training.settings import CellSettings
 from xbench.training.task import Task
 
 
-def code_of(settings: CellSettings, import_dirs: ImportDirs) -> tuple[str, str, str]:
+def hash_code(settings: CellSettings, import_dirs: ImportDirs) -> tuple[str, str, str]:
     """Hash the code of a cell as this process sees it; files are read only once."""
     model = code_stamp("model", settings.model.name, import_dirs, only_modules=True)
     optimizer = code_stamp("optimizer", settings.optimizer.name, import_dirs, only_modules=True)
@@ -22,7 +22,7 @@ def code_of(settings: CellSettings, import_dirs: ImportDirs) -> tuple[str, str, 
 
 
 @contextmanager
-def running_code_of(task: Task) -> Iterator[None]:
+def check_running_code(task: Task) -> Iterator[None]:
     """Check that this process sees the code that identifies a cell.
 
     A note on an exception that leaves the block names the component that raised it.
@@ -30,7 +30,7 @@ def running_code_of(task: Task) -> Iterator[None]:
     Raises:
         XbenchError: the code has changed.
     """
-    if task.code and code_of(task.settings, task.import_dirs) != task.code:
+    if task.code and hash_code(task.settings, task.import_dirs) != task.code:
         latest = latest_change(task.import_dirs, only_modules=True)
         which = f" ({latest.path})" if latest else ""
         raise XbenchError(
@@ -44,6 +44,6 @@ def running_code_of(task: Task) -> Iterator[None]:
             ("optimizer", task.settings.optimizer.name),
             ("model", task.settings.model.name),
         ]
-        if component := raised_in(error, components):
+        if component := find_component(error, components):
             error.add_note(f"raised in {component}")
         raise

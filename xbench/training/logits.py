@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from xbench.components.specs import ModelSpec
-from xbench.components.tracebacks import in_one_line
+from xbench.components.tracebacks import describe_error
 from xbench.errors import XbenchError
 from xbench.memory.exhaustion import evidence_of, exhaustion
 from xbench.training.frozen import set_training
@@ -108,7 +108,7 @@ def check_logits(model: nn.Module, name: str, images: torch.Tensor, num_classes:
     return ""
 
 
-def why_not_alone(model: nn.Module, image: torch.Tensor) -> str:
+def explain_single_image_failure(model: nn.Module, image: torch.Tensor) -> str:
     """Run a model in training mode on a batch of one image, as the last batch of an epoch may be.
 
     Returns:
@@ -122,7 +122,7 @@ def why_not_alone(model: nn.Module, image: torch.Tensor) -> str:
         model(image)
     except Exception as error:
         _raise_if_exhausted(error)
-        return in_one_line(error)
+        return describe_error(error)
     return ""
 
 
@@ -189,7 +189,7 @@ def _make_error(
     shape = tuple(images.shape)
     return XbenchError(
         f"model '{name}' fails on {'one image' if len(images) == 1 else 'images'} of shape {shape}:"
-        f" {in_one_line(error)}",
+        f" {describe_error(error)}",
         hint=_describe_input(model, images, num_classes),
     )
 

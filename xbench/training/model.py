@@ -44,7 +44,7 @@ def build_model(spec: ModelSpec, settings: CellSettings, data: DecodedDataset) -
     return model
 
 
-def model_to_train(
+def build_trained_part(
     spec: ModelSpec, settings: CellSettings, data: DecodedDataset, features: FeatureFile | None
 ) -> nn.Module:
     """Build a model; with `features`, keep only its trained part, which takes them as inputs.

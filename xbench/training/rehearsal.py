@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from xbench.components.tracebacks import in_one_line
+from xbench.components.tracebacks import describe_error
 from xbench.memory.exhaustion import evidence_of, exhaustion
 from xbench.memory.peaks import forget_device_memory, release_all
 from xbench.training.evaluation import evaluate
@@ -46,7 +46,7 @@ def rehearse(
             _rehearse(trainer, build_model, build_optimizer)
     except Exception as error:  # a plugin's error, or memory ran out
         # Not torch's own message if memory ran out: stderr may be searched for the cause of a crash.
-        why = "memory ran out" if exhaustion(evidence_of(error)) else in_one_line(error)
+        why = "memory ran out" if exhaustion(evidence_of(error)) else describe_error(error)
         print(
             f"the first steps' times may include loading kernels, as their rehearsal failed: {why}",
             file=sys.stderr,

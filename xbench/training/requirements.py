@@ -7,7 +7,7 @@ from torch import nn
 from xbench.components.specs import OptimizerSpec
 
 
-def unmet_requirement(spec: OptimizerSpec, name: str, model: nn.Module) -> str | None:
+def find_unmet_requirement(spec: OptimizerSpec, name: str, model: nn.Module) -> str | None:
     """Explain in one line why an optimizer cannot train a model; return None if it can."""
     trained = [(key, p) for key, p in model.named_parameters() if p.requires_grad]
     if spec.parameters == "matrices":

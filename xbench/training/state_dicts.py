@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from xbench.components.tracebacks import in_one_line
+from xbench.components.tracebacks import describe_error
 from xbench.errors import XbenchError
 from xbench.memory.exhaustion import evidence_of, exhaustion
 from xbench.records.schema import NO_MEMORY_TO_CHECK
@@ -72,7 +72,7 @@ def try_saving(model: nn.Module, path: Path) -> None:
     except Exception as error:  # a plugin's module may raise anything
         if exhaustion(evidence_of(error)):
             raise
-        raise _cannot_restore(f"{_NOT_LOADED}: {in_one_line(error)}") from error
+        raise _cannot_restore(f"{_NOT_LOADED}: {describe_error(error)}") from error
 
 
 def _cannot_restore(reason: str) -> XbenchError:
@@ -81,7 +81,7 @@ def _cannot_restore(reason: str) -> XbenchError:
     )
 
 
-def tensors_digest(model: nn.Module) -> str:
+def hash_tensors(model: nn.Module) -> str:
     """Compute the SHA-256, in hex, of a model's parameters and buffers."""
     digest = hashlib.sha256()
     for name, value in {**dict(model.named_parameters()), **dict(model.named_buffers())}.items():
@@ -141,7 +141,7 @@ class StateCheck:
             raise
         except Exception as error:  # a plugin's module may raise anything
             ran_out = exhaustion(evidence_of(error))
-            self._failure = NO_MEMORY_TO_CHECK if ran_out else f"{_NOT_LOADED}: {in_one_line(error)}"
+            self._failure = NO_MEMORY_TO_CHECK if ran_out else f"{_NOT_LOADED}: {describe_error(error)}"
 
 
 def _compute_outputs(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:

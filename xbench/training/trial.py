@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from xbench.components.specs import OptimizerSpec
-from xbench.components.tracebacks import in_one_line, place_in_own_code
+from xbench.components.tracebacks import describe_error, place_in_own_code
 from xbench.training.footprint import optimizer_tensors
 from xbench.training.loop import has_modes
 
@@ -224,7 +224,7 @@ def _explain(error: Exception | SystemExit, clean: _Outcome, stale: _Outcome) ->
         is_objection = isinstance(error, ValueError) and str(error)  # to a hyperparameter
         if is_objection or not place_in_own_code(error):
             return str(error) or type(error).__name__
-        return in_one_line(error)
+        return describe_error(error)
     if clean.calls > clean.returned:
         return _add_contract(f"closure() failed when the optimizer called it: {_describe(error)}")
     if "does not require grad and does not have a grad_fn" in str(error):
