@@ -8,9 +8,11 @@ import sys
 import threading
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 from xbench.cli import activity as activity_module
-from xbench.cli.activity import MAX_SILENCE_S, ActivityDisplay
+from xbench.cli.activity import MAX_SILENCE_S, Activity, ActivityDisplay, _choose_columns
 
 
 @pytest.fixture
@@ -180,7 +182,7 @@ def test_on_a_terminal_there_are_bars_instead(impatient, monkeypatch):
     with ActivityDisplay() as display:
         display.begin("decoding", total=10, unit="images")
         assert watchers() == []
-    assert "decoding" in stream.getvalue() and "0 of 10 images" in stream.getvalue()
+    assert "decoding" in stream.getvalue() and "0/10 images" in stream.getvalue()
     assert "so far" not in stream.getvalue()
 
 
@@ -190,3 +192,39 @@ def test_no_thread_is_left_behind_an_interrupt(impatient, monkeypatch):
         display.begin("decoding")
         raise KeyboardInterrupt
     assert watchers() == []
+
+
+class TestColumns:
+    """Bars on terminals of several widths and encodings."""
+
+    def drawn(self, width: int, encoding: str = "utf-8", share: float | None = 0.5) -> str:
+        output = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        console = Console(file=output, width=width, force_terminal=True, color_system=None)
+        work = Activity("[4/9] table-2 / adam / seed 1", 0.0, 600, 3592, "step", detail="loss 0.4321")
+        work.memory_share = share
+        bars = Progress(*_choose_columns(console, lambda: 10.0), console=console)
+        bars.add_task(work.what, completed=work.done, total=work.total, activity=work)
+        console.print(bars.get_renderable())
+        output.flush()
+        return output.buffer.getvalue().decode(encoding)
+
+    @pytest.mark.parametrize("width", [140, 110, 80, 70, 60, 40, 20])
+    def test_stay_on_one_line(self, width):
+        (line,) = self.drawn(width).splitlines()
+        assert len(line.rstrip()) <= width
+
+    @pytest.mark.parametrize("width", [140, 80])
+    def test_show_progress_memory_and_loss(self, width):
+        line = self.drawn(width)
+        assert "600/3,592, 49.9 s left" in line
+        assert "████░░░░" in line
+        assert "loss 0.4321" in line
+
+    def test_without_a_limit_there_is_no_memory_bar(self):
+        assert not {"█", "░"} & set(self.drawn(80, share=None))
+
+    def test_memory_above_its_limit_fills_the_bar(self):
+        assert "████████" in self.drawn(80, share=1.7)
+
+    def test_plain_characters_where_there_are_no_others(self):
+        assert "####...." in self.drawn(80, encoding="ascii")

@@ -124,7 +124,7 @@ def test_a_cell_from_its_start_to_its_score(display, line):
     start(display)
     assert line() == "[1/2] table-1 / sgd / seed 0: step 0 of 40, 30.0 s so far, epoch 1/4"
     display.cell_message(step(10, host=500 * MB))
-    told = "[1/2] table-1 / sgd / seed 0: step 10 of 40, 1m 00s so far, 3m 00s left, epoch 1/4, loss 0.5000"
+    told = "[1/2] table-1 / sgd / seed 0: step 10 of 40, 1m 00s so far, 3m 00s left, loss 0.5000, epoch 1/4"
     assert line() == f"{told}, 500 MB"
     display.cell_message(Evaluating(0, 100))
     told = "[1/2] table-1 / sgd / seed 0: evaluating after step 10 of 40"
@@ -135,7 +135,7 @@ def test_a_cell_from_its_start_to_its_score(display, line):
     display.cell_message(EpochDone(record))
     assert line().endswith("step 10 of 40, 2m 30s so far, 7m 30s left, epoch 1/4, validation loss 0.2500")
     display.cell_message(step(20, epoch=2))
-    assert "step 20 of 40, 3m 00s so far, 3m 00s left, epoch 2/4" in line()
+    assert "step 20 of 40, 3m 00s so far, 3m 00s left, loss 0.5000, epoch 2/4" in line()
 
 
 def test_an_ended_cell_is_told_with_the_first_metric_of_the_test_split(display, printed):
@@ -199,7 +199,14 @@ def test_after_features_the_work_that_needed_them_goes_on(display, line):
 def test_the_peak_shown_is_that_of_the_device_where_known(display, line, is_on_cuda, host, device, shown):
     start(display, is_on_cuda=is_on_cuda)
     display.cell_message(step(1, host=host, device=device))
-    assert line().endswith(f"loss 0.5000, {shown}" if shown else "loss 0.5000")
+    assert line().endswith(f"epoch 1/4, {shown}" if shown else "epoch 1/4")
+
+
+def test_the_peak_is_shown_beside_the_limit(display, line):
+    start(display, memory=MemoryRecord(limit_bytes=1000 * MB))
+    display.cell_message(step(1, host=250 * MB))
+    assert line().endswith("epoch 1/4, 250 MB of 1.00 GB")
+    assert display.display.current.memory_share == 0.25
 
 
 def test_sizes_are_told_as_they_are_tried(display, printed):

@@ -7,9 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from xbench.cli.output import stderr_console
@@ -20,6 +23,12 @@ from xbench.units import format_bytes, format_seconds
 
 # Without progress bars, a line is printed if nothing has been printed for this many seconds.
 MAX_SILENCE_S = 30.0
+
+_BAR_WIDTH, _MEMORY_WIDTH = 20, 8
+# Widths of a terminal from which all columns are shown, and from which those but the bar are.
+_WIDE, _MEDIUM = 110, 70
+# Above this share of the limit the bar of the memory is red.
+_HIGH_SHARE = 0.9
 
 _CHECK_EVERY_S = 1.0
 
@@ -38,6 +47,7 @@ class Activity:
         unit: what is counted: "bytes", "step" for numbered steps, or a plural noun such as "images".
         done_before: amount that was done before `started_s`.
         detail: additional information; may be empty.
+        memory_share: peak memory as a share of the limit; None if there is no limit.
         bar: ID of the progress bar; None if it has none.
     """
 
@@ -48,6 +58,7 @@ class Activity:
     unit: str = ""
     done_before: int = 0
     detail: str = ""
+    memory_share: float | None = None
     bar: Any = field(default=None, repr=False, compare=False)
 
     def line(self, now_s: float) -> str:
@@ -62,7 +73,8 @@ class Activity:
     def describe_progress(self, now_s: float) -> str:
         """Describe the progress in a few words, to be shown next to a bar."""
         time_text = self._estimate_time_left(now_s) or format_seconds(now_s - self.started_s)
-        return ", ".join(filter(None, [self._format_count(), time_text]))
+        count = self._format_count().removeprefix("step ").replace(" of ", "/")
+        return ", ".join(filter(None, [count, time_text]))
 
     def _format_count(self) -> str:
         if not self.total and not self.done:
@@ -101,10 +113,7 @@ class ActivityDisplay:
         self.console = stderr_console()
         self._has_bars = self.console.file.isatty() and self.console.is_interactive
         self._bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            _ProgressText(clock),
-            TextColumn("{task.fields[activity].detail}", markup=False),
+            *_choose_columns(self.console, clock),
             console=self.console,
             transient=True,
             disable=not self._has_bars,
@@ -202,9 +211,43 @@ class ActivityDisplay:
 class _ProgressText(ProgressColumn):
     """Column that describes the progress of a bar's activity in words."""
 
-    def __init__(self, clock: Clock):
-        super().__init__()
+    def __init__(self, clock: Clock, table_column: Column):
+        super().__init__(table_column)
         self._clock = clock
 
     def render(self, task: Task) -> Text:
         return plain(task.fields["activity"].describe_progress(self._clock()), "cyan")
+
+
+class _MemoryBar(ProgressColumn):
+    """Column that shows the peak memory of an activity as a bar; a full bar is the limit."""
+
+    def __init__(self, is_ascii: bool, table_column: Column):
+        super().__init__(table_column)
+        self._full, self._empty = ("#", ".") if is_ascii else ("█", "░")
+
+    def render(self, task: Task) -> Text:
+        share = task.fields["activity"].memory_share
+        if share is None:
+            return Text()
+        full = min(_MEMORY_WIDTH, max(1, round(share * _MEMORY_WIDTH)))
+        style = "red" if share > _HIGH_SHARE else "green"
+        return Text(self._full * full + self._empty * (_MEMORY_WIDTH - full), style)
+
+
+def _choose_columns(console: Console, clock: Clock) -> list[ProgressColumn]:
+    """Choose the columns that fit the terminal. Texts are cut short, so that each bar stays on a line."""
+    is_ascii = console.options.ascii_only
+    cut = partial(Column, no_wrap=True, overflow="crop" if is_ascii else "ellipsis")
+    if console.width >= _WIDE:
+        widths: tuple[int | None, ...] = (None, None, None)
+    else:
+        widths = (max(10, console.width // 4), 24, max(10, console.width - console.width // 4 - 36))
+    what = TextColumn("{task.description}", markup=False, table_column=cut(width=widths[0]))
+    bar = BarColumn(bar_width=_BAR_WIDTH)
+    progress = _ProgressText(clock, cut(width=widths[1]))
+    memory = _MemoryBar(is_ascii, Column(width=_MEMORY_WIDTH))
+    detail = TextColumn("{task.fields[activity].detail}", markup=False, table_column=cut(width=widths[2]))
+    if console.width >= _WIDE:
+        return [what, bar, progress, memory, detail]
+    return [what, progress, memory, detail] if console.width >= _MEDIUM else [what, progress]

@@ -140,8 +140,12 @@ class ProgressDisplay:
         if isinstance(message, StepsDone):
             last = message.rows[-1]
             peak_bytes = last.device_peak_bytes if prepared.is_on_cuda else last.host_peak_bytes
+            limit_bytes = prepared.memory.limit_bytes
             memory = format_bytes(peak_bytes) if peak_bytes else ""
-            parts = [_format_epoch(last.epoch, prepared), f"loss {last.loss:.4f}", memory]
+            if peak_bytes and limit_bytes:
+                memory += f" of {format_bytes(limit_bytes)}"
+                self._training.memory_share = peak_bytes / limit_bytes
+            parts = [f"loss {last.loss:.4f}", _format_epoch(last.epoch, prepared), memory]
             self._train(last.step, ", ".join(filter(None, parts)))
         elif isinstance(message, EpochDone):
             record, detail = message.record, self._training.detail
