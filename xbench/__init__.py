@@ -3,7 +3,7 @@
 The names here are all that a plugin needs; everything else is reached through the `xbench` command.
 """
 
-from importlib.metadata import version
+from __future__ import annotations
 
 from xbench.components.specs import (
     Dataset,
@@ -15,8 +15,6 @@ from xbench.components.specs import (
     Source,
 )
 from xbench.errors import DataNotFound, WeightsNotFound, XbenchError
-
-__version__ = version("xbench")
 
 __all__ = [
     "DataNotFound",
@@ -30,3 +28,11 @@ __all__ = [
     "WeightsNotFound",
     "XbenchError",
 ]
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib.metadata import version  # importing it takes longer than the rest of this module
+
+        return version("xbench")
+    raise AttributeError(f"module 'xbench' has no attribute '{name}'")

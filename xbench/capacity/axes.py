@@ -1,26 +1,12 @@
-"""The axes that a probe can search along, and functions to resize settings along them."""
+"""Read and change the sizes of settings, axis by axis."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from enum import StrEnum
 from typing import Any
 
+from xbench.capacity.axis import Axis
 from xbench.training.settings import CellSettings, Choice
-
-
-class Axis(StrEnum):
-    """A size of a training run that a probe can vary."""
-
-    TRAIN_SIZE = "train-size"
-    HISTORY_SIZE = "history-size"
-    BATCH_SIZE = "batch-size"
-    MICRO_BATCH = "micro-batch"
-
-    @property
-    def setting(self) -> str:
-        """The name of the setting in suites and records."""
-        return self.value.replace("-", "_")
 
 
 def resolve_sizes(settings: CellSettings, available: int, default_history: int | None = None) -> CellSettings:

@@ -9,7 +9,6 @@ from rich.table import Table
 
 from xbench.cli.output import stdout_console, tolerate_closed_pipe
 from xbench.components.registry import KINDS, Registration, find, registrations, suggest_name
-from xbench.components.settings import settings_of
 from xbench.components.specs import Family, ModelSpec, OptimizerSpec, Spec
 from xbench.errors import XbenchError
 from xbench.report.layout import make_table, plain
@@ -63,6 +62,10 @@ def _list_members(name: str, family: Family) -> str:
 
 
 def _make_settings_table(spec: Spec) -> Table:
+    from xbench.components.settings import (
+        settings_of,  # it imports pydantic, which `--help` need not wait for
+    )
+
     settings = settings_of(spec)
     rows = dict.fromkeys(settings.required, "(required)")
     rows |= {setting: _format_toml(default) for setting, default in settings.defaults.items()}

@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.text import Text
 
 from xbench.errors import XbenchError
-from xbench.records.store import RunFolder
 from xbench.storage.paths import cache_note
 from xbench.text import escape_controls
 
 if TYPE_CHECKING:
+    from xbench.records.store import RunFolder
     from xbench.report.comparison import View
     from xbench.report.document import Document
 

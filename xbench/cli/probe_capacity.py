@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from xbench.capacity.axes import Axis
+from xbench.capacity.axis import Axis
 from xbench.cli import EXIT_CELL_FAILED
 from xbench.cli.interrupts import interruptible
 from xbench.cli.options import AllowImport, Device, ResultsForm

@@ -11,7 +11,6 @@ import typer
 from xbench.cli.options import Baseline, Results, ResultsForm
 from xbench.cli.output import Format, print_results
 from xbench.errors import XbenchError
-from xbench.records.store import find_run
 
 EXAMPLES = """
 Examples:
@@ -48,6 +47,7 @@ def show(
 ) -> None:
     """Print the tables of a run and what follows from them, from its records."""
     # Imported here: most commands need none of it, and answer at once.
+    from xbench.records.store import find_run
     from xbench.report.breakdown import MEMORY_ROWS, NOTE
     from xbench.report.comparison import View
 
