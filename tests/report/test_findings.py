@@ -52,7 +52,7 @@ class TestMarks:
     def test_one_seed_is_no_claim(self):
         comparison = compare(*seeds("sgd", 0.8), *seeds("adam", 0.9))
         assert row(comparison, "test accuracy") == ("0.800", "0.900 ★")
-        assert any("of one seed each: no claim" in note for note in comparison.notes)
+        assert any("(one seed each: no claim)" in note for note in comparison.notes)
 
     def test_a_single_column_has_no_best(self):
         assert row(compare(*seeds("sgd", 0.8, 0.9)), "test accuracy") == ("0.850",)
@@ -102,8 +102,8 @@ class TestFindings:
 
         lines = compare(sized("sgd", 100, 10.0), sized("adam", 150, 20.0)).conclusions
         assert lines == (
-            "training time: adam has 2.00 times that of sgd (one seed: no claim)",
-            "peak memory: adam has 1.50 times that of sgd (one seed: no claim)",
+            "training time: adam takes 2.00 times as much as sgd (one seed: no claim)",
+            "peak memory: adam takes 1.50 times as much as sgd (one seed: no claim)",
         )
 
     def test_times_that_are_not_ranked_are_not_compared(self):

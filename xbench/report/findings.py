@@ -161,7 +161,7 @@ def _describe_difference(finding: Finding, effect: Effect) -> str:
 def _describe_ratio(finding: Finding, effect: Effect) -> str:
     if effect.is_significant is False:
         return _describe_no_change(finding, effect, _format_ratio)
-    claim = f"{finding.column} has {_format_ratio(effect.estimate)} times that of {finding.baseline}"
+    claim = f"{finding.column} takes {_format_ratio(effect.estimate)} times as much as {finding.baseline}"
     if effect.low is None or effect.high is None:
         return f"{claim} ({ONE_SEED})"
     return f"{claim} [{_format_ratio(effect.low)}, {_format_ratio(effect.high)}; n = {effect.n}]"

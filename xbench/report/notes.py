@@ -205,7 +205,7 @@ def _note_marks(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]
     if not any(best for best, _ in marks):
         return
     if all(figure.n < 2 for column in columns for figure in column.figures.values()):
-        yield f"{BEST} best in its row, of one seed each: no claim that it would be so again"
+        yield f"{BEST} best in its row (one seed each: no claim)"
     elif any(alike for _, alike in marks):
         yield f"{BEST} best in its row; {ALIKE} not significantly different from it (paired t test)"
     else:
