@@ -75,6 +75,11 @@ class TestDocument:
     def test_exit_code(self, first):
         assert first.returncode == 0, first.stderr
 
+    def test_is_kept(self, document, folder, first):
+        kept = min((folder / "results" / "probe-sgd").glob("[!.]*/capacity.json"))  # of the first probe
+        assert json.loads(kept.read_text()) == document
+        assert f"`xbench report {kept.relative_to(folder).parent}` draws it" in first.stderr
+
     def test_says_what_was_probed(self, document):
         assert document["limit_bytes"] == LIMIT
         assert document["device"] == "cpu"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from xbench.cli import data, doctor, info, listing, plugins, probe_capacity, run, show
+from xbench.cli import data, doctor, info, listing, plugins, probe_capacity, report, run, show
 
 app = typer.Typer(
     help="Benchmark optimizers on your model, data and hardware: quality, speed and memory.",
@@ -37,6 +37,7 @@ def _main(
 app.command("run", epilog=run.EXAMPLES)(run.run)
 app.command("probe-capacity", epilog=probe_capacity.EXAMPLES)(probe_capacity.probe_capacity)
 app.command("show", epilog=show.EXAMPLES)(show.show)
+app.command("report", epilog=report.EXAMPLES)(report.report)
 app.command("list", epilog=listing.EXAMPLES)(listing.list_components)
 app.command("info", epilog=info.EXAMPLES)(info.info)
 app.add_typer(data.app, name="data")

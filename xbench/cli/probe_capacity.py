@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from xbench.capacity.axis import Axis
 from xbench.cli import EXIT_CELL_FAILED
 from xbench.cli.interrupts import interruptible
-from xbench.cli.options import AllowImport, Device, ResultsForm
+from xbench.cli.options import AllowImport, Device, Results, ResultsForm
 from xbench.cli.output import (
     Format,
     print_cache_note,
     print_in_form,
+    stderr_console,
     tolerate_closed_pipe,
 )
+from xbench.text import escape_controls
 
 EXAMPLES = """
 Examples:
@@ -50,18 +54,21 @@ def probe_capacity(
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="ignore the results of earlier probes")] = False,
     allow_import: AllowImport = None,
+    out: Results = Path("results"),
     form: ResultsForm = Format.TABLE,
 ) -> None:
     """Find the largest size that fits into memory by running it.
 
     Each trial runs whole optimizer steps with the full optimizer state, an evaluation and a copy of the
     weights, in its own process under a hard limit. The size that is printed has run; the next larger one
-    tried has failed.
+    tried has failed. The result is kept in a folder under --out, which `xbench report` draws.
     """
     # Imported here, so that other commands start quickly.
     from xbench.cli.progress import ProgressDisplay
     from xbench.execution.probing import default_axis, plan_probe, probe
     from xbench.isolation.server import start_server
+    from xbench.records.capacity_store import write_capacity
+    from xbench.records.store import check_writable
     from xbench.report.capacity import make_capacity_document
     from xbench.suite.overrides import SuiteOption
 
@@ -75,8 +82,15 @@ def probe_capacity(
         arguments = (set_ or [], options, import_dirs, display.working)
         axes = dict.fromkeys(axis or [default_axis(optimizer)])
         plans = {item: plan_probe(optimizer, model, dataset, item, *arguments) for item in axes}
+        check_writable(out)  # before anything is computed, and after everything is checked
         report = probe(plans, fresh, display)
-    with tolerate_closed_pipe():
-        print_in_form(make_capacity_document(report), form)
+    try:
+        kept = write_capacity(out, report)
+    finally:  # a result that cannot be kept is printed all the same
+        with tolerate_closed_pipe():
+            print_in_form(make_capacity_document(report), form)
+    stderr_console().print(
+        Text(escape_controls(f"kept in {kept}; `xbench report {kept}` draws it")), soft_wrap=True
+    )
     if any(result.found is None or result.error for result in report.results):
         raise typer.Exit(EXIT_CELL_FAILED)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from xbench.records.schema import Component, Record
+from xbench.records.schema import SCHEMA_VERSION, Component, Record, Whole
 
 
 class TrialRecord(Record):
@@ -79,6 +79,7 @@ class CapacityReport(Record):
         components: model, dataset and optimizer, with their settings and origins.
     """
 
+    schema_version: Whole = SCHEMA_VERSION
     limit_bytes: int
     bound: str
     device: str

@@ -62,7 +62,7 @@ class RunFolder:
                     (staged / name).mkdir()
                 atomic_write(staged / "suite.toml", suite_text.encode())
                 cls(staged).write_run(run)
-                return cls(_move_to_unique_name(staged, parent, stamp))
+                return cls(move_to_unique_name(staged, parent, stamp))
         except OSError as error:
             raise unwritable(parent, error) from error
 
@@ -327,7 +327,7 @@ def _start_order(run: Path) -> tuple[str, int, str]:
     return run.name[:_STAMP_LENGTH], len(run.name), run.name
 
 
-def _move_to_unique_name(staged: Path, parent: Path, name: str) -> Path:
+def move_to_unique_name(staged: Path, parent: Path, name: str) -> Path:
     """Rename a staged folder. Runs that start within the same second get a number after the time."""
     for number in range(1, 1000):
         path = parent / (name if number == 1 else f"{name}-{number}")

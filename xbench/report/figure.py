@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+# A limit more than this many times as high as everything else is written down instead of drawn: to scale, it
+# would leave no room for the rest.
+MAX_LIMIT_RATIO = 3.0
+
+_MAX_NAME_CHARS = 80
 
 
 @dataclass(frozen=True)
@@ -13,8 +21,12 @@ class Series:
     Attributes:
         x: positions; names in a bar chart.
         y: values.
-        low, high: ends of a band or of error bars around `y`; empty for none.
+        low, high: ends of a band (in `"lines"`) or of error bars (in `"points"`) around `y`; empty for none.
         labels: a label for each point; empty for none.
+        is_ranked: whether the values may be compared with those of other series. Renderers draw a series that
+            is not ranked with hollow markers.
+        place: place in the palette, which is the same in all figures of an experiment; by default the index
+            of the series.
     """
 
     name: str
@@ -23,6 +35,8 @@ class Series:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     labels: tuple[str, ...] = ()
+    is_ranked: bool = True
+    place: int | None = None
 
 
 @dataclass(frozen=True)
@@ -32,12 +46,14 @@ class Figure:
     Attributes:
         key: the figure's name in files and in Python, such as `"loss-steps"`.
         experiment: the name of its experiment.
+        subtitle: the title of its experiment.
         kind: `"lines"`, `"stacked-bars"` (a series is a layer) or `"points"`.
         x_label, y_label: titles of the axes, with units.
         warning: what must stand in the picture, such as that the data is a stand-in; "" for nothing.
         note: how to read the figure.
         limit: the value of a horizontal line, with its label.
-        front: the series of points on the Pareto front, as a line; None without one.
+        front: the points of the Pareto front, from left to right; None without one. Between two points the
+            front stays at the value of the left one.
     """
 
     key: str
@@ -53,3 +69,33 @@ class Figure:
     note: str = ""
     limit: tuple[float, str] | None = None
     front: Series | None = None
+    subtitle: str = ""
+
+    @property
+    def highest(self) -> float:
+        """The highest value that is drawn, without the limit; 0 if there is none."""
+        if self.kind == "stacked-bars":
+            totals: dict[float | str, float] = {}
+            for layer in self.series:
+                for x, y in zip(layer.x, layer.y, strict=True):
+                    totals[x] = totals.get(x, 0.0) + y
+            return max(totals.values(), default=0.0)
+        return max((y for series in self.series for y in (*series.y, *series.high)), default=0.0)
+
+    @property
+    def is_limit_in_view(self) -> bool:
+        """Whether the limit is drawn to scale; otherwise its label is all that fits."""
+        return self.limit is not None and self.limit[0] <= MAX_LIMIT_RATIO * self.highest
+
+
+def name_figures(figures: Sequence[Figure]) -> tuple[str, ...]:
+    """Give each figure a distinct file name without an ending, such as `"table-2-loss-steps"`."""
+    names: list[str] = []
+    for figure in figures:
+        parts = filter(None, (figure.experiment, figure.key))
+        plain = re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower())[-_MAX_NAME_CHARS:].strip("-") or "figure"
+        name, number = plain, 2
+        while name in names:
+            name, number = f"{plain}-{number}", number + 1
+        names.append(name)
+    return tuple(names)

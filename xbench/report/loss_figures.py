@@ -1,0 +1,181 @@
+"""Make the figures of the training loss: against steps, time, gradient evaluations and examples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from xbench.records.schema import CellRecord
+from xbench.report.columns import Column
+from xbench.report.comparison import Comparison
+from xbench.report.curves import BIN_STEPS, MIN_BINNED_STEPS, Curve, CurvePoint
+from xbench.report.document import UNRANKED
+from xbench.report.figure import Figure, Series
+from xbench.report.figure_notes import join_notes, list_some, note_unranked
+from xbench.report.scales import choose_time_unit, needs_log_scale
+
+# Optimizers that one figure shows; more lines cannot be told apart.
+MAX_LINES = 24
+
+NOTE = (
+    f"An optimizer with {MIN_BINNED_STEPS:,} steps or more is drawn as the means of {BIN_STEPS} batches, "
+    "others step by step."
+)
+BAND_NOTE = "Lines are means over the seeds, step by step; bands reach from the lowest seed to the highest."
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """A measure of how far training is, for the x axis."""
+
+    key: str
+    title: str
+    label: str
+    value: Callable[[CurvePoint], float | None]
+    is_time: bool = False
+
+
+_MEASURES = (
+    _Progress("loss-steps", "Training loss against steps", "steps", lambda point: point.step),
+    _Progress(
+        "loss-time",
+        "Training loss against time",
+        "training time",
+        lambda point: point.training_s,
+        is_time=True,
+    ),
+    _Progress(
+        "loss-closures",
+        "Training loss against gradient evaluations",
+        "gradient evaluations (closures)",
+        lambda point: point.closures,
+    ),
+    _Progress(
+        "loss-examples",
+        "Training loss against examples seen",
+        "examples seen",
+        lambda point: point.examples,
+    ),
+)
+
+
+def make_loss_figures(comparison: Comparison, curves: Mapping[str, Curve]) -> Iterator[Figure]:
+    """Make the loss figures of an experiment; none without curves.
+
+    Args:
+        curves: cell ID -> its curve.
+    """
+    columns = comparison.columns[:MAX_LINES]
+    for measure in _MEASURES:
+        lines = (_make_line(measure, column, place, curves) for place, column in enumerate(columns))
+        series = tuple(line for line in lines if line is not None)
+        if series:
+            yield _make_figure(measure, comparison, series, curves)
+
+
+def _make_figure(
+    measure: _Progress, comparison: Comparison, series: tuple[Series, ...], curves: Mapping[str, Curve]
+) -> Figure:
+    columns = comparison.columns[:MAX_LINES]
+    label = measure.label
+    if measure.is_time:
+        unit_s, unit = choose_time_unit([float(x) for line in series for x in line.x])
+        label = f"{label} ({unit})"
+        series = tuple(
+            Series(
+                line.name,
+                tuple(float(x) / unit_s for x in line.x),
+                line.y,
+                line.low,
+                line.high,
+                is_ranked=line.is_ranked,
+                place=line.place,
+            )
+            for line in series
+        )
+    more = len(comparison.columns) - len(columns)
+    return Figure(
+        key=measure.key,
+        experiment=comparison.experiment.name,
+        title=measure.title,
+        subtitle=comparison.experiment.title,
+        kind="lines",
+        x_label=label,
+        y_label="training loss (nats)",
+        series=series,
+        is_x_log=needs_log_scale([float(line.x[-1]) for line in series]),
+        is_y_log=needs_log_scale([y for line in series for y in (*line.y, *line.low)]),
+        note=join_notes(
+            NOTE,
+            BAND_NOTE if any(line.low for line in series) else "",
+            f"The first {len(columns)} of {len(comparison.columns)} optimizers are drawn." if more else "",
+            note_unranked(columns) if measure.is_time else "",
+            *_note_cells(columns, curves),
+        ),
+    )
+
+
+def _make_line(measure: _Progress, column: Column, place: int, curves: Mapping[str, Curve]) -> Series | None:
+    """Average the curves of a column's seeds step by step; None if there is no point."""
+    found = [curves[record.cell_id] for record in column.records if record.cell_id in curves]
+    steps: dict[int, list[tuple[float, float]]] = {}
+    for curve in found:
+        for point in curve:
+            x = measure.value(point)
+            if x is not None and math.isfinite(x) and math.isfinite(point.loss):
+                steps.setdefault(point.step, []).append((x, point.loss))
+    if not steps:
+        return None
+    xs, ys, lows, highs = [], [], [], []
+    for step in sorted(steps):
+        losses = [loss for _, loss in steps[step]]
+        xs.append(_mean([x for x, _ in steps[step]]))
+        ys.append(_mean(losses))
+        lows.append(min(losses))
+        highs.append(max(losses))
+    is_ranked = not (measure.is_time and column.unranked_time)
+    name = column.name if is_ranked else f"{column.name} {UNRANKED}"
+    has_band = len(found) > 1
+    return Series(
+        name,
+        tuple(xs),
+        tuple(ys),
+        tuple(lows) if has_band else (),
+        tuple(highs) if has_band else (),
+        is_ranked=is_ranked,
+        place=place,
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _note_cells(columns: Sequence[Column], curves: Mapping[str, Curve]) -> Iterator[str]:
+    """Name cells without a trace, cells that ended early, and losses that cannot be drawn."""
+    records = [record for column in columns for record in column.records]
+    untraced = [
+        _name(r) for r in records if r.cell_id not in curves and (r.steps or r.trace_crc32 is not None)
+    ]
+    if untraced:
+        yield f"Left out, because the trace is missing or damaged: {list_some(untraced)}."
+    early = [f"{_name(r)}: {r.status}" for r in records if r.cell_id in curves and r.status != "done"]
+    if early:
+        yield f"Ended early: {list_some(early)}."
+    infinite = [
+        f"{_name(record)}, from step {step:,}"
+        for record in records
+        if (step := _find_infinite(curves.get(record.cell_id, ()))) is not None
+    ]
+    if infinite:
+        yield f"Not drawn where the loss is not finite: {list_some(infinite)}."
+
+
+def _find_infinite(curve: Curve) -> int | None:
+    """Find the last step of the first point whose loss is not finite."""
+    return next((point.step for point in curve if not math.isfinite(point.loss)), None)
+
+
+def _name(record: CellRecord) -> str:
+    return f"{record.column} (seed {record.seed})"
