@@ -48,13 +48,29 @@ def interval(values: Sequence[float], seeds: tuple[int, ...] = ()) -> Interval:
     """
     try:
         mean = statistics.fmean(values)
-        deviation = statistics.stdev(values) if len(values) > 1 and math.isfinite(mean) else None
+        deviation = _deviation(values, mean) if len(values) > 1 and math.isfinite(mean) else None
     except (OverflowError, ValueError):  # infinities of both signs, or a sum beyond the largest float
         mean, deviation = math.nan, None
     if deviation is None:
         return Interval(mean, None, tuple(values), seeds)
     half_width = _quantile(len(values) - 1) * deviation / math.sqrt(len(values))
     return Interval(mean, half_width, tuple(values), seeds)
+
+
+def _deviation(values: Sequence[float], mean: float) -> float:
+    """Compute the standard deviation of a sample, as `statistics.stdev` does, which is slower by far.
+
+    Raises:
+        OverflowError: the values are too far apart.
+    """
+    if min(values) == max(values):
+        return 0.0
+    from_mean = [value - mean for value in values]
+    rounding = statistics.fmean(from_mean)  # the mean of large values may be off by more than they differ
+    deviation = math.hypot(*sorted(value - rounding for value in from_mean)) / math.sqrt(len(values) - 1)
+    if not math.isfinite(deviation):
+        raise OverflowError
+    return deviation
 
 
 def _quantile(freedom: int) -> float:

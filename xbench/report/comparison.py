@@ -4,7 +4,7 @@ follows from it; and the table of a suite's reference figures."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from xbench.errors import XbenchError
@@ -95,12 +95,12 @@ def comparisons(run: RunRecord, records: list[CellRecord], view: View | None = N
     # Titles and reference figures still describe the suite as it was written.
     changed = [f"the command line changed the suite: {', '.join(run.changes)}"] if run.changes else []
     result, closing = [], [view.note] if view.note else []
+    declared: dict[str, dict[str, list[CellRecord | None]]] = {}
+    for cell in run.cells:
+        columns = declared.setdefault(cell.experiment, {})
+        columns.setdefault(cell.column, []).append(by_id.get(cell.cell_id))
     for experiment in run.experiments:
-        declared: dict[str, list[CellRecord | None]] = {}
-        for cell in run.cells:
-            if cell.experiment == experiment.name:
-                declared.setdefault(cell.column, []).append(by_id.get(cell.cell_id))
-        compared = _compare(experiment, declared, rows, view, features_s)
+        compared = _compare(experiment, declared.get(experiment.name, {}), rows, view, features_s)
         result.append(replace(compared, notes=(*changed, *compared.notes, *closing)))
     if view.baseline and all(match_column(view.baseline, _names(c)) is None for c in result):
         names = dict.fromkeys(name for compared in result for name in _names(compared))
@@ -157,10 +157,11 @@ def _compare(
     by = _find_sort_row(figure_rows, columns, view.sort, is_turned)
     ordered = columns if by is None else sorted(columns, key=lambda column: _sort_key(by, column))
     chosen = [row for row in figure_rows if not view.keys or row.key in view.keys]
-    lines = {row.key: _make_figure_line(row, ordered) for row in chosen}
+    marks = {row.key: find_marks(row, columns) for row in chosen}
+    lines = {row.key: _make_figure_line(row, ordered, *marks[row.key]) for row in chosen}
     for setting in settings:
         is_wanted = setting.key in view.keys if view.keys else setting.key in always
-        if is_wanted or (not view.keys and needs_row(setting, list(ended.items()))):
+        if is_wanted or (not view.keys and _needs_row(setting, columns)):
             lines[setting.key] = _make_setting_line(setting, ordered)
     if view.keys:
         lines = {key: lines[key] for key in view.keys if key in lines}
@@ -178,7 +179,7 @@ def _compare(
         baseline,
         findings,
         (*summarise(findings), *describe_outcomes(columns)),
-        make_notes(experiment, columns, chosen),
+        make_notes(experiment, columns, chosen, list(marks.values())),
     )
 
 
@@ -240,8 +241,17 @@ def _make_reference_table(
     return FormattedTable((experiment.reference_name, *works), shown) if shown else None
 
 
-def _make_figure_line(row: Row, columns: Sequence[Column]) -> tuple[str, ...]:
-    best, alike = find_marks(row, columns)
+def _needs_row(setting: Setting, columns: Sequence[Column]) -> bool:
+    """Return `needs_row`, whose look at every record is spared for a setting with only one value."""
+    values = {show_value(found.value) for column in columns for found in column.settings.get(setting.key, ())}
+    if len(values) < 2 and not setting.is_size:
+        return False
+    return needs_row(setting, [(column.name, column.records) for column in columns])
+
+
+def _make_figure_line(
+    row: Row, columns: Sequence[Column], best: Collection[str], alike: Collection[str]
+) -> tuple[str, ...]:
     marks = dict.fromkeys(best, f" {BEST}") | dict.fromkeys(alike, f" {ALIKE}")
     return row.title, *(_format_figure(row, column, marks.get(column.name, "")) for column in columns)
 

@@ -15,6 +15,9 @@ from xbench.report.rows import Row
 # Below a difference of this size three decimals would show a zero.
 _MIN_SHOWN = 0.0005
 
+# Names of the columns with the best figure of a row, and of those not significantly different from it.
+Marks = tuple[set[str], set[str]]
+
 ONE_SEED = "one seed: no claim"
 
 
@@ -80,7 +83,7 @@ def _compare(row: Row, column: Column, base: Column) -> Finding:
     return Finding(row, column.name, base.name, effect, reason)
 
 
-def find_marks(row: Row, columns: Sequence[Column]) -> tuple[set[str], set[str]]:
+def find_marks(row: Row, columns: Sequence[Column]) -> Marks:
     """Find which columns have the best figure of a row, and which are not significantly different from it.
 
     Returns:

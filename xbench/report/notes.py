@@ -8,7 +8,7 @@ from xbench.records.aggregate import CONFIDENCE
 from xbench.records.schema import CellRecord, ExperimentRecord
 from xbench.report.columns import Column
 from xbench.report.document import ALIKE, BEST
-from xbench.report.findings import find_marks
+from xbench.report.findings import Marks
 from xbench.report.rows import Row
 from xbench.text import name_seeds, pluralize
 from xbench.units import format_bytes
@@ -41,16 +41,20 @@ def describe_outcomes(columns: Sequence[Column]) -> tuple[str, ...]:
 
 
 def make_notes(
-    experiment: ExperimentRecord, columns: Sequence[Column], rows: Sequence[Row]
+    experiment: ExperimentRecord, columns: Sequence[Column], rows: Sequence[Row], marks: Sequence[Marks]
 ) -> tuple[str, ...]:
-    """Write the notes of one experiment, most important first."""
+    """Write the notes of one experiment, most important first.
+
+    Args:
+        marks: what `find_marks` returned for each of the rows.
+    """
     records = [record for column in columns for record in column.records]
     notes = [
         *_note_data(records),
         *_merge(note for column in columns for note in _note_cells(column)),
         *_note_missing_seeds(columns),
         *_note_intervals(columns, rows),
-        *_note_marks(columns, rows),
+        *_note_marks(columns, marks),
         *_merge(note for column in columns for note in _note_undefined(column, rows)),
         *_note_different_seeds(columns, rows),
         *_note_times(columns, rows),
@@ -199,9 +203,8 @@ def _note_intervals(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[
     yield f"mean ± half width of the {CONFIDENCE:.0%} t interval over {over} seeds{fewer}"
 
 
-def _note_marks(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
+def _note_marks(columns: Sequence[Column], marks: Sequence[Marks]) -> Iterator[str]:
     """Explain the marks of the best figures."""
-    marks = [find_marks(row, columns) for row in rows]
     if not any(best for best, _ in marks):
         return
     if all(figure.n < 2 for column in columns for figure in column.figures.values()):
