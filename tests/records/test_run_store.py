@@ -326,7 +326,7 @@ class TestRead:
             folder.read()
 
     def test_a_run_json_without_end_does_not_fill_memory(self, folder, monkeypatch):
-        monkeypatch.setattr(store, "_MAX_RUN_BYTES", (folder.path / "run.json").stat().st_size)
+        monkeypatch.setattr(store, "MAX_RUN_BYTES", (folder.path / "run.json").stat().st_size)
         assert folder.read_run().suite
         with (folder.path / "run.json").open("a") as file:
             file.write(" ")

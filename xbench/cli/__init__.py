@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EXIT_CELL_FAILED = 1
 EXIT_INTERNAL = 1
 EXIT_USAGE = 2
+EXIT_GATE_FAILED = 3
 EXIT_INTERRUPTED = 130
 
 # Replacements for characters of tables and notes that a stream's encoding lacks.

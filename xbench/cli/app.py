@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from xbench.cli import data, doctor, info, listing, plugins, probe_capacity, report, run, show
+from xbench.cli import (
+    compare,
+    data,
+    doctor,
+    export,
+    info,
+    listing,
+    plugins,
+    probe_capacity,
+    report,
+    run,
+    runs,
+    show,
+)
 
 app = typer.Typer(
     help="Benchmark optimizers on your model, data and hardware: quality, speed and memory.",
@@ -38,6 +51,9 @@ app.command("run", epilog=run.EXAMPLES)(run.run)
 app.command("probe-capacity", epilog=probe_capacity.EXAMPLES)(probe_capacity.probe_capacity)
 app.command("show", epilog=show.EXAMPLES)(show.show)
 app.command("report", epilog=report.EXAMPLES)(report.report)
+app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
+app.command("runs", epilog=runs.EXAMPLES)(runs.runs)
+app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("list", epilog=listing.EXAMPLES)(listing.list_components)
 app.command("info", epilog=info.EXAMPLES)(info.info)
 app.add_typer(data.app, name="data")

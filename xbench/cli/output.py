@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -140,14 +141,28 @@ def print_results(folder: RunFolder, form: Format, view: View | None = None, fin
     from xbench.report.notes import describe_empty_run
     from xbench.report.run_document import make_run_document
 
-    run, records = folder.read()
-    if headline := describe_empty_run(records):
-        run = run.model_copy(update={"warnings": [headline, *run.warnings]})
-    document = make_run_document(run, records, comparisons(run, records, view), _shorten_path(folder.path))
-    if headline := describe_empty_run(records, "the column `reason` says why"):
-        document = replace(document, csv_warnings=(headline,))
-    with tolerate_closed_pipe("run `xbench show` to print the results again"):
-        print_in_form(document, form, findings)
+    with no_garbage_collection():
+        run, records = folder.read()
+        if headline := describe_empty_run(records):
+            run = run.model_copy(update={"warnings": [headline, *run.warnings]})
+        document = make_run_document(run, records, comparisons(run, records, view), shorten_path(folder.path))
+        if headline := describe_empty_run(records, "the column `reason` says why"):
+            document = replace(document, csv_warnings=(headline,))
+        with tolerate_closed_pipe("run `xbench show` to print the results again"):
+            print_in_form(document, form, findings)
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Pause Python's search for cyclic garbage. Records have none, and searching thousands of them takes as
+    long as parsing them."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _redirect_to_null(stream: TextIO) -> None:
@@ -177,7 +192,8 @@ def tolerate_closed_pipe(hint: str = "free some space there, or redirect the out
         raise XbenchError(f"results cannot be printed to stdout: {error.strerror}", hint) from error
 
 
-def _shorten_path(path: Path) -> str:
+def shorten_path(path: Path) -> str:
+    """Return a path relative to the current folder, if it is below it."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:

@@ -185,7 +185,7 @@ class RunFolder:
             XbenchError: the file is missing or damaged.
         """
         try:
-            return parse_run(read_regular(self.path / "run.json", _MAX_RUN_BYTES))
+            return parse_run(read_regular(self.path / "run.json", MAX_RUN_BYTES))
         except (OSError, ValueError) as error:
             raise XbenchError(f"{self.path} has no readable run.json", hint=_READ_HINT) from error
 
@@ -232,12 +232,16 @@ class RunFolder:
         return last, damaged
 
 
+# The name of the latest run, and a name followed by how many runs to go back.
+LATEST = "latest"
+_EARLIER = re.compile(r"(.+)~(\d{1,6})", re.DOTALL)
+
 _STAMP_LENGTH = len("20260131-120000")
 
 # Enough for the records and traces of a few cells.
 _MIN_FREE_BYTES = 1 << 20
 # Tens of thousands of declared cells take a few megabytes.
-_MAX_RUN_BYTES = 256 << 20
+MAX_RUN_BYTES = 256 << 20
 _READ_HINT = "name another run as results/SUITE/RUN-ID; the suite's next run reuses the cells of this one"
 
 
@@ -300,22 +304,42 @@ def find_run(results: Path, wanted: str | None) -> RunFolder:
 
     Args:
         results: folder of all results.
-        wanted: a run's folder, or a suite's name for its latest run; None for the latest run of all.
+        wanted: a run's folder, its ID, or a suite's name for its latest run; None or `latest` for the latest
+            run of all. After a suite's name or `latest`, `~1` stands for the run before, `~2` for the one
+            before that.
 
     Raises:
-        XbenchError: there is no such run.
+        XbenchError: there is no such run, or several have this ID.
     """
     for folder in (Path(wanted), results / wanted) if wanted else ():
         if (folder / "run.json").is_file():
             return RunFolder(folder)
-    runs = [path.parent for path in results.glob("*/[!.]*/run.json")]
-    found = sorted((run for run in runs if wanted in (None, run.parent.name)), key=_start_order)
+    wanted_name = wanted or LATEST
+    match = _EARLIER.fullmatch(wanted_name)
+    name, back = (match[1], int(match[2])) if match else (wanted_name, 0)
+    runs = find_runs(results)
+    found = [run for run in runs if name in (run.path.parent.name, LATEST)]
+    if not found:
+        found = [run for run in runs if wanted == run.run_id]
+        if len(found) > 1:
+            names = ", ".join(str(run.path) for run in found)
+            raise XbenchError(f"several runs have the ID '{wanted}'", hint=f"name one of {names}")
     if not found:
         what = f"run '{wanted}'" if wanted else "run"
-        raise XbenchError(
-            f"no {what} in {results}", hint="create one, for example with `xbench run suites/report.toml`"
-        )
-    return RunFolder(found[-1])
+        hint = "create one, for example with `xbench run suites/report.toml`"
+        if runs:
+            hint += "; `xbench runs` lists those that exist"
+        raise XbenchError(f"no {what} in {results}", hint)
+    if back >= len(found):
+        kept = "is only 1 run" if len(found) == 1 else f"are only {len(found)} runs"
+        raise XbenchError(f"no run '{wanted}' in {results}: there {kept}", hint="see `xbench runs`")
+    return found[back]
+
+
+def find_runs(results: Path) -> list[RunFolder]:
+    """Find all runs of all suites, latest first. Whether they can be read is not checked."""
+    runs = [path.parent for path in results.glob("*/[!.]*/run.json")]
+    return [RunFolder(run) for run in sorted(runs, key=_start_order, reverse=True)]
 
 
 def _table_name(cell_id: str, attempt: int) -> str:

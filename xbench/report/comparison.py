@@ -17,7 +17,7 @@ from xbench.report.findings import Finding, find_marks, make_findings, summarise
 from xbench.report.headings import describe_data
 from xbench.report.notes import describe_outcomes, make_notes
 from xbench.report.ranking import find_unranked_times
-from xbench.report.rows import Row, make_main_rows
+from xbench.report.rows import Row, format_number, make_main_rows
 from xbench.report.settings import (
     ABSENT,
     Setting,
@@ -231,7 +231,7 @@ def _make_reference_table(
 ) -> FormattedTable | None:
     works = experiment.reference
     lines = [
-        (row.title, *(_format_number(row, w[row.key]) if row.key in w else ABSENT for w in works.values()))
+        (row.title, *(format_number(row, w[row.key]) if row.key in w else ABSENT for w in works.values()))
         for row in rows
     ]
     lines += [
@@ -266,7 +266,7 @@ def _format_figure(row: Row, column: Column, mark: str) -> str:
     if figure is None:
         instead = [row.instead(record) for record in column.records if record.status == "done"]
         return next(filter(None, instead), ABSENT)
-    text = _format_number(row, figure.mean)
+    text = format_number(row, figure.mean)
     spread = figure.half_width
     if spread is not None and row.spread is not None and math.isfinite(spread):
         text += f" ± {row.spread(spread)}"
@@ -276,7 +276,3 @@ def _format_figure(row: Row, column: Column, mark: str) -> str:
     if figure.n < column.planned:
         text += f" ({figure.n} of {column.planned} seeds)"
     return text
-
-
-def _format_number(row: Row, value: float) -> str:
-    return row.show(value) if math.isfinite(value) else str(value)

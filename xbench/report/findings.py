@@ -148,7 +148,7 @@ def _join_claims(findings: Sequence[Finding]) -> str:
 
 
 def _describe_difference(finding: Finding, effect: Effect) -> str:
-    show = _choose_format(finding.row, effect)
+    show = choose_format(finding.row, effect)
     if effect.is_significant is False:
         return _describe_no_change(finding, effect, lambda value: f"{'-' * (value < 0)}{show(abs(value))}")
     verdict = "better" if (effect.estimate > 0) == (finding.row.better == "max") else "worse"
@@ -163,11 +163,11 @@ def _describe_difference(finding: Finding, effect: Effect) -> str:
 
 def _describe_ratio(finding: Finding, effect: Effect) -> str:
     if effect.is_significant is False:
-        return _describe_no_change(finding, effect, _format_ratio)
-    claim = f"{finding.column} takes {_format_ratio(effect.estimate)} times as much as {finding.baseline}"
+        return _describe_no_change(finding, effect, format_ratio)
+    claim = f"{finding.column} takes {format_ratio(effect.estimate)} times as much as {finding.baseline}"
     if effect.low is None or effect.high is None:
         return f"{claim} ({ONE_SEED})"
-    return f"{claim} [{_format_ratio(effect.low)}, {_format_ratio(effect.high)}; n = {effect.n}]"
+    return f"{claim} [{format_ratio(effect.low)}, {format_ratio(effect.high)}; n = {effect.n}]"
 
 
 def _describe_no_change(finding: Finding, effect: Effect, show: Callable[[float], str]) -> str:
@@ -178,11 +178,11 @@ def _describe_no_change(finding: Finding, effect: Effect, show: Callable[[float]
     )
 
 
-def _format_ratio(value: float) -> str:
+def format_ratio(value: float) -> str:
     return f"{value:.2f}" if 0.1 <= value < 100 else f"{value:.3g}"
 
 
-def _choose_format(row: Row, effect: Effect) -> Callable[[float], str]:
+def choose_format(row: Row, effect: Effect) -> Callable[[float], str]:
     """Show a difference as the table shows figures, unless that would round it to zero."""
     sizes = [abs(value) for value in (effect.estimate, effect.low, effect.high) if value]
     if sizes and min(sizes) < _MIN_SHOWN:

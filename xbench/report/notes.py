@@ -37,7 +37,7 @@ def describe_empty_run(records: Sequence[CellRecord], where: str = "") -> str:
 
 def describe_outcomes(columns: Sequence[Column]) -> tuple[str, ...]:
     """Say which cells failed, were skipped, or ran at other sizes than requested."""
-    return tuple(_merge(note for column in columns for note in _note_outcomes(column)))
+    return tuple(merge_notes(note for column in columns for note in _note_outcomes(column)))
 
 
 def make_notes(
@@ -51,11 +51,11 @@ def make_notes(
     records = [record for column in columns for record in column.records]
     notes = [
         *_note_data(records),
-        *_merge(note for column in columns for note in _note_cells(column)),
+        *merge_notes(note for column in columns for note in _note_cells(column)),
         *_note_missing_seeds(columns),
         *_note_intervals(columns, rows),
         *_note_marks(columns, marks),
-        *_merge(note for column in columns for note in _note_undefined(column, rows)),
+        *merge_notes(note for column in columns for note in _note_undefined(column, rows)),
         *_note_different_seeds(columns, rows),
         *_note_times(columns, rows),
     ]
@@ -169,7 +169,7 @@ def _note_model(column: str, record: CellRecord) -> Iterator[Note]:
         yield model, None, f"its frozen part ran in every step: {features.note}"
 
 
-def _merge(notes: Iterable[Note]) -> Iterator[str]:
+def merge_notes(notes: Iterable[Note]) -> Iterator[str]:
     """Write each text once, with all the columns and seeds that it is about."""
     about: dict[str, dict[str, list[int]]] = {}
     for name, seed, text in notes:
@@ -262,7 +262,7 @@ def _note_times(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]
             "cost ('cached': an earlier run computed them)"
         )
     if any(row.is_time for row in rows):
-        yield from _merge(
+        yield from merge_notes(
             (
                 column.name,
                 None,

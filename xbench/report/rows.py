@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -117,3 +118,8 @@ def make_main_rows(metrics: Sequence[MetricRecord]) -> tuple[Row | Setting, ...]
     """
     names = {metric.name for metric in metrics}
     return (*map(_make_metric_row, metrics), *(row for row in ROWS if row.key not in names))
+
+
+def format_number(row: Row, value: float) -> str:
+    """Format the value of a figure, which may not be finite."""
+    return row.show(value) if math.isfinite(value) else str(value)

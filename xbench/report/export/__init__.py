@@ -1,0 +1,1 @@
+"""Write records in the formats of other tools."""
