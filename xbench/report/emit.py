@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.segment import Segment
+from rich.console import Console
 from rich.text import Text
 
 from xbench.report.document import BEST, Document, FormattedTable, Section
@@ -127,22 +126,10 @@ def _print_table(console: Console, title: Text | None, table: FormattedTable) ->
 
 
 def _make_cell(text: str, best: str) -> Text:
-    shown = _Cell(escape_controls(shorten(text, MAX_SHOWN)))
+    shown = plain(shorten(text, MAX_SHOWN))
     if best in text:
         shown.stylize("bold")
     return shown
-
-
-class _Cell(Text):
-    """Text of a table cell. If it fits and has no style, it is shown without rich's search for line breaks,
-    which takes most of the time of a table with thousands of cells."""
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        spare = options.max_width - self.cell_len
-        if self.spans or spare < 0 or options.justify not in ("left", "right"):
-            yield from super().__rich_console__(console, options)
-        else:
-            yield Segment(" " * spare + self.plain if options.justify == "right" else self.plain)
 
 
 def _split_columns(header: list[str], rows: list[list[str]], width: int) -> Iterator[list[int]]:
