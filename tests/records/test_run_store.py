@@ -421,6 +421,31 @@ class TestFind:
     def test_latest_of_all_or_of_a_suite_or_by_name(self, results, wanted, found):
         assert find_run(results, wanted).path == results / found
 
+    @pytest.mark.parametrize(
+        ("wanted", "found"),
+        [
+            ("latest", "old/20260301-120000"),
+            ("latest~1", "new/20260201-120000"),
+            ("latest~2", "old/20260101-120000"),
+            ("old~1", "old/20260101-120000"),
+            ("20260201-120000", "new/20260201-120000"),
+        ],
+    )
+    def test_earlier_ones_and_by_id(self, results, wanted, found):
+        assert find_run(results, wanted).path == results / found
+
+    def test_more_than_there_are(self, results):
+        with pytest.raises(XbenchError, match="no run 'old~2' in .*: there are only 2 runs"):
+            find_run(results, "old~2")
+
+    def test_an_id_that_several_runs_have(self, results):
+        path = results / "new" / "20260301-120000"
+        path.mkdir()
+        (path / "run.json").write_text("{}")
+        with pytest.raises(XbenchError, match="several runs have the ID") as caught:
+            find_run(results, "20260301-120000")
+        assert "new/20260301-120000" in caught.value.hint
+
     def test_by_folder(self, results, monkeypatch):
         folder = results / "old/20260101-120000"
         assert find_run(results / "elsewhere", str(folder)).path == folder
