@@ -68,6 +68,20 @@ ALLOWED = {
         "units",
     },
     "report": {"errors", "records", "text", "units"},
+    "api": {
+        "capacity",
+        "components",
+        "errors",
+        "execution",
+        "isolation",
+        "planning",
+        "records",
+        "report",
+        "storage",
+        "suite",
+        "text",
+        "units",
+    },
     "cli": {
         "capacity",
         "components",
@@ -86,11 +100,11 @@ ALLOWED = {
         "units",
     },
     "__main__": {"cli"},
-    "__init__": {"components", "errors"},
+    "__init__": {"api", "components", "errors"},
 }
 
 FOR_PEOPLE = {"rich", "typer"}
-FOR_PEOPLE_ROOMS = {"cli", "report"}
+FOR_PEOPLE_ROOMS = {"api", "cli", "report"}
 
 HEAVY = {
     "torch",
@@ -106,6 +120,7 @@ HEAVY = {
 LIGHT_ROOMS = {
     "__init__",
     "__main__",
+    "api",
     "capacity",
     "cli",
     "components",

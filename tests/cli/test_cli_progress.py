@@ -31,7 +31,6 @@ memory_limit = "2GB"
 """
 
 # Work is printed by the call that begins it, however soon it ends; no thread has to look at the right moment.
-# The forkserver's children import the main module again: as with `python -m xbench`, it must do nothing then.
 COMMAND = """
 import sys
 from xbench.cli import activity, main

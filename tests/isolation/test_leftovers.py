@@ -115,10 +115,11 @@ LOST = """
 import os, sys
 from multiprocessing import forkserver
 from xbench.isolation.server import start_server
+from xbench.isolation.worker import SERVER
 
 if __name__ == "__main__":
     start_server()
-    heard, told = forkserver.connect_to_new_process([])
+    heard, told = SERVER.connect_to_new_process([])
     forkserver.read_signed(heard)  # it has begun
     os.write(told, sys.argv[1].encode())
     os._exit(0)

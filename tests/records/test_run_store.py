@@ -435,7 +435,7 @@ class TestFind:
         assert find_run(results, wanted).path == results / found
 
     def test_more_than_there_are(self, results):
-        with pytest.raises(XbenchError, match="no run 'old~2' in .*: there are only 2 runs"):
+        with pytest.raises(XbenchError, match=r"no run 'old~2' in .*: there are only 2 runs"):
             find_run(results, "old~2")
 
     def test_an_id_that_several_runs_have(self, results):

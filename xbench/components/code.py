@@ -12,7 +12,14 @@ from importlib.machinery import all_suffixes
 from importlib.util import find_spec
 from pathlib import Path
 
-from xbench.components.code_files import MAX_READ_BYTES, CodeFile, ImportDirs, code_files, place_of
+from xbench.components.code_files import (
+    MAX_READ_BYTES,
+    CodeFile,
+    ImportDirs,
+    PackedComponent,
+    code_files,
+    place_of,
+)
 from xbench.components.images import IMAGE_SUFFIXES
 from xbench.components.registry import Kind, find
 from xbench.errors import XbenchError
@@ -21,7 +28,7 @@ from xbench.storage.atomic import read_regular
 # The subpackages of xbench whose code a cell or its memory pass runs.
 _CELL_PACKAGES = ("capacity", "components", "data", "isolation", "memory", "training")
 
-_XBENCH = Path(__file__).parents[1]
+XBENCH = Path(__file__).parents[1]
 
 # Stands for every `module:attribute`, as all of them may import from any allowed folder.
 _ANY_REFERENCE: tuple[Kind, str] = ("model", ":")
@@ -38,7 +45,7 @@ def code_stamp(
 
     A `module:attribute` consists of all files below the allowed folders. A plugin that is installed in place
     (`pip install -e`) consists of all files below its package's folder. Other packages that they import are
-    not hashed.
+    not hashed. A component that was registered from Python is identified as `object_code` tells.
 
     Args:
         import_dirs: the allowed folders, as a hashable sequence.
@@ -50,6 +57,9 @@ def code_stamp(
     Raises:
         XbenchError: a folder holds too many files, or its `.xbenchignore` is not valid.
     """
+    packed = ImportDirs.of(import_dirs).find_packed(kind, reference)
+    if packed is not None:
+        return _stamp_packed(packed, only_modules)
     if ":" not in reference:
         return _hash_files(_list_editable_files(kind, reference), only_modules)
     if (kind, reference) != _ANY_REFERENCE:
@@ -60,11 +70,11 @@ def code_stamp(
 @cache
 def own_stamp() -> str:
     """Hash the code of xbench that cells run if xbench may be edited; "" if its version identifies it."""
-    if _is_installed(_XBENCH):
+    if is_installed(XBENCH):
         return ""
     digest = hashlib.sha256()
-    paths = [path for package in _CELL_PACKAGES for path in (_XBENCH / package).rglob("*.py")]
-    for path in sorted([*paths, _XBENCH / "records" / "metrics.py"]):  # metrics decide which epoch is best
+    paths = [path for package in _CELL_PACKAGES for path in (XBENCH / package).rglob("*.py")]
+    for path in sorted([*paths, XBENCH / "records" / "metrics.py"]):  # metrics decide which epoch is best
         digest.update(f"\0{path.name}\0".encode(errors="surrogateescape") + path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -79,8 +89,20 @@ def latest_change(import_dirs: Sequence[str], only_modules: bool = False) -> Cod
     return max(files, key=lambda file: file.changed_ns, default=None)
 
 
+def forget_code() -> None:
+    """Read code again the next time, as it may have been edited since."""
+    code_stamp.cache_clear()
+    own_stamp.cache_clear()
+
+
+def _stamp_packed(packed: PackedComponent, only_modules: bool) -> str:
+    """Hash a component that was registered from Python, with the files of the modules that it uses."""
+    files = _hash_files(_list_allowed_files(ImportDirs(packed.places)), only_modules)
+    return hashlib.sha256(f"{packed.digest} {files}".encode()).hexdigest()[:16] if files else packed.digest
+
+
 def _list_allowed_files(allowed: ImportDirs) -> list[CodeFile]:
-    left_out = allowed.left_out | {place_of(_XBENCH)}  # `own_stamp` covers xbench
+    left_out = allowed.left_out | {place_of(XBENCH)}  # `own_stamp` covers xbench
     return [file for folder in allowed for file in code_files(Path(folder), left_out)]
 
 
@@ -90,7 +112,7 @@ def _list_editable_files(kind: Kind, name: str) -> list[CodeFile]:
     claims = registration.claims if registration else ()
     packages = {claim.module.partition(".")[0] for claim in claims} - {"xbench"}
     places = [place for package in sorted(packages) for place in _locate(package)]
-    return [file for place in places if not _is_installed(place) for file in code_files(place)]
+    return [file for place in places if not is_installed(place) for file in code_files(place)]
 
 
 def _locate(package: str) -> list[Path]:
@@ -126,7 +148,7 @@ def _read_content(file: CodeFile) -> bytes:
     return f"{file.size_bytes} {file.changed_ns}".encode()
 
 
-def _is_installed(path: Path) -> bool:
+def is_installed(path: Path) -> bool:
     """Check whether a path is in an installation folder. Other code may be edited (`pip install -e`)."""
     places = (sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
     return any(path.is_relative_to(place) for place in places)

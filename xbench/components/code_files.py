@@ -47,21 +47,46 @@ Place = tuple[int, int]
 
 
 @dataclass(frozen=True)
+class PackedComponent:
+    """A component that was registered from Python, in the form in which other processes get it.
+
+    Attributes:
+        kind: `"model"`, `"optimizer"` or `"dataset"`.
+        name: the name that suites use.
+        path: file with the pickled spec.
+        digest: identifies its source and the values that it uses; 16 hex digits.
+        places: folders of the modules that it uses and that may be edited.
+    """
+
+    kind: str
+    name: str
+    path: Path
+    digest: str
+    places: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ImportDirs(Sequence[str]):
     """The folders that `module:attribute` components may be imported from, as a sequence of paths.
 
     Attributes:
         folders: absolute paths, in the order in which they are searched.
         left_out: files and folders below them that are not code, although their names do not show it.
+        packed: components that need no import, because they were registered from Python.
     """
 
     folders: tuple[str, ...] = ()
     left_out: frozenset[Place] = frozenset()
+    packed: tuple[PackedComponent, ...] = ()
 
     @classmethod
     def of(cls, folders: Sequence[str]) -> ImportDirs:
         """Make an `ImportDirs` from paths; return one unchanged."""
         return folders if isinstance(folders, ImportDirs) else cls(tuple(folders))
+
+    def find_packed(self, kind: str, name: str) -> PackedComponent | None:
+        """Return the component of a kind that was registered under a name; None if none was."""
+        return next((one for one in self.packed if (one.kind, one.name) == (kind, name)), None)
 
     @overload
     def __getitem__(self, index: int) -> str: ...

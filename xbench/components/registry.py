@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.machinery
+import pickle
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Literal, get_args, overload
 
+from xbench.components.code_files import ImportDirs, PackedComponent
 from xbench.components.specs import DatasetSpec, Family, ModelSpec, OptimizerSpec, Spec
 from xbench.errors import XbenchError
 from xbench.text import MAX_VALUE_CHARS, escape_controls, shorten
@@ -117,11 +119,14 @@ def load(kind: Kind, reference: str, import_dirs: Sequence[str] = ()) -> Spec:
 
     Args:
         import_dirs: folders that `module:attribute` may be imported from. If empty, such a reference is
-            refused.
+            refused. As `ImportDirs`, it may also hold components that were registered from Python.
 
     Raises:
         XbenchError: there is no such component, or it cannot be imported.
     """
+    packed = ImportDirs.of(import_dirs).find_packed(kind, reference)
+    if packed is not None:
+        return _unpack(packed)
     if ":" in reference:
         return _import_reference(kind, reference, import_dirs)
     registration = find(kind, reference)
@@ -161,6 +166,35 @@ def suggest_name(name: str, known: Iterable[str]) -> str:
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
+def make_spec(kind: Kind, component: object, where: str, summary: str) -> Spec:
+    """Return a spec, or make one of a factory.
+
+    Args:
+        component: a spec of the kind, or a factory.
+        where: how messages name the component.
+        summary: the summary of a factory's spec.
+
+    Raises:
+        XbenchError: the component is neither.
+    """
+    if isinstance(component, Spec):
+        return _check_spec(kind, component, where)
+    if not callable(component):
+        raise XbenchError(f"{where} is a {type(component).__name__}, not a factory or a spec")
+    return _SPEC_TYPES[kind](factory=component, summary=summary)
+
+
+@cache
+def _unpack(packed: PackedComponent) -> Spec:
+    try:
+        return pickle.loads(packed.path.read_bytes())
+    except Exception as error:  # its modules may not be importable here, or may raise anything
+        raise XbenchError(
+            f"{packed.kind} '{packed.name}' cannot be loaded in a worker process: {_one_line(error)}",
+            hint="a module that it uses must be importable without the script, or the script must define it",
+        ) from error
+
+
 def _import_reference(kind: Kind, reference: str, import_dirs: Sequence[str]) -> Spec:
     if not import_dirs:
         raise XbenchError(
@@ -183,11 +217,7 @@ def _import_reference(kind: Kind, reference: str, import_dirs: Sequence[str]) ->
             f"{kind} '{reference}' cannot be imported: {_one_line(error)}",
             hint=f"xbench looks for the module in {searched}",
         ) from error
-    if isinstance(component, Spec):
-        return _check_spec(kind, component, f"{kind} '{reference}'")
-    if not callable(component):
-        raise XbenchError(f"{kind} '{reference}' is a {type(component).__name__}, not a factory or a spec")
-    return _SPEC_TYPES[kind](factory=component, summary=f"imported from {module_name}")
+    return make_spec(kind, component, f"{kind} '{reference}'", f"imported from {module_name}")
 
 
 def _find_source(reference: str, directory: str) -> Path | None:

@@ -36,11 +36,15 @@ _DEFAULTS: dict[Axis, dict[str, str | int]] = {
 _DEFAULTS[Axis.HISTORY_SIZE] = {"batch_size": "full", "micro_batch": 16}
 
 
-def default_axis(optimizer: str) -> Axis:
+def default_axis(optimizer: str, import_dirs: Sequence[str] = ()) -> Axis:
     """Return the axis that is probed by default: the training set for full-batch optimizers, otherwise the
-    batch."""
+    batch.
+
+    Args:
+        import_dirs: folders of components that were registered from Python.
+    """
     try:
-        full_batch = load_spec("optimizer", optimizer).full_batch
+        full_batch = ":" not in optimizer and load_spec("optimizer", optimizer, import_dirs).full_batch
     except XbenchError:
         full_batch = False  # `plan_probe` reports the error
     return Axis.TRAIN_SIZE if full_batch else Axis.BATCH_SIZE

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
-from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +24,7 @@ from xbench.isolation.server import (
     start_server,
     too_little_address_space,
 )
+from xbench.isolation.worker import WorkerProcess
 from xbench.memory.cgroups import oom_kill_count
 from xbench.memory.exhaustion import Evidence, Exhaustion, exhaustion
 from xbench.units import format_seconds
@@ -148,7 +148,7 @@ def run_in_child(
             held = HeldSignals()
         kills_before = oom_kill_count()
         # If an interrupt loses the handle of a child here, that child ends by itself.
-        process = _start(context, (job, args, sender, log, limits))
+        process = _start((job, args, sender, log, limits))
         sender.close()
         with held, receiver, Liveness(process) as liveness:  # on exit, the child is killed
             inbox = Inbox(receiver)
@@ -194,7 +194,7 @@ def _open_log(path: Path | None) -> Log:
         return Log()
 
 
-def _start(context: ForkServerContext, args: tuple) -> ForkServerProcess:
+def _start(args: tuple) -> WorkerProcess:
     """Start a child. If the server turns out to have been killed, start another server and try again.
 
     Raises:
@@ -202,7 +202,7 @@ def _start(context: ForkServerContext, args: tuple) -> ForkServerProcess:
     """
     for _ in range(_MAX_SERVERS):
         start_server()
-        process = context.Process(target=child_main, args=args)
+        process = WorkerProcess(target=child_main, args=args)
         try:
             with can_start():
                 process.start()

@@ -22,11 +22,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 
 from xbench.errors import XbenchError
 from xbench.isolation.log import Log
+from xbench.isolation.worker import SERVER
 from xbench.memory.malloc import FAST_SETTINGS
 from xbench.units import format_bytes
 
@@ -43,15 +43,9 @@ _socket: int | None = None
 
 @cache
 def server_context() -> ForkServerContext:
-    """Return the multiprocessing context whose server preloads torch."""
-    # These must be set before the server starts.
-    for name, value in FAST_SETTINGS.items():
-        os.environ.setdefault(name, value)
-    # Files in the current folder must not shadow modules that it imports: the user did not ask to run them.
-    os.environ.setdefault("PYTHONSAFEPATH", "1")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["xbench.isolation.preload"])
-    return context
+    """Return the multiprocessing context of the server, once it is set to preload torch."""
+    SERVER.set_forkserver_preload(["xbench.isolation.preload"])
+    return multiprocessing.get_context("forkserver")
 
 
 def start_server() -> None:
@@ -64,8 +58,14 @@ def start_server() -> None:
     if _is_running():
         return
     _open_missing_streams()
-    with can_start(), _make_server_ignore_interrupts(), _redirect_stderr_to_log(), _unlink_socket():
-        forkserver.ensure_running()
+    with (
+        can_start(),
+        _make_server_ignore_interrupts(),
+        _set_environment(),
+        _redirect_stderr_to_log(),
+        _unlink_socket(),
+    ):
+        SERVER.ensure_running()
 
 
 def server_log() -> str:
@@ -93,7 +93,7 @@ def too_little_address_space(reason: str) -> XbenchError:
 
 
 def _is_running() -> bool:
-    pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # private
+    pid = SERVER._forkserver_pid  # type: ignore[attr-defined]  # private
     if pid is None:
         return False
     try:
@@ -118,6 +118,20 @@ def _make_server_ignore_interrupts() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _set_environment() -> Iterator[None]:
+    """Set the variables of the server while it starts, and leave those of this process as they were."""
+    # Files in the current folder must not shadow modules that it imports: the user did not ask to run them.
+    wanted = {**FAST_SETTINGS, "PYTHONSAFEPATH": "1"}
+    new = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
 
 
 @contextmanager
@@ -153,13 +167,12 @@ def _unlink_socket() -> Iterator[None]:
     try:
         config["tempdir"] = f"/proc/self/fd/{descriptor}"
         yield
-        server = forkserver._forkserver
-        address = server._forkserver_address  # type: ignore[attr-defined]  # private
+        address = SERVER._forkserver_address  # type: ignore[attr-defined]  # private
         made = os.open(address, os.O_PATH | os.O_CLOEXEC)
         if _socket is not None:
             os.close(_socket)
         _socket = made
-        server._forkserver_address = f"/proc/self/fd/{made}"  # type: ignore[attr-defined]  # private
+        SERVER._forkserver_address = f"/proc/self/fd/{made}"  # type: ignore[attr-defined]  # private
     finally:
         config["tempdir"] = before
         for name in os.listdir(descriptor):

@@ -305,7 +305,8 @@ def allowed_folders(import_dirs: Sequence[str], suite: Suite) -> ImportDirs:
     folders = [os.path.expanduser(root) for root in _list_roots(suite)]
     places = [place_of(folder) for folder in folders if os.path.isdir(folder)]
     places += [place_of(descriptor) for descriptor in (1, 2) if _is_regular_file(descriptor)]
-    return ImportDirs(tuple(import_dirs), frozenset(place for place in places if place is not None))
+    left_out = frozenset(place for place in places if place is not None)
+    return replace(ImportDirs.of(import_dirs), left_out=left_out)
 
 
 def _list_roots(suite: Suite) -> Iterator[str]:

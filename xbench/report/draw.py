@@ -74,6 +74,12 @@ def draw_figure(figure: Figure) -> dict[str, bytes]:
         return {form: _save(canvas, form) for form in FORMATS}
 
 
+def make_canvas(figure: Figure) -> Canvas:
+    """Draw a figure as a figure of matplotlib, which notebooks can show."""
+    with _matplotlib():
+        return _make_canvas(figure)
+
+
 @contextmanager
 def _matplotlib() -> Iterator[None]:
     """Use matplotlib's own style, whatever the user's `matplotlibrc` says, and restore theirs afterwards."""

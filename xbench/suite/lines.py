@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from xbench.text import MAX_SENTENCE_CHARS, escape_controls, shorten
+
 KeyPath = tuple[str | int, ...]
 
 # A multi-line string may end with up to two quotes of its own before the three that close it.
@@ -64,6 +66,12 @@ def key_lines(text: str) -> dict[KeyPath, int]:
         for path, line in _item_lines(statement, first_line, table):
             found.setdefault(path, line)
     return found
+
+
+def show_path(path: KeyPath) -> str:
+    """Write a key path as Python would, such as `experiment[0].optimizer`; "" for the whole suite."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return shorten(escape_controls("".join(parts).removeprefix(".")), MAX_SENTENCE_CHARS)
 
 
 def line_of(lines: dict[KeyPath, int], path: KeyPath) -> int | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xbench.errors import Mistakes, XbenchError
-from xbench.suite.lines import KeyPath, key_lines, line_of
+from xbench.suite.lines import KeyPath, key_lines, line_of, show_path
 from xbench.text import MAX_SENTENCE_CHARS, escape_controls, shorten
 
 # Further mistakes are not shown: a suite with more than these was not written by hand.
@@ -20,14 +20,14 @@ class Problems:
 
     Attributes:
         file: the suite's path, as the user gave it.
-        text: the suite's text, for line numbers.
+        text: the suite's text, for line numbers; None if there is none, and places are key paths.
         document: the parsed suite, with overrides applied.
         overrides: the command line option that set each overridden key path. A mistake there is reported with
             the option in place of a line.
     """
 
     file: str
-    text: str
+    text: str | None
     document: dict[str, Any] = field(default_factory=dict)
     overrides: Mapping[KeyPath, str] = field(default_factory=dict)
     _found: dict[tuple[KeyPath, str], str | None] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Problems:
         """
         if not self._found:
             return
-        lines = key_lines(self.text)
+        lines = key_lines(self.text or "")
         located = [
             (self._locate(lines, path), message, hint) for (path, message), hint in self._found.items()
         ]
@@ -78,20 +78,24 @@ class Problems:
                 return 0, shorten(escape_controls(self.overrides[around]), MAX_SENTENCE_CHARS)
             around = around[:-1]
         line = line_of(lines, path) or 1
+        place = f"{self.file}:{line}" if self.text is not None else show_path(path) or self.file
         inside = [argument for key, argument in self.overrides.items() if key[: len(path)] == path]
         options = shorten(escape_controls(" ".join(inside)), MAX_SENTENCE_CHARS)
         changed = f" (with {options})" if inside and path else ""
-        return line, f"{self.file}:{line}{changed}"
+        return line, f"{place}{changed}"
 
 
 def _path_in_file(path: KeyPath, document: Any) -> KeyPath:
     """Return a key path as it is written in the file.
 
-    In the file, a single table need not be in a list, and a setting may be under `params`.
+    In the file, a single table need not be in a list, a name may stand for a table, and a setting may be
+    under `params`.
     """
     written: list[str | int] = []
     for part in path:
         if isinstance(part, int) and not isinstance(document, list):
+            continue
+        if part == "name" and isinstance(document, str):
             continue
         params = document.get("params") if isinstance(document, dict) and part not in document else None
         if isinstance(params, dict) and part in params:

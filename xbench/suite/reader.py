@@ -79,16 +79,19 @@ def check_document(
     file: str,
     overrides: Sequence[str | SuiteOption] = (),
     only: Sequence[str] = (),
-    text: str = "",
+    text: str | None = None,
     origins: Mapping[KeyPath, str] | None = None,
+    written_as: str = "",
 ) -> Suite:
     """Check the structure of a parsed suite, as `read_suite` does. Overrides are applied to it in place.
 
     Args:
         document: the suite's tables, without unusable values (see `document.unusable`).
         file: the file's name in messages.
-        text: the text that the document was parsed from, for line numbers; "" if there is none.
+        text: the text that the document was parsed from, for line numbers. If it is None, messages have the
+            key path of a mistake in place of the file and the line.
         origins: names for messages of key paths that are not from a file.
+        written_as: the text of a document that was not parsed from one.
     """
     overridden = {**(origins or {}), **apply_overrides(document, overrides)}
     problems = Problems(file, text, document, overridden)
@@ -103,7 +106,7 @@ def check_document(
         _check_keys(table, place, names, problems)
     _check_only(tables, only, file)
     return Suite(
-        text=text,
+        text=written_as if text is None else text,
         changes=(*map(str, overrides), *(f"--only {name}" for name in only)),
         header=_salvage(Header, header, {"name": "unnamed"}),
         experiments={

@@ -1,0 +1,1 @@
+"""xbench from Python: `xbench.run`, `xbench.probe`, `xbench.load` and `xbench.Results`."""

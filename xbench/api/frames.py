@@ -1,0 +1,156 @@
+"""Make pandas data frames of records. Missing integers and booleans are `pandas.NA`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from xbench.errors import XbenchError
+from xbench.records.schema import CellKey, CellRecord, RunRecord
+from xbench.records.store import RunFolder
+from xbench.report.comparison import Comparison
+from xbench.report.run_document import describe_finding
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SIZES = ("train_size", "batch_size", "micro_batch", "history_size")
+_TIMES = ("training_s", "evaluation_s", "prepare_s", "features_s", "memory_pass_s", "step_ms_median")
+_BYTES = (
+    "peak_host_bytes",
+    "peak_device_bytes",
+    "limit_bytes",
+    "parameters_bytes",
+    "optimizer_state_bytes",
+)
+_COUNTS = ("selected_epoch", "steps", "closures")
+
+# pandas' types of columns in which values may be missing.
+_CELL_TYPES: dict[str, Any] = {
+    **dict.fromkeys(("attempt", *_COUNTS, *_SIZES, "needed_bytes", *_BYTES), "Int64"),
+    **dict.fromkeys((*_TIMES, "state_vectors"), "float64"),
+}
+_STEP_TYPES: dict[str, Any] = {
+    "seed": "int64",
+    "step": "int64",
+    "epoch": "int64",
+    "loss": "float64",
+    "wall_s": "float64",
+    "closures": "int64",
+    "host_peak_bytes": "Int64",
+    "device_peak_bytes": "Int64",
+    "device_reserved_bytes": "Int64",
+}
+_STEP_COLUMNS = ["experiment", "column", "seed", "cell_id", *list(_STEP_TYPES)[1:]]
+_FINDING_TYPES: dict[str, Any] = {
+    **dict.fromkeys(("estimate", "low", "high"), "float64"),
+    **dict.fromkeys(("is_significant", "is_better"), "boolean"),
+}
+_FINDING_COLUMNS = [
+    "experiment",
+    "figure",
+    "column",
+    "baseline",
+    "kind",
+    "estimate",
+    "low",
+    "high",
+    "n",
+    "seeds",
+    "is_significant",
+    "is_better",
+    "text",
+]
+
+
+def make_cells_frame(run: RunRecord, records: Sequence[CellRecord]) -> pd.DataFrame:
+    """Make the frame of `Results.cells`."""
+    import pandas as pd
+
+    by_id = {record.cell_id: record for record in records}
+    metrics = [metric.name for metric in run.metrics]
+    rows = [_make_row(cell, by_id.get(cell.cell_id), metrics) for cell in run.cells]
+    frame = pd.DataFrame(rows)
+    types = _CELL_TYPES | dict.fromkeys(metrics, "float64")
+    return frame.astype({name: types[name] for name in frame.columns if name in types})
+
+
+def _make_row(cell: CellKey, record: CellRecord | None, metrics: Sequence[str]) -> dict[str, Any]:
+    row: dict[str, Any] = {"experiment": cell.experiment, "column": cell.column, "seed": cell.seed}
+    keys = ("status", "reason", "model", "dataset", "dataset_stand_in", "optimizer", *metrics)
+    row |= dict.fromkeys((*keys, *_COUNTS, *_SIZES, *_TIMES, "needed_bytes", *_BYTES, "state_vectors"))
+    row |= {"cell_id": cell.cell_id, "attempt": None}
+    if record is None:
+        return row
+    row |= {
+        "status": record.status,
+        "reason": record.reason,
+        "model": record.model.name,
+        "dataset": record.dataset.name,
+        "dataset_stand_in": record.dataset.stand_in,
+        "optimizer": record.optimizer.name,
+        "needed_bytes": record.needed_bytes,
+        "state_vectors": record.memory.state_vectors,
+        "attempt": record.attempt,
+    }
+    row |= {name: record.metrics.get(name) for name in metrics}
+    row |= {name: getattr(record, name) for name in _COUNTS}
+    row |= {name: size for name in _SIZES if isinstance(size := record.ran.get(name), int)}
+    row |= {name: getattr(record.time, name) for name in _TIMES}
+    row |= {name: getattr(record.memory, name) for name in _BYTES}
+    settings = {
+        "optimizer": record.optimizer.params,
+        "model": record.model.params,
+        "training": record.settings,
+    }
+    return row | {
+        f"{kind}.{name}": value
+        for kind, given in settings.items()
+        for name, value in given.items()
+        if name not in _SIZES
+    }
+
+
+def make_steps_frame(folder: RunFolder, run: RunRecord, records: Sequence[CellRecord]) -> pd.DataFrame:
+    """Make the frame of `Results.steps`.
+
+    Raises:
+        XbenchError: a trace is damaged or missing.
+    """
+    import pandas as pd
+
+    from xbench.records.tables import read_table
+
+    by_id = {record.cell_id: record for record in records if record.trace_crc32 is not None}
+    frames = []
+    for cell in run.cells:
+        record = by_id.get(cell.cell_id)
+        if record is None:
+            continue
+        try:
+            table = read_table(folder.trace_path(record.cell_id, record.attempt), record.trace_crc32)
+        except (OSError, ValueError) as error:
+            raise XbenchError(
+                f"the trace of {cell.experiment} / {cell.column} / seed {cell.seed} cannot be read: {error}",
+                hint="run the suite again with fresh=True, or read the other frames, which do not need it",
+            ) from error
+        frame = pd.DataFrame({name: table.column(name).to_numpy() for name in table.column_names})
+        frame = frame.assign(
+            experiment=cell.experiment, column=cell.column, seed=cell.seed, cell_id=cell.cell_id
+        )
+        frames.append(frame.astype(_STEP_TYPES))
+    if not frames:
+        return pd.DataFrame(columns=_STEP_COLUMNS).astype(_STEP_TYPES)
+    return pd.concat(frames, ignore_index=True)[_STEP_COLUMNS]
+
+
+def make_findings_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """Make the frame of `Results.findings`."""
+    import pandas as pd
+
+    rows = [
+        {"experiment": comparison.experiment.name, **describe_finding(finding)}
+        for comparison in comparisons
+        for finding in comparison.findings
+    ]
+    return pd.DataFrame(rows, columns=_FINDING_COLUMNS).astype(_FINDING_TYPES)
