@@ -12,8 +12,26 @@ from xbench.data.duplicates import Duplicates
 from xbench.execution.checkpoints import Transcript
 from xbench.execution.record import make_record
 from xbench.isolation.run import ChildResult
+from xbench.planning.describe import describe_dataset
 from xbench.planning.planned import PlannedCell
 from xbench.records.schema import DataRecord
+from xbench.training.settings import Choice
+
+PUBLISHED = """
+from xbench import Dataset, DatasetSpec, Example, Source
+
+SOURCE = Source(
+    url="https://example.org/tiny.zip", sha256="", size_bytes=1, unpacked_bytes=1, counts={}, folder="tiny",
+    page="https://example.org", licence="Tiny Licence", citation="Tiny, T. (2026), Two images",
+)
+
+def build():
+    places = [(split, label) for split in ("train", "test") for label in (0, 1)]
+    examples = [Example(f"{split}/{label}", label, split) for split, label in places]
+    return Dataset(classes=("a", "b"), positive="b", shape=(1, 2, 2), examples=examples, read=print)
+
+SPEC = DatasetSpec(factory=build, source=SOURCE, find_root=lambda: None)
+"""
 
 
 def data_of(cell: PlannedCell) -> DataRecord:
@@ -46,3 +64,15 @@ def test_a_training_set_that_was_made_smaller_tells_the_classes_it_lacks(tiny_da
 def test_an_old_record_names_no_positive_class():
     old = DataRecord.model_validate({"requested": "folder", "name": "folder", "notes": ["a note"]})
     assert (old.positive_text, old.classes, old.test_copies) == ("", [], None)
+
+
+def test_data_with_a_source_has_its_licence_and_citation(tiny_data, tmp_path):
+    (tmp_path / "published_data.py").write_text(PUBLISHED)
+    facts = describe_dataset(print, Choice("published_data:SPEC", {}), [str(tmp_path)])
+    cell = cell_of(tiny_data)
+    record = data_of(replace(cell, resolved=replace(cell.resolved, facts=facts)))
+    assert (record.licence, record.citation) == ("Tiny Licence", "Tiny, T. (2026), Two images")
+
+
+def test_data_without_a_source_has_no_licence(tiny_data):
+    assert (data_of(cell_of(tiny_data)).licence, data_of(cell_of(tiny_data)).citation) == ("", "")

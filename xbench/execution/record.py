@@ -148,6 +148,8 @@ def _make_data_record(cell: PlannedCell) -> DataRecord:
         positive=data.positive,
         test_copies=len(data.duplicates.in_test),
         cross_class_copies=len(data.duplicates.across_classes),
+        licence=cell.resolved.facts.licence,
+        citation=cell.resolved.facts.citation,
     )
 
 

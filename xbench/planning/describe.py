@@ -37,12 +37,15 @@ class DatasetFacts:
         shape: (channels, height, width) of the images.
         counts: number of images by `"SPLIT/CLASS"`.
         stand_in: what to tell a reader if the data is synthetic; "" for real data.
+        licence, citation: see `Source`; "" for data without a source.
     """
 
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
     counts: dict[str, int]
     stand_in: str
+    licence: str = ""
+    citation: str = ""
 
 
 @dataclass(frozen=True)
@@ -273,6 +276,8 @@ def describe_dataset(send: Send, choice: Choice, import_dirs: Sequence[str]) -> 
         shape=dataset.shape,
         counts=dict(sorted(counts.items())),
         stand_in=spec.stand_in,
+        licence=spec.source.licence if spec.source else "",
+        citation=spec.source.citation if spec.source else "",
     )
 
 

@@ -73,6 +73,8 @@ class DataRecord(Record):
         test_copies: number of test images with the same content as a training image; None if not counted.
         cross_class_copies: number of images with the same content as an image of another class; None if not
             counted.
+        licence, citation: licence of the data, and the citation that its authors ask for; "" if unknown, as
+            in records of older versions.
     """
 
     requested: str
@@ -88,6 +90,8 @@ class DataRecord(Record):
     positive: str = ""
     test_copies: Whole | None = None
     cross_class_copies: Whole | None = None
+    licence: str = ""
+    citation: str = ""
 
     @property
     def positive_text(self) -> str:
