@@ -1,0 +1,216 @@
+"""Make the tables of a page, whose figures can be sorted by their exact values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from xbench.records.schema import CellRecord, DataRecord, MetricRecord, RunRecord
+from xbench.report.comparison import MAX_COLUMNS, Comparison
+from xbench.report.document import BEST, FormattedTable
+from xbench.report.rows import Row, make_main_rows, show_metric
+from xbench.report.settings import ABSENT
+from xbench.units import format_bytes, format_seconds
+
+NOT_ENDED = "not ended"
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """A cell of a table on the page.
+
+    Attributes:
+        value: what rows are sorted by; None sorts by the text.
+        is_best: whether it is the best figure of its kind.
+    """
+
+    text: str
+    value: float | None = None
+    is_best: bool = False
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """A table on the page.
+
+    Attributes:
+        header: titles of the columns.
+        rows: for each row its title and its cells.
+        has_figures_as_rows: whether each row is a figure, so that sorting orders the columns.
+    """
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[TableCell, ...]], ...]
+    has_figures_as_rows: bool
+
+
+def make_comparison_table(comparison: Comparison, metrics: Sequence[MetricRecord]) -> PageTable:
+    """Make the table of an experiment's figures."""
+    values = {
+        column.name: {key: figure.mean for key, figure in column.figures.items()}
+        for column in comparison.columns
+    }
+    is_turned = len(comparison.columns) > MAX_COLUMNS
+    caption = f"{comparison.experiment.title}: figures of each optimizer"
+    return _make_table(caption, comparison.table, values, metrics, not is_turned)
+
+
+def make_reference_table(comparison: Comparison, metrics: Sequence[MetricRecord]) -> PageTable | None:
+    """Make the table of the figures that an earlier work published; None if there are none."""
+    if comparison.reference is None:
+        return None
+    experiment = comparison.experiment
+    caption = f"{experiment.title}: figures of an earlier work ({experiment.reference_name})"
+    return _make_table(caption, comparison.reference, experiment.reference, metrics, True)
+
+
+def _make_table(
+    caption: str,
+    table: FormattedTable,
+    values: Mapping[str, Mapping[str, float]],
+    metrics: Sequence[MetricRecord],
+    has_figures_as_rows: bool,
+) -> PageTable:
+    """Join formatted text with the values that it stands for.
+
+    Args:
+        values: optimizer -> figure's key -> value.
+    """
+    keys = {row.title: row.key for row in make_main_rows(metrics) if isinstance(row, Row)}
+    rows = []
+    for title, *cells in table.rows:
+        made = []
+        for name, text in zip(table.header[1:], cells, strict=True):
+            optimizer, figure = (name, title) if has_figures_as_rows else (title, name)
+            value = values.get(optimizer, {}).get(keys.get(figure, ""))
+            made.append(TableCell(text, _drop_infinite(value), BEST in text))
+        rows.append((title, tuple(made)))
+    return PageTable(caption, table.header, tuple(rows), has_figures_as_rows)
+
+
+@dataclass(frozen=True)
+class CellRow:
+    """A cell of the run in the table of cells.
+
+    Attributes:
+        values: its figures, in the order of the table's header.
+    """
+
+    cell_id: str
+    experiment: str
+    column: str
+    seed: int
+    status: str
+    values: tuple[TableCell, ...]
+    attempt: int | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class CellTable:
+    """The table of all cells of a run.
+
+    Attributes:
+        header: the title of each column, and whether it holds numbers.
+        statuses: status -> number of cells, for statuses that occur.
+    """
+
+    header: tuple[tuple[str, bool], ...]
+    rows: tuple[CellRow, ...]
+    statuses: dict[str, int]
+
+
+def make_cell_table(run: RunRecord, records: Sequence[CellRecord]) -> CellTable:
+    """Make the table of all cells that the run declares, ended or not."""
+    metric = next((metric for metric in run.metrics if metric.split == "test"), None)
+    by_id = {record.cell_id: record for record in records}
+    rows = []
+    for key in run.cells:
+        record = by_id.get(key.cell_id)
+        rows.append(
+            CellRow(
+                key.cell_id,
+                key.experiment,
+                key.column,
+                key.seed,
+                record.status if record else NOT_ENDED,
+                _make_figures(record, metric),
+                record.attempt if record else None,
+                record.reason if record else "",
+            )
+        )
+    statuses: dict[str, int] = {}
+    for row in rows:
+        statuses[row.status] = statuses.get(row.status, 0) + 1
+    numbers = [*([metric.title] if metric else []), "training time", "peak memory", "attempt"]
+    header = (
+        *((name, name == "seed") for name in ("optimizer", "experiment", "seed", "status")),
+        *((name, True) for name in numbers),
+        ("reason", False),
+    )
+    return CellTable(header, tuple(rows), statuses)
+
+
+def _make_figures(record: CellRecord | None, metric: MetricRecord | None) -> tuple[TableCell, ...]:
+    score = record.metrics.get(metric.name) if record and metric else None
+    seconds = record.time.training_s if record else None
+    size = record.needed_bytes if record else None
+    return (
+        *(
+            [TableCell(ABSENT if score is None else show_metric(metric, score), _drop_infinite(score))]
+            if metric
+            else []
+        ),
+        TableCell(ABSENT if seconds is None else format_seconds(seconds), _drop_infinite(seconds)),
+        TableCell(ABSENT if size is None else format_bytes(size), size),
+    )
+
+
+@dataclass(frozen=True)
+class DataTable:
+    """A dataset of the run, with its number of images by class and split."""
+
+    data: DataRecord
+    splits: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[int | None, ...]], ...]
+
+
+def list_data(records: Sequence[CellRecord]) -> list[DataTable]:
+    """List the distinct datasets of a run."""
+    found: dict[str, DataRecord] = {}
+    for record in records:
+        data = record.dataset
+        found.setdefault(repr((data.requested, data.name, data.params, data.counts)), data)
+    return [_count(data) for data in found.values()]
+
+
+def _count(data: DataRecord) -> DataTable:
+    places = [name.partition("/") for name in data.counts]
+    splits = tuple(dict.fromkeys(split for split, _, _ in places))
+    classes = dict.fromkeys(label for _, _, label in places)
+    rows = tuple((label, tuple(data.counts.get(f"{split}/{label}") for split in splits)) for label in classes)
+    return DataTable(data, splits, rows)
+
+
+def find_stand_ins(records: Sequence[CellRecord]) -> list[str]:
+    """Say which data and models are not what their names promise."""
+    found: dict[str, None] = {}
+    for record in records:
+        data, model = record.dataset, record.model
+        if data.name != data.requested:
+            made_up = f" ({data.stand_in})" if data.stand_in else ""
+            found[
+                f"STAND-IN DATA: {data.name}{made_up} ran in place of {data.requested}. "
+                f"These figures say nothing about {data.requested}."
+            ] = None
+        elif data.stand_in:
+            found[f"STAND-IN DATA: {data.name}: {data.stand_in}."] = None
+        if model.stand_in:
+            found[f"STAND-IN MODEL: {model.name}: {model.stand_in}."] = None
+    return list(found)
+
+
+def _drop_infinite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
