@@ -30,7 +30,7 @@ _MAX_MARKED = 20
 _MAX_LABELLED = 12
 
 # A line of a warning fits a plot on a phone.
-_WARNING_CHARS = 44
+_WARNING_CHARS = 34
 _WARNING_LINE_PX = 17
 # Room below a warning for the label of a limit.
 _WARNING_GAP_PX = 16

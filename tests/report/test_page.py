@@ -1,0 +1,287 @@
+"""The HTML page of runs, read as text."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from array import array
+from html.parser import HTMLParser
+
+import pytest
+
+from tests.report.page_samples import FIGURES, large_page, page, trace, varied_page
+from tests.report.report_samples import REAL, cell, failed, measured, run
+from xbench.errors import XbenchError
+from xbench.records.schema import Component, DataRecord
+from xbench.records.store import RunFolder
+from xbench.report.figure import Figure, Series
+from xbench.report.page import MAX_LOG_BYTES, make_page, make_run_page, read_log_tails, write_page
+from xbench.report.plots import to_plotly
+from xbench.report.thin_traces import thin_trace
+
+SCRIPT_END = "</script><img src=x onerror=alert(1)>"
+JINJA = "{{ 7 * 7 }}{% raw %}"
+HOSTILE = f"{SCRIPT_END}\"'&{JINJA}\x1b[31m\u202e"
+
+
+class Elements(HTMLParser):
+    """The elements of a page, its text without scripts, and the text of each script."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.scripts: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data):
+        if self.cdata_elem == "script":
+            self.scripts[-1] += data
+        elif self.cdata_elem is None:
+            self.text += data
+
+    @property
+    def data(self):
+        return json.loads(self.scripts[0])
+
+    def described(self, cell_id: str) -> dict[str, dict[str, str]]:
+        """The groups of a cell of the first run."""
+        groups = self.data["groups"]
+        return {groups[i][0]: dict(groups[i][1]) for i in self.data["cells"][f"cell-1-{cell_id}"]["groups"]}
+
+
+def read_page(*runs) -> Elements:
+    return Elements(make_page(runs))
+
+
+def unpack(packed: dict[str, str]) -> list[float]:
+    return list(array("f", base64.b64decode(packed["bdata"])))
+
+
+@pytest.fixture(scope="module")
+def varied() -> Elements:
+    return read_page(varied_page())
+
+
+@pytest.fixture(scope="module")
+def hostile() -> Elements:
+    data = DataRecord(
+        requested=HOSTILE,
+        name=HOSTILE + "2",
+        counts={f"test/{HOSTILE}": 3},
+        notes=[HOSTILE],
+        licence=HOSTILE,
+    )
+    record = failed(
+        HOSTILE,
+        "error",
+        HOSTILE,
+        dataset=data,
+        settings={HOSTILE: HOSTILE},
+        model=Component(name=HOSTILE),
+    )
+    declared = run(
+        [record], suite=HOSTILE, warnings=[HOSTILE], versions={HOSTILE: HOSTILE}, changes=[HOSTILE]
+    )
+    figure = Figure(
+        "key",
+        "first",
+        HOSTILE,
+        "lines",
+        HOSTILE,
+        HOSTILE,
+        (Series(HOSTILE, (HOSTILE,), (1.0,)),),
+        note=HOSTILE,
+    )
+    return read_page(page([record], [figure], declared, logs={record.cell_id: HOSTILE}))
+
+
+class TestContents:
+    def test_findings_tables_notes_and_earlier_figures_are_text(self, varied):
+        for text in ("First", "adam is better than sgd by", "a warning of the run", "2021 report", "0.777"):
+            assert text in varied.text
+        for note in varied_page().comparisons[0].notes:
+            assert note in varied.text
+
+    def test_stand_in_data_is_loud(self, varied):
+        loud = "STAND-IN DATA: synthetic-xray (synthetic images) ran in place of chest-xray."
+        assert loud in varied.text
+        assert ("p", {"class": "stand-in"}) in varied.tags
+
+    def test_every_declared_cell_has_a_row_with_its_status(self, varied):
+        classes = [attrs.get("class") or "" for tag, attrs in varied.tags if tag == "span"]
+        statuses = [name for name in classes if name.startswith("status ")]
+        assert statuses == ["status done", "status done", "status oom", "status not-ended"]
+        assert "memory ran out" in varied.text
+
+    def test_details_of_cells_are_data(self, varied):
+        records = varied_page().records
+        groups = varied.described(records[0].cell_id)
+        assert groups["Times"]["training"] == "2m 05s"
+        assert groups["Sizes"]["train size"] == "1,400"
+        assert groups["Memory pass"]["peak"] == "500 MB"
+        assert varied.described(records[2].cell_id)["Outcome"]["reason"] == "memory ran out"
+        assert varied.data["cells"][f"cell-1-{records[2].cell_id}"]["log"] == "Traceback\n\tlast line"
+
+    def test_tables_have_captions_and_scopes(self, varied):
+        tags = [tag for tag, _ in varied.tags]
+        assert tags.count("caption") == tags.count("table") > 3
+        assert all("scope" in attrs for tag, attrs in varied.tags if tag == "th")
+        assert {"main", "nav", "header", "footer", "article"} <= set(tags)
+
+    def test_ids_are_unique_and_links_lead_to_them(self):
+        tags = read_page(varied_page(), varied_page()).tags
+        ids = [attrs["id"] for _, attrs in tags if "id" in attrs]
+        assert len(ids) == len(set(ids))
+        assert {attrs["href"].removeprefix("#") for tag, attrs in tags if tag == "a"} <= set(ids)
+
+    def test_data_has_counts_citation_and_licence(self):
+        data = REAL.model_copy(update={"licence": "Tiny Licence", "citation": "Tiny, T. (2026)"})
+        text = read_page(page([cell("sgd", dataset=data)])).text
+        assert all(part in text for part in ("1,110", "Tiny Licence", "Tiny, T. (2026)"))
+
+    def test_a_changed_size_has_its_request_and_its_reason(self):
+        record = cell(
+            "sgd", requested={"batch_size": 64}, ran={"batch_size": 32}, fitted={"batch_size": "too large"}
+        )
+        assert read_page(page([record])).described(record.cell_id)["Sizes"] == {
+            "batch size": "32 (requested: 64): too large"
+        }
+
+    def test_equal_groups_are_stored_once(self):
+        records = [cell("sgd", seed, settings={"epochs": 3}) for seed in range(5)]
+        titles = [title for title, _ in read_page(page(records)).data["groups"]]
+        assert titles.count("Settings") == 1
+
+    def test_a_run_without_records_has_a_page(self):
+        empty = run([], missing=[("first", "sgd")])
+        assert "not ended" in read_page(page([], declared=empty)).text
+
+
+class TestHostileText:
+    def test_makes_no_element_and_no_script(self, hostile):
+        assert not any(tag == "img" or "onerror" in attrs for tag, attrs in hostile.tags)
+        assert len(hostile.scripts) == 3
+
+    def test_is_shown_literally(self, hostile):
+        assert hostile.text.count(f"{SCRIPT_END}\"'&{JINJA}\\x1b[31m\\u202e") > 8
+        assert "49" not in hostile.text.replace(JINJA, "")
+
+    def test_stays_text_in_the_data(self, hostile):
+        assert "<" not in hostile.scripts[0]
+        (found,) = hostile.data["cells"].values()
+        assert found["log"].startswith(SCRIPT_END)
+
+    def test_is_not_the_small_html_of_plotly(self, hostile):
+        (figure,) = hostile.data["figures"]
+        assert figure["data"][0]["name"].startswith("&lt;/script&gt;&lt;img")
+        assert "<" not in json.dumps(figure["layout"])
+
+    def test_only_the_scripts_of_the_page_may_run(self, hostile):
+        (policy,) = (attrs["content"] for _, attrs in hostile.tags if "http-equiv" in attrs)
+        assert "default-src 'none'" in policy
+        assert len(re.findall(r"'sha256-[^']{44}'", policy)) == 2
+        assert "script-src 'unsafe-inline'" not in policy and "unsafe-eval" not in policy
+
+
+class TestSize:
+    def test_a_thousand_cells_take_less_than_10_mb(self):
+        assert len(make_page([large_page()]).encode()) < 10_000_000
+
+    def test_plotly_is_embedded_once(self):
+        assert len(re.findall(r"\* plotly\.js v", make_page([varied_page(), varied_page()]))) == 1
+
+
+class TestTraces:
+    def test_a_long_trace_is_thinned(self):
+        thinned = thin_trace(trace(250))
+        assert len(thinned.steps) == 100 and thinned.steps[-1] == 250
+        assert thinned.stretch == 3
+        assert thinned.peak_bytes[:2] == (2_000_000, 5_000_000)
+        assert math.isclose(thinned.losses[0], (1 + 1 / 2) / 2)
+
+    def test_a_short_trace_is_kept(self):
+        assert thin_trace(trace(3)).steps == (1, 2, 3)
+
+    def test_a_loss_that_is_not_finite_stays_so(self):
+        rows = trace(200)
+        rows[0] = type(rows[0])(1, 1, math.inf, 0.01, 1, 1, None, None)
+        assert math.isnan(thin_trace(rows).losses[0])
+
+    def test_steps_are_stored_only_where_some_are_missing(self):
+        whole, gapped = cell("sgd"), cell("adam")
+        traces = {whole.cell_id: thin_trace(trace(250)), gapped.cell_id: thin_trace(trace(9)[2:])}
+        cells = read_page(page([whole, gapped], traces=traces)).data["cells"]
+        assert cells[f"cell-1-{whole.cell_id}"]["trace"]["steps"] == 250
+        assert unpack(cells[f"cell-1-{gapped.cell_id}"]["trace"]["steps"]) == [3, 4, 5, 6, 7, 8, 9]
+        assert unpack(cells[f"cell-1-{gapped.cell_id}"]["trace"]["mb"]) == [3, 4, 5, 6, 7, 8, 9]
+
+
+class TestFiles:
+    def test_ends_of_logs_are_read_for_cells_that_failed(self, tmp_path):
+        folder = RunFolder(tmp_path)
+        (tmp_path / "logs").mkdir()
+        done, broken, silent = cell("sgd"), failed("adam", "error", "x"), failed("muon", "error", "x")
+        for record in (done, broken):
+            folder.log_path(record.cell_id).write_bytes(b"\xff" + b"a" * 5000 + b"end")
+        tails = read_log_tails(folder, [done, broken, silent])
+        assert list(tails) == [broken.cell_id]
+        assert tails[broken.cell_id].endswith("aend") and len(tails[broken.cell_id]) == MAX_LOG_BYTES
+
+    def test_the_page_of_a_folder_has_its_traces_and_logs(self, tmp_path):
+        record = measured("sgd")
+        declared = run([record])
+        made = make_run_page(
+            RunFolder(tmp_path), "here", declared, [record], [], (), {record.cell_id: trace(5)}
+        )
+        assert made.traces[record.cell_id].steps == (1, 2, 3, 4, 5)
+        write_page([made], tmp_path / "report.html")
+        assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+    def test_a_page_that_cannot_be_written_is_an_error(self, tmp_path):
+        with pytest.raises(XbenchError, match="cannot write"):
+            write_page([varied_page()], tmp_path / "absent" / "report.html")
+
+
+class TestPlots:
+    def test_axes_have_units_and_scales(self):
+        layout = to_plotly(FIGURES[0])["layout"]
+        assert layout["yaxis"]["title"]["text"] == "loss (nats)"
+        assert (layout["xaxis"]["type"], layout["yaxis"]["type"]) == ("linear", "log")
+        assert layout["title"]["text"] == "Loss by steps"
+
+    def test_the_warning_is_drawn(self):
+        (warning,) = to_plotly(FIGURES[0])["layout"]["annotations"]
+        assert "STAND-IN DATA" in warning["text"]
+
+    def test_a_band_is_drawn_behind_its_line(self):
+        band, line, other = to_plotly(FIGURES[0])["data"]
+        assert band["x"] == [1, 2, 3, 3, 2, 1] and band["y"][3:] == [0.2, 0.6, 1.0]
+        assert min(band["y"]) > 0  # the axis is logarithmic
+        assert (line["name"], other["name"], other["y"]) == ("sgd", "adam", [0.8, None, 0.2])
+
+    def test_layers_are_stacked_below_a_limit(self):
+        plot = to_plotly(FIGURES[1])
+        assert [layer["type"] for layer in plot["data"]] == ["bar", "bar"]
+        assert plot["layout"]["barmode"] == "stack" and plot["layout"]["xaxis"]["type"] == "category"
+        assert plot["layout"]["shapes"][0]["y0"] == 40
+        assert plot["layout"]["annotations"][0]["text"] == "limit"
+
+    def test_points_have_error_bars_labels_and_a_front(self):
+        first, _, front = to_plotly(FIGURES[2])["data"]
+        assert first["error_y"]["array"] == pytest.approx([0.1]) and first["text"] == ["sgd"]
+        assert front["name"] == "Pareto front" and front["mode"] == "lines"
+
+    @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.kind)
+    def test_plotly_accepts_the_figure(self, figure):
+        import plotly.graph_objects
+
+        plotly.graph_objects.Figure(to_plotly(figure)).to_json()
+        json.dumps(to_plotly(figure), allow_nan=False)
