@@ -15,6 +15,14 @@
   const PRINT_WIDTH = 660;
   const drawn = new Set();
 
+  // plotly.js takes about a second to load, which a reader of tables does not have to wait for.
+  function loadPlotly() {
+    if (window.Plotly) return;
+    const script = make("script");
+    script.textContent = document.getElementById("plotly").textContent;
+    document.head.append(script);
+  }
+
   function themeOf(layout, isPrint) {
     const style = getComputedStyle(document.documentElement);
     const text = isPrint ? "#000000" : style.getPropertyValue("--text").trim();
@@ -26,6 +34,7 @@
   }
 
   function draw(node, plot) {
+    loadPlotly();
     node.setAttribute("data-drawn", "");
     Plotly.newPlot(node, plot.data, plot.layout, CONFIG);
     Plotly.relayout(node, themeOf(plot.layout, false));
