@@ -7,6 +7,7 @@ import json
 import math
 import re
 from array import array
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -18,7 +19,7 @@ from xbench.records.schema import Component, DataRecord
 from xbench.records.store import RunFolder
 from xbench.report.figure import Figure, Series
 from xbench.report.page import MAX_LOG_BYTES, make_page, make_run_page, read_log_tails, write_page
-from xbench.report.plots import to_plotly
+from xbench.report.plots import COLOURS, to_plotly
 from xbench.report.thin_traces import thin_trace
 
 SCRIPT_END = "</script><img src=x onerror=alert(1)>"
@@ -235,15 +236,20 @@ class TestFiles:
         assert list(tails) == [broken.cell_id]
         assert tails[broken.cell_id].endswith("aend") and len(tails[broken.cell_id]) == MAX_LOG_BYTES
 
-    def test_the_page_of_a_folder_has_its_traces_and_logs(self, tmp_path):
-        record = measured("sgd")
-        declared = run([record])
-        made = make_run_page(
-            RunFolder(tmp_path), "here", declared, [record], [], (), {record.cell_id: trace(5)}
-        )
-        assert made.traces[record.cell_id].steps == (1, 2, 3, 4, 5)
+    def test_the_page_of_a_folder_has_its_traces(self, tmp_path):
+        folder, whole, broken = RunFolder(tmp_path), measured("sgd"), measured("adam")
+        (tmp_path / "traces").mkdir()
+        records = [
+            record.model_copy(update={"trace_crc32": folder.write_trace(record.cell_id, trace(5))})
+            for record in (whole, broken)
+        ]
+        folder.trace_path(broken.cell_id).write_bytes(b"not a table")
+        made = make_run_page(folder, "here", run(records), records, [])
+        assert made.traces[whole.cell_id].steps == (1, 2, 3, 4, 5) and len(made.traces) == 1
         write_page([made], tmp_path / "report.html")
-        assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+        html = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert html.startswith("<!doctype html>")
+        assert "the trace cannot be read" in Elements(html).data["cells"][f"cell-1-{broken.cell_id}"]["note"]
 
     def test_a_page_that_cannot_be_written_is_an_error(self, tmp_path):
         with pytest.raises(XbenchError, match="cannot write"):
@@ -278,6 +284,16 @@ class TestPlots:
         first, _, front = to_plotly(FIGURES[2])["data"]
         assert first["error_y"]["array"] == pytest.approx([0.1]) and first["text"] == ["sgd"]
         assert front["name"] == "Pareto front" and front["mode"] == "lines"
+
+    def test_a_limit_far_above_is_written_instead_of_drawn(self):
+        layout = to_plotly(replace(FIGURES[1], limit=(4000.0, "limit")))["layout"]
+        assert layout["shapes"] == []
+        assert (layout["annotations"][0]["text"], layout["annotations"][0]["yref"]) == ("limit", "paper")
+
+    def test_series_keep_their_place_in_the_palette_and_are_hollow_where_not_ranked(self):
+        series = replace(FIGURES[2].series[0], place=3, is_ranked=False)
+        marker = to_plotly(replace(FIGURES[2], series=(series,)))["data"][0]["marker"]
+        assert (marker["color"], marker["symbol"]) == (COLOURS[3], "cross-open")
 
     @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.kind)
     def test_plotly_accepts_the_figure(self, figure):

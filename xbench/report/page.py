@@ -19,7 +19,6 @@ from typing import Any
 from xbench.errors import XbenchError
 from xbench.records.schema import FAILED, CellRecord, RunRecord
 from xbench.records.store import RunFolder
-from xbench.records.traces import TraceRow
 from xbench.report.cell_details import describe_cell, describe_mapping, show_time
 from xbench.report.comparison import Comparison
 from xbench.report.figure import Figure
@@ -48,6 +47,7 @@ class RunPage:
         folder: where the records are, as the page names it.
         traces: cell ID -> trace, of the cells that have one.
         logs: cell ID -> end of the log, of the cells that failed and have one.
+        damaged: cell ID -> why its trace cannot be read.
     """
 
     folder: str
@@ -57,6 +57,7 @@ class RunPage:
     figures: Sequence[Figure] = ()
     traces: Mapping[str, ThinTrace] = field(default_factory=dict)
     logs: Mapping[str, str] = field(default_factory=dict)
+    damaged: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_run_page(
@@ -65,17 +66,32 @@ def make_run_page(
     run: RunRecord,
     records: Sequence[CellRecord],
     comparisons: Sequence[Comparison],
-    figures: Sequence[Figure],
-    traces: Mapping[str, Sequence[TraceRow]],
+    figures: Sequence[Figure] = (),
 ) -> RunPage:
-    """Collect what the page shows of a run: thin its traces and read the logs of the cells that failed.
+    """Collect what the page shows of a run: read its traces, and the logs of the cells that failed.
 
     Args:
         shown_folder: how the page names the folder.
-        traces: cell ID -> steps.
     """
-    thinned = {cell_id: thin_trace(rows) for cell_id, rows in traces.items() if rows}
-    return RunPage(shown_folder, run, records, comparisons, figures, thinned, read_log_tails(folder, records))
+    traces, damaged = read_thin_traces(folder, records)
+    logs = read_log_tails(folder, records)
+    return RunPage(shown_folder, run, records, comparisons, figures, traces, logs, damaged)
+
+
+def read_thin_traces(
+    folder: RunFolder, records: Sequence[CellRecord]
+) -> tuple[dict[str, ThinTrace], dict[str, str]]:
+    """Read and thin the trace of each cell that has one, and say of the others why it cannot be read."""
+    traces, damaged = {}, {}
+    for record in records:
+        if record.trace_crc32 is None:
+            continue
+        try:
+            if rows := folder.read_trace(record):
+                traces[record.cell_id] = thin_trace(rows)
+        except (OSError, ValueError, TypeError) as error:  # TypeError: a table with other columns or values
+            damaged[record.cell_id] = f"the trace cannot be read: {error}"
+    return traces, damaged
 
 
 def read_log_tails(folder: RunFolder, records: Sequence[CellRecord]) -> dict[str, str]:
@@ -165,6 +181,8 @@ class _Content:
             cell["log"] = escape_controls(page.logs[record.cell_id], keep="\n\t")
         if record.cell_id in page.traces:
             cell["trace"] = _pack_trace(page.traces[record.cell_id])
+        if record.cell_id in page.damaged:
+            cell["note"] = _clean(page.damaged[record.cell_id])
         self.cells[place] = cell
 
     def to_json(self) -> str:

@@ -50,7 +50,11 @@ def to_plotly(figure: Figure, has_title: bool = True) -> dict[str, Any]:
         has_title: whether to draw the figure's title.
     """
     draw = _DRAW[figure.kind]
-    traces = [trace for index, series in enumerate(figure.series) for trace in draw(figure, series, index)]
+    traces = [
+        trace
+        for index, series in enumerate(figure.series)
+        for trace in draw(figure, series, index if series.place is None else series.place)
+    ]
     if figure.front is not None:
         traces.append(_draw_front(figure.front))
     return {"data": traces, "layout": _lay_out(figure, has_title)}
@@ -66,7 +70,7 @@ def _draw_lines(figure: Figure, series: Series, index: int) -> list[dict[str, An
         "x": _positions(series.x),
         "y": _numbers(series.y),
         "line": {"color": colour, "width": 2, "dash": _DASHES[index // len(COLOURS) % len(_DASHES)]},
-        "marker": {"color": colour, "symbol": _SYMBOLS[index % len(_SYMBOLS)], "size": 7},
+        "marker": {"color": colour, "symbol": _choose_symbol(series, index), "size": 7},
         "hovertemplate": _HOVER,
         **_make_labels(series),
     }
@@ -109,7 +113,7 @@ def _draw_points(figure: Figure, series: Series, index: int) -> list[dict[str, A
             "y": _numbers(series.y),
             "marker": {
                 "color": COLOURS[index % len(COLOURS)],
-                "symbol": _SYMBOLS[index % len(_SYMBOLS)],
+                "symbol": _choose_symbol(series, index),
                 "size": 10,
                 "line": {"width": 1, "color": _GREY},
             },
@@ -146,6 +150,11 @@ _DRAW: dict[str, Callable[[Figure, Series, int], list[dict[str, Any]]]] = {
 }
 
 
+def _choose_symbol(series: Series, index: int) -> str:
+    """Choose a marker, which is hollow if the series must not be ranked."""
+    return f"{_SYMBOLS[index % len(_SYMBOLS)]}{'' if series.is_ranked else '-open'}"
+
+
 def _draw_front(front: Series) -> dict[str, Any]:
     return {
         "type": "scatter",
@@ -153,7 +162,7 @@ def _draw_front(front: Series) -> dict[str, Any]:
         "name": _literal(front.name),
         "x": _positions(front.x),
         "y": _numbers(front.y),
-        "line": {"color": _GREY, "width": 1.5, "dash": "dash"},
+        "line": {"color": _GREY, "width": 1.5, "dash": "dash", "shape": "hv"},
         "hovertemplate": _HOVER,
     }
 
@@ -181,9 +190,9 @@ def _lay_out(figure: Figure, has_title: bool) -> dict[str, Any]:
         "modebar": {"bgcolor": _CLEAR, "color": _GREY, "activecolor": COLOURS[0]},
         "xaxis": _make_axis(figure.x_label, figure.is_x_log, _has_names(figure)),
         "yaxis": _make_axis(figure.y_label, figure.is_y_log),
-        "shapes": [_make_limit(figure.limit[0])] if figure.limit else [],
+        "shapes": [_make_limit(figure.limit[0])] if figure.limit and figure.is_limit_in_view else [],
         "annotations": [
-            *([_make_limit_label(*figure.limit, figure.is_y_log)] if figure.limit else []),
+            *([_make_limit_label(figure, *figure.limit)] if figure.limit else []),
             *([_make_warning(warning)] if warning else []),
         ],
     }
@@ -233,16 +242,22 @@ def _make_limit(value: float) -> dict[str, Any]:
     }
 
 
-def _make_limit_label(value: float, label: str, is_log: bool) -> dict[str, Any]:
-    """Label the line of a limit above its right end. An annotation is not cut off at the top of the plot."""
+def _make_limit_label(figure: Figure, value: float, label: str) -> dict[str, Any]:
+    """Label the line of a limit above its right end, or above the plot if the line is not drawn.
+
+    An annotation is not cut off at the top of the plot.
+    """
+    place: dict[str, Any] = {"yref": "paper", "y": 1}
+    if figure.is_limit_in_view:
+        # Plotly takes the exponent here, unlike for the line.
+        place = {"yref": "y", "y": math.log10(value) if figure.is_y_log else value}
     return {
+        **place,
         "text": _literal(label),
         "showarrow": False,
         "xref": "paper",
         "x": 1,
         "xanchor": "right",
-        "yref": "y",
-        "y": math.log10(value) if is_log else value,  # plotly takes the exponent here, unlike for the line
         "yanchor": "bottom",
         "borderpad": 0,
     }

@@ -213,6 +213,7 @@
     groups.append(...cell.groups.map((index) => makeGroup(data.groups[index])));
     if (cell.log !== undefined) box.append(make("h4", "End of the log"), make("pre", cell.log));
     box.append(groups);
+    if (cell.note) box.append(make("p", cell.note, "notes"));
     if (cell.trace) {
       const {stretch} = cell.trace;
       const what = stretch > 1 ? `Each point stands for ${stretch} steps or fewer: mean loss, mean time, highest memory.` : "One point for each step.";
