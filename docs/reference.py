@@ -52,7 +52,8 @@ def suite_keys() -> str:
 
 def plugin_contract() -> str:
     """Return the names that a plugin imports from `xbench` as Markdown."""
-    return "\n".join(contract(getattr(xbench, name)) for name in xbench.__all__)
+    public = [getattr(xbench, name) for name in xbench.__all__]
+    return "\n".join(contract(found) for found in public if isinstance(found, type))
 
 
 def contract(public: type) -> str:

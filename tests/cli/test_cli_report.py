@@ -55,7 +55,8 @@ class TestRun:
     def test_lists_the_files_that_it_writes(self, reported):
         assert (reported.done.returncode, reported.done.stderr) == (0, "")
         where = f"results/tiny/{reported.folder.run_id}/report/figures"
-        assert reported.done.stdout.splitlines() == [f"{where}/{name}" for name in FILES]
+        page = f"results/tiny/{reported.folder.run_id}/report/report.html"
+        assert reported.done.stdout.splitlines() == [page, *(f"{where}/{name}" for name in FILES)]
         written = reported.folder.path / "report" / "figures"
         assert sorted(path.name for path in written.iterdir()) == sorted(FILES)
 

@@ -1,18 +1,19 @@
-"""`xbench report`: the figures of a run or of a capacity probe, as files."""
+"""`xbench report`: a page and figures of runs, or figures of a capacity probe."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xbench.cli.options import Results, user_path
-from xbench.cli.output import stderr_console, tolerate_closed_pipe
+from xbench.cli.output import shorten_path, stderr_console, tolerate_closed_pipe
 from xbench.errors import XbenchError
 from xbench.records.capacity_store import find_capacity, read_capacity
-from xbench.records.store import find_run
+from xbench.records.store import RunFolder, find_run
 from xbench.storage.atomic import atomic_write, make_folder
 from xbench.storage.paths import disk_hint
 from xbench.text import escape_controls
@@ -23,17 +24,19 @@ if TYPE_CHECKING:
 EXAMPLES = """
 Examples:
 
-- `xbench report` draws the figures of the latest run
-- `xbench report results/report/20260131-120000 --to paper` writes them to `paper/figures/`
+- `xbench report` writes the page and the figures of the latest run
+- `xbench report results/report/20260131-120000 --to paper` writes them to `paper/`
+- `xbench report first second --to both` writes one page of two suites' latest runs
 - `xbench report results/probe-lbfgs/20260131-120000` draws a capacity probe
 """
 
 
 def report(
-    run: Annotated[
-        str | None,
+    runs: Annotated[
+        list[str] | None,
         typer.Argument(
-            help="a run's folder, a suite's name or the folder of a probe; the latest run by default"
+            help="runs: folders, IDs or suites' names; or the folder of a probe; the latest run by default",
+            show_default=False,
         ),
     ] = None,
     out: Results = Path("results"),
@@ -42,31 +45,60 @@ def report(
         typer.Option(
             parser=user_path("--to"),
             metavar="DIR",
-            help="folder for the report; `report` in the run's folder by default",
+            help="folder for the report; `report` in the first run's folder by default",
         ),
     ] = None,
 ) -> None:
-    """Draw the figures of a run from its records, as PNG and SVG, and list the files."""
-    # Imported here: most commands need none of it, and answer at once.
-    from xbench.report.capacity_figures import make_capacity_figures
-    from xbench.report.figure_data import read_figures
+    """Write a page, `report.html`, and figures of runs from their records, and list the files.
 
-    probe = None if run is None else find_capacity(out, run)
-    if probe is not None:
-        source, figures = probe, make_capacity_figures(read_capacity(probe))
-    else:
-        folder = find_run(out, run)
-        source, figures = folder.path, read_figures(folder)
-    target = to or source / "report"
-    if not figures:
-        line = f"warning: {source} has no figures: no cell of it has ended with a trace, a metric or a peak"
-        stderr_console().print(escape_controls(line), style="bold yellow", markup=False, soft_wrap=True)
-    with stderr_console().status("drawing figures"):  # shown on a terminal only
-        files = list(_write_figures(target / "figures", figures))
-    # Other parts of the report, such as its page, are written to `target` here and added to `files`.
+    The page opens from disk and needs no network. Figures are PNG and SVG files.
+    """
+    probe = find_capacity(out, runs[0]) if runs and len(runs) == 1 else None
+    with stderr_console().status("writing the report"):  # shown on a terminal only
+        if probe is None:
+            folders = [find_run(out, run) for run in runs] if runs else [find_run(out, None)]
+            files = list(_report_runs(folders, to))
+        else:
+            files = list(_report_probe(probe, to))
     with tolerate_closed_pipe("the files are written; only their list was not printed"):
         for path in files:
             print(escape_controls(str(path)))
+
+
+def _report_probe(folder: Path, to: Path | None) -> Iterator[Path]:
+    from xbench.report.capacity_figures import make_capacity_figures
+
+    yield from _write_figures(
+        (to or folder / "report") / "figures", make_capacity_figures(read_capacity(folder))
+    )
+
+
+def _report_runs(folders: Sequence[RunFolder], to: Path | None) -> Iterator[Path]:
+    """Write the page of some runs and their figures, and yield the paths as they are written."""
+    from xbench.report.comparison import comparisons
+    from xbench.report.curves import read_curves
+    from xbench.report.figure_data import make_figures
+    from xbench.report.page import make_run_page, write_page
+
+    target = to or folders[0].path / "report"
+    pages, figures = [], []
+    for folder in folders:
+        run, records = folder.read()
+        compared = comparisons(run, records)
+        figures.append(make_figures(run, records, read_curves(folder, records), compared))
+        pages.append(make_run_page(folder, shorten_path(folder.path), run, records, compared, figures[-1]))
+        if not figures[-1]:
+            line = (
+                f"warning: {folder.path} has no figures: no cell has ended with a trace, a metric or a peak"
+            )
+            stderr_console().print(escape_controls(line), style="bold yellow", markup=False, soft_wrap=True)
+    with _writing(target):
+        make_folder(target)
+    write_page(pages, target / "report.html")
+    yield target / "report.html"
+    for folder, found in zip(folders, figures, strict=True):
+        own = f"{folder.path.parent.name}-{folder.path.name}" if len(folders) > 1 else ""
+        yield from _write_figures(target / "figures" / own, found)
 
 
 def _write_figures(folder: Path, figures: Sequence[Figure]) -> Iterator[Path]:
@@ -81,10 +113,16 @@ def _write_figures(folder: Path, figures: Sequence[Figure]) -> Iterator[Path]:
     for name, figure in zip(name_figures(figures), figures, strict=True):
         for form, content in draw_figure(figure).items():
             path = folder / f"{name}.{form}"
-            try:
+            with _writing(folder):
                 make_folder(folder)
                 atomic_write(path, content)
-            except OSError as error:
-                hint = disk_hint(error, "choose another folder with --to")
-                raise XbenchError(f"cannot write figures to {folder}: {error.strerror}", hint) from error
             yield path
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = disk_hint(error, "choose another folder with --to")
+        raise XbenchError(f"cannot write the report to {folder}: {error.strerror}", hint) from error

@@ -122,7 +122,7 @@ def write_page(runs: Sequence[RunPage], path: Path) -> None:
         path.write_bytes(make_page(runs).encode())
     except OSError as error:
         raise XbenchError(
-            f"cannot write {path}: {error.strerror}", hint="choose another file with --out"
+            f"cannot write {path}: {error.strerror}", hint="choose another folder with --to"
         ) from error
 
 
