@@ -84,12 +84,12 @@ def test_a_read_only_run_is_reported_elsewhere(xbench, tmp_path):
     (folder.path / "report").write_text("in the way")  # as root, the tests may write to read-only folders
     refused = xbench(tmp_path, "report", "tiny")
     assert refused.returncode == 2
-    assert "cannot write figures to" in refused.stderr
+    assert "cannot write the report to" in refused.stderr
     assert "hint: choose another folder with --to" in refused.stderr
     assert "Traceback" not in refused.stderr
     done = xbench(tmp_path, "report", "tiny", "--to", "paper")
     assert done.returncode == 0
-    assert done.stdout.splitlines() == [f"paper/figures/{name}" for name in FILES]
+    assert done.stdout.splitlines() == ["paper/report.html", *(f"paper/figures/{name}" for name in FILES)]
 
 
 def test_a_damaged_trace_is_told_and_the_rest_is_drawn(xbench, tmp_path):
@@ -98,14 +98,15 @@ def test_a_damaged_trace_is_told_and_the_rest_is_drawn(xbench, tmp_path):
     found.write_bytes(b"PAR1")
     done = xbench(tmp_path, "report", str(folder.path), "--to", "out")
     assert (done.returncode, done.stderr) == (0, "")
-    assert sorted({Path(line).stem for line in done.stdout.splitlines()}) == sorted(NAMES[4:])
+    assert sorted({Path(line).stem for line in done.stdout.splitlines()}) == sorted([*NAMES[4:], "report"])
 
 
 def test_a_run_without_figures_says_so(xbench, tmp_path):
     record = failed("sgd", "skipped", "no time")
     RunFolder.create(tmp_path / "results", "", run([record])).append(record)
     done = xbench(tmp_path, "report")
-    assert (done.returncode, done.stdout) == (0, "")
+    assert done.returncode == 0
+    assert [Path(line).name for line in done.stdout.splitlines()] == ["report.html"]
     assert "has no figures" in done.stderr
 
 
@@ -154,3 +155,12 @@ def test_a_probe_is_drawn(xbench, tmp_path):
         "sgd-capacity-batch-size.svg",
     ]
     assert "limit: 200 MB" in (folder / "report/figures/sgd-capacity-batch-size.svg").read_text()
+
+
+def test_one_page_shows_several_runs(xbench, tmp_path):
+    for _ in range(2):
+        make_run(tmp_path / "results")
+    done = xbench(tmp_path, "report", "latest~1", "latest", "--to", "both")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "both/report.html").read_text(encoding="utf-8").count("First") >= 2
+    assert len(list((tmp_path / "both/figures").iterdir())) == 2

@@ -147,7 +147,7 @@ class TestUserCode:
 
     def test_xbench_below_the_folder_does_not_count(self, folder, monkeypatch):
         write(folder, {"xbench/part.py": "a = 1\n"})
-        monkeypatch.setattr(code, "_XBENCH", folder / "xbench")
+        monkeypatch.setattr(code, "XBENCH", folder / "xbench")
         before = stamp(folder)
         write(folder, {"xbench/part.py": "a = 2\n"})
         assert stamp(folder) == before
@@ -215,7 +215,7 @@ class TestOwn:
     @pytest.fixture
     def own_of(self, monkeypatch, tmp_path):
         """The stamp of a package of these files, in place."""
-        monkeypatch.setattr(code, "_XBENCH", tmp_path)
+        monkeypatch.setattr(code, "XBENCH", tmp_path)
 
         def of(files: dict[str, str]) -> str:
             write(tmp_path, files)
@@ -238,7 +238,7 @@ class TestOwn:
         assert own_of({"cli/run.py": "a = 1\n", "report/rows.py": "a = 1\n"}) == before
 
     def test_installed_xbench_has_no_stamp(self, monkeypatch):
-        monkeypatch.setattr(code, "_is_installed", lambda path: True)
+        monkeypatch.setattr(code, "is_installed", lambda path: True)
         own_stamp.cache_clear()
         assert own_stamp() == ""
         own_stamp.cache_clear()

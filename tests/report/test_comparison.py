@@ -50,7 +50,7 @@ class TestFigures:
             "recall": "0.700",
             "precision": "0.650",
             "test loss": "0.457",
-            "examples an epoch": "1,400",
+            "examples per epoch": "1,400",
             "batch": "5",
             "micro-batch": "5",
             "steps": "1,120",
@@ -113,7 +113,7 @@ class TestSeeds:
         assert adam == "0.500 (1 of 2 seeds)"
         assert row(comparison, "steps") == ["0 (2 of 3 seeds)", "0 (1 of 2 seeds)"]
         (note,) = [note for note in comparison.notes if "t interval" in note]
-        assert note.endswith("over 2 to 3 seeds, or over the number given next to a figure")
+        assert "over 2 to 3 seeds, or over the number given next to a figure" in note
 
     def test_every_seed_behind_a_figure_needs_no_count(self):
         comparison = compare(cell("sgd", 0, 0.8), cell("sgd", 1, 0.9))

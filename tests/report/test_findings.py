@@ -52,7 +52,7 @@ class TestMarks:
     def test_one_seed_is_no_claim(self):
         comparison = compare(*seeds("sgd", 0.8), *seeds("adam", 0.9))
         assert row(comparison, "test accuracy") == ("0.800", "0.900 ★")
-        assert any("(one seed each: no claim)" in note for note in comparison.notes)
+        assert any("(one seed each, so it may be chance)" in note for note in comparison.notes)
 
     def test_a_single_column_has_no_best(self):
         assert row(compare(*seeds("sgd", 0.8, 0.9)), "test accuracy") == ("0.850",)
@@ -80,18 +80,19 @@ class TestFindings:
         comparison = compare(*CLOSE, baseline="adam", view=View(baseline="muon"))
         assert comparison.baseline == "muon"
 
-    @pytest.mark.parametrize("wanted", ["nadam", "sgd"])
-    def test_unknown_or_ambiguous_baseline(self, wanted):
+    @pytest.mark.parametrize(
+        ("wanted", "problem"), [("nadam", "is not a column"), ("sgd", "matches several columns")]
+    )
+    def test_unknown_or_ambiguous_baseline(self, wanted, problem):
         records = [*seeds("sgd lr=0.1", 0.8), *seeds("sgd lr=0.2", 0.8)]
-        with pytest.raises(XbenchError, match=f"baseline '{wanted}' is not a column") as caught:
+        with pytest.raises(XbenchError, match=f"baseline '{wanted}' {problem}") as caught:
             compare(*records, view=View(baseline=wanted))
         assert "sgd lr=0.1" in caught.value.hint
 
     def test_one_seed_is_no_claim(self):
         (line,) = compare(*seeds("sgd", 0.8), *seeds("adam", 0.9), *seeds("muon", 0.7)).conclusions
         assert line == (
-            "test accuracy: adam is better than sgd by 0.100; muon is worse than sgd by 0.100 "
-            "(one seed: no claim)"
+            "test accuracy: adam is 0.100 higher than sgd; muon is 0.100 lower than sgd (one seed: no claim)"
         )
 
     def test_memory_and_times_are_compared_by_ratio(self):
@@ -106,16 +107,29 @@ class TestFindings:
             "peak memory: adam takes 1.50 times as much as sgd (one seed: no claim)",
         )
 
+    def test_a_ratio_that_looks_like_one_is_no_multiple(self):
+        def sized(column, seed, size_bytes):
+            return cell(column, seed, memory=MemoryRecord(peak_device_bytes=size_bytes))
+
+        sgd = [sized("sgd", seed, 500_000_000 + seed) for seed in range(3)]
+        adam = [sized("adam", seed, 500_004_096 + seed) for seed in range(3)]
+        (line, _) = compare(*sgd, *adam).conclusions
+        assert line == "peak memory: adam takes as much as sgd [1.00, 1.00; n = 3]"
+
+    def test_two_seeds_are_few(self):
+        comparison = compare(*seeds("sgd", 0.8, 0.9), *seeds("adam", 0.7, 0.9))
+        assert any(note.endswith("intervals of two seeds are wide") for note in comparison.notes)
+
     def test_times_that_are_not_ranked_are_not_compared(self):
         def timed(column, malloc):
             return cell(column, time=Times(training_s=2.0), memory=MemoryRecord(malloc=malloc))
 
         (line,) = compare(timed("sgd", "fast"), timed("adam", "exact")).conclusions
-        assert line.startswith("training time: adam cannot be compared (the times are not ranked")
+        assert line.startswith("training time: adam cannot be compared (the times are not ranked: ")
 
     def test_small_differences_keep_their_digits(self):
         (line,) = compare(*seeds("sgd", 0.8), *seeds("adam", 0.80012)).conclusions
-        assert "by 0.00012" in line
+        assert "0.00012 higher" in line
 
     def test_a_column_without_results(self):
         lines = compare(*seeds("sgd", 0.8), failed("adam", "oom", "too much")).conclusions
@@ -151,6 +165,12 @@ class TestForms:
         header, first, *_ = to_csv(document, findings=True).splitlines()
         assert header.startswith("experiment,figure,column,baseline,kind,estimate,low,high,n,")
         assert first.startswith("first,test_accuracy,adam,sgd,difference,0.09")
+
+    def test_csv_without_findings_has_its_header(self):
+        records = seeds("sgd", 0.8)
+        text = to_csv(document_of(run(records), records), findings=True)
+        assert text.startswith("experiment,figure,column,baseline,kind,estimate")
+        assert text.count("\n") == 1
 
     @pytest.mark.parametrize("write", [to_markdown, to_latex, to_text])
     def test_text_forms_have_the_sentences(self, document, write):

@@ -10,7 +10,7 @@ import pytest
 from tests.report.page_samples import large_page, page, varied_page
 from tests.report.report_samples import cell, failed, measured, run
 from xbench.report.figure import Figure, Series
-from xbench.report.page import write_page
+from xbench.report.page import make_page
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -41,17 +41,18 @@ def browser():
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
-    write_page([varied_page()], folder / "varied.html")
-    write_page([large_page(cells=120)], folder / "large.html")
+    (folder / "varied.html").write_text(make_page([varied_page()]), encoding="utf-8")
+    (folder / "large.html").write_text(make_page([large_page(cells=120)]), encoding="utf-8")
     many = [cell(f"adam lr={rate}", accuracy=(rate * 3 % 8) / 10) for rate in range(8)]
-    write_page([page(many)], folder / "turned.html")
+    (folder / "turned.html").write_text(make_page([page(many)]), encoding="utf-8")
     name = HOSTILE
     hostile = failed(name, "error", name, settings={name: name}), measured("sgd")
     figure = Figure(
         "key", "first", name, "points", name, name, (Series(name, (1.0,), (1.0,), labels=(name,)),)
     )
     declared = run(hostile, suite=name, warnings=[name])
-    write_page([page(hostile, [figure], declared, logs={hostile[0].cell_id: name})], folder / "hostile.html")
+    hostile_page = page(hostile, [figure], declared, logs={hostile[0].cell_id: name})
+    (folder / "hostile.html").write_text(make_page([hostile_page]), encoding="utf-8")
     return folder
 
 

@@ -29,7 +29,7 @@ def sized(seed: int, column: str = "sgd", **ran) -> CellRecord:
     )
 
 
-SIZES = {"examples an epoch": ["1,400"] * 2, "batch": ["5"] * 2, "micro-batch": ["5"] * 2}
+SIZES = {"examples per epoch": ["1,400"] * 2, "batch": ["5"] * 2, "micro-batch": ["5"] * 2}
 
 
 class TestSettings:
@@ -97,7 +97,7 @@ class TestSizes:
 
     def test_many_that_differ_are_a_range(self):
         found = rows(*(sized(seed, train_size=1000 + 7 * seed) for seed in (3, 0, 1, 2)))
-        assert found["examples an epoch"] == ["1,000 to 1,021, by seed"]
+        assert found["examples per epoch"] == ["1,000 to 1,021, by seed"]
 
     def test_a_seed_that_did_not_run_has_none(self):
         found = rows(sized(0, micro_batch=16), failed("sgd", "error", "broken", seed=1))

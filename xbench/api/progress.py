@@ -46,7 +46,7 @@ class Lines(Observer):
 
     def cells_kept(self, count: int, total: int) -> None:
         self._ended = count
-        self._print(f"{count} of {pluralize(total, 'cell')} have their result already")
+        self._print(f"{count} of {pluralize(total, 'cell')} already have results")
 
     def fitting(self, cell: CellKey, setting: str, trial: TrialRecord | None = None) -> None:
         if trial is None:
@@ -60,7 +60,7 @@ class Lines(Observer):
         self._print(f"{_name(record)}: {record.status}: {record.reason}; again with {changes}")
 
     def stopping(self) -> None:
-        self._print("stopping once the cell in flight is saved; another interrupt stops at once")
+        self._print("stopping once the running cell is saved; interrupt again to stop at once")
 
     def cell_ended(self, record: CellRecord) -> None:
         self._ended += 1

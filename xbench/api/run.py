@@ -64,8 +64,8 @@ def run(
     Raises:
         XbenchError: the suite or an argument is wrong (`Mistakes` if there are several mistakes), the data
             cannot be decoded, or results cannot be written.
-        KeyboardInterrupt: the run was interrupted. What had ended is in the records, and the cell in flight
-            is saved if it can be; the same call continues the run.
+        KeyboardInterrupt: the run was interrupted. Cells that had ended are in the records, and the running
+            cell is saved if it can be; the same call continues the run.
     """
     started = time.monotonic()  # a time limit counts from here
     from xbench.execution.run import run_plan

@@ -78,7 +78,7 @@ def _report_runs(folders: Sequence[RunFolder], to: Path | None) -> Iterator[Path
     from xbench.report.comparison import comparisons
     from xbench.report.curves import read_curves
     from xbench.report.figure_data import make_figures
-    from xbench.report.page import make_run_page, write_page
+    from xbench.report.page import make_page, make_run_page
 
     target = to or folders[0].path / "report"
     pages, figures = [], []
@@ -94,7 +94,7 @@ def _report_runs(folders: Sequence[RunFolder], to: Path | None) -> Iterator[Path
             stderr_console().print(escape_controls(line), style="bold yellow", markup=False, soft_wrap=True)
     with _writing(target):
         make_folder(target)
-    write_page(pages, target / "report.html")
+        atomic_write(target / "report.html", make_page(pages).encode())
     yield target / "report.html"
     for folder, found in zip(folders, figures, strict=True):
         own = f"{folder.path.parent.name}-{folder.path.name}" if len(folders) > 1 else ""

@@ -45,14 +45,18 @@ def show(
     ] = False,
     form: ResultsForm = Format.TABLE,
 ) -> None:
-    """Print the tables of a run and what follows from them, from its records."""
+    """Print a run's tables and findings from its records."""
     # Imported here: most commands need none of it, and answer at once.
     from xbench.records.store import find_run
     from xbench.report.breakdown import MEMORY_ROWS, NOTE
     from xbench.report.comparison import View
 
     if findings and form is not Format.CSV:
-        raise XbenchError("--findings is for --format csv", hint="the other forms show the findings anyway")
+        raise XbenchError(
+            "--findings works only with --format csv", hint="the other forms show the findings anyway"
+        )
+    if columns and form in (Format.CSV, Format.JSON):
+        raise XbenchError(f"--columns does not apply to --format {form}", hint="it always has every field")
     keys = tuple(filter(None, (key.strip() for key in columns.split(","))))
     view = View(keys=keys, sort=sort, baseline=baseline or "")
     if memory:

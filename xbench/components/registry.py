@@ -199,7 +199,7 @@ def _import_reference(kind: Kind, reference: str, import_dirs: Sequence[str]) ->
     if not import_dirs:
         raise XbenchError(
             f"{kind} '{reference}' is code outside any package, which a suite alone may not import",
-            hint="allow its folder: `xbench run SUITE --allow-import DIR`",
+            hint="allow its folder with `--allow-import DIR`",
         )
     module_name, _, attribute = reference.partition(":")
     sys.path[:0] = [directory for directory in import_dirs if directory not in sys.path]

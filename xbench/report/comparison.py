@@ -89,7 +89,7 @@ def comparisons(run: RunRecord, records: list[CellRecord], view: View | None = N
     """
     view = view or View()
     rows = make_main_rows(run.metrics) if view.rows is None else view.rows
-    _check_keys(view, rows)
+    _check_keys(view, rows, list_settings(records) if view.keys else [])
     by_id = {record.cell_id: record for record in records}
     features_s = find_features_s(records)
     # Titles and reference figures still describe the suite as it was written.
@@ -104,8 +104,10 @@ def comparisons(run: RunRecord, records: list[CellRecord], view: View | None = N
         result.append(replace(compared, notes=(*changed, *compared.notes, *closing)))
     if view.baseline and all(match_column(view.baseline, _names(c)) is None for c in result):
         names = dict.fromkeys(name for compared in result for name in _names(compared))
+        several = [name for name in names if name.split()[0] == view.baseline]
+        problem = "matches several columns" if several else "is not a column of this run"
         raise XbenchError(
-            f"baseline '{view.baseline}' is not a column of this run", hint=f"name one of {', '.join(names)}"
+            f"baseline '{view.baseline}' {problem}", hint=f"name one of {', '.join(several or names)}"
         )
     return result
 
@@ -114,12 +116,12 @@ def _names(comparison: Comparison) -> list[str]:
     return [column.name for column in comparison.columns]
 
 
-def _check_keys(view: View, rows: Sequence[Row | Setting]) -> None:
+def _check_keys(view: View, rows: Sequence[Row | Setting], settings: Sequence[Setting]) -> None:
     figures = [row.key for row in rows if isinstance(row, Row)]
-    known = [row.key for row in rows]
+    known = dict.fromkeys(row.key for row in (*rows, *settings))
     for key in view.keys:
         if key not in known:
-            raise XbenchError(f"no column '{key}'", hint=f"choose from {', '.join(known)}")
+            raise XbenchError(f"no figure or setting '{key}'", hint=f"choose from {', '.join(known)}")
     if view.sort and view.sort not in figures:
         raise XbenchError(f"cannot sort by '{view.sort}'", hint=f"choose from {', '.join(figures)}")
 

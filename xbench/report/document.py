@@ -59,12 +59,14 @@ class Document:
         content: returns the JSON document, as a value or as its text.
         rows: returns the rows of the CSV file, without findings.
         findings: returns the rows of the CSV file of findings.
+        finding_columns: the columns of that file.
     """
 
     sections: tuple[Section, ...]
     content: Callable[[], Any]
     rows: Callable[[], list[dict[str, Any]]]
     findings: Callable[[], list[dict[str, Any]]] = list
+    finding_columns: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     csv_warnings: tuple[str, ...] = ()
     footer: tuple[str, ...] = ()

@@ -56,7 +56,10 @@ def to_csv(document: Document, findings: bool = False) -> str:
     Args:
         findings: whether to write the findings in place of the figures.
     """
-    return make_csv(document.findings() if findings else document.rows())
+    rows = document.findings() if findings else document.rows()
+    if findings and not rows:
+        return ",".join(document.finding_columns) + "\n"
+    return make_csv(rows)
 
 
 def to_markdown(document: Document) -> str:

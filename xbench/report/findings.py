@@ -77,7 +77,7 @@ def _compare(row: Row, column: Column, base: Column) -> Finding:
         if row.key not in side.figures:
             return Finding(row, column.name, base.name, None, f"{side.name} has no value")
     if row.is_time and (why := column.unranked_time or base.unranked_time):
-        return Finding(row, column.name, base.name, None, f"the times are not ranked ({why})")
+        return Finding(row, column.name, base.name, None, f"the times are not ranked: {why}")
     effect = paired_effect(row.finding, column.figures[row.key], base.figures[row.key])
     reason = "" if effect else f"it shares no seed with {base.name}"
     return Finding(row, column.name, base.name, effect, reason)
@@ -126,7 +126,7 @@ def summarise(findings: Sequence[Finding]) -> tuple[str, ...]:
     if any(finding.effect and finding.effect.n > 1 for finding in findings):
         lines.append(
             f"brackets hold {CONFIDENCE:.0%} paired t intervals over the n seeds that both columns have; "
-            "ratios are geometric means, and nothing is corrected for the number of comparisons"
+            "ratios are geometric means; intervals are not corrected for multiple comparisons"
         )
     return tuple(lines)
 
@@ -151,20 +151,23 @@ def _describe_difference(finding: Finding, effect: Effect) -> str:
     show = choose_format(finding.row, effect)
     if effect.is_significant is False:
         return _describe_no_change(finding, effect, lambda value: f"{'-' * (value < 0)}{show(abs(value))}")
-    verdict = "better" if (effect.estimate > 0) == (finding.row.better == "max") else "worse"
-    claim = f"{finding.column} is {verdict} than {finding.baseline} by {show(abs(effect.estimate))}"
-    if effect.estimate == 0:
-        claim = f"{finding.column} equals {finding.baseline}"
+    amount = show(abs(effect.estimate))
     if effect.low is None or effect.high is None:
+        verdict = f"{amount} {'higher' if effect.estimate > 0 else 'lower'} than"
+        claim = f"{finding.column} is {verdict if effect.estimate else 'equal to'} {finding.baseline}"
         return f"{claim} ({ONE_SEED})"
+    verdict = "better" if (effect.estimate > 0) == (finding.row.better == "max") else "worse"
     low, high = sorted((abs(effect.low), abs(effect.high)))
+    claim = f"{finding.column} is {verdict} than {finding.baseline} by {amount}"
     return f"{claim} [{show(low)}, {show(high)}; n = {effect.n}]"
 
 
 def _describe_ratio(finding: Finding, effect: Effect) -> str:
     if effect.is_significant is False:
         return _describe_no_change(finding, effect, format_ratio)
-    claim = f"{finding.column} takes {format_ratio(effect.estimate)} times as much as {finding.baseline}"
+    shown = {format_ratio(value) for value in (effect.estimate, effect.low, effect.high) if value is not None}
+    times = "" if shown == {"1.00"} else f"{format_ratio(effect.estimate)} times "
+    claim = f"{finding.column} takes {times}as much as {finding.baseline}"
     if effect.low is None or effect.high is None:
         return f"{claim} ({ONE_SEED})"
     return f"{claim} [{format_ratio(effect.low)}, {format_ratio(effect.high)}; n = {effect.n}]"
@@ -173,8 +176,9 @@ def _describe_ratio(finding: Finding, effect: Effect) -> str:
 def _describe_no_change(finding: Finding, effect: Effect, show: Callable[[float], str]) -> str:
     assert effect.low is not None and effect.high is not None
     return (
-        f"no significant {effect.kind} between {finding.column} and {finding.baseline}: "
-        f"{show(effect.estimate)} [{show(effect.low)}, {show(effect.high)}; n = {effect.n}]"
+        f"no significant difference between {finding.column} and {finding.baseline}: "
+        f"{show(effect.estimate)}{' times' * (effect.kind == 'ratio')} "
+        f"[{show(effect.low)}, {show(effect.high)}; n = {effect.n}]"
     )
 
 

@@ -200,7 +200,8 @@ def _note_intervals(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[
     planned = sorted({column.planned for column in columns if column.figures})
     over = " to ".join(str(count) for count in dict.fromkeys([planned[0], planned[-1]]))
     fewer = ", or over the number given next to a figure" if any(n < whole for n, whole in shown) else ""
-    yield f"mean ± half width of the {CONFIDENCE:.0%} t interval over {over} seeds{fewer}"
+    few = "; intervals of two seeds are wide" if any(n == 2 for n, _ in shown) else ""
+    yield f"mean ± half width of the {CONFIDENCE:.0%} t interval over {over} seeds{fewer}{few}"
 
 
 def _note_marks(columns: Sequence[Column], marks: Sequence[Marks]) -> Iterator[str]:
@@ -208,7 +209,7 @@ def _note_marks(columns: Sequence[Column], marks: Sequence[Marks]) -> Iterator[s
     if not any(best for best, _ in marks):
         return
     if all(figure.n < 2 for column in columns for figure in column.figures.values()):
-        yield f"{BEST} best in its row (one seed each: no claim)"
+        yield f"{BEST} best in its row (one seed each, so it may be chance)"
     elif any(alike for _, alike in marks):
         yield f"{BEST} best in its row; {ALIKE} not significantly different from it (paired t test)"
     else:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xbench.errors import XbenchError
 from xbench.records.schema import FAILED, CellRecord, RunRecord
 from xbench.records.store import RunFolder
 from xbench.report.cell_details import describe_cell, describe_mapping, show_time
@@ -110,20 +109,6 @@ def read_log_tails(folder: RunFolder, records: Sequence[CellRecord]) -> dict[str
             text = f"the log cannot be read: {error.strerror}"
         tails[record.cell_id] = text
     return {cell_id: text for cell_id, text in tails.items() if text}
-
-
-def write_page(runs: Sequence[RunPage], path: Path) -> None:
-    """Write the page of one or several runs.
-
-    Raises:
-        XbenchError: the file cannot be written.
-    """
-    try:
-        path.write_bytes(make_page(runs).encode())
-    except OSError as error:
-        raise XbenchError(
-            f"cannot write {path}: {error.strerror}", hint="choose another folder with --to"
-        ) from error
 
 
 def make_page(runs: Sequence[RunPage]) -> str:

@@ -12,7 +12,7 @@ from xbench.text import escape_controls, shorten
 
 # The colours of Okabe and Ito, "Color Universal Design" (2008), which colour-blind people can tell apart.
 # Black is left out: it would not be visible on a dark page.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 
 # Readable on white and on black (a contrast of 4.5 to 1 with either).
 _GREY = "#767676"

@@ -30,12 +30,19 @@ def make_run_document(
             for comparison in comparisons
             for finding in comparison.findings
         ],
+        finding_columns=FINDING_COLUMNS,
         warnings=tuple(run.warnings),
         footer=(
             f"{run.device}: {device}, {cores} {'core' if cores == 1 else 'cores'}; "
             f"torch {run.versions.get('torch')}; records in {folder}",
         ),
     )
+
+
+FINDING_COLUMNS = (
+    *("experiment", "figure", "column", "baseline", "kind", "estimate", "low", "high", "n", "seeds"),
+    *("is_significant", "is_better", "text"),
+)
 
 
 def describe_finding(finding: Finding) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def _make_size(key: str, title: str) -> Setting:
 
 
 SIZES = (
-    _make_size("train_size", "examples an epoch"),
+    _make_size("train_size", "examples per epoch"),
     _make_size("batch_size", "batch"),
     _make_size("micro_batch", "micro-batch"),
 )

@@ -259,7 +259,9 @@ class _Expander:
     def _check_baseline(self, experiment: Experiment, columns: list[Cell], path: KeyPath) -> None:
         names = [column.column for column in columns]
         if experiment.baseline and names and match_column(experiment.baseline, names) is None:
-            which = f"'{shorten(experiment.baseline)}' is not a column of this experiment, or is several"
+            is_label = any(name.split()[0] == experiment.baseline for name in names)
+            problem = "matches several columns" if is_label else "is not a column of this experiment"
+            which = f"'{shorten(experiment.baseline)}' {problem}"
             self._problems.add((*path, "baseline"), f"baseline {which}", f"name one of {quote_some(names)}")
 
     def _check_default_baseline(self) -> None:
@@ -270,7 +272,7 @@ class _Expander:
             columns.setdefault(cell.experiment, []).append(cell.column)
         names = [list(dict.fromkeys(found)) for found in columns.values()]
         if wanted and is_whole and names and all(match_column(wanted, found) is None for found in names):
-            which = f"'{shorten(wanted)}' is not a column of any experiment, or is several"
+            which = f"'{shorten(wanted)}' matches no column of any experiment, or several columns"
             self._problems.add(
                 ("suite", "baseline"), f"baseline {which}", f"name one of {quote_some(names[0])}"
             )
