@@ -92,6 +92,7 @@ class TestTensorboard:
         assert "events exists already" in done.stderr
 
     def test_a_damaged_trace_is_named_and_the_rest_exported(self, xbench, folder, tmp_path):
+        pytest.importorskip("tensorboard")
         (path,) = (folder.path / "traces").iterdir()
         path.write_bytes(b"nothing")
         done = xbench(tmp_path, "export", "--tensorboard", "events")
