@@ -138,3 +138,20 @@ def test_is_not_known_without_a_source_or_a_state():
     for value in (names["build"], threading.Lock(), partial(print, (item for item in ()))):
         with pytest.raises(NoSource):
             identify(value)
+
+
+@pytest.mark.parametrize("base", ["float", "int", "str"])
+def test_methods_of_a_value_of_a_subclass_count(script, base):
+    source = f"class Own({base}):\n    def scaled(self): return self * 1\n"
+    source += "value = Own()\ndef f(): return value.scaled()\n"
+    assert digest(script(source).f) == digest(script(source).f)
+    assert digest(script(source).f) != digest(script(source.replace("* 1", "* 2")).f)
+
+
+def test_methods_of_an_enumeration_count(script):
+    source = (
+        "from enum import IntEnum\nclass Width(IntEnum):\n    SMALL = 8\n"
+        "    def scaled(self): return self * 1\ndef f(): return Width.SMALL.scaled()\n"
+    )
+    assert digest(script(source).f) == digest(script(source).f)
+    assert digest(script(source).f) != digest(script(source.replace("* 1", "* 2")).f)

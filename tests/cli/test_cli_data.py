@@ -519,4 +519,4 @@ def test_three_classes_of_ones_own_run_from_end_to_end(xbench, allow_user_code, 
     assert "déjà vu" in ran.done.stdout
     assert "4 test/déjà vu, 4 test/it's, 4 test/third, 26 train/déjà vu" in one_line(ran.done.stdout)
     (note,) = cell["dataset"]["notes"]
-    assert note.startswith("test is 12 of 90 images: the groups of images whose name's hash")
+    assert note.startswith("test is 12 of 90 images: the groups of images for which a hash of the name is")

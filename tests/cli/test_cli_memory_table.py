@@ -108,7 +108,7 @@ class TestShow:
         for title in (*PARTS.values(), "peak", "limit", "optimizer state at the end"):
             assert f"\u2502 {title} " in shown.stdout
         assert "8.00 P" in shown.stdout
-        assert "P: the parameters that are trained." in one_line(shown.stdout)
+        assert "P: the trained parameters." in one_line(shown.stdout)
         assert "test accuracy" not in shown.stdout
 
     def test_markdown(self, ran, xbench):

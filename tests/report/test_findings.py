@@ -44,6 +44,14 @@ class TestMarks:
         comparison = compare(*timed("sgd", 1.0, 1.1), *timed("adam", 2.0, 2.11))
         assert row(comparison, "training time") == ("1.05 s ★", "2.05 s")
 
+    def test_marks_and_findings_of_a_time_agree(self):
+        def timed(column, *times):
+            return [cell(column, s, time=Times(training_s=t)) for s, t in enumerate(times)]
+
+        comparison = compare(*timed("a", 1, 10, 100), *timed("b", 1.1, 11.2, 109))
+        assert not any("~" in text for text in row(comparison, "training time"))
+        assert comparison.conclusions[0].startswith("training time: b takes 1.10 times as much as a [1.07, ")
+
     def test_figures_that_look_the_same_are_marked_alike(self):
         comparison = compare(*seeds("sgd", 0.80001), *seeds("adam", 0.80002), *seeds("muon", 0.5))
         assert row(comparison, "test accuracy") == ("0.800 ★", "0.800 ★", "0.500")
@@ -116,6 +124,17 @@ class TestFindings:
         (line, _) = compare(*sgd, *adam).conclusions
         assert line == "peak memory: adam takes as much as sgd [1.00, 1.00; n = 3]"
 
+    def test_a_ratio_with_a_zero_is_not_defined(self):
+        def timed(column, *times):
+            return [cell(column, s, time=Times(training_s=t)) for s, t in enumerate(times)]
+
+        (line, *_) = compare(*timed("a", 0, 1, 1), *timed("b", 1, 2, 2)).conclusions
+        assert line == "training time: b cannot be compared (a value is not above zero)"
+
+    def test_an_infinite_value(self):
+        (line, *_) = compare(*seeds("a", 0.5, 0.6), *seeds("b", float("inf"), 0.6)).conclusions
+        assert line.startswith("test accuracy: the difference between b and a is not finite")
+
     def test_two_seeds_are_few(self):
         comparison = compare(*seeds("sgd", 0.8, 0.9), *seeds("adam", 0.7, 0.9))
         assert any(note.endswith("intervals of two seeds are wide") for note in comparison.notes)
@@ -182,6 +201,12 @@ class TestForms:
         assert r" & sgd\_50\% \\" in text
         assert r"0.850 $\pm$ 0.635" in text
         assert r"\begin{tabular}{lr}" in text
+
+    def test_wide_characters_take_two_cells(self):
+        names = [f"{name}模型优化器比较研究实验结果表模型优化器" for name in "ab"]
+        records = [record for name in names for record in seeds(name, 0.8, 0.9)]
+        text = to_text(document_of(run(records), records), width=60)
+        assert sum("test accuracy" in line and "±" in line for line in text.splitlines()) == 2
 
     def test_a_terminal_without_unicode(self, document):
         text = to_text(document, encoding="ascii")

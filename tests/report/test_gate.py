@@ -146,6 +146,24 @@ class TestDecision:
 
 
 class TestMissing:
+    def test_a_measurement_that_both_runs_have_is_no_pair(self):
+        """Two of three seeds were taken over: the third alone tells of a change."""
+
+        def of(third: float):
+            own = f"2026-02-01T12:00:0{round(10 * third)}.000+00:00"
+            taken_over = [timed("sgd", seed, 0.5, reused_from="P") for seed in (0, 1)]
+            return [*taken_over, timed("sgd", 2, third, started_at=own)]
+
+        assert outcome(of(0.9), of(0.1), "test_accuracy:-0.01")[0] == "failed"
+        same = outcome(of(0.9)[:2], of(0.1)[:2], "test_accuracy:-0.01")
+        assert same == ("passed", "both runs have the same measurement")
+
+    def test_a_cell_that_is_done_no_more_fails_even_without_a_value(self):
+        before = [cell("sgd", 0, metrics={"precision": 0.9}), cell("sgd", 1, metrics={"precision": None})]
+        after = [cell("sgd", 0, metrics={"precision": 0.9}), failed("sgd", "oom", "too much", seed=1)]
+        found, why = outcome(before, after, "precision:-0.01")
+        assert (found, "seed 1: done in A, oom in B" in why) == ("failed", True)
+
     def test_a_failed_cell_fails(self):
         after = [*column_of()[:3], failed("sgd", "oom", "killed", seed=3)]
         decided, why = outcome(column_of(), after, "peak_memory:5%")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.report.forms import to_text
 from tests.report.report_samples import MARKUP, cell, failed, memory_pass, run
-from xbench.records.schema import MemoryRecord, PairingRecord, Times
+from xbench.records.schema import CellKey, ExperimentRecord, MemoryRecord, PairingRecord, Times
 from xbench.report.emit import to_csv, to_json, to_latex, to_markdown
 from xbench.report.run_comparison import NamedRun, compare_runs
 from xbench.report.run_comparison_document import make_comparison_document
@@ -220,3 +220,19 @@ class TestForms:
         assert to_csv(document).splitlines()[0].startswith("run,experiment,figure,column,reference_mean,mean")
         assert "| test accuracy, sgd |" in to_markdown(document)
         assert "\x1b" not in to_markdown(document) + to_latex(document) + to_csv(document)
+
+
+def test_a_cell_that_two_experiments_share_is_compared_in_both():
+    (record,) = [timed("sgd", 0, 0.5)]
+    experiments = [ExperimentRecord(name=name, title=name) for name in ("first", "second")]
+    declared = run([record], *experiments).model_copy(
+        update={
+            "cells": [
+                CellKey(cell_id=record.cell_id, experiment=name, column="sgd", seed=0)
+                for name in ("first", "second")
+            ]
+        }
+    )
+    runs = [NamedRun(name, f"results/tiny/{name}", declared, [record]) for name in ("A", "B")]
+    assert [run.find_cells("second", "sgd") for run in runs] == [{0: record}] * 2
+    assert {found.name for found in compare_runs(*runs).experiments if found.changes} == {"first", "second"}

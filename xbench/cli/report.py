@@ -96,8 +96,9 @@ def _report_runs(folders: Sequence[RunFolder], to: Path | None) -> Iterator[Path
         make_folder(target)
         atomic_write(target / "report.html", make_page(pages).encode())
     yield target / "report.html"
-    for folder, found in zip(folders, figures, strict=True):
-        own = f"{folder.path.parent.name}-{folder.path.name}" if len(folders) > 1 else ""
+    for number, (folder, found) in enumerate(zip(folders, figures, strict=True), start=1):
+        path = folder.path.resolve()
+        own = f"{number}-{path.parent.name}-{path.name}" if len(folders) > 1 else ""
         yield from _write_figures(target / "figures" / own, found)
 
 

@@ -103,7 +103,7 @@ class _Walk:
         self._met: dict[int, tuple[int, Any]] = {}
 
     def visit(self, value: Any) -> None:
-        if isinstance(value, _PLAIN):
+        if type(value) in _PLAIN:  # subclasses have methods and attributes of their own
             self._note(type(value).__name__, repr(value))
             return
         if id(value) in self._met:

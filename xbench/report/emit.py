@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -139,7 +140,7 @@ def _split_columns(header: list[str], rows: list[list[str]], width: int) -> Iter
     """Split the columns of a table into groups that fit a width; each begins with the column of titles."""
     border, padding = 1, 3
     widths = [
-        max([len(row[place]) for row in rows] + [len(word) for word in name.split()] or [0])
+        max([cell_len(row[place]) for row in rows] + [cell_len(word) for word in name.split()] or [0])
         for place, name in enumerate(header)
     ]
     first = min(widths[0], _MAX_TITLE) + padding + border

@@ -40,7 +40,7 @@ def make_figures(
     """
     warnings = {
         comparison.experiment.name: make_warning(
-            [record for record in records if record.experiment == comparison.experiment.name]
+            [record for column in comparison.columns for record in column.records]
         )
         for comparison in compared
     }

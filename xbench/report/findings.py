@@ -79,8 +79,9 @@ def _compare(row: Row, column: Column, base: Column) -> Finding:
     if row.is_time and (why := column.unranked_time or base.unranked_time):
         return Finding(row, column.name, base.name, None, f"the times are not ranked: {why}")
     effect = paired_effect(row.finding, column.figures[row.key], base.figures[row.key])
-    reason = "" if effect else f"it shares no seed with {base.name}"
-    return Finding(row, column.name, base.name, effect, reason)
+    shared = set(column.figures[row.key].seeds) & set(base.figures[row.key].seeds)
+    problem = "a value is not above zero" if shared else f"it shares no seed with {base.name}"
+    return Finding(row, column.name, base.name, effect, "" if effect else problem)
 
 
 def find_marks(row: Row, columns: Sequence[Column]) -> Marks:
@@ -107,7 +108,8 @@ def find_marks(row: Row, columns: Sequence[Column]) -> Marks:
         return set(), set()
     top = best[0].figures[row.key]
     effects = {
-        column.name: paired_effect("difference", column.figures[row.key], top)
+        column.name: paired_effect(row.finding or "ratio", column.figures[row.key], top)
+        or paired_effect("difference", column.figures[row.key], top)
         for column in ranked
         if column not in best
     }
@@ -148,6 +150,8 @@ def _join_claims(findings: Sequence[Finding]) -> str:
 
 
 def _describe_difference(finding: Finding, effect: Effect) -> str:
+    if not math.isfinite(effect.estimate):
+        return f"the difference between {finding.column} and {finding.baseline} is not finite"
     show = choose_format(finding.row, effect)
     if effect.is_significant is False:
         return _describe_no_change(finding, effect, lambda value: f"{'-' * (value < 0)}{show(abs(value))}")

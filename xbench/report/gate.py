@@ -12,7 +12,7 @@ from xbench.errors import XbenchError
 from xbench.report.change_text import describe_estimate, format_amount
 from xbench.report.effects import EffectKind, paired_effect
 from xbench.report.rows import Row
-from xbench.report.run_comparison import Change, ComparedExperiment, RunComparison
+from xbench.report.run_comparison import SAME_MEASUREMENT, Change, ComparedExperiment, RunComparison
 from xbench.text import format_value, name_seeds
 
 # Other names of rows.
@@ -161,8 +161,10 @@ def _decide(
     if change.missing or change.after is None:
         return "failed", f"{other} has no value"
     effect = change.effect
-    if effect is not None and effect.kind != rule.kind:
-        effect = paired_effect(rule.kind, change.after, change.before)
+    if change.reason == SAME_MEASUREMENT:
+        return "passed", change.reason  # it is taken over only if nothing has changed that it depends on
+    if effect is not None and effect.kind != rule.kind and change.pairs is not None:
+        effect = paired_effect(rule.kind, *change.pairs)
     if effect is None:
         return "failed", change.reason or "its ratio is not defined: a value is not above zero"
     if not math.isfinite(effect.estimate):

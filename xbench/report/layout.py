@@ -24,6 +24,10 @@ _LATEX = str.maketrans(
     {
         **{character: f"\\{character}" for character in "&%$#_{}"},
         "\\": r"\textbackslash{}",
+        # At the beginning of a line, what follows a line break is taken as its argument.
+        "[": "{[}",
+        "]": "{]}",
+        "*": "{*}",
         "~": r"$\sim$",
         "^": r"\textasciicircum{}",
         "<": r"\textless{}",

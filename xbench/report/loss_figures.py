@@ -120,15 +120,19 @@ def _make_line(measure: _Progress, column: Column, place: int, curves: Mapping[s
     """Average the curves of a column's seeds step by step; None if there is no point."""
     found = [curves[record.cell_id] for record in column.records if record.cell_id in curves]
     steps: dict[int, list[tuple[float, float]]] = {}
+    drawn = 0
     for curve in found:
-        for point in curve:
-            x = measure.value(point)
-            if x is not None and math.isfinite(x) and math.isfinite(point.loss):
-                steps.setdefault(point.step, []).append((x, point.loss))
-    if not steps:
+        points = [(point.step, measure.value(point), point.loss) for point in curve]
+        finite = [(s, x, y) for s, x, y in points if x is not None and math.isfinite(x) and math.isfinite(y)]
+        for step, x, loss in finite:
+            steps.setdefault(step, []).append((x, loss))
+        drawn += bool(finite)
+    # Means over fewer seeds would make the line jump, or go back in time: it ends with its shortest seed.
+    complete = [step for step in sorted(steps) if len(steps[step]) == drawn]
+    if not complete:
         return None
     xs, ys, lows, highs = [], [], [], []
-    for step in sorted(steps):
+    for step in complete:
         losses = [loss for _, loss in steps[step]]
         xs.append(_mean([x for x, _ in steps[step]]))
         ys.append(_mean(losses))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -18,6 +19,11 @@ _MEASURED_IN_PASS = frozenset({"needed_bytes", "above_base_bytes"})
 
 # What stands in place of the status of a cell that a run declares and has not ended.
 NOT_RUN = "not run"
+
+# Why nothing is compared where a run took over the measurement of the other.
+SAME_MEASUREMENT = "both runs have the same measurement"
+
+_NOTHING = Interval(math.nan, None, ())
 
 
 @dataclass(frozen=True)
@@ -47,9 +53,12 @@ class NamedRun:
     @cached_property
     def cells(self) -> dict[str, dict[str, dict[int, CellRecord]]]:
         """Experiment -> column -> seed -> the record of a cell that ended."""
+        ended = {record.cell_id: record for record in self.records}
         found: dict[str, dict[str, dict[int, CellRecord]]] = {}
-        for record in self.records:
-            found.setdefault(record.experiment, {}).setdefault(record.column, {})[record.seed] = record
+        for cell in self.run.cells:  # several experiments may declare the same cell
+            if cell.cell_id in ended:
+                column = found.setdefault(cell.experiment, {}).setdefault(cell.column, {})
+                column[cell.seed] = ended[cell.cell_id]
         return found
 
     def find_cells(self, experiment: str, column: str) -> dict[int, CellRecord]:
@@ -66,7 +75,9 @@ class Change:
             None without any.
         effect: the paired difference or ratio, other run against reference; None if it cannot be told.
         reason: why it cannot; "" if it can.
-        missing: seeds with a value in the reference and none in the other run.
+        missing: seeds that are done in the reference and have no value, or are not done, in the other run.
+        pairs: the figure in the other run and in the reference, without the seeds of which both runs have the
+            same measurement; None where nothing may be compared.
     """
 
     row: Row
@@ -77,6 +88,7 @@ class Change:
     effect: Effect | None
     reason: str = ""
     missing: tuple[int, ...] = ()
+    pairs: tuple[Interval, Interval] | None = None
 
     @property
     def is_better(self) -> bool | None:
@@ -190,7 +202,8 @@ class _Pair:
         before, after = (_collect(row, found) for found in self.done)
         kind: EffectKind = row.finding or "ratio"
         seeds = after.seeds if after else ()
-        missing = tuple(seed for seed in before.seeds if seed not in seeds) if before else ()
+        had = set(before.seeds if before else ()) | (set(self.done[0]) - set(self.done[1]))
+        missing = tuple(seed for seed in self.done[0] if seed in had and seed not in seeds) if before else ()
         change = Change(row, self.column, kind, before, after, None, missing=missing)
         reason = self._find_obstacle(row)
         if before is None or after is None:
@@ -198,11 +211,15 @@ class _Pair:
             return replace(change, reason=f"{lacking.name} has no value")
         if reason:
             return replace(change, reason=reason)
-        effect = paired_effect(kind, after, before)
-        if effect is None:
-            shared = set(before.seeds) & set(after.seeds)
-            reason = "a value is not above zero" if shared else "the runs share no seed"
-        return replace(change, effect=effect, reason=reason)
+        if not set(before.seeds) & set(after.seeds):
+            return replace(change, reason="the runs share no seed")
+        repeated = self.find_repeated()
+        pairs = _leave_out(after, repeated), _leave_out(before, repeated)
+        if not set(pairs[0].seeds) & set(pairs[1].seeds):
+            return replace(change, reason=SAME_MEASUREMENT)
+        effect = paired_effect(kind, *pairs)
+        reason = "" if effect else "a value is not above zero"
+        return replace(change, effect=effect, reason=reason, pairs=pairs)
 
     def _find_obstacle(self, row: Row) -> str:
         """Say why the figures of the two runs must not be compared; "" if they may be."""
@@ -260,6 +277,11 @@ class _Pair:
             == (after.cell_id, after.started_at, after.ended_at)
             and (before.reused_from or after.reused_from or self.runs[0].path == self.runs[1].path)
         )
+
+
+def _leave_out(figure: Interval, seeds: Sequence[int]) -> Interval:
+    kept = {s: value for s, value in zip(figure.seeds, figure.values, strict=True) if s not in seeds}
+    return interval(list(kept.values()), tuple(kept)) if kept else _NOTHING
 
 
 def _collect(row: Row, done: Mapping[int, CellRecord]) -> Interval | None:
