@@ -155,3 +155,14 @@ def test_a_stand_in_is_told(tmp_path):
     folder = RunFolder.create(tmp_path, "", run([record]))
     folder.append(record)
     assert xbench.Results(folder.path).cells.dataset_stand_in.tolist() == ["synthetic images"]
+
+
+def test_a_figure_is_drawn_by_its_name_or_its_first_word(tmp_path):
+    write(tmp_path / "results")
+    results = xbench.load("first", out=tmp_path / "results")
+    drawn = results.figure("loss")
+    assert [axes.get_xlabel() for axes in drawn.axes] == ["steps"]
+    assert results.figure("loss-time").axes[0].get_xlabel() == "training time (s)"
+    with pytest.raises(xbench.XbenchError, match="no figure 'beauty'") as caught:
+        results.figure("beauty")
+    assert "loss-steps" in caught.value.hint
