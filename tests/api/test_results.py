@@ -9,7 +9,7 @@ import pytest
 
 import xbench
 from tests.report.report_samples import cell, run
-from xbench.records.schema import DataRecord
+from xbench.records.schema import DataRecord, MetricRecord
 from xbench.records.store import RunFolder
 from xbench.records.traces import TraceRow
 
@@ -166,3 +166,12 @@ def test_a_figure_is_drawn_by_its_name_or_its_first_word(tmp_path):
     with pytest.raises(xbench.XbenchError, match="no figure 'beauty'") as caught:
         results.figure("beauty")
     assert "loss-steps" in caught.value.hint
+
+
+def test_a_metric_takes_the_name_of_a_record_field(tmp_path):
+    """As it does in tables."""
+    record = cell("sgd", steps=100, metrics={"steps": 7.5})
+    metric = MetricRecord(name="steps", title="steps walked", direction="max", split="test")
+    folder = RunFolder.create(tmp_path / "results", "", run([record], metrics=[metric]))
+    folder.append(record)
+    assert xbench.load(folder.path).cells["steps"].tolist() == [7.5]

@@ -147,7 +147,7 @@ class TestDecision:
 
 class TestMissing:
     def test_a_measurement_that_both_runs_have_is_no_pair(self):
-        """Two of three seeds were taken over: the third alone tells of a change."""
+        """Two of the three seeds were reused, so only the third can show a change."""
 
         def of(third: float):
             own = f"2026-02-01T12:00:0{round(10 * third)}.000+00:00"

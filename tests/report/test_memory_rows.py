@@ -94,7 +94,7 @@ class TestWhatIsNotThere:
 
 
 def notes(*records) -> list[str]:
-    """What is told of how cells ended, then of how to read them."""
+    """The outcomes of cells, then the notes on how to read the table."""
     (comparison,) = comparisons(run(records), list(records))
     marks = "★ best in its row"
     return [note for note in (*comparison.conclusions, *comparison.notes) if not note.startswith(marks)]

@@ -9,7 +9,7 @@ from xbench.errors import XbenchError
 from xbench.records.schema import CellKey, CellRecord, RunRecord
 from xbench.records.store import RunFolder
 from xbench.report.comparison import Comparison
-from xbench.report.run_document import describe_finding
+from xbench.report.run_document import FINDING_COLUMNS, describe_finding
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,21 +46,6 @@ _FINDING_TYPES: dict[str, Any] = {
     **dict.fromkeys(("estimate", "low", "high"), "float64"),
     **dict.fromkeys(("is_significant", "is_better"), "boolean"),
 }
-_FINDING_COLUMNS = [
-    "experiment",
-    "figure",
-    "column",
-    "baseline",
-    "kind",
-    "estimate",
-    "low",
-    "high",
-    "n",
-    "seeds",
-    "is_significant",
-    "is_better",
-    "text",
-]
 
 
 def make_cells_frame(run: RunRecord, records: Sequence[CellRecord]) -> pd.DataFrame:
@@ -93,11 +78,11 @@ def _make_row(cell: CellKey, record: CellRecord | None, metrics: Sequence[str]) 
         "state_vectors": record.memory.state_vectors,
         "attempt": record.attempt,
     }
-    row |= {name: record.metrics.get(name) for name in metrics}
     row |= {name: getattr(record, name) for name in _COUNTS}
     row |= {name: size for name in _SIZES if isinstance(size := record.ran.get(name), int)}
     row |= {name: getattr(record.time, name) for name in _TIMES}
     row |= {name: getattr(record.memory, name) for name in _BYTES}
+    row |= {name: record.metrics.get(name) for name in metrics}  # as in tables, a metric takes the name
     settings = {
         "optimizer": record.optimizer.params,
         "model": record.model.params,
@@ -153,4 +138,4 @@ def make_findings_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
         for comparison in comparisons
         for finding in comparison.findings
     ]
-    return pd.DataFrame(rows, columns=_FINDING_COLUMNS).astype(_FINDING_TYPES)
+    return pd.DataFrame(rows, columns=list(FINDING_COLUMNS)).astype(_FINDING_TYPES)

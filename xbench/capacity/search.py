@@ -180,7 +180,7 @@ def _step_below(predicted: float, bounds: Bounds) -> int:
 
 
 def predict_peak(trials: Sequence[TrialRecord], value: int) -> int | None:
-    """Predict the peak of a size from the line through two sizes that fit; None if there is no such line."""
+    """Predict the peak of a size from the line through two sizes that fit; None without two such sizes."""
     pair = _select_pair(trials)
     if pair is None:
         return None
