@@ -24,7 +24,7 @@ ALLOWED = {
     "storage": {"errors", "text", "units"},
     "components": {"errors", "storage", "text"},
     "data": {"components", "errors", "memory", "storage", "units"},
-    "memory": {"errors", "units"},
+    "memory": {"errors", "text", "units"},
     "isolation": {"memory", "errors", "units"},
     "records": {"errors", "storage"},
     "training": {"components", "data", "memory", "records", "errors", "storage"},

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xbench.text import MAX_VALUE_CHARS, escape_controls, format_value, shorten
+from xbench.text import MAX_VALUE_CHARS, count_edits, escape_controls, format_value, shorten
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,21 @@ def test_a_nest_of_lists_has_a_name():
 def test_how_long_a_text_was_is_told():
     assert shorten("abc", 3) == "abc"
     assert shorten("a" * 1234, 3) == "aaa... (1,234 characters)"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "edits"),
+    [
+        ("", "", 0),
+        ("adam", "adam", 0),
+        ("adma", "adam", 1),
+        ("adma", "adamax", 2),
+        ("sgd", "asgd", 1),
+        ("lbgfs", "lbfgs", 1),
+        ("", "sgd", 3),
+        ("abc", "cab", 2),
+        ("ca", "abc", 3),  # no character is edited twice
+    ],
+)
+def test_edits_are_counted_both_ways(one, other, edits):
+    assert count_edits(one, other) == count_edits(other, one) == edits

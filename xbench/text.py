@@ -55,6 +55,23 @@ def quote_some(names: Iterable[object]) -> str:
     return f"{', '.join(quoted[:_MAX_NAMED])}{more}"
 
 
+def count_edits(one: str, other: str) -> int:
+    """Count the single-character edits between two short words.
+
+    An edit is an insertion, a deletion, a substitution, or a swap of two adjacent characters, as in the
+    optimal string alignment distance.
+    """
+    before, row = [0] * (len(other) + 1), list(range(len(other) + 1))
+    for i, char in enumerate(one):
+        earlier, before, row = before, row, [i + 1]
+        for j, there in enumerate(other):
+            cost = min(before[j] + (char != there), before[j + 1] + 1, row[j] + 1)
+            if i and j and char == other[j - 1] and there == one[i - 1]:
+                cost = min(cost, earlier[j - 1] + 1)
+            row.append(cost)
+    return row[-1]
+
+
 def match_column(wanted: str, columns: Sequence[str]) -> str | None:
     """Find the column with this title or, if there is only one, the column of this optimizer."""
     if wanted in columns:

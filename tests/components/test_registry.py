@@ -138,6 +138,36 @@ def test_name_without_a_similar_one_gets_no_suggestion():
     assert suggest_name("lbgfs", []) == ""
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("adma", "adam"),
+        ("adawm", "adamw"),
+        ("Adam", "adam"),
+        ("LBFGS", "lbfgs"),
+        ("l-bfgs", "lbfgs"),
+        ("sdg", "sgd"),
+        ("andam", "nadam"),
+        ("rmsporp", "rmsprop"),
+        ("adagard", "adagrad"),
+        ("moun", "muon"),
+        ("SparseAdam", "sparseadam"),
+    ],
+)
+def test_the_name_with_the_fewest_edits_is_suggested(typed, meant):
+    assert suggest_name(typed, registrations("optimizer")) == f" Did you mean '{meant}'?"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_swapped_letters_are_recognised_in_every_name(kind):
+    names = [registration.name for registration in of_xbench(kind)]
+    for name in names:
+        for i in range(len(name) - 1):
+            typed = name[:i] + name[i + 1] + name[i] + name[i + 2 :]
+            if typed not in names:
+                assert suggest_name(typed, names) == f" Did you mean '{name}'?"
+
+
 def test_names_of_one_kind_are_unknown_to_another():
     with pytest.raises(XbenchError, match="unknown model 'adam'"):
         load("model", "adam")

@@ -16,6 +16,7 @@ from xbench.errors import DataNotFound, XbenchError
 from xbench.isolation import run
 from xbench.isolation.child import Limits
 from xbench.isolation.run import run_in_child
+from xbench.units import format_bytes
 
 
 class TestWhatReturns:
@@ -138,7 +139,9 @@ class TestDeaths:
     def test_by_the_oom_killer(self, monkeypatch, kills, exhaustion):
         counted = iter(kills)
         monkeypatch.setattr(run, "oom_kill_count", lambda: next(counted))
-        assert run_in_child(jobs.die, "SIGKILL").exhaustion == exhaustion
+        ending = run_in_child(jobs.die, "SIGKILL")
+        assert ending.exhaustion == exhaustion
+        assert ("OOM killer" in ending.reason) == (exhaustion is not None)
 
     def test_for_want_of_a_threads_stack(self):
         limit = run_in_child(jobs.resident).get() + 50_000_000
@@ -217,12 +220,16 @@ class TestMemoryLimit:
         )
         return limit, sizes, ending
 
-    def test_is_out_of_memory_in_torchs_words(self, exhausted):
-        _, _, ending = exhausted
+    def test_is_out_of_memory_in_plain_words_with_torchs_own_in_the_log(self, exhausted):
+        limit, _, ending = exhausted
         assert ending.outcome == "failed"
         assert ending.out_of_memory
         assert ending.exhaustion == "host allocator"
-        assert "tried to allocate 5000000 bytes" in ending.reason
+        assert ending.reason == (
+            f"out of memory: an allocation of 5.00 MB failed under the limit of {format_bytes(limit)}"
+        )
+        assert ending.failed_allocation_bytes == 5_000_000
+        assert "you tried to allocate 5000000 bytes" in ending.stderr
 
     def test_holds_where_it_says(self, exhausted):
         limit, sizes, _ = exhausted
@@ -233,7 +240,7 @@ class TestMemoryLimit:
         ending = run_in_child(jobs.echo, 1, limits=Limits(memory_bytes=1_000_000))
         assert ending.outcome == "failed"
         assert ending.exhaustion == "python"
-        assert "the limit of 1.00 MB is below" in ending.reason
+        assert ending.reason.startswith("out of memory: the limit of 1.00 MB is below")
 
 
 class TestInterrupts:

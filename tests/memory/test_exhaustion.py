@@ -13,6 +13,7 @@ import torch
 from xbench.memory.devices import DevicePressure
 from xbench.memory.exhaustion import (
     Evidence,
+    describe_exhaustion,
     evidence_of,
     exhaustion,
     failed_allocation_bytes,
@@ -239,3 +240,51 @@ class TestDeaths:
 )
 def test_size_of_the_allocation_that_failed(message, size):
     assert failed_allocation_bytes(message) == size
+
+
+GB = 10**9
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        ("error", "words"),
+        [
+            (RuntimeError(HOST_WORDS), "an allocation of 5.81 GB failed under the limit of 2.00 GB"),
+            (
+                OwnMemoryError(
+                    "Unable to allocate 1.00 GiB for an array with shape (1, 2) and data type int8"
+                ),
+                "an allocation of 1.07 GB failed under the limit of 2.00 GB",
+            ),
+            (MemoryError(), "an allocation failed under the limit of 2.00 GB"),
+            (MemoryError("the table is too large"), "the table is too large"),
+            (
+                RuntimeError("std::bad_alloc"),
+                "an allocation failed under the limit of 2.00 GB (std::bad_alloc)",
+            ),
+        ],
+    )
+    def test_name_the_request_and_the_limit(self, error, words):
+        how = exhaustion(evidence_of(error))
+        assert describe_exhaustion(how, str(error), 2 * GB) == f"out of memory: {words}"
+
+    @pytest.mark.parametrize(
+        ("message", "limited"), [(DEVICE_WORDS, " under the limit of 2.00 GB"), (HOST_WORDS, "")]
+    )
+    def test_a_limit_on_a_device_does_not_apply_to_the_host(self, message, limited):
+        how = exhaustion(evidence_of(RuntimeError(message)))
+        assert describe_exhaustion(how, message, 2 * GB, "cuda:0").endswith(f" GB failed{limited}")
+
+    def test_without_a_limit(self):
+        words = describe_exhaustion("host allocator", HOST_WORDS, None)
+        assert words == "out of memory: an allocation of 5.81 GB failed"
+
+    def test_an_unknown_message_is_shortened(self):
+        words = describe_exhaustion("native", "std::bad_alloc " * 100, None)
+        assert words.startswith("out of memory: an allocation failed (std::bad_alloc std")
+        assert len(words) < 300
+
+    def test_of_a_death_without_a_message(self):
+        assert describe_exhaustion("python", "MemoryError", GB) == (
+            "out of memory: an allocation failed under the limit of 1.00 GB"
+        )

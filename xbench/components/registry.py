@@ -21,10 +21,13 @@ from typing import Literal, get_args, overload
 from xbench.components.code_files import ImportDirs, PackedComponent
 from xbench.components.specs import DatasetSpec, Family, ModelSpec, OptimizerSpec, Spec
 from xbench.errors import XbenchError
-from xbench.text import MAX_VALUE_CHARS, escape_controls, shorten
+from xbench.text import MAX_VALUE_CHARS, count_edits, escape_controls, shorten
 
 Kind = Literal["model", "optimizer", "dataset"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+
+# Names that share the most characters with an unknown one, among which the suggestion is chosen.
+_MAX_SIMILAR = 10
 
 _SPEC_TYPES: dict[Kind, type[Spec]] = {"model": ModelSpec, "optimizer": OptimizerSpec, "dataset": DatasetSpec}
 
@@ -159,11 +162,19 @@ def write_listing_hint(kind: Kind) -> str:
 
 
 def suggest_name(name: str, known: Iterable[str]) -> str:
-    """Return ` Did you mean 'x'?` if a known name is similar; otherwise ""."""
+    """Return ` Did you mean 'x'?` if a known name is similar; otherwise "". Case does not matter.
+
+    Of the similar names, the one with the fewest edits is suggested, and first one with the same letters:
+    `adma` is closer to `adam` than to `adamax`, and `adawm` is more likely `adamw` than `adam`.
+    """
     if len(name) > MAX_VALUE_CHARS:
         return ""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean '{close[0]}'?" if close else ""
+    typed, folded = name.casefold(), {other.casefold(): other for other in known}
+    close = difflib.get_close_matches(typed, folded, n=_MAX_SIMILAR)
+    if not close:
+        return ""
+    best = min(close, key=lambda other: (count_edits(typed, other), sorted(typed) != sorted(other)))
+    return f" Did you mean '{folded[best]}'?"
 
 
 def make_spec(kind: Kind, component: object, where: str, summary: str) -> Spec:

@@ -11,7 +11,6 @@ from xbench.errors import Unsupported, WeightsNotFound
 from xbench.execution.checkpoints import Transcript
 from xbench.execution.pairing import name_generator
 from xbench.isolation.run import ChildResult
-from xbench.memory.exhaustion import failed_allocation_bytes
 from xbench.planning.planned import PlannedCell
 from xbench.records.metrics import CLASSIFICATION
 from xbench.records.outputs import Outputs
@@ -222,7 +221,7 @@ def _make_memory_record(
             "peak_device_reserved_bytes": max(reserved, default=None),
             "limit_bytes": cell.memory.limit_bytes,
             "exhausted": ending.exhaustion,
-            "failed_allocation_bytes": failed_allocation_bytes(ending.reason) if ending.exhaustion else None,
+            "failed_allocation_bytes": ending.failed_allocation_bytes,
         }
     )
 

@@ -18,7 +18,13 @@ from typing import Any
 
 from xbench.errors import XbenchError
 from xbench.isolation.messages import Outbox
-from xbench.memory.exhaustion import Exhaustion, evidence_of, exhaustion
+from xbench.memory.exhaustion import (
+    Exhaustion,
+    describe_exhaustion,
+    evidence_of,
+    exhaustion,
+    failed_allocation_bytes,
+)
 from xbench.memory.malloc import MallocProfile, use_exact_malloc
 from xbench.memory.processor import usable_cpus
 
@@ -49,12 +55,14 @@ class Failure:
     """An exception as text that can be sent between processes. Its traceback is in the child's stderr.
 
     Attributes:
-        summary: type, message and notes of the exception, on one line.
+        summary: type, message and notes of the exception, on one line; in plain words if memory ran out.
         exhaustion: how memory ran out; None if it did not.
+        failed_allocation_bytes: size of the allocation that failed; None if it is not known.
     """
 
     summary: str
     exhaustion: Exhaustion | None = None
+    failed_allocation_bytes: int | None = None
 
 
 def _shorten(text: str) -> str:
@@ -93,7 +101,7 @@ def child_main(job: Callable[..., Any], args: tuple, pipe: Connection, log: int,
     except BaseException as error:
         with suppress(Exception):  # the disk may be full, or a plugin may have closed stderr
             traceback.print_exc()
-        outbox.send(("failed", _describe(error)))
+        outbox.send(("failed", _describe(error, limits)))
 
 
 def _detach_from_parent(log: int) -> None:
@@ -172,12 +180,15 @@ def _set_limits(limits: Limits) -> None:
         limit_host_memory(limits.memory_bytes)
 
 
-def _describe(error: BaseException) -> Failure:
+def _describe(error: BaseException, limits: Limits) -> Failure:
     name = _shorten(type(error).__name__)
     try:
         text = _shorten(" ".join(str(error).split()))
         notes = [_shorten(str(note)) for note in getattr(error, "__notes__", ())]
-        summary = f"{name}: {text}" if text else name
-        return Failure("; ".join([summary, *notes]), exhaustion(evidence_of(error)))
+        summary, size_bytes, how = f"{name}: {text}" if text else name, None, exhaustion(evidence_of(error))
+        if how is not None:
+            summary = describe_exhaustion(how, text, limits.memory_bytes, limits.device)
+            size_bytes = failed_allocation_bytes(text)
+        return Failure("; ".join([summary, *notes]), how, size_bytes)
     except Exception:  # an exception of a plugin whose own methods raise
         return Failure(name)

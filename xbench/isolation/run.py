@@ -26,7 +26,13 @@ from xbench.isolation.server import (
 )
 from xbench.isolation.worker import WorkerProcess
 from xbench.memory.cgroups import oom_kill_count
-from xbench.memory.exhaustion import Evidence, Exhaustion, exhaustion
+from xbench.memory.exhaustion import (
+    Evidence,
+    Exhaustion,
+    describe_exhaustion,
+    exhaustion,
+    failed_allocation_bytes,
+)
 from xbench.units import format_seconds
 
 # How long a child may send no message and take no CPU time.
@@ -85,6 +91,7 @@ class ChildResult:
         error: the XbenchError that the job raised.
         reason: why the job did not return, on one line.
         exhaustion: how memory ran out, if that is why the child failed or died.
+        failed_allocation_bytes: size of the allocation that failed; None if it is not known.
         stderr: the end of what it wrote to stderr, tracebacks included.
     """
 
@@ -93,6 +100,7 @@ class ChildResult:
     error: XbenchError | None = None
     reason: str = ""
     exhaustion: Exhaustion | None = None
+    failed_allocation_bytes: int | None = None
     stderr: str = ""
 
     @property
@@ -173,8 +181,16 @@ def _make_result(
             oom_kills=oom_kill_count() - kills_before,
             under_limit=limits.memory_bytes is not None,
         )
+        how = exhaustion(evidence)
+        if how is None:
+            return ChildResult("died", reason=_describe_death(exit_code, stderr), stderr=stderr)
+        last_line = (stderr.strip().splitlines() or [""])[-1].strip()
         return ChildResult(
-            "died", reason=_describe_death(exit_code, stderr), exhaustion=exhaustion(evidence), stderr=stderr
+            "died",
+            reason=describe_exhaustion(how, last_line, limits.memory_bytes, limits.device),
+            exhaustion=how,
+            failed_allocation_bytes=failed_allocation_bytes(last_line),
+            stderr=stderr,
         )
     outcome, content = final
     if outcome == "returned":
@@ -184,7 +200,13 @@ def _make_result(
     if outcome == "timeout":
         return ChildResult("timeout", reason=content, stderr=stderr)
     failure: Failure = content
-    return ChildResult("failed", reason=failure.summary, exhaustion=failure.exhaustion, stderr=stderr)
+    return ChildResult(
+        "failed",
+        reason=failure.summary,
+        exhaustion=failure.exhaustion,
+        failed_allocation_bytes=failure.failed_allocation_bytes,
+        stderr=stderr,
+    )
 
 
 def _open_log(path: Path | None) -> Log:

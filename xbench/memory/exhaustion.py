@@ -1,4 +1,4 @@
-"""Decide whether and how memory ran out: one pure function for exceptions and dead processes.
+"""Decide whether and how memory ran out, and say so in words, for exceptions and dead processes.
 
 When memory is short, CUDA's libraries also raise errors that do not mention memory: a handle or kernel cannot
 be loaded, or a convolution finds no workspace. Such an error counts as out of memory only if hardly any
@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from xbench.memory.devices import DevicePressure, device_pressure
+from xbench.text import shorten
+from xbench.units import format_bytes
 
 # Where the allocation failed: in torch's host allocator; in torch's device allocator or a CUDA library; in
 # Python or a system call (ENOMEM); in a native library, such as the one that starts threads. Or none failed,
@@ -56,6 +58,9 @@ _ALLOCATION = re.compile(
     r"(?:tried|unable) to allocate (\d+(?:\.\d*)?) (bytes|KiB|MiB|GiB|TiB|PiB|EiB)", re.IGNORECASE
 )
 _UNITS = ("bytes", "kib", "mib", "gib", "tib", "pib", "eib")
+
+# Longer messages of unknown form are truncated.
+_MAX_MESSAGE_CHARS = 200
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,33 @@ def failed_allocation_bytes(message: str) -> int | None:
     factor = 1024 ** _UNITS.index(unit.lower())
     # A float would round a large integer.
     return round(float(number) * factor) if "." in number else int(number) * factor
+
+
+def describe_exhaustion(how: Exhaustion, message: str, limit_bytes: int | None, device: str = "cpu") -> str:
+    """Say in plain words that memory ran out: how much was requested, and what the limit was.
+
+    Args:
+        how: how memory ran out.
+        message: the message of the exception, or the last line on a dead process's stderr.
+        limit_bytes: the hard limit of the process; None if it had none.
+        device: torch's name for the device that the limit is about.
+
+    Returns:
+        One line, as in `out of memory: an allocation of 1.20 GB failed under the limit of 2.00 GB`. A message
+        without a size is appended, shortened.
+    """
+    if how == "oom killer":
+        return "out of memory: the system had none left, and its OOM killer ended the process"
+    # A limit on a CUDA device does not limit the host.
+    is_limited = limit_bytes is not None and (device == "cpu" or how == "device allocator")
+    under = f" under the limit of {format_bytes(limit_bytes)}" if is_limited else ""
+    size_bytes = failed_allocation_bytes(message)
+    if size_bytes is not None:
+        return f"out of memory: an allocation of {format_bytes(size_bytes)} failed{under}"
+    text = shorten(message.removeprefix("MemoryError").lstrip(": "), _MAX_MESSAGE_CHARS)
+    if how == "python" and text:  # the message of a MemoryError is meant for readers
+        return f"out of memory: {text}"
+    return f"out of memory: an allocation failed{under}{f' ({text})' if text else ''}"
 
 
 def _classify_message(text: str) -> Exhaustion | None:
