@@ -235,6 +235,7 @@ class TestOtherFailures:
         line, _, place = result["error"].partition("; its traceback is in ")
         reason = "RuntimeError: a kernel takes no more than 20"
         culprit = "raised in model 'probed_parts:build_limited'"
+        culprit += line[line.rfind(" (probed_parts.py:") :]
         assert line == f"size {result['fails']} failed for a reason other than memory: {reason}; {culprit}"
         with open(place) as file:
             assert file.read().rstrip().endswith(f"{reason}\n{culprit}")

@@ -151,6 +151,56 @@ def place(tmp_path):
     return tmp_path
 
 
+BUGGY_PARTS = """import torch
+from torch import nn
+
+
+class Step(torch.optim.SGD):
+    def step(self, closure):
+        loss = closure()
+        self.tempo += 1  # line 8
+        return loss
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.layer = nn.LazyLinear(num_classes)
+
+    def forward(self, images):
+        return self.layer(images.flaten(1))  # line 18
+
+
+def images():
+    return {}["train"]  # line 22
+"""
+BUGGY = """
+[suite]
+name = "buggy"
+
+[[experiment]]
+name = "one"
+optimizer = "buggy_parts:Step"
+dataset = "synthetic-xray"
+model = "report-cnn"
+[[experiment]]
+name = "two"
+optimizer = "sgd"
+dataset = "synthetic-xray"
+model = "buggy_parts:Net"
+[[experiment]]
+name = "three"
+optimizer = "sgd"
+dataset = "buggy_parts:images"
+model = "report-cnn"
+[[experiment]]
+name = "four"
+optimizer = "broken_parts:Step"
+dataset = "synthetic-xray"
+model = "report-cnn"
+"""
+
+
 def refused(done, place) -> str:
     """What a command says that is wrong in itself: on stderr only, without a trace of code or results."""
     assert done.returncode == 2, done.stderr
@@ -301,6 +351,21 @@ class TestWrongSuites:
         assert (len(of_trial), len(rest)) == (1, len(expected))
         for error, beginning in zip(rest, expected, strict=True):
             assert error.startswith(beginning)
+
+    def test_bugs_of_own_code_are_told_with_the_line_of_the_code(self, xbench, tmp_path):
+        (tmp_path / "buggy.toml").write_text(BUGGY)
+        (tmp_path / "buggy_parts.py").write_text(BUGGY_PARTS)
+        (tmp_path / "broken_parts.py").write_text("import torch\nStep = torch.optim.Stochastic\n")
+        text = refused(xbench(tmp_path, "run", "buggy.toml", "--allow-import", ".", "--dry-run"), tmp_path)
+        for line, said, place in [
+            (7, "it raised AttributeError: 'Step' object has no attribute 'tempo'", "buggy_parts.py:8"),
+            (14, "AttributeError: 'Tensor' object has no attribute 'flaten'", "buggy_parts.py:18"),
+            (18, "dataset 'buggy_parts:images' is broken: KeyError: 'train'", "buggy_parts.py:22"),
+            (22, "AttributeError: module 'torch.optim' has no attribute 'Stochastic'", "broken_parts.py:2"),
+        ]:
+            (error,) = [told for told in text.splitlines() if f"error: buggy.toml:{line}: " in told]
+            assert said in error
+            assert f"({place})" in error
 
     def test_a_probes_settings_are_checked_alike(self, xbench, tmp_path):
         settings = ["--set", "adam.betas=0.9", "--set", 'adam.foreach="false"', "--set", "dataset.train=4.0"]

@@ -207,9 +207,9 @@ def test_plugin_with_a_removed_field_loads_with_a_warning(site, capsys, monkeypa
 @pytest.mark.parametrize(
     ("claim", "complaint"),
     [
-        ("foo-opt = foo_missing:OPTIMIZER", "ModuleNotFoundError: No module named 'foo_missing'"),
+        ("foo-opt = foo_missing:OPTIMIZER", "ModuleNotFoundError: No module named 'foo_missing'$"),
         ("foo-opt = foo_good:ABSENT", "AttributeError: .*ABSENT"),
-        ("foo-opt = foo_raises:OPTIMIZER", "RuntimeError: two lines of woe$"),
+        ("foo-opt = foo_raises:OPTIMIZER", r"RuntimeError: two lines of woe \(foo_raises\.py:1\)$"),
         ("foo-opt = foo_syntax:OPTIMIZER", "SyntaxError: "),
         ("foo-opt = no reference", "cannot be imported"),
         ("foo-opt = foo_good:NUMBER", r"is a int, not an xbench\.OptimizerSpec"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import textwrap
 from types import ModuleType
@@ -9,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from xbench.components import tracebacks
-from xbench.components.tracebacks import find_component
+from xbench.components.tracebacks import describe_error, find_component, place_in_own_code
 
 
 def module_of(name: str, text: str, **known) -> ModuleType:
@@ -102,3 +103,39 @@ def test_module_without_a_name_is_ignored():
     loaded = set(sys.modules)
     assert find_component(error_of(hidden), COMPONENTS) == ""
     assert set(sys.modules) == loaded
+
+
+def written(folder, name: str, text: str, **known):
+    """Return the function `run` of a module in a file."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    namespace = {"__name__": path.stem, **known}
+    exec(compile(text, str(path), "exec"), namespace)
+    return namespace["run"]
+
+
+def test_line_of_own_code_is_named(tmp_path):
+    own = written(tmp_path, "mine.py", "def run():\n    x = None\n    return x.lr\n")
+    told = "AttributeError: 'NoneType' object has no attribute 'lr'"
+    assert describe_error(error_of(own)) == f"{told} (mine.py:3)"
+
+
+def test_line_of_own_code_is_preferred_to_one_of_a_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracebacks, "_PACKAGES", (str(tmp_path / "site-packages"),))
+    library = written(tmp_path / "site-packages", "library.py", "def run():\n    raise ValueError\n")
+    own = written(tmp_path, "mine.py", "def run():\n    other()\n", other=library)
+    assert place_in_own_code(error_of(own)) == "mine.py:2"
+    monkeypatch.setattr(tracebacks, "_PACKAGES", ("/",))
+    assert place_in_own_code(error_of(own)) == "library.py:2"
+
+
+def test_line_of_pythons_own_modules_is_not_named():
+    error = error_of(importlib.import_module, "no_such_module")
+    own_test, _, _ = place_in_own_code(error).partition(":")
+    assert own_test == "test_tracebacks.py"
+
+
+def test_source_of_a_syntax_error_is_left_out(tmp_path):
+    error = error_of(compile, "def run(:", str(tmp_path / "mine.py"), "exec")
+    assert describe_error(error).startswith("SyntaxError: invalid syntax (mine.py, line 1)")

@@ -49,6 +49,13 @@ def breach(text: str) -> str:
     return f"{text} ({CONTRACT})"
 
 
+def told_without_place(factory, spec=None) -> str:
+    """What is wrong with an optimizer of this file, without the line, which must be named."""
+    told, places = re.subn(r" \(test_trial\.py:\d+\)", "", tried(factory, spec))
+    assert places == 1
+    return told
+
+
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks")
 @pytest.mark.parametrize("name", list(registrations("optimizer")))
 def test_registered_optimizers_pass(name):
@@ -79,7 +86,7 @@ class TestHyperparameters:
             def descend(self):
                 raise ValueError("lr is too small")
 
-        assert tried(Late) == breach("it raised ValueError: lr is too small")
+        assert told_without_place(Late) == breach("it raised ValueError: lr is too small")
 
     @pytest.mark.parametrize(("name", "lr"), [("sgd", 1e38), ("adam", 1e30), ("lbfgs", 1e38)])
     def test_weights_that_run_away_are_for_the_cell_to_show(self, name, lr):
@@ -264,7 +271,7 @@ class TestClosure:
                 closure(backward=False)
 
         told = "it raised TypeError: closure() got an unexpected keyword argument 'backward'"
-        assert tried(Arguing) == breach(told)
+        assert told_without_place(Arguing) == breach(told)
 
     def test_computes_gradients_under_no_grad(self):
         class Quiet(Descent):
@@ -387,7 +394,7 @@ class TestModes:
             def eval(self):
                 raise RuntimeError("no average yet")
 
-        assert tried(Broken) == breach("it raised RuntimeError: no average yet")
+        assert told_without_place(Broken) == breach("it raised RuntimeError: no average yet")
 
 
 class Bare:
@@ -417,8 +424,8 @@ class TestInterface:
         assert tried(Descent, {"resumable": True}) is None
 
     def test_what_its_spec_says_of_its_state_can_be_computed(self):
-        told = tried(Descent, {"state_vectors": lambda hyperparameters: hyperparameters["momentum"]})
-        assert told == "its spec's state_vectors raised KeyError: 'momentum'"
+        spec = {"state_vectors": lambda hyperparameters: hyperparameters["momentum"]}
+        assert told_without_place(Descent, spec) == "its spec's state_vectors raised KeyError: 'momentum'"
 
     def test_step_may_have_no_signature(self):
         class Opaque(Bare):

@@ -63,7 +63,7 @@ class Registration:
         try:
             component = claim.load()
         except (Exception, SystemExit) as error:  # a broken plugin must not break the others
-            raise XbenchError(f"{where} cannot be imported: {_one_line(error)}") from error
+            raise XbenchError(f"{where} cannot be imported: {_describe(error)}") from error
         return component if isinstance(component, Family) else _check_spec(self.kind, component, where)
 
     def load_spec(self, reference: str) -> Spec:
@@ -95,7 +95,7 @@ class Registration:
         except XbenchError:
             raise
         except (Exception, SystemExit) as error:  # a plugin's function may raise anything
-            raise XbenchError(f"{where} is broken: {_one_line(error)}") from error
+            raise XbenchError(f"{where} is broken: {_describe(error)}") from error
         return _check_spec(self.kind, spec, where)
 
 
@@ -201,7 +201,7 @@ def _unpack(packed: PackedComponent) -> Spec:
         return pickle.loads(packed.path.read_bytes())
     except Exception as error:  # its modules may not be importable here, or may raise anything
         raise XbenchError(
-            f"{packed.kind} '{packed.name}' cannot be loaded in a worker process: {_one_line(error)}",
+            f"{packed.kind} '{packed.name}' cannot be loaded in a worker process: {_describe(error)}",
             hint="a module that it uses must be importable without the script, or the script must define it",
         ) from error
 
@@ -225,7 +225,7 @@ def _import_reference(kind: Kind, reference: str, import_dirs: Sequence[str]) ->
     except (Exception, SystemExit) as error:  # the user's own module may raise anything
         searched = ", ".join(import_dirs)
         raise XbenchError(
-            f"{kind} '{reference}' cannot be imported: {_one_line(error)}",
+            f"{kind} '{reference}' cannot be imported: {_describe(error)}",
             hint=f"xbench looks for the module in {searched}",
         ) from error
     return make_spec(kind, component, f"{kind} '{reference}'", f"imported from {module_name}")
@@ -258,6 +258,7 @@ def _name_distribution(entry_point: EntryPoint) -> str:
     return f"{entry_point.dist.name} {entry_point.dist.version}" if entry_point.dist else "no distribution"
 
 
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+def _describe(error: BaseException) -> str:
+    from xbench.components.tracebacks import describe_error  # which imports this module
+
+    return describe_error(error)

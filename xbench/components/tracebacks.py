@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sysconfig
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from xbench.components.registry import Kind, find, origin
+
+# Folders of Python's own modules, and of installed packages, which may be in the former.
+_PYTHON = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
+_PACKAGES = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
 
 
 def find_component(error: BaseException, components: Sequence[tuple[Kind, str]]) -> str:
@@ -36,23 +41,34 @@ def describe_error(error: BaseException) -> str:
     Returns:
         One line, as in `ValueError: width is 0 (nets.py:12)`.
     """
-    # Not `str(error)`, which may itself raise.
-    text = " ".join("".join(traceback.format_exception_only(error)).split())
+    # `str(error)` may itself raise, but the other way would show the source of a SyntaxError.
+    if isinstance(error, SyntaxError):
+        text = f"{type(error).__name__}: {error}"
+    else:
+        text = " ".join("".join(traceback.format_exception_only(error)).split())
     place = place_in_own_code(error)
     return f"{text} ({place})" if place else text
 
 
 def place_in_own_code(error: BaseException) -> str:
-    """Find the innermost line in a traceback that is not in torch, torchvision or xbench.
+    """Find the innermost line in a traceback that is not in torch, torchvision, xbench or Python itself.
+
+    A line in an installed package is named only if there is none elsewhere.
 
     Returns:
         The file and line, as in `nets.py:12`; "" if there is none.
     """
-    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
-        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if package not in ("xbench", "torch", "torchvision"):
-            return f"{Path(frame.f_code.co_filename).name}:{line}"
-    return ""
+    own, packaged = [], []
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file, package = frame.f_code.co_filename, str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if file.startswith("<") or package in ("xbench", "torch", "torchvision"):  # as in `<frozen os>`
+            continue
+        path = Path(file)
+        if any(map(path.is_relative_to, _PACKAGES)):
+            packaged.append(f"{path.name}:{line}")
+        elif not any(map(path.is_relative_to, _PYTHON)):
+            own.append(f"{path.name}:{line}")
+    return next(reversed(own or packaged), "")
 
 
 def _list_packages(kind: Kind, name: str) -> list[str]:

@@ -121,7 +121,7 @@ def describe_components(
         except MemoryError:
             raise
         except Exception as error:  # importing a factory may raise anything
-            known[kind, name] = XbenchError(f"{kind} '{name}' is broken: {type(error).__name__}: {error}")
+            known[kind, name] = XbenchError(f"{kind} '{name}' is broken: {describe_error(error)}")
     return known
 
 
@@ -146,7 +146,7 @@ def describe_models(send: Send, choices: Sequence[Choice], import_dirs: Sequence
         except MemoryError:
             raise
         except Exception as error:  # a plugin's hooks may raise anything
-            send(XbenchError(f"model '{choice.name}' is broken: {type(error).__name__}: {error}"))
+            send(XbenchError(f"model '{choice.name}' is broken: {describe_error(error)}"))
 
 
 def try_models(send: Send, trials: Sequence[ModelTrial], device: str, import_dirs: Sequence[str]) -> None:
@@ -312,4 +312,4 @@ def _build_dataset(choice: Choice, import_dirs: Sequence[str]) -> tuple[DatasetS
     except (XbenchError, MemoryError):
         raise
     except Exception as error:  # plugins may raise anything
-        raise XbenchError(f"dataset '{choice.name}' is broken: {type(error).__name__}: {error}") from error
+        raise XbenchError(f"dataset '{choice.name}' is broken: {describe_error(error)}") from error

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from xbench.components.code import code_stamp, latest_change, own_stamp
 from xbench.components.code_files import IGNORE_FILE, ImportDirs
 from xbench.components.registry import Kind
-from xbench.components.tracebacks import find_component
+from xbench.components.tracebacks import find_component, place_in_own_code
 from xbench.errors import XbenchError
 from xbench.training.settings import CellSettings
 from xbench.training.task import Task
@@ -25,7 +25,7 @@ def hash_code(settings: CellSettings, import_dirs: ImportDirs) -> tuple[str, str
 def check_running_code(task: Task) -> Iterator[None]:
     """Check that this process sees the code that identifies a cell.
 
-    A note on an exception that leaves the block names the component that raised it.
+    A note on an exception that leaves the block names the component that raised it, and the line of code.
 
     Raises:
         XbenchError: the code has changed.
@@ -45,5 +45,6 @@ def check_running_code(task: Task) -> Iterator[None]:
             ("model", task.settings.model.name),
         ]
         if component := find_component(error, components):
-            error.add_note(f"raised in {component}")
+            place = place_in_own_code(error)
+            error.add_note(f"raised in {component}{f' ({place})' if place else ''}")
         raise

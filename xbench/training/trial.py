@@ -210,7 +210,7 @@ def _check_interface(spec: OptimizerSpec, optimizer: Any) -> None:
     try:
         spec.state_vectors(getattr(optimizer, "defaults", {}))
     except Exception as error:
-        raise _Breach(f"its spec's state_vectors raised {_describe(error)}") from error
+        raise _Breach(f"its spec's state_vectors raised {describe_error(error)}") from error
 
 
 def _explain(error: Exception | SystemExit, clean: _Outcome, stale: _Outcome) -> str:
@@ -226,7 +226,7 @@ def _explain(error: Exception | SystemExit, clean: _Outcome, stale: _Outcome) ->
             return str(error) or type(error).__name__
         return describe_error(error)
     if clean.calls > clean.returned:
-        return _add_contract(f"closure() failed when the optimizer called it: {_describe(error)}")
+        return _add_contract(f"closure() failed when the optimizer called it: {describe_error(error)}")
     if "does not require grad and does not have a grad_fn" in str(error):
         calls_backward = any(frame.name == "backward" for frame in traceback.extract_tb(error.__traceback__))
         what = "called backward() on the loss" if calls_backward else "differentiated a loss or a gradient"
@@ -235,15 +235,11 @@ def _explain(error: Exception | SystemExit, clean: _Outcome, stale: _Outcome) ->
         return _add_contract(_READ_STALE)
     if isinstance(stale.error, _Breach):
         return str(stale.error)
-    return _add_contract(f"it raised {_describe(error)}")
+    return _add_contract(f"it raised {describe_error(error)}")
 
 
 def _add_contract(what: str) -> str:
     return f"{what} ({_CONTRACT})"
-
-
-def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _count_nans(tensors: list[torch.Tensor]) -> int:
