@@ -378,6 +378,26 @@ def test_fewer_than_two_classes_are_refused(tmp_path, names):
 
 
 @pytest.mark.parametrize(
+    ("names", "found", "tree"),
+    [
+        (("1.png", "2.png"), "0 folders of images, and 2 images that", ("cat/cat1.jpg", "dog/dog1.jpg")),
+        (("ant/1.png", "2.png"), "1 folder of images, and 1 image that", ("ant/ant1.jpg", "cat/cat1.jpg")),
+        (
+            ("train/1.png", "train/2.png", "test/3.png"),
+            "0 folders of images, and 3 images that",
+            ("test/cat/cat1.jpg", "test/dog/dog1.jpg", "train/cat/cat1.jpg", "train/dog/dog1.jpg"),
+        ),
+    ],
+)
+def test_images_without_folders_of_classes_are_told_with_the_expected_layout(tmp_path, names, found, tree):
+    root = make(tmp_path, *names)
+    with pytest.raises(XbenchError, match="one folder per class") as caught:
+        build_folder(str(root))
+    assert f"{root} holds {found}" in caught.value.message
+    assert caught.value.hint.split("\n    ")[1:] == [str(root / path) for path in tree]
+
+
+@pytest.mark.parametrize(
     ("settings", "complaint"),
     [
         ({"test": 0}, "test 0 "),

@@ -24,7 +24,7 @@ from xbench.components.images import IMAGE_SUFFIXES, check_image_size, read_squa
 from xbench.components.specs import Dataset, DatasetSpec, Example
 from xbench.errors import DataNotFound, XbenchError
 from xbench.storage.paths import expand_user
-from xbench.text import quote_some
+from xbench.text import pluralize, quote_some
 
 _MAX_SUBFOLDERS = 5
 
@@ -289,10 +289,7 @@ def _check_classes(
     """Check that there are images to train on and to test on, and write a note on images without a group."""
     examples = listing.examples
     if len(classes) < 2:
-        raise XbenchError(
-            f"{folder} holds {len(classes)} folders of images, but a dataset needs at least 2 classes",
-            hint="put the images of each class into a folder of its own",
-        )
+        raise _explain_missing_classes(folder, classes, splits)
     counts = Counter((example.split, example.label) for example in examples)
     for label, name in enumerate(classes):
         if not counts["train", label] + counts["test", label]:
@@ -322,6 +319,21 @@ def _check_classes(
             hint=f"it is searched for in names such as '{examples[0].name.rpartition('/')[2]}'",
         )
     return [f"{ungrouped:,} of {len(examples):,} images have no group: each is split on its own"]
+
+
+def _explain_missing_classes(folder: Path, classes: list[str], splits: dict[str, str]) -> XbenchError:
+    """Make the error for fewer than two classes, with the expected layout as a hint."""
+    parts = [f"{part}/" for part in splits] or [""]
+    loose = sum(len(list_loose_images(folder / part)) for part in parts)
+    names = [*classes, *(name for name in ("cat", "dog") if name not in classes)][:2]
+    tree = [f"{folder / part / name / f'{name}1.jpg'}" for part in parts for name in names]
+    found = f"{folder} holds {pluralize(len(classes), 'folder')} of images"
+    if loose:
+        found += f", and {pluralize(loose, 'image')} that are not in the folder of a class"
+    return XbenchError(
+        f"{found}: images must be in one folder per class, and a dataset needs at least 2 classes",
+        hint="\n    ".join(["give each folder the name of its class, as in", *tree]),
+    )
 
 
 def _explain_empty_class(
