@@ -183,13 +183,15 @@ class TestTable:
     @classmethod
     def done(cls, own_xbench, folder, allow_user_code):
         """Where the real data is absent, and nothing fits."""
-        model = ["--model", "probed_parts:build_wide", *allow_user_code, "--memory-limit", "5MB"]
-        stand_in = '{ name = "synthetic-xray", train = 40, test = 10, image_size = 16 }'
+        model = ["--model", "probed_parts:build_wide", *allow_user_code, "--memory-limit", "900MB"]
+        stand_in = '{ name = "synthetic-xray", train = 40, test = 10, image_size = 1300 }'
         data = [
             "--set",
             "dataset.root=nowhere",
             "--set",
             f"dataset.fallback={stand_in}",
+            "--set",
+            "dataset.storage=float32",
             "--axis",
             "micro-batch",
         ]
@@ -197,10 +199,17 @@ class TestTable:
 
     def test_says_what_limits(self, done):
         assert done.returncode == 1, done.stderr
-        assert "limit: memory_limit: asked for: 5MB" in one_line(done.stdout)
+        assert "limit: memory_limit: asked for: 900MB" in one_line(done.stdout)
 
     def test_says_that_nothing_fits(self, done):
-        assert "micro-batch: not even the smallest size fits" in one_line(done.stdout)
+        said = one_line(done.stdout)
+        assert "micro-batch: not even the smallest size fits: out of memory: an allocation of" in said
+
+    def test_says_what_takes_the_memory_at_any_size(self, done):
+        said = one_line(done.stdout)
+        assert "at any size, a process needs" in said
+        whole = 'storage = "float32" keeps all 50 images of synthetic-xray in memory'
+        assert f"{whole} (3 x 1300 x 1300 numbers each, 1.01 GB): the limit of 900 MB leaves nothing" in said
 
     def test_says_what_stands_in_for_what(self, done):
         said = one_line(done.stdout)

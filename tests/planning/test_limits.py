@@ -8,8 +8,10 @@ import pytest
 
 from tests.cell_samples import MACHINE
 from tests.run_samples import SUITE, suite_of
+from xbench.errors import XbenchError
 from xbench.memory.machine import Bound
 from xbench.planning import plan as planning
+from xbench.planning.limits import check_limits
 from xbench.planning.plan import PlannedRun
 from xbench.suite.grid import Cell, DatasetChoice
 from xbench.training.settings import Choice, TrainingSettings
@@ -116,3 +118,38 @@ def test_the_bound_says_who_asked():
 def test_what_was_asked_for_has_one_form(suite_limit, experiment_limit, asked):
     """What a cell is must not depend on how a limit was written."""
     assert tuple(map(str, declared(suite_limit, experiment_limit).memory_limits)) == asked
+
+
+class TestLimitsBelowWhatAProcessNeeds:
+    BOUND = Bound("available memory", 10**10, "a file")
+    IDLE = replace(MACHINE, memory_bounds=(BOUND,), idle_bytes=400_000_000)
+
+    def mistakes(self, suite_limit: str | None, cell: Cell) -> str:
+        suite = suite_of(SUITE, *([f"suite.memory_limit={suite_limit}"] if suite_limit else []))
+        check_limits(suite, [cell], self.IDLE)
+        try:
+            suite.problems.raise_if_any()
+        except XbenchError as error:
+            return f"{error.message}\n{error.hint}"
+        return ""
+
+    def test_are_refused_with_the_least_that_works(self):
+        told = self.mistakes("100MB", declared("100MB"))
+        assert "--set suite.memory_limit=100MB: memory_limit 100MB is too low" in told
+        assert "a process needs 400 MB before it trains anything" in told
+        assert "at least 410 MB" in told
+
+    def test_may_be_shares(self):
+        assert "memory_limit 3% (300 MB) is too low" in self.mistakes(None, declared(None, "3%"))
+
+    @pytest.mark.parametrize("limits", [(), ("400MB",), ("5%",), ("2GB", "1GB")])
+    def test_others_are_not(self, limits):
+        assert self.mistakes(None, declared(*limits)) == ""
+
+    def test_cells_that_are_meant_to_run_out_of_memory_may_have_them(self):
+        assert self.mistakes("100MB", replace(declared("100MB"), expect="oom")) == ""
+
+    def test_are_not_known_without_a_measured_process(self):
+        suite = suite_of(SUITE)
+        check_limits(suite, [declared("1MB")], MACHINE)
+        assert not suite.problems

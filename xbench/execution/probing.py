@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -24,6 +25,7 @@ from xbench.suite.overrides import SuiteOption
 from xbench.suite.reader import Suite, check_document
 from xbench.text import escape_controls, pluralize, shorten
 from xbench.training.settings import Choice
+from xbench.units import format_bytes
 
 _FALLBACKS = {"chest-xray": "synthetic-xray"}
 _EXPERIMENT = "probe"
@@ -199,6 +201,7 @@ def _write_notes(cell: PlannedCell, axis: Axis, capacity: Capacity, started_from
         pass  # the record has the error
     elif capacity.found is None:
         notes.append(f"not even the smallest size fits: {capacity.trials[-1].reason}")
+        notes += _explain_fixed_memory(cell)
     elif capacity.fails is None:
         notes.append(f"memory does not limit {axis.value} up to {capacity.found:,}, the largest size tried")
     retries = max((t.alloc_retries for t in capacity.trials if t.value == capacity.found), default=0)
@@ -215,6 +218,30 @@ def _write_notes(cell: PlannedCell, axis: Axis, capacity: Capacity, started_from
             "started from the result of an earlier probe, which was run again; use --fresh to ignore it"
         )
     return notes
+
+
+def _explain_fixed_memory(cell: PlannedCell) -> list[str]:
+    """Say how much of the limit is taken at any size, as far as it is known before anything has run."""
+    limit_bytes, data, hint = _read_limit(cell), cell.data, ""
+    fixed_bytes, parts = cell.machine.idle_bytes, []
+    if fixed_bytes:
+        parts.append(f"a process needs {format_bytes(fixed_bytes)} before it trains anything")
+    if cell.settings.storage == "float32":
+        item_bytes = 8 if cell.settings.training.dtype == "float64" else 4
+        data_bytes = len(data.labels) * math.prod(data.shape) * item_bytes
+        fixed_bytes += data_bytes
+        parts.append(
+            f'storage = "float32" keeps all {len(data.labels):,} images of {data.name} in memory '
+            f"({' x '.join(map(str, data.shape))} numbers each, {format_bytes(data_bytes)})"
+        )
+        hint = '; with storage = "uint8", images are read as they are needed'
+    if not parts:
+        return []
+    left_bytes = limit_bytes - fixed_bytes
+    rest = "the model, its gradients, the optimizer's state and the examples of a step"
+    room = format_bytes(left_bytes) if left_bytes > 0 else "nothing"
+    limit = f"the limit of {format_bytes(limit_bytes)} leaves {room} for {rest}"
+    return [f"at any size, {', and '.join(parts)}: {limit}{hint}"]
 
 
 def _make_suite(

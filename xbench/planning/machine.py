@@ -12,7 +12,7 @@ from typing import Any
 from xbench.errors import XbenchError
 from xbench.memory.cgroups import oom_kill_group
 from xbench.memory.devices import slice_name
-from xbench.memory.host import PeakMethod, host_peak_meter
+from xbench.memory.host import PeakMethod, host_peak_meter, resident_bytes
 from xbench.memory.limits import can_limit_host_memory, host_reserve_bytes
 from xbench.memory.machine import Bound, device_bounds, host_bounds
 from xbench.memory.malloc import FAST_SETTINGS, allocator_settings
@@ -32,6 +32,8 @@ class Machine:
         hardware: facts about the hardware, for the records.
         memory_bounds: what limits the memory of one worker: device memory on CUDA, otherwise host memory.
         allocator: environment variables that configure how a worker allocates memory.
+        idle_bytes: resident size of a worker before it does anything, with the reserve of a limit: the least
+            limit under which a worker starts. 0 if the device is not the CPU, or the system has no limits.
     """
 
     device: str
@@ -41,6 +43,7 @@ class Machine:
     hardware: dict[str, Any]
     memory_bounds: tuple[Bound, ...]
     allocator: dict[str, str] = field(default_factory=dict)
+    idle_bytes: int = 0
 
 
 def describe_machine(send: Callable[[Any], None], wanted: DeviceChoice) -> Machine:
@@ -49,6 +52,9 @@ def describe_machine(send: Callable[[Any], None], wanted: DeviceChoice) -> Machi
     Raises:
         XbenchError: the machine does not have this device.
     """
+    # Measured first, because what follows loads libraries that a worker may not need.
+    idle_bytes = resident_bytes() + host_reserve_bytes() if can_limit_host_memory() else 0
+
     import psutil
     import torch
 
@@ -86,6 +92,7 @@ def describe_machine(send: Callable[[Any], None], wanted: DeviceChoice) -> Machi
         },
         memory_bounds=_find_memory_bounds(device),
         allocator=allocator_settings(facts["type"]),
+        idle_bytes=idle_bytes if device == "cpu" else 0,
     )
 
 

@@ -24,6 +24,7 @@ from xbench.planning.describe import (
     describe_components,
     fetch_weights,
 )
+from xbench.planning.limits import check_limits
 from xbench.planning.machine import Machine, describe_machine
 from xbench.planning.observer import Observer
 from xbench.planning.planned import MemoryPlan, PlannedCell
@@ -119,6 +120,7 @@ def plan_run(
     on_step("looking for the models' weights")
     models = describe_each_model(expansion, import_dirs, problems)
     check_data(expansion.cells, resolved, models, problems)
+    check_limits(suite, expansion.cells, machine)
     on_step("trying the models")
     found, tried = check_models(expansion, resolved, models, machine.device, import_dirs, problems)
     problems.raise_if_any()
