@@ -142,9 +142,10 @@ def describe_exhaustion(how: Exhaustion, message: str, limit_bytes: int | None, 
     """
     if how == "oom killer":
         return "out of memory: the system had none left, and its OOM killer ended the process"
+    under = ""
     # A limit on a CUDA device does not limit the host.
-    is_limited = limit_bytes is not None and (device == "cpu" or how == "device allocator")
-    under = f" under the limit of {format_bytes(limit_bytes)}" if is_limited else ""
+    if limit_bytes is not None and (device == "cpu" or how == "device allocator"):
+        under = f" under the limit of {format_bytes(limit_bytes)}"
     size_bytes = failed_allocation_bytes(message)
     if size_bytes is not None:
         return f"out of memory: an allocation of {format_bytes(size_bytes)} failed{under}"
