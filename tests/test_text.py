@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xbench.text import MAX_VALUE_CHARS, count_edits, escape_controls, format_value, shorten
+from xbench.text import (
+    MAX_VALUE_CHARS,
+    count_edits,
+    escape_controls,
+    format_value,
+    shorten,
+    shorten_names,
+)
 
 
 @pytest.mark.parametrize(
@@ -88,3 +95,21 @@ def test_how_long_a_text_was_is_told():
 )
 def test_edits_are_counted_both_ways(one, other, edits):
     assert count_edits(one, other) == count_edits(other, one) == edits
+
+
+class TestShortNames:
+    def test_a_name_that_fits_is_whole(self):
+        assert shorten_names(["sgd", "adam"], 10) == ("sgd", "adam")
+
+    def test_both_ends_of_a_long_name_are_kept(self):
+        (name,) = shorten_names(["adamw lr=0.001 betas=[0.9, 0.999] decay=0.1"], 20)
+        assert name == "adamw lr=...ecay=0.1" and len(name) == 20
+
+    @pytest.mark.parametrize("most", [12, 20, 32])
+    def test_different_names_stay_different(self, most):
+        names = [f"{'a' * 40} lr={rate:03} {'b' * 40}" for rate in range(120)]
+        names += [*shorten_names(names, most)[:2], names[0]]
+        short = shorten_names(names, most)
+        assert len(set(short)) == len(set(names)) == len(names) - 1
+        assert short[-1] == short[0]
+        assert max(map(len, short)) <= most

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ MAX_VALUE_CHARS = 80
 MAX_SENTENCE_CHARS = 1000
 
 # Shorter stretches of consecutive seeds are listed seed by seed.
-MIN_STRETCH = 4
+MIN_STRETCH = 3
 
 _MAX_NAMED = 3
 
@@ -28,7 +29,7 @@ def escape_controls(text: str, keep: str = "") -> str:
     Args:
         keep: characters to leave unescaped (`"\\n"`, for example).
     """
-    if text.isascii() and text.isprintable():
+    if text.isprintable():
         return text
     return "".join(
         character
@@ -41,6 +42,32 @@ def escape_controls(text: str, keep: str = "") -> str:
 def shorten(text: str, most: int = MAX_VALUE_CHARS) -> str:
     """Truncate a long text and append its full length."""
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
+def shorten_names(names: Sequence[str], most: int) -> tuple[str, ...]:
+    """Cut the middle out of long names so that each has at most `most` characters and different names stay
+    different: names that would look alike are numbered."""
+    shown = {name: _cut_middle(name, most) for name in names}
+    alike = Counter(shown.values())
+    taken = set(shown.values())
+    for name, short in shown.items():
+        if alike[short] == 1 or short == name:
+            continue
+        number = 1
+        while (numbered := _cut_middle(name, most, f" #{number}")) in taken:
+            number += 1
+        shown[name] = numbered
+        taken.add(numbered)
+    return tuple(shown[name] for name in names)
+
+
+def _cut_middle(text: str, most: int, end: str = "") -> str:
+    """Shorten a text to `most` characters with its end appended: `adamw lr=0...decay=0.1`."""
+    room = most - len(end)
+    if len(text) > room:
+        tail = (room - 3) // 2
+        text = f"{text[: room - 3 - tail]}...{text[len(text) - tail :]}"
+    return text + end
 
 
 def pluralize(number: int, noun: str) -> str:
@@ -80,8 +107,13 @@ def match_column(wanted: str, columns: Sequence[str]) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def name_seeds(seeds: Iterable[int]) -> str:
-    """Write out seeds: `seed 3`, `seeds 0, 2`, `seeds 0 to 9, 12`."""
+def name_seeds(seeds: Iterable[int], most: int | None = None) -> str:
+    """Write out seeds: `seed 3`, `seeds 0, 2`, `seeds 0 to 9, 12`.
+
+    Args:
+        most: seeds and stretches of seeds to list; the other seeds are counted, as in `seeds 0 to 2, 6 and 4
+            more`. By default, all are listed.
+    """
     ordered = sorted(set(seeds))
     stretches: list[list[int]] = []
     for seed in ordered:
@@ -89,13 +121,13 @@ def name_seeds(seeds: Iterable[int]) -> str:
             stretches[-1].append(seed)
         else:
             stretches.append([seed])
-    parts = []
+    parts: list[list[int]] = []
     for stretch in stretches:
-        if len(stretch) >= MIN_STRETCH:
-            parts.append(f"{stretch[0]} to {stretch[-1]}")
-        else:
-            parts += map(str, stretch)
-    return f"seed{'s' * (len(ordered) != 1)} {', '.join(parts)}"
+        parts += [stretch] if len(stretch) >= MIN_STRETCH else [[seed] for seed in stretch]
+    listed = parts if most is None else parts[:most]
+    more = len(ordered) - sum(map(len, listed))
+    text = ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]} to {part[-1]}" for part in listed)
+    return f"seed{'s' * (len(ordered) != 1)} {text}{f' and {more:,} more' if more else ''}"
 
 
 def format_value(value: Any) -> str:

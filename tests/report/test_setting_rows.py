@@ -88,6 +88,16 @@ class TestSettings:
         found = rows(of("sgd"), of("adam", dtype="float64"), compared=MEMORY_ROWS)
         assert found == {"dtype": ["float32", "float64"]}
 
+    def test_seeds_beyond_the_first_few_are_counted(self):
+        found = rows(*(of("sgd", seed, dtype="float64" if seed % 4 else "float32") for seed in range(16)))
+        assert found["dtype"] == [
+            "float32 (seeds 0, 4 and 2 more), float64 (seeds 1 to 3, 5 to 7 and 6 more)",
+        ]
+
+    def test_values_beyond_the_first_few_are_counted(self):
+        found = rows(*(of("sgd", seed, note=f"n{seed}") for seed in range(5)))
+        assert found["note"] == ["n0 (seed 0), n1 (seed 1), n2 (seed 2) and 2 other values"]
+
 
 class TestSizes:
     def test_those_that_differ_between_seeds(self):

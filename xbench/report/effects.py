@@ -59,9 +59,7 @@ def paired_effect(kind: EffectKind, figure: Interval, baseline: Interval) -> Eff
     Returns:
         None if they share no seed, or if a ratio would have a value that is not above zero.
     """
-    values, others = (dict(zip(side.seeds, side.values, strict=True)) for side in (figure, baseline))
-    seeds = tuple(seed for seed in values if seed in others)
-    pairs = [(values[seed], others[seed]) for seed in seeds]
+    seeds, pairs = _pair(figure, baseline)
     if not pairs or (kind == "ratio" and min(map(min, pairs)) <= 0):
         return None
     is_ratio = kind == "ratio"
@@ -71,6 +69,15 @@ def paired_effect(kind: EffectKind, figure: Interval, baseline: Interval) -> Eff
         return Effect(kind, scale(found.mean), None, None, seeds)
     low, high = found.mean - found.half_width, found.mean + found.half_width
     return Effect(kind, scale(found.mean), scale(low), scale(high), seeds)
+
+
+def _pair(figure: Interval, baseline: Interval) -> tuple[tuple[int, ...], list[tuple[float, float]]]:
+    """Return the seeds that both figures have, and the two values of each."""
+    if figure.seeds == baseline.seeds:
+        return figure.seeds, list(zip(figure.values, baseline.values, strict=True))
+    values, others = (dict(zip(side.seeds, side.values, strict=True)) for side in (figure, baseline))
+    seeds = tuple(seed for seed in values if seed in others)
+    return seeds, [(values[seed], others[seed]) for seed in seeds]
 
 
 def _exp(value: float) -> float:

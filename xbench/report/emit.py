@@ -5,10 +5,11 @@ Text is printed literally, never as markup.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
-from rich.cells import cell_len
 from rich.console import Console
+from rich.segment import Segment, Segments
 from rich.text import Text
 
 from xbench.report.document import BEST, Document, FormattedTable, Section
@@ -19,25 +20,22 @@ from xbench.report.layout import (
     make_csv,
     make_latex,
     make_markdown,
-    make_table,
-    plain,
     print_line,
 )
-from xbench.text import escape_controls, shorten
-
-# A longer title of a row is wrapped.
-_MAX_TITLE = 30
+from xbench.report.terminal_table import lay_out_table
+from xbench.text import escape_controls, shorten, shorten_names
 
 _ASCII = str.maketrans({"±": "+-", BEST: "^", "█": "#"})
 
 
 def print_document(console: Console, document: Document) -> None:
     """Print a document on a terminal. Tables that are too wide for it continue below."""
+    clean = _to_ascii if console.options.ascii_only else escape_controls
     for warning in document.warnings:
         print_line(console, f"warning: {warning}", "bold yellow")
     for section in document.sections:
-        console.print()
-        _print_section(console, section)
+        # Printing all of a section at once is many times as fast as printing its lines.
+        console.print(Segments(_lay_out_section(console, section, clean)), soft_wrap=True, end="")
     console.print()
     for line in document.footer:
         print_line(console, line, "dim")
@@ -98,74 +96,42 @@ def to_latex(document: Document) -> str:
     return "\n\n".join(parts)
 
 
-def _print_section(console: Console, section: Section) -> None:
-    for number, table in enumerate(section.tables):
-        _print_table(console, _make_title(section) if number == 0 else None, table)
-    if not section.tables:
-        console.print(_make_title(section))
+def _lay_out_section(console: Console, section: Section, clean: Callable[[str], str]) -> Iterator[Segment]:
+    yield Segment.line()
+    yield from _lay_out_lines(console, [clean(shorten(section.title, MAX_SHOWN))], "bold")
+    yield from _lay_out_lines(console, map(clean, section.data), "dim")
+    for table in section.tables:
+        yield from lay_out_table(console, _clean_table(table, clean), clean(f" {BEST}"))
     for line in section.chart:
-        console.print(plain(_convert(console, line)), soft_wrap=True)
-    for finding in section.findings:
-        print_line(console, _convert(console, f"  {finding}"), "")
-    for note in section.notes:
-        print_line(console, _convert(console, f"  {note}"), "dim")
+        yield Segment(f"{clean(line)}\n")
+    yield from _lay_out_lines(console, [clean(f"  {finding}") for finding in section.findings], "")
+    yield from _lay_out_lines(console, [clean(f"  {note}") for note in section.notes], "dim")
 
 
-def _print_table(console: Console, title: Text | None, table: FormattedTable) -> None:
-    header = [_convert(console, name) for name in table.header]
-    rows = [[_convert(console, cell) for cell in row] for row in table.rows]
-    best = _convert(console, f" {BEST}")
-    for places in _split_columns(header, rows, console.width):
-        shown = make_table(
-            title or "",
-            [header[place] for place in places],
-            ([_make_cell(row[place], best) for place in places] for row in rows),
-            has_numbers=True,
-        )
-        shown.title = title
-        for column in shown.columns[1:]:
-            column.no_wrap = len(places) > 2  # a single column may be wider than the terminal
-        console.print(shown)
-        title = None
+def _lay_out_lines(console: Console, lines: Iterable[str], style: str) -> Iterator[Segment]:
+    """Lay out lines without control characters, wrapped on a terminal only (see `print_line`)."""
+    if not (text := "\n".join(lines)):
+        return
+    if console.is_terminal:
+        yield from console.render(Text(text, style=style))
+    else:
+        yield Segment(f"{text}\n", console.get_style(style))
 
 
-def _make_cell(text: str, best: str) -> Text:
-    shown = plain(shorten(text, MAX_SHOWN))
-    if best in text:
-        shown.stylize("bold")
-    return shown
+def _clean_table(table: FormattedTable, clean: Callable[[str], str]) -> FormattedTable:
+    """Clean all text and shorten what is very long. Titles that differ stay different."""
+    header = shorten_names(tuple(map(clean, table.header)), MAX_SHOWN)
+    titles = shorten_names([clean(row[0]) for row in table.rows], MAX_SHOWN)
+    rows = (
+        (title, *(clean(shorten(cell, MAX_SHOWN)) for cell in row[1:]))
+        for title, row in zip(titles, table.rows, strict=True)
+    )
+    return replace(table, header=header, rows=tuple(rows))
 
 
-def _split_columns(header: list[str], rows: list[list[str]], width: int) -> Iterator[list[int]]:
-    """Split the columns of a table into groups that fit a width; each begins with the column of titles."""
-    border, padding = 1, 3
-    widths = [
-        max([cell_len(row[place]) for row in rows] + [cell_len(word) for word in name.split()] or [0])
-        for place, name in enumerate(header)
-    ]
-    first = min(widths[0], _MAX_TITLE) + padding + border
-    places, used = [0], first
-    for place in range(1, len(header)):
-        if len(places) > 1 and used + widths[place] + padding > width:
-            yield places
-            places, used = [0], first
-        places.append(place)
-        used += widths[place] + padding
-    yield places
-
-
-def _convert(console: Console, text: str) -> str:
-    """Replace characters that the console's encoding lacks, before rich measures the text."""
-    if not console.options.ascii_only:
-        return text
-    return text.translate(_ASCII).encode("ascii", "backslashreplace").decode()
-
-
-def _make_title(section: Section) -> Text:
-    title = plain(shorten(section.title, MAX_SHOWN), style="bold")
-    for line in section.data:
-        title.append(f"\n{escape_controls(line)}", style="not bold dim")
-    return title
+def _to_ascii(text: str) -> str:
+    """Escape control characters, and replace characters that the encoding of the console may lack."""
+    return escape_controls(text).translate(_ASCII).encode("ascii", "backslashreplace").decode()
 
 
 def _list_markdown(heading: str, lines: tuple[str, ...]) -> list[str]:

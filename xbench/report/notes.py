@@ -221,7 +221,7 @@ def _note_undefined(column: Column, rows: Sequence[Row]) -> Iterator[Note]:
     done = {record.seed for record in column.records if record.status == "done"}
     for row in rows:
         figure = column.figures.get(row.key)
-        if figure is None or _has_substitutes(row, [column]):
+        if figure is None or figure.n == len(done) or _has_substitutes(row, [column]):
             continue
         for seed in sorted(done - set(figure.seeds)):
             yield column.name, seed, f"{row.title.strip()} is undefined; its mean is over the other seeds"

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from xbench.records.schema import CellRecord
-from xbench.text import format_value, name_seeds
+from xbench.text import format_value, name_seeds, pluralize
 
-# Up to this many sizes of a column are listed with their seeds; otherwise their range is shown.
-MAX_SIZES_LISTED = 3
+# Up to this many values of a column are listed with their seeds; of more sizes the range is shown, of other
+# values the rest is counted.
+MAX_VALUES_LISTED = 3
+
+# Seeds and stretches of seeds that are listed with a value.
+_MAX_SEEDS_LISTED = 2
 
 # Shown where a column has no value.
 ABSENT = "-"
@@ -87,12 +91,15 @@ def collect_values(setting: Setting, records: Sequence[CellRecord]) -> tuple[Set
     """Collect the distinct values of a setting in one column, with their seeds; skip cells without one."""
     seeds: dict[str, list[int]] = {}
     values: dict[str, Any] = {}
+    last, text = None, ""
     for record in records:
         value = setting.value(record)
-        if value is not None:
-            text = show_value(value)
-            values.setdefault(text, value)
-            seeds.setdefault(text, []).append(record.seed)
+        if value is None:
+            continue
+        if type(value) is not type(last) or value != last:  # otherwise it has the same text
+            last, text = value, show_value(value)
+        values.setdefault(text, value)
+        seeds.setdefault(text, []).append(record.seed)
     return tuple(SettingValue(value, tuple(seeds[text])) for text, value in values.items())
 
 
@@ -123,10 +130,15 @@ def show_values(setting: Setting, values: Sequence[SettingValue]) -> str:
         return ABSENT
     if len(values) == 1:
         return show_value(values[0].value)
-    if setting.is_size and len(values) > MAX_SIZES_LISTED:
+    if setting.is_size and len(values) > MAX_VALUES_LISTED:
         sizes = [found.value for found in values]
         return f"{show_value(min(sizes))} to {show_value(max(sizes))}, by seed"
-    return ", ".join(f"{show_value(found.value)} ({name_seeds(found.seeds)})" for found in values)
+    listed = [
+        f"{show_value(found.value)} ({name_seeds(found.seeds, _MAX_SEEDS_LISTED)})"
+        for found in values[:MAX_VALUES_LISTED]
+    ]
+    more = len(values) - len(listed)
+    return f"{', '.join(listed)} and {pluralize(more, 'other value')}" if more else ", ".join(listed)
 
 
 def show_value(value: Any) -> str:
