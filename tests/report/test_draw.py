@@ -123,6 +123,22 @@ def test_names_of_bars_are_drawn_as_they_are():
     assert "$x_1$" in texts_of(replace(BARS, series=(Series("process", ("$x_1$",), (1.0,)),)))
 
 
+@pytest.mark.parametrize("count", [2, 12], ids=["tilted", "upright"])
+def test_bars_with_long_names_that_are_alike_have_different_labels(count):
+    names = tuple(f"adamw lr=0.001 weight_decay=0.{number:02} betas=[0.9, 0.999]" for number in range(count))
+    texts = texts_of(replace(BARS, series=(Series("process", names, (1.0,) * count),)))
+    labels = [text for text in texts if text.startswith("adamw")]
+    assert len(set(labels)) == len(labels) == count
+    assert max(map(len, labels)) <= 32
+
+
+def test_series_with_long_names_that_are_alike_have_different_labels():
+    names = [f"{'a' * 60} lr={rate} {'b' * 60}" for rate in (0.1, 0.2)]
+    series = tuple(Series(name, (1.0,), (1.0,)) for name in names)
+    text = " ".join(texts_of(replace(LINES, series=series)))
+    assert text.count("aaa...bbb") == 2 and "#1" in text and "#2" in text
+
+
 def test_control_characters_are_escaped():
     assert "\\x1b[31mred\\x00" in texts_of(replace(LINES, title="\x1b[31mred\x00"))
     assert "\\ud800" in texts_of(replace(LINES, subtitle="\ud800"))

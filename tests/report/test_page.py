@@ -296,6 +296,20 @@ class TestPlots:
         assert (marker["color"], marker["symbol"]) == (COLOURS[3], "cross-open")
 
     @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.kind)
+    def test_long_names_that_are_alike_stay_different(self, figure):
+        names = [f"{'a' * 60} lr={rate} {'b' * 60}" for rate in (0.1, 0.2)]
+        first = figure.series[0]
+        several = tuple(
+            replace(first, name=name, labels=(name,) if first.labels else (), x=(name, *first.x[1:]))
+            for name in names
+        )
+        traces = to_plotly(replace(figure, series=several, front=None))["data"]
+        one, other = (trace for trace in traces if "name" in trace)
+        for key in ("name", "x", "text"):
+            assert key not in one or one[key] != other[key]
+        assert len(one["name"]) <= 80 and one["name"] == one["x"][0]
+
+    @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.kind)
     def test_plotly_accepts_the_figure(self, figure):
         import plotly.graph_objects
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from xbench.report.figure import Figure, Series
-from xbench.text import escape_controls, shorten
+from xbench.report.figure import Figure, Series, shorten_labels
+from xbench.text import escape_controls, shorten, shorten_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,9 +34,9 @@ _MAX_NARROW_RATIO = 500
 
 _SIZE_INCHES = (7.0, 4.4)
 _MAX_LEGEND_ROWS = 16
-_MAX_NAME_CHARS, _NAME_WIDTH = 90, 30
-# Names of bars are horizontal as long as their lines have fewer characters in all; otherwise they are tilted,
-# and upright if there are many.
+_NAME_WIDTH = 30
+# Names of bars are horizontal as long as they take few lines, and their lines have fewer characters in all;
+# otherwise they are tilted, and upright if there are many.
 _MAX_TICK_LINES, _TICK_WIDTH, _MAX_TICK_CHARS = 3, 16, 70
 _MAX_TILTED, _TILTED_WIDTH = 10, 32
 _MAX_TEXT_CHARS = 1200
@@ -102,6 +102,7 @@ def _make_canvas(figure: Figure) -> Canvas:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
+    figure = shorten_labels(figure)
     canvas = Canvas(figsize=_SIZE_INCHES)
     FigureCanvasAgg(canvas)
     axes = canvas.add_axes((0.1, 0.14, 0.85, 0.7))
@@ -125,20 +126,8 @@ def _wrap(text: str, width: int) -> str:
 def _wrap_name(name: str) -> str:
     """Wrap a name for the legend. The first character of a label must not be an underscore, which would hide
     it there."""
-    wrapped = textwrap.fill(_clean(name, _MAX_NAME_CHARS), _NAME_WIDTH)
+    wrapped = textwrap.fill(name, _NAME_WIDTH)
     return f" {wrapped}" if wrapped.startswith("_") else wrapped
-
-
-def _wrap_tick(name: str) -> str:
-    """Wrap a name for a horizontal tick label."""
-    lines = textwrap.wrap(_clean(name), _TICK_WIDTH, max_lines=_MAX_TICK_LINES, placeholder=" ...")
-    return "\n".join(lines)
-
-
-def _cut_tick(name: str) -> str:
-    """Cut a name for a tilted tick label."""
-    cleaned = _clean(name)
-    return cleaned if len(cleaned) <= _TILTED_WIDTH else f"{cleaned[: _TILTED_WIDTH - 3]}..."
 
 
 def _pick(place: int) -> tuple[str, Any, str]:
@@ -240,11 +229,14 @@ def _draw_bars(axes: Axes, figure: Figure) -> None:
             va="bottom",
             fontsize=8,
         )
-    wrapped = [_wrap_tick(name) for name in names]
-    is_crowded = sum(max(map(len, label.split("\n"))) for label in wrapped) > _MAX_TICK_CHARS
+    wrapped = [textwrap.wrap(name, _TICK_WIDTH) or [""] for name in names]
+    is_crowded = (
+        max(map(len, wrapped), default=0) > _MAX_TICK_LINES
+        or sum(max(map(len, lines)) for lines in wrapped) > _MAX_TICK_CHARS
+    )
     axes.set_xticks(
         range(len(names)),
-        [_cut_tick(name) for name in names] if is_crowded else wrapped,
+        shorten_names(names, _TILTED_WIDTH) if is_crowded else ["\n".join(lines) for lines in wrapped],
         rotation=(90 if len(names) > _MAX_TILTED else 40) if is_crowded else 0,
         ha="right" if is_crowded else "center",
         va="center" if is_crowded else "top",

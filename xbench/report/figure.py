@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from xbench.text import escape_controls, shorten_names
 
 # A limit more than this many times as high as everything else is written down instead of drawn: to scale, it
 # would leave no room for the rest.
 MAX_LIMIT_RATIO = 3.0
 
-_MAX_NAME_CHARS = 80
+# Longer names of series, points and bars are cut in the middle.
+MAX_LABEL_CHARS = 80
+
+_MAX_FILE_NAME_CHARS = 80
 
 
 @dataclass(frozen=True)
@@ -88,12 +93,37 @@ class Figure:
         return self.limit is not None and self.limit[0] <= MAX_LIMIT_RATIO * self.highest
 
 
+def shorten_labels(figure: Figure) -> Figure:
+    """Escape control characters in the names of series, points and bars, and cut long names to
+    `MAX_LABEL_CHARS`. Different names stay different, and a name is the same wherever it occurs."""
+    lines = [*figure.series, *([figure.front] if figure.front else [])]
+    names = dict.fromkeys(
+        text
+        for line in lines
+        for text in (line.name, *line.labels, *(x for x in line.x if isinstance(x, str)))
+    )
+    short = shorten_names([escape_controls(name) for name in names], MAX_LABEL_CHARS)
+    shown = dict(zip(names, short, strict=True))
+
+    def rename(line: Series) -> Series:
+        xs = tuple(shown[x] if isinstance(x, str) else x for x in line.x)
+        return replace(line, name=shown[line.name], x=xs, labels=tuple(shown[text] for text in line.labels))
+
+    return replace(
+        figure,
+        series=tuple(map(rename, figure.series)),
+        front=None if figure.front is None else rename(figure.front),
+    )
+
+
 def name_figures(figures: Sequence[Figure]) -> tuple[str, ...]:
     """Give each figure a distinct file name without an ending, such as `"table-2-loss-steps"`."""
     names: list[str] = []
     for figure in figures:
         parts = filter(None, (figure.experiment, figure.key))
-        plain = re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower())[-_MAX_NAME_CHARS:].strip("-") or "figure"
+        plain = (
+            re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower())[-_MAX_FILE_NAME_CHARS:].strip("-") or "figure"
+        )
         name, number = plain, 2
         while name in names:
             name, number = f"{plain}-{number}", number + 1

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from xbench.report.figure import Figure, Series
+from xbench.report.figure import Figure, Series, shorten_labels
 from xbench.text import escape_controls, shorten
 
 # The colours of Okabe and Ito, "Color Universal Design" (2008), which colour-blind people can tell apart.
@@ -49,6 +49,7 @@ def to_plotly(figure: Figure, has_title: bool = True) -> dict[str, Any]:
     Args:
         has_title: whether to draw the figure's title.
     """
+    figure = shorten_labels(figure)
     draw = _DRAW[figure.kind]
     traces = [
         trace
