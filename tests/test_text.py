@@ -105,6 +105,13 @@ class TestShortNames:
         (name,) = shorten_names(["adamw lr=0.001 betas=[0.9, 0.999] decay=0.1"], 20)
         assert name == "adamw lr=...ecay=0.1" and len(name) == 20
 
+    def test_names_that_would_look_alike_show_where_they_differ(self):
+        names = [f"adamw lr=0.001 weight_decay={decay} betas=[0.9, 0.999]" for decay in (0.1, 0.01)]
+        assert shorten_names(names, 32) == (
+            "adamw lr...weight_decay=0.1 b...",
+            "adamw lr...weight_decay=0.01 ...",
+        )
+
     @pytest.mark.parametrize("most", [12, 20, 32])
     def test_different_names_stay_different(self, most):
         names = [f"{'a' * 40} lr={rate:03} {'b' * 40}" for rate in range(120)]

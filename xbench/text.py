@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 # Unicode categories that are escaped: control characters (escape sequences begin with one), characters that
@@ -45,20 +45,36 @@ def shorten(text: str, most: int = MAX_VALUE_CHARS) -> str:
 
 
 def shorten_names(names: Sequence[str], most: int) -> tuple[str, ...]:
-    """Cut the middle out of long names so that each has at most `most` characters and different names stay
-    different: names that would look alike are numbered."""
+    """Shorten long names to `most` characters so that different names stay different.
+
+    A long name is cut in the middle. Names that would look alike are cut where they are the same instead, and
+    numbered where that is not enough.
+    """
     shown = {name: _cut_middle(name, most) for name in names}
-    alike = Counter(shown.values())
+    for alike in _group_alike(shown):
+        places = enumerate(zip(*alike, strict=False))
+        start = next((place for place, found in places if len(set(found)) > 1), min(map(len, alike)))
+        start = max(alike[0].rfind(" ", 0, start) + 1, start - most // 2)
+        shown |= {name: _cut_around(name, most, start) for name in alike}
     taken = set(shown.values())
-    for name, short in shown.items():
-        if alike[short] == 1 or short == name:
-            continue
-        number = 1
-        while (numbered := _cut_middle(name, most, f" #{number}")) in taken:
-            number += 1
-        shown[name] = numbered
-        taken.add(numbered)
+    for alike in _group_alike(shown):
+        for name in alike:
+            number = 1
+            while (numbered := _cut_middle(name, most, f" #{number}")) in taken:
+                number += 1
+            shown[name] = numbered
+            taken.add(numbered)
     return tuple(shown[name] for name in names)
+
+
+def _group_alike(shown: Mapping[str, str]) -> list[list[str]]:
+    """Group the names that were shortened to the same text, or to a name that was not shortened."""
+    counts = Counter(shown.values())
+    groups: dict[str, list[str]] = {}
+    for name, short in shown.items():
+        if counts[short] > 1 and short != name:
+            groups.setdefault(short, []).append(name)
+    return list(groups.values())
 
 
 def _cut_middle(text: str, most: int, end: str = "") -> str:
@@ -68,6 +84,14 @@ def _cut_middle(text: str, most: int, end: str = "") -> str:
         tail = (room - 3) // 2
         text = f"{text[: room - 3 - tail]}...{text[len(text) - tail :]}"
     return text + end
+
+
+def _cut_around(text: str, most: int, start: int) -> str:
+    """Shorten a text to its beginning and what follows `start`: `adamw...weight_decay=0.1...`."""
+    head = most // 4
+    if start > head:
+        text = f"{text[:head]}...{text[start:]}"
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def pluralize(number: int, noun: str) -> str:

@@ -67,7 +67,7 @@ class TestRun:
 
     def test_every_picture_warns_of_stand_in_data(self, reported):
         for path in (reported.folder.path / "report" / "figures").glob("*.svg"):
-            assert "STAND-IN DATA: synthetic-xray ran in place of chest-xray" in path.read_text()
+            assert "STAND-IN DATA: synthetic-xray (synthetic images" in path.read_text()
 
     def test_the_records_stay_as_they_were(self, reported):
         assert {path: path.read_bytes() for path in reported.before} == reported.before

@@ -172,7 +172,7 @@ class TestStreams:
             text = one_line(stream)
             assert "synthetic-xray stands in for chest-xray (synthetic images" in text
             assert "XBENCH_CHEST_XRAY_ROOT" in text
-        assert "These figures say nothing about chest-xray" in one_line(done.stdout)
+        assert "these figures say nothing about chest-xray" in one_line(done.stdout)
         assert "STAND-IN DATA" in done.stdout
 
 

@@ -226,7 +226,7 @@ class TestRandom:
 
     def test_every_form_says_so(self, ran, offline):
         titled = "torchvision/mobilenet_v3_small (random weights) on synthetic-xray"
-        noted = ": torchvision/mobilenet_v3_small has random weights"
+        noted = ": STAND-IN WEIGHTS: torchvision/mobilenet_v3_small (random weights)"
         table = one_line(ran.done.stdout)
         assert table.count(titled) == 1
         assert table.count(noted) == 1

@@ -69,7 +69,7 @@ def test_a_history_is_counted_in_update_pairs():
 
 def test_stand_in_data_is_told():
     (figure,) = make_capacity_figures(report(*TRIALS, stand_in="made-up images"))
-    assert figure.warning == "STAND-IN DATA: data, made-up images"
+    assert figure.warning == "STAND-IN DATA: data (made-up images)"
     assert make_capacity_figures(report(*TRIALS))[0].warning == ""
 
 

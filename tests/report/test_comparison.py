@@ -239,7 +239,7 @@ class TestNotes:
     def test_another_real_dataset(self):
         comparison = compare(cell("sgd", dataset=REAL.model_copy(update={"name": "other"})))
         assert comparison.notes == (
-            "other ran in place of chest-xray. These figures say nothing about chest-xray.",
+            "STAND-IN DATA: other ran in place of chest-xray; these figures say nothing about chest-xray",
         )
 
     def test_nothing_to_note(self):

@@ -136,7 +136,7 @@ def test_series_with_long_names_that_are_alike_have_different_labels():
     names = [f"{'a' * 60} lr={rate} {'b' * 60}" for rate in (0.1, 0.2)]
     series = tuple(Series(name, (1.0,), (1.0,)) for name in names)
     text = " ".join(texts_of(replace(LINES, series=series)))
-    assert text.count("aaa...bbb") == 2 and "#1" in text and "#2" in text
+    assert text.count("lr=0.1") == text.count("lr=0.2") == 1 and "b" * 60 not in text
 
 
 def test_control_characters_are_escaped():

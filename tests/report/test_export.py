@@ -136,7 +136,7 @@ class TestMarkdown:
         assert text.startswith(r"**Warning:** beware \| of the dog" + "\n\n")
         assert "\n### First " in text
         assert "\n\nreport-cnn on synthetic-xray [STAND-IN DATA]\n\n| " in text
-        assert "\n- synthetic-xray ran in place of chest-xray: synthetic images" in text
+        assert "\n- STAND-IN DATA: synthetic-xray (synthetic images) ran in place of chest-xray;" in text
         assert r'- adam, seed 0: error: a, "b" \| c d ünd é' in text
 
     def test_the_positive_class_stands_under_the_title(self):

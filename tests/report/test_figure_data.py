@@ -350,14 +350,18 @@ class TestWarnings:
         ("fields", "warning"),
         [
             ({}, ""),
-            ({"dataset": STAND_IN}, "STAND-IN DATA: synthetic-xray ran in place of chest-xray"),
+            (
+                {"dataset": STAND_IN},
+                "STAND-IN DATA: synthetic-xray (synthetic images) ran in place of chest-xray; "
+                "these figures say nothing about chest-xray",
+            ),
             (
                 {"dataset": DataRecord(requested="made", name="made", stand_in="synthetic images")},
-                "STAND-IN DATA: made, synthetic images",
+                "STAND-IN DATA: made (synthetic images)",
             ),
             (
                 {"model": Component(name="vgg16", stand_in="random weights")},
-                "STAND-IN WEIGHTS: vgg16, random weights",
+                "STAND-IN WEIGHTS: vgg16 (random weights)",
             ),
         ],
     )

@@ -117,7 +117,7 @@ class TestContents:
             assert note in varied.text
 
     def test_stand_in_data_is_loud(self, varied):
-        loud = "STAND-IN DATA: synthetic-xray (synthetic images) ran in place of chest-xray."
+        loud = "STAND-IN DATA: synthetic-xray (synthetic images) ran in place of chest-xray;"
         assert loud in varied.text
         assert ("p", {"class": "stand-in"}) in varied.tags
 

@@ -73,4 +73,4 @@ def test_each_dataset_is_named_above_the_table():
     assert "report-cnn on 3 datasets" in text
     assert "chest-xray: 465 test, 1,110 train" in text
     assert "synthetic-xray [STAND-IN DATA]: 7 test" in text
-    assert text.count("STAND-IN") == 1
+    assert text.count("[STAND-IN DATA]") == 1

@@ -6,6 +6,7 @@ from xbench.records.capacity import CapacityRecord, CapacityReport
 from xbench.report.figure import Figure, Series
 from xbench.report.figure_notes import join_notes
 from xbench.report.scales import choose_size_unit
+from xbench.report.stand_ins import describe_stand_in_data, describe_stand_in_weights
 from xbench.units import format_bytes
 
 _UNITS = {"history-size": "update pairs"}
@@ -60,9 +61,7 @@ def _split(points: list[tuple[int, float]]) -> tuple[tuple[float, ...], tuple[fl
 
 def _make_warning(report: CapacityReport) -> str:
     parts = (
-        f"STAND-IN DATA: {report.dataset}, {report.stand_in}" if report.stand_in else "",
-        f"STAND-IN WEIGHTS: {model.name}, {model.stand_in}"
-        if (model := report.components["model"]).stand_in
-        else "",
+        describe_stand_in_data(report.dataset, report.stand_in),
+        describe_stand_in_weights(report.components["model"]),
     )
     return "; ".join(filter(None, parts))

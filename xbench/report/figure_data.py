@@ -10,9 +10,9 @@ from xbench.records.store import RunFolder
 from xbench.report.comparison import Comparison, comparisons
 from xbench.report.curves import Curve, read_curves
 from xbench.report.figure import Figure
-from xbench.report.figure_notes import make_warning
 from xbench.report.loss_figures import make_loss_figures
 from xbench.report.memory_figures import make_memory_figures
+from xbench.report.stand_ins import list_stand_ins
 from xbench.report.tradeoff_figures import find_main_metric, make_axis_figures, make_tradeoff_figures
 
 
@@ -39,8 +39,8 @@ def make_figures(
         compared: the experiments of the run, see `comparisons`.
     """
     warnings = {
-        comparison.experiment.name: make_warning(
-            [record for column in comparison.columns for record in column.records]
+        comparison.experiment.name: "; ".join(
+            list_stand_ins(record for column in comparison.columns for record in column.records)
         )
         for comparison in compared
     }

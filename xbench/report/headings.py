@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from xbench.records.schema import CellRecord, DataRecord
+from xbench.report.stand_ins import STAND_IN_DATA
 from xbench.text import pluralize
 
 # Datasets listed above a table; the others are counted.
@@ -48,7 +49,7 @@ def _format_title(data: DataRecord, datasets: Sequence[DataRecord]) -> str:
 
 
 def _format_name(data: DataRecord) -> str:
-    return f"{data.name} [STAND-IN DATA]" if data.name != data.requested else data.name
+    return f"{data.name} [{STAND_IN_DATA}]" if data.name != data.requested else data.name
 
 
 def _distinguish(data: DataRecord, datasets: Sequence[DataRecord]) -> list[str]:

@@ -10,6 +10,7 @@ from xbench.report.columns import Column
 from xbench.report.document import ALIKE, BEST
 from xbench.report.findings import Marks
 from xbench.report.rows import Row
+from xbench.report.stand_ins import describe_stand_in_data, describe_stand_in_weights
 from xbench.text import name_seeds, pluralize
 from xbench.units import format_bytes
 
@@ -67,14 +68,8 @@ def make_notes(
 def _note_data(records: Iterable[CellRecord]) -> Iterator[str]:
     for record in records:
         data = record.dataset
-        if data.name != data.requested:
-            made_up = f": {data.stand_in}" if data.stand_in else ""
-            yield (
-                f"{data.name} ran in place of {data.requested}{made_up}. "
-                f"These figures say nothing about {data.requested}."
-            )
-        elif data.stand_in:
-            yield f"{data.name}: {data.stand_in}"
+        if text := describe_stand_in_data(data.name, data.stand_in, data.requested):
+            yield text
         for note in data.notes:
             yield f"{data.name}: {note}"
 
@@ -157,8 +152,8 @@ def _note_memory(record: CellRecord) -> Iterator[str]:
 def _note_model(column: str, record: CellRecord) -> Iterator[Note]:
     """Describe stand-in weights, models that cannot be resumed, and the use of the frozen part."""
     features, model = record.features, record.model.name
-    if record.model.stand_in:
-        yield column, None, f"{model} has {record.model.stand_in}"
+    if text := describe_stand_in_weights(record.model):
+        yield column, None, text
     if record.memory_pass is not None and record.memory_pass.not_resumable:
         reason = record.memory_pass.not_resumable
         yield model, None, f"not resumable: an interrupted cell starts over ({reason})"

@@ -22,13 +22,13 @@ from xbench.report.cell_details import describe_cell, describe_mapping, show_tim
 from xbench.report.comparison import Comparison
 from xbench.report.figure import Figure
 from xbench.report.page_tables import (
-    find_stand_ins,
     list_data,
     make_cell_table,
     make_comparison_table,
     make_reference_table,
 )
 from xbench.report.plots import to_plotly
+from xbench.report.stand_ins import STAND_IN_DATA, list_stand_ins
 from xbench.report.thin_traces import ThinTrace, divide, thin_trace
 from xbench.text import escape_controls, pluralize
 
@@ -131,6 +131,7 @@ def make_page(runs: Sequence[RunPage]) -> str:
     return environment.get_template("report.html.jinja").render(
         title=f"{', '.join(dict.fromkeys(page.run.suite for page in runs))}: comparison of optimizers",
         runs=[_describe_run(page, number, content) for number, page in enumerate(runs, start=1)],
+        stand_in_data=STAND_IN_DATA,
         style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
         plotly=Markup(plotly),
         script=Markup(script),
@@ -197,7 +198,7 @@ def _describe_run(page: RunPage, number: int, content: _Content) -> dict[str, An
             f"{pluralize(len(optimizers), 'optimizer')} in {pluralize(len(run.experiments), 'experiment')}, "
             f"{pluralize(len(run.cells), 'cell')}"
         ),
-        "stand_ins": find_stand_ins(page.records),
+        "stand_ins": list_stand_ins(page.records),
         "experiments": [
             {
                 "id": f"run-{number}-experiment-{place}",

@@ -194,23 +194,5 @@ def _count(data: DataRecord) -> DataTable:
     return DataTable(data, splits, rows)
 
 
-def find_stand_ins(records: Sequence[CellRecord]) -> list[str]:
-    """Say which data and models are not what their names promise."""
-    found: dict[str, None] = {}
-    for record in records:
-        data, model = record.dataset, record.model
-        if data.name != data.requested:
-            made_up = f" ({data.stand_in})" if data.stand_in else ""
-            found[
-                f"STAND-IN DATA: {data.name}{made_up} ran in place of {data.requested}. "
-                f"These figures say nothing about {data.requested}."
-            ] = None
-        elif data.stand_in:
-            found[f"STAND-IN DATA: {data.name}: {data.stand_in}."] = None
-        if model.stand_in:
-            found[f"STAND-IN MODEL: {model.name}: {model.stand_in}."] = None
-    return list(found)
-
-
 def _drop_infinite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
