@@ -14,10 +14,11 @@ import pytest
 
 from tests.report.page_samples import FIGURES, large_page, page, trace, varied_page
 from tests.report.report_samples import REAL, cell, failed, measured, run
-from xbench.records.schema import Component, DataRecord
+from xbench.records.schema import Component, DataRecord, MetricRecord
 from xbench.records.store import RunFolder
 from xbench.report.figure import Figure, Series
 from xbench.report.page import MAX_LOG_BYTES, make_page, make_run_page, read_log_tails
+from xbench.report.page_tables import make_comparison_table
 from xbench.report.plots import COLOURS, to_plotly
 from xbench.report.thin_traces import thin_trace
 
@@ -165,6 +166,41 @@ class TestContents:
         records = [cell("sgd", seed, settings={"epochs": 3}) for seed in range(5)]
         titles = [title for title, _ in read_page(page(records)).data["groups"]]
         assert titles.count("Settings") == 1
+
+    @pytest.mark.parametrize("count", [2, 8], ids=["ordinary", "turned"])
+    def test_figures_and_settings_have_the_values_that_they_are_sorted_by(self, count):
+        records = [
+            cell(
+                f"optimizer-{number}",
+                accuracy=0.5 + number / 100,
+                settings={"rate": 10.0**-number, "scaling": bool(number), "weights": {"a": number}},
+                ran={"batch_size": 1000 + number},
+            )
+            for number in range(count)
+        ]
+        tags = read_page(page(records)).tags
+        values = {attrs["data-value"] for tag, attrs in tags if tag == "td" and "data-value" in attrs}
+        for number in range(count):
+            assert {str(0.5 + number / 100), str(10.0**-number), str(1000 + number)} <= values
+        table = make_comparison_table(page(records).comparisons[0])
+        shown = [[cell.value for cell in cells] for _, cells in table.rows]
+        columns = shown if table.has_figures_as_rows else [*zip(*shown, strict=True)]
+        without = [column for column in columns if all(value is None for value in column)]
+        assert len(without) == 2  # yes or no, and weights, are sorted by their text
+
+    def test_a_setting_with_several_values_is_sorted_by_the_smallest(self):
+        records = [cell("sgd", seed, settings={"rate": rate}) for seed, rate in enumerate((0.3, 0.1, 0.2))]
+        table = make_comparison_table(page(records).comparisons[0])
+        (found,) = next(cells for title, cells in table.rows if title == "rate")
+        assert (found.value, found.text.count("seed")) == (0.1, 3)
+
+    def test_values_belong_to_keys_where_titles_are_the_same(self):
+        metrics = [
+            MetricRecord(name=name, title="score", direction="max", split="test") for name in ("one", "two")
+        ]
+        record = cell("sgd", metrics={"one": 0.25, "two": 0.75})
+        table = make_comparison_table(page([record], declared=run([record], metrics=metrics)).comparisons[0])
+        assert [cells[0].value for title, cells in table.rows if title == "score"] == [0.25, 0.75]
 
     def test_a_run_without_records_has_a_page(self):
         empty = run([], missing=[("first", "sgd")])

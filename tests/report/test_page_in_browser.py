@@ -22,6 +22,7 @@ FLAGS = [
     "--no-first-run",
     *(["--no-sandbox"] if os.geteuid() == 0 else []),
 ]
+RATES = {0.5: 90, 1e-05: 1400, 0.25: 800, 3: 70, 0.01: 10_000, 20: 2}
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 
 pytest.importorskip("playwright")
@@ -45,6 +46,13 @@ def files(tmp_path_factory):
     (folder / "large.html").write_text(make_page([large_page(cells=120)]), encoding="utf-8")
     many = [cell(f"adam lr={rate}", accuracy=(rate * 3 % 8) / 10) for rate in range(8)]
     (folder / "turned.html").write_text(make_page([page(many)]), encoding="utf-8")
+    rates = [
+        cell(name, settings={"rate": rate}, ran={"train_size": size})
+        for name, (rate, size) in zip("abcdef", RATES.items(), strict=True)
+    ]
+    (folder / "settings.html").write_text(make_page([page(rates)]), encoding="utf-8")
+    named = [cell(f"adam lr={rate}", accuracy=0.5) for rate in [*RATES, 20.5, "none"]]
+    (folder / "named.html").write_text(make_page([page(named)]), encoding="utf-8")
     name = HOSTILE
     hostile = failed(name, "error", name, settings={name: name}), measured("sgd")
     figure = Figure(
@@ -122,6 +130,22 @@ def test_optimizers_in_rows_are_sorted_by_a_figure(open_page):
     assert [text.strip() for text in table.locator("tbody th").all_text_contents()] == [
         name for _, name in sorted(accuracies)
     ]
+
+
+@pytest.mark.parametrize(
+    ("title", "names"), [("rate", list("becadf")), ("examples per epoch", list("fdacbe"))]
+)
+def test_settings_are_sorted_by_their_values(open_page, title, names):
+    tab = open_page("settings.html")
+    tab.locator("table.figures tbody button", has_text=title).click()
+    assert texts(tab, "table.figures thead th")[1:] == names
+
+
+def test_numbers_in_names_are_sorted_by_their_values(open_page):
+    tab = open_page("named.html")
+    tab.locator("table.figures thead button", has_text="optimizer").click()
+    rates = [*(f"adam lr={rate}" for rate in (1e-05, 0.01, 0.25, 0.5, 3, 20, 20.5)), "adam lr=none"]
+    assert texts(tab, "table.figures tbody th") == rates
 
 
 def test_rows_are_filtered_by_text(open_page):

@@ -162,6 +162,8 @@ def _compare(
     marks = {row.key: find_marks(row, columns) for row in chosen}
     lines = {row.key: _make_figure_line(row, ordered, *marks[row.key]) for row in chosen}
     for setting in settings:
+        if setting.key in lines:  # a metric has taken its name
+            continue
         is_wanted = setting.key in view.keys if view.keys else setting.key in always
         if is_wanted or (not view.keys and _needs_row(setting, columns)):
             lines[setting.key] = _make_setting_line(setting, ordered)
@@ -170,8 +172,8 @@ def _compare(
     names = [column.name for column in columns]
     baseline = match_column(view.baseline or experiment.baseline, names) or (names[0] if names else "")
     findings = make_findings(columns, chosen, baseline) if names else ()
-    shown = tuple(line for line in lines.values() if any(cell != ABSENT for cell in line[1:]))
-    table = FormattedTable(("optimizer" if is_turned else "", *(column.name for column in ordered)), shown)
+    header = ("optimizer" if is_turned else "", *(column.name for column in ordered))
+    table = _make_table(header, lines)
     return Comparison(
         experiment,
         columns,
@@ -232,15 +234,28 @@ def _make_reference_table(
     experiment: ExperimentRecord, rows: Sequence[Row], settings: Sequence[Setting]
 ) -> FormattedTable | None:
     works = experiment.reference
-    lines = [
-        (row.title, *(format_number(row, w[row.key]) if row.key in w else ABSENT for w in works.values()))
+    lines: dict[str, tuple[str, ...]] = {
+        row.key: (
+            row.title,
+            *(format_number(row, w[row.key]) if row.key in w else ABSENT for w in works.values()),
+        )
         for row in rows
-    ]
-    lines += [
-        (s.title, *(show_value(w[s.key]) if s.key in w else ABSENT for w in works.values())) for s in settings
-    ]
-    shown = tuple(line for line in lines if any(cell != ABSENT for cell in line[1:]))
-    return FormattedTable((experiment.reference_name, *works), shown) if shown else None
+    }
+    for setting in settings:
+        cells = (show_value(w[setting.key]) if setting.key in w else ABSENT for w in works.values())
+        lines.setdefault(setting.key, (setting.title, *cells))
+    table = _make_table((experiment.reference_name, *works), lines)
+    return table if table.rows else None
+
+
+def _make_table(header: tuple[str, ...], lines: Mapping[str, tuple[str, ...]]) -> FormattedTable:
+    """Make a table of the lines that have a value.
+
+    Args:
+        lines: key of the figure or setting -> its title and its cells.
+    """
+    shown = {key: line for key, line in lines.items() if any(cell != ABSENT for cell in line[1:])}
+    return FormattedTable(header, tuple(shown.values()), tuple(shown))
 
 
 def _needs_row(setting: Setting, columns: Sequence[Column]) -> bool:

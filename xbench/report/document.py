@@ -18,15 +18,20 @@ class FormattedTable:
     Attributes:
         header: column titles; the first belongs to the column of row titles.
         rows: a title and one cell per column.
+        keys: the key of the figure or setting in each row or, if turned, in each column but the first; empty
+            if the table is not about figures of optimizers.
+        is_turned: whether optimizers are rows, and figures are columns.
     """
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    keys: tuple[str, ...] = ()
+    is_turned: bool = False
 
     def transpose(self) -> FormattedTable:
         """Swap rows and columns."""
         header, *rows = zip(self.header, *self.rows, strict=True)
-        return FormattedTable(header, tuple(rows))
+        return FormattedTable(header, tuple(rows), self.keys, not self.is_turned)
 
 
 @dataclass(frozen=True)

@@ -203,8 +203,8 @@ def _describe_run(page: RunPage, number: int, content: _Content) -> dict[str, An
             {
                 "id": f"run-{number}-experiment-{place}",
                 "comparison": comparison,
-                "table": make_comparison_table(comparison, run.metrics),
-                "reference": make_reference_table(comparison, run.metrics),
+                "table": make_comparison_table(comparison),
+                "reference": make_reference_table(comparison),
                 "figures": figures.get(comparison.experiment.name, []),
             }
             for place, comparison in enumerate(page.comparisons, start=1)

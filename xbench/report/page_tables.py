@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from xbench.records.schema import CellRecord, DataRecord, MetricRecord, RunRecord
-from xbench.report.comparison import MAX_COLUMNS, Comparison
+from xbench.report.comparison import Comparison
 from xbench.report.document import BEST, FormattedTable
-from xbench.report.rows import Row, make_main_rows, show_metric
+from xbench.report.rows import show_metric
 from xbench.report.settings import ABSENT
 from xbench.units import format_bytes, format_seconds
 
@@ -46,48 +48,59 @@ class PageTable:
     has_figures_as_rows: bool
 
 
-def make_comparison_table(comparison: Comparison, metrics: Sequence[MetricRecord]) -> PageTable:
-    """Make the table of an experiment's figures."""
-    values = {
-        column.name: {key: figure.mean for key, figure in column.figures.items()}
-        for column in comparison.columns
-    }
-    is_turned = len(comparison.columns) > MAX_COLUMNS
+def make_comparison_table(comparison: Comparison) -> PageTable:
+    """Make the table of an experiment's figures and settings. Settings with several values are sorted by the
+    smallest."""
+    values: dict[str, dict[str, Any]] = {}
+    for column in comparison.columns:
+        settings = {key: [found.value for found in values] for key, values in column.settings.items()}
+        figures = {key: [figure.mean] for key, figure in column.figures.items()}
+        values[column.name] = {**settings, **figures}
     caption = f"{comparison.experiment.title}: figures of each optimizer"
-    return _make_table(caption, comparison.table, values, metrics, not is_turned)
+    return _make_table(caption, comparison.table, values)
 
 
-def make_reference_table(comparison: Comparison, metrics: Sequence[MetricRecord]) -> PageTable | None:
+def make_reference_table(comparison: Comparison) -> PageTable | None:
     """Make the table of the figures that an earlier work published; None if there are none."""
     if comparison.reference is None:
         return None
     experiment = comparison.experiment
     caption = f"{experiment.title}: figures of an earlier work ({experiment.reference_name})"
-    return _make_table(caption, comparison.reference, experiment.reference, metrics, True)
+    values = {
+        name: {key: [value] for key, value in work.items()} for name, work in experiment.reference.items()
+    }
+    return _make_table(caption, comparison.reference, values)
 
 
 def _make_table(
-    caption: str,
-    table: FormattedTable,
-    values: Mapping[str, Mapping[str, float]],
-    metrics: Sequence[MetricRecord],
-    has_figures_as_rows: bool,
+    caption: str, table: FormattedTable, values: Mapping[str, Mapping[str, Sequence[Any]]]
 ) -> PageTable:
     """Join formatted text with the values that it stands for.
 
     Args:
-        values: optimizer -> figure's key -> value.
+        values: optimizer -> key of a figure or setting -> its values.
     """
-    keys = {row.title: row.key for row in make_main_rows(metrics) if isinstance(row, Row)}
     rows = []
-    for title, *cells in table.rows:
+    for row_number, (title, *cells) in enumerate(table.rows):
         made = []
-        for name, text in zip(table.header[1:], cells, strict=True):
-            optimizer, figure = (name, title) if has_figures_as_rows else (title, name)
-            value = values.get(optimizer, {}).get(keys.get(figure, ""))
-            made.append(TableCell(text, _drop_infinite(value), BEST in text))
+        for column_number, (name, text) in enumerate(zip(table.header[1:], cells, strict=True)):
+            optimizer, key = (
+                (title, table.keys[column_number]) if table.is_turned else (name, table.keys[row_number])
+            )
+            value = _find_smallest(values.get(optimizer, {}).get(key, ()))
+            made.append(TableCell(text, value, BEST in text))
         rows.append((title, tuple(made)))
-    return PageTable(caption, table.header, tuple(rows), has_figures_as_rows)
+    return PageTable(caption, table.header, tuple(rows), not table.is_turned)
+
+
+def _find_smallest(values: Sequence[Any]) -> float | None:
+    """Return the smallest of the values; None if there is none, or if one is not a finite number."""
+    numbers = [
+        value
+        for value in values
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    ]
+    return min(numbers) if numbers and len(numbers) == len(values) else None
 
 
 @dataclass(frozen=True)

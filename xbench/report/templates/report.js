@@ -69,7 +69,18 @@
 
   // Tables
 
-  const collator = new Intl.Collator(undefined, {numeric: true, sensitivity: "base"});
+  const collator = new Intl.Collator(undefined, {sensitivity: "base"});
+  const NUMBER = /(\d+(?:\.\d+)?(?:e[+-]?\d+)?)/i;
+
+  // Compares the numbers in texts by value: lr=1e-5 comes before lr=0.01.
+  function compareTexts(a, b) {
+    const [x, y] = [a.split(NUMBER), b.split(NUMBER)];  // every second part is a number
+    for (let place = 0; place < Math.min(x.length, y.length); place++) {
+      const order = place % 2 ? Number(x[place]) - Number(y[place]) : collator.compare(x[place], y[place]);
+      if (order) return order;
+    }
+    return x.length - y.length;
+  }
 
   function keyOf(cell) {
     const {value} = cell.dataset;
@@ -81,7 +92,7 @@
     const [x, y] = [a.key, b.key];
     const [isX, isY] = [typeof x === "number", typeof y === "number"];
     if (isX !== isY) return isX ? -1 : 1;
-    return (direction * (isX ? x - y : collator.compare(x, y))) || (a.place - b.place);
+    return (direction * (isX ? x - y : compareTexts(x, y))) || (a.place - b.place);
   }
 
   function nextDirection(header) {
