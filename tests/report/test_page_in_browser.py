@@ -70,7 +70,7 @@ def open_page(browser, files):
     problems: list[str] = []
     opened = []
 
-    def open_one(name: str, width: int = 1440, scheme: str = "light"):
+    def open_one(name: str, width: int = 1440, scheme: str = "light", script: str = ""):
         tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         address = (files / name).as_uri()
         tab.on("console", lambda message: problems.append(f"console: {message.type}: {message.text}"))
@@ -79,6 +79,7 @@ def open_page(browser, files):
         tab.on(
             "request", lambda request: request.url == address or problems.append(f"request: {request.url}")
         )
+        tab.add_init_script(script)
         tab.goto(address)
         opened.append(tab)
         return tab
@@ -171,6 +172,21 @@ def test_plots_appear_when_they_are_scrolled_to(open_page):
         plot.locator(".main-svg").first.wait_for()
     assert "STAND-IN DATA" in tab.locator(".plot").first.text_content()
     assert tab.locator(".plot").nth(1).locator(".bars .point").count() == 4
+
+
+def test_printing_draws_all_plots(open_page):
+    tab = open_page("varied.html", width=390)
+    tab.locator(".plot").first.scroll_into_view_if_needed()
+    tab.locator(".plot .main-svg").first.wait_for()
+    assert tab.locator(".plot:has(.main-svg)").count() < 3
+    tab.pdf()
+    assert tab.locator(".plot:has(.main-svg)").count() == 3
+
+
+def test_a_browser_that_cannot_unpack_says_so(open_page):
+    tab = open_page("varied.html", script="delete window.DecompressionStream")
+    tab.locator(".plot").first.scroll_into_view_if_needed()
+    tab.locator(".plot", has_text="too old").first.wait_for()
 
 
 def test_details_are_made_when_they_are_opened(open_page):

@@ -1,14 +1,20 @@
-"""Thin the traces of cells, so that a page can hold thousands of them."""
+"""Thin the traces of cells and the lines of figures, so that a page can hold thousands of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from xbench.records.traces import TraceRow
+from xbench.report.figure import Figure, Series
+from xbench.report.figure_notes import join_notes
 
 MAX_POINTS = 100
+MAX_LINE_POINTS = 200
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,28 @@ def thin_trace(rows: Sequence[TraceRow], max_points: int = MAX_POINTS) -> ThinTr
         tuple(max(map(_read_peak, stretch)) for stretch in stretches),
         max(map(len, stretches), default=0),
     )
+
+
+def thin_lines(figure: Figure, max_points: int = MAX_LINE_POINTS) -> Figure:
+    """Show only `max_points` points of longer lines, at regular distances, and say so in the note."""
+    longest = max((len(series.x) for series in figure.series), default=0)
+    if figure.kind != "lines" or longest <= max_points:
+        return figure
+    series = tuple(_thin_line(one, max_points) for one in figure.series)
+    note = "Of long lines, this page shows every n-th point; the figure as a file shows all."
+    return replace(figure, series=series, note=join_notes(figure.note, note))
+
+
+def _thin_line(series: Series, max_points: int) -> Series:
+    if len(series.x) <= max_points:
+        return series
+    kept = [end - 1 for end in divide(len(series.x), max_points)]
+
+    def pick(values: tuple[T, ...]) -> tuple[T, ...]:
+        return tuple(values[place] for place in kept) if values else ()
+
+    x, y, labels = pick(series.x), pick(series.y), pick(series.labels)
+    return replace(series, x=x, y=y, low=pick(series.low), high=pick(series.high), labels=labels)
 
 
 def divide(count: int, parts: int) -> list[int]:

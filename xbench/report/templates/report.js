@@ -15,11 +15,24 @@
   const PRINT_WIDTH = 660;
   const drawn = new Set();
 
-  // plotly.js takes about a second to load, which a reader of tables does not have to wait for.
+  // plotly.js is unpacked at once, so that printing finds it. It takes about a second to load, which a reader of
+  // tables does not have to wait for.
+  let plotlySource = null;
+  const unpacking = unpack(document.getElementById("plotly").textContent).then(
+    (text) => { plotlySource = text; },
+    () => {},  // drawNow says so
+  );
+
+  async function unpack(base64) {
+    const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return new Response(stream).text();
+  }
+
   function loadPlotly() {
     if (window.Plotly) return;
     const script = make("script");
-    script.textContent = document.getElementById("plotly").textContent;
+    script.textContent = plotlySource;
     document.head.append(script);
   }
 
@@ -34,8 +47,17 @@
   }
 
   function draw(node, plot) {
-    loadPlotly();
     node.setAttribute("data-drawn", "");
+    if (plotlySource === null) unpacking.then(() => drawNow(node, plot));
+    else drawNow(node, plot);
+  }
+
+  function drawNow(node, plot) {
+    if (plotlySource === null) {
+      node.textContent = "This browser is too old to show plots.";
+      return;
+    }
+    loadPlotly();
     Plotly.newPlot(node, plot.data, plot.layout, CONFIG);
     Plotly.relayout(node, themeOf(plot.layout, false));
     drawn.add(node);
