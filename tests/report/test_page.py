@@ -260,7 +260,7 @@ class TestSize:
         assert all((y, low, high) == (1 / x, 0.5 / x, 2 / x) for x, y, low, high in zip_series(long))
         assert short == figure.series[1]
         text = read_page(page([cell("sgd")], [figure])).text
-        assert "Mean of seeds. Of long lines, this page shows every n-th point" in text
+        assert "Mean of seeds. Longer lines show 200 of their points here" in text
 
     def test_short_lines_and_other_figures_are_whole(self):
         assert all(thin_lines(figure) is figure for figure in FIGURES)

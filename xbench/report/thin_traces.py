@@ -56,7 +56,7 @@ def thin_lines(figure: Figure, max_points: int = MAX_LINE_POINTS) -> Figure:
     if figure.kind != "lines" or longest <= max_points:
         return figure
     series = tuple(_thin_line(one, max_points) for one in figure.series)
-    note = "Of long lines, this page shows every n-th point; the figure as a file shows all."
+    note = f"Longer lines show {max_points} of their points here; the figure's file shows all."
     return replace(figure, series=series, note=join_notes(figure.note, note))
 
 
