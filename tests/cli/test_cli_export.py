@@ -5,6 +5,7 @@ MLflow is a stand-in with the few functions that are called; nothing here runs a
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
@@ -15,6 +16,7 @@ from tests.cli.run_folders import write_run
 from tests.report.report_samples import cell, failed, memory_pass, run
 from xbench.errors import XbenchError
 from xbench.records.schema import Component, EpochRecord, Times
+from xbench.records.store import RunFolder
 from xbench.records.traces import TraceRow
 from xbench.report.export.contents import collect_cell
 from xbench.report.export.mlflow import write_mlflow
@@ -74,6 +76,21 @@ class TestTensorboard:
         assert events.Scalars("final/test_accuracy")[0].value == pytest.approx(0.8)
         assert events.Scalars("final/training_s")[0].value == 12.5
         assert events.Scalars("final/needed_bytes")[0].value == 4e8
+
+    def test_names_that_would_become_the_same_or_too_long_have_folders_of_their_own(self, tmp_path):
+        pytest.importorskip("tensorboard")
+        from xbench.report.export.tensorboard import write_tensorboard
+
+        names = ["語" * 200, "語" * 200 + "a", "a/b", "a-b", "a:b", "...", "x" * 300, "x" * 301]
+        records = [cell(column, experiment=name) for name in names for column in names]
+        shared = [records[0].model_copy(update={"column": name}) for name in ("one", "one?")]
+        folder = RunFolder(tmp_path / "run")
+        cells = [collect_cell(folder, record)[0] for record in (*records, *shared)]
+        assert write_tensorboard(cells, tmp_path / "events") == len(cells)
+        files = list((tmp_path / "events").rglob("events.out.*"))
+        assert len({path.parent for path in files}) == len(files) == len(cells)
+        assert len(list((tmp_path / "events").iterdir())) == len(names)
+        assert max(len(os.fsencode(part)) for path in files for part in path.parent.parts) < 144
 
     def test_settings_are_hyperparameters(self, accumulators):
         from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData

@@ -178,6 +178,13 @@ class TestAdopt:
         assert not folder.trace_path("a").exists()
         assert not folder.outputs_path("a").exists()
 
+    def test_without_a_log_that_is_a_link_to_another_file(self, folder, other, tmp_path):
+        (tmp_path / "secret").write_text("private key")
+        other.log_path("a").symlink_to(tmp_path / "secret")
+        _, (sentence,) = folder.adopt(cell("a"), other)
+        assert sentence.endswith("the cell is reused without its log")
+        assert not folder.log_path("a").exists()
+
     def test_into_a_folder_of_an_xbench_that_kept_no_outputs(self, folder, other):
         folder.outputs_path("a").parent.rmdir()
         other.write_outputs("a", outputs())

@@ -87,21 +87,21 @@ class TestReading:
         return folder
 
     def test_missing_and_damaged_traces_are_absent(self, folder):
-        _, records = folder.read()
+        declared, records = folder.read()
         folder.trace_path(records[1].cell_id).unlink()
         folder.trace_path(records[2].cell_id).write_bytes(b"PAR1")
-        assert set(read_curves(folder, records)) == {records[0].cell_id}
+        assert set(read_curves(folder, declared, records)) == {records[0].cell_id}
 
     def test_a_table_that_is_not_a_trace_is_absent(self, folder):
         import pyarrow
 
         from xbench.records.tables import write_table
 
-        _, records = folder.read()
+        declared, records = folder.read()
         unchecked = [record.model_copy(update={"trace_crc32": None}) for record in records]
         write_table(folder.trace_path(records[0].cell_id), pyarrow.table({"step": [1]}))
         names = ("step", "epoch", "loss", "wall_s", "closures")
         others = ("host_peak_bytes", "device_peak_bytes", "device_reserved_bytes")
         texts = pyarrow.table({name: ["x"] for name in (*names, *others)})
         write_table(folder.trace_path(records[1].cell_id), texts)
-        assert set(read_curves(folder, unchecked)) == {records[2].cell_id}
+        assert set(read_curves(folder, declared, unchecked)) == {records[2].cell_id}

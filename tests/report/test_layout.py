@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 
 from rich.console import Console
@@ -42,6 +43,22 @@ def test_markdown():
 def test_csv():
     rows = [{"a,b": 'say "x"', "whole": 1.0, "in": {"part": 0.5}}, {"a,b": "", "in": {"part": 2.0}}]
     assert make_csv(rows) == '"a,b",whole,in.part\n"say ""x""",1,0.5\n,,2.0\n'
+
+
+FORMULAS = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "=", "-x", "\t=1", "\r=1", "\n=1"]
+HARMLESS = ["-", "-0.5", "+2", "-1e-3", -0.5, "a=1", "'=1", ""]
+
+
+def test_a_spreadsheet_executes_no_text_of_a_csv():
+    text = make_csv([{"value": value} for value in FORMULAS])
+    cells = [row["value"] for row in csv.DictReader(io.StringIO(text))]
+    assert cells == ["'=1+1", "'+1+1", "'-1+1", "'@SUM(A1)", "=", "'-x", "'\\t=1", "'\\r=1", "'\n=1"]
+    assert make_csv([{"=1+1": 1}]) == "'=1+1\n1\n"
+
+
+def test_numbers_and_other_text_of_a_csv_stay_as_they_are():
+    text = make_csv([{"value": value, "place": place} for place, value in enumerate(HARMLESS)])
+    assert [row["value"] for row in csv.DictReader(io.StringIO(text))] == [str(value) for value in HARMLESS]
 
 
 def test_no_output_holds_what_a_terminal_would_obey():

@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import math
+import os
 import re
 from array import array
 from dataclasses import replace
@@ -301,6 +302,32 @@ class TestFiles:
         tails = read_log_tails(folder, [done, broken, silent])
         assert list(tails) == [broken.cell_id]
         assert tails[broken.cell_id].endswith("aend") and len(tails[broken.cell_id]) == MAX_LOG_BYTES
+
+    def test_only_logs_inside_the_run_are_read(self, tmp_path):
+        """A run may be somebody else's: its log could be a link to any file of the reader, or a pipe."""
+        (tmp_path / "secret").write_text("private key")
+        folder = RunFolder(tmp_path / "run")
+        (folder.path / "logs").mkdir(parents=True)
+        records = {name: failed(name, "error", "x") for name in ("out", "inside", "gone", "pipe", "loop")}
+        paths = {name: folder.log_path(record.cell_id) for name, record in records.items()}
+        paths["out"].symlink_to(tmp_path / "secret")
+        (folder.path / "logs" / "kept").write_text("a traceback")
+        paths["inside"].symlink_to("kept")
+        paths["gone"].symlink_to("nothing")
+        paths["loop"].symlink_to(paths["loop"].name)
+        os.mkfifo(paths["pipe"])
+        tails = read_log_tails(folder, list(records.values()))
+        found = {name: tails.get(record.cell_id, "") for name, record in records.items()}
+        assert found["inside"] == "a traceback"
+        assert found["gone"] == ""
+        assert all(found[name].startswith("the log cannot be read: ") for name in ("out", "pipe", "loop"))
+
+    def test_a_run_that_is_reached_through_a_link_has_its_logs(self, tmp_path):
+        (tmp_path / "run" / "logs").mkdir(parents=True)
+        (tmp_path / "link").symlink_to("run")
+        folder, record = RunFolder(tmp_path / "link"), failed("adam", "error", "x")
+        folder.log_path(record.cell_id).write_text("a traceback")
+        assert read_log_tails(folder, [record]) == {record.cell_id: "a traceback"}
 
     def test_the_page_of_a_folder_has_its_traces(self, tmp_path):
         folder, whole, broken = RunFolder(tmp_path), measured("sgd"), measured("adam")

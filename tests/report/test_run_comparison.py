@@ -234,5 +234,6 @@ def test_a_cell_that_two_experiments_share_is_compared_in_both():
         }
     )
     runs = [NamedRun(name, f"results/tiny/{name}", declared, [record]) for name in ("A", "B")]
-    assert [run.find_cells("second", "sgd") for run in runs] == [{0: record}] * 2
+    named = record.model_copy(update={"experiment": "second"})
+    assert [run.find_cells("second", "sgd") for run in runs] == [{0: named}] * 2
     assert {found.name for found in compare_runs(*runs).experiments if found.changes} == {"first", "second"}

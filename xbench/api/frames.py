@@ -9,6 +9,7 @@ from xbench.errors import XbenchError
 from xbench.records.schema import CellKey, CellRecord, RunRecord
 from xbench.records.store import RunFolder
 from xbench.report.comparison import Comparison
+from xbench.report.declared_cells import list_ended, match_cells
 from xbench.report.run_document import FINDING_COLUMNS, describe_finding
 
 if TYPE_CHECKING:
@@ -52,9 +53,8 @@ def make_cells_frame(run: RunRecord, records: Sequence[CellRecord]) -> pd.DataFr
     """Make the frame of `Results.cells`."""
     import pandas as pd
 
-    by_id = {record.cell_id: record for record in records}
     metrics = [metric.name for metric in run.metrics]
-    rows = [_make_row(cell, by_id.get(cell.cell_id), metrics) for cell in run.cells]
+    rows = [_make_row(cell, record, metrics) for cell, record in match_cells(run, records)]
     frame = pd.DataFrame(rows)
     types = _CELL_TYPES | dict.fromkeys(metrics, "float64")
     return frame.astype({name: types[name] for name in frame.columns if name in types})
@@ -106,22 +106,21 @@ def make_steps_frame(folder: RunFolder, run: RunRecord, records: Sequence[CellRe
 
     from xbench.records.tables import read_table
 
-    by_id = {record.cell_id: record for record in records if record.trace_crc32 is not None}
     frames = []
-    for cell in run.cells:
-        record = by_id.get(cell.cell_id)
-        if record is None:
+    for record in list_ended(run, records):
+        if record.trace_crc32 is None:
             continue
         try:
             table = read_table(folder.trace_path(record.cell_id, record.attempt), record.trace_crc32)
         except (OSError, ValueError) as error:
+            name = f"{record.experiment} / {record.column} / seed {record.seed}"
             raise XbenchError(
-                f"the trace of {cell.experiment} / {cell.column} / seed {cell.seed} cannot be read: {error}",
+                f"the trace of {name} cannot be read: {error}",
                 hint="run the suite again with fresh=True, or read the other frames, which do not need it",
             ) from error
         frame = pd.DataFrame({name: table.column(name).to_numpy() for name in table.column_names})
         frame = frame.assign(
-            experiment=cell.experiment, column=cell.column, seed=cell.seed, cell_id=cell.cell_id
+            experiment=record.experiment, column=record.column, seed=record.seed, cell_id=record.cell_id
         )
         frames.append(frame.astype(_STEP_TYPES))
     if not frames:

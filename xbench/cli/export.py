@@ -47,25 +47,26 @@ def export(
 ) -> None:
     """Write a run's traces, epochs, metrics and settings for another tool, from its records."""
     # Imported here: most commands need none of it, and answer at once.
+    from xbench.report.declared_cells import list_ended
     from xbench.report.export.contents import collect_cell
     from xbench.report.layout import print_line
 
     if (tensorboard is None) == (mlflow is None):
         raise XbenchError("one target is needed", hint="name --tensorboard DIR or --mlflow URI")
     folder = find_run(out, run)
-    record, cells = folder.read()
+    described, records = folder.read()
 
     def warn(text: str) -> None:
         print_line(stderr_console(), f"warning: {text}", "bold yellow")
 
     def collect() -> Iterator[ExportedCell]:
-        for cell in cells:
+        for cell in list_ended(described, records):
             exported, problem = collect_cell(folder, cell)
             if problem:
                 warn(f"{problem}; it is exported without")
             yield exported
 
-    for warning in record.warnings:
+    for warning in described.warnings:
         warn(warning)
     if tensorboard is not None:
         from xbench.report.export.tensorboard import write_tensorboard
@@ -75,7 +76,7 @@ def export(
         from xbench.report.export.mlflow import write_mlflow
 
         assert mlflow is not None
-        count, target = write_mlflow(collect(), mlflow, record.suite, folder.run_id), mlflow
+        count, target = write_mlflow(collect(), mlflow, described.suite, folder.run_id), mlflow
     print_line(
         stderr_console(),
         f"{pluralize(count, 'cell')} of {shorten_path(folder.path)} exported to {target}",

@@ -85,7 +85,7 @@ def _report_runs(folders: Sequence[RunFolder], to: Path | None) -> Iterator[Path
     for folder in folders:
         run, records = folder.read()
         compared = comparisons(run, records)
-        figures.append(make_figures(run, records, read_curves(folder, records), compared))
+        figures.append(make_figures(run, records, read_curves(folder, run, records), compared))
         pages.append(make_run_page(folder, shorten_path(folder.path), run, records, compared, figures[-1]))
         if not figures[-1]:
             line = (

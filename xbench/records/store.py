@@ -15,6 +15,7 @@ results/<suite>/<run-id>/
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import shutil
@@ -34,7 +35,14 @@ from xbench.records.schema import CellRecord, RunRecord
 from xbench.records.tables import read_verified
 from xbench.records.traces import TraceRow, read_trace, write_trace
 from xbench.records.upgrade import parse_cell, parse_run
-from xbench.storage.atomic import append_line, atomic_replace, atomic_write, make_folder, read_regular
+from xbench.storage.atomic import (
+    append_line,
+    atomic_replace,
+    atomic_write,
+    make_folder,
+    open_inside,
+    read_regular,
+)
 from xbench.storage.locks import LockHeld, hold
 from xbench.storage.paths import disk_hint
 from xbench.storage.staging import staging_folder
@@ -108,9 +116,16 @@ class RunFolder:
                 continue
             make_folder(ours.parent)  # a run of an older xbench may lack this folder
             atomic_write(ours, content)
-        log = other.log_path(cell_id)
-        if log.is_file():
-            atomic_write(self.log_path(cell_id), log.read_bytes())
+        try:
+            with other.open_log(cell_id) as log:
+                text = log.read()
+        except FileNotFoundError:  # the cell's process printed nothing
+            text = b""
+        except OSError as error:
+            text = b""
+            damaged.append(f"{error}; the cell is reused without its log")
+        if text:
+            atomic_write(self.log_path(cell_id), text)
         adopted = record.model_copy(update=changes)
         self.append(adopted)
         return adopted, damaged
@@ -161,6 +176,17 @@ class RunFolder:
 
     def log_path(self, cell_id: str) -> Path:
         return self.path / "logs" / f"{cell_id}.stderr"
+
+    def open_log(self, cell_id: str) -> io.BufferedReader:
+        """Open a cell's log for reading.
+
+        A link out of the run's folder is refused, so that somebody else's run cannot have other files copied
+        or published.
+
+        Raises:
+            OSError: the log is missing or cannot be read, or is not a regular file inside the run's folder.
+        """
+        return open_inside(self.path, self.log_path(cell_id))
 
     def checkpoint_folder(self, cell_id: str) -> Path:
         """Return the folder of the checkpoints of a cell that has not ended."""

@@ -11,6 +11,7 @@ from xbench.errors import XbenchError
 from xbench.records.aggregate import Interval, interval
 from xbench.records.schema import CellRecord, ExperimentRecord, RunRecord
 from xbench.report.columns import Column
+from xbench.report.declared_cells import match_cells
 from xbench.report.document import ALIKE, BEST, UNRANKED, FormattedTable
 from xbench.report.feature_costs import find_features_s
 from xbench.report.findings import Finding, find_marks, make_findings, summarise
@@ -90,15 +91,13 @@ def comparisons(run: RunRecord, records: list[CellRecord], view: View | None = N
     view = view or View()
     rows = make_main_rows(run.metrics) if view.rows is None else view.rows
     _check_keys(view, rows, list_settings(records) if view.keys else [])
-    by_id = {record.cell_id: record for record in records}
     features_s = find_features_s(records)
     # Titles and reference figures still describe the suite as it was written.
     changed = [f"the command line changed the suite: {', '.join(run.changes)}"] if run.changes else []
     result, closing = [], [view.note] if view.note else []
     declared: dict[str, dict[str, list[CellRecord | None]]] = {}
-    for cell in run.cells:
-        columns = declared.setdefault(cell.experiment, {})
-        columns.setdefault(cell.column, []).append(by_id.get(cell.cell_id))
+    for cell, record in match_cells(run, records):
+        declared.setdefault(cell.experiment, {}).setdefault(cell.column, []).append(record)
     for experiment in run.experiments:
         compared = _compare(experiment, declared.get(experiment.name, {}), rows, view, features_s)
         result.append(replace(compared, notes=(*changed, *compared.notes, *closing)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from xbench.records.schema import CellRecord
+from xbench.records.schema import CellRecord, RunRecord
 from xbench.records.store import RunFolder
 from xbench.records.traces import TraceRow
+from xbench.report.declared_cells import list_ended
 from xbench.report.settings import SIZES
 
 # A column with this many steps or more is drawn as the means of this many batches, as the 2021 report drew
@@ -40,18 +41,19 @@ class CurvePoint:
 Curve = tuple[CurvePoint, ...]
 
 
-def read_curves(folder: RunFolder, records: Iterable[CellRecord]) -> dict[str, Curve]:
+def read_curves(folder: RunFolder, run: RunRecord, records: Collection[CellRecord]) -> dict[str, Curve]:
     """Read the curves of a run, holding the traces of one column in memory at a time.
 
     Returns:
         Cell ID -> its curve. Cells whose trace is missing, damaged or empty are absent.
     """
     columns: dict[tuple[str, str], list[CellRecord]] = {}
-    for record in records:
+    for record in list_ended(run, records):
         columns.setdefault((record.experiment, record.column), []).append(record)
     curves: dict[str, Curve] = {}
     for cells in columns.values():
-        curves |= make_curves(cells, _read_traces(folder, cells))
+        if not all(record.cell_id in curves for record in cells):  # experiments may share a column
+            curves |= make_curves(cells, _read_traces(folder, cells))
     return curves
 
 

@@ -23,7 +23,7 @@ def read_figures(folder: RunFolder) -> tuple[Figure, ...]:
         XbenchError: the run cannot be read.
     """
     run, records = folder.read()
-    return make_figures(run, records, read_curves(folder, records), comparisons(run, records))
+    return make_figures(run, records, read_curves(folder, run, records), comparisons(run, records))
 
 
 def make_figures(

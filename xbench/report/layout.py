@@ -114,6 +114,7 @@ def make_csv(rows: list[dict[str, Any]], line_end: str = "\n") -> str:
     """Lay out rows as CSV, with a column for each key. The column of a nested field is named `outer.inner`.
 
     A column whose numbers are all whole is written without decimal points, even if some values are absent.
+    Text that a spreadsheet would execute as a formula begins with an apostrophe. Numbers never do.
     """
     import pandas
 
@@ -122,8 +123,22 @@ def make_csv(rows: list[dict[str, Any]], line_end: str = "\n") -> str:
 
 
 def _escape_csv(value: Any) -> Any:
-    """Escape control characters, which CSV's quoting leaves in place; newlines are kept."""
-    return escape_controls(value, keep="\n") if isinstance(value, str) else value
+    """Escape control characters, which CSV's quoting leaves in place, and formulas; newlines are kept."""
+    if not isinstance(value, str):
+        return value
+    text = escape_controls(value, keep="\n")
+    return f"'{text}" if _is_formula(value) else text
+
+
+def _is_formula(text: str) -> bool:
+    """Return whether a spreadsheet may execute a text: not a number, nor a dash in place of one."""
+    if len(text) < 2 or not text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return False
+    try:
+        float(text)
+    except ValueError:
+        return True
+    return False
 
 
 def escape_markdown(text: str) -> str:

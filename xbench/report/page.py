@@ -11,6 +11,7 @@ import base64
 import gzip
 import hashlib
 import json
+import os
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -98,14 +99,14 @@ def read_log_tails(folder: RunFolder, records: Sequence[CellRecord]) -> dict[str
     """Read the last `MAX_LOG_BYTES` of the log of each cell that failed, by cell ID."""
     tails = {}
     for record in records:
-        path = folder.log_path(record.cell_id)
-        if record.status not in FAILED or not path.is_file():
+        if record.status not in FAILED:
             continue
         try:
-            with path.open("rb") as file:
-                start = max(0, path.stat().st_size - MAX_LOG_BYTES)
-                file.seek(start)
+            with folder.open_log(record.cell_id) as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - MAX_LOG_BYTES))
                 text = file.read(MAX_LOG_BYTES).decode(errors="replace")
+        except FileNotFoundError:
+            continue
         except OSError as error:
             text = f"the log cannot be read: {error.strerror}"
         tails[record.cell_id] = text

@@ -10,6 +10,7 @@ from typing import Any
 
 from xbench.records.schema import CellRecord, DataRecord, MetricRecord, RunRecord
 from xbench.report.comparison import Comparison
+from xbench.report.declared_cells import match_cells
 from xbench.report.document import BEST, FormattedTable
 from xbench.report.rows import show_metric
 from xbench.report.settings import ABSENT
@@ -138,10 +139,8 @@ class CellTable:
 def make_cell_table(run: RunRecord, records: Sequence[CellRecord]) -> CellTable:
     """Make the table of all cells that the run declares, ended or not."""
     metric = next((metric for metric in run.metrics if metric.split == "test"), None)
-    by_id = {record.cell_id: record for record in records}
     rows = []
-    for key in run.cells:
-        record = by_id.get(key.cell_id)
+    for key, record in match_cells(run, records):
         rows.append(
             CellRow(
                 key.cell_id,

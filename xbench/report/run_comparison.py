@@ -10,6 +10,7 @@ from functools import cached_property
 
 from xbench.records.aggregate import Interval, interval
 from xbench.records.schema import CellRecord, MetricRecord, RunRecord
+from xbench.report.declared_cells import list_ended, match_cells
 from xbench.report.effects import Effect, EffectKind, paired_effect
 from xbench.report.ranking import find_unranked_times
 from xbench.report.rows import Row, make_main_rows
@@ -43,22 +44,19 @@ class NamedRun:
     @cached_property
     def statuses(self) -> dict[str, dict[str, dict[int, str]]]:
         """Experiment -> column -> seed -> the cell's status, or `NOT_RUN`."""
-        ended = {record.cell_id: record.status for record in self.records}
         found: dict[str, dict[str, dict[int, str]]] = {}
-        for cell in self.run.cells:
+        for cell, record in match_cells(self.run, self.records):
             column = found.setdefault(cell.experiment, {}).setdefault(cell.column, {})
-            column[cell.seed] = ended.get(cell.cell_id, NOT_RUN)
+            column[cell.seed] = NOT_RUN if record is None else record.status
         return found
 
     @cached_property
     def cells(self) -> dict[str, dict[str, dict[int, CellRecord]]]:
         """Experiment -> column -> seed -> the record of a cell that ended."""
-        ended = {record.cell_id: record for record in self.records}
         found: dict[str, dict[str, dict[int, CellRecord]]] = {}
-        for cell in self.run.cells:  # several experiments may declare the same cell
-            if cell.cell_id in ended:
-                column = found.setdefault(cell.experiment, {}).setdefault(cell.column, {})
-                column[cell.seed] = ended[cell.cell_id]
+        for record in list_ended(self.run, self.records):
+            column = found.setdefault(record.experiment, {}).setdefault(record.column, {})
+            column[record.seed] = record
         return found
 
     def find_cells(self, experiment: str, column: str) -> dict[int, CellRecord]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from xbench.records.schema import CellRecord, RunRecord
 from xbench.report.comparison import Comparison
+from xbench.report.declared_cells import list_ended
 from xbench.report.document import Document, Section
 from xbench.report.findings import Finding
 
@@ -86,9 +87,9 @@ def _make_content(run: RunRecord, comparisons: Sequence[Comparison], folder: str
 
 
 def _make_rows(run: RunRecord, records: Sequence[CellRecord]) -> list[dict[str, Any]]:
-    """Make one row per cell; every declared metric has a column."""
+    """Make one row per declared cell that has ended; every declared metric has a column."""
     absent = dict.fromkeys(metric.name for metric in run.metrics)
-    cells = [record.model_dump(exclude={"epochs"}) for record in records]
+    cells = [record.model_dump(exclude={"epochs"}) for record in list_ended(run, records)]
     return [{**cell, "metrics": {**absent, **cell["metrics"]}} for cell in cells]
 
 

@@ -142,6 +142,18 @@ def open_regular(path: Path) -> io.BufferedReader:
     return open(descriptor, "rb")
 
 
+def open_inside(folder: Path, path: Path) -> io.BufferedReader:
+    """Open a regular file inside a folder for reading. Links that lead out of the folder are refused.
+
+    Raises:
+        OSError: the file cannot be read, is not a regular file, or is outside the folder.
+    """
+    real = Path(os.path.realpath(path, strict=True))
+    if not real.is_relative_to(os.path.realpath(folder)):
+        raise OSError(errno.EXDEV, "a link to a file outside the folder", str(path))
+    return open_regular(real)
+
+
 def read_regular(path: Path, most_bytes: int | None = None) -> bytes:
     """Read a regular file.
 

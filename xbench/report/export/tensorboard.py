@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,7 +12,8 @@ from xbench.errors import XbenchError
 from xbench.report.export.contents import ExportedCell
 from xbench.text import format_value
 
-_MAX_NAME_CHARS = 100
+# File systems allow 255 bytes or less, of which a name may need several for a character.
+_MAX_NAME_BYTES = 100
 
 
 def write_tensorboard(cells: Iterable[ExportedCell], target: Path) -> int:
@@ -41,14 +43,15 @@ def write_tensorboard(cells: Iterable[ExportedCell], target: Path) -> int:
     count = 0
     try:
         for cell in cells:
-            writer = EventFileWriter(str(_place(target, cell)))
+            place = _place(cell)
+            writer = EventFileWriter(str(target / place))
 
             def write(summary: Any, step: int = 0, cell: ExportedCell = cell, writer: Any = writer) -> None:
                 writer.add_event(Event(wall_time=cell.ended_s, step=step, summary=summary))
 
             try:
                 parameters = {name: _simplify(value) for name, value in cell.hyperparameters.items()}
-                write(hparams_pb(parameters, trial_id=cell.record.cell_id, start_time_secs=cell.started_s))
+                write(hparams_pb(parameters, trial_id=str(place), start_time_secs=cell.started_s))
                 for name, points in cell.series.items():
                     for point in points:
                         value = Summary.Value(tag=name, simple_value=point.value)
@@ -65,12 +68,25 @@ def write_tensorboard(cells: Iterable[ExportedCell], target: Path) -> int:
     return count
 
 
-def _place(target: Path, cell: ExportedCell) -> Path:
-    """Return the folder of a cell. Its ID keeps names apart that become the same."""
+def _place(cell: ExportedCell) -> Path:
+    """Return the folder of a cell, relative to the target. Digests keep names apart that become the same."""
     record = cell.record
-    names = (record.experiment, f"{record.column}-seed-{record.seed}")
-    experiment, column = (re.sub(r"[^\w.=+-]+", "-", name)[:_MAX_NAME_CHARS].lstrip(".") for name in names)
-    return target / (experiment or "-") / f"{column}-{record.cell_id[:8]}"
+    experiment, column = _clean(record.experiment), _clean(record.column)
+    if experiment != record.experiment:
+        experiment += f"-{_digest(record.experiment)}"
+    # Several experiments and columns may have the same cell.
+    digest = _digest(record.experiment, record.column, record.cell_id)
+    return Path(experiment) / f"{column}-seed-{record.seed}-{digest}"
+
+
+def _clean(name: str) -> str:
+    """Make a name that is not hidden and fits every file system."""
+    name = re.sub(r"[^\w.=+-]+", "-", name).lstrip(".")
+    return name.encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
+
+
+def _digest(*names: str) -> str:
+    return hashlib.sha256(repr(names).encode()).hexdigest()[:8]
 
 
 def _simplify(value: Any) -> bool | float | str:

@@ -239,7 +239,7 @@
   }
 
   function showDetails(details) {
-    const cell = data.cells[details.closest("tbody").id];
+    const cell = data.cells[details.closest("tbody").dataset.cell];
     const box = details.querySelector(".details");
     if (box.hasChildNodes()) return;
     const groups = make("div", undefined, "groups");
