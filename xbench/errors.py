@@ -17,6 +17,8 @@ class XbenchError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # shown by tracebacks, in scripts and in notebooks
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         # Child processes pickle errors for the parent, which would drop the hint. A plugin's own subclass is

@@ -59,6 +59,19 @@ class Python:
         assert done.returncode == 0, done.stderr
         return done
 
+    def start(self, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+        """Start the interpreter in a folder, as a process group of its own."""
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
     def script(self, folder: Path, code: str) -> subprocess.CompletedProcess[str]:
         """Run code as `script.py`, without an `if __name__ == "__main__"`."""
         (folder / "script.py").write_text(code, encoding="utf-8")

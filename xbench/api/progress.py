@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from xbench.planning.observer import Observer
 from xbench.records.capacity import TrialRecord
 from xbench.records.schema import CellKey, CellRecord, RunRecord
 from xbench.report.rows import show_metric
 from xbench.text import escape_controls, pluralize
+from xbench.training.events import Prepared
 from xbench.units import format_bytes, format_seconds
 
 
@@ -27,6 +29,7 @@ class Lines(Observer):
     def __init__(self) -> None:
         self._total = self._ended = 0
         self._work = ""
+        self._is_saved = False  # whether the running cell is saved when it is asked to stop
 
     def working(self, what: str, done: int = 0, total: int = 0) -> None:
         self._begin(what)
@@ -59,8 +62,18 @@ class Lines(Observer):
     def cell_adapted(self, record: CellRecord, changes: str) -> None:
         self._print(f"{_name(record)}: {record.status}: {record.reason}; again with {changes}")
 
+    def attempt_started(self, cell: CellKey) -> None:
+        self._is_saved = False
+
+    def cell_message(self, message: Any) -> None:
+        if isinstance(message, Prepared):
+            self._is_saved = message.is_saved
+
     def stopping(self) -> None:
-        self._print("stopping once the running cell is saved; interrupt again to stop at once")
+        if self._is_saved:
+            self._print("stopping once the running cell is saved; interrupt again to stop at once")
+        else:
+            self._print("stopping; the next call starts the running cell over")
 
     def cell_ended(self, record: CellRecord) -> None:
         self._ended += 1

@@ -8,6 +8,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from xbench.report.figure import Figure, Series, shorten_labels
@@ -75,9 +76,17 @@ def draw_figure(figure: Figure) -> dict[str, bytes]:
 
 
 def make_canvas(figure: Figure) -> Canvas:
-    """Draw a figure as a figure of matplotlib, which notebooks can show."""
+    """Draw a figure as a figure of matplotlib, which notebooks show as a picture."""
     with _matplotlib():
-        return _make_canvas(figure)
+        canvas = _make_canvas(figure)
+    # IPython shows figures itself only once pyplot has been imported.
+    canvas._repr_png_ = partial(_make_png, canvas)  # type: ignore[attr-defined]
+    return canvas
+
+
+def _make_png(canvas: Canvas) -> bytes:
+    with _matplotlib():
+        return _save(canvas, "png")
 
 
 @contextmanager
