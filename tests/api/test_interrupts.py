@@ -1,5 +1,4 @@
-"""Interrupts of a run from Python while a cell is in flight: whatever had ended is kept, and the same call goes
-on."""
+"""Interrupts of a run from Python while a cell is in flight: what had ended is kept, and the call goes on."""
 
 from __future__ import annotations
 
@@ -41,17 +40,18 @@ class Stuck(Slow):
 
 def tell(observer, message, note=progress.Lines.cell_message):
     note(observer, message)
-    if type(message).__name__ == "StepsDone" and cell_in_flight == "mine / slow" and message.rows[-1].step > 2:
+    if column == "slow" and type(message).__name__ == "StepsDone" and message.rows[-1].step > 2:
         print("in flight", flush=True)
 
 def name(observer, cell):
-    global cell_in_flight
-    cell_in_flight = f"{{cell.experiment}} / {{cell.column}}"
+    global column
+    column = cell.column
 
-cell_in_flight = ""
+column = ""
 progress.Lines.cell_message, progress.Lines.cell_started = tell, name
 SUITE["experiment"][0] |= {{
-    "epochs": 60, "optimizer": [{{"name": "sgd", "lr": 0.01}}, {{"name": "slow", "lr": 0.1}}, {{"name": "adam"}}]
+    "epochs": 60,
+    "optimizer": [{{"name": "sgd", "lr": 0.01}}, {{"name": "slow", "lr": 0.1}}, {{"name": "adam"}}],
 }}
 def register(optimizer, resumable):
     xbench.register_optimizer("slow", xbench.OptimizerSpec(factory=optimizer, resumable=resumable))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import traceback
 from pathlib import Path
 
 import pandas as pd
@@ -175,3 +177,20 @@ def test_a_metric_takes_the_name_of_a_record_field(tmp_path):
     folder = RunFolder.create(tmp_path / "results", "", run([record], metrics=[metric]))
     folder.append(record)
     assert xbench.load(folder.path).cells["steps"].tolist() == [7.5]
+
+
+def test_a_figure_is_a_picture_in_a_notebook(tmp_path):
+    """IPython shows a figure of matplotlib as text until pyplot is imported, which xbench leaves to users."""
+    drawn = xbench.Results(write(tmp_path).path).figure("loss")
+    picture = drawn._repr_png_()
+    assert picture.startswith(b"\x89PNG")
+    again = pickle.loads(pickle.dumps(drawn))
+    assert again._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_traceback_has_the_hint_of_an_error(tmp_path):
+    with pytest.raises(xbench.XbenchError) as caught:
+        xbench.load(out=tmp_path)
+    assert caught.value.hint
+    assert traceback.format_exception(caught.value)[-1].rstrip() == f"hint: {caught.value.hint}"
+    assert pickle.loads(pickle.dumps(caught.value)).__notes__ == caught.value.__notes__

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import math
 import os
+import re
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 from rich.progress import Progress
 
 from xbench.cli import activity as activity_module
-from xbench.cli.activity import MAX_SILENCE_S, Activity, ActivityDisplay, _choose_columns
+from xbench.cli.activity import MAX_SILENCE_S, Activity, ActivityDisplay, _Bars, _choose_columns
 
 
 @pytest.fixture
@@ -228,3 +231,58 @@ class TestColumns:
 
     def test_plain_characters_where_there_are_no_others(self):
         assert "####...." in self.drawn(80, encoding="ascii")
+
+
+class TestResizing:
+    """Bars on a terminal whose width changes while they are shown."""
+
+    @pytest.fixture
+    def terminal(self, monkeypatch):
+        """A terminal of 140 columns, with the bars of a run and of its cell."""
+        monkeypatch.delenv("XTERM_VERSION", raising=False)
+        console = Console(file=io.StringIO(), width=140, height=40, force_terminal=True, color_system=None)
+        bars = _Bars(console, lambda: 10.0)
+        for what in ("cells", "[4/9] table-2 / adam / seed 1"):
+            work = Activity(what, 0.0, 600, 3592, "step", detail="loss 0.4321, epoch 1/4, 465 MB of 2.00 GB")
+            bars.add_task(what, completed=work.done, total=work.total, activity=work)
+        bars.live.auto_refresh = False
+        with bars:
+            yield SimpleNamespace(console=console, bars=bars)
+
+    def draw(self, terminal, width: int) -> tuple[list[str], int]:
+        """Draw at a width.
+
+        Returns:
+            The lines, and how many rows above the last one were erased before.
+        """
+        terminal.console.width = width
+        terminal.console.file = io.StringIO()
+        terminal.bars.refresh()
+        text = terminal.console.file.getvalue()
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", text).splitlines(), text.count("\x1b[1A\x1b[2K")
+
+    def test_bars_fit_the_width_of_the_moment(self, terminal):
+        for width in (140, 50, 80, 30, 140):
+            lines, _ = self.draw(terminal, width)
+            assert len(lines) == 2
+            assert max(map(len, lines)) <= width
+            assert ("loss" in lines[1]) is (width >= 70)
+            assert ("━" in lines[1]) is (width == 140)
+
+    def test_rows_of_bars_that_a_narrower_terminal_folded_are_erased(self, terminal):
+        before, erased = self.draw(terminal, 140)
+        assert erased == 1
+        _, erased = self.draw(terminal, 50)
+        assert erased == 2 * math.ceil(max(map(len, before)) / 50) - 1 > 3
+        assert self.draw(terminal, 50)[1] == self.draw(terminal, 140)[1] == 1
+
+    def test_a_line_printed_right_after_a_resize_erases_them_too(self, terminal):
+        self.draw(terminal, 140)
+        terminal.console.width, terminal.console.file = 50, io.StringIO()
+        terminal.console.print("a line")
+        assert terminal.console.file.getvalue().split("a line")[0].count("\x1b[1A\x1b[2K") == 5
+
+    def test_xterm_folds_nothing(self, terminal, monkeypatch):
+        monkeypatch.setenv("XTERM_VERSION", "XTerm(390)")
+        bars = _Bars(terminal.console, lambda: 10.0)
+        assert not bars.live._live_render._folds

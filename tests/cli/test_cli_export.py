@@ -1,13 +1,17 @@
 """`xbench export`: what TensorBoard reads back, and what MLflow is told.
 
-MLflow is a stand-in with the few functions that are called; nothing here runs against a real one.
+MLflow is a stand-in with the few functions that are called, and a real one where it is installed.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import posixpath
+import re
 import sys
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -146,6 +150,8 @@ class FakeServer:
 
     runs: list[dict] = field(default_factory=list)
     experiments: dict[str, str] = field(default_factory=dict)
+    deleted: set[str] = field(default_factory=set)
+    most_batches: int = 1000
 
 
 @pytest.fixture
@@ -162,7 +168,10 @@ def server(monkeypatch) -> FakeServer:
                 raise MlflowException("no connection")
 
         def get_experiment_by_name(self, name):
-            return SimpleNamespace(experiment_id=kept.experiments[name]) if name in kept.experiments else None
+            if name not in kept.experiments:
+                return None
+            stage = "deleted" if name in kept.deleted else "active"
+            return SimpleNamespace(experiment_id=kept.experiments[name], lifecycle_stage=stage)
 
         def create_experiment(self, name):
             kept.experiments[name] = str(len(kept.experiments))
@@ -175,6 +184,9 @@ def server(monkeypatch) -> FakeServer:
         def log_batch(self, run_id, metrics=(), params=(), tags=()):
             assert len(metrics) <= 1000
             assert len(params) <= 100
+            kept.most_batches -= 1
+            if kept.most_batches < 0:
+                raise MlflowException("the disk is full")
             kept.runs[run_id]["params"] |= {param.key: param.value for param in params}
             kept.runs[run_id]["metrics"] += [(each.key, each.value, each.step) for each in metrics]
 
@@ -230,6 +242,64 @@ class TestMlflow:
         write_mlflow([exported], "uri", "tiny", "1")
         assert sum(name == "step/loss" for name, *_ in server.runs[0]["metrics"]) == 1200
 
+    def test_names_are_allowed_and_stay_different(self, folder, server):
+        _, records = folder.read()
+        params = {"größe": 1, "gr__e": 2, "x" * 300: 3, "a//b": 4, "../b": 5, "": 6}
+        record = records[0].model_copy(update={"optimizer": Component(name="sgd", params=params)})
+        write_mlflow([collect_cell(folder, record)[0]], "uri", "tiny", "1")
+        given = {
+            name.removeprefix("optimizer."): value
+            for name, value in server.runs[0]["params"].items()
+            if name.startswith("optimizer.")
+        }
+        assert sorted(given.values()) == ["1", "2", "3", "4", "5", "6"]
+        for name in server.runs[0]["params"]:
+            assert re.fullmatch(r"[\w./ -]{1,250}", name, re.ASCII)
+            assert name == posixpath.normpath(name) and not name.startswith(("/", ".."))
+
+    def test_a_run_that_cannot_be_written_whole_is_no_longer_running(self, folder, server):
+        server.most_batches = 1
+        with pytest.raises(XbenchError, match="the disk is full"):
+            self.export(folder)
+        assert [run["status"] for run in server.runs] == ["KILLED"]
+
+    def test_a_deleted_experiment(self, folder, server):
+        self.export(folder)
+        server.deleted.add("tiny")
+        with pytest.raises(XbenchError, match="the experiment 'tiny' is deleted"):
+            self.export(folder)
+
     def test_a_server_that_fails(self, folder, server):
         with pytest.raises(XbenchError, match="MLflow at http://nowhere failed: no connection"):
             self.export(folder, "http://nowhere")
+
+
+@pytest.mark.skipif(not find_spec("mlflow"), reason="mlflow is not installed")
+@pytest.mark.parametrize("scheme", ["file", "sqlite"])
+def test_a_real_mlflow_reads_back_what_was_written(folder, tmp_path, monkeypatch, scheme):
+    if scheme == "sqlite":
+        pytest.importorskip("alembic", reason="mlflow-skinny writes to no database")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    from mlflow.tracking import MlflowClient
+
+    uri = {"file": f"file:{tmp_path}/mlruns", "sqlite": f"sqlite:///{tmp_path}/mlflow.db"}[scheme]
+    _, records = folder.read()
+    rows = [TraceRow(n, 1, 1 / n if n < 1200 else math.nan, 0.5, 1, 1, None, None) for n in range(1, 1301)]
+    crc32 = folder.write_trace(records[0].cell_id, rows)
+    records[0] = records[0].model_copy(update={"trace_crc32": crc32})
+    assert write_mlflow([collect_cell(folder, r)[0] for r in records], uri, "tiny", "1") == 3
+    client = MlflowClient(tracking_uri=uri)
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    found = {run.info.run_name: run for run in runs}
+    assert {name: run.info.status for name, run in found.items()} == {
+        "first, sgd, seed 0": "FINISHED",
+        "first, adam, seed 0": "FAILED",
+        "first, ../../x, seed 0": "FINISHED",
+    }
+    sgd = found["first, sgd, seed 0"]
+    assert sgd.data.params["optimizer.betas"] == "[0.9, 0.99]"
+    assert sgd.data.metrics["test_accuracy"] == 0.8
+    assert sgd.data.tags["xbench.cell"] == records[0].cell_id
+    history = client.get_metric_history(sgd.info.run_id, "step/loss")
+    losses = {metric.step: metric.value for metric in history}
+    assert len(losses) == 1300 and losses[4] == 0.25 and math.isnan(losses[1300])

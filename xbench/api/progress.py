@@ -11,7 +11,6 @@ from xbench.records.capacity import TrialRecord
 from xbench.records.schema import CellKey, CellRecord, RunRecord
 from xbench.report.rows import show_metric
 from xbench.text import escape_controls, pluralize
-from xbench.training.events import Prepared
 from xbench.units import format_bytes, format_seconds
 
 
@@ -66,8 +65,8 @@ class Lines(Observer):
         self._is_saved = False
 
     def cell_message(self, message: Any) -> None:
-        if isinstance(message, Prepared):
-            self._is_saved = message.is_saved
+        # Of what a cell sends, only `training.events.Prepared` says it.
+        self._is_saved = getattr(message, "is_saved", self._is_saved)
 
     def stopping(self) -> None:
         if self._is_saved:

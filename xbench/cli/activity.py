@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.control import Control
+from rich.live_render import LiveRender
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
@@ -112,12 +116,7 @@ class ActivityDisplay:
         self._clock, self._printed_at_s = clock, clock()
         self.console = stderr_console()
         self._has_bars = self.console.file.isatty() and self.console.is_interactive
-        self._bars = Progress(
-            *_choose_columns(self.console, clock),
-            console=self.console,
-            transient=True,
-            disable=not self._has_bars,
-        )
+        self._bars = _Bars(self.console, clock, is_disabled=not self._has_bars)
         self._current: Activity | None = None
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -206,6 +205,38 @@ class ActivityDisplay:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         while not self._stopped.wait(_CHECK_EVERY_S):
             self.print_if_due()
+
+
+class _Bars(Progress):
+    """Bars that fit the terminal each time they are drawn, whatever its width was before."""
+
+    def __init__(self, console: Console, clock: Clock, is_disabled: bool = False):
+        self._terminal, self._clock, self._fitted_width = console, clock, console.width
+        super().__init__(
+            *_choose_columns(console, clock), console=console, transient=True, disable=is_disabled
+        )
+        self.live._live_render = _FoldedRender(console)
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        if (width := self._terminal.width) != self._fitted_width:
+            self._fitted_width, self.columns = width, tuple(_choose_columns(self._terminal, self._clock))
+        return super().get_renderables()
+
+
+class _FoldedRender(LiveRender):
+    """Bars on a terminal that folds them when it becomes narrower. Before they are drawn again, all rows that
+    they take are erased."""
+
+    def __init__(self, console: Console):
+        super().__init__("")
+        self._console = console
+        self._folds = "XTERM_VERSION" not in os.environ  # xterm cuts lines instead, as hardly any other does
+
+    def position_cursor(self) -> Control:
+        if self._shape is not None and self._folds:
+            width, height = self._shape
+            self._shape = width, height * max(1, math.ceil(width / max(1, self._console.width)))
+        return super().position_cursor()
 
 
 class _ProgressText(ProgressColumn):

@@ -21,7 +21,7 @@ EXAMPLES = """
 Examples:
 
 - `xbench export latest --tensorboard events`, then `tensorboard --logdir events`
-- `xbench export report --mlflow http://localhost:5000`
+- `xbench export report --mlflow http://localhost:5000`, or `sqlite:///mlflow.db`
 """
 
 
@@ -41,7 +41,7 @@ def export(
     ] = None,
     mlflow: Annotated[
         str | None,
-        typer.Option(metavar="URI", help="write runs to this MLflow server or folder", show_default=False),
+        typer.Option(metavar="URI", help="write runs to this MLflow server or database", show_default=False),
     ] = None,
     out: Results = Path("results"),
 ) -> None:
