@@ -106,6 +106,9 @@ def test_a_notebook_may_run_a_suite(python, tmp_path):
         "SUITE['experiment'][0]['optimizer'].append({'name': 'noisy', 'lr': 0.1})\n"
         "xbench.register_optimizer('noisy', Noisy)\nresults = xbench.run(SUITE)\n",
         "print(results.cells.status.tolist(), '<table>' in results._repr_html_())\n",
+        "class Noisy(torch.optim.SGD):\n    def step(self, closure):\n        super().step(closure)\n",
+        "xbench.register_optimizer('noisy', Noisy)\nagain = xbench.run(SUITE)\n"
+        "print((again.cells.cell_id == results.cells.cell_id).tolist())\n",
     ]
     kernel = f"""
 import linecache, sys
@@ -116,7 +119,7 @@ for number, cell in enumerate({cells!r}):
     exec(compile(cell, name, "exec"), sys.modules["__main__"].__dict__)
 """
     done = python(tmp_path, "-c", kernel)
-    assert done.stdout == "['done', 'done'] True\n"
+    assert done.stdout == "['done', 'done'] True\n[True, False]\n"
     assert "2 of 2 cells already have results" in python(tmp_path, "-c", kernel).stderr
 
 
