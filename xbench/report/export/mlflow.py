@@ -87,7 +87,8 @@ def _list_metrics(cell: ExportedCell) -> Iterator[tuple[str, float, int, int]]:
 
 
 def _format_param(value: Any) -> str:
-    return _escape(shorten(value if isinstance(value, str) else format_value(value), _MAX_PARAM_CHARS - 100))
+    text = _escape(value if isinstance(value, str) else format_value(value))
+    return shorten(text, _MAX_PARAM_CHARS - 100)
 
 
 def _escape(text: str) -> str:
