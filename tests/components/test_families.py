@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib.metadata import EntryPoint
 from textwrap import dedent
@@ -113,8 +114,9 @@ def test_unknown_member_gets_a_suggestion():
     ],
 )
 def test_message_names_what_is_wrong_with_a_member(families, reference, complaint):
-    with pytest.raises(XbenchError, match=complaint):
+    with pytest.raises(XbenchError) as caught:
         load("model", reference)
+    assert re.search(complaint, caught.value.message)
 
 
 def test_a_member_comes_from_the_distribution_of_its_family(families):

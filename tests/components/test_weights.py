@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 from collections import OrderedDict
 from functools import partial
@@ -328,8 +329,9 @@ def test_values_can_be_memory_mapped(tmp_path, monkeypatch):
 def test_message_names_what_does_not_fit(change, complaint):
     state = a_layer().state_dict()
     change(state)
-    with pytest.raises(XbenchError, match=f"^file.pth does not fit tiny: {complaint}") as caught:
+    with pytest.raises(XbenchError) as caught:
         fit_weights(a_layer(), state, Path("file.pth"), "tiny")
+    assert re.search(f"^file.pth does not fit tiny: {complaint}", caught.value.message)
     assert caught.value.hint.startswith("use a file ")
 
 
