@@ -68,6 +68,8 @@ def contract(public: type) -> str:
 
 
 def field_default(field: dataclasses.Field[Any]) -> str:
+    if field.default_factory is not dataclasses.MISSING:
+        return f"`{field.default_factory()!r}`"
     if field.default is dataclasses.MISSING:
         return "required"
     return "a function" if callable(field.default) else f"`{field.default!r}`"

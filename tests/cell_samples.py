@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from xbench.components.classification import classification
 from xbench.data.decoded import DecodedDataset
 from xbench.planning.describe import DatasetFacts, ModelFacts
 from xbench.planning.machine import Machine
 from xbench.planning.planned import Estimate, PlannedCell, Skip
+from xbench.planning.task_facts import describe_task
 from xbench.planning.trials import ResolvedData
 from xbench.suite.grid import Cell, DatasetChoice
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
@@ -40,7 +42,13 @@ def cell_of(
         seed=seed,
         path=("experiment", 0, "optimizer", 0),
     )
-    facts = DatasetFacts(data.classes, data.shape, {}, "")
+    facts = DatasetFacts(
+        facts=data.facts,
+        task=describe_task(classification(data.classes, data.positive)),
+        counts={},
+        has_images=True,
+        stand_in="",
+    )
     return PlannedCell(
         declared=declared,
         settings=CellSettings(declared.model, declared.optimizer, declared.training, seed, "cpu"),

@@ -1,8 +1,8 @@
 """Compare PyTorch optimizers on your model, data and hardware: their accuracy, speed and memory.
 
 `run`, `probe` and `load` do what the commands `run`, `probe-capacity` and `show` do. `register_model`,
-`register_optimizer` and `register_dataset` let them use components of a script or a notebook. The other names
-are for plugins.
+`register_optimizer`, `register_dataset` and `register_problem` let them use components of a script or a
+notebook. The other names are for plugins.
 """
 
 from __future__ import annotations
@@ -17,44 +17,76 @@ from xbench.components.specs import (
     Family,
     ModelSpec,
     OptimizerSpec,
+    Scale,
     Source,
+)
+from xbench.components.tasks import (
+    BatchReader,
+    Facts,
+    Metric,
+    Optimum,
+    Output,
+    Problem,
+    RowDataset,
+    Task,
+    Term,
 )
 from xbench.errors import DataNotFound, Mistakes, WeightsNotFound, XbenchError
 
 if TYPE_CHECKING:
     from xbench.api.results import Results, load
     from xbench.api.run import probe, run
-    from xbench.components.registered import register_dataset, register_model, register_optimizer
+    from xbench.components.classification import classification
+    from xbench.components.registered import (
+        register_dataset,
+        register_model,
+        register_optimizer,
+        register_problem,
+    )
 
 __all__ = [
+    "BatchReader",
     "DataNotFound",
     "Dataset",
     "DatasetSpec",
     "Example",
+    "Facts",
     "Family",
+    "Metric",
     "Mistakes",
     "ModelSpec",
     "OptimizerSpec",
+    "Optimum",
+    "Output",
+    "Problem",
     "Results",
+    "RowDataset",
+    "Scale",
     "Source",
+    "Task",
+    "Term",
     "WeightsNotFound",
     "XbenchError",
+    "classification",
     "load",
     "probe",
     "register_dataset",
     "register_model",
     "register_optimizer",
+    "register_problem",
     "run",
 ]
 
 # Imported when they are first used: plugins and worker processes import this package as well, and need none.
 _LAZY = {
+    "classification": "xbench.components.classification",
     "Results": "xbench.api.results",
     "load": "xbench.api.results",
     "probe": "xbench.api.run",
     "register_dataset": "xbench.components.registered",
     "register_model": "xbench.components.registered",
     "register_optimizer": "xbench.components.registered",
+    "register_problem": "xbench.components.registered",
     "run": "xbench.api.run",
 }
 

@@ -61,3 +61,7 @@ class DependentExamples(XbenchError):
 
 class Unsupported(XbenchError):
     """An optimizer does not support a model: its cells are skipped, which is not a failure."""
+
+
+class RefusedValue(XbenchError):
+    """A component refuses a value of one of its settings that a probe varies."""

@@ -20,7 +20,7 @@ import pytest
 from xbench.components import registry
 from xbench.isolation.child import Limits
 from xbench.isolation.run import run_in_child
-from xbench.planning.describe import decode_dataset
+from xbench.planning.describe import prepare_dataset
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 
 STEPS = 10
@@ -62,7 +62,7 @@ def in_turn(send, optimizer, data, folder):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_step_on_cached_features_against_a_step_of_the_whole_model(benchmark, tmp_path, optimizer):
-    data = run_in_child(decode_dataset, Choice("synthetic-xray", {"train": 40, "test": 10}), False, ()).get()
+    data = run_in_child(prepare_dataset, Choice("synthetic-xray", {"train": 40, "test": 10}), False, ()).get()
     endings = []
     benchmark.pedantic(
         lambda: endings.append(run_in_child(in_turn, optimizer, data, str(tmp_path), limits=Limits())),

@@ -20,7 +20,7 @@ from xbench.errors import DataNotFound
 from xbench.isolation.child import Limits
 from xbench.isolation.run import run_in_child
 from xbench.memory.host import host_peak_meter, resident_bytes
-from xbench.planning.describe import decode_dataset
+from xbench.planning.describe import prepare_dataset
 from xbench.training.cell import assemble
 from xbench.training.checkpoint import Checkpoints
 from xbench.training.model import build_model
@@ -80,9 +80,9 @@ def whole_curve(send, data, way, scratch):
 @pytest.fixture(scope="module")
 def images():
     try:
-        return run_in_child(decode_dataset, Choice("chest-xray", {}), False, ()).get()
+        return run_in_child(prepare_dataset, Choice("chest-xray", {}), False, ()).get()
     except DataNotFound:
-        return run_in_child(decode_dataset, Choice("synthetic-xray", {}), False, ()).get()
+        return run_in_child(prepare_dataset, Choice("synthetic-xray", {}), False, ()).get()
 
 
 def measured(job, *args):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from xbench.errors import XbenchError
+from xbench.errors import RefusedValue, XbenchError
 
 MB = 1_000_000
 
@@ -21,7 +21,7 @@ class Allocating:
 
     Attributes:
         breaks_at: from this size on, something else happens.
-        how: `raise`, `refuse` or `SIGKILL`.
+        how: `raise`, `refuse`, `refuse value` or `SIGKILL`.
     """
 
     bytes_per_size: int
@@ -39,6 +39,8 @@ class Allocating:
     def _break(self) -> None:
         if self.how == "SIGKILL":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.how == "refuse value":
+            raise RefusedValue(f"the data has only {self.breaks_at} rows")
         if self.how == "refuse":
             raise XbenchError("these settings cannot be met", hint="change them")
         raise ArithmeticError("the code is wrong")

@@ -6,6 +6,7 @@ import pytest
 
 from tests.capacity.capacity_settings import lbfgs, settings_of
 from xbench.capacity.axes import Axis, resolve_sizes, size_of, trial_settings, with_size
+from xbench.capacity.axis import ScaledSetting
 
 SIZES = ("train_size", "batch_size", "micro_batch")
 
@@ -135,3 +136,34 @@ class TestTrials:
         trial = trial_settings(settings, Axis.HISTORY_SIZE, 40)
         assert sizes(trial) == ran
         assert trial.optimizer.params["history_size"] == 40
+
+
+WIDTH = ScaledSetting("model", "width", "width")
+CONTEXT = ScaledSetting("dataset", "context", "sequence-length")
+
+
+class TestScaledSettings:
+    def test_setting_of_the_model_is_set(self):
+        settings = with_size(settings_with("all", 1, "full"), WIDTH, 12)
+        assert settings.model.params == {"width": 12}
+
+    def test_setting_of_the_dataset_is_not_in_the_settings_of_a_cell(self):
+        settings = settings_with("all", 1, "full")
+        assert with_size(settings, CONTEXT, 12) == settings
+
+    @pytest.mark.parametrize("axis", [WIDTH, CONTEXT])
+    @pytest.mark.parametrize(
+        ("written", "ran"),
+        [
+            (("all", 1, "full"), (1, 1, "full")),
+            (("all", 64, "full"), (64, 64, "full")),
+            ((10, 64, "full"), (10, 64, "full")),
+            (("all", 64, 4), (8, 8, 4)),
+            (("all", "full", "full"), ("all", "full", "full")),
+        ],
+    )
+    def test_trials_run_one_batch(self, axis, written, ran):
+        assert sizes(trial_settings(settings_with(*written), axis, 12)) == ran
+
+    def test_are_named_as_on_the_command_line(self):
+        assert f"{CONTEXT} and {Axis.TRAIN_SIZE}" == "sequence-length and train-size"

@@ -11,7 +11,7 @@ from tests.capacity.capacity_settings import lbfgs, settings_of
 from xbench import ModelSpec
 from xbench.capacity.cost_model import CostModel, measure_costs, timing_settings
 from xbench.components import registry
-from xbench.training.task import Task
+from xbench.training.job import CellJob
 
 
 def sizes(settings):
@@ -105,7 +105,7 @@ class TestMeasured:
 
     def cost_model(self, data, settings) -> CostModel:
         sent = []
-        cost_model = measure_costs(sent.append, Task(timing_settings(settings), data))
+        cost_model = measure_costs(sent.append, CellJob(timing_settings(settings), data))
         assert sent == []
         return cost_model
 

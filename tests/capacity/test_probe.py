@@ -6,7 +6,8 @@ import pytest
 
 from tests.capacity.capacity_workloads import MB, Allocating, Unpreparable, held_bytes
 from xbench.capacity.probe import ProbeFailed, find_capacity
-from xbench.errors import XbenchError
+from xbench.capacity.search import Grid
+from xbench.errors import RefusedValue, XbenchError
 from xbench.isolation.child import Limits
 from xbench.isolation.run import run_in_child
 
@@ -103,6 +104,68 @@ class TestEnds:
         """What is unlimited stops at what is of use."""
         capacity = find_capacity(Allocating(1000), limits, enough=300)
         assert (capacity.found, capacity.fails) == (300, None)
+
+
+class TestGrid:
+    """Sizes of 8, 12, 16, ..."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def heard(cls):
+        return []
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def capacity(cls, limits, heard):
+        grid = Grid.of_multiples(7, 4)
+        return find_capacity(
+            Allocating(4 * MB), limits, tolerance=0.0, grid=grid, on_try=heard.append, on_trial=heard.append
+        )
+
+    def test_all_values_are_on_it(self, capacity):
+        assert capacity.trials[0].value == 8
+        assert all(trial.value % 4 == 0 for trial in capacity.trials)
+
+    def test_neighbours_certify_the_answer(self, capacity):
+        """Each step of the grid is 16 of 150 MB."""
+        assert (capacity.found, capacity.fails) == (36, 40)
+
+    def test_values_are_told(self, capacity, heard):
+        assert heard == [told for trial in capacity.trials for told in (trial.value, trial)]
+
+    def test_is_started_from_values(self, limits, capacity):
+        start = (capacity.found, capacity.fails)
+        again = find_capacity(
+            Allocating(4 * MB), limits, tolerance=0.0, grid=Grid.of_multiples(7, 4), start=start
+        )
+        assert [trial.value for trial in again.trials] == list(start)
+        assert (again.found, again.fails) == start
+
+    def test_ends_at_the_highest_value_on_it(self, limits):
+        capacity = find_capacity(Allocating(1000), limits, highest=30, grid=Grid.of_multiples(7, 4))
+        assert (capacity.found, capacity.fails) == (28, None)
+
+    def test_without_any_value_is_an_error(self, limits):
+        with pytest.raises(XbenchError, match="no size from 8 to 7"):
+            find_capacity(Allocating(1000), limits, highest=7, grid=Grid.of_multiples(7, 4))
+
+
+class TestRefusals:
+    """A component refuses sizes from some value on."""
+
+    def test_end_the_search_with_what_ran(self, limits):
+        capacity = find_capacity(Allocating(PER_SIZE, 50, "refuse value"), limits)
+        assert (capacity.found, capacity.fails, capacity.refused.value) == (49, None, 50)
+        assert capacity.refused.reason == "the data has only 50 rows"
+
+    def test_beyond_what_fits_do_not_matter(self, limits):
+        capacity = find_capacity(Allocating(PER_SIZE, 2 * LARGEST, "refuse value"), limits)
+        assert capacity.fails is not None
+        assert capacity.refused is None
+
+    def test_of_the_smallest_size_are_passed_on(self, limits):
+        with pytest.raises(RefusedValue, match="the data has only 1 rows"):
+            find_capacity(Allocating(PER_SIZE, 1, "refuse value"), limits)
 
 
 class TestOtherFailures:

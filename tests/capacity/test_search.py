@@ -21,6 +21,7 @@ from tests.capacity.simulated import (
 )
 from xbench.capacity.search import (
     Bounds,
+    Grid,
     first_failure,
     largest_fit,
     next_size,
@@ -124,6 +125,71 @@ class TestTwoSlopes:
         """An exhaustive bisection of 37,604 takes 31 trials."""
         machine = kinked(37_604, 700 * MB, kink=0.5, slopes=2)
         assert len(check(machine, bounds_of(machine)).trials) <= 15
+
+
+def parabola(largest: int, headroom: float, straight: float) -> Machine:
+    """Sizes up to `largest` fit. A line takes a share `straight` of the headroom, a square the rest."""
+    end = largest + 0.5
+    return Machine(
+        lambda size: BASE + headroom * (straight * size / end + (1 - straight) * (size / end) ** 2),
+        int(BASE + headroom),
+    )
+
+
+class TestParabola:
+    """The memory of a model rises with the square of its width."""
+
+    @pytest.mark.parametrize("straight", [0.0, 0.01, 0.3, 1.0])
+    @pytest.mark.parametrize("headroom", HEADROOMS)
+    @pytest.mark.parametrize("largest", LARGEST)
+    def test_is_certified_exactly(self, largest, headroom, straight):
+        machine = parabola(largest, headroom, straight)
+        bounds = Bounds(machine.limit_bytes, 1 << 30, 1 << 30, 0.0, is_curved=True)
+        played = check(machine, bounds)
+        assert (played.found, played.fails) == (largest, largest + 1)
+        assert len(played.trials) <= 11
+
+    def test_takes_fewer_trials_if_it_is_known(self):
+        machine = parabola(730, 1700 * MB, 0.01)
+        counts = [
+            len(check(machine, Bounds(machine.limit_bytes, 1 << 30, 1 << 30, 0.0, is_curved)).trials)
+            for is_curved in (True, False)
+        ]
+        assert counts[0] <= 6 < counts[1]
+
+    @pytest.mark.parametrize("seed", range(10))
+    def test_noise_delays_and_does_not_mislead(self, seed):
+        smooth = parabola(500, 700 * MB, 0.1)
+        machine = Machine(smooth.peak, smooth.limit_bytes, 0.01, random.Random(seed))
+        played = check(machine, Bounds(machine.limit_bytes, 1 << 30, 1 << 30, 0.0, is_curved=True))
+        assert played.fails == played.found + 1
+        assert played.found == pytest.approx(500, rel=0.02)
+
+    def test_peak_is_predicted_from_three_sizes(self):
+        machine = parabola(500, 700 * MB, 0.3)
+        trials = [machine.run(size) for size in (1, 30, 200)]
+        assert predict_peak(trials, 400, is_curved=True) == pytest.approx(machine.peak(400), rel=1e-6)
+        assert predict_peak(trials, 400) < 0.9 * machine.peak(400)
+
+    def test_no_peak_is_predicted_to_fall(self):
+        """A parabola that opens downwards is noise, and the line is taken."""
+        trials = [fits(1, 100), fits(100, 1100), fits(200, 1500)]
+        assert predict_peak(trials, 1000, is_curved=True) == predict_peak(trials, 1000)
+
+
+class TestGrid:
+    @pytest.mark.parametrize(
+        ("lowest", "multiple", "values"),
+        [(1, 1, [1, 2, 3]), (1, 4, [4, 8, 12]), (8, 4, [8, 12, 16]), (9, 4, [12, 16, 20]), (5, 1, [5, 6, 7])],
+    )
+    def test_values_are_multiples_from_the_lowest_on(self, lowest, multiple, values):
+        grid = Grid.of_multiples(lowest, multiple)
+        assert [grid.value(size) for size in (1, 2, 3)] == values
+        assert [grid.size(value) for value in values] == [1, 2, 3]
+
+    def test_size_of_a_value_between_two_is_that_of_the_lower(self):
+        grid = Grid.of_multiples(8, 4)
+        assert [grid.size(value) for value in (3, 7, 8, 11, 12)] == [0, 0, 1, 1, 2]
 
 
 class TestOtherShapes:
@@ -243,6 +309,12 @@ class TestBracket:
     def test_is_of_the_largest_that_ran(self):
         assert largest_fit(self.TRIALS).value == 20
         assert first_failure(self.TRIALS).value == 30  # 15 failed for noise: 20 ran
+
+    def test_a_size_that_failed_otherwise_bounds_it_too(self):
+        """A component refused it."""
+        failed = fits(30, 1).model_copy(update={"outcome": "error", "peak_bytes": None})
+        assert first_failure([fits(20, 2), failed]).value == 30
+        assert next_slope_size([fits(1, 1), failed], Bounds(9, 99, 99, 0.01)) is None
 
     def test_of_no_trials(self):
         assert largest_fit([]) is None

@@ -13,7 +13,7 @@ from xbench.capacity.tuning import TimedMicroBatch, best_micro_batch, is_past_th
 from xbench.capacity.workload import TrainingWorkload
 from xbench.errors import XbenchError
 from xbench.isolation.child import Limits
-from xbench.training.task import Task
+from xbench.training.job import CellJob
 
 HERE = str(Path(__file__).parent)
 
@@ -67,7 +67,7 @@ class TestWhenToStop:
 class TestRealTimings:
     def workload(self, data, model="capacity_workloads:build_model", **training) -> TrainingWorkload:
         settings = settings_of("sgd", {"lr": 0.01}, model=model, batch_size="full", threads=1, **training)
-        return TrainingWorkload(Task(settings, data, (HERE,)), Axis.MICRO_BATCH)
+        return TrainingWorkload(CellJob(settings, data, (HERE,)), Axis.MICRO_BATCH)
 
     def test_power_of_two_or_the_whole_batch(self, tiny_data):
         heard = []
@@ -90,7 +90,7 @@ class TestRealTimings:
 
     def test_code_that_was_changed_is_refused(self, tiny_data):
         workload = self.workload(tiny_data)
-        workload = replace(workload, task=replace(workload.task, code=("another", "", "")))
+        workload = replace(workload, job=replace(workload.job, code=("another", "", "")))
         with pytest.raises(XbenchError, match="its code changed during the run"):
             tune_micro_batch(workload, Limits(threads=1), 8)
 

@@ -70,7 +70,7 @@ def test_odd_files_copies_and_masks_are_told_and_recorded(run, tmp_path):
         assert expected in told
     (record,) = ran.cells("folders")
     data = record["dataset"]
-    assert (data["classes"], data["positive"]) == (["cat", "dog"], "dog")
+    assert (data["classes"], data["facts"]) == (["cat", "dog"], {"positive": "dog"})
     assert (data["test_copies"], data["cross_class_copies"]) == (1, 2)
     assert len(data["notes"]) == 3
     (run_file,) = tmp_path.glob("results/folders/*/run.json")

@@ -37,13 +37,15 @@ def test_all_mistakes_are_told_at_once(xbench, tmp_path, allow_user_code):
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     wanted = [
         (15, "build_thousand' returns shape (1, 1000) for one image; expected (1, 2): one logit per class"),
-        (18, "build_fixed': the signature build_fixed(hidden=8) has no parameter for the number of classes"),
+        (17, "build_fixed' returns shape (1, 3) for one image; expected (1, 2): one logit per class"),
         (19, "build_raising' cannot be built: RuntimeError: not with this model (wrong_parts.py:"),
         (23, "Late': 'n_classes' is not a setting: xbench passes the dataset's number of classes in it"),
     ]
     assert len(errors) == len(wanted)
     for error, (line, words) in zip(errors, wanted, strict=True):
         assert error.startswith(f"error: my.toml:{line}: model 'wrong_parts:{words}")
+    hint = "the signature build_fixed(hidden=8) has no parameter for the number of classes: name it"
+    assert one_line(done.stderr).count(hint) == 1
     assert not list(tmp_path.glob("results"))
 
 

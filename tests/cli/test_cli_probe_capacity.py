@@ -258,6 +258,75 @@ class TestOtherFailures:
         assert "Traceback" not in again.stdout
 
 
+TEXT = (
+    *("probe-capacity", "--optimizer", "adamw", "--model", "gpt-mini", "--device", "cpu"),
+    *("--set", "model.width=8", "--set", "model.depth=1", "--format", "json"),
+)
+
+
+class TestSettings:
+    """Axes that models and datasets offer."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def too_short(cls, own_xbench, folder):
+        """A text that ends long before memory does."""
+        (folder / "short.txt").write_bytes(b"x" * 110)
+        data = ("--dataset", "text-file", "--set", "dataset.path=short.txt", "--set", "dataset.context=5")
+        return own_xbench(folder, *TEXT, *data, "--axis", "sequence-length", "--memory-limit", "1GB")
+
+    def test_a_probe_ends_where_a_component_refuses_a_value(self, too_short):
+        """Of 110 bytes, 11 are for testing, and a row takes one more than its context."""
+        assert too_short.returncode == 0, too_short.stderr
+        (result,) = results(too_short)
+        assert (result["axis"], result["found"], result["fails"]) == ("sequence-length", 10, None)
+        assert result["error"] == ""
+        assert "text-file: " in result["notes"][0]
+        assert "has 110 bytes, too few for a context of 11" in result["notes"][0]
+        assert "memory does not limit sequence-length up to 10" in result["notes"][0]
+
+    def test_settings_of_the_record_are_those_that_are_not_varied(self, too_short):
+        document = json.loads(too_short.stdout)
+        assert document["components"]["dataset"]["params"] == {"path": "short.txt"}
+        assert document["components"]["model"]["params"] == {"width": 8, "depth": 1}
+        assert document["results"][0]["settings"]["batch_size"] == 1
+
+    def test_an_unknown_axis_lists_those_that_there_are(self, own_xbench, folder):
+        data = ("--dataset", "generated-text", "--axis", "with")
+        done = own_xbench(folder, *TEXT, *data)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "error: there is no axis 'with'" in done.stderr
+        offered = "train-size, history-size, batch-size, micro-batch, width, depth, sequence-length"
+        assert f"`--axis` (in Python, `axes`) is one of {offered}" in one_line(done.stderr)
+
+    @pytest.mark.slow
+    def test_the_largest_width_is_certified_by_the_next_multiple(self, own_xbench, folder, above_base):
+        data = ("--dataset", "generated-text", "--set", "dataset.context=16", "--set", "model.heads=8")
+        done = own_xbench(folder, *TEXT, *data, "--axis", "width", "--memory-limit", above_base(250))
+        assert done.returncode == 0, done.stderr
+        (result,) = results(done)
+        outcomes = {trial["value"]: trial["outcome"] for trial in result["trials"]}
+        assert all(value % 8 == 0 for value in outcomes)
+        assert outcomes[result["found"]] == "fits"
+        assert outcomes[result["found"] + 8] == "oom"
+        assert result["fails"] == result["found"] + 8
+        # Four vectors of 12 width^2 + 534 width numbers: parameters, gradients and two moments.
+        growth = {value: 16 * (12 * value**2 + 534 * value) for value in (8, result["found"])}
+        peaks = {trial["value"]: trial["peak_bytes"] for trial in result["trials"]}
+        rise = peaks[result["found"]] - peaks[8]
+        assert rise == pytest.approx(growth[result["found"]] - growth[8], rel=0.25)
+
+    @pytest.mark.slow
+    def test_the_longest_sequence_is_not_limited_by_a_generated_text(self, own_xbench, folder, above_base):
+        data = ("--dataset", "generated-text", "--set", "dataset.size=1000", "--set", "dataset.context=8")
+        limit = ("--memory-limit", above_base(50))
+        done = own_xbench(folder, *TEXT, *data, "--axis", "sequence-length", *limit)
+        assert done.returncode == 0, done.stderr
+        (result,) = results(done)
+        assert result["found"] > 1000
+        assert 0 < result["fails"] - result["found"] <= 0.01 * result["found"]
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         "mistakes",

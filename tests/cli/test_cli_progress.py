@@ -73,7 +73,7 @@ def done(xbench, tmp_path_factory) -> subprocess.CompletedProcess:
         "listing the datasets",
         "looking for the models' weights",
         "trying the models",
-        "looking for the decoded images of tiny_parts:build_dataset",
+        "preparing tiny_parts:build_dataset",
         "estimating the time of small / sgd / seed 0",
         "fitting the speed of micro_batch of small / sgd",
         "fitting micro_batch of small / sgd",

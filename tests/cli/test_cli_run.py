@@ -12,6 +12,7 @@ import zlib
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet
 import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
@@ -203,16 +204,17 @@ class TestOutputs:
 
     def test_examples_are_those_of_the_test_split(self, outputs):
         for found in outputs.values():
-            assert found.classes == ("NORMAL", "PNEUMONIA")
-            assert len(set(found.names)) == len(found.labels) == len(found.groups) == 30
+            assert list(found.columns) == ["label", "logit_NORMAL", "logit_PNEUMONIA"]
+            assert len(set(found.names)) == len(found.columns["label"]) == len(found.groups) == 30
             assert all(name.startswith("test/") for name in found.names)
-        assert len({(found.names, found.groups, *found.labels) for found in outputs.values()}) == 1
+        assert len({(found.names, found.groups, *found.columns["label"]) for found in outputs.values()}) == 1
 
     def test_metrics_follow_from_them(self, outputs, by_name):
         for key, found in outputs.items():
-            metrics, difference = by_name[key]["metrics"], found.logits[:, 1] - found.logits[:, 0]
-            assert metrics["auc"] == pytest.approx(roc_auc_score(found.labels, difference), rel=1e-12)
-            assert metrics["test_accuracy"] == accuracy_score(found.labels, found.logits.argmax(axis=1))
+            labels, *logits = found.columns.values()
+            metrics, difference = by_name[key]["metrics"], logits[1] - logits[0]
+            assert metrics["auc"] == pytest.approx(roc_auc_score(labels, difference), rel=1e-12)
+            assert metrics["test_accuracy"] == accuracy_score(labels, np.argmax(logits, axis=0))
             assert metrics["test_loss"] == pytest.approx(found.losses.mean(), rel=1e-5)
 
     def test_their_checksums_are_in_the_records(self, folder, by_name):

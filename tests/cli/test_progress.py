@@ -128,9 +128,9 @@ def test_a_cell_from_its_start_to_its_score(display, line):
     assert line() == f"{told}, 500 MB"
     display.cell_message(Evaluating(0, 100))
     told = "[1/2] table-1 / sgd / seed 0: evaluating after step 10 of 40"
-    assert line() == f"{told}: 0 of 100 images, 30.0 s so far"
+    assert line() == f"{told}: 0 of 100 examples, 30.0 s so far"
     display.cell_message(Evaluating(50, 100))
-    assert "50 of 100 images, 1m 00s so far, 1m 00s left" in line()
+    assert "50 of 100 examples, 1m 00s so far, 1m 00s left" in line()
     record = EpochRecord(epoch=1, values={"train_loss": 0.5, "validation_loss": 0.25})
     display.cell_message(EpochDone(record))
     assert line().endswith("step 10 of 40, 2m 30s so far, 7m 30s left, epoch 1/4, validation loss 0.2500")
@@ -138,7 +138,7 @@ def test_a_cell_from_its_start_to_its_score(display, line):
     assert "step 20 of 40, 3m 00s so far, 3m 00s left, loss 0.5000, epoch 2/4" in line()
 
 
-def test_an_ended_cell_is_told_with_the_first_metric_of_the_test_split(display, printed):
+def test_an_ended_cell_is_told_with_its_first_metric_of_the_test_split_or_else_of_any(display, printed):
     declared = [
         MetricRecord(name="train_error", title="train error", direction="min", split="train"),
         MetricRecord(name="error", title="mean error", unit="years", direction="min", split="test"),
@@ -149,7 +149,9 @@ def test_an_ended_cell_is_told_with_the_first_metric_of_the_test_split(display, 
     printed()
     for metrics, told in (
         ({"train_error": 1.0, "error": 4.5, "share": 0.5}, ", mean error 4.500 years, training 2.00 s"),
-        ({"train_error": 1.0, "share": 0.5}, ""),
+        ({"train_error": 1.0, "share": 0.5}, ", share 0.500, training 2.00 s"),
+        ({"train_error": 1.0}, ", train error 1.000, training 2.00 s"),
+        ({}, ""),
     ):
         display.cell_ended(ended(metrics))
         assert printed().splitlines() == [f"[1/1] table-1 / sgd / seed 0: done{told}"]
@@ -160,7 +162,7 @@ def test_two_evaluations_in_a_row_each_have_their_own_time(display, line):
     display.cell_message(Evaluating(0, 60))
     line()
     display.cell_message(Evaluating(0, 60))
-    assert line().endswith("evaluating after step 0 of 40: 0 of 60 images, 30.0 s so far")
+    assert line().endswith("evaluating after step 0 of 40: 0 of 60 examples, 30.0 s so far")
 
 
 def test_the_parts_of_a_cell_before_it_trains(display, line):

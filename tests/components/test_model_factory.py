@@ -10,15 +10,19 @@ from torch import nn
 
 from xbench.components.model_factory import (
     CLASS_COUNT_NAMES,
+    advise_class_count,
     build_network,
     find_class_count_parameter,
     format_signature,
 )
 from xbench.components.registry import load
 from xbench.components.specs import ModelSpec
+from xbench.components.tasks import Facts, Output, TensorFacts
+from xbench.data.decoded import image_facts
 from xbench.errors import XbenchError
 
 SHAPE = (3, 8, 8)
+TWO_CLASSES = image_facts(SHAPE, 2, 10)
 
 
 class Wide(nn.Module):
@@ -49,7 +53,7 @@ def needs_width(width, num_classes):
 
 
 def build(factory, **settings):
-    network = build_network(ModelSpec(factory=factory), 3, SHAPE, settings)
+    network = build_network(ModelSpec(factory=factory), image_facts(SHAPE, 3, 10), settings)
     return network.width, network.num_classes
 
 
@@ -119,10 +123,45 @@ def any_number(*num_classes):
     ],
 )
 def test_unsuitable_parameter_does_not_receive_it(factory, signature):
-    with pytest.raises(XbenchError) as caught:
-        build(factory)
-    assert caught.value.message == f"the signature {signature} has no parameter for the number of classes"
-    assert f"def build(num_classes): return {factory.__name__}(...)" in caught.value.hint
+    assert find_class_count_parameter(factory) is None
+    advice = advise_class_count(factory)
+    assert advice.startswith(f"the signature {signature} has no parameter for the number of classes: ")
+    assert f"def build(num_classes): return {factory.__name__}(...)" in advice
+
+
+def test_a_factory_without_such_a_parameter_is_called_without_the_number():
+    def fixed(width=6, classes=True):
+        return Wide(width, 5 if classes is True else classes)
+
+    assert build(fixed) == (6, 5)
+    assert build(fixed, width=7) == (7, 5)
+
+
+@pytest.mark.parametrize("factory", [Wide, positional, open_to_all, lambda facts: None])
+def test_a_factory_that_is_told_the_number_needs_no_advice(factory):
+    assert advise_class_count(factory) == ""
+
+
+ROWS = Facts(TensorFacts((7,), "float32"), Output("values", 4), 20)
+
+
+def test_a_factory_may_ask_for_facts():
+    def told(facts, width=2):
+        return Wide(facts.input_shape[0] * facts.rows, facts.output.size)
+
+    def told_twice(facts, num_classes):
+        return Wide(facts.rows, num_classes)
+
+    def told_others(facts, **others):
+        return Wide(facts.rows, len(others))
+
+    built = [build_network(ModelSpec(factory=f), ROWS, {}) for f in (told, told_twice, told_others)]
+    assert [(network.width, network.num_classes) for network in built] == [(140, 4), (20, 4), (20, 0)]
+
+
+def test_without_a_known_output_no_number_is_passed():
+    network = build_network(ModelSpec(factory=Wide), Facts(ROWS.row, None, 20), {})
+    assert network.num_classes == 2
 
 
 def test_signatures_are_short_and_without_annotations():
@@ -135,9 +174,9 @@ def test_signatures_are_short_and_without_annotations():
 
 def test_built_module_or_wrong_return_type_is_refused():
     with pytest.raises(XbenchError, match="an already built Sequential"):
-        build_network(ModelSpec(factory=nn.Sequential()), 2, SHAPE, {})
+        build_network(ModelSpec(factory=nn.Sequential()), TWO_CLASSES, {})
     with pytest.raises(XbenchError, match=r"<lambda>\(num_classes\) returns a int, not a torch.nn.Module"):
-        build_network(ModelSpec(factory=lambda num_classes: 3), 2, SHAPE, {})
+        build_network(ModelSpec(factory=lambda num_classes: 3), TWO_CLASSES, {})
 
 
 def lazy(num_classes):
@@ -147,7 +186,7 @@ def lazy(num_classes):
 def test_lazy_layers_are_initialised_from_the_seed():
     def built(seed):
         torch.manual_seed(seed)
-        return build_network(ModelSpec(factory=lazy), 2, SHAPE, {})
+        return build_network(ModelSpec(factory=lazy), TWO_CLASSES, {})
 
     assert built(1)[2].weight.shape == (2, 3 * 8 * 8)
     assert torch.equal(built(1)[2].weight, built(1)[2].weight)

@@ -93,8 +93,36 @@ def test_built_in_components_load_with_a_summary(kind):
 
 
 def test_built_in_names():
-    assert [r.name for r in of_xbench("model")] == ["report-cnn", "torchvision", "vgg16"]
-    assert [r.name for r in of_xbench("dataset")] == ["chest-xray", "folder", "synthetic-xray"]
+    assert [r.name for r in of_xbench("model")] == [
+        "factorisation",
+        "gpt-mini",
+        "linear",
+        "mlp",
+        "point",
+        "report-cnn",
+        "torchvision",
+        "vgg16",
+    ]
+    assert [r.name for r in of_xbench("dataset")] == [
+        "beale",
+        "breast-cancer",
+        "chest-xray",
+        "diabetes",
+        "digits",
+        "folder",
+        "generated-text",
+        "least-squares",
+        "logistic-regression",
+        "matrix-factorisation",
+        "poisson-1d",
+        "poisson-2d",
+        "quadratic",
+        "rastrigin",
+        "rosenbrock",
+        "synthetic-xray",
+        "text-file",
+        "wine",
+    ]
 
 
 def test_every_optimizer_of_torch_is_registered_under_its_name():

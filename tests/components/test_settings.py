@@ -10,7 +10,6 @@ import pytest
 from xbench.components.registry import load
 from xbench.components.settings import Settings, settings_of
 from xbench.components.specs import DatasetSpec, ModelSpec, OptimizerSpec
-from xbench.errors import XbenchError
 
 
 def declare(
@@ -71,12 +70,22 @@ def test_the_number_of_classes_is_not_a_setting(factory):
     assert settings_of(OptimizerSpec(factory=open_factory)).unknown("num_classes") is None
 
 
-def test_model_without_a_class_count_parameter_is_refused():
+def test_model_without_a_class_count_parameter_has_its_settings():
     def build(width=8):
         pass
 
-    with pytest.raises(XbenchError, match=r"build\(width=8\) has no parameter for the number of classes"):
-        settings_of(ModelSpec(factory=build))
+    settings = settings_of(ModelSpec(factory=build))
+    assert (settings.class_count, settings.takes_facts, settings.names) == ("", False, ("width",))
+    assert "num_classes" in settings.unknown("num_classes")
+
+
+def test_facts_are_not_a_setting_of_a_model_that_asks_for_them():
+    def build(facts, width=8):
+        pass
+
+    settings = settings_of(ModelSpec(factory=build))
+    assert (settings.takes_facts, settings.names, settings.required) == (True, ("width",), ())
+    assert settings.unknown("facts").startswith("'facts' is not a setting: xbench passes the facts")
 
 
 def test_parameters_without_a_default_are_required_and_positional_only_ones_are_ignored():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,15 @@ def test_every_command_and_option_is_documented():
 def test_every_public_name_is_documented():
     text = "".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in ("plugins.md", "python.md"))
     assert not [name for name in xbench.__all__ if not re.search(rf"\bxbench\.{name}\b", text)]
+
+
+def test_all_built_in_datasets_models_and_suites_are_described():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["entry-points"]
+    suites = [path.stem for path in (ROOT / "suites").glob("*.toml")]
+    assert suites
+    text = (ROOT / "docs/built-in.md").read_text(encoding="utf-8")
+    names = [*declared["xbench.datasets"], *declared["xbench.models"], *suites]
+    assert [name for name in names if not re.search(rf"`{name}[`/]", text)] == []
 
 
 def test_the_readme_is_short():

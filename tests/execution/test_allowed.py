@@ -91,7 +91,7 @@ def test_a_change_during_the_run_ends_the_cell_and_names_the_file(folder, tiny_d
     cell = cell_of(tiny_data, model="mine:net", import_dirs=ImportDirs((str(folder),)))
     os.utime(folder / "mine.py", (4e9, 4e9))
     with pytest.raises(XbenchError, match=r"changed during the run \(.*mine\.py\)"):
-        train(print, replace(cell.task(), code=("another", "stamp")))
+        train(print, replace(cell.job(), code=("another", "stamp")))
 
 
 def test_what_stdout_is_redirected_to(folder):

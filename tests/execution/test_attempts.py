@@ -86,7 +86,7 @@ def test_code_that_was_changed_since_the_cell_was_declared_is_not_run(tiny_data,
     (tmp_path / "mine.py").write_text("def net(num_classes): raise AssertionError('it was run')\n")
     cell = cell_of(tiny_data, model="mine:net", import_dirs=(str(tmp_path),))
     with pytest.raises(XbenchError, match="code changed during the run"):
-        train(print, replace(cell.task(), code=("", "other", "")))
+        train(print, replace(cell.job(), code=("", "other", "")))
 
 
 def test_what_another_ran_out_of_memory_for_is_tried_when_that_fits(tiny_data, tmp_path):

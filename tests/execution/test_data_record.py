@@ -40,8 +40,8 @@ def data_of(cell: PlannedCell) -> DataRecord:
 
 def test_classes_and_the_positive_one(tiny_data):
     record = data_of(cell_of(tiny_data))
-    assert (record.classes, record.positive) == (["dark", "bright"], "bright")
-    assert record.positive_text == "positive: bright"
+    assert (record.classes, record.facts) == (["dark", "bright"], {"positive": "bright"})
+    assert record.facts_text == "positive: bright"
 
 
 def test_copies_are_counted(tiny_data):
@@ -63,7 +63,7 @@ def test_a_training_set_that_was_made_smaller_tells_the_classes_it_lacks(tiny_da
 
 def test_an_old_record_names_no_positive_class():
     old = DataRecord.model_validate({"requested": "folder", "name": "folder", "notes": ["a note"]})
-    assert (old.positive_text, old.classes, old.test_copies) == ("", [], None)
+    assert (old.facts_text, old.facts, old.classes, old.test_copies) == ("", {}, [], None)
 
 
 def test_data_with_a_source_has_its_licence_and_citation(tiny_data, tmp_path):

@@ -60,8 +60,8 @@ class CostModels:
         none = {"start_s": 0.0, "closure_s": 0.0, "update_s": 0.0, "closures": 1.0, "evaluation_s": 0.0}
         self.ending = ChildResult("returned", value=CostModel(**none | parts))
 
-    def __call__(self, job, task, limits=None):
-        self.asked.append(task.settings)
+    def __call__(self, measure, job, limits=None):
+        self.asked.append(job.settings)
         return self.ending
 
 

@@ -14,12 +14,10 @@ from xbench.records.store import RunFolder
 from xbench.records.traces import TraceRow
 
 OUTPUTS = Outputs(
-    classes=("a", "b"),
     names=("test/1",),
-    labels=np.array([1]),
     groups=("",),
     losses=np.array([0.5]),
-    logits=np.array([[0.0, 1.0]]),
+    columns={"label": np.array([1]), "logit_a": np.array([0.0]), "logit_b": np.array([1.0])},
 )
 
 

@@ -25,6 +25,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -108,10 +109,13 @@ def _finished(plan: Any, observer: Any, started: float) -> None:
     from xbench.planning.identity import cell_id
     from xbench.training.settings import CellSettings
 
-    for cell in plan.cells[:50]:
+    for cell, resolved in list(zip(plan.cells, plan.data, strict=True))[:50]:
         plan.limit_of(cell)
         settings = CellSettings(cell.model, cell.optimizer, cell.training, cell.seed, "cpu")
-        cell_id(plan, settings, data="")  # it has the machine and the folders of each of its cells
+        planned = SimpleNamespace(
+            machine=plan.machine, import_dirs=plan.import_dirs, resolved=resolved, data=None
+        )
+        cell_id(planned, settings, data="")
     if not plan.cells:
         raise AssertionError("a plan without a cell")
     raise SystemExit(0)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from xbench.components.models import REPORT_CNN
 from xbench.data.decoded import DecodedDataset
-from xbench.planning.describe import decode_dataset
+from xbench.planning.describe import prepare_dataset
 from xbench.records.schema import CellRecord
 from xbench.training.model import build_model
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
@@ -36,7 +36,7 @@ class PlainLoop:
         optimizer_choice = Choice(record.optimizer.name, record.optimizer.params)
         settings = CellSettings(Choice("report-cnn", {}), optimizer_choice, training, record.seed, device)
         dataset = Choice(record.dataset.name, record.dataset.params)
-        data = decode_dataset(lambda progress: None, dataset, False, ())
+        data = prepare_dataset(lambda progress: None, dataset, False, ())
         self._batch_size, self._seed = training.batch_size, record.seed
         self._epochs = training.epochs
         self._train = split_examples(data, training, record.seed).train

@@ -19,12 +19,12 @@ from xbench.components import registry
 from xbench.components.specs import ModelSpec
 from xbench.isolation.child import Limits
 from xbench.isolation.run import run_in_child
-from xbench.planning.describe import decode_dataset
+from xbench.planning.describe import prepare_dataset
 from xbench.planning.machine import describe_machine
 from xbench.training.cell import train_cell
 from xbench.training.events import StepsDone
+from xbench.training.job import CellJob
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
-from xbench.training.task import Task
 from xbench.units import DeviceChoice
 
 # The count is asked of the driver: no CUDA context is made in this process.
@@ -47,7 +47,7 @@ def train_small(send, optimizer, training, data, scratch):
         ModelSpec(factory=small_cnn) if name == "small" else real_load(kind, name, dirs)
     )
     settings = CellSettings(Choice("small", {}), optimizer, training, 0, "cuda:0")
-    return train_cell(send, Task(settings, data, scratch=Path(scratch)))
+    return train_cell(send, CellJob(settings, data, scratch=Path(scratch)))
 
 
 def run(optimizer, data, tmp_path, limit_bytes=None, **training):
@@ -97,8 +97,8 @@ def test_the_machine_is_described():
 
 def test_a_probe_ends_with_a_size_that_ran_and_one_that_did_not(tiny_data):
     settings = CellSettings(Choice("report-cnn", {}), Choice("adam", {}), FULL_BATCH, 0, "cuda:0")
-    data = run_in_child(decode_dataset, Choice("synthetic-xray", {"train": 64, "test": 8}), False, ()).get()
-    workload = TrainingWorkload(Task(settings, data), Axis.BATCH_SIZE)
+    data = run_in_child(prepare_dataset, Choice("synthetic-xray", {"train": 64, "test": 8}), False, ()).get()
+    workload = TrainingWorkload(CellJob(settings, data), Axis.BATCH_SIZE)
     capacity = find_capacity(workload, Limits("cuda:0", memory_bytes=2 << 30))
     assert capacity.fails - capacity.found <= max(1, capacity.found // 100)
     assert capacity.peak_bytes <= 2 << 30
@@ -106,14 +106,14 @@ def test_a_probe_ends_with_a_size_that_ran_and_one_that_did_not(tiny_data):
 
 
 def memory_pass_of(send, settings, data):
-    return TrainingWorkload(Task(settings, data), Axis.BATCH_SIZE).prepare()(10)
+    return TrainingWorkload(CellJob(settings, data), Axis.BATCH_SIZE).prepare()(10)
 
 
 def test_the_parts_of_a_device_peak_add_up():
     settings = CellSettings(
         Choice("report-cnn", {}), Choice("adam", {}), TrainingSettings(batch_size=10), 0, "cuda:0"
     )
-    data = run_in_child(decode_dataset, Choice("synthetic-xray", {"train": 64, "test": 8}), False, ()).get()
+    data = run_in_child(prepare_dataset, Choice("synthetic-xray", {"train": 64, "test": 8}), False, ()).get()
     measured = run_in_child(memory_pass_of, settings, data).get()
     parts = ("process", "parameters", "data", "gradients", "optimizer_state", "optimizer_work", "activations")
     assert sum(getattr(measured, f"{part}_bytes") for part in (*parts, "keeping")) == measured.peak_bytes

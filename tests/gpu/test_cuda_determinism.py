@@ -14,9 +14,9 @@ from xbench.isolation.child import Limits
 from xbench.isolation.run import run_in_child
 from xbench.training.cell import train_cell
 from xbench.training.events import EpochDone, StepsDone
+from xbench.training.job import CellJob
 from xbench.training.seeding import make_deterministic
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
-from xbench.training.task import Task
 
 pytestmark = pytest.mark.skipif(torch.cuda.device_count() == 0, reason="no CUDA device")
 
@@ -39,8 +39,8 @@ def train_deterministic(send, optimizer, training, data, scratch):
     settings = CellSettings(
         Choice("small", {}), optimizer, TrainingSettings(deterministic=True, **training), 0, "cuda:0"
     )
-    result = train_cell(send, Task(settings, data, scratch=Path(scratch)))
-    return result.status, result.scores.logits.tolist(), result.scores.values["test_loss"]
+    result = train_cell(send, CellJob(settings, data, scratch=Path(scratch)))
+    return result.status, result.scores.collected["logit"].tolist(), result.scores.values["test_loss"]
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,18 @@ from torch import nn
 
 from xbench import ModelSpec
 from xbench.components import registry
+from xbench.components.classification import classification
 from xbench.isolation.child import Limits
 from xbench.isolation.run import run_in_child
 from xbench.training import cell
 from xbench.training.closure import AccumulatingClosure
 from xbench.training.evaluation import evaluate
 from xbench.training.events import StepsDone
+from xbench.training.job import CellJob
 from xbench.training.loader import ImageLoader, ResidentImageLoader
 from xbench.training.model import build_model
 from xbench.training.objective import Objective
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
-from xbench.training.task import Task
 
 pytestmark = pytest.mark.skipif(torch.cuda.device_count() == 0, reason="no CUDA device")
 
@@ -52,10 +53,13 @@ def loader_of(storage, data, device="cuda:0"):
     return LOADERS[storage](data, SMALL, torch.device(device), torch.float32, "contiguous")
 
 
+def objective_of(data, device):
+    return Objective(classification(data.classes), data, {}, device, torch.float32)
+
+
 def parts_of(storage, data):
     loader = loader_of(storage, data)
-    objective = Objective(data.labels, data.classes, {}, loader.device, torch.float32)
-    return small_cnn(2).to(loader.device), loader, objective
+    return small_cnn(2).to(loader.device), loader, objective_of(data, loader.device)
 
 
 def steps_without_waiting(send, storage, optimizer, micro_batch, data):
@@ -86,18 +90,20 @@ def test_the_host_never_waits_in_a_step(tiny_data, storage, optimizer, micro_bat
 def waits_of_an_evaluation(send, storage, data):
     model, loader, objective = parts_of(storage, data)
     everything = np.arange(len(data.labels))
-    evaluate(model, loader, objective, everything, 7)
+    evaluate(model, loader, objective, everything, 7, "test", collects=True)
     torch.cuda.set_sync_debug_mode("warn")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        found = evaluate(model, loader, objective, everything, 7)
+        found = evaluate(model, loader, objective, everything, 7, "test", collects=True)
     torch.cuda.set_sync_debug_mode("default")
     on_host = evaluate(
         model.cpu(),
         loader_of(storage, data, "cpu"),
-        Objective(data.labels, data.classes, {}, torch.device("cpu"), torch.float32),
+        objective_of(data, torch.device("cpu")),
         everything,
         7,
+        "test",
+        collects=True,
     )
     return sum("synchroniz" in str(warning.message) for warning in caught), found, on_host
 
@@ -106,8 +112,10 @@ def waits_of_an_evaluation(send, storage, data):
 def test_the_host_waits_once_in_an_evaluation(tiny_data, storage):
     waits, found, on_host = call(waits_of_an_evaluation, storage, tiny_data)
     assert waits == 1
-    assert np.allclose(found.logits, on_host.logits, atol=1e-4)
-    assert found.labels.tolist() == on_host.labels.tolist() == tiny_data.labels.tolist()
+    assert np.allclose(found.collected["logit"], on_host.collected["logit"], atol=1e-4)
+    labels = [evaluation.collected["label"].tolist() for evaluation in (found, on_host)]
+    assert labels == [tiny_data.labels.tolist()] * 2
+    assert found.averages == pytest.approx(on_host.averages)
     assert found.loss == pytest.approx(on_host.loss, rel=1e-4)
 
 
@@ -172,8 +180,8 @@ def train(send, optimizer, rehearses, data, scratch):
     cell.rehearse = lambda *args: (called.append(1), real(*args) if rehearses else None)
     training = TrainingSettings(epochs=2, batch_size=15, micro_batch=6, deterministic=True)
     settings = CellSettings(Choice("small", {}), optimizer, training, 0, "cuda:0")
-    result = cell.train_cell(send, Task(settings, data, scratch=Path(scratch)))
-    return len(called), result.status, result.scores.logits.tolist(), result.memory.pinned_bytes
+    result = cell.train_cell(send, CellJob(settings, data, scratch=Path(scratch)))
+    return len(called), result.status, result.scores.collected["logit"].tolist(), result.memory.pinned_bytes
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from xbench.capacity.workload import TrainingWorkload
 from xbench.components import registry
 from xbench.memory.profiler import StepProfiler
 from xbench.training.cell import train_cell
+from xbench.training.job import CellJob
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
-from xbench.training.task import Task
 
 MB = 1_000_000
 
@@ -97,13 +97,15 @@ def ballast(num_classes: int, trained: int = 1, frozen: int = 1, buffer: int = 1
 
 def train_ballast(send, model_params, optimizer, data, scratch, training):
     """A whole cell with that model, in the child that calls this."""
-    return train_cell(send, Task(_settings(model_params, optimizer, training), data, scratch=Path(scratch)))
+    return train_cell(
+        send, CellJob(_settings(model_params, optimizer, training), data, scratch=Path(scratch))
+    )
 
 
 def measure_ballast(send, model_params, optimizer, data, scratch, training):
     """The memory pass of such a cell, in the child that calls this."""
     settings = _settings(model_params, optimizer, training)
-    return TrainingWorkload(Task(settings, data), Axis.BATCH_SIZE).prepare()(training["batch_size"])
+    return TrainingWorkload(CellJob(settings, data), Axis.BATCH_SIZE).prepare()(training["batch_size"])
 
 
 def _settings(model_params, optimizer, training) -> CellSettings:

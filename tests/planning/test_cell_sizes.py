@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 
 from xbench.capacity.axes import Axis, with_size
+from xbench.components.classification import classification
 from xbench.planning.describe import DatasetFacts, ModelFacts
 from xbench.planning.machine import Machine
 from xbench.planning.planned import MemoryPlan, PlannedCell
+from xbench.planning.task_facts import describe_task
 from xbench.planning.trials import ResolvedData
 from xbench.suite.grid import Cell, DatasetChoice
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
@@ -36,7 +38,8 @@ def cell_of(tiny_data):
             path=("experiment", 0, "optimizer", 0),
             **(cell_fields or {}),
         )
-        facts = DatasetFacts(tiny_data.classes, tiny_data.shape, {}, "")
+        task = describe_task(classification(tiny_data.classes, tiny_data.positive))
+        facts = DatasetFacts(tiny_data.facts, task, {}, True, "")
         return PlannedCell(
             declared=declared,
             settings=CellSettings(declared.model, declared.optimizer, declared.training, 0, "cpu"),

@@ -8,6 +8,7 @@ import pytest
 
 from tests.cell_samples import MACHINE, cell_of
 from xbench.capacity.axes import Axis
+from xbench.capacity.axis import ScaledSetting
 from xbench.components import code
 from xbench.planning import identity
 from xbench.planning.identity import (
@@ -117,6 +118,45 @@ def test_the_same_cell(cell, what):
 
 def test_all_of_them_are_different(cell):
     assert len({other(cell).key.cell_id for other in OTHERS.values()}) == len(OTHERS)
+
+
+WIDTH = ScaledSetting("model", "width", "width")
+CONTEXT = ScaledSetting("dataset", "context", "sequence-length")
+
+
+def with_context(cell, **params):
+    """The cell with other settings of its dataset, which give its data another fingerprint."""
+    choice = Choice(cell.resolved.choice.name, params)
+    data = replace(cell.data, fingerprint=repr(params))
+    return replace(cell, resolved=replace(cell.resolved, choice=choice), data=data)
+
+
+def with_model(cell, **params):
+    return with_cell(cell, model=Choice("net", params))
+
+
+@pytest.mark.parametrize(
+    ("axis", "change", "same", "other"),
+    [
+        (WIDTH, with_model, {"width": 8, "depth": 2}, {"width": 4, "depth": 3}),
+        (CONTEXT, with_context, {"context": 8, "seed": 0}, {"context": 4, "seed": 1}),
+    ],
+    ids=["model", "dataset"],
+)
+def test_a_probe_is_known_by_all_settings_but_the_one_that_it_varies(cell, axis, change, same, other):
+    name = axis.setting
+
+    def key(params):
+        changed = change(cell, **params)
+        return capacity_key(changed, changed.settings, axis, 10**9)
+
+    assert key(same) == key(same | {name: 99}) == key({k: v for k, v in same.items() if k != name})
+    assert key(same) != key(other)
+
+
+def test_a_probe_of_a_model_is_known_by_its_data(cell):
+    keys = {capacity_key(c, c.settings, WIDTH) for c in (with_context(cell, context=n) for n in (8, 9))}
+    assert len(keys) == 2
 
 
 # Of the cell above, in this order; records and caches of earlier runs hold such keys.

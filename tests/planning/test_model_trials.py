@@ -7,8 +7,9 @@ from textwrap import dedent
 
 import pytest
 
+from xbench.data.decoded import image_facts
 from xbench.errors import XbenchError
-from xbench.planning.describe import ModelTrial, TriedModel, describe_components, try_models
+from xbench.planning.describe import ModelTrial, TriedModel, try_models
 from xbench.training.settings import Choice
 
 NETS = """
@@ -47,8 +48,12 @@ def nothing(num_classes):
     pass
 
 
-def fixed(width=3):
-    return plain(2, width)
+def fixed(outputs=3, width=3):
+    return plain(outputs, width)
+
+
+def fixed_for_small_images():
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 2))
 
 
 class Greedy(nn.Module):
@@ -73,7 +78,8 @@ def folder(tmp_path, monkeypatch):
 def outcome(folder):
     def try_one(name, dtype="float32", **settings):
         sent = []
-        trial = ModelTrial(Choice(f"trial_nets:{name}", settings), 2, (3, 8, 8), dtype, "channels_last")
+        choice, facts = Choice(f"trial_nets:{name}", settings), image_facts((3, 8, 8), 2, 10)
+        trial = ModelTrial(choice, facts, None, dtype, "channels_last")
         try_models(sent.append, [trial], "cpu", (folder,))
         (answer,) = sent
         return answer
@@ -119,7 +125,18 @@ def test_one_that_has_too_little_memory_is_left_to_its_cells(outcome):
     assert outcome("Greedy") == TriedModel(is_frozen=False, warning=told)
 
 
-def test_a_model_without_a_parameter_for_the_number_of_classes_is_told_by_name(folder):
-    name = "trial_nets:fixed"
-    error = describe_components(lambda message: None, [("model", name)], (folder,))["model", name]
-    assert error.message.startswith(f"model '{name}': the signature fixed(width=3) has no parameter")
+def test_a_model_without_a_parameter_for_the_number_of_classes_may_have_the_right_number(outcome):
+    assert outcome("fixed", outputs=2) == TriedModel(is_frozen=False)
+
+
+def test_a_model_without_a_parameter_for_the_number_of_classes_is_told_by_name(outcome):
+    error = outcome("fixed")
+    assert error.message.startswith("model 'trial_nets:fixed' returns shape (1, 3) for one image")
+    assert error.hint.startswith("the signature fixed(outputs=3, width=3) has no parameter for the number")
+    assert "def build(num_classes): return fixed(...)" in error.hint
+
+
+def test_other_mistakes_of_such_a_model_keep_their_hints(outcome):
+    error = outcome("fixed_for_small_images")
+    assert "fails on one image of shape (1, 3, 8, 8)" in error.message
+    assert "the signature" not in error.hint

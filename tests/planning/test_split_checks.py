@@ -7,11 +7,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from tests.cell_samples import cell_of
 from tests.run_samples import suite_of
+from xbench import RowDataset, classification
 from xbench.errors import XbenchError
 from xbench.planning.checks import check_splits
+from xbench.training.prepare_rows import describe_rows, prepare_rows
+from xbench.training.row_set import RowSet
 from xbench.training.splits import split_examples
 
 
@@ -43,6 +47,13 @@ def test_validation_and_test_without_a_class_are_told_once_with_all_seeds(rare_d
 def test_without_validation_it_lacks_nothing(rare_data):
     (warning,) = warnings_of(cell_of(rare_data, validation=0.0, selection="last"))
     assert warning.endswith("for test")
+
+
+def test_rows_without_a_test_split_lack_no_class_there(tiny_data):
+    x, labels = torch.randn(40, 2), torch.arange(40) % 2
+    rows = RowSet.of(RowDataset(train=(x, labels), task=classification(["even", "odd"])))
+    data = prepare_rows(describe_rows(rows, "numbers", {}, ""), rows)
+    assert warnings_of(replace(cell_of(tiny_data), data=data)) == []
 
 
 def test_a_class_that_is_drawn_away_is_told_with_the_experiments_and_seeds(rare_data):

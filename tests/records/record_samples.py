@@ -42,10 +42,12 @@ def run(*cell_ids: str, suite: str = "tiny", **fields: Any) -> RunRecord:
 def outputs() -> Outputs:
     """Outputs on two examples of two classes."""
     return Outputs(
-        classes=("NORMAL", "PNEUMONIA"),
         names=("test/1", "test/2"),
-        labels=np.array([0, 1]),
         groups=("", "patient"),
         losses=np.array([0.5, 0.25]),
-        logits=np.array([[1.0, 2.0], [3.0, 5.0]]),
+        columns={
+            "label": np.array([0, 1]),
+            "logit_NORMAL": np.array([1.0, 3.0]),
+            "logit_PNEUMONIA": np.array([2.0, 5.0]),
+        },
     )

@@ -9,10 +9,13 @@ import pytest
 
 from tests.records.record_samples import cell, run
 from xbench.records.metrics import CLASSIFICATION, CLASSIFICATION_EPOCHS
-from xbench.records.schema import SCHEMA_VERSION
+from xbench.records.schema import SCHEMA_VERSION, DataRecord
 from xbench.records.store import RunFolder
 
 FIXTURES = Path(__file__).parent / "fixtures"
+
+# The positive class was a field of its own, before it became one of a task's facts.
+DATA_WITH_POSITIVE = {"requested": "folder", "name": "folder", "positive": "b"}
 
 
 @pytest.fixture(params=["before-memory-passes", "memory-passes"])
@@ -58,6 +61,32 @@ class TestRealRuns:
         before = content()
         old.read()
         assert content() == before
+
+
+class TestData:
+    def test_the_positive_class_is_one_of_the_facts(self):
+        data = DataRecord.model_validate({**DATA_WITH_POSITIVE, "classes": ["a", "b"]})
+        assert (data.facts, data.facts_text) == ({"positive": "b"}, "positive: b")
+        assert "positive" not in data.model_dump()
+
+    @pytest.mark.parametrize("classes", [[], ["a", "b", "c"]])
+    def test_it_means_nothing_unless_there_are_two_classes(self, classes):
+        data = DataRecord.model_validate({**DATA_WITH_POSITIVE, "classes": classes})
+        assert (data.facts, data.facts_text) == ({}, "")
+
+    def test_in_a_file_of_cells(self, tmp_path):
+        folder = RunFolder.create(tmp_path, "", run("a"))
+        line = cell("a").model_dump(mode="json")
+        line["dataset"] = {**DATA_WITH_POSITIVE, "classes": ["a", "b"]}
+        (folder.path / "cells.jsonl").write_text(json.dumps(line) + "\n")
+        (record,) = folder.read()[1]
+        assert record.dataset.facts == {"positive": "b"}
+        assert (record.dataset.fingerprint_method, record.schema_version) == ("", SCHEMA_VERSION)
+
+    def test_facts_of_today_stay_as_they_are(self):
+        data = DataRecord(requested="rows", name="rows", facts={"target": "price", "rows": "by day"})
+        assert DataRecord.model_validate(data.model_dump()) == data
+        assert data.facts_text == "target: price; rows: by day"
 
 
 class TestTakenOver:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 
+from tests.records.record_samples import outputs
 from xbench.records.outputs import Outputs, read_outputs, write_outputs
 
 OUTPUTS = Outputs(
-    classes=("dark", "[red] two\nlines"),
     names=("test/a.png", "test/größer 🩻.png", "test/'c'.png"),
-    labels=np.array([0, 1, 1]),
     groups=("patient 1", "", "patient 1"),
     losses=np.array([1e-300, 0.1, math.inf]),
-    logits=np.array([[1 / 3, -2e30], [-math.inf, 0.0], [math.inf, math.nan]]),
+    columns={
+        "label": np.array([0, 1, 1]),
+        "logit_dark": np.array([1 / 3, -math.inf, math.inf]),
+        "logit_[red] two\nlines": np.array([-2e30, 0.0, math.nan]),
+    },
 )
 
 
@@ -30,20 +34,47 @@ def path(tmp_path):
 
 def test_round_trip(path):
     found = read_outputs(path)
-    assert (found.classes, found.names, found.groups) == (OUTPUTS.classes, OUTPUTS.names, OUTPUTS.groups)
-    for name in ("labels", "losses", "logits"):
-        value, expected = getattr(found, name), getattr(OUTPUTS, name)
+    assert (found.names, found.groups) == (OUTPUTS.names, OUTPUTS.groups)
+    assert list(found.columns) == list(OUTPUTS.columns)
+    losses = (found.losses, OUTPUTS.losses)
+    for value, expected in [losses, *zip(found.columns.values(), OUTPUTS.columns.values(), strict=True)]:
         assert value.dtype == expected.dtype
         assert np.array_equal(value, expected, equal_nan=value.dtype == np.float64)
+
+
+def test_rows_without_columns_of_a_task(tmp_path):
+    write_outputs(tmp_path / "losses.parquet", replace(OUTPUTS, columns={}))
+    found = read_outputs(tmp_path / "losses.parquet")
+    assert (found.names, found.columns) == (OUTPUTS.names, {})
+    assert found.losses.tolist() == OUTPUTS.losses.tolist()
+
+
+def test_a_file_of_an_earlier_version(tmp_path):
+    """Earlier versions wrote the labels before the groups, and the logits of classes last."""
+    path = tmp_path / "old.parquet"
+    columns = {
+        "name": pyarrow.array(["test/1", "test/2"], pyarrow.string()),
+        "label": pyarrow.array([0, 1], pyarrow.int64()),
+        "group": pyarrow.array(["", "patient"], pyarrow.string()),
+        "loss": pyarrow.array([0.5, 0.25], pyarrow.float64()),
+        "logit_NORMAL": pyarrow.array([1.0, 3.0], pyarrow.float64()),
+        "logit_PNEUMONIA": pyarrow.array([2.0, 5.0], pyarrow.float64()),
+    }
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    found, expected = read_outputs(path), outputs()
+    assert (found.names, found.groups) == (expected.names, expected.groups)
+    assert found.losses.tolist() == expected.losses.tolist()
+    columns = {name: column.tolist() for name, column in found.columns.items()}
+    assert columns == {name: column.tolist() for name, column in expected.columns.items()}
 
 
 def test_columns_and_types(path):
     schema = pyarrow.parquet.read_schema(path)
     assert {name: str(kind) for name, kind in zip(schema.names, schema.types, strict=True)} == {
         "name": "string",
-        "label": "int64",
         "group": "string",
         "loss": "double",
+        "label": "int64",
         "logit_dark": "double",
         "logit_[red] two\nlines": "double",
     }

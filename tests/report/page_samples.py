@@ -71,7 +71,7 @@ def varied_page() -> RunPage:
     """Three optimizers on stand-in data with figures of an earlier work, one of which failed."""
     records = [
         measured("sgd").model_copy(update={"dataset": STAND_IN}),
-        measured("adam").model_copy(update={"metrics": {"test_accuracy": 0.9}}),
+        measured("adam").model_copy(update={"metrics": {"test_accuracy": 0.9}, "dataset": STAND_IN}),
         failed("lbfgs", "oom", "memory ran out"),
     ]
     experiment = ExperimentRecord(

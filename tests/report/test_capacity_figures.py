@@ -67,6 +67,11 @@ def test_a_history_is_counted_in_update_pairs():
     assert figure.x_label == "history size (update pairs)"
 
 
+def test_a_setting_has_no_unit():
+    (figure,) = make_capacity_figures(report(*TRIALS, axis="sequence-length"))
+    assert figure.x_label == "sequence length"
+
+
 def test_stand_in_data_is_told():
     (figure,) = make_capacity_figures(report(*TRIALS, stand_in="made-up images"))
     assert figure.warning == "STAND-IN DATA: data (made-up images)"

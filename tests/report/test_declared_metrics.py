@@ -15,7 +15,7 @@ from xbench.records.schema import ExperimentRecord, MetricRecord
 from xbench.records.store import RunFolder
 from xbench.report.comparison import comparisons
 from xbench.report.emit import to_csv, to_json, to_markdown
-from xbench.report.rows import ROWS, make_main_rows, show_metric
+from xbench.report.rows import ROWS, find_headline, make_main_rows, show_metric
 
 ERROR = {
     "name": "mean_absolute_error",
@@ -58,7 +58,7 @@ def test_table_has_its_title_and_its_unit(read):
     (comparison,) = comparisons(*read)
     assert comparison.table.header == ("", "sgd", "adam")
     assert comparison.table.rows[:3] == (
-        ("mean absolute error", "4.500 years ± 3.177 years ★", "1,234.500 years"),
+        ("mean absolute error (years)", "4.500 ± 3.177 ★", "1,234.500"),
         ("within 2 years", "0.500 ± 0.000", "-"),
         ("steps", "0", "0"),
     )
@@ -75,9 +75,8 @@ def test_notes_call_it_by_its_title(read):
     planned, records = read
     records = [*records[:1], records[1].model_copy(update={"metrics": values(None, 0.5)}), *records[2:]]
     (comparison,) = comparisons(planned, records)
-    assert (
-        "sgd, seed 1: mean absolute error is undefined; its mean is over the other seeds" in comparison.notes
-    )
+    note = "sgd, seed 1: mean absolute error (years) is undefined; its mean is over the other seeds"
+    assert note in comparison.notes
 
 
 def test_json_has_its_declaration_and_its_values(read):
@@ -106,8 +105,8 @@ def test_csv_has_columns_of_metrics_that_no_cell_has(read):
 
 def test_markdown_has_its_title(read):
     text = to_markdown(document_of(*read))
-    assert "| mean absolute error | 4.500 years ± 3.177 years ★ | 1,234.500 years |" in text
-    assert "| mean absolute error | 3.900 years |" in text
+    assert "| mean absolute error (years) | 4.500 ± 3.177 ★ | 1,234.500 |" in text
+    assert "| mean absolute error (years) | 3.900 |" in text
 
 
 def test_a_metric_takes_the_place_of_a_row_of_its_name():
@@ -119,7 +118,25 @@ def test_a_metric_takes_the_place_of_a_row_of_its_name():
 
 @pytest.mark.parametrize(
     ("unit", "value", "shown"),
-    [("", 0.5, "0.500"), ("", 1234.5678, "1234.568"), ("years", 1234.5678, "1,234.568 years")],
+    [
+        ("", 0.5, "0.500"),
+        ("", 1234.5678, "1,234.568"),
+        ("years", 1234.5678, "1,234.568 years"),
+        ("", 0.0, "0.000"),
+        ("", 0.0005, "0.001"),
+        ("", 0.0004, "4.0e-04"),
+        ("nats", -2.5e-13, "-2.5e-13 nats"),
+    ],
 )
 def test_values_are_shown_by_their_unit(unit, value, shown):
     assert show_metric(MetricRecord(**{**ERROR, "unit": unit}), value) == shown
+
+
+def test_a_headline_is_a_metric_of_the_test_split_or_else_any_that_the_cell_has():
+    error, share = MetricRecord(**ERROR), MetricRecord(**SHARE)
+    loss = MetricRecord(name="train_loss", title="train loss", direction="min", split="train")
+    record = cell("sgd", 0, metrics={**values(4.0, 0.5), "train_loss": 2.0})
+    assert find_headline([loss, error, share], record) == (error, 4.0)
+    alone = record.model_copy(update={"metrics": {"mean_absolute_error": None, "train_loss": 2.0}})
+    assert find_headline([error, loss], alone) == (loss, 2.0)
+    assert find_headline([error], alone) is None

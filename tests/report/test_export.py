@@ -140,7 +140,7 @@ class TestMarkdown:
         assert r'- adam, seed 0: error: a, "b" \| c d ünd é' in text
 
     def test_the_positive_class_stands_under_the_title(self):
-        data = STAND_IN.model_copy(update={"classes": ["a", "b|c"], "positive": "b|c"})
+        data = STAND_IN.model_copy(update={"classes": ["a", "b|c"], "facts": {"positive": "b|c"}})
         records = [cell("sgd", 0, 0.8, dataset=data)]
         planned = run(records)
         text = to_markdown(document_of(planned, records))

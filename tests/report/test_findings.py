@@ -249,3 +249,23 @@ class TestManyOptimizers:
         with pytest.raises(XbenchError, match="beauty") as caught:
             compare(*seeds("sgd", 0.8), view=view)
         assert "test_accuracy" in caught.value.hint
+
+
+def test_columns_of_different_datasets_are_not_compared():
+    def of(dataset: str, column: str, *accuracies: float):
+        records = seeds(column, *accuracies)
+        return [
+            r.model_copy(update={"dataset": r.dataset.model_copy(update={"name": dataset})}) for r in records
+        ]
+
+    comparison = compare(
+        *of("wine", "sgd-wine", 0.80, 0.81),
+        *of("digits", "sgd-digits", 0.50, 0.51),
+        *of("wine", "adam-wine", 0.90, 0.92),
+        *of("digits", "adam-digits", 0.40, 0.42),
+    )
+    pairs = {(finding.column, finding.baseline) for finding in comparison.findings}
+    assert pairs == {("adam-wine", "sgd-wine"), ("adam-digits", "sgd-digits")}
+    marks = ["★" in figure for figure in row(comparison, "test accuracy")]
+    assert marks == [False, True, True, False]
+    assert "columns are compared with those of the same dataset only" in comparison.notes

@@ -159,7 +159,7 @@ class TestDifferences:
     def test_data(self):
         data = cell("sgd").dataset.model_copy(update={"fingerprint": "b", "counts": {"train/NORMAL": 7}})
         found = self.find(named("A", column_of()), named("B", column_of(dataset=data)))
-        assert set(found) == {("data", "fingerprint"), ("data", "number of images")}
+        assert set(found) == {("data", "fingerprint"), ("data", "number of rows")}
 
     def test_protocol(self):
         sizes = {"train_size": 700, "batch_size": 5, "micro_batch": 5}

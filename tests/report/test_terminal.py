@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.report.forms import document_of, to_text
 from tests.report.report_samples import MARKUP, REAL, STAND_IN, cell, failed, run
+from xbench.components.classification import classification
 from xbench.records.schema import Component, ExperimentRecord
 
 
@@ -52,8 +53,10 @@ def test_real_data_is_not_called_a_stand_in():
 
 
 def test_the_positive_class_of_two_is_named():
-    two = REAL.model_copy(update={"classes": ["NORMAL", "PNEUMONIA"], "positive": "PNEUMONIA"})
-    three = two.model_copy(update={"classes": ["NORMAL", "PNEUMONIA", "COVID"]})
+    facts = dict(classification(("NORMAL", "PNEUMONIA")).facts)
+    two = REAL.model_copy(update={"classes": ["NORMAL", "PNEUMONIA"], "facts": facts})
+    facts = dict(classification(("NORMAL", "PNEUMONIA", "COVID"), "PNEUMONIA").facts)
+    three = REAL.model_copy(update={"classes": ["NORMAL", "PNEUMONIA", "COVID"], "facts": facts})
     for data, is_told in ((two, True), (three, False), (REAL, False)):
         text = " ".join(printed([cell("sgd", accuracy=0.8, dataset=data)]).split())
         assert ("train/NORMAL; positive: PNEUMONIA" in text) == is_told

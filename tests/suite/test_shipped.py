@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from xbench.suite.reader import read_suite
 from xbench.suite.shipped import find_suite, shipped_suites
 
@@ -23,3 +25,8 @@ def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
 
 def test_another_name_is_left_for_the_reader_to_refuse():
     assert find_suite(Path("reprot")) == Path("reprot")
+
+
+@pytest.mark.parametrize("name", shipped_suites())
+def test_every_shipped_suite_can_be_read(name):
+    assert read_suite(shipped_suites()[name]).header.name == name

@@ -6,8 +6,8 @@ from torch import nn
 
 from xbench.training.cell import train_cell
 from xbench.training.events import EpochDone, StepsDone
+from xbench.training.job import CellJob
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
-from xbench.training.task import Task
 
 
 def small_cnn(num_classes: int) -> nn.Module:
@@ -33,7 +33,7 @@ class SmallCell:
             0,
             "cpu",
         )
-        self.result = train_cell(messages.append, Task(settings, data, scratch=folder))
+        self.result = train_cell(messages.append, CellJob(settings, data, scratch=folder))
         steps = [message for message in messages if isinstance(message, StepsDone)]
         self.flushes = len(steps)
         self.rows = [row for message in steps for row in message.rows]

@@ -14,8 +14,8 @@ from xbench.components import registry
 from xbench.training.cell import train_cell
 from xbench.training.checkpoint import _map_to
 from xbench.training.events import CheckpointWritten, EpochDone, Prepared, StepsDone
+from xbench.training.job import CellJob
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
-from xbench.training.task import Task
 
 STEPS_AN_EPOCH = 17
 
@@ -117,7 +117,7 @@ class Session:
         scratch.mkdir(exist_ok=True)
         self.result = train_cell(
             self._hear,
-            Task(settings, data, scratch=scratch, checkpoint_every_s=1e6, checkpoint=resume_from),
+            CellJob(settings, data, scratch=scratch, checkpoint_every_s=1e6, checkpoint=resume_from),
             watch_for_stop=lambda: self._should_stop,
         )
 
@@ -160,7 +160,8 @@ def assert_same(data, tmp_path, settings, *stops):
     assert epochs == whole.epochs
     assert part.result.status == whole.result.status == "done"
     assert part.result.selected_epoch == whole.result.selected_epoch
-    assert np.array_equal(part.result.scores.logits, whole.result.scores.logits)
+    assert np.array_equal(part.result.scores.collected["logit"], whole.result.scores.collected["logit"])
+    assert np.array_equal(part.result.scores.losses, whole.result.scores.losses)
     assert part.result.scores.values == whole.result.scores.values
     assert part.result.memory.optimizer_state_bytes == whole.result.memory.optimizer_state_bytes
 
@@ -254,7 +255,7 @@ def test_a_damaged_checkpoint_begins_anew(tiny_data, tmp_path, name, damage):
     whole = Session(settings, tiny_data, tmp_path / "whole")
     assert again.result.status == "done"
     assert [row.loss for row in again.rows][-10:] == [row.loss for row in whole.rows][-10:]
-    assert np.array_equal(again.result.scores.logits, whole.result.scores.logits)
+    assert np.array_equal(again.result.scores.collected["logit"], whole.result.scores.collected["logit"])
 
 
 class Evil:
@@ -285,7 +286,7 @@ def test_saved_now_and_then(tiny_data, tmp_path, monkeypatch):
             message.aside.rename(message.place)
 
     monkeypatch.setattr("xbench.training.checkpoint._MAX_TIME_SHARE", 1e9)  # or a slow disk saves it once
-    train_cell(hear, Task(cell("sgd", {}), tiny_data, scratch=tmp_path, checkpoint_every_s=1e-9))
+    train_cell(hear, CellJob(cell("sgd", {}), tiny_data, scratch=tmp_path, checkpoint_every_s=1e-9))
     assert len(steps) >= 2
     assert steps == sorted(set(steps))
 
@@ -296,7 +297,7 @@ def test_a_disk_that_is_full_stops_nothing(tiny_data, tmp_path, monkeypatch, cap
 
     monkeypatch.setattr("xbench.training.checkpoint.sync_file", full)
     result = train_cell(
-        lambda message: None, Task(cell("sgd", {}), tiny_data, scratch=tmp_path, checkpoint_every_s=1e-9)
+        lambda message: None, CellJob(cell("sgd", {}), tiny_data, scratch=tmp_path, checkpoint_every_s=1e-9)
     )
     assert result.status == "done"
     assert "no checkpoint at step 1: " in capsys.readouterr().err

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from xbench import ModelSpec
+from xbench.components.classification import classification
 from xbench.training.closure import AccumulatingClosure
 from xbench.training.global_state import seed_generators
 from xbench.training.loader import ImageLoader
@@ -29,7 +30,7 @@ def small_cnn(*extra: nn.Module) -> nn.Module:
 
 def closure_for(data, model, micro_batch, dtype=torch.float32, seed=0) -> AccumulatingClosure:
     loader = ImageLoader(data, ModelSpec(factory=small_cnn), CPU, dtype, "channels_last")
-    objective = Objective(data.labels, data.classes, {"dark": 2.0}, CPU, dtype)
+    objective = Objective(classification(data.classes), data, {"dark": 2.0}, CPU, dtype)
     return AccumulatingClosure(model.to(dtype), loader, objective, micro_batch, seed)
 
 

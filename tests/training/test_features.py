@@ -21,10 +21,10 @@ from xbench.training.cell import train_cell
 from xbench.training.events import EpochDone, StepsDone
 from xbench.training.features import make_features
 from xbench.training.frozen import Backbone, find_obstacle
+from xbench.training.job import CellJob
 from xbench.training.loader import FeatureLoader, ImageLoader
 from xbench.training.model import build_model
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
-from xbench.training.task import Task
 
 CPU = torch.device("cpu")
 ALL = np.arange(120)
@@ -140,7 +140,7 @@ class TestOnce:
     def test_and_rows_are_those_of_the_images(self, tiny_data):
         """Not their places in a batch or in the dataset."""
         rows = np.array([7, 3, 11])
-        part = replace(tiny_data, rows=rows, labels=tiny_data.labels[rows])
+        part = replace(tiny_data, rows=rows, labels=tiny_data.labels[rows], is_test=tiny_data.is_test[rows])
         asked = Asked(part, np.array([2, 0]))
         assert np.flatnonzero(asked.file.present()).tolist() == [7, 11]
         assert torch.allclose(
@@ -381,7 +381,7 @@ class Trained:
             self.file = make_features(lambda message: None, settings, data, ALL).file
         self.messages = []
         self.result = train_cell(
-            self.messages.append, Task(settings, data, features=self.file, scratch=scratch)
+            self.messages.append, CellJob(settings, data, features=self.file, scratch=scratch)
         )
         rows = [row for message in self.messages if isinstance(message, StepsDone) for row in message.rows]
         self.losses = [row.loss for row in rows]
@@ -413,7 +413,8 @@ class TestTraining:
         assert auto.file.precision == "float64"
         assert auto.losses == pytest.approx(off.losses, rel=1e-9)
         assert auto.validation == pytest.approx(off.validation, rel=1e-9)
-        assert auto.result.scores.logits == pytest.approx(off.result.scores.logits, rel=1e-6, abs=1e-9)
+        logits, expected = (run.result.scores.collected["logit"] for run in (auto, off))
+        assert logits == pytest.approx(expected, rel=1e-6, abs=1e-9)
         assert auto.result.scores.values == pytest.approx(off.result.scores.values, rel=1e-9)
         assert auto.result.selected_epoch == off.result.selected_epoch
         assert len(set(auto.losses)) == len(auto.losses) > 2

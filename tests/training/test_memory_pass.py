@@ -15,8 +15,8 @@ from xbench.components import registry
 from xbench.errors import Unsupported
 from xbench.memory.profiler import StepProfiler
 from xbench.training import memory_pass
+from xbench.training.job import CellJob
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
-from xbench.training.task import Task
 
 MB = 1_000_000
 PARTS = (
@@ -71,7 +71,7 @@ def measure(data, optimizer="growing", params=None, model="small", **training):
     settings = CellSettings(
         Choice(model, {}), Choice(optimizer, params or {}), TrainingSettings(**training), 0, "cpu"
     )
-    workload = TrainingWorkload(Task(settings, data), Axis.MICRO_BATCH)
+    workload = TrainingWorkload(CellJob(settings, data), Axis.MICRO_BATCH)
     return workload.prepare()(training.get("micro_batch", training["batch_size"]))
 
 

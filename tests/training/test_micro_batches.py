@@ -9,8 +9,12 @@ from torch import nn
 from torch.nn import functional
 
 from xbench import ModelSpec, XbenchError
+from xbench.components.classification import classification
 from xbench.training.loader import ImageLoader
 from xbench.training.micro_batches import check_examples_are_independent
+from xbench.training.objective import Objective
+
+CPU = torch.device("cpu")
 
 
 class Head(nn.Module):
@@ -80,8 +84,9 @@ class Sensitive(nn.Module):
 def check(data, middle: nn.Module, size: int = 8, dtype: torch.dtype = torch.float32) -> None:
     torch.manual_seed(0)
     model = Head(middle).to(dtype)
-    loader = ImageLoader(data, ModelSpec(factory=Head), torch.device("cpu"), dtype, "channels_last")
-    check_examples_are_independent(model, loader, np.arange(size), data.labels)
+    loader = ImageLoader(data, ModelSpec(factory=Head), CPU, dtype, "channels_last")
+    objective = Objective(classification(data.classes), data, {}, CPU, dtype)
+    check_examples_are_independent(model, loader, objective, np.arange(size))
 
 
 @pytest.mark.parametrize("size", [2, 3, 8, 20])

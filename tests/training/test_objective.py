@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from tests.labelled_data import labelled_data
 from xbench import ModelSpec, XbenchError
+from xbench.components.classification import classification
 from xbench.training.evaluation import evaluate
 from xbench.training.loader import ImageLoader
 from xbench.training.objective import Objective
@@ -20,6 +22,15 @@ from xbench.training.objective import Objective
 CPU = torch.device("cpu")
 NAMES = ("a", "b", "c", "d")
 WEIGHTS = st.floats(1e-3, 1e3)
+
+
+def objective_of(data, weights, dtype=torch.float64) -> Objective:
+    return Objective(classification(data.classes), data, weights, CPU, dtype)
+
+
+def sum_losses(objective: Objective, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    batch = (torch.empty(0), labels)
+    return objective.sum_losses(objective.task.loss_of(logits, batch), logits, batch)
 
 
 def small_cnn(num_classes: int = 2) -> nn.Module:
@@ -38,27 +49,27 @@ def test_a_batch_in_parts_is_torchs_weighted_mean(data):
     logits = data.draw(st.lists(row, min_size=len(labels), max_size=len(labels)))
     logits, truth = torch.tensor(logits, dtype=torch.float64), torch.from_numpy(labels)
     named = dict(zip(NAMES, weights, strict=False))
-    objective = Objective(labels, NAMES[:width], named, CPU, torch.float64)
+    objective = objective_of(labelled_data(labels, NAMES[:width]), named)
 
     cut = data.draw(st.integers(0, len(labels)))
-    parts = [objective.sum_losses(logits[part], truth[part]) for part in (slice(0, cut), slice(cut, None))]
+    parts = [sum_losses(objective, logits[part], truth[part]) for part in (slice(0, cut), slice(cut, None))]
     expected = cross_entropy(logits, truth, weight=torch.tensor(weights, dtype=torch.float64))
-    total_weight = objective.total_weight(np.arange(len(labels)))
-    assert float(sum(parts)) / total_weight == pytest.approx(expected.item(), rel=1e-12, abs=1e-15)
+    divisor = objective.divisor(np.arange(len(labels)))
+    assert float(sum(parts)) / divisor == pytest.approx(expected.item(), rel=1e-12, abs=1e-15)
 
 
 def test_classes_that_are_not_named_weigh_1():
-    labels = np.array([0, 1, 1, 2])
-    objective = Objective(labels, NAMES[:3], {"b": 5.0}, CPU, torch.float64)
-    assert objective.total_weight(np.array([0, 1, 3])) == 7.0
-    assert objective.total_weight(np.array([1, 1, 2])) == 15.0  # as an oversampled batch repeats
+    objective = objective_of(labelled_data([0, 1, 1, 2], NAMES[:3]), {"b": 5.0})
+    assert objective.divisor(np.array([0, 1, 3])) == 7.0
+    assert objective.divisor(np.array([1, 1, 2])) == 15.0  # as an oversampled batch repeats
 
 
 @pytest.mark.parametrize(("weight", "held"), [(1e-50, "0.0"), (1e39, "inf")])
 def test_a_weight_that_float32_cannot_hold(weight, held):
+    data = labelled_data([0, 1], NAMES[:2])
     with pytest.raises(XbenchError, match=re.escape(f"class weight {weight} of b is {held} in float32")):
-        Objective(np.array([0, 1]), NAMES[:2], {"b": weight}, CPU, torch.float32)
-    Objective(np.array([0, 1]), NAMES[:2], {"b": weight}, CPU, torch.float64)
+        objective_of(data, {"b": weight}, torch.float32)
+    objective_of(data, {"b": weight}, torch.float64)
 
 
 class TestEvaluation:
@@ -69,7 +80,7 @@ class TestEvaluation:
 
     def parts(self, data, dtype=torch.float64):
         loader = ImageLoader(data, ModelSpec(factory=small_cnn), CPU, dtype, "contiguous")
-        return loader, Objective(data.labels, data.classes, {"dark": 2.5, "bright": 0.5}, CPU, dtype)
+        return loader, objective_of(data, {"dark": 2.5, "bright": 0.5}, dtype)
 
     @pytest.mark.parametrize("chunk", [1, 7, 30, 64])
     def test_in_chunks_is_that_of_everything_at_once(self, tiny_data, model, chunk):
@@ -79,17 +90,19 @@ class TestEvaluation:
         with torch.no_grad():
             logits = model.eval()(images)
         model.train()
-        found = evaluate(model, loader, objective, indices, chunk)
+        found = evaluate(model, loader, objective, indices, chunk, "test", collects=True)
         expected = cross_entropy(logits, labels, weight=torch.tensor([2.5, 0.5], dtype=torch.float64))
         assert found.loss == pytest.approx(expected.item(), rel=1e-12)
-        assert found.labels.tolist() == tiny_data.labels[indices].tolist()
-        np.testing.assert_allclose(found.logits, logits.numpy(), rtol=1e-12)
-        assert found.accuracy == float((logits.argmax(dim=1) == labels).double().mean())
+        assert found.collected["label"].tolist() == tiny_data.labels[indices].tolist()
+        np.testing.assert_allclose(found.collected["logit"], logits.numpy(), rtol=1e-12)
+        unweighted = cross_entropy(logits, labels, reduction="none")
+        np.testing.assert_allclose(found.losses, unweighted.numpy(), rtol=1e-12)
+        assert found.averages["accuracy"] == float((logits.argmax(dim=1) == labels).double().mean())
 
     def test_leaves_the_model_training(self, tiny_data, model):
         loader, objective = self.parts(tiny_data)
         model.train()
-        evaluate(model, loader, objective, np.arange(5), 2)
+        evaluate(model, loader, objective, np.arange(5), 2, "validation")
         assert all(module.training for module in model.modules())
         assert all(p.grad is None for p in model.parameters())
 
@@ -101,9 +114,9 @@ class TestEvaluation:
         chunk_losses = []
         for index in range(90):
             images, labels = loader.load(np.array([index]))
-            chunk_losses.append(objective.sum_losses(model.eval()(images), labels).item())
-        found = evaluate(model, loader, objective, indices, 1)
-        expected = sum(chunk_losses) / objective.total_weight(np.arange(90))
+            chunk_losses.append(sum_losses(objective, model.eval()(images), labels).item())
+        found = evaluate(model, loader, objective, indices, 1, "validation")
+        expected = sum(chunk_losses) / objective.divisor(np.arange(90))
         assert found.loss == pytest.approx(expected, rel=1e-12)
 
     def test_precision_is_that_of_training(self, tiny_data, model):
@@ -112,7 +125,8 @@ class TestEvaluation:
         with torch.no_grad():
             model[4].weight *= 1e-10
             model[4].bias.fill_(1.0)
-        found = evaluate(model, loader, objective, np.arange(30), 8)
-        assert found.logits.dtype == np.float64
-        assert len(np.unique(found.logits[:, 0])) == 30
-        assert len(np.unique(found.logits[:, 0].astype(np.float32))) == 1
+        found = evaluate(model, loader, objective, np.arange(30), 8, "test", collects=True)
+        logits = found.collected["logit"]
+        assert logits.dtype == found.losses.dtype == np.float64
+        assert len(np.unique(logits[:, 0])) == 30
+        assert len(np.unique(logits[:, 0].astype(np.float32))) == 1

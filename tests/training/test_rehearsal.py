@@ -16,10 +16,10 @@ from xbench.capacity.workload import TrainingWorkload
 from xbench.components import registry
 from xbench.training import rehearsal
 from xbench.training.global_state import Generators
+from xbench.training.job import CellJob
 from xbench.training.rehearsal import rehearse
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.state_dicts import hash_tensors
-from xbench.training.task import Task
 
 
 def normed_cnn(num_classes: int) -> nn.Module:
@@ -64,7 +64,7 @@ def components(monkeypatch):
 def trainer(tiny_data, tmp_path):
     training = TrainingSettings(batch_size=20, train_size=40)
     settings = CellSettings(Choice("normed", {}), Choice("drawing", {}), training, 0, "cpu")
-    return TrainingWorkload(Task(settings, tiny_data), Axis.BATCH_SIZE).trainer(20, tmp_path)
+    return TrainingWorkload(CellJob(settings, tiny_data), Axis.BATCH_SIZE).trainer(20, tmp_path)
 
 
 def build_optimizer(model):

@@ -1,4 +1,4 @@
-"""Which epoch a declared metric selects."""
+"""Which epoch a loss selects."""
 
 from __future__ import annotations
 
@@ -6,37 +6,34 @@ import math
 
 import pytest
 
-from xbench.records.schema import EpochRecord, MetricRecord
+from xbench.records.schema import EpochRecord
 from xbench.training.loop import selection_criterion
 from xbench.training.settings import TrainingSettings
 
-
-def metric(direction: str) -> MetricRecord:
-    return MetricRecord(name="score", title="score", direction=direction, split="validation")
+LOSSES = ("validation_loss", "test_loss")
 
 
-@pytest.mark.parametrize(("direction", "best"), [("min", 0.25), ("max", 4.0)])
-def test_the_best_value_is_the_one_of_the_direction(direction, best):
-    epochs = [EpochRecord(epoch=1, values={"score": value, "other": -1.0}) for value in (1.0, 0.25, 4.0)]
-    found = min(epochs, key=lambda epoch: selection_criterion(metric(direction), epoch))
-    assert found.values["score"] == best
-
-
-@pytest.mark.parametrize("values", [{}, {"score": None}, {"score": math.nan}, {"other": 1.0}])
-@pytest.mark.parametrize("direction", ["min", "max"])
-def test_an_epoch_without_a_value_is_never_selected(direction, values):
-    assert selection_criterion(metric(direction), EpochRecord(epoch=1, values=values)) == math.inf
-
-
-def test_without_a_metric_no_epoch_is_selected():
-    assert selection_criterion(None, EpochRecord(epoch=1, values={"score": 1.0})) == math.inf
+@pytest.mark.parametrize("selection", LOSSES)
+def test_the_lowest_loss_is_the_best(selection):
+    epochs = [EpochRecord(epoch=1, values={selection: value, "other": -1.0}) for value in (1.0, 0.25, 4.0)]
+    found = min(epochs, key=lambda epoch: selection_criterion(selection, epoch))
+    assert found.values[selection] == 0.25
 
 
 @pytest.mark.parametrize(
-    ("selection", "name", "on_test"),
-    [("validation_loss", "validation_loss", False), ("test_loss", "test_loss", True), ("last", None, False)],
+    "values", [{}, {"validation_loss": None}, {"validation_loss": math.nan}, {"other": 1.0}]
 )
-def test_settings_name_a_declared_metric(selection, name, on_test):
-    settings = TrainingSettings(selection=selection)
-    assert (settings.selection_metric.name if settings.selection_metric else None) == name
-    assert settings.selects_on_test is on_test
+def test_an_epoch_without_a_value_is_never_selected(values):
+    assert selection_criterion("validation_loss", EpochRecord(epoch=1, values=values)) == math.inf
+
+
+def test_the_last_epoch_is_not_selected_by_a_value():
+    values = {"train_loss": 1.0, "validation_loss": 1.0, "last": 1.0}
+    assert selection_criterion("last", EpochRecord(epoch=1, values=values)) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("selection", "on_test"), [("validation_loss", False), ("test_loss", True), ("last", False)]
+)
+def test_only_the_test_loss_selects_on_test(selection, on_test):
+    assert TrainingSettings(selection=selection).selects_on_test is on_test

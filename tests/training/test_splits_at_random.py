@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tests.labelled_data import labelled_data
 from xbench import XbenchError
 from xbench.training.settings import TrainingSettings
 from xbench.training.splits import epoch_order, split_examples
@@ -35,13 +34,7 @@ def grouped(draw):
     ]
     labels, is_test, groups = zip(*rows, strict=True)
     assume(any(is_test) and not all(is_test))
-    return SimpleNamespace(
-        name="grouped",
-        classes=tuple("abcd"[:classes]),
-        labels=np.array(labels),
-        is_test=np.array(is_test),
-        groups=groups,
-    )
+    return labelled_data(labels, tuple("abcd"[:classes]), is_test, groups)
 
 
 def split(data, seed=0, **training):

@@ -14,9 +14,11 @@ from xbench import ModelSpec, XbenchError
 from xbench.capacity.axes import Axis
 from xbench.capacity.workload import TrainingWorkload
 from xbench.components import registry
+from xbench.training.job import CellJob
+from xbench.training.prepare_rows import describe_rows, prepare_rows
+from xbench.training.row_set import load_row_set
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.state_dicts import hash_tensors, load_state, save_state, try_saving
-from xbench.training.task import Task
 
 ELSEWHERE = "a new model that loads its state dict gives different outputs"
 
@@ -119,7 +121,7 @@ def measure(monkeypatch, data, factory, selection="last", resumable=True):
     )
     training = TrainingSettings(batch_size=10, train_size=40, selection=selection)
     settings = CellSettings(Choice("other", {}), Choice("sgd", {"lr": 0.01}), training, 0, "cpu")
-    return TrainingWorkload(Task(settings, data), Axis.MICRO_BATCH).take_pass(10)
+    return TrainingWorkload(CellJob(settings, data), Axis.MICRO_BATCH).take_pass(10)
 
 
 @pytest.mark.parametrize("factory", [InAttribute, InTensor, InUnsavedBuffer, WithOwnGenerator])
@@ -230,3 +232,15 @@ def test_digest_tells_weights_and_buffers():
     with torch.no_grad():
         model.net[0].bias[0] += 1
     assert len({first, second, hash_tensors(model)}) == 3
+
+
+@pytest.mark.parametrize(("dataset", "model"), [("poisson-1d", "mlp"), ("rosenbrock", "point")])
+def test_rows_are_not_taken_for_pairs_of_images_and_labels(dataset, model):
+    rows = load_row_set(dataset, {}, ())
+    data = prepare_rows(describe_rows(rows, dataset, {}, ""), rows)
+    training = TrainingSettings(
+        batch_size="full", train_size=data.train_rows, selection="last", validation=0.0
+    )
+    settings = CellSettings(Choice(model, {}), Choice("sgd", {"lr": 0.001}), training, 0, "cpu")
+    measured = TrainingWorkload(CellJob(settings, data), Axis.MICRO_BATCH).take_pass(data.train_rows)
+    assert measured.not_resumable == ""

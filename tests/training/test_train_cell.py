@@ -12,8 +12,8 @@ from xbench import ModelSpec, OptimizerSpec, XbenchError
 from xbench.components import registry
 from xbench.training.cell import train_cell
 from xbench.training.events import EpochDone, Evaluating, Prepared, StepsDone
+from xbench.training.job import CellJob
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
-from xbench.training.task import Task
 
 
 def small_cnn(num_classes: int) -> nn.Module:
@@ -102,7 +102,7 @@ class Run:
             seed,
             "cpu",
         )
-        self.result = train_cell(self.messages.append, Task(settings, data, scratch=tmp_path))
+        self.result = train_cell(self.messages.append, CellJob(settings, data, scratch=tmp_path))
         self.rows = [row for message in self.of(StepsDone) for row in message.rows]
         self.losses = [row.loss for row in self.rows]
 
@@ -117,14 +117,17 @@ def test_evaluations_tell_how_far_they_are(tiny_data, tmp_path):
     run = Run(tiny_data, tmp_path, epochs=1)
     ends = [message.total for message in run.of(Evaluating) if message.done == message.total]
     split = run.of(Prepared)[0].ran
-    sizes = [split["validation_size"], len(run.result.scores.labels), split["distinct_train_size"]]
+    sizes = [split["validation_size"], len(run.result.scores.losses), split["distinct_train_size"]]
     assert [message.total for message in run.of(Evaluating) if message.done == 0] == ends == sizes
 
 
 def test_a_cell_learns_and_reports(tiny_data, tmp_path):
     run = Run(tiny_data, tmp_path, params={"lr": 0.05, "momentum": 0.9}, epochs=4)
     assert run.result.status == "done"
-    assert (run.result.scores.logits.argmax(axis=1) == run.result.scores.labels).mean() > 0.8
+    scores = run.result.scores
+    assert scores.collected["label"].tolist() == tiny_data.labels[tiny_data.is_test].tolist()
+    hits = scores.collected["logit"].argmax(axis=1) == scores.collected["label"]
+    assert scores.values["test_accuracy"] == hits.mean() > 0.8
     assert [row.step for row in run.rows] == list(range(1, 17 * 4 + 1))
     assert [row.epoch for row in run.rows] == [epoch for epoch in (1, 2, 3, 4) for _ in range(17)]
     assert {row.closures for row in run.rows} == {1}

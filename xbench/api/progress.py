@@ -9,7 +9,7 @@ from typing import Any
 from xbench.planning.observer import Observer
 from xbench.records.capacity import TrialRecord
 from xbench.records.schema import CellKey, CellRecord, RunRecord
-from xbench.report.rows import show_metric
+from xbench.report.rows import find_headline, show_metric
 from xbench.text import escape_controls, pluralize
 from xbench.units import format_bytes, format_seconds
 
@@ -43,7 +43,7 @@ class Lines(Observer):
         for warning in warnings:
             self._print(f"warning: {warning}")
         self._total = len({cell.cell_id for cell in run.cells})
-        self._headline = next((metric for metric in run.metrics if metric.split == "test"), None)
+        self._metrics = run.metrics
         self._print(f"{pluralize(self._total, 'cell')}; records in {folder}")
 
     def cells_kept(self, count: int, total: int) -> None:
@@ -81,9 +81,8 @@ class Lines(Observer):
         self._print(line)
 
     def _list_figures(self, record: CellRecord) -> list[str]:
-        metric, training_s = self._headline, record.time.training_s
-        value = None if metric is None else record.metrics.get(metric.name)
-        figures = [] if metric is None or value is None else [f"{metric.title} {show_metric(metric, value)}"]
+        headline, training_s = find_headline(self._metrics, record), record.time.training_s
+        figures = [] if headline is None else [f"{headline[0].title} {show_metric(*headline)}"]
         if training_s is not None:
             figures.append(f"training {format_seconds(training_s)}")
         if record.needed_bytes is not None:

@@ -13,7 +13,6 @@ from xbench.api.session import PathLike, list_of, suite_options, worker_processe
 from xbench.errors import XbenchError
 from xbench.storage.paths import expand_user
 from xbench.suite.overrides import SuiteOption
-from xbench.text import format_value
 
 if TYPE_CHECKING:
     from xbench.records.capacity import CapacityReport
@@ -108,8 +107,10 @@ def probe(
     Args:
         optimizer, model, dataset: names of components. Synthetic images stand in for `"chest-xray"` if it is
             not on this machine.
-        axes: the sizes to find: `"train-size"`, `"batch-size"`, `"micro-batch"` or `"history-size"`. By
-            default the training set of an optimizer that takes it as one batch, and the batch of any other.
+        axes: the sizes to find: `"train-size"`, `"batch-size"`, `"micro-batch"` or `"history-size"`, or a
+            setting that the model or the dataset offers (see `Scale`), such as `"width"` or
+            `"sequence-length"`. By default the training set of an optimizer that takes it as one batch, and
+            the batch of any other.
         memory_limit: the limit, such as `"12GB"`, `"12GiB"` or `"50%"`; by default what the machine has.
         device: `"auto"`, `"cpu"`, `"cuda"` or `"cuda:1"`.
         set: settings, such as `"micro_batch=16"` or `"probe.adam.lr=1e-3"`.
@@ -119,24 +120,25 @@ def probe(
 
     Returns:
         The report, with a result for each axis. Its sizes are numbers of examples (of updates for
-        `history-size`), and its memory is in bytes.
+        `history-size`) or values of a setting, and its memory is in bytes.
 
     Raises:
         XbenchError: an argument is wrong, or nothing can be probed with these settings.
         KeyboardInterrupt: the probe was interrupted.
     """
     from xbench.components.registry import Kind
-    from xbench.execution.probing import default_axis, plan_probe
+    from xbench.execution.probing import default_axis, find_axes, plan_probe
     from xbench.execution.probing import probe as probe_axes
 
     observer = make_observer(progress)
     options = suite_options(device=device, memory_limit=memory_limit)
     names: list[tuple[Kind, str]] = [("optimizer", optimizer), ("model", model), ("dataset", dataset)]
-    chosen = [_find_axis(name) for name in list_of(axes)]
     with worker_processes(names, allow_import) as import_dirs:
         asked = (list_of(set), options, import_dirs, observer.working)
-        unique = dict.fromkeys(chosen or [default_axis(optimizer, import_dirs)])
-        plans = {axis: plan_probe(optimizer, model, dataset, axis, *asked) for axis in unique}
+        chosen = find_axes(list_of(axes), model, dataset, import_dirs) or [
+            default_axis(optimizer, import_dirs)
+        ]
+        plans = {axis: plan_probe(optimizer, model, dataset, axis, *asked) for axis in chosen}
         return probe_axes(plans, fresh, observer)
 
 
@@ -155,13 +157,3 @@ def _read(suite: PathLike | Mapping[str, Any], overrides: list[str | SuiteOption
             hint="`xbench list suites` shows the names of shipped suites",
         ) from None
     return read_suite(find_suite(expand_user(path, "suite")), overrides, only)
-
-
-def _find_axis(name: str) -> Any:
-    from xbench.capacity.axes import Axis
-
-    try:
-        return Axis(name.replace("_", "-"))
-    except (AttributeError, ValueError):
-        known = ", ".join(axis.value for axis in Axis)
-        raise XbenchError(f"there is no axis {format_value(name)}", hint=f"choose from {known}") from None

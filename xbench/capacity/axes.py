@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from xbench.capacity.axis import Axis
+from xbench.capacity.axis import AnyAxis, Axis, ScaledSetting
 from xbench.training.settings import CellSettings, Choice
 
 
@@ -33,15 +33,20 @@ def size_of(settings: CellSettings, axis: Axis) -> Any:
     return getattr(settings.training, axis.setting)
 
 
-def with_size(settings: CellSettings, axis: Axis, value: int) -> CellSettings:
-    """Replace the size on one axis."""
+def with_size(settings: CellSettings, axis: AnyAxis, value: int) -> CellSettings:
+    """Replace the size on one axis. A setting of the dataset is not part of a cell's settings."""
+    if isinstance(axis, ScaledSetting):
+        if axis.component == "dataset":
+            return settings
+        params = settings.model.params | {axis.setting: value}
+        return replace(settings, model=Choice(settings.model.name, params))
     if axis is Axis.HISTORY_SIZE:
         params = settings.optimizer.params | {"history_size": value}
         return replace(settings, optimizer=Choice(settings.optimizer.name, params))
     return _with_training(settings, **{axis.setting: value})
 
 
-def trial_settings(settings: CellSettings, axis: Axis, value: int) -> CellSettings:
+def trial_settings(settings: CellSettings, axis: AnyAxis, value: int) -> CellSettings:
     """Return the settings of a trial: a run with the given size, with only the examples that affect its peak.
 
     Args:
@@ -54,10 +59,13 @@ def trial_settings(settings: CellSettings, axis: Axis, value: int) -> CellSettin
     if axis is Axis.BATCH_SIZE:
         return _with_training(settings, train_size=value)
     micro_batch = value if axis is Axis.MICRO_BATCH else training.micro_batch
+    bounds = [size for size in (training.batch_size, training.train_size) if isinstance(size, int)]
     if isinstance(micro_batch, str):
+        if isinstance(axis, ScaledSetting) and bounds:
+            # One batch, whatever number of rows the data has with this value.
+            return _with_training(settings, train_size=min(bounds))
         return settings
     # Two micro-batches: from the second one on, gradients are accumulated.
-    bounds = [size for size in (training.batch_size, training.train_size) if isinstance(size, int)]
     batch_size = min([2 * micro_batch, *bounds])
     return _with_training(settings, train_size=batch_size, batch_size=batch_size)
 

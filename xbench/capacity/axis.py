@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal, TypeAlias
 
 
 class Axis(StrEnum):
-    """A size of a training run that a probe can vary."""
+    """A size of a training run that a probe can vary, whatever its model and dataset."""
 
     TRAIN_SIZE = "train-size"
     HISTORY_SIZE = "history-size"
@@ -17,3 +19,32 @@ class Axis(StrEnum):
     def setting(self) -> str:
         """The name of the setting in suites and records."""
         return self.value.replace("-", "_")
+
+
+@dataclass(frozen=True)
+class ScaledSetting:
+    """A setting of a model or dataset that a probe can vary, as the component's `Scale` declares.
+
+    Attributes:
+        component: the component that has the setting.
+        setting: the name of the setting in suites.
+        name: the name of the axis on the command line and in records; `str` returns it.
+        lowest: the smallest value to try.
+        highest: the largest value to try; None if there is no end.
+        multiple: a number that divides every value, unless `multiple_of` is set to another one.
+        multiple_of: name of the setting whose value divides every value; "" if there is none.
+    """
+
+    component: Literal["model", "dataset"]
+    setting: str
+    name: str
+    lowest: int = 1
+    highest: int | None = None
+    multiple: int = 1
+    multiple_of: str = ""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+AnyAxis: TypeAlias = Axis | ScaledSetting

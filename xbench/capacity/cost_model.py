@@ -13,8 +13,8 @@ from xbench.capacity.workload import TrainingWorkload
 from xbench.memory.contention import ContentionWatch, typical_s
 from xbench.storage.staging import scratch_folder
 from xbench.training.component_code import check_running_code
+from xbench.training.job import CellJob
 from xbench.training.settings import CellSettings
-from xbench.training.task import Task
 
 # Steps are timed with small batches of a few micro-batches. A closure is a sum over micro-batches, and so is
 # its time.
@@ -106,21 +106,21 @@ def timing_settings(settings: CellSettings) -> CellSettings:
 
 def measure_costs(
     send: Callable[[Any], None],
-    task: Task,
+    job: CellJob,
 ) -> CostModel:
     """Time a few steps. Runs in a child process.
 
     Args:
-        task: a task whose settings come from `timing_settings`.
+        job: a job whose settings come from `timing_settings`.
     """
     import torch
 
     from xbench.training.cell import warm_up
 
     started, started_cpu = time.perf_counter(), time.process_time()
-    with check_running_code(task), scratch_folder() as scratch:
-        size = task.settings.training.sizes.batch_size
-        workload = TrainingWorkload(task, Axis.BATCH_SIZE)
+    with check_running_code(job), scratch_folder() as scratch:
+        size = job.settings.training.sizes.batch_size
+        workload = TrainingWorkload(job, Axis.BATCH_SIZE)
         trainer = workload.trainer(size, scratch)
         warm_up(trainer)
         start_s, start_cpu_s = time.perf_counter() - started, time.process_time() - started_cpu
@@ -154,7 +154,7 @@ def measure_costs(
         evaluations = []
         for _ in range(_EVALUATIONS):
             began = time.perf_counter()
-            trainer.evaluate(batch)
+            trainer.evaluate(batch, "validation")
             evaluations.append((time.perf_counter() - began) / size)
     return CostModel(
         start_s=min(start_s, start_cpu_s) if conditions == "disturbed" else start_s,

@@ -10,13 +10,14 @@ from typing import Any, Protocol
 
 from xbench.capacity.search import (
     Bounds,
+    Grid,
     first_failure,
     largest_fit,
     next_size,
     next_slope_size,
     predict_peak,
 )
-from xbench.errors import XbenchError
+from xbench.errors import RefusedValue, XbenchError
 from xbench.isolation.child import Limits
 from xbench.isolation.run import ChildResult, run_in_child
 from xbench.records.capacity import TrialRecord
@@ -35,8 +36,8 @@ class Workload(Protocol):
         Returns:
             A function that does all the work whose peak counts (whole optimizer steps) at the given size. All
             memory that it allocates must be free when it returns. If it resets the process's peak, it returns
-            its own measurement. If it raises an error that means out of memory, the size does not fit; any
-            other error ends the probe.
+            its own measurement. If it raises an error that means out of memory, the size does not fit; if it
+            raises `RefusedValue`, no larger size is tried; any other error ends the probe.
         """
         ...
 
@@ -48,7 +49,10 @@ class Capacity:
     Attributes:
         found: the largest size that ran; None if not even the smallest one did.
         fails: the smallest size above `found` that ran out of memory, or the size that failed for another
-            reason and so ended the probe; None if no size failed up to the end of the axis.
+            reason and so ended the probe; None if no size failed up to the end of the axis, or up to a size
+            that a component refuses.
+        refused: the trial of the smallest size above `found` if a component refuses that size; None
+            otherwise.
         peak_bytes: peak memory of `found`.
         trials: the trials in the order in which they ran.
         seconds: wall time of the whole probe.
@@ -59,6 +63,7 @@ class Capacity:
     peak_bytes: int | None
     trials: tuple[TrialRecord, ...]
     seconds: float
+    refused: TrialRecord | None = None
 
 
 class ProbeFailed(XbenchError):
@@ -78,17 +83,21 @@ class _Trials:
     """The trials of a probe so far.
 
     Attributes:
+        grid: the values of the sizes. Searches count sizes; callbacks and records have values.
         on_try: called with each size before it is tried.
         on_trial: called with each trial.
         log: file for stderr of the children, such as a traceback. It is kept only if a trial failed for a
             reason other than memory. None for no file.
-        done: the trials in the order in which they ran.
+        done: the trials in the order in which they ran, with sizes.
+        refusal: the error with which a component last refused a size.
     """
 
+    grid: Grid
     on_try: Callable[[int], None]
     on_trial: Callable[[TrialRecord], None]
     log: Path | None = None
     done: list[TrialRecord] = field(default_factory=list)
+    refusal: XbenchError | None = None
 
     def run(self, limits: Limits, workload: Workload, bounds: Bounds, size: int | None) -> list[TrialRecord]:
         """Run trials in a new child process.
@@ -103,21 +112,21 @@ class _Trials:
             _Failed: a size failed for a reason other than memory.
         """
         before = len(self.done)
-        predicted = None if size is None else predict_peak(self.done, size)
+        predicted = None if size is None else predict_peak(self.done, size, bounds.is_curved)
         trying, started = size or 1, time.perf_counter()
 
         def on_message(message: int | TrialRecord) -> None:
             nonlocal trying, started
             if isinstance(message, int):
                 trying = message
-                self.on_try(trying)
+                self.on_try(self.grid.value(trying))
                 return
             seconds = time.perf_counter() - started
             self._add(message.model_copy(update={"predicted_bytes": predicted, "seconds": seconds}))
             started = time.perf_counter()
 
         limits = replace(limits, malloc="exact")
-        job = (_measure, workload, bounds, limits.device, size)
+        job = (_measure, workload, bounds, self.grid, limits.device, size)
         self._remove_log()
         ending = run_in_child(*job, on_message=on_message, stderr_path=self.log, limits=limits)
         if ending.outcome != "returned":
@@ -129,8 +138,10 @@ class _Trials:
                 reason=ending.reason,
             )
             self._add(trial)
+            if trial.outcome == "error" and not isinstance(ending.error, RefusedValue):
+                raise _Failed(self.grid.value(trying), ending)
             if trial.outcome == "error":
-                raise _Failed(trying, ending)
+                self.refusal = ending.error
         self._remove_log()
         return self.done[before:]
 
@@ -140,7 +151,11 @@ class _Trials:
 
     def _add(self, trial: TrialRecord) -> None:
         self.done.append(trial)
-        self.on_trial(trial)
+        self.on_trial(self.in_values(trial))
+
+    def in_values(self, trial: TrialRecord) -> TrialRecord:
+        """Return a trial with the value of its size."""
+        return trial.model_copy(update={"value": self.grid.value(trial.value)})
 
 
 class _Failed(Exception):
@@ -161,6 +176,8 @@ def find_capacity(
     on_try: Callable[[int], None] = lambda size: None,
     on_trial: Callable[[TrialRecord], None] = lambda trial: None,
     log: Path | None = None,
+    grid: Grid | None = None,
+    is_curved: bool = False,
 ) -> Capacity:
     """Find the largest size whose peak memory stays within `limits.memory_bytes`.
 
@@ -178,6 +195,8 @@ def find_capacity(
         on_trial: called with each trial as it ends.
         log: file for the traceback of a trial that fails for a reason other than memory. It is removed if
             there is no such trial.
+        grid: the sizes that may be tried; by default all whole numbers from 1.
+        is_curved: whether the peak may rise with the square of the size.
 
     Raises:
         ProbeFailed: a trial failed for a reason other than memory.
@@ -187,22 +206,30 @@ def find_capacity(
     if limits.memory_bytes is None:
         raise ValueError("a capacity needs a memory limit: limits.memory_bytes is None")
     started = time.perf_counter()
-    end = highest or _UNBOUNDED
-    bounds = Bounds(limits.memory_bytes, end, min(enough or end, end), tolerance)
-    trials = _Trials(on_try, on_trial, log)
+    grid = grid or Grid()
+    end = grid.size(highest) if highest else _UNBOUNDED
+    if not end:
+        raise XbenchError(f"there is no size from {grid.lowest:,} to {highest:,}")
+    bounds = Bounds(
+        limits.memory_bytes, end, min(grid.size(enough) if enough else end, end), tolerance, is_curved
+    )
+    trials = _Trials(grid, on_try, on_trial, log)
 
     def capacity(failed_at: int | None = None) -> Capacity:
-        best, failure = largest_fit(trials.done), first_failure(trials.done)
+        done = [trials.in_values(trial) for trial in trials.done]
+        best, failure = largest_fit(done), first_failure(done)
+        out_of_memory = failure if failure and failure.outcome == "oom" else None
         return Capacity(
             found=best.value if best else None,
-            fails=failed_at or (failure.value if failure else None),
+            fails=failed_at or (out_of_memory.value if out_of_memory else None),
             peak_bytes=best.peak_bytes if best else None,
-            trials=tuple(trials.done),
+            trials=tuple(done),
             seconds=time.perf_counter() - started,
+            refused=failure if failed_at is None and out_of_memory is None else None,
         )
 
     try:
-        if start is None or not _still_holds(trials, limits, workload, bounds, start):
+        if start is None or not _still_holds(trials, limits, workload, bounds, grid, start):
             trials.run(limits, workload, bounds, None)
         while (size := next_size(trials.done, bounds)) is not None:
             trials.run(limits, workload, bounds, size)
@@ -212,17 +239,25 @@ def find_capacity(
             raise refusal from None
         so_far = capacity(failed_at=error.size)
         raise ProbeFailed(_format_failure(error, log), refusal.hint if refusal else None, so_far) from None
-    return capacity()
+    found = capacity()
+    if found.found is None and found.refused is not None and trials.refusal is not None:
+        raise trials.refusal
+    return found
 
 
 def _still_holds(
-    trials: _Trials, limits: Limits, workload: Workload, bounds: Bounds, start: tuple[int, int | None]
+    trials: _Trials,
+    limits: Limits,
+    workload: Workload,
+    bounds: Bounds,
+    grid: Grid,
+    start: tuple[int, int | None],
 ) -> bool:
     """Check whether the result of an earlier probe still holds, by running both of its sizes again."""
     found, fails = start
-    if trials.run(limits, workload, bounds, found)[-1].outcome == "oom":
+    if trials.run(limits, workload, bounds, grid.size(found))[-1].outcome != "fits":
         return False
-    return fails is None or trials.run(limits, workload, bounds, fails)[-1].outcome == "oom"
+    return fails is None or trials.run(limits, workload, bounds, grid.size(fails))[-1].outcome == "oom"
 
 
 def _format_failure(failed: _Failed, log: Path | None) -> str:
@@ -234,7 +269,12 @@ def _format_failure(failed: _Failed, log: Path | None) -> str:
 
 
 def _measure(
-    send: Callable[[Any], None], workload: Workload, bounds: Bounds, device: str, size: int | None
+    send: Callable[[Any], None],
+    workload: Workload,
+    bounds: Bounds,
+    grid: Grid,
+    device: str,
+    size: int | None,
 ) -> None:
     """Measure one size, or ascending sizes until a slope can be taken. Runs in a child process.
 
@@ -249,18 +289,18 @@ def _measure(
     from xbench.memory.peaks import peak_meter, release_all
 
     step = workload.prepare()
-    step(1)  # libraries allocate memory at their first use
+    step(grid.value(1))  # libraries allocate memory at their first use
     calibrate_host_limit_again()
     release_all(device)
     calibrate_device_limit_again()
     meter = peak_meter(device)
     ascending: list[TrialRecord] = []
-    value = size if size is not None else next_slope_size(ascending, bounds)
-    while value is not None:
-        send(value)
+    trying = size if size is not None else next_slope_size(ascending, bounds)
+    while trying is not None:
+        send(trying)
         meter.reset()
         retries = 0 if device == "cpu" else allocator_retries(device)
-        measured = step(value)
+        measured = step(grid.value(trying))
         peak_bytes = meter.peak_bytes()
         if measured is not None and device == "cpu":  # the workload has reset the meter
             peak_bytes = max(peak_bytes, measured.peak_bytes)
@@ -268,7 +308,7 @@ def _measure(
         if device != "cpu":
             retries = allocator_retries(device) - retries
         trial = TrialRecord(
-            value=value,
+            value=trying,
             outcome="fits",
             peak_bytes=peak_bytes,
             charged_bytes=charged_bytes,
@@ -279,4 +319,4 @@ def _measure(
         if size is not None:
             return
         release_all(device)
-        value = next_slope_size(ascending, bounds)
+        trying = next_slope_size(ascending, bounds)

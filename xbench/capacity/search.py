@@ -1,9 +1,12 @@
 """Choose the next size to try, from the trials so far. Nothing runs here.
 
-Peak memory as a function of size is the maximum of several straight lines (forward and backward, optimizer
-step). It is therefore convex, and the line through two sizes that fit meets the limit at or above the
-capacity. This is a good guess, but never an answer: a capacity is certified by a size that ran and a larger
-one that ran out of memory.
+Peak memory as a function of the number of examples is the maximum of several straight lines (forward and
+backward, optimizer step). It is therefore convex, and the line through two sizes that fit meets the limit at
+or above the capacity. As a function of a model's width it is a parabola, which three sizes determine. Either
+is a good guess, but never an answer: a capacity is certified by a size that ran and a larger one that ran out
+of memory.
+
+The sizes of this module are the whole numbers from 1. A `Grid` maps them to the values of an axis.
 """
 
 from __future__ import annotations
@@ -21,12 +24,41 @@ from xbench.records.capacity import TrialRecord
 _VISIBLE_SHARE = 1 / 512
 _CLEAR_SHARE = 1 / 64
 _BLIND_FACTOR = 32
+# How far below a size that failed the next one is, if a curve predicted that it would fit. A size near the
+# capacity that fits makes the curve accurate.
+_BACK_OFF_SHARE = 0.04
 # How far along the way to the limit the slope is taken: far enough to be accurate to a percent, and near
 # enough to be cheap and certain to fit.
 _SLOPE_SHARE = 0.25
 # If the peak at size `enough` has risen by less than this share of the way to the limit, memory is no
 # constraint.
 _UNLIMITED_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The values of an axis that may be tried: every `multiple` from `lowest` on.
+
+    Attributes:
+        lowest: the value of size 1.
+        multiple: the difference between neighbouring values.
+    """
+
+    lowest: int = 1
+    multiple: int = 1
+
+    @classmethod
+    def of_multiples(cls, lowest: int, multiple: int) -> Grid:
+        """Make the grid of all multiples of a number that are not below `lowest`."""
+        return cls(-(-lowest // multiple) * multiple, multiple)
+
+    def value(self, size: int) -> int:
+        """Return the value of a size."""
+        return self.lowest + (size - 1) * self.multiple
+
+    def size(self, value: int) -> int:
+        """Return the largest size whose value is not above the given one; 0 if there is none."""
+        return max(0, (value - self.lowest) // self.multiple + 1)
 
 
 @dataclass(frozen=True)
@@ -40,12 +72,14 @@ class Bounds:
             continues beyond it only if the peak has risen by a tenth of the way to the limit.
         tolerance: how far the size that fails may be above the size that fits, as a share of the latter. Two
             adjacent whole numbers always suffice.
+        is_curved: whether the peak may rise with the square of the size.
     """
 
     limit_bytes: int
     highest: int
     enough: int
     tolerance: float
+    is_curved: bool = False
 
     def gap(self, fits: int) -> int:
         """Return the largest difference between `fits` and a failing size that certifies `fits`."""
@@ -74,9 +108,9 @@ def largest_fit(trials: Sequence[TrialRecord]) -> TrialRecord | None:
 
 
 def first_failure(trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """Return the trial of the smallest size above `largest_fit` that ran out of memory; None if none did."""
+    """Return the trial of the smallest size above `largest_fit` that failed; None if none did."""
     best = largest_fit(trials)
-    failures = [t for t in trials if t.outcome == "oom" and (best is None or t.value > best.value)]
+    failures = [t for t in trials if t.outcome != "fits" and (best is None or t.value > best.value)]
     return min(failures, key=lambda t: t.value, default=None)
 
 
@@ -88,7 +122,7 @@ def next_slope_size(trials: Sequence[TrialRecord], bounds: Bounds) -> int | None
     """
     if not trials:
         return 1
-    if trials[-1].outcome == "oom" or trials[-1].value >= bounds.highest:
+    if trials[-1].outcome != "fits" or trials[-1].value >= bounds.highest:
         return None
     fits = _list_fits(trials)
     first, last = fits[0], fits[-1]
@@ -102,7 +136,8 @@ def next_slope_size(trials: Sequence[TrialRecord], bounds: Bounds) -> int | None
     elif rise < _UNLIMITED_SHARE * headroom:
         return None
     if rise >= _VISIBLE_SHARE * headroom:
-        aim = first.value + (last.value - first.value) * _SLOPE_SHARE * headroom / rise
+        factor = _SLOPE_SHARE * headroom / rise
+        aim = first.value + (last.value - first.value) * (math.sqrt(factor) if bounds.is_curved else factor)
         blind = min(blind, int(aim))
     return min(max(blind, last.value + 1), bounds.highest)
 
@@ -152,8 +187,9 @@ def _narrow(best: int, failure: int, trials: Sequence[TrialRecord], bounds: Boun
     """Choose a size between the largest that fits and the smallest that failed.
 
     This is just below the predicted capacity, or just above the size that fits if the prediction is not above
-    it. If the predicted size itself failed, perhaps only because of noise, a size just below it is tried.
-    Otherwise the prediction was wrong, and the middle is tried.
+    it. If the predicted size itself failed, perhaps only because of noise, a size just below it is tried (or,
+    if a curve predicted it, one that is clearly below). Otherwise the prediction was wrong, and the middle is
+    tried.
     """
     predicted = _predict(trials, bounds)
     if predicted is None:
@@ -162,6 +198,8 @@ def _narrow(best: int, failure: int, trials: Sequence[TrialRecord], bounds: Boun
     if best < candidate < failure or (candidate <= best and not _was_raised_by_one_gap(best, trials, bounds)):
         # A failure just above the size that fits would certify it.
         return max(candidate, best + bounds.gap(best))
+    if bounds.is_curved and failure <= candidate <= failure * (1 + _BACK_OFF_SHARE / 2):
+        return max(int(failure * (1 - _BACK_OFF_SHARE)), (best + failure) // 2)
     if candidate == failure:
         return failure - bounds.gap(int(failure / (1 + bounds.tolerance)))
     return (best + failure) // 2
@@ -179,34 +217,61 @@ def _step_below(predicted: float, bounds: Bounds) -> int:
     return int(predicted * (1 - bounds.tolerance / 4))
 
 
-def predict_peak(trials: Sequence[TrialRecord], value: int) -> int | None:
-    """Predict the peak of a size from the line through two sizes that fit; None without two such sizes."""
-    pair = _select_pair(trials)
-    if pair is None:
-        return None
-    lower, upper = pair
-    slope = (upper.peak_bytes - lower.peak_bytes) / (upper.value - lower.value)
-    return round(upper.peak_bytes + slope * (value - upper.value))
+def predict_peak(trials: Sequence[TrialRecord], value: int, is_curved: bool = False) -> int | None:
+    """Predict the peak of a size from the line through two sizes that fit; None without two such sizes.
 
-
-def _select_pair(trials: Sequence[TrialRecord]) -> tuple[_Fit, _Fit] | None:
-    """Select the largest size that fits, and the largest one well below it.
-
-    If the two were closer, noise would tilt the line through them.
+    Args:
+        is_curved: whether to take the parabola through three sizes, if there are three.
     """
-    fits = sorted(_list_fits(trials), key=lambda fit: fit.value)
-    lower = [fit for fit in fits if fit.value <= fits[-1].value * 0.8]
-    return (lower[-1], fits[-1]) if lower else None
+    fits = _select_fits(trials, is_curved)
+    if len(fits) < 2:
+        return None
+    constant, slope, curvature = _interpolate([(fit.value, fit.peak_bytes) for fit in fits])
+    return round(constant + slope * value + curvature * value**2)
+
+
+def _select_fits(trials: Sequence[TrialRecord], is_curved: bool) -> list[_Fit]:
+    """Select the largest size that fits, and the largest one well below it; with `is_curved`, also the
+    largest one well below that.
+
+    If they were closer, noise would tilt the line through them.
+
+    Returns:
+        The sizes in descending order; fewer if there are no more.
+    """
+    selected: list[_Fit] = []
+    for fit in sorted(_list_fits(trials), key=lambda fit: fit.value, reverse=True):
+        if not selected or fit.value <= selected[-1].value * 0.8:
+            selected.append(fit)
+    return selected[: 3 if is_curved else 2]
+
+
+def _interpolate(points: Sequence[tuple[int, int]]) -> tuple[float, float, float]:
+    """Return the constant, linear and quadratic coefficients of the polynomial through two or three points.
+
+    The polynomial is a line if there are two points, or if the parabola is not convex.
+    """
+    (x0, y0), (x1, y1), *rest = points
+    slope = (y1 - y0) / (x1 - x0)
+    curvature = 0.0
+    for x2, y2 in rest:
+        curvature = max(0.0, ((y2 - y1) / (x2 - x1) - slope) / (x2 - x0))
+    return y0 - slope * x0 + curvature * x0 * x1, slope - curvature * (x0 + x1), curvature
 
 
 def _predict(trials: Sequence[TrialRecord], bounds: Bounds) -> float | None:
-    """Predict where the line through two sizes that fit meets the limit; None if it is too flat."""
-    pair = _select_pair(trials)
-    if pair is None:
+    """Predict at which size the peak meets the limit; None if the peak rises too little to tell."""
+    fits = _select_fits(trials, bounds.is_curved)
+    if len(fits) < 2:
         return None
-    lower, upper = pair
+    upper, lower = fits[:2]
     rise, headroom = upper.charged_bytes - lower.charged_bytes, bounds.limit_bytes - lower.charged_bytes
     if rise <= 0 or rise < _CLEAR_SHARE * headroom:
         return None
-    slope = rise / (upper.value - lower.value)
-    return upper.value + (bounds.limit_bytes - upper.charged_bytes) / slope
+    if len(fits) < 3:
+        return upper.value + (bounds.limit_bytes - upper.charged_bytes) * (upper.value - lower.value) / rise
+    # The slope at `upper` is positive, so that the larger root of the parabola lies above it.
+    constant, slope, curvature = _interpolate([(fit.value, fit.charged_bytes) for fit in fits])
+    above = constant - bounds.limit_bytes
+    root = math.sqrt(max(0.0, slope**2 - 4 * curvature * above))
+    return -2 * above / (slope + root)

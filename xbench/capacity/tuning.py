@@ -93,7 +93,7 @@ def is_past_the_best(timed: list[TimedMicroBatch]) -> bool:
 def _time_sizes(send: Callable[[Any], None], workload: TrainingWorkload, highest: int) -> None:
     timed: list[TimedMicroBatch] = []
     sizes = [1 << power for power in range(_MAX_SIZE.bit_length()) if 1 << power < highest]
-    with check_running_code(workload.task):
+    with check_running_code(workload.job):
         workload.check_micro_batches(1)
         for size in [*sizes, *([highest] if highest <= _MAX_SIZE else [])]:
             timed.append(TimedMicroBatch(size, _time_closures(workload, size)))

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xbench.capacity.axes import Axis, trial_settings
+from xbench.capacity.axis import AnyAxis, ScaledSetting
+from xbench.capacity.scaling import refusing, scale_job
+from xbench.data.decoded import DecodedDataset
+from xbench.data.prepared import RowData
 from xbench.errors import Unsupported, XbenchError
 from xbench.storage.staging import scratch_folder
 from xbench.training.component_code import check_running_code
-from xbench.training.task import Task
+from xbench.training.job import CellJob
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
-    from xbench.components.specs import OptimizerSpec
+    from xbench.components.specs import ModelSpec, OptimizerSpec
     from xbench.records.schema import MemoryPassRecord
     from xbench.training.loop import Trainer
     from xbench.training.state_dicts import StateCheck
@@ -29,29 +35,31 @@ class TrainingWorkload:
     The work is a few steps with all of the optimizer's state, evaluation, and keeping the best weights.
 
     Attributes:
-        task: the cell's task. If it has features, trials only use images whose features are present.
-        axis: the size that varies; it replaces the one in the task's settings.
+        job: the cell's job. If it has features, trials only use images whose features are present.
+        axis: the size that varies; it replaces the one in the job's settings. If it is a setting of the model
+            or the dataset, each size is a run with another model or other data.
     """
 
-    task: Task
-    axis: Axis
+    job: CellJob
+    axis: AnyAxis
 
     def prepare(self) -> Callable[[int], MemoryPassRecord]:
         """Prepare the work; see `probe.Workload`. Sizes beyond the dataset's repeat its examples.
 
-        Raises:
-            Unsupported: the optimizer cannot train this model.
-            XbenchError: the settings cannot be satisfied, or the code has changed since the cell was planned.
+        Returns:
+            A function that runs the work. It raises `Unsupported` if the optimizer cannot train this model,
+            `RefusedValue` if the model or the dataset refuses the value of its setting, and `XbenchError` if
+            the settings cannot be satisfied, or the code has changed since the cell was planned.
         """
         from xbench.training.memory_pass import measure_memory
 
-        with check_running_code(self.task):
-            spec = self._check_optimizer()
+        spec: OptimizerSpec | None = None
         checked = False
 
         def run(value: int) -> MemoryPassRecord:
-            nonlocal checked
-            with check_running_code(self.task), scratch_folder() as scratch:
+            nonlocal spec, checked
+            with check_running_code(self.job), scratch_folder() as scratch:
+                spec = spec or self._check_optimizer(value)
                 checked = checked or self.check_micro_batches(value)
                 return measure_memory(self._warm_trainer(value, scratch), spec)
 
@@ -67,8 +75,8 @@ class TrainingWorkload:
         from xbench.training.memory_pass import measure_memory
         from xbench.training.state_dicts import StateCheck
 
-        with check_running_code(self.task), scratch_folder() as scratch:
-            spec = self._check_optimizer()
+        with check_running_code(self.job), scratch_folder() as scratch:
+            spec = self._check_optimizer(value)
             self.check_micro_batches(value)
             trainer = self._warm_trainer(value, scratch)
             measured = measure_memory(trainer, spec)
@@ -79,33 +87,29 @@ class TrainingWorkload:
     def _find_failure(self, check: StateCheck) -> str:
         from xbench.memory.peaks import release_all
         from xbench.training.global_state import load_component
-        from xbench.training.model import build_trained_part
         from xbench.training.state_dicts import DECLARED
 
-        task = self.task
-        model_spec = load_component("model", task.settings.model.name, task.import_dirs)
-        release_all(task.settings.device)
-        failure = check.find_failure(
-            lambda: build_trained_part(model_spec, task.settings, task.data, task.features)
-        )
+        job = self.job
+        model_spec = load_component("model", job.settings.model.name, job.import_dirs)
+        release_all(job.settings.device)
+        failure = check.find_failure(lambda: self._build(model_spec, job))
         return failure if model_spec.resumable else DECLARED
 
     def _warm_trainer(self, value: int, scratch: Path) -> Trainer:
         from xbench.training.cell import warm_up
 
-        trainer = self.trainer(value, scratch)
+        trainer = self.trainer(value, scratch, largest=True)
         warm_up(trainer)
         return trainer
 
-    def _check_optimizer(self) -> OptimizerSpec:
+    def _check_optimizer(self, value: int) -> OptimizerSpec:
         from xbench.training.global_state import load_component
-        from xbench.training.model import build_trained_part
         from xbench.training.requirements import find_unmet_requirement
 
-        optimizer = self.task.settings.optimizer.name
-        model_spec = load_component("model", self.task.settings.model.name, self.task.import_dirs)
-        model = build_trained_part(model_spec, self.task.settings, self.task.data, self.task.features)
-        spec = load_component("optimizer", optimizer, self.task.import_dirs)
+        optimizer = self.job.settings.optimizer.name
+        model_spec = load_component("model", self.job.settings.model.name, self.job.import_dirs)
+        model = self._build(model_spec, self._job_at(value))
+        spec = load_component("optimizer", optimizer, self.job.import_dirs)
         reason = find_unmet_requirement(spec, optimizer, model)
         if reason is not None:
             raise Unsupported(reason)
@@ -134,7 +138,7 @@ class TrainingWorkload:
             if trainer.micro_batch >= trainer.batch_size:
                 return False
             examples = trainer.split.train[: trainer.batch_size]
-            check_examples_are_independent(trainer.model, trainer.loader, examples, self.task.data.labels)
+            check_examples_are_independent(trainer.model, trainer.loader, trainer.objective, examples)
             return True
 
     def closure(self, value: int) -> tuple[Callable[[], torch.Tensor], int]:
@@ -152,34 +156,59 @@ class TrainingWorkload:
 
         return closure, trainer.batch_size
 
-    def trainer(self, value: int, scratch: Path) -> Trainer:
+    def trainer(self, value: int, scratch: Path, largest: bool = False) -> Trainer:
         """Make a trainer for a run at a size. Runs in a child process.
 
         Args:
             scratch: folder for the selected weights.
+            largest: whether all batches consist of the largest rows, which determine the peak of an epoch.
         """
         import numpy as np
 
         from xbench.training.cell import assemble
         from xbench.training.checkpoint import Checkpoints
         from xbench.training.global_state import load_component
-        from xbench.training.model import build_trained_part
         from xbench.training.splits import Split, split_examples
 
-        settings, data = trial_settings(self.task.settings, self.axis, value), self.task.data
-        model_spec = load_component("model", settings.model.name, self.task.import_dirs)
+        job = self._job_at(value)
+        settings, data = job.settings, job.data
+        model_spec = load_component("model", settings.model.name, self.job.import_dirs)
         everything = settings.training.model_copy(update={"train_size": "all"})
         split = split_examples(data, everything, settings.seed)
         train, size = split.train, settings.training.train_size
-        if self.task.features is not None:
-            train = train[self.task.features.present()[data.rows[train]]]
+        if self.job.features is not None and isinstance(data, DecodedDataset):
+            train = train[self.job.features.present()[data.rows[train]]]
+        if largest and isinstance(data, RowData) and data.row_bytes is not None:
+            count = settings.training.batch_size
+            by_size = train[np.argsort(-data.row_bytes[train], kind="stable")]
+            train = np.resize(by_size if isinstance(count, str) else by_size[:count], len(train))
         drawn = Split(
             train if isinstance(size, str) else np.resize(train, size), split.validation, split.test
         )
-        model = build_trained_part(model_spec, settings, data, self.task.features)
-        optimizer_spec = load_component("optimizer", settings.optimizer.name, self.task.import_dirs)
+        model = self._build(model_spec, job)
+        optimizer_spec = load_component("optimizer", settings.optimizer.name, self.job.import_dirs)
         send = lambda message: None  # noqa: E731 - the messages of a trial's steps are not used
         kept = Checkpoints(scratch)
         return assemble(
-            send, settings, data, model_spec, optimizer_spec, model, drawn, kept, self.task.features
+            send,
+            settings,
+            data,
+            model_spec,
+            optimizer_spec,
+            model,
+            drawn,
+            kept,
+            self.job.features,
+            self.job.import_dirs,
         )
+
+    def _job_at(self, value: int) -> CellJob:
+        """Return the job with the settings of a trial, and with the data of that trial."""
+        job = replace(self.job, settings=trial_settings(self.job.settings, self.axis, value))
+        return scale_job(job, self.axis, value) if isinstance(self.axis, ScaledSetting) else job
+
+    def _build(self, spec: ModelSpec, job: CellJob) -> nn.Module:
+        from xbench.training.model import build_trained_part
+
+        with refusing() if isinstance(self.axis, ScaledSetting) else nullcontext():
+            return build_trained_part(spec, job.settings, job.data, job.features, job.import_dirs)

@@ -1,4 +1,4 @@
-"""`xbench probe-capacity`: find the largest training set, history, batch or micro-batch that fits."""
+"""`xbench probe-capacity`: find the largest training set, batch, history or model that fits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from xbench.capacity.axis import Axis
 from xbench.cli import EXIT_CELL_FAILED
 from xbench.cli.interrupts import interruptible
 from xbench.cli.options import AllowImport, Device, Results, ResultsForm
@@ -27,6 +26,7 @@ Examples:
 - `xbench probe-capacity --optimizer lbfgs --memory-limit 12GB`
 - `xbench probe-capacity --optimizer lbfgs --axis history-size --memory-limit 1GB`
 - `xbench probe-capacity --optimizer adam --axis batch-size --set adam.lr=1e-4 --format json`
+- `xbench probe-capacity --optimizer adamw --axis width --model gpt-mini --dataset generated-text`
 """
 
 
@@ -37,9 +37,11 @@ def probe_capacity(
         str, typer.Option(help="dataset to train on; synthetic-xray replaces chest-xray if it is missing")
     ] = "chest-xray",
     axis: Annotated[
-        list[Axis] | None,
+        list[str] | None,
         typer.Option(
-            help="size to probe (repeatable); default: train-size for full-batch optimizers, else batch-size"
+            help="size to probe (repeatable): train-size, batch-size, micro-batch, history-size, or a "
+            "setting that the model or the dataset offers, such as width of gpt-mini or sequence-length of "
+            "generated-text; default: train-size for full-batch optimizers, else batch-size"
         ),
     ] = None,
     memory_limit: Annotated[
@@ -65,7 +67,7 @@ def probe_capacity(
     """
     # Imported here, so that other commands start quickly.
     from xbench.cli.progress import ProgressDisplay
-    from xbench.execution.probing import default_axis, plan_probe, probe
+    from xbench.execution.probing import default_axis, find_axes, plan_probe, probe
     from xbench.isolation.server import start_server
     from xbench.records.capacity_store import write_capacity
     from xbench.records.store import check_writable
@@ -80,7 +82,7 @@ def probe_capacity(
         display.working("starting")
         start_server()
         arguments = (set_ or [], options, import_dirs, display.working)
-        axes = dict.fromkeys(axis or [default_axis(optimizer)])
+        axes = find_axes(axis, model, dataset, import_dirs) if axis else [default_axis(optimizer)]
         plans = {item: plan_probe(optimizer, model, dataset, item, *arguments) for item in axes}
         check_writable(out)  # before anything is computed, and after everything is checked
         report = probe(plans, fresh, display)

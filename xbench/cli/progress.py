@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from xbench.capacity.tuning import TimedMicroBatch
 from xbench.cli.activity import Activity, ActivityDisplay, Clock
 from xbench.records.capacity import TrialRecord
 from xbench.records.schema import CellKey, CellRecord, MetricRecord, RunRecord
-from xbench.report.rows import show_metric
+from xbench.report.rows import find_headline, show_metric
 from xbench.text import pluralize
 from xbench.training.events import EpochDone, Evaluating, Prepared, StepsDone
 from xbench.units import format_bytes, format_seconds
@@ -33,7 +34,7 @@ class ProgressDisplay:
         self._cell = ""
         self._prepared: Prepared | None = None
         self._count = self._total = 0
-        self._headline: MetricRecord | None = None
+        self._metrics: Sequence[MetricRecord] = ()
         self.folder: Path | None = None
 
     def __enter__(self) -> ProgressDisplay:
@@ -104,7 +105,7 @@ class ProgressDisplay:
         for warning in warnings:
             self._say(f"warning: {warning}", "bold yellow")
         self.folder = folder
-        self._headline = next((metric for metric in run.metrics if metric.split == "test"), None)
+        self._metrics = run.metrics
         self._total = len({cell.cell_id for cell in run.cells})
         self._say(f"{pluralize(self._total, 'cell')}; records in {folder}", "dim")
         self._cells = self.display.add_overall("cells", self._total)
@@ -157,7 +158,8 @@ class ProgressDisplay:
                 self.display.advance(message.done)
             else:
                 after = f"after step {self._training.done:,} of {self._training.total:,}"
-                self.display.begin(f"{self._format_place()}: evaluating {after}", 0, message.total, "images")
+                what = f"{self._format_place()}: evaluating {after}"
+                self.display.begin(what, 0, message.total, "examples")
 
     def _train(self, step: int, detail: str) -> None:
         if self.display.current is not self._training:
@@ -197,10 +199,10 @@ class ProgressDisplay:
 
     def _format_figures(self, record: CellRecord) -> str:
         """Format the quality, time and memory of a cell that finished; return "" for other cells."""
-        metric, training_s = self._headline, record.time.training_s
-        value = None if metric is None else record.metrics.get(metric.name)
-        if metric is None or value is None or training_s is None:
+        headline, training_s = find_headline(self._metrics, record), record.time.training_s
+        if headline is None or training_s is None:
             return ""
+        metric, value = headline
         figures = f", {metric.title} {show_metric(metric, value)}, training {format_seconds(training_s)}"
         if (needed_bytes := record.needed_bytes) is not None:
             figures += f", peak memory {format_bytes(needed_bytes)}"

@@ -1,4 +1,4 @@
-"""Build a model, passing the number of classes to the parameter that is meant for it."""
+"""Build a model, passing what it asks of the data to the parameters that are meant for it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from xbench.components.specs import ModelSpec
+from xbench.components.tasks import Facts
 from xbench.errors import XbenchError
 from xbench.text import escape_controls, shorten
 
 if TYPE_CHECKING:
     from torch import nn
 
-# Names of the parameter for the number of classes, by priority. Case and underscores do not matter.
+# The parameter for `Facts`.
+FACTS = "facts"
+
+# Names of the parameter for the size of the output, by priority. Case and underscores do not matter.
 CLASS_COUNT_NAMES = (
     "num_classes",
     "n_classes",
@@ -33,32 +37,46 @@ CLASS_COUNT_NAMES = (
 _MAX_SIGNATURE_CHARS = 200
 
 
-def find_class_count_parameter(factory: Callable[..., Any]) -> inspect.Parameter:
-    """Find the parameter of a model's factory for the number of classes.
+def find_class_count_parameter(factory: Callable[..., Any]) -> inspect.Parameter | None:
+    """Find the parameter of a model's factory for the number of classes, or of other outputs.
 
     If several parameters have one of the `CLASS_COUNT_NAMES`, the first name in that list wins. If none has,
-    but the factory takes any keyword argument (`**kwargs`), the parameter is `num_classes`.
+    but the factory takes any keyword argument (`**kwargs`) and no `facts`, the parameter is `num_classes`.
 
-    Raises:
-        XbenchError: the factory has no such parameter.
+    Returns:
+        None if the factory has no such parameter.
     """
     parameters = list(inspect.signature(factory).parameters.values())
     for name in CLASS_COUNT_NAMES:
         for place, parameter in enumerate(parameters):
             if _normalise(parameter.name) == _normalise(name) and _can_take_count(parameter, place):
                 return parameter
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+    if any(p.kind is p.VAR_KEYWORD for p in parameters) and not takes_facts(factory):
         return inspect.Parameter("num_classes", inspect.Parameter.KEYWORD_ONLY)
+    return None
+
+
+def takes_facts(factory: Callable[..., Any]) -> bool:
+    """Return whether a model's factory has a parameter for `Facts`."""
+    return FACTS in inspect.signature(factory).parameters
+
+
+def advise_class_count(factory: Callable[..., Any]) -> str:
+    """Return the hint for a model with the wrong number of outputs, if its factory is never told it."""
+    if find_class_count_parameter(factory) is not None or takes_facts(factory):
+        return ""
     shown = format_signature(factory)
-    raise XbenchError(
-        f"the signature {shown} has no parameter for the number of classes",
-        hint="name that parameter `num_classes`, or wrap the model in a function:"
-        f" `def build(num_classes): return {shown.partition('(')[0]}(...)`",
+    return (
+        f"the signature {shown} has no parameter for the number of classes: name it `num_classes`, or wrap "
+        f"the model in a function: `def build(num_classes): return {shown.partition('(')[0]}(...)`"
     )
 
 
 def build_network(
-    spec: ModelSpec, num_classes: int, image_shape: tuple[int, int, int], settings: Mapping[str, Any]
+    spec: ModelSpec,
+    facts: Facts,
+    settings: Mapping[str, Any],
+    run_once: Callable[[nn.Module], object] | None = None,
 ) -> nn.Module:
     """Build a model for a dataset.
 
@@ -66,11 +84,13 @@ def build_network(
     generator like all others.
 
     Args:
-        image_shape: (channels, height, width) of the dataset's images.
+        facts: the facts about the data.
         settings: keyword arguments of the factory.
+        run_once: runs the model on an input, which initialises its lazy parameters. By default, the input is
+            zeros of `facts.input_shape`.
 
     Raises:
-        XbenchError: the factory has no parameter for the number of classes, or does not return a module.
+        XbenchError: the factory does not return a module.
     """
     from torch import nn
 
@@ -80,16 +100,21 @@ def build_network(
             f"it is an already built {type(factory).__name__}, not a function or class that builds one",
             hint="write a function that builds it: `def build(num_classes): return ...`",
         )
+    positional, named = [], dict(settings)
     parameter = find_class_count_parameter(factory)
-    if parameter.kind is parameter.POSITIONAL_ONLY:
-        network = factory(num_classes, **settings)
-    else:
-        network = factory(**{parameter.name: num_classes}, **settings)
+    if parameter is not None and facts.output is not None:
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            positional.append(facts.output.size)
+        else:
+            named[parameter.name] = facts.output.size
+    if takes_facts(factory):
+        named[FACTS] = facts
+    network = factory(*positional, **named)
     if not isinstance(network, nn.Module):
         raise XbenchError(
             f"{format_signature(factory)} returns a {type(network).__name__}, not a torch.nn.Module"
         )
-    _initialise_lazy_parameters(network, image_shape)
+    _initialise_lazy_parameters(network, facts, run_once)
     return network
 
 
@@ -120,7 +145,9 @@ def _can_take_count(parameter: inspect.Parameter, place: int) -> bool:
     return default is None or default is parameter.empty or is_number
 
 
-def _initialise_lazy_parameters(network: nn.Module, image_shape: tuple[int, int, int]) -> None:
+def _initialise_lazy_parameters(
+    network: nn.Module, facts: Facts, run_once: Callable[[nn.Module], object] | None
+) -> None:
     import torch
     from torch.nn.parameter import is_lazy
 
@@ -128,5 +155,8 @@ def _initialise_lazy_parameters(network: nn.Module, image_shape: tuple[int, int,
     if lazy:
         network.eval()  # so that running statistics do not change
         with torch.no_grad():
-            network(torch.zeros(1, *image_shape, device=lazy[0].device, dtype=lazy[0].dtype))
+            if run_once is None:
+                network(torch.zeros(1, *facts.input_shape, device=lazy[0].device, dtype=lazy[0].dtype))
+            else:
+                run_once(network)
         network.train()

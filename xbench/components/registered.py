@@ -11,6 +11,7 @@ from xbench.components.code_files import PackedComponent
 from xbench.components.object_code import NoSource, ObjectCode, identify
 from xbench.components.registry import Kind, find, make_spec
 from xbench.components.specs import DatasetSpec, ModelSpec, OptimizerSpec, Spec
+from xbench.components.tasks import Problem
 from xbench.errors import XbenchError
 from xbench.text import escape_controls, format_value
 
@@ -54,12 +55,33 @@ def register_dataset(name: str, dataset: DatasetSpec | Callable[..., Any]) -> No
 
     Args:
         name: the name. A second registration replaces the first.
-        dataset: a `DatasetSpec`, or a factory: `factory(**settings)` returns a `Dataset`.
+        dataset: a `DatasetSpec`, or a factory: `factory(**settings)` returns a `RowDataset`, or a
+            `Dataset` of images.
 
     Raises:
         XbenchError: as for `register_model`.
     """
     _register("dataset", name, dataset)
+
+
+def register_problem(name: str, problem: Problem) -> None:
+    """Register a model and a dataset under one name, as `register_model` does a model.
+
+    In a suite, `problem = "NAME"` stands for both.
+
+    Args:
+        name: the name. A second registration replaces the first.
+        problem: an `xbench.Problem`.
+
+    Raises:
+        XbenchError: as for `register_model`.
+    """
+    if not isinstance(problem, Problem):
+        raise XbenchError(
+            f"problem '{escape_controls(name)}' is a {type(problem).__name__}, not an xbench.Problem"
+        )
+    _register("model", name, problem)
+    _register("dataset", name, problem)
 
 
 def pack(wanted: Iterable[tuple[Kind, str]], folder: Path) -> tuple[PackedComponent, ...]:

@@ -20,6 +20,7 @@ from typing import Literal, get_args, overload
 
 from xbench.components.code_files import ImportDirs, PackedComponent
 from xbench.components.specs import DatasetSpec, Family, ModelSpec, OptimizerSpec, Spec
+from xbench.components.tasks import Problem
 from xbench.errors import XbenchError
 from xbench.text import MAX_VALUE_CHARS, count_edits, escape_controls, shorten
 
@@ -64,6 +65,8 @@ class Registration:
             component = claim.load()
         except (Exception, SystemExit) as error:  # a broken plugin must not break the others
             raise XbenchError(f"{where} cannot be imported: {_describe(error)}") from error
+        if isinstance(component, Problem):
+            return make_spec(self.kind, component, where, f"of {self.name}")
         return component if isinstance(component, Family) else _check_spec(self.kind, component, where)
 
     def load_spec(self, reference: str) -> Spec:
@@ -178,16 +181,20 @@ def suggest_name(name: str, known: Iterable[str]) -> str:
 
 
 def make_spec(kind: Kind, component: object, where: str, summary: str) -> Spec:
-    """Return a spec, or make one of a factory.
+    """Return a spec, or make one of a factory or of a part of a problem.
 
     Args:
-        component: a spec of the kind, or a factory.
+        component: a spec of the kind, a factory, or a `Problem`.
         where: how messages name the component.
         summary: the summary of a factory's spec.
 
     Raises:
         XbenchError: the component is neither.
     """
+    if isinstance(component, Problem):
+        if kind == "optimizer":
+            raise XbenchError(f"{where} is an xbench.Problem, which has no optimizer")
+        component = component.component(kind)
     if isinstance(component, Spec):
         return _check_spec(kind, component, where)
     if not callable(component):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xbench.components.annotations import find_globals, parameter_type
-from xbench.components.model_factory import find_class_count_parameter
+from xbench.components.model_factory import FACTS, find_class_count_parameter, takes_facts
 from xbench.components.registry import suggest_name
 from xbench.components.specs import ModelSpec, OptimizerSpec, Spec
 from xbench.components.value_types import allows, describe, is_sequence, usual
@@ -24,8 +24,8 @@ class Settings:
         defaults: default of each setting that has one, in the order of the signature.
         required: settings without a default.
         is_open: whether the factory accepts any other keyword argument (`**kwargs`).
-        class_count: a model's parameter for the number of classes, which xbench passes; "" for other
-            components.
+        class_count: a model's parameter for the number of classes, which xbench passes; "" if it has none.
+        takes_facts: whether a model has a parameter `facts`, which xbench passes.
         types: types of the settings, as `parameter_type` returns them. Settings without a type are not
             checked.
     """
@@ -34,6 +34,7 @@ class Settings:
     required: tuple[str, ...] = ()
     is_open: bool = False
     class_count: str = ""
+    takes_facts: bool = False
     types: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -51,6 +52,8 @@ class Settings:
         """Describe what is wrong with a setting's name; None if it is valid."""
         if name == self.class_count and name:
             return f"'{name}' is not a setting: xbench passes the dataset's number of classes in it"
+        if name == FACTS and self.takes_facts:
+            return f"'{name}' is not a setting: xbench passes the facts about the dataset in it"
         if self.is_open or name in self.names:
             return None
         guess = suggest_name(name, (*self.names, *also_known))
@@ -82,20 +85,20 @@ class Settings:
 def settings_of(spec: Spec) -> Settings:
     """Read the settings from the signature of the spec's factory.
 
-    One parameter is not a setting, because xbench passes it: the first parameter of an optimizer, or the
-    parameter for the number of classes of a model (see `find_class_count_parameter`). Call this in a child
+    Parameters that xbench passes are not settings: the first parameter of an optimizer, and the parameters of
+    a model for the number of classes (see `find_class_count_parameter`) and for `facts`. Call this in a child
     process, because importing the factory can import torch.
 
     Raises:
-        XbenchError: the factory cannot be imported, or a model's factory has no parameter for the number of
-            classes.
+        XbenchError: the factory cannot be imported.
     """
     factory = spec.load_factory()
     parameters = list(inspect.signature(factory).parameters.values())
-    class_count = ""
+    class_count, gets_facts = "", False
     if isinstance(spec, ModelSpec):
-        class_count = find_class_count_parameter(factory).name
-        parameters = [p for p in parameters if p.name != class_count]
+        counted, gets_facts = find_class_count_parameter(factory), takes_facts(factory)
+        class_count = counted.name if counted else ""
+        parameters = [p for p in parameters if p.name not in (class_count, FACTS)]
     elif isinstance(spec, OptimizerSpec):
         parameters = parameters[1:]
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -106,6 +109,7 @@ def settings_of(spec: Spec) -> Settings:
         required=tuple(p.name for p in named if p.default is p.empty),
         is_open=any(p.kind is p.VAR_KEYWORD for p in parameters),
         class_count=class_count,
+        takes_facts=gets_facts,
         types={name: kind for name, kind in types.items() if kind is not Any},
     )
 

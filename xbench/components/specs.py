@@ -4,8 +4,8 @@ A factory is a callable, or a string `"module:attribute"` that is imported when 
 listing imports the module that holds the *spec*, so that module must not import torch at the top level.
 
 A factory's parameters are the component's settings: xbench reads their names, defaults and types from the
-signature, and a suite may set any of them. xbench itself passes one argument: the parameters to the first
-parameter of an optimizer's factory, or the number of classes to a model's factory.
+signature, and a suite may set any of them. xbench itself passes the parameters to the first parameter of an
+optimizer's factory, and to a model's factory what it asks of the data: the number of classes, or `facts`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import functools
 import importlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -81,10 +81,18 @@ class Spec:
         Raises:
             XbenchError: the factory cannot be imported.
         """
-        return _import("factory", self.factory)
+        return import_attribute("factory", self.factory)
 
 
-def _import(role: str, named: Callable[..., Any] | str) -> Callable[..., Any]:
+def import_attribute(role: str, named: Callable[..., Any] | str) -> Callable[..., Any]:
+    """Import a `"module:attribute"`; return anything else unchanged.
+
+    Args:
+        role: what it is, for the message.
+
+    Raises:
+        XbenchError: it cannot be imported.
+    """
     if not isinstance(named, str):
         return named
     module, _, attribute = named.partition(":")
@@ -172,32 +180,73 @@ class OptimizerSpec(Spec):
         Raises:
             XbenchError: the hook cannot be imported.
         """
-        return None if self.fill_state is None else _import("fill_state", self.fill_state)
+        return None if self.fill_state is None else import_attribute("fill_state", self.fill_state)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """The values of a setting on which memory depends, so that a probe can find the largest that fits.
+
+    The peak may rise in proportion to the value, or with its square.
+
+    Attributes:
+        lowest: the smallest value to try.
+        highest: the largest value that makes sense; None if there is no end.
+        multiple: a number that divides every value, or the name of another setting of the same component
+            whose value does, as the heads of attention divide its width.
+        axis: name under which the probe offers the setting; by default the setting's name, with `-` for `_`.
+        needs: `needs(value)` returns other settings of the component that the value needs, such as a text
+            that is long enough for a context. They replace those that the user chooses.
+
+    Raises:
+        ValueError: on construction, if a number is below 1, or `highest` is below `lowest`.
+    """
+
+    lowest: int = 1
+    highest: int | None = None
+    multiple: int | str = 1
+    axis: str = ""
+    needs: Callable[[int], Mapping[str, Any]] = lambda value: {}
+
+    def __post_init__(self) -> None:
+        numbers = [self.lowest, *([] if isinstance(self.multiple, str) else [self.multiple])]
+        if min(numbers) < 1 or (self.highest is not None and self.highest < self.lowest):
+            raise ValueError(
+                f"a scale from {self.lowest} to {self.highest} in multiples of {self.multiple} is not valid"
+            )
 
 
 @without_fields("files")
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec(Spec):
-    """A classifier: `factory(num_classes, **settings)` returns a `torch.nn.Module` that maps (N, C, H, W)
-    normalised float images to (N, num_classes) logits, in one tensor and without a softmax.
+    """A model: `factory(**settings)` returns a `torch.nn.Module`.
 
-    The number of classes is passed by keyword, so its parameter may have any position. It is called
-    `num_classes`, `n_classes`, `classes`, `num_labels`, `num_outputs` or `out_features`
-    (`model_factory.CLASS_COUNT_NAMES` lists all spellings). A factory without such a parameter receives
-    `num_classes` if it takes `**kwargs`, and is refused otherwise. Parameters whose size depends on the first
-    image (`LazyLinear`) are initialised together with the others.
+    **Images.** With a `Dataset` of images, the model is a classifier. It maps (N, C, H, W) normalised float
+    images to (N, number of classes) logits, in one tensor and without a softmax. When a suite is checked, the
+    model is run on random images of the dataset's shape, in evaluation mode and in training mode. A model
+    that fails or returns anything but logits is an error in the suite.
 
-    When a suite is checked, each model is built and run on random images of the dataset's shape, in
-    evaluation mode and in training mode. A model that fails or returns anything but logits is an error in the
-    suite.
+    **Rows.** With a `RowDataset`, the model is any module that the functions of the task call. When a suite
+    is checked, the losses and metrics of a few rows are computed with it.
+
+    **What the factory is told.** If it has a parameter `facts`, it receives an `xbench.Facts`: the structure
+    of a row, what the task says that a model returns, and the number of training rows. If it has a parameter
+    for the number of classes, or of other outputs, it receives that by keyword, so the parameter may have any
+    position. It is called `num_classes`, `n_classes`, `classes`, `num_labels`, `num_outputs` or
+    `out_features` (`model_factory.CLASS_COUNT_NAMES` lists all spellings). A factory with neither receives
+    `num_classes` if it takes `**kwargs`; otherwise, the model must have the right number of outputs by
+    itself. Parameters whose size depends on the first input (`LazyLinear`) are initialised together with the
+    others.
 
     Set `requires_grad` to False on parameters that are not to be trained. If all trained parameters are in
     one submodule that comes last, everything in front of it is computed once per image (see
     `training.frozen`).
 
     Attributes:
-        input_shape: the (channels, height, width) that the model needs, or None if it takes any.
-        mean, std: per-channel normalisation of pixels in [0, 1]; a single value applies to all channels.
+        input_shape: the shape that an input of the model must have, (channels, height, width) for an image;
+            None if it takes any.
+        mean, std: per-channel normalisation of images whose pixels are in [0, 1]; a single value applies to
+            all channels. Rows are not normalised.
         obtain: `obtain(settings, may_download, on_progress) -> str`, or its `"module:attribute"`: makes sure
             that the files which the factory reads with these settings (defaults included) are on this
             machine, and returns a string that identifies their content, or "" if it reads none. It is called
@@ -213,6 +262,7 @@ class ModelSpec(Spec):
             buffers). Its cells write no checkpoints, and an interrupted cell starts again. The memory pass
             checks that a new model which loads the state dict gives the same outputs. If it does not, the
             cell is treated as not resumable, or refused if a selected epoch is to be evaluated.
+        scalable: integer settings whose largest value `xbench probe-capacity` can find, by name.
     """
 
     input_shape: tuple[int, int, int] | None = None
@@ -222,6 +272,7 @@ class ModelSpec(Spec):
     untrained: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
     stand_in: Callable[[Mapping[str, Any]], str] = lambda settings: ""
     resumable: bool = True
+    scalable: Mapping[str, Scale] = field(default_factory=dict)
 
     def load_obtain(self) -> Obtain | None:
         """Return the hook that gets the model's files, after importing it if the field is a string.
@@ -232,7 +283,7 @@ class ModelSpec(Spec):
         Raises:
             XbenchError: the hook cannot be imported.
         """
-        return None if self.obtain is None else _import("obtain", self.obtain)
+        return None if self.obtain is None else import_attribute("obtain", self.obtain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +309,7 @@ class Family:
         Raises:
             XbenchError: the family has no such member, or `member` cannot be imported.
         """
-        return _import("member", self.member)(name)
+        return import_attribute("member", self.member)(name)
 
 
 @dataclass(frozen=True)
@@ -291,23 +342,28 @@ class Source:
 @without_fields("is_listed")
 @dataclass(frozen=True, kw_only=True)
 class DatasetSpec(Spec):
-    """A set of labelled images: `factory(**settings)` returns a `Dataset`.
+    """A dataset: `factory(**settings)` returns a `Dataset` of labelled images, or a `RowDataset` of rows with
+    a task.
 
-    The factory only lists examples, and reads no image. It raises `xbench.DataNotFound` if the data is not on
-    this machine.
+    It raises `xbench.DataNotFound` if the data is not on this machine. The factory of a `Dataset` only lists
+    examples, and reads no image. That of a `RowDataset` is called in every process that reads the rows, with
+    the generators of torch, NumPy and `random` seeded alike, and must give the same rows each time.
 
     Attributes:
-        stand_in: a warning for readers of the results if the data is made up (`"synthetic images"`); empty
-            for real data.
-        source: where the data can be downloaded; None if it is generated or the user's own.
+        stand_in: a warning for readers of the results if the data stands in for real data (`"synthetic
+            images"`); empty otherwise.
+        source: where images can be downloaded; None if the data is generated or the user's own.
         find_root: `find_root()` returns the folder that holds the data on this machine, even if it is
             incomplete, and raises `xbench.DataNotFound` if there is none. Needed for data with a `source`. If
             a setting names another folder, call it `root`.
+        scalable: integer settings whose largest value `xbench probe-capacity` can find, by name; for datasets
+            of rows only.
     """
 
     stand_in: str = ""
     source: Source | None = None
     find_root: Callable[[], Path] | None = None
+    scalable: Mapping[str, Scale] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -336,7 +392,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The images of a dataset, as its factory returns them.
+    """A dataset of labelled images, as its factory returns it. The task is classification.
 
     Attributes:
         classes: class names, in the order of labels.

@@ -8,44 +8,34 @@ from pathlib import Path
 
 import numpy as np
 
+from xbench.components.tasks import Facts, Output, TensorFacts
 from xbench.data.duplicates import NO_DUPLICATES, Duplicates
+from xbench.data.prepared import PreparedData
 from xbench.data.rows import RowReader
 
 
-@dataclass(frozen=True)
-class DecodedDataset:
+@dataclass(frozen=True, kw_only=True)
+class DecodedDataset(PreparedData):
     """All readable images of a dataset, ready to be read by position.
 
     Attributes:
-        name: the dataset's name in the suite.
-        classes, positive, shape, notes: as in `xbench.Dataset`; shape is (channels, height, width).
-        stand_in: notice for readers if the data is synthetic; empty for real data.
+        positive, shape: as in `xbench.Dataset`; shape is (channels, height, width).
         pixels_path: uint8 file of shape (rows, height, width, channels).
-        rows, labels, is_test: (examples,) arrays: row in the file (int64), class (int64), split (bool).
-        groups: (examples,) names of patients or other groups.
-        names: (examples,) as in `xbench.Example`; empty in processes that do not need them.
-        fingerprint: hash of everything that training can see of the data.
+        rows: (examples,) int64: each example's row in the file.
         unreadable: (name, reason) of each image that was left out.
         duplicates: copies across splits or classes.
-        is_sample: whether the pixels of a few images stand in for those of all; see `data.sample`.
     """
 
-    name: str
-    classes: tuple[str, ...]
     positive: str
     shape: tuple[int, int, int]
-    notes: tuple[str, ...]
-    stand_in: str
     pixels_path: Path
     rows: np.ndarray
-    labels: np.ndarray
-    is_test: np.ndarray
-    groups: tuple[str, ...]
-    names: tuple[str, ...]
-    fingerprint: str
     unreadable: tuple[tuple[str, str], ...]
     duplicates: Duplicates = NO_DUPLICATES
-    is_sample: bool = False
+
+    @property
+    def facts(self) -> Facts:
+        return image_facts(self.shape, len(self.classes), self.train_rows)
 
     @property
     def row_bytes(self) -> int:
@@ -60,3 +50,8 @@ class DecodedDataset:
         """
         channels, height, width = self.shape
         return RowReader(self.pixels_path, (height, width, channels), "uint8", capacity)
+
+
+def image_facts(shape: tuple[int, int, int], classes: int, rows: int) -> Facts:
+    """Return the facts about labelled images (channels, height, width), as models get them."""
+    return Facts((TensorFacts(shape, "float32"), TensorFacts((), "int64")), Output("classes", classes), rows)

@@ -16,7 +16,8 @@ from xbench.execution.estimates import remember_time
 from xbench.execution.fitting import forget_found_sizes
 from xbench.execution.history import MAX_ATTEMPTS
 from xbench.execution.pairing import Pairing, Unpaired
-from xbench.execution.record import make_outputs, make_record, now
+from xbench.execution.record import make_record, now
+from xbench.execution.scoring import make_outputs
 from xbench.execution.shared import FeatureKeeper, MemoryPasses
 from xbench.isolation.interrupts import Interrupts
 from xbench.isolation.run import ChildResult, Timeouts, run_in_child
@@ -146,8 +147,8 @@ class CellRunner:
                     _accept_checkpoint(message, cell, transcript, log)
                 self.observer.cell_message(message)
 
-            task = replace(
-                cell.task(),
+            job = replace(
+                cell.job(),
                 scratch=scratch,
                 checkpoint=transcript.checkpoint if cell.checkpoint_every_s is not None else None,
                 checkpoint_every_s=cell.checkpoint_every_s,
@@ -155,7 +156,7 @@ class CellRunner:
             try:
                 ending = run_in_child(
                     train,
-                    task,
+                    job,
                     on_message=hear,
                     stderr_path=log,
                     limits=cell.limits,
@@ -176,7 +177,8 @@ class CellRunner:
                 trace_crc32 = self.folder.write_trace(key.cell_id, transcript.trace, attempt)
             if ending.value is not None and ending.value.scores is not None:
                 outputs = make_outputs(cell, ending.value.scores)
-                outputs_crc32 = self.folder.write_outputs(key.cell_id, outputs, attempt)
+                if outputs is not None:
+                    outputs_crc32 = self.folder.write_outputs(key.cell_id, outputs, attempt)
             checksums = {"trace_crc32": trace_crc32, "outputs_crc32": outputs_crc32}
             record = record.model_copy(update={"attempt": attempt, **checksums})
             self.folder.append(record)
@@ -249,6 +251,7 @@ def _needs_at_least(cell: PlannedCell, failed: PlannedCell) -> bool:
     return (
         cell.memory.limit_bytes == failed.memory.limit_bytes
         and cell.data.fingerprint == failed.data.fingerprint
+        and cell.resolved.choice == failed.resolved.choice  # rows may come with another task
         and not cell.declared.adapt
         and dominates(failed.sized, cell.sized)
     )

@@ -11,21 +11,21 @@ from xbench.capacity.workload import TrainingWorkload
 from xbench.records.schema import MemoryPassRecord
 from xbench.training.component_code import check_running_code
 from xbench.training.events import CellResult, FeatureReport
-from xbench.training.task import Task
+from xbench.training.job import CellJob
 
 Send = Callable[[Any], None]
 
 
-def train(send: Send, task: Task) -> CellResult | None:
+def train(send: Send, job: CellJob) -> CellResult | None:
     """Train a cell; see `training.cell.train_cell`.
 
     Raises:
         XbenchError: the components' code has changed since the cell was planned.
     """
-    with check_running_code(task):
+    with check_running_code(job):
         from xbench.training.cell import train_cell
 
-        return train_cell(send, task, _watch_for_stop)
+        return train_cell(send, job, _watch_for_stop)
 
 
 def measure_memory(send: Send, workload: TrainingWorkload, micro_batch: int) -> MemoryPassRecord:

@@ -263,7 +263,7 @@ def _measure(cell: PlannedCell) -> CostModel | None:
     if size_of(settings, Axis.HISTORY_SIZE) is not None:
         tried.append(with_size(settings, Axis.HISTORY_SIZE, 1))  # the full history may not fit
     for settings in tried:
-        ending = run_in_child(measure_costs, cell.task(settings), limits=cell.limits)
+        ending = run_in_child(measure_costs, cell.job(settings), limits=cell.limits)
         if ending.outcome == "returned":
             return ending.value
         if not ending.out_of_memory:

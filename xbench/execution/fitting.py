@@ -8,7 +8,9 @@ from pathlib import Path
 
 from xbench.capacity.adaptation import adapt
 from xbench.capacity.axes import Axis, resolve_sizes, size_of, with_size
+from xbench.capacity.axis import AnyAxis, ScaledSetting
 from xbench.capacity.probe import Capacity, ProbeFailed, find_capacity
+from xbench.capacity.search import Grid
 from xbench.capacity.tuning import tune_micro_batch
 from xbench.capacity.workload import TrainingWorkload
 from xbench.errors import DependentExamples, Unsupported, XbenchError
@@ -57,7 +59,7 @@ def forget_found_sizes(cell: PlannedCell) -> None:
 def probe_axis(
     cell: PlannedCell,
     settings: CellSettings,
-    axis: Axis,
+    axis: AnyAxis,
     *,
     highest: int | None = None,
     enough: int | None = None,
@@ -72,10 +74,10 @@ def probe_axis(
         ProbeFailed: a size failed for a reason other than memory.
         XbenchError: not even the smallest size is possible with these settings.
     """
-    if axis is Axis.HISTORY_SIZE:
+    if axis is Axis.HISTORY_SIZE or (isinstance(axis, ScaledSetting) and axis.component == "model"):
         tolerance = 0.0
     return find_capacity(
-        TrainingWorkload(cell.task(settings), axis),
+        TrainingWorkload(cell.job(settings), axis),
         _limits(cell, reserve),
         tolerance=tolerance,
         highest=highest,
@@ -83,8 +85,22 @@ def probe_axis(
         start=start,
         on_try=lambda value: observer.trying(cell.key, axis.setting, value),
         on_trial=lambda trial: observer.fitting(cell.key, axis.setting, trial),
-        log=_trial_log(f"{axis.value}-{capacity_key(cell, settings, axis, cell.memory.limit_bytes)}"),
+        log=_trial_log(f"{axis}-{capacity_key(cell, settings, axis, cell.memory.limit_bytes)}"),
+        grid=_make_grid(cell, axis) if isinstance(axis, ScaledSetting) else None,
+        is_curved=isinstance(axis, ScaledSetting),
     )
+
+
+def _make_grid(cell: PlannedCell, axis: ScaledSetting) -> Grid:
+    """Make the grid of a setting's values, which the setting that they are multiples of may determine."""
+    choice = cell.settings.model if axis.component == "model" else cell.resolved.choice
+    multiple = choice.params.get(axis.multiple_of, axis.multiple)
+    if not isinstance(multiple, int) or multiple < 1:
+        raise XbenchError(
+            f"{choice.name}: {axis.multiple_of} = {multiple!r} is not a positive integer, and {axis.setting} "
+            "must be a multiple of it"
+        )
+    return Grid.of_multiples(axis.lowest, multiple)
 
 
 def _trial_log(name: str) -> Path | None:
@@ -136,7 +152,7 @@ def _find_fastest(cell: PlannedCell, whole: CellSettings, observer: Observer) ->
     if known is not None and known["enough_bytes"] >= limit_bytes:
         return known["micro_batch"]
     observer.fitting(cell.key, "the speed of micro_batch")
-    workload = TrainingWorkload(cell.task(whole), Axis.MICRO_BATCH)
+    workload = TrainingWorkload(cell.job(whole), Axis.MICRO_BATCH)
     tuned = tune_micro_batch(
         workload,
         _limits(cell, RESERVE, malloc="fast"),

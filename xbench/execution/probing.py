@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
-from xbench.capacity.axes import Axis
+from xbench.capacity.axis import AnyAxis, Axis, ScaledSetting
 from xbench.capacity.probe import Capacity, ProbeFailed
 from xbench.components.registry import Kind, origin
 from xbench.components.registry import load as load_spec
+from xbench.components.settings import settings_of
+from xbench.components.specs import DatasetSpec, ModelSpec
+from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
 from xbench.execution.fitting import probe_axis
 from xbench.execution.shared import FeatureKeeper
+from xbench.isolation.ask import ask
 from xbench.planning.identity import capacity_key
 from xbench.planning.observer import Observer
-from xbench.planning.plan import PlannedRun, decode_all, fetch_missing_weights, make_cells, plan_run
+from xbench.planning.plan import PlannedRun, fetch_missing_weights, make_cells, plan_run, prepare_all
 from xbench.planning.planned import PlannedCell
 from xbench.records.capacity import CapacityRecord, CapacityReport
 from xbench.records.schema import Component
@@ -23,7 +28,7 @@ from xbench.storage.cache import load, save
 from xbench.suite.document import unusable
 from xbench.suite.overrides import SuiteOption
 from xbench.suite.reader import Suite, check_document
-from xbench.text import escape_controls, pluralize, shorten
+from xbench.text import escape_controls, format_value, pluralize, shorten
 from xbench.training.settings import Choice
 from xbench.units import format_bytes
 
@@ -31,11 +36,13 @@ _FALLBACKS = {"chest-xray": "synthetic-xray"}
 _EXPERIMENT = "probe"
 
 # Defaults for the sizes that are not probed. The whole batch is computed at once, so that its size matters.
-# For a history, a small micro-batch keeps the batch from influencing the result.
+# For a history, a small micro-batch keeps the batch from influencing the result. For a setting of a model or
+# dataset, a step takes one example.
 _DEFAULTS: dict[Axis, dict[str, str | int]] = {
     axis: {"batch_size": "full", "micro_batch": "full"} for axis in Axis
 }
 _DEFAULTS[Axis.HISTORY_SIZE] = {"batch_size": "full", "micro_batch": 16}
+_SCALED_DEFAULTS: dict[str, str | int] = {"batch_size": 1, "micro_batch": "full"}
 
 
 def default_axis(optimizer: str, import_dirs: Sequence[str] = ()) -> Axis:
@@ -52,11 +59,84 @@ def default_axis(optimizer: str, import_dirs: Sequence[str] = ()) -> Axis:
     return Axis.TRAIN_SIZE if full_batch else Axis.BATCH_SIZE
 
 
+def find_axes(
+    names: Iterable[str], model: str, dataset: str, import_dirs: Sequence[str] = ()
+) -> list[AnyAxis]:
+    """Find axes by name: sizes of training, and settings that the specs of model and dataset declare.
+
+    Args:
+        import_dirs: folders of components that were registered from Python, or named as `module:attribute`.
+
+    Returns:
+        The axes in the order of their names, each once.
+
+    Raises:
+        XbenchError: there is no such axis, or the specs are needed and cannot be loaded.
+    """
+    known: dict[str, AnyAxis] = {axis.value: axis for axis in Axis}
+    wanted = [name.replace("_", "-") if isinstance(name, str) else name for name in names]
+    if not all(isinstance(name, str) and name in known for name in wanted):
+        for scaled in ask(_list_scaled_settings, model, dataset, import_dirs):
+            if scaled.name in known:
+                raise XbenchError(
+                    f"{model} and {dataset} offer two axes named '{scaled.name}'",
+                    hint="give one of them another `axis` in the Scale of its spec",
+                )
+            known[scaled.name] = scaled
+    for name in wanted:
+        if not isinstance(name, str) or name not in known:
+            hint = f"`--axis` (in Python, `axes`) is one of {', '.join(known)} for {model} and {dataset}"
+            raise XbenchError(f"there is no axis {format_value(name)}", escape_controls(hint))
+    return [known[name] for name in dict.fromkeys(wanted)]
+
+
+def _list_scaled_settings(
+    send: object, model: str, dataset: str, import_dirs: Sequence[str]
+) -> list[ScaledSetting]:
+    """List the settings that can be scaled. Runs in a child process, as it imports factories."""
+    return [
+        *_scaled_settings_of("model", model, import_dirs),
+        *_scaled_settings_of("dataset", dataset, import_dirs),
+    ]
+
+
+def _scaled_settings_of(
+    component: Literal["model", "dataset"], name: str, import_dirs: Sequence[str]
+) -> list[ScaledSetting]:
+    spec: ModelSpec | DatasetSpec = (
+        load_spec("model", name, import_dirs)
+        if component == "model"
+        else load_spec("dataset", name, import_dirs)
+    )
+    if not spec.scalable:
+        return []
+    settings, scaled = settings_of(spec), []
+    for setting, scale in spec.scalable.items():
+        multiple, divisor = scale.multiple, ""
+        if isinstance(multiple, str):
+            multiple, divisor = settings.defaults.get(multiple, 1), multiple
+        for needed in filter(None, (setting, divisor)):
+            if needed not in settings.names:
+                raise XbenchError(f"{component} '{name}' has no setting '{needed}', which its Scale names")
+        scaled.append(
+            ScaledSetting(
+                component=component,
+                setting=setting,
+                name=scale.axis or setting.replace("_", "-"),
+                lowest=scale.lowest,
+                highest=scale.highest,
+                multiple=multiple,
+                multiple_of=divisor,
+            )
+        )
+    return scaled
+
+
 def plan_probe(
     optimizer: str,
     model: str,
     dataset: str,
-    axis: Axis,
+    axis: AnyAxis,
     overrides: Sequence[str],
     options: Sequence[SuiteOption],
     import_dirs: Sequence[str],
@@ -88,7 +168,7 @@ def plan_probe(
     return plan
 
 
-def probe(plans: dict[Axis, PlannedRun], fresh: bool, observer: Observer) -> CapacityReport:
+def probe(plans: Mapping[AnyAxis, PlannedRun], fresh: bool, observer: Observer) -> CapacityReport:
     """Probe one axis after the other. If a size fails for a reason other than memory, the result of its axis
     has the error, and the next axis is probed.
 
@@ -100,18 +180,14 @@ def probe(plans: dict[Axis, PlannedRun], fresh: bool, observer: Observer) -> Cap
     """
     results, warnings, features = [], [], FeatureKeeper(observer)
     for axis, plan in plans.items():
-        cell = _prepare(make_cells(plan, decode_all(plan, observer)), features, observer)
+        cell = _prepare(make_cells(plan, prepare_all(plan, observer)), features, observer)
         warnings += [data.warning for data in plan.data if data.warning]
         results.append(_probe_axis(cell, axis, fresh, observer))
     settings = cell.settings
-    params = {key: value for key, value in settings.optimizer.params.items() if key != "history_size"}
-    if Axis.HISTORY_SIZE not in plans:
-        params = settings.optimizer.params
-    optimizer = replace(settings.optimizer, params=params)
     choices: dict[Kind, Choice] = {
-        "model": settings.model,
-        "dataset": cell.resolved.choice,
-        "optimizer": optimizer,
+        "model": _without_varied("model", settings.model, plans),
+        "dataset": _without_varied("dataset", cell.resolved.choice, plans),
+        "optimizer": _without_varied("optimizer", settings.optimizer, plans),
     }
     components: dict[str, Component] = {
         kind: Component(name=choice.name, origin=origin(kind, choice.name), params=choice.params)
@@ -127,13 +203,21 @@ def probe(plans: dict[Axis, PlannedRun], fresh: bool, observer: Observer) -> Cap
         device_name=cell.machine.device_facts["name"],
         model=settings.model.name,
         dataset=cell.resolved.choice.name,
-        optimizer=optimizer.name,
+        optimizer=settings.optimizer.name,
         stand_in=cell.data.stand_in,
         components=components,
         versions=cell.machine.versions,
         warnings=list(dict.fromkeys(warnings)),
         results=results,
     )
+
+
+def _without_varied(kind: Kind, choice: Choice, axes: Iterable[AnyAxis]) -> Choice:
+    """Return a choice without the settings that a probe varies."""
+    varied = {axis.setting for axis in axes if isinstance(axis, ScaledSetting) and axis.component == kind}
+    if kind == "optimizer" and Axis.HISTORY_SIZE in axes:
+        varied.add(Axis.HISTORY_SIZE.setting)
+    return replace(choice, params={key: value for key, value in choice.params.items() if key not in varied})
 
 
 def _prepare(cells: list[PlannedCell], features: FeatureKeeper, observer: Observer) -> PlannedCell:
@@ -155,17 +239,21 @@ def _read_limit(cell: PlannedCell) -> int:
     return cell.memory.limit_bytes
 
 
-def _probe_axis(cell: PlannedCell, axis: Axis, fresh: bool, observer: Observer) -> CapacityRecord:
+def _probe_axis(cell: PlannedCell, axis: AnyAxis, fresh: bool, observer: Observer) -> CapacityRecord:
     key = capacity_key(cell, cell.settings, axis, cell.memory.limit_bytes)
     known = None if fresh else load("probe", key)
     observer.fitting(cell.key, axis.setting)
-    error = ""
+    error, highest = "", None
+    if axis is Axis.MICRO_BATCH:
+        highest = cell.sized.training.sizes.batch_size
+    elif isinstance(axis, ScaledSetting):
+        highest = axis.highest
     try:
         capacity = probe_axis(
             cell,
             cell.settings,
             axis,
-            highest=cell.sized.training.sizes.batch_size if axis is Axis.MICRO_BATCH else None,
+            highest=highest,
             enough=cell.available if axis in (Axis.TRAIN_SIZE, Axis.BATCH_SIZE) else None,
             start=(known["found"], known["fails"]) if known else None,
             observer=observer,
@@ -181,7 +269,7 @@ def _probe_axis(cell: PlannedCell, axis: Axis, fresh: bool, observer: Observer) 
         save("probe", key, found)
     varied = {axis.setting, *(("train_size",) if axis is Axis.BATCH_SIZE else ())}
     return CapacityRecord(
-        axis=axis.value,
+        axis=str(axis),
         limit_bytes=_read_limit(cell),
         settings=cell.settings.training.model_dump(exclude=varied),
         found=capacity.found,
@@ -195,15 +283,21 @@ def _probe_axis(cell: PlannedCell, axis: Axis, fresh: bool, observer: Observer) 
     )
 
 
-def _write_notes(cell: PlannedCell, axis: Axis, capacity: Capacity, started_from_known: bool) -> list[str]:
+def _write_notes(cell: PlannedCell, axis: AnyAxis, capacity: Capacity, started_from_known: bool) -> list[str]:
     notes = []
-    if capacity.trials[-1].outcome == "error":
+    if capacity.refused is not None:
+        refused = capacity.refused
+        notes.append(
+            f"the search ended at {refused.value:,}, which is not possible: {refused.reason}; memory does "
+            f"not limit {axis} up to {capacity.found:,}, the largest size that ran"
+        )
+    elif capacity.trials[-1].outcome == "error":
         pass  # the record has the error
     elif capacity.found is None:
         notes.append(f"not even the smallest size fits: {capacity.trials[-1].reason}")
         notes += _explain_fixed_memory(cell)
     elif capacity.fails is None:
-        notes.append(f"memory does not limit {axis.value} up to {capacity.found:,}, the largest size tried")
+        notes.append(f"memory does not limit {axis} up to {capacity.found:,}, the largest size tried")
     retries = max((t.alloc_retries for t in capacity.trials if t.value == capacity.found), default=0)
     if retries:
         notes.append(
@@ -226,7 +320,7 @@ def _explain_fixed_memory(cell: PlannedCell) -> list[str]:
     fixed_bytes, parts = cell.machine.idle_bytes, []
     if fixed_bytes:
         parts.append(f"a process needs {format_bytes(fixed_bytes)} before it trains anything")
-    if cell.settings.storage == "float32":
+    if cell.settings.storage == "float32" and isinstance(data, DecodedDataset):
         item_bytes = 8 if cell.settings.training.dtype == "float64" else 4
         data_bytes = len(data.labels) * math.prod(data.shape) * item_bytes
         fixed_bytes += data_bytes
@@ -248,7 +342,7 @@ def _make_suite(
     optimizer: str,
     model: str,
     dataset: str,
-    axis: Axis,
+    axis: AnyAxis,
     overrides: Sequence[str],
     options: Sequence[SuiteOption],
 ) -> Suite:
@@ -273,6 +367,7 @@ def _make_suite(
     if axis is Axis.HISTORY_SIZE:
         tables["optimizer"]["history_size"] = 1
         origins[(*path, "optimizer", 0, "history_size")] = f"--axis {axis.value}"
-    experiment = {"name": _EXPERIMENT, **_DEFAULTS[axis], **tables, "optimizer": [tables["optimizer"]]}
+    sizes = _DEFAULTS[axis] if isinstance(axis, Axis) else _SCALED_DEFAULTS
+    experiment = {"name": _EXPERIMENT, **sizes, **tables, "optimizer": [tables["optimizer"]]}
     document = {"suite": {"name": _EXPERIMENT}, "experiment": [experiment]}
     return check_document(document, "probe-capacity", [*overrides, *options], origins=origins)

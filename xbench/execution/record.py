@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from datetime import UTC, datetime
 
 from xbench.components.registry import Kind, origin
-from xbench.errors import Unsupported, WeightsNotFound
+from xbench.data.decoded import DecodedDataset
+from xbench.data.prepared import RowData, count_rows
+from xbench.errors import Unsupported, WeightsNotFound, XbenchError
 from xbench.execution.checkpoints import Transcript
 from xbench.execution.pairing import name_generator
+from xbench.execution.scoring import compute_metrics
 from xbench.isolation.run import ChildResult
 from xbench.planning.planned import PlannedCell
-from xbench.records.metrics import CLASSIFICATION
-from xbench.records.outputs import Outputs
 from xbench.records.schema import (
     CellRecord,
     Component,
@@ -26,8 +26,7 @@ from xbench.records.schema import (
 )
 from xbench.records.traces import TraceRow
 from xbench.text import pluralize, quote_some
-from xbench.training.events import CellResult, Scores
-from xbench.training.metrics import Predictions, compute_metrics, cross_entropies
+from xbench.training.events import CellResult
 from xbench.training.seeding import repeatability
 from xbench.training.settings import Choice
 from xbench.training.splits import missing_classes, split_examples
@@ -45,6 +44,10 @@ def make_record(
     status, reason = _read_status(ending)
     if status == "error":
         reason += log_note
+    try:
+        metrics = compute_metrics(cell, result.scores if result else None)
+    except XbenchError as error:  # a function of the task fails; what was measured until then is kept
+        status, reason, metrics = "error", error.message, compute_metrics(cell, None)
     settings, training, device = cell.settings, cell.settings.training, cell.machine.device_facts
     return CellRecord(
         cell_id=cell.key.cell_id,
@@ -63,7 +66,7 @@ def make_record(
         requested=cell.requested_sizes,
         ran=transcript.prepared.ran if transcript.prepared else {},
         fitted=cell.fit.reasons,
-        metrics=_compute_metrics(cell, result.scores if result else None),
+        metrics=metrics,
         features=_make_features_record(cell),
         time=(result.time if result else Times()).model_copy(
             update={
@@ -129,33 +132,39 @@ def _read_status(ending: ChildResult) -> tuple[Status, str]:
 
 
 def _make_data_record(cell: PlannedCell) -> DataRecord:
-    data = cell.data
-    labels = [data.classes[label] for label in data.labels]
-    splits = ["test" if is_test else "train" for is_test in data.is_test]
-    counts = Counter(f"{split}/{label}" for split, label in zip(splits, labels, strict=True))
-    return DataRecord(
+    data, facts = cell.data, cell.resolved.facts
+    record = DataRecord(
         requested=cell.resolved.requested,
         name=data.name,
         origin=origin("dataset", data.name),
         params=cell.resolved.choice.params,
         stand_in=data.stand_in,
         fingerprint=data.fingerprint,
-        counts=dict(sorted(counts.items())),
-        unreadable=list(data.unreadable),
+        counts=count_rows(data),
         notes=[*data.notes, *_note_missing_classes(cell)],
         classes=list(data.classes),
-        positive=data.positive,
-        test_copies=len(data.duplicates.in_test),
-        cross_class_copies=len(data.duplicates.across_classes),
-        licence=cell.resolved.facts.licence,
-        citation=cell.resolved.facts.citation,
+        facts=dict(facts.task.shown),
+        loss_unit=facts.task.loss_unit,
+        optimum=facts.task.optimum.value if facts.task.optimum else None,
+        licence=facts.licence,
+        citation=facts.citation,
     )
+    if isinstance(data, RowData):
+        return record.model_copy(update={"fingerprint_method": data.fingerprint_method})
+    if isinstance(data, DecodedDataset):
+        of_images = {
+            "unreadable": list(data.unreadable),
+            "test_copies": len(data.duplicates.in_test),
+            "cross_class_copies": len(data.duplicates.across_classes),
+        }
+        return record.model_copy(update=of_images)
+    return record
 
 
 def _note_missing_classes(cell: PlannedCell) -> list[str]:
     """Name the classes that a training set lacks because it was made smaller than requested. For other
     training sets, the run's warnings name them."""
-    if "train_size" not in cell.fit.reasons:
+    if "train_size" not in cell.fit.reasons or not cell.data.classes:
         return []
     split = split_examples(cell.data, cell.sized.training, cell.settings.seed)
     missing = missing_classes(cell.data, split.train)
@@ -171,35 +180,6 @@ def _make_features_record(cell: PlannedCell) -> FeaturesRecord:
     if file is None:
         return FeaturesRecord(note=cell.features.note)
     return FeaturesRecord(precision=file.precision, shape=list(file.shape))
-
-
-def _compute_metrics(cell: PlannedCell, scores: Scores | None) -> dict[str, float | None]:
-    if scores is None:
-        return dict.fromkeys(metric.name for metric in CLASSIFICATION)
-    positive = cell.data.classes.index(cell.data.positive)
-    predictions = Predictions(scores.logits, scores.labels, positive)
-    return compute_metrics(CLASSIFICATION, scores.values, predictions)
-
-
-def make_outputs(cell: PlannedCell, scores: Scores) -> Outputs:
-    """Combine the scores of a cell with the names, labels and groups of the test examples.
-
-    Raises:
-        RuntimeError: the scores do not belong to the test examples.
-    """
-    data = cell.data
-    test = data.is_test.nonzero()[0]
-    labels = data.labels[test]
-    if scores.logits.shape != (len(test), len(data.classes)) or scores.labels.tolist() != labels.tolist():
-        raise RuntimeError(f"the scores of {cell.key.cell_id} do not match the {len(test)} test examples")
-    return Outputs(
-        classes=data.classes,
-        names=[data.names[index] for index in test],
-        labels=labels,
-        groups=[data.groups[index] for index in test],
-        losses=cross_entropies(scores.logits, labels),
-        logits=scores.logits,
-    )
 
 
 def _make_memory_record(

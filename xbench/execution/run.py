@@ -25,9 +25,9 @@ from xbench.execution.schedule import (
 from xbench.execution.shared import FeatureKeeper, MemoryPasses
 from xbench.planning.checks import check_batches, check_splits, collect_image_warnings, collect_suite_warnings
 from xbench.planning.observer import Observer
-from xbench.planning.plan import PlannedRun, decode_all, decode_samples, fetch_missing_weights, make_cells
+from xbench.planning.plan import PlannedRun, fetch_missing_weights, make_cells, prepare_all, prepare_samples
 from xbench.planning.planned import PlannedCell
-from xbench.records.metrics import CLASSIFICATION, CLASSIFICATION_EPOCHS
+from xbench.planning.task_facts import merge_metrics
 from xbench.records.schema import CellKey, CellRecord, ExperimentRecord, RunRecord
 from xbench.records.store import RunFolder, folder_of_suite
 from xbench.storage.paths import concerns
@@ -60,7 +60,7 @@ def run_plan(
     started = time.monotonic() if started is None else started
     remove_stale(folder_of_suite(results, plan.name))
     history = History() if fresh else History.of(results, plan.suite)
-    decoded = decode_all(plan, observer)
+    decoded = prepare_all(plan, observer)
     features, passes = FeatureKeeper(observer), MemoryPasses(observer)
     passes.remember(history.records.values())
     cells = make_cells(plan, decoded)
@@ -163,8 +163,8 @@ def _make_run_record(plan: PlannedRun, keys: list[CellKey], warnings: list[str],
         hardware=plan.machine.hardware,
         malloc=plan.machine.allocator,
         memory_bound=f"{plan.memory_bound.source}: {plan.memory_bound.detail}",
-        metrics=list(CLASSIFICATION),
-        epoch_metrics=list(CLASSIFICATION_EPOCHS),
+        metrics=list(merge_metrics(data.facts.task.metrics for data in plan.data)),
+        epoch_metrics=list(merge_metrics(data.facts.task.epoch_metrics for data in plan.data)),
         experiments=_make_experiment_records(plan),
         cells=keys,
         warnings=warnings,
@@ -242,7 +242,7 @@ def preview(plan: PlannedRun, observer: Observer, started: float) -> tuple[list[
     Raises:
         XbenchError: no image of a dataset can be read, or there are too few images.
     """
-    cells = make_cells(plan, decode_samples(plan))
+    cells = make_cells(plan, prepare_samples(plan))
     warnings = [*collect_suite_warnings(plan), *check_splits(plan, cells), *check_batches(plan, cells)]
     cells = Estimator(FeatureKeeper(observer), observer).estimate(cells)
     limit_s = plan.suite.header.time_limit
@@ -257,6 +257,15 @@ def preview(plan: PlannedRun, observer: Observer, started: float) -> tuple[list[
 
 
 def _make_experiment_records(plan: PlannedRun) -> list[ExperimentRecord]:
+    everywhere = merge_metrics(data.facts.task.metrics for data in plan.data)
+    declared = {
+        name: merge_metrics(
+            data.facts.task.metrics
+            for cell, data in zip(plan.cells, plan.data, strict=True)
+            if cell.experiment == name
+        )
+        for name in {cell.experiment for cell in plan.cells}
+    }
     records = []
     for experiment in plan.suite.experiments.values():
         if not any(cell.experiment == experiment.name for cell in plan.cells):
@@ -269,6 +278,7 @@ def _make_experiment_records(plan: PlannedRun) -> list[ExperimentRecord]:
                 name=experiment.name,
                 title=experiment.title or experiment.name,
                 baseline=(baseline and match_column(baseline, columns)) or "",
+                metrics=[] if declared[experiment.name] == everywhere else list(declared[experiment.name]),
                 reference=reference.columns if reference else {},
                 reference_name=reference.name if reference else "",
                 reference_note=reference.note if reference else "",

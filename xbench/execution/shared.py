@@ -180,7 +180,7 @@ class MemoryPasses:
     def _take(self, cell: PlannedCell, log: Path) -> ChildResult:
         return run_in_child(
             measure_memory,
-            TrainingWorkload(cell.task(cell.sized), Axis.MICRO_BATCH),
+            TrainingWorkload(cell.job(cell.sized), Axis.MICRO_BATCH),
             cell.sized.training.micro_batch,
             stderr_path=log,
             limits=replace(cell.limits, malloc="exact"),

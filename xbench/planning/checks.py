@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xbench.data.decoded import DecodedDataset
+from xbench.data.prepared import PreparedData
 from xbench.memory.machine import binding
 from xbench.planning.plan import PlannedRun
 from xbench.planning.planned import PlannedCell
@@ -34,22 +35,27 @@ def check_splits(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
             continue  # the optimizers of an experiment share their splits
         seen.add(what)
         split = split_examples(cell.data, training, seed)
+        if not cell.data.classes:
+            continue
+        row = "image" if isinstance(cell.data, DecodedDataset) else "row"
         lacking = missing_classes(cell.data, split.train)
         if len(lacking) == len(cell.data.classes) - 1:
             (only,) = set(cell.data.classes) - set(lacking)
             problems.add(
                 cell.declared.where("train_size"),
-                f"{cell.data.name}: '{only}' is the only class with images to train on (seed {seed})",
+                f"{cell.data.name}: '{only}' is the only class with {row}s to train on (seed {seed})",
                 "raise train_size, or use balance = 'oversample' to draw equally many of each class"
                 if isinstance(training.train_size, int)
-                else "add images of another class",
+                else f"add {row}s of another class",
             )
-        parts = {f"training (train_size = {training.train_size})": split.train, "test": split.test}
+        parts = {f"training (train_size = {training.train_size})": split.train}
+        if cell.data.is_test.any():  # data without test rows is not meant to have any
+            parts["test"] = split.test
         if training.validation:
             parts["validation"] = split.validation
         for part, examples in parts.items():
             if lacking := missing_classes(cell.data, examples):
-                text = f"{cell.data.name} has no image of {quote_some(lacking)} for {part}"
+                text = f"{cell.data.name} has no {row} of {quote_some(lacking)} for {part}"
                 seeds_of.setdefault((cell.declared.experiment, text), []).append(seed)
     problems.raise_if_any()
     return [f"{experiment}, {name_seeds(seeds)}: {text}" for (experiment, text), seeds in seeds_of.items()]
@@ -121,13 +127,29 @@ def collect_suite_warnings(plan: PlannedRun) -> list[str]:
                 f"{format_bytes(machine.limit_bytes)} ({machine.source}; {machine.detail})"
             )
     warnings += collect_selection_warnings(plan.cells)
+    warnings += _collect_optimum_warnings(plan)
     return list(dict.fromkeys(warnings))
 
 
-def collect_image_warnings(decoded: dict[str, DecodedDataset]) -> list[str]:
+def _collect_optimum_warnings(plan: PlannedRun) -> Iterator[str]:
+    """Yield a warning for each cell that is not trained on all rows, of which alone the minimum is known."""
+    for cell, data in zip(plan.cells, plan.data, strict=True):
+        training, task = cell.training, data.facts.task
+        is_whole = training.train_size in ("all", data.facts.facts.rows) and not training.validation
+        if task.optimum is None or (is_whole and training.balance == "none" and not training.class_weights):
+            continue
+        yield (
+            f"{cell.experiment}: the known minimum of {data.choice.name} is that of all training rows, so "
+            "nothing is compared with it for cells that train on a part of them, or weight or repeat them"
+        )
+
+
+def collect_image_warnings(prepared: dict[str, PreparedData]) -> list[str]:
     """Collect the warnings about images that are unreadable or duplicates."""
     warnings = []
-    for data in decoded.values():
+    for data in prepared.values():
+        if not isinstance(data, DecodedDataset):
+            continue
         if data.unreadable:
             total = len(data.unreadable) + len(data.rows)
             named = "; ".join(f"{name}: {reason}" for name, reason in data.unreadable[:_MAX_NAMED])

@@ -6,46 +6,67 @@ Importing components loads torch, plugins and the user's own code, whose failure
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from xbench.components import registry
+from xbench.components.classification import classification
 from xbench.components.code import code_stamp
 from xbench.components.code_files import ImportDirs
-from xbench.components.model_factory import build_network
+from xbench.components.model_factory import advise_class_count, build_network
 from xbench.components.registry import Kind
 from xbench.components.settings import Settings, settings_of
 from xbench.components.specs import Dataset, DatasetSpec, ModelSpec, OptimizerSpec
+from xbench.components.tasks import Facts, RowDataset
 from xbench.components.tracebacks import describe_error
 from xbench.data import sample
 from xbench.data.decode import DECODING, decode, is_decoded
-from xbench.data.decoded import DecodedDataset
+from xbench.data.decoded import image_facts
+from xbench.data.prepared import PreparedData, RowData, count_rows
 from xbench.errors import WeightsNotFound, XbenchError
 from xbench.memory.exhaustion import evidence_of, exhaustion
+from xbench.planning.task_facts import TaskFacts, describe_task, run_functions
+from xbench.storage.cache import load, save
 from xbench.training.settings import Choice
 
 Send = Callable[[Any], None]
 
+# Namespace of the cache.
+_FINGERPRINT_METHODS = "fingerprint methods"
+
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """The facts about a dataset that are known without reading an image.
+    """The facts about a dataset that are known without reading its rows.
 
     Attributes:
-        classes: names of the classes.
-        shape: (channels, height, width) of the images.
-        counts: number of images by `"SPLIT/CLASS"`.
+        facts: what a model may know of the data.
+        task: the declarations of its task.
+        counts: number of rows by `"SPLIT/CLASS"`, or by split if there are no classes.
+        has_images: whether its rows are images that are decoded.
         stand_in: what to tell a reader if the data is synthetic; "" for real data.
         licence, citation: see `Source`; "" for data without a source.
     """
 
-    classes: tuple[str, ...]
-    shape: tuple[int, int, int]
+    facts: Facts
+    task: TaskFacts
     counts: dict[str, int]
+    has_images: bool
     stand_in: str
     licence: str = ""
     citation: str = ""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; empty if there are none."""
+        return self.task.classes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a row's first tensor: (channels, height, width) of images."""
+        return self.facts.input_shape
 
 
 @dataclass(frozen=True)
@@ -75,19 +96,26 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class ModelTrial:
-    """A model to be tried on images before a run.
+    """A model to be tried before a run: on random images, or on the first rows of a dataset.
 
     Attributes:
-        image_shape: (channels, height, width) of the images.
+        facts: the facts about the data.
+        dataset: the dataset whose rows the model is tried on; None for random images.
         dtype: `"float32"` or `"float64"`, the type of images and weights.
-        memory_format: `"channels_last"` or `"contiguous"`, the layout of the images.
+        memory_format: `"channels_last"` or `"contiguous"`, the layout of images.
     """
 
     model: Choice
-    num_classes: int
-    image_shape: tuple[int, int, int]
+    facts: Facts
+    dataset: Choice | None
     dtype: str
     memory_format: str
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the random images."""
+        channels, height, width = self.facts.input_shape
+        return channels, height, width
 
 
 @dataclass(frozen=True)
@@ -150,7 +178,7 @@ def describe_models(send: Send, choices: Sequence[Choice], import_dirs: Sequence
 
 
 def try_models(send: Send, trials: Sequence[ModelTrial], device: str, import_dirs: Sequence[str]) -> None:
-    """Build each model and run it on a few random images, so that it checks its settings and reads its files.
+    """Build each model and run it on a few inputs, so that it checks its settings and reads its files.
 
     Sends a `TriedModel` for each model, or an `XbenchError` if something is wrong with it.
 
@@ -169,7 +197,7 @@ def try_models(send: Send, trials: Sequence[ModelTrial], device: str, import_dir
         spec: ModelSpec = registry.load("model", name, import_dirs)
         seed_everything(0)  # every check of a suite finds the same
         try:
-            network = build_network(spec, trial.num_classes, trial.image_shape, trial.model.params)
+            network = _build_for_trial(trial, spec, import_dirs)
         except XbenchError as error:
             send(XbenchError(_name_component("model", name, error.message), error.hint))
         except (Exception, SystemExit) as error:  # a plugin may raise anything
@@ -177,11 +205,68 @@ def try_models(send: Send, trials: Sequence[ModelTrial], device: str, import_dir
                 raise
             send(XbenchError(f"model '{name}' cannot be built: {describe_error(error)}"))
         else:
-            send(_try_model(trial, spec, network, device))
+            send(_try_model(trial, spec, network, device, import_dirs))
 
 
-def _try_model(trial: ModelTrial, spec: ModelSpec, network: Any, device: str) -> TriedModel | XbenchError:
+def _build_for_trial(trial: ModelTrial, spec: ModelSpec, import_dirs: Sequence[str]) -> Any:
+    if trial.dataset is None:
+        return build_network(spec, trial.facts, trial.model.params)
+    from xbench.training.open_data import run_on_first_row
+
+    data = _describe_rows(trial.dataset, import_dirs)
+    return build_network(
+        spec, trial.facts, trial.model.params, lambda model: run_on_first_row(model, data, import_dirs)
+    )
+
+
+def _describe_rows(choice: Choice, import_dirs: Sequence[str]) -> RowData:
+    from xbench.training.prepare_rows import describe_rows
+    from xbench.training.row_set import load_row_set
+
+    spec: DatasetSpec = registry.load("dataset", choice.name, import_dirs)
+    rows = load_row_set(choice.name, choice.params, import_dirs)
+    with _blame_dataset(choice.name):
+        return describe_rows(rows, choice.name, choice.params, spec.stand_in)
+
+
+@contextmanager
+def _blame_dataset(name: str) -> Iterator[None]:
+    """Turn an exception of the code that reads rows into an `XbenchError`, unless memory ran out."""
+    try:
+        yield
+    except XbenchError:
+        raise
+    except Exception as error:
+        if exhaustion(evidence_of(error)):
+            raise
+        raise XbenchError(f"the rows of dataset '{name}' cannot be read: {describe_error(error)}") from error
+
+
+def _try_on_rows(trial: ModelTrial, network: Any, import_dirs: Sequence[str]) -> TriedModel:
     import torch
+
+    from xbench.training.logits import has_batch_normalisation
+    from xbench.training.open_data import open_row_set
+    from xbench.training.task_checks import check_task
+
+    assert trial.dataset is not None
+    data = _describe_rows(trial.dataset, import_dirs)
+    is_frozen = not all(p.requires_grad for p in network.parameters())
+    rows = open_row_set(data, import_dirs)
+    check_task(network, trial.model.name, rows, data, getattr(torch, trial.dtype))
+    return TriedModel(is_frozen, normalises=has_batch_normalisation(network))
+
+
+def _try_model(
+    trial: ModelTrial, spec: ModelSpec, network: Any, device: str, import_dirs: Sequence[str]
+) -> TriedModel | XbenchError:
+    import torch
+
+    if trial.dataset is not None:
+        try:
+            return _try_on_rows(trial, network, import_dirs)
+        except XbenchError as error:
+            return error
 
     from xbench.training.logits import (
         check_logits,
@@ -192,11 +277,13 @@ def _try_model(trial: ModelTrial, spec: ModelSpec, network: Any, device: str) ->
 
     dtype, name = getattr(torch, trial.dtype), trial.model.name
     is_frozen = not all(p.requires_grad for p in network.parameters())
+    classes = trial.facts.output.size if trial.facts.output else 0
     found = XbenchError(f"model '{name}' was not tried")
     for place in dict.fromkeys(("cpu", device)):  # some operations exist only on CUDA
         try:
             images = random_images(spec, 3, trial.image_shape, dtype, trial.memory_format).to(place)
-            warning = check_logits(network.to(place, dtype), name, images, trial.num_classes)
+            advice = advise_class_count(spec.load_factory())
+            warning = check_logits(network.to(place, dtype), name, images, classes, advice)
             return TriedModel(
                 is_frozen,
                 warning,
@@ -269,22 +356,49 @@ def describe_dataset(send: Send, choice: Choice, import_dirs: Sequence[str]) -> 
         DataNotFound: the dataset is not on this machine.
         XbenchError: the dataset's settings are wrong.
     """
-    spec, dataset = _build_dataset(choice, import_dirs)
+    spec, dataset = _make_dataset(choice, import_dirs)
+    if isinstance(dataset, RowDataset):
+        return _describe_row_dataset(spec, choice, import_dirs)
     counts = Counter(f"{e.split}/{dataset.classes[e.label]}" for e in dataset.examples)
     return DatasetFacts(
-        classes=dataset.classes,
-        shape=dataset.shape,
+        facts=image_facts(
+            dataset.shape, len(dataset.classes), sum(e.split == "train" for e in dataset.examples)
+        ),
+        task=describe_task(classification(dataset.classes, dataset.positive)),
         counts=dict(sorted(counts.items())),
+        has_images=True,
         stand_in=spec.stand_in,
         licence=spec.source.licence if spec.source else "",
         citation=spec.source.citation if spec.source else "",
     )
 
 
-def decode_dataset(send: Send, choice: Choice, strict: bool, import_dirs: Sequence[str]) -> DecodedDataset:
-    """Decode a dataset into the cache. Sends (step, done, total) as it progresses."""
-    spec, dataset = _build_dataset(choice, import_dirs)
+def _describe_row_dataset(spec: DatasetSpec, choice: Choice, import_dirs: Sequence[str]) -> DatasetFacts:
+    from xbench.training.row_set import load_row_set
+
+    data, rows = _describe_rows(choice, import_dirs), load_row_set(choice.name, choice.params, import_dirs)
+    return DatasetFacts(
+        facts=data.facts,
+        task=describe_task(
+            rows.task,
+            has_test=bool(data.is_test.any()),
+            has_validation=bool(data.own_validation.any()),
+            hold_out=rows.hold_out,
+        ),
+        counts=count_rows(data),
+        has_images=False,
+        stand_in=spec.stand_in,
+        licence=spec.source.licence if spec.source else "",
+        citation=spec.source.citation if spec.source else "",
+    )
+
+
+def prepare_dataset(send: Send, choice: Choice, strict: bool, import_dirs: Sequence[str]) -> PreparedData:
+    """Decode a dataset of images into the cache, or weigh and hash rows. Sends (step, done, total)."""
+    spec, dataset = _make_dataset(choice, import_dirs)
     code = code_stamp("dataset", choice.name, ImportDirs.of(import_dirs))
+    if isinstance(dataset, RowDataset):
+        return _prepare_rows(send, choice, code, import_dirs)
     return decode(
         dataset,
         choice.name,
@@ -296,20 +410,51 @@ def decode_dataset(send: Send, choice: Choice, strict: bool, import_dirs: Sequen
     )
 
 
-def decode_sample(send: Send, choice: Choice, import_dirs: Sequence[str]) -> DecodedDataset:
-    """Return the decoded dataset if it is in the cache; otherwise list it and decode a few images."""
-    spec, dataset = _build_dataset(choice, import_dirs)
+def _prepare_rows(send: Send, choice: Choice, code: str, import_dirs: Sequence[str]) -> RowData:
+    from xbench.training.prepare_rows import prepare_rows
+    from xbench.training.row_set import load_row_set
+
+    # A slower moment must not change how the fingerprint is made, and with it every cell's identity.
+    key = repr((choice, code))
+    described = _describe_rows(choice, import_dirs)
+    rows = load_row_set(choice.name, choice.params, import_dirs)
+    with _blame_dataset(choice.name):
+        data = prepare_rows(
+            described,
+            rows,
+            lambda done, total: send(("reading the rows", done, total)),
+            load(_FINGERPRINT_METHODS, key),
+        )
+    save(_FINGERPRINT_METHODS, key, data.fingerprint_method)
+    return data
+
+
+def prepare_sample(send: Send, choice: Choice, import_dirs: Sequence[str]) -> PreparedData:
+    """Return the prepared dataset; of images that are not in the cache, only a few are decoded."""
+    spec, dataset = _make_dataset(choice, import_dirs)
     code = code_stamp("dataset", choice.name, ImportDirs.of(import_dirs))
+    if isinstance(dataset, RowDataset):
+        return _prepare_rows(send, choice, code, import_dirs)
     if is_decoded(dataset, code):
         return decode(dataset, choice.name, spec.stand_in, False, lambda done, total: None, code)
     return sample.decode_sample(dataset, choice.name, spec.stand_in, code)
 
 
-def _build_dataset(choice: Choice, import_dirs: Sequence[str]) -> tuple[DatasetSpec, Dataset]:
-    spec: DatasetSpec = registry.load("dataset", choice.name, import_dirs)
-    try:
-        return spec, spec.load_factory()(**choice.params)
-    except (XbenchError, MemoryError):
-        raise
-    except Exception as error:  # plugins may raise anything
-        raise XbenchError(f"dataset '{choice.name}' is broken: {describe_error(error)}") from error
+def compute_functions(
+    send: Send, choice: Choice, collected: Any, import_dirs: Sequence[str]
+) -> dict[str, float]:
+    """Compute the metrics of a dataset's task that are functions of collected outputs, by name.
+
+    Raises:
+        XbenchError: a function fails, or does not return a number.
+    """
+    from xbench.training.row_set import load_row_set
+
+    return run_functions(load_row_set(choice.name, choice.params, import_dirs).task, collected)
+
+
+def _make_dataset(choice: Choice, import_dirs: Sequence[str]) -> tuple[DatasetSpec, Dataset | RowDataset]:
+    from xbench.training.row_set import make_dataset
+
+    made = make_dataset(choice.name, choice.params, import_dirs)
+    return registry.load("dataset", choice.name, import_dirs), made

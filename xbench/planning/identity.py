@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from xbench.capacity.axes import Axis, with_size
+from xbench.capacity.axes import with_size
+from xbench.capacity.axis import AnyAxis, ScaledSetting
 from xbench.capacity.cost_model import timing_settings
 from xbench.components.code import code_stamp, own_stamp
 from xbench.components.code_files import ImportDirs
 from xbench.components.registry import Kind, origin
+from xbench.data.decoded import DecodedDataset
 from xbench.records.schema import CellKey, CellRecord
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 
@@ -39,7 +41,7 @@ def cell_id(
     Args:
         settings: the cell's own settings, or those with which something is measured for the cell.
         conditions: everything else that distinguishes the cell, such as its column.
-        data: an identifier of the cell's data; by default its fingerprint.
+        data: an identifier of the cell's data; by default its fingerprint. The task of rows is added.
     """
     machine, device = cell.machine, cell.machine.device_facts
     identity = {
@@ -49,7 +51,7 @@ def cell_id(
         "threads": settings.training.threads or machine.threads,
         "storage": settings.storage,
         "seed": settings.seed,
-        "data": cell.data.fingerprint if data is None else data,
+        "data": _identify_data(cell, cell.data.fingerprint if data is None else data),
         "device": [device["type"], *([] if device["type"] == "cpu" else [device["name"]])],
         "allocator": machine.allocator,
         "versions": {name: machine.versions.get(name) for name in _VERSIONS},
@@ -58,6 +60,13 @@ def cell_id(
     }
     canonical = json.dumps(identity, sort_keys=True, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _identify_data(cell: PlannedCell, data: str) -> Any:
+    """Add to an identifier of rows what determines their task: the dataset's settings and its code."""
+    if isinstance(cell.data, DecodedDataset):
+        return data
+    return [data, *_identify_component("dataset", cell.resolved.choice, cell.import_dirs)]
 
 
 def _identify_component(kind: Kind, choice: Choice, import_dirs: ImportDirs) -> list[Any]:
@@ -92,7 +101,7 @@ def configuration_key(cell: PlannedCell) -> str:
 
 
 def capacity_key(
-    cell: PlannedCell, settings: CellSettings, axis: Axis, limit_bytes: int | None = None
+    cell: PlannedCell, settings: CellSettings, axis: AnyAxis, limit_bytes: int | None = None
 ) -> str:
     """Identify the result of a search on an axis of a cell's settings.
 
@@ -101,7 +110,12 @@ def capacity_key(
         limit_bytes: the memory limit of the search; None if there is none.
     """
     neutral = replace(with_size(settings, axis, 1), seed=0)
-    parts = [axis.value, limit_bytes, cell_id(cell, neutral)]
+    data = None
+    if isinstance(axis, ScaledSetting) and axis.component == "dataset":
+        choice = cell.resolved.choice  # the fingerprint depends on the varied setting
+        others = {name: setting for name, setting in choice.params.items() if name != axis.setting}
+        data = repr(_identify_component("dataset", Choice(choice.name, others), cell.import_dirs))
+    parts = [str(axis), limit_bytes, cell_id(cell, neutral, data=data)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -148,7 +162,9 @@ def pass_key(cell: PlannedCell) -> str:
 def _time_key(cell: PlannedCell, settings: CellSettings, *parts: str) -> str:
     """Hash everything that a time depends on. Of the data, only its shape counts."""
     parts = (cell.machine.device_facts["name"], *parts)  # processors differ in speed
-    return cell_id(cell, replace(settings, seed=0), parts, data=repr(cell.data.shape))
+    data = cell.data
+    shape = data.shape if isinstance(data, DecodedDataset) else data.facts.row
+    return cell_id(cell, replace(settings, seed=0), parts, data=repr(shape))
 
 
 def pairing_group(cell: PlannedCell, ran: dict[str, Any]) -> str:

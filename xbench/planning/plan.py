@@ -6,23 +6,24 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
 from xbench.components.code_files import ImportDirs, place_of
 from xbench.data.decode import DECODING
-from xbench.data.decoded import DecodedDataset
+from xbench.data.prepared import PreparedData
 from xbench.errors import XbenchError
 from xbench.isolation.ask import ask
-from xbench.isolation.run import ChildResult, Timeouts, run_in_child
+from xbench.isolation.run import ChildFailed, ChildResult, Timeouts, run_in_child
 from xbench.memory.limits import can_limit_host_memory
 from xbench.memory.machine import Bound, binding, rounded_limit_bytes, with_memory_limits
 from xbench.planning.describe import (
     ModelFacts,
-    decode_dataset,
-    decode_sample,
     describe_components,
     fetch_weights,
+    prepare_dataset,
+    prepare_sample,
 )
 from xbench.planning.limits import check_limits
 from xbench.planning.machine import Machine, describe_machine
@@ -36,6 +37,7 @@ from xbench.planning.trials import (
     dataset_key,
     describe_each_model,
     find_idle_settings,
+    fit_to_data,
     resolve_datasets,
 )
 from xbench.suite.blame import Tried, add_complaints
@@ -119,16 +121,17 @@ def plan_run(
     resolved = resolve_datasets(expansion, import_dirs, problems)
     on_step("looking for the models' weights")
     models = describe_each_model(expansion, import_dirs, problems)
-    check_data(expansion.cells, resolved, models, problems)
-    check_limits(suite, expansion.cells, machine)
+    cells = fit_to_data(expansion.cells, resolved, problems)
+    check_data(cells, resolved, models, problems)
+    check_limits(suite, cells, machine)
     on_step("trying the models")
     found, tried = check_models(expansion, resolved, models, machine.device, import_dirs, problems)
     problems.raise_if_any()
     return PlannedRun(
         suite=suite,
         machine=machine,
-        cells=expansion.cells,
-        data=[resolved[dataset_key(cell.dataset)] for cell in expansion.cells],
+        cells=cells,
+        data=[resolved[dataset_key(cell.dataset)] for cell in cells],
         models=tried,
         memory_bound=binding(with_memory_limits(machine.memory_bounds, tightest([header.memory_limit]))),
         default_histories={
@@ -136,7 +139,7 @@ def plan_run(
             for (kind, name), settings in known.items()
             if kind == "optimizer" and "history_size" in getattr(settings, "defaults", {})
         },
-        warnings=untried + found + find_idle_settings(expansion.cells, machine.device),
+        warnings=untried + found + find_idle_settings(cells, machine.device),
         import_dirs=import_dirs,
     )
 
@@ -149,31 +152,46 @@ _NO_HANG_TIMEOUT = Timeouts(hangs_after_s=None)
 _SPLIT_BY = ("train_size", "validation", "balance")
 
 
-def decode_all(plan: PlannedRun, observer: Observer) -> dict[str, DecodedDataset]:
-    """Decode every dataset of a plan.
+def prepare_all(plan: PlannedRun, observer: Observer) -> dict[str, PreparedData]:
+    """Prepare every dataset of a plan.
 
     Raises:
-        XbenchError: a dataset cannot be decoded.
+        XbenchError: a dataset cannot be prepared.
     """
-    decoded: dict[str, DecodedDataset] = {}
-    for data in plan.data:
+    decoded: dict[str, PreparedData] = {}
+    for cell, data in zip(plan.cells, plan.data, strict=True):
         if _data_key(data) not in decoded:
             name = data.choice.name
-            observer.working(f"looking for the decoded images of {name}")
-            decoded[_data_key(data)] = ask(
-                decode_dataset,
-                data.choice,
-                data.strict,
-                plan.import_dirs,
-                on_message=partial(_report_decoding, observer, name),
-                timeouts=_NO_HANG_TIMEOUT,
-            )
+            observer.working(f"preparing {name}")
+            with _place_mistakes(plan, cell, data):
+                decoded[_data_key(data)] = ask(
+                    prepare_dataset,
+                    data.choice,
+                    data.strict,
+                    plan.import_dirs,
+                    on_message=partial(_report_decoding, observer, name),
+                    timeouts=_NO_HANG_TIMEOUT,
+                )
     observer.working("splitting the data and identifying the cells")
     return decoded
 
 
+@contextmanager
+def _place_mistakes(plan: PlannedRun, cell: Cell, data: ResolvedData) -> Iterator[None]:
+    """Report a mistake in a dataset's rows at the line of the suite that names the dataset."""
+    try:
+        yield
+    except ChildFailed:
+        raise
+    except XbenchError as error:
+        if data.facts.has_images:  # the images are at fault, and named
+            raise
+        plan.suite.problems.add((*cell.path[:2], "dataset"), error.message, error.hint)
+        plan.suite.problems.raise_if_any()
+
+
 def _report_decoding(observer: Observer, dataset: str, progress: tuple[str, int, int]) -> None:
-    """Report the progress that `decode_dataset` sends."""
+    """Report the progress that `prepare_dataset` sends."""
     step, done, total = progress
     if step == DECODING:
         observer.decoding(dataset, done, total)
@@ -181,23 +199,25 @@ def _report_decoding(observer: Observer, dataset: str, progress: tuple[str, int,
         observer.working(f"{step} of {dataset}", done, total)
 
 
-def decode_samples(plan: PlannedRun) -> dict[str, DecodedDataset]:
+def prepare_samples(plan: PlannedRun) -> dict[str, PreparedData]:
     """List every dataset of a plan and decode a few of its images, which stand for the others.
 
     Raises:
-        XbenchError: a dataset cannot be decoded.
+        XbenchError: a dataset cannot be prepared.
     """
-    return {
-        _data_key(data): ask(decode_sample, data.choice, plan.import_dirs)
-        for data in {_data_key(data): data for data in plan.data}.values()
-    }
+    samples: dict[str, PreparedData] = {}
+    for cell, data in zip(plan.cells, plan.data, strict=True):
+        if _data_key(data) not in samples:
+            with _place_mistakes(plan, cell, data):
+                samples[_data_key(data)] = ask(prepare_sample, data.choice, plan.import_dirs)
+    return samples
 
 
-def make_cells(plan: PlannedRun, decoded: dict[str, DecodedDataset]) -> list[PlannedCell]:
+def make_cells(plan: PlannedRun, decoded: dict[str, PreparedData]) -> list[PlannedCell]:
     """Make a planned cell for every cell of a plan.
 
     Args:
-        decoded: the result of `decode_all` or `decode_samples`.
+        decoded: the result of `prepare_all` or `prepare_samples`.
 
     Raises:
         XbenchError: a cell does not have enough examples. This is known only after decoding, because

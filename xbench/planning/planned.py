@@ -7,8 +7,8 @@ from typing import Any
 
 from xbench.capacity.axes import Axis, resolve_sizes, size_of, with_size
 from xbench.components.code_files import ImportDirs
-from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
+from xbench.data.prepared import PreparedData
 from xbench.isolation.child import Limits
 from xbench.memory.malloc import MallocProfile
 from xbench.planning.describe import ModelFacts
@@ -18,8 +18,8 @@ from xbench.planning.trials import ResolvedData
 from xbench.records.schema import CellKey, MemoryPassRecord, Status
 from xbench.suite.grid import Cell
 from xbench.training.component_code import hash_code
+from xbench.training.job import CellJob
 from xbench.training.settings import CellSettings
-from xbench.training.task import Task
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class PlannedCell:
         declared: the cell as the suite declares it.
         settings: the settings to run with. Fitted sizes are numbers.
         resolved: the dataset of the cell, as it was found on this machine.
-        data: the decoded dataset.
+        data: the prepared dataset.
         model: the facts about the model.
         available: number of training examples that are available to the cell.
         default_history: the optimizer's default `history_size`; None if it has none.
@@ -125,7 +125,7 @@ class PlannedCell:
     declared: Cell
     settings: CellSettings
     resolved: ResolvedData
-    data: DecodedDataset
+    data: PreparedData
     model: ModelFacts
     available: int
     default_history: int | None
@@ -155,18 +155,18 @@ class PlannedCell:
         threads = self.settings.training.threads
         return Limits(self.machine.device, threads, self.memory.limit_bytes, self.memory.malloc)
 
-    def task(self, settings: CellSettings | None = None) -> Task:
-        """Make the task for the process that trains or measures the cell.
+    def job(self, settings: CellSettings | None = None) -> CellJob:
+        """Make the job of the process that trains or measures the cell.
 
         Args:
             settings: settings to use instead of the cell's own.
         """
-        return Task(
+        return CellJob(
             settings=settings or self.settings,
             data=replace(self.data, names=()),  # names would take memory in the process
             import_dirs=self.import_dirs,
             features=self.features.file,
-            code=hash_code(self.settings, self.import_dirs),
+            code=hash_code(self.settings, self.data, self.import_dirs),
         )
 
     @property

@@ -1,4 +1,4 @@
-"""Declare the metrics of classification, which `training.metrics` computes by name."""
+"""The metrics of records of version 1, which did not declare them: those of classification."""
 
 from __future__ import annotations
 

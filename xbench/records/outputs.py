@@ -1,4 +1,4 @@
-"""Write and read a model's outputs on the test split: a Parquet file with one row per example.
+"""Write and read a model's outputs on the test rows: a Parquet file with one row per example.
 
 From these files, statistics of the test split (confidence intervals that resample patients, tests that pair
 two optimizers example by example) can be computed later without training again.
@@ -6,8 +6,8 @@ two optimizers example by example) can be computed later without training again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,49 +16,43 @@ from xbench.records.tables import read_table, write_table
 if TYPE_CHECKING:
     import numpy as np
 
-_LOGIT = "logit_"
+# Columns of every file of outputs, besides those of the task.
+FIXED_COLUMNS = ("name", "group", "loss")
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Outputs of the model with its selected weights on the n test examples, in the order of the dataset.
+    """Outputs of the model with its selected weights on the n test rows, in the order of the dataset.
 
     Attributes:
-        classes: class names, in the order of labels.
-        names: (n) example names, unique within the dataset.
-        labels: (n,) int64 true classes.
-        groups: (n) names of groups, such as patients; "" for an example that belongs to no group.
-        losses: (n,) float64 cross entropies in nats, without class weights.
-        logits: (n, classes) float64 logits.
+        names: (n) names of the rows, unique within the dataset.
+        groups: (n) names of groups, such as patients; "" for a row that belongs to no group.
+        losses: (n,) float64: the loss of each row, without the weight of its class.
+        columns: (n,) arrays by name: what the task keeps of each row. A classification has `label` (int64)
+            and a `logit_CLASS` (float64) for each class.
     """
 
-    classes: Sequence[str]
     names: Sequence[str]
-    labels: np.ndarray
     groups: Sequence[str]
     losses: np.ndarray
-    logits: np.ndarray
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def write_outputs(path: Path, outputs: Outputs) -> None:
-    """Write outputs as the columns `name`, `label`, `group`, `loss` and one `logit_<class>` per class.
+    """Write outputs as the columns `name`, `group`, `loss`, and those of the task.
 
     Raises:
         OSError: the file cannot be written; an existing one is left unchanged.
     """
     import pyarrow
 
-    columns = [
-        ("name", pyarrow.array(outputs.names, pyarrow.string())),
-        ("label", pyarrow.array(outputs.labels, pyarrow.int64())),
-        ("group", pyarrow.array(outputs.groups, pyarrow.string())),
-        ("loss", pyarrow.array(outputs.losses, pyarrow.float64())),
-        *(
-            (_LOGIT + name, pyarrow.array(column, pyarrow.float64()))
-            for name, column in zip(outputs.classes, outputs.logits.T, strict=True)
-        ),
-    ]
-    write_table(path, pyarrow.table([column for _, column in columns], [name for name, _ in columns]))
+    columns = {
+        "name": pyarrow.array(outputs.names, pyarrow.string()),
+        "group": pyarrow.array(outputs.groups, pyarrow.string()),
+        "loss": pyarrow.array(outputs.losses, pyarrow.float64()),
+        **{name: pyarrow.array(column) for name, column in outputs.columns.items()},
+    }
+    write_table(path, pyarrow.table(list(columns.values()), list(columns)))
 
 
 def read_outputs(path: Path, crc32: int | None = None) -> Outputs:
@@ -70,17 +64,13 @@ def read_outputs(path: Path, crc32: int | None = None) -> Outputs:
     Raises:
         OSError, ValueError: the file is missing or damaged, or has other columns.
     """
-    import numpy as np
-
     table = read_table(path, crc32)
-    names, columns = table.column_names, table.columns
-    if names[:4] != ["name", "label", "group", "loss"] or not all(n.startswith(_LOGIT) for n in names[4:]):
-        raise ValueError(f"{path} does not have the columns of outputs: {', '.join(names)}")
+    columns = dict(zip(table.column_names, table.columns, strict=True))
+    if not set(FIXED_COLUMNS) <= set(columns):
+        raise ValueError(f"{path} does not have the columns of outputs: {', '.join(columns)}")
     return Outputs(
-        classes=tuple(name.removeprefix(_LOGIT) for name in names[4:]),
-        names=tuple(columns[0].to_pylist()),
-        labels=columns[1].to_numpy(),
-        groups=tuple(columns[2].to_pylist()),
-        losses=columns[3].to_numpy(),
-        logits=np.stack([column.to_numpy() for column in columns[4:]], axis=1),
+        names=tuple(columns.pop("name").to_pylist()),
+        groups=tuple(columns.pop("group").to_pylist()),
+        losses=columns.pop("loss").to_numpy(),
+        columns={name: column.to_numpy() for name, column in columns.items()},
     )

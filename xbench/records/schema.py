@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 # Records of version 1 are upgraded when they are read; see `records.upgrade`.
 SCHEMA_VERSION = 2
@@ -64,12 +64,16 @@ class DataRecord(Record):
         origin, params: see `Component`.
         stand_in: a note that the data is made up; empty for real data.
         fingerprint: hash of everything in the dataset that training can see.
-        counts: number of images by `"SPLIT/CLASS"`, before validation is held out.
+        fingerprint_method: what the fingerprint is made of; "" for images, of which it is all.
+        counts: number of rows by `"SPLIT/CLASS"`, or by split if there are no classes, before validation is
+            held out.
         unreadable: (name, reason) of each image that was left out.
         notes: sentences for the reader about the dataset.
-        classes: class names in the order of their labels. Empty in records of older versions, as is
-            `positive`.
-        positive: the class that recall, precision and AUC refer to when there are two classes.
+        classes: class names in the order of their labels; empty if there are none, and in records of older
+            versions.
+        facts: what the task declares about itself, by name, such as the positive class.
+        loss_unit: unit of the loss; "" if it has none. Records of older versions are of cross entropies.
+        optimum: the known minimum of the loss over all training rows; None if it is not known.
         test_copies: number of test images with the same content as a training image; None if not counted.
         cross_class_copies: number of images with the same content as an image of another class; None if not
             counted.
@@ -83,20 +87,31 @@ class DataRecord(Record):
     params: dict[str, Any] = Field(default_factory=dict)
     stand_in: str = ""
     fingerprint: str = ""
+    fingerprint_method: str = ""
     counts: dict[str, Whole] = Field(default_factory=dict)
     unreadable: list[tuple[str, str]] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
     classes: list[str] = Field(default_factory=list)
-    positive: str = ""
+    facts: dict[str, str] = Field(default_factory=dict)
+    loss_unit: str = "nats"
+    optimum: float | None = None
     test_copies: Whole | None = None
     cross_class_copies: Whole | None = None
     licence: str = ""
     citation: str = ""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_positive(cls, fields: Any) -> Any:
+        """Read the field `positive` of older records, which is now one of the facts."""
+        if isinstance(fields, dict) and fields.get("positive") and len(fields.get("classes", ())) == 2:
+            return {"facts": {"positive": fields["positive"]}, **fields}
+        return fields
+
     @property
-    def positive_text(self) -> str:
-        """The class that recall, precision and AUC refer to, as tables show it; "" if there is none."""
-        return f"positive: {self.positive}" if self.positive and len(self.classes) == 2 else ""
+    def facts_text(self) -> str:
+        """The facts as tables show them; "" if there are none."""
+        return "; ".join(f"{name}: {fact}" for name, fact in self.facts.items())
 
 
 class MetricRecord(Record):
@@ -393,11 +408,14 @@ class ExperimentRecord(Record):
         reference: published figures to print beside the run's own: column -> metric -> value.
         reference_name, reference_note: title of the published figures, and a note for the reader.
         baseline: title of the column that findings compare the others with; "" for the first column.
+        metrics: declarations of its metrics, if the experiments of the run declare different ones; otherwise
+            empty, and those of the run are its own.
     """
 
     name: str
     title: str
     baseline: str = ""
+    metrics: list[MetricRecord] = Field(default_factory=list)
     reference: dict[str, dict[str, float]] = Field(default_factory=dict)
     reference_name: str = "reference"
     reference_note: str = ""

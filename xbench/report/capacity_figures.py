@@ -9,7 +9,13 @@ from xbench.report.scales import choose_size_unit
 from xbench.report.stand_ins import describe_stand_in_data, describe_stand_in_weights
 from xbench.units import format_bytes
 
-_UNITS = {"history-size": "update pairs"}
+# Other axes are settings, whose units are not known.
+_UNITS = {
+    "train-size": "examples",
+    "batch-size": "examples",
+    "micro-batch": "examples",
+    "history-size": "update pairs",
+}
 
 FAILED_NOTE = "Sizes that failed have no peak, and are drawn at the limit."
 
@@ -42,7 +48,7 @@ def _make_figure(report: CapacityReport, result: CapacityRecord) -> Figure:
         title=f"Peak memory against {title}",
         subtitle=f"{report.optimizer}, {report.components['model'].title} on {report.dataset}",
         kind="points",
-        x_label=f"{title} ({_UNITS.get(result.axis, 'examples')})",
+        x_label=f"{title} ({_UNITS[result.axis]})" if result.axis in _UNITS else title,
         y_label=f"peak memory ({unit})",
         series=tuple(one for one in series if one.x),
         warning=_make_warning(report),

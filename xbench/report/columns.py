@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from xbench.records.aggregate import Interval
@@ -27,3 +28,20 @@ class Column:
     figures: dict[str, Interval]
     settings: dict[str, tuple[SettingValue, ...]] = field(default_factory=dict)
     unranked_time: str = ""
+
+    @property
+    def datasets(self) -> frozenset[str]:
+        """Names of the datasets of its cells."""
+        return frozenset(record.dataset.name for record in self.records)
+
+
+def group_by_data(columns: Sequence[Column]) -> list[list[Column]]:
+    """Group columns by their datasets: a metric of one dataset says nothing about that of another.
+
+    A column without cells, whose dataset is not known, belongs to the first group.
+    """
+    first = next((column.datasets for column in columns if column.records), frozenset())
+    groups: dict[frozenset[str], list[Column]] = {}
+    for column in columns:
+        groups.setdefault(column.datasets or first, []).append(column)
+    return list(groups.values())

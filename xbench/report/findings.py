@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from xbench.records.aggregate import CONFIDENCE
-from xbench.report.columns import Column
+from xbench.report.columns import Column, group_by_data
 from xbench.report.effects import Effect, paired_effect
 from xbench.report.rows import Row
 
@@ -58,17 +58,31 @@ class Finding:
 def make_findings(columns: Sequence[Column], rows: Sequence[Row], baseline: str) -> tuple[Finding, ...]:
     """Compare every column with the baseline, in each figure that findings are about.
 
+    Columns are compared with those of the same dataset only. Where the baseline has another one, the first
+    column with the dataset takes its place.
+
     Args:
         baseline: the name of one of the columns.
     """
-    (base,) = (column for column in columns if column.name == baseline)
-    others = [column for column in columns if column.name != baseline]
+    pairs = [
+        (column, base)
+        for group in group_by_data(columns)
+        for base in [next((column for column in group if column.name == baseline), group[0])]
+        for column in group
+        if column is not base
+    ]
     return tuple(
         _compare(row, column, base)
         for row in rows
-        if row.finding is not None and any(row.key in column.figures for column in columns)
-        for column in others
+        if row.finding is not None
+        for column, base in pairs
+        if row.key in column.figures or row.key in base.figures or _is_shared(row, columns)
     )
+
+
+def _is_shared(row: Row, columns: Sequence[Column]) -> bool:
+    """Return whether some column has a figure, and all columns have the same dataset."""
+    return len(group_by_data(columns)) == 1 and any(row.key in column.figures for column in columns)
 
 
 def _compare(row: Row, column: Column, base: Column) -> Finding:
@@ -87,10 +101,17 @@ def _compare(row: Row, column: Column, base: Column) -> Finding:
 def find_marks(row: Row, columns: Sequence[Column]) -> Marks:
     """Find which columns have the best figure of a row, and which are not significantly different from it.
 
+    Columns of each dataset are ranked by themselves.
+
     Returns:
         The names of the best columns, and of those whose paired interval to the best includes no change. Both
         are empty if the row has no better direction, or fewer than two figures that may be ranked.
     """
+    marks = [_find_marks(row, group) for group in group_by_data(columns)]
+    return set().union(*(best for best, _ in marks)), set().union(*(alike for _, alike in marks))
+
+
+def _find_marks(row: Row, columns: Sequence[Column]) -> Marks:
     ranked = [
         column
         for column in columns

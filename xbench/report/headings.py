@@ -13,10 +13,10 @@ MAX_DATASETS = 8
 
 
 def describe_data(records: Sequence[CellRecord]) -> tuple[str, ...]:
-    """Describe the models and their data, with the number of images.
+    """Describe the models and their data, with the numbers of rows.
 
     A single dataset is described on one line, with counts by class. Several datasets have a line each, with
-    counts by split. If a dataset has two classes, the line names the positive one.
+    counts by split. Each line ends with the facts that the data's task declares.
     """
     if not records:
         return ()
@@ -28,13 +28,13 @@ def describe_data(records: Sequence[CellRecord]) -> tuple[str, ...]:
     distinct = list(datasets.values())
     if len(distinct) == 1:
         line = _append_counts(f"{models} on {_format_name(distinct[0])}", distinct[0].counts)
-        return ("; ".join(filter(None, [line, distinct[0].positive_text])),)
+        return ("; ".join(filter(None, [line, distinct[0].facts_text])),)
     lines = [f"{models} on {pluralize(len(distinct), 'dataset')}"]
     lines += [
         "; ".join(
             filter(
                 None,
-                [_append_counts(_format_title(data, distinct), _count_by_split(data)), data.positive_text],
+                [_append_counts(_format_title(data, distinct), _count_by_split(data)), data.facts_text],
             )
         )
         for data in distinct[:MAX_DATASETS]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xbench.records.schema import CellRecord
 from xbench.report.columns import Column
@@ -67,15 +67,57 @@ def make_loss_figures(comparison: Comparison, curves: Mapping[str, Curve]) -> It
         curves: cell ID -> its curve.
     """
     columns = comparison.columns[:MAX_LINES]
+    minimum = _find_minimum(comparison)
+    if minimum is not None:
+        curves = {cell_id: _lower(curve, minimum) for cell_id, curve in curves.items()}
     for measure in _MEASURES:
         lines = (_make_line(measure, column, place, curves) for place, column in enumerate(columns))
         series = tuple(line for line in lines if line is not None)
         if series:
-            yield _make_figure(measure, comparison, series, curves)
+            yield _make_figure(measure, comparison, series, curves, minimum)
+
+
+def _find_minimum(comparison: Comparison) -> float | None:
+    """Return the known minimum of the training loss, from which the loss of every step may be subtracted.
+
+    Returns:
+        None if it is not known, or if some cell's steps do not take all training rows: the loss of fewer
+        rows may be below the minimum.
+    """
+    records = [record for column in comparison.columns for record in column.records]
+    minima = {record.dataset.optimum for record in records}
+    takes_all = all(_takes_all_rows(record) for record in records)
+    return minima.pop() if len(minima) == 1 and takes_all else None
+
+
+def _takes_all_rows(record: CellRecord) -> bool:
+    batch_size = record.ran.get("batch_size")
+    return batch_size is not None and batch_size == _count_train_rows(record)
+
+
+def _count_train_rows(record: CellRecord) -> int:
+    counts = record.dataset.counts
+    return sum(count for name, count in counts.items() if name.partition("/")[0] == "train")
+
+
+def _lower(curve: Curve, minimum: float) -> Curve:
+    """Subtract the minimum from a curve's losses. What rounding leaves below it is not drawn."""
+    points = [replace(point, loss=point.loss - minimum) for point in curve]
+    return tuple(point for point in points if not point.loss <= 0)
+
+
+def _label_loss(comparison: Comparison, minimum: float | None) -> str:
+    units = {record.dataset.loss_unit for column in comparison.columns for record in column.records}
+    unit = f" ({units.pop()})" if len(units) == 1 and "" not in units else ""
+    return f"training loss{unit}" if minimum is None else f"training loss above its minimum{unit}"
 
 
 def _make_figure(
-    measure: _Progress, comparison: Comparison, series: tuple[Series, ...], curves: Mapping[str, Curve]
+    measure: _Progress,
+    comparison: Comparison,
+    series: tuple[Series, ...],
+    curves: Mapping[str, Curve],
+    minimum: float | None,
 ) -> Figure:
     columns = comparison.columns[:MAX_LINES]
     label = measure.label
@@ -98,11 +140,11 @@ def _make_figure(
     return Figure(
         key=measure.key,
         experiment=comparison.experiment.name,
-        title=measure.title,
+        title=measure.title if minimum is None else f"{measure.title}: its distance to the minimum",
         subtitle=comparison.experiment.title,
         kind="lines",
         x_label=label,
-        y_label="training loss (nats)",
+        y_label=_label_loss(comparison, minimum),
         series=series,
         is_x_log=needs_log_scale([float(line.x[-1]) for line in series]),
         is_y_log=needs_log_scale([y for line in series for y in (*line.y, *line.low)]),

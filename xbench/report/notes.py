@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from xbench.records.aggregate import CONFIDENCE
 from xbench.records.schema import CellRecord, ExperimentRecord
-from xbench.report.columns import Column
+from xbench.report.columns import Column, group_by_data
 from xbench.report.document import ALIKE, BEST
 from xbench.report.findings import Marks
 from xbench.report.rows import Row
@@ -16,6 +16,8 @@ from xbench.units import format_bytes
 
 # Sizes of optimizer state are treated as equal up to this relative difference.
 _SAME_STATE = 0.01
+# Smaller differences are not told: in megabytes, they would not show.
+_SMALL_STATE_BYTES = 10_000
 
 # The column or model that the note is about, the seed if it is about one cell only, and the text.
 Note = tuple[str, int | None, str]
@@ -52,6 +54,7 @@ def make_notes(
     records = [record for column in columns for record in column.records]
     notes = [
         *_note_data(records),
+        *_note_several_datasets(columns),
         *merge_notes(note for column in columns for note in _note_cells(column)),
         *_note_missing_seeds(columns),
         *_note_intervals(columns, rows),
@@ -63,6 +66,11 @@ def make_notes(
     if experiment.reference_note:
         notes.append(experiment.reference_note)
     return tuple(dict.fromkeys(notes))
+
+
+def _note_several_datasets(columns: Sequence[Column]) -> Iterator[str]:
+    if len(group_by_data(columns)) > 1:
+        yield "columns are compared with those of the same dataset only"
 
 
 def _note_data(records: Iterable[CellRecord]) -> Iterator[str]:
@@ -140,7 +148,8 @@ def _note_memory(record: CellRecord) -> Iterator[str]:
     measured, ended_bytes = record.memory_pass, record.memory.optimizer_state_bytes
     if measured is None or ended_bytes is None:
         return
-    if abs(ended_bytes - measured.final_state_bytes) > _SAME_STATE * measured.final_state_bytes:
+    difference_bytes = abs(ended_bytes - measured.final_state_bytes)
+    if difference_bytes > max(_SAME_STATE * measured.final_state_bytes, _SMALL_STATE_BYTES):
         yield (
             f"its optimizer state took {format_bytes(ended_bytes)} at the end, but "
             f"{format_bytes(measured.final_state_bytes)} at the end of its memory pass"

@@ -138,7 +138,8 @@ class CellTable:
 
 def make_cell_table(run: RunRecord, records: Sequence[CellRecord]) -> CellTable:
     """Make the table of all cells that the run declares, ended or not."""
-    metric = next((metric for metric in run.metrics if metric.split == "test"), None)
+    metrics = [metric for metric in run.metrics if metric.split == "test"] or run.metrics
+    metric = metrics[0] if metrics else None
     rows = []
     for key, record in match_cells(run, records):
         rows.append(
@@ -182,7 +183,7 @@ def _make_figures(record: CellRecord | None, metric: MetricRecord | None) -> tup
 
 @dataclass(frozen=True)
 class DataTable:
-    """A dataset of the run, with its number of images by class and split."""
+    """A dataset of the run, with its numbers of rows by class and split."""
 
     data: DataRecord
     splits: tuple[str, ...]
@@ -202,7 +203,10 @@ def _count(data: DataRecord) -> DataTable:
     places = [name.partition("/") for name in data.counts]
     splits = tuple(dict.fromkeys(split for split, _, _ in places))
     classes = dict.fromkeys(label for _, _, label in places)
-    rows = tuple((label, tuple(data.counts.get(f"{split}/{label}") for split in splits)) for label in classes)
+    rows = tuple(
+        (label or "all", tuple(data.counts.get(f"{split}/{label}" if label else split) for split in splits))
+        for label in classes
+    )
     return DataTable(data, splits, rows)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from xbench.records.schema import CellRecord, MetricRecord
@@ -40,19 +39,38 @@ class Row:
     finding: EffectKind | None = None
 
 
+# Smaller numbers would have no digit among three decimals. A loss may be above its minimum by 1e-12.
+_LEAST_PLAIN = 0.0005
+
+
 def show_metric(metric: MetricRecord, value: float) -> str:
     """Format a metric's value, with its unit."""
-    return f"{value:,.3f} {metric.unit}" if metric.unit else f"{value:.3f}"
+    return f"{_show_number(value)} {metric.unit}" if metric.unit else _show_number(value)
+
+
+def find_headline(metrics: Sequence[MetricRecord], record: CellRecord) -> tuple[MetricRecord, float] | None:
+    """Find the metric that stands for a cell in a line of progress, and its value.
+
+    It is the first one of the test split, or of any split if the cell has none of the test's.
+
+    Returns:
+        None if the cell has no value of any metric.
+    """
+    found = [(m, value) for m in metrics if (value := record.metrics.get(m.name)) is not None]
+    return next((pair for pair in found if pair[0].split == "test"), found[0] if found else None)
+
+
+def _show_number(value: float) -> str:
+    return f"{value:.1e}" if 0 < abs(value) < _LEAST_PLAIN else f"{value:,.3f}"
 
 
 def _make_metric_row(metric: MetricRecord) -> Row:
-    show = partial(show_metric, metric)
     return Row(
         metric.name,
-        metric.title,
+        f"{metric.title} ({metric.unit})" if metric.unit else metric.title,
         lambda record: record.metrics.get(metric.name),
-        show,
-        show,
+        _show_number,
+        _show_number,
         better=metric.direction,
         finding="difference",
     )

@@ -129,7 +129,7 @@ def _list_cell_facts(record: CellRecord) -> Iterator[tuple[DifferenceKind, str, 
     yield "versions", "code of the dataset", data.origin or None
     yield "data", "dataset", data.name
     yield "data", "fingerprint", data.fingerprint or None
-    yield "data", "number of images", data.counts or None
+    yield "data", "number of rows", data.counts or None
     yield "data", "unreadable images", len(data.unreadable)
     for name, value in data.params.items():
         yield "data", f"dataset: {name}", _show(value)

@@ -88,8 +88,8 @@ class Problems:
 def _path_in_file(path: KeyPath, document: Any) -> KeyPath:
     """Return a key path as it is written in the file.
 
-    In the file, a single table need not be in a list, a name may stand for a table, and a setting may be
-    under `params`.
+    In the file, a single table need not be in a list, a name may stand for a table, a problem for a model and
+    a dataset, and a setting may be under `params`.
     """
     written: list[str | int] = []
     for part in path:
@@ -97,6 +97,8 @@ def _path_in_file(path: KeyPath, document: Any) -> KeyPath:
             continue
         if part == "name" and isinstance(document, str):
             continue
+        if part in ("model", "dataset") and isinstance(document, dict) and part not in document:
+            part = "problem" if "problem" in document else part
         params = document.get("params") if isinstance(document, dict) and part not in document else None
         if isinstance(params, dict) and part in params:
             document = params

@@ -16,7 +16,16 @@ from xbench.suite.explain import explain
 from xbench.suite.lines import KeyPath
 from xbench.suite.overrides import SuiteOption, apply_overrides
 from xbench.suite.problems import Problems
-from xbench.suite.schema import DatasetTable, Experiment, Header, OptimizerTable, SuiteFile, Table, as_list
+from xbench.suite.schema import (
+    DatasetTable,
+    Experiment,
+    Header,
+    OptimizerTable,
+    SuiteFile,
+    Table,
+    as_list,
+    expand_problem,
+)
 from xbench.text import MAX_SENTENCE_CHARS, escape_controls, shorten
 from xbench.training.settings import TrainingSettings
 
@@ -98,11 +107,13 @@ def check_document(
     wrong = _validate(SuiteFile, document, (), problems)
     header = document["suite"] if "suite" not in wrong else {"name": "unnamed"}
     _validate(Header, header, ("suite",), problems)
-    tables = document["experiment"] if "experiment" not in wrong else []
+    declared = document["experiment"] if "experiment" not in wrong else []
+    tables = [expand_problem(table) for table in declared]
     names: set[str] = set()
     for place, table in enumerate(tables):
         if problems.is_full:
             break
+        _check_problem(declared[place], place, problems)
         _check_keys(table, place, names, problems)
     _check_only(tables, only, file)
     return Suite(
@@ -117,6 +128,18 @@ def check_document(
         problems=problems,
         is_part=bool(only),
     )
+
+
+def _check_problem(table: dict[str, Any], place: int, problems: Problems) -> None:
+    """Check that an experiment with a `problem` has neither a model nor a dataset besides."""
+    if "problem" in table:
+        for key in ("model", "dataset"):
+            if key in table:
+                problems.add(
+                    ("experiment", place, key),
+                    f"'problem' is the model and the dataset, so '{key}' cannot be set besides",
+                    hint="leave it out; for other settings, name the problem in tables of both instead",
+                )
 
 
 def _check_keys(table: dict[str, Any], place: int, names: set[str], problems: Problems) -> None:

@@ -154,6 +154,9 @@ class Experiment(BaseModel):
         name: the experiment's name: letters, digits, `-` and `_`.
         title: the title of the experiment's table; by default its name.
         model, dataset, optimizer: a name, a table, or a list of these.
+        problem: the name of a problem, which is both the model and the dataset: `"module:attribute"` of an
+            `xbench.Problem`, or the name of one that was registered. Settings go into tables of `model` and
+            `dataset` with that name instead.
         reference: results of earlier work.
         baseline: the column that findings compare the others with, by its title or its optimizer. By default
             it is the suite's `baseline`, or the first column of an experiment that has no such column.
@@ -171,12 +174,21 @@ class Experiment(BaseModel):
     model: OneOrMore[Table]
     dataset: OneOrMore[DatasetTable]
     optimizer: OneOrMore[OptimizerTable]
+    problem: str | None = None
     reference: Reference | None = None
     baseline: str | None = Field(None, min_length=1)
     adapt: Adapt = Field(default_factory=list)
     expect: Literal["oom"] | None = None
     memory_limit: MemoryLimit | None = None
     timeout: Seconds | None = None
+
+
+def expand_problem(table: dict[str, Any]) -> dict[str, Any]:
+    """Return an experiment with the model and the dataset that its `problem` names, if it names one."""
+    problem = table.get("problem")
+    if not isinstance(problem, str):
+        return table
+    return {"model": problem, "dataset": problem, **table}
 
 
 class Header(BaseModel):

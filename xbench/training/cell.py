@@ -7,7 +7,7 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from torch import nn
 from xbench.components.specs import ModelSpec, OptimizerSpec
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
+from xbench.data.prepared import PreparedData
 from xbench.memory.contention import ContentionWatch
 from xbench.memory.devices import allocator_retries, device_memory
 from xbench.memory.host import resident_bytes
@@ -32,10 +33,11 @@ from xbench.training.events import CellResult, Prepared, Scores
 from xbench.training.footprint import model_bytes, optimizer_state_bytes, trained_bytes
 from xbench.training.frozen import set_training
 from xbench.training.global_state import guard_globals, load_component
-from xbench.training.loader import FeatureLoader, ImageLoader, Loader, ResidentImageLoader
+from xbench.training.job import CellJob
 from xbench.training.loop import Trainer
 from xbench.training.model import build_model, build_trained_part, select_trained_part
 from xbench.training.objective import Objective
+from xbench.training.open_data import open_loader, open_task
 from xbench.training.recorder import Diverged, TraceRecorder
 from xbench.training.rehearsal import rehearse
 from xbench.training.requirements import find_unmet_requirement
@@ -43,19 +45,18 @@ from xbench.training.seeding import seed_everything
 from xbench.training.settings import CellSettings
 from xbench.training.splits import Split, epoch_order, split_examples
 from xbench.training.state_dicts import hash_tensors
-from xbench.training.task import Task
 
 
 def train_cell(
     send: Callable[[Any], None],
-    task: Task,
+    job: CellJob,
     watch_for_stop: Callable[[], Callable[[], bool]] = lambda: lambda: False,
 ) -> CellResult | None:
     """Train one cell, in this process.
 
     Args:
         send: passes messages (see `training.events`) to the parent.
-        task: the cell.
+        job: the cell.
         watch_for_stop: called if the cell can save checkpoints. It returns a function that is called after
             each step and says whether to stop.
 
@@ -67,38 +68,49 @@ def train_cell(
         XbenchError: the settings cannot be met. Other exceptions are faults of a component or of xbench.
     """
     started = time.perf_counter()
-    settings, data, features = task.settings, task.data, task.features
-    model_spec = load_component("model", settings.model.name, task.import_dirs)
-    whole_model = build_model(model_spec, settings, data)
+    settings, data, features = job.settings, job.data, job.features
+    model_spec = load_component("model", settings.model.name, job.import_dirs)
+    whole_model = build_model(model_spec, settings, data, job.import_dirs)
     weights_sha256 = hash_tensors(whole_model)
     model = select_trained_part(whole_model, features)
     del whole_model
     # Only after the model is built: importing the optimizer must not change the model's initial weights.
-    optimizer_spec = load_component("optimizer", settings.optimizer.name, task.import_dirs)
+    optimizer_spec = load_component("optimizer", settings.optimizer.name, job.import_dirs)
     reason = find_unmet_requirement(optimizer_spec, settings.optimizer.name, model)
     if reason is not None:
         return CellResult(status="skipped", reason=reason)
 
     split = split_examples(data, settings.training, settings.seed)
-    if features is not None:
+    if features is not None and isinstance(data, DecodedDataset):
         _check_present(features, data, split)
     is_resumable = model_spec.resumable and optimizer_spec.resumable
-    every_s = task.checkpoint_every_s if is_resumable else None
+    every_s = job.checkpoint_every_s if is_resumable else None
     should_stop = (lambda: False) if every_s is None else watch_for_stop()
-    checkpoints = Checkpoints(task.scratch, every_s, should_stop)
-    trainer = assemble(send, settings, data, model_spec, optimizer_spec, model, split, checkpoints, features)
+    checkpoints = Checkpoints(job.scratch, every_s, should_stop)
+    trainer = assemble(
+        send,
+        settings,
+        data,
+        model_spec,
+        optimizer_spec,
+        model,
+        split,
+        checkpoints,
+        features,
+        job.import_dirs,
+    )
     if trainer.loader.device.type == "cuda":
         rehearse(
             trainer,
-            lambda: build_trained_part(model_spec, settings, data, features),
+            lambda: build_trained_part(model_spec, settings, data, features, job.import_dirs),
             lambda twin: _build_optimizer(optimizer_spec, twin, settings),
         )
     warm_up(trainer)
     memory = _measure_before(trainer, optimizer_spec)
     seed_everything(settings.seed)  # for optimizers that draw numbers: the warm-up must not affect them
-    if task.checkpoint is not None and is_resumable and not _resume(trainer, task.checkpoint):
+    if job.checkpoint is not None and is_resumable and not _resume(trainer, job.checkpoint):
         del trainer, model  # the call below builds its own
-        return train_cell(send, replace(task, checkpoint=None), watch_for_stop)
+        return train_cell(send, replace(job, checkpoint=None), watch_for_stop)
     steps = trainer.steps_per_epoch * settings.training.epochs
     resumed_at, is_saved = trainer.progress.steps, every_s is not None
     send(
@@ -157,13 +169,14 @@ def _resume(trainer: Trainer, checkpoint: Path) -> bool:
 def assemble(
     send: Callable[[Any], None],
     settings: CellSettings,
-    data: DecodedDataset,
+    data: PreparedData,
     model_spec: ModelSpec,
     optimizer_spec: OptimizerSpec,
     model: nn.Module,
     split: Split,
     checkpoints: Checkpoints,
     features: FeatureFile | None = None,
+    import_dirs: Sequence[str] = (),
 ) -> Trainer:
     """Build a cell's trainer.
 
@@ -177,8 +190,9 @@ def assemble(
     if training.micro_batch == "auto":
         raise ValueError("micro_batch = 'auto' must be resolved before a trainer is built")
     micro_batch = batch_size if training.micro_batch == "full" else min(training.micro_batch, batch_size)
-    loader = _build_loader(settings, data, model_spec, features)
-    objective = Objective(data.labels, data.classes, training.class_weights, device, dtype)
+    loader = open_loader(settings, data, model_spec, features, import_dirs)
+    task = open_task(data, import_dirs)
+    objective = Objective(task, data, training.class_weights, device, dtype)
     profiler = profiler_for(device)
     optimizer = _build_optimizer(optimizer_spec, model, settings)
     return Trainer(
@@ -216,18 +230,6 @@ def _check_present(features: FeatureFile, data: DecodedDataset, split: Split) ->
         raise RuntimeError(f"{features.folder} lacks features of images that the cell uses")
 
 
-def _build_loader(
-    settings: CellSettings, data: DecodedDataset, spec: ModelSpec, features: FeatureFile | None
-) -> Loader:
-    """Build the loader of a cell's batches: of features if there are any, otherwise of images."""
-    device, dtype = torch.device(settings.device), getattr(torch, settings.training.dtype)
-    memory_format = settings.training.memory_format_on(settings.device)
-    if features is not None:
-        return FeatureLoader(data, features, device, dtype, memory_format)
-    loader_type = ResidentImageLoader if settings.storage == "float32" else ImageLoader
-    return loader_type(data, spec, device, dtype, memory_format)
-
-
 def warm_up(trainer: Trainer) -> None:
     """Run forward and backward on one example, so that libraries load what they need at first use.
 
@@ -236,8 +238,8 @@ def warm_up(trainer: Trainer) -> None:
     memory are calibrated again.
     """
     model, example = trainer.model.eval(), trainer.split.train[:1]
-    images, labels = trainer.loader.load(example)
-    trainer.objective.sum_losses(model(images), labels).backward()
+    objective = trainer.objective
+    objective.part_loss(model, trainer.loader.load(example), objective.divisor(example)).backward()
     model.zero_grad()
     set_training(model)
     trainer.weights_are_finite()  # this check also runs after the last step
@@ -306,11 +308,29 @@ def _get_history_size(optimizer: torch.optim.Optimizer) -> int | str | None:
 
 
 def _score(trainer: Trainer) -> Scores:
-    test = trainer.evaluate(trainer.split.test)
-    if not math.isfinite(test.loss):  # no later step checks the last step's update
-        raise Diverged(f"the test loss of the selected weights is {test.loss}")
-    train = trainer.evaluate(np.unique(trainer.split.train))
+    """Evaluate the selected weights on the test rows and the training rows.
+
+    Raises:
+        Diverged: a loss is not finite. No later step checks the last step's update.
+    """
+    objective, split = trainer.objective, trainer.split
+    values: dict[str, float] = {}
+    test = None
+    if len(split.test):
+        test = trainer.evaluate(split.test, "test", collects=True)
+        if not math.isfinite(test.loss):
+            raise Diverged(f"the test loss of the selected weights is {test.loss}")
+        values["test_loss"] = test.loss
+        values |= {f"test_{name}": value for name, value in test.averages.items()}
+    rows = np.unique(split.train)
+    train = trainer.evaluate(rows, "train", collects=test is None)
     if not math.isfinite(train.loss):
         raise Diverged(f"the training loss of the selected weights is {train.loss}")
-    values = {"train_accuracy": train.accuracy, "test_loss": test.loss}
-    return Scores(test.logits, test.labels, values)
+    values["train_loss"] = train.loss
+    values |= {f"train_{name}": value for name, value in train.averages.items()}
+    optimum = objective.task.optimum
+    if optimum is not None and objective.covers(split.train):  # the optimum of other rows is another one
+        values["suboptimality"] = train.loss - optimum.value
+        values["gradient_norm"] = trainer.measure_gradient(rows)
+    collected = test or train
+    return Scores(values, collected.losses, collected.collected)

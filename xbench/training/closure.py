@@ -1,10 +1,10 @@
 """Closure of an optimizer step: loss and gradient of a batch, accumulated exactly over micro-batches.
 
-The batch's loss is a sum over examples divided by the batch's weight. Each micro-batch contributes its own
-sum divided by the *whole batch's* weight, so loss and gradient are those of the whole batch up to rounding,
-and only one micro-batch's activations are in memory at a time. (Averaging the micro-batches' means instead
-is wrong as soon as classes are weighted or parts differ in size.) This requires a model that treats each
-example independently; see `micro_batches`.
+The batch's loss is a sum over rows divided by the batch's weight. Each micro-batch contributes its own sum
+divided by the *whole batch's* weight, so loss and gradient are those of the whole batch up to rounding, and
+only one micro-batch's activations are in memory at a time. (Averaging the micro-batches' means instead is
+wrong as soon as rows are weighted or parts differ in size.) This requires a model and a task that treat each
+row independently; see `micro_batches`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from xbench.memory.phases import PhaseMeter
-from xbench.training.global_state import Generators, seed_generators
-from xbench.training.loader import Loader
+from xbench.training.global_state import keep_draws_apart, seed_generators
+from xbench.training.loader import Loader, Part
+from xbench.training.nested import count_bytes
 from xbench.training.objective import Objective
 
 
@@ -34,18 +35,23 @@ class AccumulatingClosure:
         self, model: nn.Module, loader: Loader, objective: Objective, micro_batch: int | None, seed: int
     ):
         self._model, self._loader, self._objective = model, loader, objective
+        self._parameters = list(model.parameters())
         self._micro_batch = micro_batch
         self._seed = seed
-        self._resident: list[tuple[torch.Tensor, torch.Tensor]] | None = None
+        self._resident: list[Part] | None = None
 
     def with_model(self, model: nn.Module) -> AccumulatingClosure:
         """Return a closure for another model on the same data."""
         return AccumulatingClosure(model, self._loader, self._objective, self._micro_batch, self._seed)
 
+    def with_micro_batch(self, micro_batch: int) -> AccumulatingClosure:
+        """Return a closure for the same model and data with another micro-batch."""
+        return AccumulatingClosure(self._model, self._loader, self._objective, micro_batch, self._seed)
+
     @property
     def batch_bytes(self) -> int:
         """Bytes of the step's examples if the whole batch is in memory throughout the step; otherwise 0."""
-        return sum(tensor.nbytes for part in self._resident or () for tensor in part)
+        return count_bytes(self._resident or [])
 
     def release(self) -> None:
         """Release the last step's batch, before memory is measured or the next one is loaded."""
@@ -64,9 +70,9 @@ class AccumulatingClosure:
         """
         self._phases = phases
         self._step, self._indices = step, indices
-        self._total_weight = self._objective.total_weight(indices)
+        self._divisor = self._objective.divisor(indices)
         self.release()
-        self._model.zero_grad()
+        self._clear_gradients()
         if self._micro_batch is None or self._micro_batch >= len(indices):
             self._resident = [self._loader.load(indices)]
         self.evaluations = 0
@@ -74,13 +80,12 @@ class AccumulatingClosure:
 
     def __call__(self) -> torch.Tensor:
         """Compute the batch's loss (scalar, float64, detached), and its gradient (in `.grad`)."""
-        self._model.zero_grad()
+        self._clear_gradients()
         if self._phases is not None:
             self._phases.begin_closure()
-        generators = Generators.now()
-        with torch.enable_grad():  # torch's optimizers enable gradients for closures; others may not
+        # torch's optimizers enable gradients for closures; others may not.
+        with keep_draws_apart(), torch.enable_grad():
             loss = self._accumulate()
-        generators.restore()
         if self._phases is not None:
             self._phases.end_closure()
         self.evaluations += 1
@@ -88,19 +93,28 @@ class AccumulatingClosure:
             self.first_loss = loss
         return loss
 
+    def _clear_gradients(self) -> None:
+        # `Module.zero_grad` walks through all modules each time, which takes longer than a small layer.
+        for parameter in self._parameters:
+            parameter.grad = None
+
     def _accumulate(self) -> torch.Tensor:
         parts = self._resident or self._loader.parts(self._indices, self._micro_batch or len(self._indices))
         total: torch.Tensor | None = None
-        for number, (images, labels) in enumerate(parts):
+        for number, part in enumerate(parts):
             seed_generators(self._derive_seed(number))  # always, as any module may draw random numbers
-            loss = self._objective.sum_losses(self._model(images), labels) / self._total_weight
+            loss = self._objective.part_loss(self._model, part, self._divisor)
             if self._phases is not None and number == 0:
                 self._phases.end_forward()
             loss.backward()
-            part = loss.detach().double()
-            total = part if total is None else total + part
+            share = loss.detach().double()
+            total = share if total is None else total + share
         if total is None:
-            raise ValueError("a batch has no examples")
+            raise ValueError("a batch has no rows")
+        penalty = self._objective.penalty(self._model)
+        if penalty is not None:
+            penalty.backward()
+            total = total + penalty.detach().double()
         return total
 
     def _derive_seed(self, part: int) -> int:

@@ -9,20 +9,28 @@ from xbench.components.code import code_stamp, latest_change, own_stamp
 from xbench.components.code_files import IGNORE_FILE, ImportDirs
 from xbench.components.registry import Kind
 from xbench.components.tracebacks import find_component, place_in_own_code
+from xbench.data.prepared import PreparedData, RowData
 from xbench.errors import XbenchError
+from xbench.training.job import CellJob
 from xbench.training.settings import CellSettings
-from xbench.training.task import Task
 
 
-def hash_code(settings: CellSettings, import_dirs: ImportDirs) -> tuple[str, str, str]:
-    """Hash the code of a cell as this process sees it; files are read only once."""
-    model = code_stamp("model", settings.model.name, import_dirs, only_modules=True)
-    optimizer = code_stamp("optimizer", settings.optimizer.name, import_dirs, only_modules=True)
-    return own_stamp(), model, optimizer
+def hash_code(settings: CellSettings, data: PreparedData, import_dirs: ImportDirs) -> tuple[str, ...]:
+    """Hash the code of a cell as this process sees it; files are read only once.
+
+    Code that makes images is not part of it, as they are decoded before; code that makes rows is.
+    """
+    components: list[tuple[Kind, str]] = [
+        ("model", settings.model.name),
+        ("optimizer", settings.optimizer.name),
+    ]
+    if isinstance(data, RowData):
+        components.append(("dataset", data.name))
+    return own_stamp(), *(code_stamp(kind, name, import_dirs, only_modules=True) for kind, name in components)
 
 
 @contextmanager
-def check_running_code(task: Task) -> Iterator[None]:
+def check_running_code(job: CellJob) -> Iterator[None]:
     """Check that this process sees the code that identifies a cell.
 
     A note on an exception that leaves the block names the component that raised it, and the line of code.
@@ -30,8 +38,8 @@ def check_running_code(task: Task) -> Iterator[None]:
     Raises:
         XbenchError: the code has changed.
     """
-    if task.code and hash_code(task.settings, task.import_dirs) != task.code:
-        latest = latest_change(task.import_dirs, only_modules=True)
+    if job.code and hash_code(job.settings, job.data, job.import_dirs) != job.code:
+        latest = latest_change(job.import_dirs, only_modules=True)
         which = f" ({latest.path})" if latest else ""
         raise XbenchError(
             f"its code changed during the run{which}; run the suite again, or list files that are not code "
@@ -41,8 +49,9 @@ def check_running_code(task: Task) -> Iterator[None]:
         yield
     except Exception as error:
         components: list[tuple[Kind, str]] = [
-            ("optimizer", task.settings.optimizer.name),
-            ("model", task.settings.model.name),
+            ("optimizer", job.settings.optimizer.name),
+            ("model", job.settings.model.name),
+            ("dataset", job.data.name),
         ]
         if component := find_component(error, components):
             place = place_in_own_code(error)

@@ -1,48 +1,49 @@
-"""Evaluate a model on held-out examples."""
+"""Evaluate a model on rows: the objective, the averages of the task's metrics, and its collected outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from xbench.components.tasks import Metric, Split
+from xbench.errors import XbenchError
 from xbench.training.frozen import set_training
 from xbench.training.loader import Loader
+from xbench.training.nested import list_tensors, map_tensors
 from xbench.training.objective import Objective
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Loss and outputs of a model on some examples.
+    """Results of a model on some rows.
 
     Attributes:
-        loss: the training objective on these examples.
-        logits: (n, classes) float64, the model's outputs without any rounding.
-        labels: (n,) int64.
+        loss: the training objective on these rows.
+        averages: averages of the task's metrics, by name.
+        losses: (n,) float64: the loss of each row, without the weight of its class; None if not collected.
+        collected: what the task collects of each row, as nested NumPy arrays; floating-point ones are
+            float64, without any rounding. None if not collected.
     """
 
     loss: float
-    logits: np.ndarray
-    labels: np.ndarray
-
-    @property
-    def accuracy(self) -> float:
-        """Share of the examples whose highest logit is that of their class; NaN if any logit is NaN."""
-        if np.isnan(self.logits).any():
-            return float("nan")
-        return float((self.logits.argmax(axis=1) == self.labels).mean())
+    averages: dict[str, float] = field(default_factory=dict)
+    losses: np.ndarray | None = None
+    collected: Any = None
 
 
-@torch.no_grad()
 def evaluate(
     model: nn.Module,
     loader: Loader,
     objective: Objective,
     indices: np.ndarray,
     chunk: int,
+    split: Split,
+    collects: bool = False,
     on_part: Callable[[int], None] = lambda done: None,
 ) -> Evaluation:
     """Evaluate a model in chunks.
@@ -51,26 +52,102 @@ def evaluate(
     for a CUDA device only once, at the end.
 
     Args:
-        indices: positions of the examples in the dataset.
-        chunk: the maximum number of examples per forward pass.
-        on_part: called after each chunk with the number of examples done (on CUDA: submitted).
+        indices: positions of the rows in the dataset.
+        chunk: the maximum number of rows per forward pass.
+        split: the split that the rows count as: metrics name the splits that they are averaged on.
+        collects: whether to collect losses and outputs.
+        on_part: called after each chunk with the number of rows done (on CUDA: submitted).
     """
     model.eval()
-    on_cuda = loader.device.type == "cuda"
-    summed = torch.zeros((), dtype=torch.float64, device=loader.device)
-    # Allocated once: small blocks that stay between large ones that are freed would fragment the heap.
-    logits = torch.empty(len(indices), objective.classes, dtype=torch.float64, pin_memory=on_cuda)
-    start = 0
-    for images, labels in loader.parts(indices, chunk):
-        part = model(images)
-        summed += objective.sum_losses(part, labels).double()
-        end = start + len(labels)
-        logits[start:end].copy_(part, non_blocking=on_cuda)
-        start = end
-        on_part(end)
+    task, device = objective.task, loader.device
+    metrics = [metric for metric in task.metrics if metric.value is not None and split in metric.on]
+    functions = collects and any(metric.function is not None for metric in task.metrics)
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    sums = {metric.name: torch.zeros((), dtype=torch.float64, device=device) for metric in metrics}
+    collector = _Collector(len(indices), device.type == "cuda") if collects else None
+    done = 0
+    with torch.set_grad_enabled(task.differentiates):
+        for term, rows in objective.by_term(indices).items():
+            scale = task.terms[term].scale if term else 1.0
+            of_term = torch.zeros_like(total)
+            for part in loader.parts(rows, chunk):
+                batch = part[term] if term else part
+                losses, outputs = objective.losses_of(model, batch, term)
+                of_term += objective.sum_losses(losses, outputs, batch).detach().double()
+                if outputs is None and (functions or any(callable(metric.value) for metric in metrics)):
+                    outputs = objective.outputs(model, batch)
+                for metric in metrics:
+                    values = metric.value(outputs, batch) if callable(metric.value) else losses
+                    sums[metric.name] += values.detach().double().sum()
+                if collector is not None:
+                    kept = None
+                    if functions:
+                        kept = outputs if task.collect is None else task.collect(outputs, batch)
+                    collector.add(losses.detach(), kept)
+                done += len(losses)
+                on_part(done)
+            total += scale * of_term / objective.sum_weights(rows)
+        penalty = objective.penalty(model)
+        if penalty is not None:
+            total += penalty.detach().double()
     set_training(model)
+    loss, *summed = torch.stack([total, *sums.values()]).tolist()  # also waits for the copies before it
     return Evaluation(
-        loss=summed.item() / objective.total_weight(indices),  # also waits for the copies before it
-        logits=logits.numpy(),
-        labels=loader.labels(indices),
+        loss=loss,
+        averages={
+            metric.name: _finish(metric, value, objective, indices)
+            for metric, value in zip(metrics, summed, strict=True)
+        },
+        losses=collector.losses if collector else None,
+        collected=collector.collected if collector else None,
     )
+
+
+def _finish(metric: Metric, summed: float, objective: Objective, indices: np.ndarray) -> float:
+    average = summed / (
+        objective.sum_weights(indices, with_classes=False) if metric.weighted else len(indices)
+    )
+    if metric.finish is None:
+        return average
+    try:
+        return float(metric.finish(average))
+    except (OverflowError, ValueError):  # of an exponential or a logarithm
+        return float("nan")
+
+
+class _Collector:
+    """Collector of nested tensors, on the host.
+
+    Space is allocated once: small blocks that stay between large ones that are freed would fragment the heap.
+    """
+
+    def __init__(self, count: int, on_cuda: bool):
+        self._count, self._on_cuda, self._filled = count, on_cuda, 0
+        self._space: Any = None
+
+    def add(self, losses: torch.Tensor, outputs: Any) -> None:
+        part = (losses, map_tensors(torch.Tensor.detach, outputs))
+        if self._space is None:
+            self._space = map_tensors(self._allocate, part)
+        end = self._filled + len(losses)
+        for held, new in zip(list_tensors(self._space), list_tensors(part), strict=True):
+            if held.shape[1:] != new.shape[1:]:
+                raise XbenchError(
+                    f"what the task collects differs in shape between rows: {tuple(held.shape[1:])} and "
+                    f"{tuple(new.shape[1:])}",
+                    hint="let `collect` in its Task return tensors whose rows all have the same shape",
+                )
+            held[self._filled : end].copy_(new, non_blocking=self._on_cuda)
+        self._filled = end
+
+    def _allocate(self, part: torch.Tensor) -> torch.Tensor:
+        dtype = torch.float64 if part.is_floating_point() else part.dtype
+        return torch.empty(self._count, *part.shape[1:], dtype=dtype, pin_memory=self._on_cuda)
+
+    @property
+    def losses(self) -> np.ndarray:
+        return self._space[0].numpy()
+
+    @property
+    def collected(self) -> Any:
+        return map_tensors(torch.Tensor.numpy, self._space[1])

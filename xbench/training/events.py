@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -101,14 +101,16 @@ class Scores:
     """Scores of the selected weights.
 
     Attributes:
-        logits, labels: (n, classes) float64 and (n,) int64, for the test split in the order of the dataset.
-        values: metrics that the cell's process measured, by declared name: `test_loss` and `train_accuracy`.
-            Others are computed from the logits (see `training.metrics`).
+        values: values that the cell's process measured, by declared name: losses and averages.
+        losses: (n,) float64: the loss of each test row (of each training row, if there are no test rows), in
+            the order of the dataset, without the weight of its class.
+        collected: what the task collects of each of these rows, as nested arrays. Metrics that are functions
+            of it are computed outside of this process.
     """
 
-    logits: np.ndarray
-    labels: np.ndarray
     values: dict[str, float]
+    losses: np.ndarray | None
+    collected: Any
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from xbench.components.code_files import ImportDirs
 from xbench.components.specs import ModelSpec
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile, FeatureWriter
+from xbench.data.prepared import PreparedData
 from xbench.errors import XbenchError
 from xbench.memory.contention import ContentionWatch, typical_s
 from xbench.memory.processor import processor_name
@@ -46,7 +47,7 @@ _COMMIT_S = 5.0
 def make_features(
     send: Callable[[Any], None],
     settings: CellSettings,
-    data: DecodedDataset,
+    data: PreparedData,
     indices: np.ndarray,
     import_dirs: Sequence[str] = (),
     at_most: int | None = None,
@@ -63,9 +64,11 @@ def make_features(
         XbenchError: the model cannot be built.
     """
     spec = load_component("model", settings.model.name, import_dirs)
-    model = build_model(spec, settings, data)
+    model = build_model(spec, settings, data, import_dirs)
     if all(p.requires_grad for p in model.parameters()):
         return FeatureReport()
+    if not isinstance(data, DecodedDataset):
+        return FeatureReport(note="features are only cached for images")
     if settings.storage == "float32":
         return FeatureReport(note='storage = "float32" keeps the images themselves in memory')
     device, dtype = torch.device(settings.device), getattr(torch, settings.training.dtype)

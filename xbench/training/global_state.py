@@ -65,6 +65,32 @@ class Generators:
         random.setstate(self.python_state)
 
 
+# Copying the state of NumPy's generator takes 90 microseconds, and exchanging the generator takes one.
+_SPARE = np.random.MT19937(0)
+_numpy_random: Any = np.random  # the stubs of NumPy lack both functions
+
+
+@contextmanager
+def keep_draws_apart() -> Iterator[None]:
+    """Give a block, which must seed them first, generators whose draws do not count outside of it.
+
+    This is what `Generators.now` and `restore` do, but ten times as fast. (Of two normal numbers that NumPy's
+    old functions draw at once, one that is not used before the block is lost.)
+    """
+    torch_state, python_state = torch.get_rng_state(), random.getstate()
+    cuda_state = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
+    numpy_generator = _numpy_random.get_bit_generator()
+    _numpy_random.set_bit_generator(_SPARE)
+    try:
+        yield
+    finally:
+        _numpy_random.set_bit_generator(numpy_generator)
+        random.setstate(python_state)
+        torch.set_rng_state(torch_state)
+        if cuda_state is not None:
+            torch.cuda.set_rng_state(cuda_state)
+
+
 def seed_generators(seed: int) -> None:
     """Seed the generators that `Generators` reads, as fast as possible.
 

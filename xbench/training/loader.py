@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,10 @@ from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
 from xbench.training.pinned import PinnedBuffers
 
+# Rows on the device, as a task's functions take them: a batch; or, if the task has several terms, a dict with
+# a batch for each term.
+Part = Any
+
 # Bytes to read at once: large enough for efficient copies, small enough not to matter for memory.
 _BLOCK_BYTES = 10 << 20
 # Indices to send to the device at once.
@@ -27,7 +32,50 @@ _MAX_INDICES = 8192
 
 
 class Loader(ABC):
-    """Loader of one dataset's batches: the model's inputs, and labels.
+    """Loader of one dataset's batches.
+
+    Attributes:
+        device: the training device.
+        resident_bytes: bytes held between batches in the memory used for training: on CUDA, the device's.
+        pinned_bytes: bytes of pinned host memory for sending batches to the device; 0 on a CPU.
+    """
+
+    device: torch.device
+
+    @property
+    @abstractmethod
+    def resident_bytes(self) -> int: ...
+
+    @property
+    def pinned_bytes(self) -> int:
+        return 0
+
+    @abstractmethod
+    def load(self, indices: np.ndarray) -> Part:
+        """Load rows on the device.
+
+        Args:
+            indices: (n,) positions in the dataset.
+        """
+
+    def parts(self, indices: np.ndarray, size: int) -> Iterator[Part]:
+        """Load a batch in parts of at most `size` rows, one at a time, in order."""
+        for start in range(0, len(indices), size):
+            following = indices[start + size : start + 2 * size]
+            # After the last part comes the first, for another evaluation of the same batch.
+            self.prefetch(following if len(following) else indices[:size])
+            yield self.load(indices[start : start + size])
+
+    def prefetch(self, indices: np.ndarray) -> None:  # noqa: B027 - not all loaders can
+        """Let the system read rows in the background that are needed soon."""
+
+    @abstractmethod
+    def batch_bytes(self, size: int) -> int:
+        """Return the bytes of a batch of `size` rows, at most."""
+
+
+class PositionLoader(Loader):
+    """Loader of the rows of a flat file, with labels: parts are tuples `(examples, labels)`.
 
     Args:
         source: provides the reader of the examples' rows.
@@ -50,7 +98,6 @@ class Loader(ABC):
         self._reader = source.reader(self._block)
         self.device, self._dtype = device, dtype
         self._contiguous = memory_format == "contiguous"
-        self._host_labels = data.labels
         self._labels = torch.from_numpy(data.labels).to(device)
         self._row_buffers = self._index_buffers = None
         if device.type == "cuda":
@@ -68,30 +115,16 @@ class Loader(ABC):
         """
         return self._load_examples(indices), self._labels[self._send(indices)]
 
-    def labels(self, indices: np.ndarray) -> np.ndarray:
-        """Return the labels (n,) int64 of examples, on the host."""
-        return self._host_labels[indices]
-
-    def parts(self, indices: np.ndarray, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Load a batch in parts of at most `size` examples, one at a time, in order."""
-        for start in range(0, len(indices), size):
-            following = indices[start + size : start + 2 * size]
-            # After the last part comes the first, for another evaluation of the same batch.
-            self.prefetch(following if len(following) else indices[:size])
-            yield self.load(indices[start : start + size])
-
     def prefetch(self, indices: np.ndarray) -> None:
         """Let the system read examples in the background that are needed soon."""
         self._reader.prefetch(self._rows[indices])
 
     @property
     def resident_bytes(self) -> int:
-        """Bytes held between batches in the memory used for training: on CUDA, the device's."""
         return self._labels.nbytes if self.device.type == "cuda" else 0
 
     @property
     def pinned_bytes(self) -> int:
-        """Bytes of pinned host memory for sending batches to the device; 0 on a CPU."""
         return sum(buffers.nbytes for buffers in (self._row_buffers, self._index_buffers) if buffers)
 
     def batch_bytes(self, size: int) -> int:
@@ -123,7 +156,7 @@ class Loader(ABC):
         return sent[0] if len(sent) == 1 else torch.cat(sent)
 
 
-class ImageLoader(Loader):
+class ImageLoader(PositionLoader):
     """Loader of images, normalised for a model.
 
     Args:
@@ -157,7 +190,7 @@ class ImageLoader(Loader):
         return images.contiguous() if self._contiguous else images
 
 
-class FeatureLoader(Loader):
+class FeatureLoader(PositionLoader):
     """Loader of the outputs of a model's frozen part, which are the inputs of its trained part."""
 
     def __init__(

@@ -55,7 +55,9 @@ def random_images(
 
 
 @torch.no_grad()
-def check_logits(model: nn.Module, name: str, images: torch.Tensor, num_classes: int) -> str:
+def check_logits(
+    model: nn.Module, name: str, images: torch.Tensor, num_classes: int, count_hint: str = ""
+) -> str:
     """Run a model on one image in evaluation mode, and on the other images in training mode.
 
     Exceptions in training mode alone are ignored: only a batch of real data shows whether the model fails in
@@ -65,6 +67,7 @@ def check_logits(model: nn.Module, name: str, images: torch.Tensor, num_classes:
         model: the model, on the images' device and with their dtype.
         name: the model's name, for messages.
         images: (n, channels, height, width), n > 2.
+        count_hint: hint for a model with another number of outputs; "" for the usual one.
 
     Returns:
         A warning if the output looks like probabilities; otherwise "".
@@ -79,7 +82,7 @@ def check_logits(model: nn.Module, name: str, images: torch.Tensor, num_classes:
         output = model(one)
     except Exception as error:
         raise _make_error(model, name, one, num_classes, error) from error
-    _raise_if_wrong(output, name, 1, num_classes)
+    _raise_if_wrong(output, name, 1, num_classes, count_hint=count_hint)
     if not torch.isfinite(output).all():
         raise XbenchError(
             f"model '{name}' returns {_describe_values(output)} for one image of random pixels, before any "
@@ -99,7 +102,7 @@ def check_logits(model: nn.Module, name: str, images: torch.Tensor, num_classes:
             outputs = model(more)
         except Exception as error:
             raise _make_error(model, name, more, num_classes, error) from error
-    _raise_if_wrong(outputs, name, len(more), num_classes, mode)
+    _raise_if_wrong(outputs, name, len(more), num_classes, mode, count_hint)
     if _are_probabilities(output) and _are_probabilities(model.eval()(more)):
         return (
             f"model '{name}' returns what looks like probabilities (they add up to 1 for each image), but the"
@@ -132,7 +135,9 @@ def has_batch_normalisation(model: nn.Module) -> bool:
     return any(isinstance(module, _BatchNorm) and module.training for module in model.modules())
 
 
-def _raise_if_wrong(output: Any, name: str, count: int, num_classes: int, mode: str = "") -> None:
+def _raise_if_wrong(
+    output: Any, name: str, count: int, num_classes: int, mode: str = "", count_hint: str = ""
+) -> None:
     expected = f"expected ({count}, {num_classes}): one logit per class"
     images = "one image" if count == 1 else f"{count} images"
     if not isinstance(output, torch.Tensor):
@@ -143,7 +148,7 @@ def _raise_if_wrong(output: Any, name: str, count: int, num_classes: int, mode: 
     if output.shape != (count, num_classes):
         hint = "return one row per image and one column per class"
         if output.shape[:-1] == (count,):
-            hint = "give the model's last layer as many outputs as there are classes"
+            hint = count_hint or "give the model's last layer as many outputs as there are classes"
             hint += "; two classes also need two logits" if (output.shape[1], num_classes) == (1, 2) else ""
         raise XbenchError(
             f"model '{name}' returns shape {tuple(output.shape)} for {images}{mode}; {expected}", hint

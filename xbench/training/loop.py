@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from xbench.components.tasks import Split as SplitName
 from xbench.memory.profiler import StepProfiler
-from xbench.records.schema import EpochRecord, MetricRecord
+from xbench.records.schema import EpochRecord
 from xbench.training.checkpoint import Checkpoints
 from xbench.training.closure import AccumulatingClosure
 from xbench.training.evaluation import Evaluation, evaluate
 from xbench.training.events import EpochDone, Evaluating
+from xbench.training.frozen import set_training
 from xbench.training.loader import Loader
 from xbench.training.objective import Objective
 from xbench.training.recorder import Diverged, TraceRecorder
@@ -38,19 +40,15 @@ def has_modes(optimizer: Any) -> bool:
     return all(callable(getattr(optimizer, mode, None)) for mode in ("train", "eval"))
 
 
-def selection_criterion(metric: MetricRecord | None, record: EpochRecord) -> float:
-    """Return the value that selection minimises; infinite for an epoch whose weights are not kept.
+def selection_criterion(selection: str, record: EpochRecord) -> float:
+    """Return the loss that selection minimises; infinite for an epoch whose weights are not kept.
 
     Args:
-        metric: the metric that selects an epoch; None if the last epoch's weights are used.
+        selection: the name of the loss, or `"last"` for the last epoch's weights.
         record: the epoch's metrics.
     """
-    if metric is None:
-        return math.inf
-    value = record.values.get(metric.name)
-    if value is None or math.isnan(value):
-        return math.inf
-    return value if metric.direction == "min" else -value
+    value = None if selection == "last" else record.values.get(selection)
+    return math.inf if value is None or math.isnan(value) else value
 
 
 @dataclass
@@ -124,7 +122,7 @@ class Trainer:
         while progress.epoch <= self.settings.epochs:
             record = self._validate(progress.epoch, self.train_epoch(progress.epoch))
             self.send(EpochDone(record))
-            criterion = selection_criterion(self.settings.selection_metric, record)
+            criterion = selection_criterion(self.settings.selection, record)
             if criterion < progress.least:  # the earliest epoch wins ties
                 progress.least, progress.selected = criterion, progress.epoch
                 save_state(self.model, self.selected_path)
@@ -167,8 +165,8 @@ class Trainer:
         weights = (p.detach() for p in self.model.parameters() if p.requires_grad and p.numel())
         return all(math.isfinite(torch.linalg.vector_norm(weight, math.inf)) for weight in weights)
 
-    def evaluate(self, indices: np.ndarray) -> Evaluation:
-        """Evaluate the current model; the time counts as evaluation.
+    def evaluate(self, indices: np.ndarray, split: SplitName, collects: bool = False) -> Evaluation:
+        """Evaluate the current model on rows of a split; the time counts as evaluation.
 
         The last step's gradients and batch are dropped first, as in the next step. If they were kept,
         evaluating as many examples as in a training step would be the memory peak.
@@ -186,10 +184,32 @@ class Trainer:
                 self.send(Evaluating(done, len(indices)))
                 reported = time.perf_counter()
 
-        result = evaluate(self.model, self.loader, self.objective, indices, self.micro_batch, report)
+        result = evaluate(
+            self.model, self.loader, self.objective, indices, self.micro_batch, split, collects, report
+        )
         self.recorder.host_peak_bytes = max(self.recorder.host_peak_bytes, self.profiler.host.peak_bytes())
         self.evaluation_s += time.perf_counter() - started
         return result
+
+    def measure_gradient(self, indices: np.ndarray) -> float:
+        """Compute the Euclidean norm of the objective's gradient over rows; the time counts as evaluation.
+
+        The model is in evaluation mode.
+        """
+        started = time.perf_counter()
+        self.model.eval()
+        closure = self.closure.with_micro_batch(self.micro_batch)
+        closure.start(1, indices)
+        closure()
+        closure.release()
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = (
+            torch.stack([torch.linalg.vector_norm(gradient.double()) for gradient in gradients]).norm().item()
+        )
+        self.model.zero_grad()
+        set_training(self.model)
+        self.evaluation_s += time.perf_counter() - started
+        return norm
 
     def train_epoch(self, epoch: int) -> float:
         """Train for one epoch, or for the rest of it.
@@ -273,8 +293,9 @@ class Trainer:
             self.set_mode("eval")  # so that the weights that are kept and scored are those evaluated
         values: dict[str, float | None] = {"train_loss": train_loss}
         if len(self.split.validation):
-            validation = self.evaluate(self.split.validation)
-            values |= {"validation_loss": validation.loss, "validation_accuracy": validation.accuracy}
+            validation = self.evaluate(self.split.validation, "validation")
+            values["validation_loss"] = validation.loss
+            values |= {f"validation_{name}": value for name, value in validation.averages.items()}
         if on_test:
-            values["test_loss"] = self.evaluate(self.split.test).loss
+            values["test_loss"] = self.evaluate(self.split.test, "test").loss
         return EpochRecord(epoch=epoch, values=values)

@@ -112,7 +112,7 @@ def _evaluate(trainer: Trainer, meter: PeakMeter) -> _Peak:
     """Measure the evaluation of as many examples as the trainer evaluates at once."""
     chunk = trainer.split.train[: trainer.micro_batch]
     held = _settle(trainer, meter)
-    evaluate(trainer.model, trainer.loader, trainer.objective, chunk, trainer.micro_batch)
+    evaluate(trainer.model, trainer.loader, trainer.objective, chunk, trainer.micro_batch, "validation")
     peak = meter.peak_bytes()
     data = min(trainer.loader.batch_bytes(len(chunk)), peak - held)
     activations = peak - held - data

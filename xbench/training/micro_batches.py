@@ -1,87 +1,129 @@
-"""Check that a model treats the examples of a batch independently, as exact micro-batches require.
+"""Check that a model and a task treat the rows of a batch independently, as exact micro-batches require.
 
 Batch normalisation does not, whether it is torch's own class or written by hand, and no accumulation over
-parts can make it exact. Dropout does, since each example has its own mask. So the check runs the model, and
-does not depend on the names of its modules.
+parts can make it exact; nor does a contrastive loss, or one that is a mean over the batch. Dropout does,
+since each row has its own mask. So the check runs them, and does not depend on the names of modules.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
+from xbench.components.tasks import Batch
 from xbench.errors import DependentExamples
 from xbench.training.frozen import set_training
 from xbench.training.global_state import guard_globals, seed_generators
 from xbench.training.loader import Loader
+from xbench.training.nested import convert, count_bytes
+from xbench.training.objective import Objective
 from xbench.training.rounding import equal_up_to_rounding
 from xbench.training.seeding import pin_tf32
 
 _MAX_ROWS = 8
 _SEED = 20
 
+_IN_TRAINING = "an example's loss in training depends on the other examples"
+_IN_EVALUATION = "outputs in evaluation depend on the other examples"
+
 
 def check_examples_are_independent(
-    model: nn.Module, loader: Loader, indices: np.ndarray, labels: np.ndarray
+    model: nn.Module, loader: Loader, objective: Objective, indices: np.ndarray
 ) -> None:
-    """Check on at most eight examples that a model's results for one do not depend on the others.
+    """Check on at most eight rows that the loss of one does not depend on the others.
 
-    In training mode, with a fixed seed, replacing the other examples must not change an example's loss. In
-    evaluation mode, the outputs of a batch must be those of its two halves. Both are checked in float64 if
-    the model allows it and memory suffices, otherwise in float32 (never TF32) with a tolerance of 1e-4.
+    In training mode, with a fixed seed, replacing the other rows must not change a row's loss. In evaluation
+    mode, the losses of a batch must be those of its two halves. Both are checked in float64 if the model
+    allows it and memory suffices, otherwise in the training's dtype (never TF32) with a tolerance of 1e-4.
 
     Args:
         model: the model; it must not be used afterwards.
-        loader: loads the examples.
-        indices: positions of at least two examples in the dataset.
-        labels: labels of all examples of the dataset.
+        indices: positions of at least two rows in the dataset.
 
     Raises:
-        DependentExamples: the model mixes the examples of a batch.
+        DependentExamples: the model or the task mixes the rows of a batch.
     """
-    size = min(_MAX_ROWS, len(indices))
-    examples, _ = loader.load(indices[:size])
-    targets = torch.from_numpy(labels[indices[:size]]).to(examples.device)
-    dtype = next(p.dtype for p in model.parameters())
+    for rows in objective.by_term(indices).values():
+        reason = _find_dependence(model, loader, objective, rows) if len(rows) > 1 else ""
+        if reason:
+            raise DependentExamples(
+                f"{reason}, as with batch normalisation: micro-batches would train a different function "
+                '(use micro_batch = "full")',
+            )
+
+
+def are_losses_dependent(model: nn.Module, loader: Loader, objective: Objective, rows: np.ndarray) -> bool:
+    """Return whether a task by itself mixes the rows of a batch: with the model in evaluation mode.
+
+    Args:
+        rows: positions of at least two rows of the same term.
+    """
+    return bool(_find_dependence(model, loader, objective, rows, in_training=False))
+
+
+def _find_dependence(
+    model: nn.Module, loader: Loader, objective: Objective, rows: np.ndarray, in_training: bool = True
+) -> str:
+    """Say how a row's loss depends on the other rows; "" if it does not."""
+    dtype, with_gradients = next(p.dtype for p in model.parameters()), objective.task.differentiates
     # The model may insist on float32, twice the memory may be too much, or the model may need gradients.
-    attempts = [(torch.float64, False), (dtype, False), (dtype, True)]
+    attempts = [(torch.float64, with_gradients), (dtype, with_gradients), (dtype, True)]
     with guard_globals():
         pin_tf32(False)
-        for attempt in attempts:
-            precision, with_gradients = attempt
+        for place, (precision, enabled) in enumerate(attempts, start=1):
             try:
-                with torch.set_grad_enabled(with_gradients):
-                    reason = _find_dependence(model.to(precision), examples.to(precision), targets)
-                break
+                with torch.set_grad_enabled(enabled):
+                    compared = _Compared(model.to(precision), loader, objective, precision)
+                    return compared.find_dependence(rows[:_MAX_ROWS], in_training)
             except Exception:
-                if attempt == attempts[-1]:
+                if place == len(attempts):
                     raise
-    if reason:
-        raise DependentExamples(
-            f"{reason}, as with batch normalisation: micro-batches would train a different function "
-            '(use micro_batch = "full")',
-        )
+    raise AssertionError("the last attempt returns or raises")
 
 
-def _find_dependence(model: nn.Module, examples: torch.Tensor, targets: torch.Tensor) -> str:
-    half = len(examples) // 2
-    others = examples.flip(0).roll(1, 0).mul(0.5).add(0.25)
-    set_training(model)
-    losses = _compute_losses(model, examples, targets)
-    for kept in (slice(0, half), slice(half, None)):
-        mixed = others.clone()
-        mixed[kept] = examples[kept]
-        if not equal_up_to_rounding(losses[kept], _compute_losses(model, mixed, targets)[kept]):
-            return "an example's loss in training depends on the other examples"
-    model.eval()
-    parts = torch.cat([model(examples[:half]), model(examples[half:])])
-    if not equal_up_to_rounding(model(examples), parts):
-        return "outputs in evaluation depend on the other examples"
-    return ""
+@dataclass(frozen=True)
+class _Compared:
+    """A model and a task whose losses are compared between batches."""
 
+    model: nn.Module
+    loader: Loader
+    objective: Objective
+    precision: torch.dtype
 
-def _compute_losses(model: nn.Module, examples: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    seed_generators(_SEED)
-    return functional.cross_entropy(model(examples), targets, reduction="none")
+    def find_dependence(self, rows: np.ndarray, in_training: bool) -> str:
+        half = len(rows) // 2
+        if in_training:
+            set_training(self.model)
+        else:
+            self.model.eval()
+        whole, longest = self.losses(rows), self._find_longest(rows)
+        for kept in (slice(0, half), slice(half, None)):
+            mixed = np.full_like(rows, rows[kept][0] if longest is None else longest)
+            mixed[kept] = rows[kept]
+            if not equal_up_to_rounding(whole[kept], self.losses(mixed)[kept]):
+                return _IN_TRAINING
+        self.model.eval()
+        parts = torch.cat([self.losses(rows[:half]), self.losses(rows[half:])])
+        return "" if equal_up_to_rounding(self.losses(rows), parts) else _IN_EVALUATION
+
+    def _find_longest(self, rows: np.ndarray) -> int | None:
+        """Return the row that decides how long a padded batch is, and thereby how many numbers dropout draws.
+
+        Returns:
+            None if all rows have the same size.
+        """
+        sizes = [count_bytes(self._load(rows[place : place + 1])[1]) for place in range(len(rows))]
+        return None if min(sizes) == max(sizes) else int(rows[np.argmax(sizes)])
+
+    def _load(self, rows: np.ndarray) -> tuple[str, Batch]:
+        """Load rows of the same term; also return the term."""
+        part = self.loader.load(rows)
+        return next(iter(part.items())) if self.objective.task.terms else ("", part)
+
+    def losses(self, rows: np.ndarray) -> torch.Tensor:
+        term, batch = self._load(rows)
+        seed_generators(_SEED)
+        return self.objective.losses_of(self.model, convert(batch, self.precision), term)[0].detach()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
 from torch import nn
 
@@ -9,14 +12,18 @@ from xbench.components.model_factory import build_network
 from xbench.components.specs import ModelSpec
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
+from xbench.data.prepared import PreparedData
 from xbench.errors import XbenchError
 from xbench.training.frozen import find_trained_part, set_training
 from xbench.training.global_state import guard_globals
+from xbench.training.open_data import run_on_first_row
 from xbench.training.seeding import make_deterministic, pin_tf32, seed_everything
 from xbench.training.settings import CellSettings
 
 
-def build_model(spec: ModelSpec, settings: CellSettings, data: DecodedDataset) -> nn.Module:
+def build_model(
+    spec: ModelSpec, settings: CellSettings, data: PreparedData, import_dirs: Sequence[str] = ()
+) -> nn.Module:
     """Build the model with the seed's initial weights, on its device, in training mode.
 
     Parameters stay contiguous: torch's L-BFGS flattens gradients with `view`, which fails on channels-last
@@ -25,19 +32,22 @@ def build_model(spec: ModelSpec, settings: CellSettings, data: DecodedDataset) -
     Raises:
         XbenchError: the model takes images of another shape than the data's, or all of it is frozen.
     """
-    if spec.input_shape is not None and spec.input_shape != data.shape:
+    if isinstance(data, DecodedDataset) and spec.input_shape not in (None, data.shape):
         raise XbenchError(
             f"model '{settings.model.name}' takes images of {spec.input_shape}, but those of {data.name} are "
             f"{data.shape}",
-            hint=f"set the dataset's image_size to {spec.input_shape[-1]}",
+            hint=f"set the dataset's image_size to {(spec.input_shape or data.shape)[-1]}",
         )
     if settings.device != "cpu":
         pin_tf32(settings.training.tf32)
         if settings.training.deterministic:
             make_deterministic()
+    run_once = None
+    if not isinstance(data, DecodedDataset):
+        run_once = partial(run_on_first_row, data=data, import_dirs=import_dirs)
     with guard_globals():
         seed_everything(settings.seed)
-        model = build_network(spec, len(data.classes), data.shape, settings.model.params)
+        model = build_network(spec, data.facts, settings.model.params, run_once)
     model = model.to(settings.device, getattr(torch, settings.training.dtype))
     find_trained_part(model)
     set_training(model)
@@ -45,14 +55,18 @@ def build_model(spec: ModelSpec, settings: CellSettings, data: DecodedDataset) -
 
 
 def build_trained_part(
-    spec: ModelSpec, settings: CellSettings, data: DecodedDataset, features: FeatureFile | None
+    spec: ModelSpec,
+    settings: CellSettings,
+    data: PreparedData,
+    features: FeatureFile | None,
+    import_dirs: Sequence[str] = (),
 ) -> nn.Module:
     """Build a model; with `features`, keep only its trained part, which takes them as inputs.
 
     Raises:
         XbenchError: see `build_model`.
     """
-    return select_trained_part(build_model(spec, settings, data), features)
+    return select_trained_part(build_model(spec, settings, data, import_dirs), features)
 
 
 def select_trained_part(model: nn.Module, features: FeatureFile | None) -> nn.Module:

@@ -77,5 +77,7 @@ def _rehearse(
     twin.set_mode("eval")
     model.zero_grad()
     twin.closure.release()
-    evaluate(model, trainer.loader, trainer.objective, batch[: trainer.micro_batch], trainer.micro_batch)
+    evaluate(
+        model, trainer.loader, trainer.objective, batch[: trainer.micro_batch], trainer.micro_batch, "train"
+    )
     twin.weights_are_finite()  # this check also runs after the last step

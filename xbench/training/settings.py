@@ -10,9 +10,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from xbench.records.metrics import CLASSIFICATION_EPOCHS
-from xbench.records.schema import MetricRecord
-
 Storage = Literal["uint8", "float32"]
 Features = Literal["auto", "float32", "bfloat16", "off"]
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -37,10 +34,11 @@ class TrainingSettings(BaseModel):
         train_size: number of examples that the optimizer sees in an epoch, after validation is held out and
             after balancing. `"all"` takes all that are available, and `"largest"` as many as every optimizer
             of the experiment can run under its memory limit.
-        validation: share of the train split's images to hold out, in whole groups (patients).
+        validation: share of the training examples to hold out, in whole groups (patients). The default is 0
+            for a dataset that brings validation rows, or that is meant to be trained on as a whole.
         selection: the epoch whose weights are kept: the first with the lowest `"validation_loss"`, the
             `"last"`, or the one with the lowest `"test_loss"`, which makes the test metrics optimistic and is
-            labelled as such.
+            labelled as such. The default is `"last"` if there are no validation rows.
         balance: `"oversample"` gives every class the same number of examples. Where a class has too few, they
             are repeated as evenly as possible.
         class_weights: weight of each class in the loss, by name; 1 for classes not named.
@@ -51,7 +49,7 @@ class TrainingSettings(BaseModel):
             rounding (and, in a model with dropout, the masks that are drawn).
         drop_last: leave out an epoch's last batch if it is smaller than the others. (Some models cannot
             normalise over a batch of one example.) Each epoch leaves out different examples.
-        dtype: data type of parameters, images and losses.
+        dtype: data type of parameters, inputs and losses.
         features: precision of the outputs of a frozen part, which are computed once per image and cached on
             disk. `"auto"` is that of `dtype`, and falls back to `"off"` if outputs cannot be cached; `"off"`
             computes them in every step.
@@ -123,14 +121,9 @@ class TrainingSettings(BaseModel):
         return Sizes(train_size, batch_size, micro_batch)
 
     @property
-    def selection_metric(self) -> MetricRecord | None:
-        """Epoch metric that selects the weights; None if the last epoch's weights are used."""
-        return next((metric for metric in CLASSIFICATION_EPOCHS if metric.name == self.selection), None)
-
-    @property
     def selects_on_test(self) -> bool:
         """Whether the weights are selected on the test split."""
-        return self.selection_metric is not None and self.selection_metric.split == "test"
+        return self.selection == "test_loss"
 
     @property
     def feature_precision(self) -> Literal["float32", "float64", "bfloat16", "off"]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xbench.data.decoded import DecodedDataset
+from xbench.data.prepared import PreparedData
 from xbench.errors import XbenchError
 from xbench.training.settings import TrainingSettings
 
@@ -28,22 +29,24 @@ class Split:
     test: np.ndarray
 
 
-def split_examples(data: DecodedDataset, settings: TrainingSettings, seed: int) -> Split:
+def split_examples(data: PreparedData, settings: TrainingSettings, seed: int) -> Split:
     """Hold validation out of the train split by group, then draw the training examples from the rest.
 
-    If `train_size` is a word, all of the rest is used.
+    If `train_size` is a word, all of the rest is used. A dataset that brings validation rows keeps them.
 
     Raises:
         XbenchError: the data has fewer examples than the settings ask for.
     """
-    pool = np.flatnonzero(~data.is_test)
-    if not len(pool) or not data.is_test.any():
+    pool = np.flatnonzero(~data.is_test & ~data.is_validation)
+    if not len(pool) or (isinstance(data, DecodedDataset) and not data.is_test.any()):
         raise XbenchError(
             f"{data.name} has {len(pool)} training images and {int(data.is_test.sum())} test images; "
             "both are needed"
         )
-    validation = _hold_out(data, pool, settings.validation, seed)
-    pool = np.setdiff1d(pool, validation, assume_unique=True)
+    validation = np.flatnonzero(data.is_validation)
+    if settings.validation:
+        validation = _hold_out(data, pool, settings.validation, seed)
+        pool = np.setdiff1d(pool, validation, assume_unique=True)
     return Split(
         train=_draw_train(data.labels, pool, settings, seed),
         validation=validation,
@@ -51,7 +54,7 @@ def split_examples(data: DecodedDataset, settings: TrainingSettings, seed: int) 
     )
 
 
-def missing_classes(data: DecodedDataset, part: np.ndarray) -> list[str]:
+def missing_classes(data: PreparedData, part: np.ndarray) -> list[str]:
     """Name the classes that have no example in a part of a dataset.
 
     Args:
@@ -66,7 +69,7 @@ def epoch_order(train: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([_ORDER_STREAM, seed, epoch]).permutation(train)
 
 
-def _hold_out(data: DecodedDataset, pool: np.ndarray, share: float, seed: int) -> np.ndarray:
+def _hold_out(data: PreparedData, pool: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Hold out whole groups, in random order, until each class has reached its share of images.
 
     A group that would exceed a class's share stays in train, so the share is approached from below.
@@ -75,18 +78,20 @@ def _hold_out(data: DecodedDataset, pool: np.ndarray, share: float, seed: int) -
     members: dict[str, list[int]] = {}
     for index in pool:
         members.setdefault(data.groups[index] or f"alone-{index}", []).append(index)
-    missing = np.round(np.bincount(data.labels[pool], minlength=len(data.classes)) * share).astype(int)
+    classes = max(1, len(data.classes))
+    missing = np.round(np.bincount(data.labels[pool], minlength=classes) * share).astype(int)
     held_out: list[int] = []
     names = sorted(members)
     for place in random.permutation(len(names)):
         group = members[names[place]]
-        taken = np.bincount(data.labels[group], minlength=len(data.classes))
+        taken = np.bincount(data.labels[group], minlength=classes)
         if (taken <= missing).all():
             missing -= taken
             held_out += group
-    if share and not held_out:
+    if not held_out:
+        rows = "images" if isinstance(data, DecodedDataset) else "rows"
         raise XbenchError(
-            f"validation {share} holds nothing out: no group of images is small enough for that share",
+            f"validation {share} holds nothing out: no group of {rows} is small enough for that share",
             hint="raise validation, or set validation = 0 and selection = 'last'",
         )
     return np.array(sorted(held_out), dtype=np.int64)

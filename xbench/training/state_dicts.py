@@ -22,6 +22,7 @@ from xbench.memory.exhaustion import evidence_of, exhaustion
 from xbench.records.schema import NO_MEMORY_TO_CHECK
 from xbench.training.frozen import set_training
 from xbench.training.global_state import guard_globals, seed_generators
+from xbench.training.nested import list_tensors
 from xbench.training.rounding import equal_up_to_rounding
 from xbench.training.seeding import pin_tf32
 
@@ -106,9 +107,10 @@ class StateCheck:
         self._selection, self._path, self._failure = trainer.settings.selection, trainer.selected_path, ""
         with self._record_failures():
             size = min(_MAX_EXAMPLES, trainer.micro_batch)
-            self._images, _ = trainer.loader.load(trainer.split.train[:size])
+            self._objective = trainer.objective
+            self._part = trainer.loader.load(trainer.split.train[:size])
             save_state(trainer.model, self._path)
-            self._expected = _compute_outputs(trainer.model, self._images)
+            self._expected = self._compute_outputs(trainer.model)
 
     def find_failure(self, build_model: Callable[[], nn.Module]) -> str:
         """Return why the model's cells cannot be saved; "" if they can.
@@ -124,9 +126,10 @@ class StateCheck:
             if not self._failure:
                 new = build_model()
                 load_state(new, self._path)
-                are_same = list(
-                    map(equal_up_to_rounding, self._expected, _compute_outputs(new, self._images))
-                )
+                are_same = [
+                    all(map(equal_up_to_rounding, expected, found))
+                    for expected, found in zip(self._expected, self._compute_outputs(new), strict=True)
+                ]
                 self._failure = "" if all(are_same) else _KEPT_ELSEWHERE
                 same_evaluation = are_same[0]
         if self._selection != "last" and not same_evaluation and self._failure != NO_MEMORY_TO_CHECK:
@@ -143,16 +146,22 @@ class StateCheck:
             ran_out = exhaustion(evidence_of(error))
             self._failure = NO_MEMORY_TO_CHECK if ran_out else f"{_NOT_LOADED}: {describe_error(error)}"
 
+    def _compute_outputs(self, model: nn.Module) -> list[list[torch.Tensor]]:
+        """Compute outputs in evaluation mode, and in training mode with fixed random numbers."""
+        outputs = []
+        with guard_globals():
+            pin_tf32(False)
+            for set_mode, is_trained in ((nn.Module.eval, False), (set_training, True)):
+                set_mode(model)
+                seed_generators(_SEED)
+                # A model may need gradients in training mode, for example to penalise them.
+                with torch.set_grad_enabled(is_trained or self._objective.task.differentiates):
+                    outputs.append([tensor.detach() for tensor in self._run(model)])
+        return outputs
 
-def _compute_outputs(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
-    """Compute outputs in evaluation mode, and in training mode with fixed random numbers."""
-    outputs = []
-    with guard_globals():
-        pin_tf32(False)
-        for set_mode, is_trained in ((nn.Module.eval, False), (set_training, True)):
-            set_mode(model)
-            seed_generators(_SEED)
-            # A model may need gradients in training mode, for example to penalise them.
-            with torch.set_grad_enabled(is_trained):
-                outputs.append(model(images).detach())
-    return outputs
+    def _run(self, model: nn.Module) -> Iterator[torch.Tensor]:
+        """Yield the floating-point outputs of a model, or the losses if the task computes no outputs."""
+        terms = self._part if self._objective.task.terms else {"": self._part}
+        for term, batch in terms.items():
+            losses, outputs = self._objective.losses_of(model, batch, term)
+            yield from filter(torch.is_floating_point, list_tensors(losses if outputs is None else outputs))

@@ -14,7 +14,7 @@ def build_thousand(num_classes: int) -> nn.Module:
 
 
 def build_fixed(hidden: int = 8) -> nn.Module:
-    return build_model(2, hidden)
+    return build_model(3, hidden)
 
 
 def build_softmaxed(num_classes: int) -> nn.Module:

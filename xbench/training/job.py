@@ -1,4 +1,4 @@
-"""Inputs of the child process of a cell."""
+"""Inputs of the child process that trains or measures a cell."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xbench.components.code_files import ImportDirs
-from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
+from xbench.data.prepared import PreparedData
 from xbench.training.settings import CellSettings
 
 
 @dataclass(frozen=True)
-class Task:
+class CellJob:
     """Everything that a child process needs to train a cell, or to measure it.
 
     Attributes:
@@ -27,7 +27,7 @@ class Task:
     """
 
     settings: CellSettings
-    data: DecodedDataset
+    data: PreparedData
     import_dirs: ImportDirs = field(default_factory=ImportDirs)
     features: FeatureFile | None = None
     code: tuple[str, ...] = ()

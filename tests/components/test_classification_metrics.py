@@ -5,10 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xbench.records.metrics import CLASSIFICATION
-from xbench.training.metrics import Predictions, compute_metrics
-
-MEASURED = {"train_accuracy": 0.5, "test_loss": 0.7}
+from tests.components.classified import measure
 
 
 def metrics(scores, labels, positive=1):
@@ -16,17 +13,16 @@ def metrics(scores, labels, positive=1):
     scores = np.array(scores)
     with np.errstate(divide="ignore"):
         logits = np.log(np.stack([1 - scores, scores], axis=1))
-    return compute_metrics(CLASSIFICATION, MEASURED, Predictions(logits, np.array(labels), positive))
+    return measure(logits, labels, positive)
 
 
 def test_by_hand():
     result = metrics([0.9, 0.8, 0.3, 0.6, 0.1], [1, 1, 1, 0, 0])
-    assert result["test_accuracy"] == pytest.approx(3 / 5)
+    assert result["accuracy"] == pytest.approx(3 / 5)
     assert result["recall"] == pytest.approx(2 / 3)
     assert result["precision"] == pytest.approx(2 / 3)
     assert result["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert result["auc"] == pytest.approx(5 / 6)  # 5 of 6 pairs are in order
-    assert (result["train_accuracy"], result["test_loss"]) == (0.5, 0.7)
 
 
 def test_the_positive_class_may_be_the_first():
@@ -64,22 +60,8 @@ def test_an_absent_class_leaves_what_it_would_define_undefined():
 
 def test_three_classes_are_averaged():
     probabilities = np.array([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.1, 0.6, 0.3], [0.1, 0.1, 0.8]])
-    predictions = Predictions(np.log(probabilities), np.array([0, 1, 2, 2]), 0)
-    result = compute_metrics(CLASSIFICATION, MEASURED, predictions)
-    assert result["test_accuracy"] == pytest.approx(3 / 4)
+    result = measure(np.log(probabilities), [0, 1, 2, 2], positive=0)
+    assert result["accuracy"] == pytest.approx(3 / 4)
     assert result["recall"] == pytest.approx((1 + 1 + 1 / 2) / 3)
     assert result["precision"] == pytest.approx((1 + 1 / 2 + 1) / 3)
     assert result["auc"] == pytest.approx(1.0)
-
-
-def test_only_what_is_declared_is_computed_in_the_order_of_its_declaration():
-    declared = [
-        metric for metric in reversed(CLASSIFICATION) if metric.name in ("auc", "test_loss", "recall")
-    ]
-    predictions = Predictions(np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([1, 0]), 1)
-    result = compute_metrics(declared, MEASURED, predictions)
-    assert list(result.items()) == [("test_loss", 0.7), ("recall", 1.0), ("auc", 1.0)]
-
-
-def test_every_declared_metric_has_a_value():
-    assert list(metrics([0.9, 0.2], [1, 0])) == [metric.name for metric in CLASSIFICATION]

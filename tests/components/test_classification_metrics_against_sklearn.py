@@ -13,11 +13,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 from sklearn.metrics import confusion_matrix, roc_auc_score
-from torch.nn import functional
 
-from xbench.records.metrics import CLASSIFICATION
-from xbench.training.evaluation import Evaluation
-from xbench.training.metrics import Predictions, compute_metrics, cross_entropies, log_odds
+from tests.components.classified import measure
+from xbench.components.classification import classification
+from xbench.components.classification_metrics import log_odds
 
 often = settings(derandomize=True, max_examples=80, deadline=None)
 
@@ -37,11 +36,6 @@ def scored(draw, least=2, most=5):
     logits = np.array(draw(st.lists(rows, min_size=count, max_size=count)), dtype=np.float32)
     labels = np.array(draw(st.lists(st.integers(0, width - 1), min_size=count, max_size=count)))
     return logits.astype(np.float64), labels
-
-
-def measured(logits, labels, positive=1, train_accuracy=0.5):
-    predictions = Predictions(np.asarray(logits, dtype=np.float64), labels, positive)
-    return compute_metrics(CLASSIFICATION, {"train_accuracy": train_accuracy, "test_loss": 0.7}, predictions)
 
 
 def share(part: float, whole: float) -> float | None:
@@ -76,8 +70,8 @@ def test_counts_are_those_of_the_confusion_matrix(case):
     matrix = confusion_matrix(labels, predicted, labels=range(width))
     hits, truths, predictions = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     recalls = [hits[c] / truths[c] for c in range(width) if truths[c]]
-    found = measured(logits, labels)
-    assert same(found["test_accuracy"], hits.sum() / matrix.sum())
+    found = measure(logits, labels)
+    assert same(found["accuracy"], hits.sum() / matrix.sum())
     assert same(found["balanced_accuracy"], np.mean(recalls))
     if width == 2:
         assert same(found["recall"], share(hits[1], truths[1]))
@@ -94,7 +88,7 @@ def test_auc_of_two_classes_is_that_of_the_difference_of_logits(case, positive):
     logits, labels = case
     differences = logits[:, positive] - logits[:, 1 - positive]
     is_positive = labels == positive
-    found = measured(logits, labels, positive)["auc"]
+    found = measure(logits, labels, positive)["auc"]
     if is_positive.all() or not is_positive.any():
         assert found is None
     else:
@@ -107,7 +101,7 @@ def test_auc_of_two_classes_is_that_of_the_difference_of_logits(case, positive):
 def test_auc_does_not_depend_on_which_class_is_positive(case):
     logits, labels = case
     assume(len(set(labels)) == 2)
-    one, other = (measured(logits, labels, positive)["auc"] for positive in (0, 1))
+    one, other = (measure(logits, labels, positive)["auc"] for positive in (0, 1))
     assert one == pytest.approx(other, rel=1e-12)
 
 
@@ -119,7 +113,7 @@ def test_auc_of_log_probabilities_is_that_of_probabilities(thousandths, data):
     labels = np.array(data.draw(st.lists(st.integers(0, 1), min_size=len(scores), max_size=len(scores))))
     assume(0 < labels.sum() < len(labels))
     with np.errstate(divide="ignore"):
-        found = measured(np.log(np.stack([1 - scores, scores], axis=1)), labels)
+        found = measure(np.log(np.stack([1 - scores, scores], axis=1)), labels)
     assert found["auc"] == pytest.approx(roc_auc_score(labels, scores), rel=1e-12)
 
 
@@ -128,7 +122,7 @@ def test_auc_of_log_probabilities_is_that_of_probabilities(thousandths, data):
 def test_auc_of_more_classes_is_the_mean_of_each_against_the_rest(case):
     logits, labels = case
     width = logits.shape[1]
-    found = measured(logits, labels)["auc"]
+    found = measure(logits, labels)["auc"]
     if len(set(labels)) < width:
         assert found is None
         return
@@ -149,7 +143,7 @@ def test_auc_of_moderate_logits_is_sklearns_of_probabilities(data):
     logits = np.random.default_rng(data.draw(st.integers(0, 999))).normal(size=(len(labels), width))
     odds = np.exp(logits)
     probabilities = odds / odds.sum(axis=1, keepdims=True)
-    found = measured(logits, labels)["auc"]
+    found = measure(logits, labels)["auc"]
     assert found == pytest.approx(roc_auc_score(labels, probabilities, multi_class="ovr"), rel=1e-12)
 
 
@@ -191,21 +185,21 @@ class TestLogOdds:
 @pytest.mark.parametrize(("labels", "auc"), [([0, 0, 1, 1], 1.0), ([1, 0, 0, 1], 0.5), ([1, 1, 0, 0], 0.0)])
 def test_infinite_logits_have_an_order(labels, auc):
     logits = np.array([[math.inf, 0.0], [1.0, 0.0], [0.0, 0.0], [-math.inf, 0.0]])
-    assert measured(logits, np.array(labels), positive=0)["auc"] == auc
+    assert measure(logits, np.array(labels), positive=0)["auc"] == auc
 
 
 def test_infinite_logits_of_three_classes_have_an_order():
     logits = np.array([[math.inf, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, -math.inf]])
-    assert measured(logits, np.array([2, 0, 1]))["auc"] == pytest.approx((1 / 2 + 1 + 1 / 4) / 3)
+    assert measure(logits, np.array([2, 0, 1]))["auc"] == pytest.approx((1 / 2 + 1 + 1 / 4) / 3)
 
 
 def test_an_order_that_infinite_logits_leave_open_gives_no_auc():
     logits = np.array([[math.inf, math.inf], [0.0, 1.0], [1.0, 0.0]])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = measured(logits, np.array([0, 1, 0]))
+        found = measure(logits, np.array([0, 1, 0]))
     assert found["auc"] is None
-    assert found["test_accuracy"] == 1.0
+    assert found["accuracy"] == 1.0
 
 
 @pytest.mark.parametrize("positive", [0, 1])
@@ -213,28 +207,28 @@ def test_a_confident_model_keeps_its_order(positive):
     """In float32 all these probabilities of the right class round to 1, and one example is worse than all."""
     logits = torch.tensor([[0.0, 20.0], [0.0, 30.0], [0.0, 40.0], [0.0, 18.0]])
     assert len(set(logits.softmax(dim=1)[:, 1].tolist())) == 1
-    assert measured(logits, np.array([1, 1, 1, 0]), positive)["auc"] == 1.0
-    assert measured(logits, np.array([0, 0, 0, 1]), positive)["auc"] == 0.0
+    assert measure(logits, np.array([1, 1, 1, 0]), positive)["auc"] == 1.0
+    assert measure(logits, np.array([0, 0, 0, 1]), positive)["auc"] == 0.0
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0, 1e6])
 def test_a_scale_changes_no_auc_of_two_classes(scale):
     logits = np.random.default_rng(0).normal(size=(60, 2))
     labels = np.arange(60) % 2
-    assert measured(scale * logits, labels)["auc"] == measured(logits, labels)["auc"]
+    assert measure(scale * logits, labels)["auc"] == measure(logits, labels)["auc"]
 
 
 def test_a_confident_model_of_three_classes_keeps_its_order():
     """Even in float64 the probabilities of class 0 of the first three round to 1."""
     logits = np.array([[900.0, 0.0, 0.0], [800.0, 0.0, 0.0], [60.0, 0.0, 0.0], [30.0, 0.0, 0.0]])
     # Of class 1 two of three pairs are in order, of the others all.
-    assert measured(logits, np.array([0, 0, 1, 2]))["auc"] == pytest.approx((1 + 2 / 3 + 1) / 3)
+    assert measure(logits, np.array([0, 0, 1, 2]))["auc"] == pytest.approx((1 + 2 / 3 + 1) / 3)
 
 
 @pytest.mark.parametrize(("label", "hit"), [(0, 1.0), (1, 0.0)])
 def test_one_example_with_equal_scores_is_the_first_class(label, hit):
-    found = measured([[0.5, 0.5]], np.array([label]))
-    assert (found["test_accuracy"], found["balanced_accuracy"], found["auc"]) == (hit, hit, None)
+    found = measure([[0.5, 0.5]], np.array([label]))
+    assert (found["accuracy"], found["balanced_accuracy"], found["auc"]) == (hit, hit, None)
     assert found["precision"] is None  # class 1 is never predicted
     assert found["recall"] == (0.0 if label else None)
 
@@ -242,7 +236,7 @@ def test_one_example_with_equal_scores_is_the_first_class(label, hit):
 def test_a_class_that_is_never_predicted_lowers_the_macro_precision():
     """Three balanced classes, all taken for the first."""
     logits = np.tile(np.array([[2.0, 0.1, 0.1]]), (6, 1))
-    found = measured(logits, np.array([0, 0, 1, 1, 2, 2]))
+    found = measure(logits, np.array([0, 0, 1, 1, 2, 2]))
     assert found["precision"] == pytest.approx(1 / 9)
     assert found["recall"] == found["balanced_accuracy"] == pytest.approx(1 / 3)
 
@@ -254,41 +248,19 @@ def test_a_logit_that_is_nan_gives_none(case, data):
     row = data.draw(st.integers(0, len(labels) - 1))
     broken = logits.copy()
     broken[row, data.draw(st.integers(0, logits.shape[1] - 1))] = np.nan
-    found = measured(broken, labels)
-    assert found == {
-        "train_accuracy": 0.5,
-        "test_loss": 0.7,
-        "test_accuracy": None,
-        "auc": None,
-        "balanced_accuracy": None,
-        "recall": None,
-        "precision": None,
-    }
-    assert math.isnan(Evaluation(0.7, broken, labels).accuracy)
-
-
-def test_an_accuracy_that_is_nan_is_none():
-    found = measured([[0.2, 0.8]], np.array([1]), train_accuracy=math.nan)
-    assert found["train_accuracy"] is None
-    assert found["test_accuracy"] == 1.0
+    found = measure(broken, labels)
+    assert found == dict.fromkeys(("accuracy", "auc", "balanced_accuracy", "recall", "precision"))
 
 
 @often
 @given(scored())
-def test_accuracy_of_an_evaluation_is_that_of_the_metrics(case):
+def test_losses_are_those_of_the_log_odds(case):
     logits, labels = case
-    assert Evaluation(0.7, logits, labels).accuracy == measured(logits, labels)["test_accuracy"]
-
-
-@often
-@given(scored())
-def test_cross_entropies_are_torchs(case):
-    logits, labels = case
-    expected = functional.cross_entropy(
-        torch.from_numpy(logits), torch.from_numpy(labels), reduction="none"
-    ).numpy()
-    assert cross_entropies(logits, labels) == pytest.approx(expected, rel=1e-12, abs=1e-12)
-
-
-def test_a_tiny_cross_entropy_is_not_0():
-    assert cross_entropies(np.array([[0.0, 50.0]]), np.array([1]))[0] == pytest.approx(math.exp(-50))
+    task = classification(tuple("abcde"[: logits.shape[1]]))
+    batch = (torch.empty(0), torch.from_numpy(labels))
+    odds = np.take_along_axis(log_odds(logits), labels[:, None], axis=1)[:, 0]
+    found = task.loss_of(torch.from_numpy(logits), batch)
+    assert found.numpy() == pytest.approx(np.logaddexp(0.0, -odds), rel=1e-12, abs=1e-12)
+    weights = torch.arange(1.0, logits.shape[1] + 1, dtype=torch.float64)
+    summed = task.summed(torch.from_numpy(logits), batch, weights)
+    assert summed.item() == pytest.approx((found * weights[batch[1]]).sum().item(), rel=1e-12)

@@ -1,0 +1,52 @@
+"""What tasks declare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from xbench.components.classification import classification
+from xbench.planning.task_facts import describe_task, merge_metrics
+from xbench.records.metrics import CLASSIFICATION, CLASSIFICATION_EPOCHS
+from xbench.records.schema import MetricRecord
+
+
+def _drop_units(metrics: Sequence[MetricRecord]) -> tuple[MetricRecord, ...]:
+    return tuple(metric.model_copy(update={"unit": ""}) for metric in metrics)
+
+
+@pytest.mark.parametrize("classes", [("a", "b"), ("a", "b", "c")])
+def test_a_classification_declares_what_records_of_version_1_imply(classes):
+    """But for the unit of the loss, which they lack, and the method of the train accuracy."""
+    facts = describe_task(classification(classes))
+    assert _drop_units(facts.epoch_metrics) == CLASSIFICATION_EPOCHS
+    old = {metric.name: metric for metric in CLASSIFICATION}
+    assert [metric.name for metric in facts.metrics] == list(old)
+    for metric in _drop_units(facts.metrics):
+        if metric.name == "train_accuracy":  # its method named the training examples
+            metric = metric.model_copy(update={"method": old[metric.name].method})
+        assert metric == old[metric.name]
+
+
+def test_the_positive_class_is_a_fact_if_there_are_two():
+    assert describe_task(classification(("a", "b"), "a")).shown == {"positive": "a"}
+    assert describe_task(classification(("a", "b"))).shown == {"positive": "b"}
+    assert describe_task(classification(("a", "b", "c"))).shown == {}
+
+
+def test_metrics_of_several_tasks_keep_their_order_and_the_first_of_a_name():
+    def declare(*names: str, method: str) -> list[MetricRecord]:
+        return [
+            MetricRecord(name=name, title=name, direction="min", split="test", method=method)
+            for name in names
+        ]
+
+    merged = merge_metrics([declare("a", "loss", method="first"), declare("b", "loss", method="second")])
+    assert [(metric.name, metric.method) for metric in merged] == [
+        ("a", "first"),
+        ("loss", "first"),
+        ("b", "second"),
+    ]
+    same = declare("a", "b", method="")
+    assert merge_metrics([same, same]) == tuple(same)

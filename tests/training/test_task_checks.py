@@ -1,0 +1,287 @@
+"""Mistakes of tasks and models are found on a few rows, and told in one line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.training.padded_rows import PADDED_TASK, make_padded_dataset, make_token_model
+from tests.training.row_parts import CPU, prepare
+from xbench import Metric, RowDataset, Task, XbenchError
+from xbench.components.poisson import build_poisson_1d
+from xbench.components.tasks import Term
+from xbench.training.micro_batches import check_examples_are_independent
+from xbench.training.objective import Objective
+from xbench.training.row_loader import RowLoader
+from xbench.training.task_checks import check_task
+
+COUNT = 12
+X = torch.randn(COUNT, 4, generator=torch.Generator().manual_seed(0))
+Y = X.sum(1, keepdim=True)
+
+
+def squares(outputs, batch):
+    return (outputs - batch[1]).square().mean(1)
+
+
+def fail(*args):
+    raise ArithmeticError("no more")
+
+
+def check(task=None, model=None, train=(X, Y), dtype=torch.float32, **parts) -> None:
+    dataset = RowDataset(train=train, task=task or Task(loss_of=squares), **parts)
+    torch.manual_seed(0)
+    rows, data = prepare(dataset)
+    check_task(model or nn.Linear(4, 1), "net", rows, data, dtype)
+
+
+def complaint(*args, **parts) -> XbenchError:
+    with pytest.raises(XbenchError) as caught:
+        check(*args, **parts)
+    assert "\n" not in caught.value.message
+    return caught.value
+
+
+class Shifted(nn.Module):
+    """Draws a mask for each row, as dropout does."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 1))
+
+    def forward(self, x):
+        return self.last(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_right_ones_pass(dtype):
+    check(dtype=dtype)
+    check(model=Shifted(), dtype=dtype)
+    check(train=(X[:1], Y[:1]), dtype=dtype)
+    check(Task(loss_of=squares, penalty=lambda model: model.weight.square().sum()), dtype=dtype)
+    check(train=(X.double(), Y.double()), test=(X, Y), dtype=dtype)
+
+
+def test_right_ones_of_other_kinds_pass():
+    dataset = make_padded_dataset()
+    check(PADDED_TASK, make_token_model(), dataset.train, collate=dataset.collate, test=dataset.test)
+    dataset = build_poisson_1d(points=9)
+    model = nn.Sequential(nn.Linear(1, 4), nn.Tanh(), nn.Linear(4, 1))
+    check(dataset.task, model, dataset.train, test=dataset.test)
+
+
+@pytest.mark.parametrize(
+    ("loss_of", "told"),
+    [
+        (lambda out, batch: squares(out, batch).mean(), "loss returns a tensor of shape (), not a number"),
+        (lambda out, batch: (out - batch[1]).square(), "loss returns a tensor of shape (8, 1), not a number"),
+        (lambda out, batch: squares(out, batch)[:-1], "returns 7 losses for 8 rows"),
+        (lambda out, batch: squares(out, batch).sum().item(), "loss returns a float, not a tensor"),
+        (lambda out, batch: squares(out, batch).long(), "losses of dtype int64, which have no gradient"),
+        (lambda out, batch: squares(out, batch) / 0, "has a loss of inf on a row, before any training"),
+        (lambda out, batch: (out[:, 0] * 0 - 1).log(), "has a loss of nan on a row, before any training"),
+        (lambda out, batch: squares(out.detach(), batch), "has losses without a gradient"),
+        (lambda out, batch: out[:, 0] + batch["y"], "TypeError: tuple indices must be integers"),
+        (fail, "fail on a few rows: ArithmeticError: no more (test_task_checks.py:"),
+    ],
+)
+def test_a_loss_that_is_wrong(loss_of, told):
+    message = complaint(Task(loss_of=loss_of)).message
+    assert "the task of dataset 'mine'" in message
+    assert told in message
+
+
+def test_a_single_row_that_is_not_finite_among_others_is_named():
+    """It is not the first row."""
+    target = Y.clone()
+    target[-1] = torch.inf
+    assert "has a loss of inf on a row" in complaint(train=(X, target)).message
+
+
+def test_a_model_that_cannot_take_the_rows_is_told_with_both_shapes():
+    error = complaint(model=nn.Linear(3, 1))
+    assert "model 'net' and the task of dataset 'mine' fail on a few rows: RuntimeError" in error.message
+    assert "(8x4 and 3x1)" in error.message
+    assert error.hint == "a batch is (float32 (8, 4), float32 (8, 1)), and the model is Linear"
+
+
+def test_a_batch_that_lacks_what_the_task_needs():
+    task = Task(loss=lambda model, batch: model(batch["inputs"])[:, 0])
+    assert "KeyError: 'inputs'" in complaint(task, train={"x": X}).message
+
+
+def test_a_model_whose_parameters_have_no_part_in_the_loss():
+    class Aside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.aside = nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return x[:, :1].clone().requires_grad_()
+
+    assert "no parameter of model 'net' receives a gradient" in complaint(model=Aside()).message
+
+
+class TestALossThatMixesRows:
+    @pytest.mark.parametrize(
+        "loss_of",
+        [
+            lambda out, batch: squares(out, batch).mean().expand(len(out)),
+            lambda out, batch: squares(out, batch) / len(out),
+            lambda out, batch: squares(out - out.mean(0), batch),
+            lambda out, batch: torch.logsumexp(out @ out.T, 1) - out.square().sum(1),
+            lambda out, batch: squares(out, batch) * (batch[1] - batch[1].mean(0)).abs()[:, 0],
+        ],
+        ids=["mean", "divided", "centred", "contrastive", "centred targets"],
+    )
+    def test_is_refused_unless_it_is_declared(self, loss_of):
+        error = complaint(Task(loss_of=loss_of))
+        assert error.message == (
+            "the task of dataset 'mine' is not additive: the loss of a row depends on the other rows of its "
+            "batch"
+        )
+        assert "additive=False" in error.hint
+        check(Task(loss_of=loss_of, additive=False))
+
+    def test_is_found_in_one_of_several_terms(self):
+        task = Task(
+            loss={
+                "a": Term(loss=lambda model, batch: squares(model(batch[0]), batch)),
+                "b": Term(
+                    loss=lambda model, batch: squares(model(batch[0]), batch).mean().expand(len(batch[0]))
+                ),
+            }
+        )
+        assert "not additive" in complaint(task, train={"a": (X, Y), "b": (X, Y)}).message
+
+    def test_is_found_although_neighbouring_rows_are_alike(self):
+        """Rows are often sorted by class, so that the first ones would tell nothing."""
+        x, y = torch.cat([torch.ones(20, 4), X]), torch.cat([torch.zeros(20, 1), Y])
+        task = Task(loss_of=lambda out, batch: squares(out - out.mean(0), batch))
+        assert "not additive" in complaint(task, train=(x, y)).message
+
+    def test_is_not_found_in_masks_of_padded_rows(self):
+        """Dropout draws as many numbers as the longest row needs, so other rows must not change that."""
+        torch.manual_seed(0)
+        rows, data = prepare(make_padded_dataset())
+        model = nn.Sequential(nn.Embedding(11, 8), nn.Dropout(0.5), nn.Linear(8, 11))
+        check_examples_are_independent(model, *parts_of(rows, data), rows_of(data))
+        mixing = nn.Sequential(nn.Embedding(11, 8), nn.Dropout(0.5), Mixing(), nn.Linear(8, 11))
+        for chosen in (rows_of(data), np.array([3, 8]), np.array([8, 3])):
+            with pytest.raises(XbenchError, match="depends on the other examples"):
+                check_examples_are_independent(mixing, *parts_of(rows, data), chosen)
+
+    def test_of_a_model_is_not_the_tasks(self):
+        """Batch normalisation mixes rows in training; it is checked where micro-batches are used."""
+        check(model=nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)))
+
+    def test_is_refused_with_micro_batches(self):
+        task = Task(loss_of=lambda out, batch: squares(out - out.mean(0), batch), additive=False)
+        rows, data = prepare(RowDataset(train=(X, Y), task=task))
+        with pytest.raises(XbenchError, match="depends on the other examples"):
+            check_examples_are_independent(nn.Linear(4, 1), *parts_of(rows, data), rows_of(data))
+
+
+class Mixing(nn.Module):
+    """Subtracts the mean over the batch, in training alone."""
+
+    def forward(self, x):
+        return x - x.mean((0, 1)) if self.training else x
+
+
+def parts_of(rows, data):
+    return (
+        RowLoader(rows, data, CPU, torch.float32),
+        Objective(rows.task, data, {}, CPU, torch.float32),
+    )
+
+
+def rows_of(data):
+    return np.flatnonzero(~data.is_test)
+
+
+class TestDerivatives:
+    @staticmethod
+    def derive(model, batch):
+        x = batch[0].detach().requires_grad_()
+        (slope,) = torch.autograd.grad(model(x).tanh().sum(), x, create_graph=True)
+        return (slope - batch[1]).square().mean(1)
+
+    def test_need_to_be_declared(self):
+        error = complaint(Task(loss=self.derive))
+        assert "fails in evaluation: RuntimeError" in error.message
+        assert "differentiates=True" in error.hint
+        check(Task(loss=self.derive, differentiates=True))
+        check(Task(loss=self.derive, differentiates=True), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "told"),
+    [
+        (lambda model: model.weight.square(), "is not a tensor with a single number, but shape (1, 4)"),
+        (lambda model: 3.0, "is not a tensor with a single number, but 3.0"),
+        (lambda model: model.weight.sum() * torch.nan, "is nan before any training"),
+        (lambda model: model.weight.detach().sum(), "has no gradient"),
+        (lambda model: model.missing, "fails: AttributeError: 'Linear' object has no attribute 'missing'"),
+    ],
+)
+def test_a_penalty_that_is_wrong(penalty, told):
+    assert f"the task's penalty {told}" in complaint(Task(loss_of=squares, penalty=penalty)).message
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"value": lambda out, batch: out}, "metric 'm' returns a tensor of shape (8, 1) for 8 rows"),
+        ({"value": lambda out, batch: out.mean()}, "metric 'm' returns a tensor of shape () for 8 rows"),
+        ({"value": lambda out, batch: 1.0}, "metric 'm' returns a float, not a tensor"),
+        ({"value": fail}, "the task's metrics fail: ArithmeticError: no more (test_task_checks.py:"),
+    ],
+)
+def test_a_metric_that_is_wrong(fields, told, split):
+    task = Task(loss_of=squares, metrics=(Metric(name="m", direction="min", **fields),))
+    parts = {"test": (X, Y)} if split == "test" else {}
+    assert told in complaint(task, **parts).message
+
+
+@pytest.mark.parametrize(
+    ("collect", "told"),
+    [
+        (lambda out, batch: out.mean(0), "has a tensor of shape (1,) for 8 rows, not a row for each"),
+        (lambda out, batch: {"a": out, "b": out.sum()}, "has a tensor of shape () for 8 rows"),
+        (lambda out, batch: out.tolist(), "is a list without a tensor"),
+        (fail, "ArithmeticError: no more"),
+    ],
+)
+def test_what_is_collected_has_a_row_for_each(collect, told):
+    metric = Metric(name="m", direction="min", function=lambda collected: 1.0)
+    task = Task(loss_of=squares, metrics=(metric,), collect=collect)
+    assert told in complaint(task).message
+
+
+class TestDeclarations:
+    @pytest.mark.parametrize(
+        "name", ["loss", "suboptimality", "gradient_norm", "test_loss", "train_m", "A", ""]
+    )
+    def test_of_a_metric_whose_name_is_taken(self, name):
+        """It would replace what xbench itself measures under that name."""
+        with pytest.raises(XbenchError, match="a metric cannot be named"):
+            Metric(name=name, direction="min", function=np.mean)
+
+    @pytest.mark.parametrize(
+        ("fields", "told"),
+        [
+            ({}, "needs either `loss` or `loss_of`"),
+            ({"loss": fail, "loss_of": fail}, "needs either `loss` or `loss_of`"),
+            ({"loss": {}}, "names no term"),
+            ({"loss": {"a": Term(loss=fail)}, "weight": fail}, "has no `weight`"),
+            ({"loss_of": fail, "classes": ("a", "b")}, "needs `label`"),
+            ({"loss": fail, "summed": fail}, "needs `loss_of`"),
+        ],
+    )
+    def test_of_a_task_that_contradict_each_other(self, fields, told):
+        with pytest.raises(XbenchError, match=told):
+            Task(**fields)

@@ -1,0 +1,72 @@
+"""A small language model of the GPT-2 family."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xbench.components.specs import ModelSpec, Scale
+from xbench.components.tasks import Facts, first_tensor
+from xbench.errors import XbenchError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def build_gpt(facts: Facts, width: int = 64, depth: int = 2, heads: int = 4) -> nn.Module:
+    """Build a decoder-only transformer as in GPT-2, without dropout and with an output matrix of its own.
+
+    Args:
+        facts: the context and the vocabulary are those of the data.
+        width: size of the vector at each position.
+        depth: number of blocks.
+        heads: number of attention heads in each block.
+
+    Returns:
+        A module from (n, context) int64 tokens to (n, context, vocabulary) logits of the next token. Shorter
+        sequences may be passed, too.
+
+    Raises:
+        XbenchError: the data does not consist of tokens, `heads` does not divide `width`, or a setting is not
+            a positive integer.
+    """
+    for name, value in (("width", width), ("depth", depth), ("heads", heads)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise XbenchError(
+                f"gpt-mini: {name} = {value!r} is not valid", hint=f"set {name} to an integer of at least 1"
+            )
+    if width % heads:
+        raise XbenchError(
+            f"gpt-mini: width = {width} is not divisible by heads = {heads}",
+            hint=f"set width to a multiple of {heads}, such as {(width // heads + 1) * heads}",
+        )
+    vocabulary, context = _read_facts(facts)
+
+    from xbench.components.gpt_network import GPT
+
+    return GPT(vocabulary, context, width, depth, heads)
+
+
+def _read_facts(facts: Facts) -> tuple[int, int]:
+    """Return the size of the vocabulary and the context of the data."""
+    output, row = facts.output, first_tensor(facts.row)
+    hint = "choose a dataset of tokens, such as generated-text"
+    if output is None or output.kind != "tokens":
+        got = "does not say its output" if output is None else f"has an output of kind '{output.kind}'"
+        raise XbenchError(
+            f"gpt-mini predicts outputs of kind 'tokens', and the task of this dataset {got}", hint
+        )
+    if len(row.shape) != 1 or row.dtype not in ("int32", "int64"):
+        raise XbenchError(
+            f"gpt-mini takes rows of int64 tokens of shape (context,), and the rows of this dataset are "
+            f"{row.dtype} of shape {row.shape}",
+            hint,
+        )
+    return output.size, row.shape[0]
+
+
+GPT_MINI = ModelSpec(
+    factory=build_gpt,
+    summary="a small GPT-2: a decoder-only transformer for tokens; set its width, depth and heads",
+    reference="Radford et al. 2019, Language Models are Unsupervised Multitask Learners",
+    scalable={"width": Scale(multiple="heads"), "depth": Scale()},
+)

@@ -1,0 +1,316 @@
+"""The task contract: what a dataset minimises and reports, and the rows that it brings.
+
+This module imports no torch, as specs and listings import it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+from xbench.components.specs import DatasetSpec, ModelSpec, import_attribute
+from xbench.errors import XbenchError
+from xbench.text import quote_some
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+# A tensor, or a nested tuple, list or dict of tensors, whose first dimension counts rows.
+Batch: TypeAlias = Any
+
+# A tensor, or a nested tuple, list or dict of tensors, with a row each; a map-style dataset; a `BatchReader`;
+# or a `torch.utils.data.DataLoader`, of which only the dataset and the collate function are used.
+Rows: TypeAlias = Any
+
+Split = Literal["train", "validation", "test"]
+OutputKind = Literal["classes", "tokens", "values"]
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+# Names of the metrics that xbench itself declares for every task.
+RESERVED_METRICS = frozenset({"loss", "suboptimality", "gradient_norm"})
+# Records put these before the names of averages and losses.
+_SPLIT_PREFIXES = ("train_", "validation_", "test_")
+
+
+class BatchReader(Protocol):
+    """Rows that are read by position, such as those of a file that is larger than memory."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def read(self, positions: np.ndarray) -> Batch:
+        """Return the batch of rows at (n,) int64 positions, in their order."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a model returns for a row.
+
+    Attributes:
+        kind: `"classes"` for a logit per class, `"tokens"` for logits of the next token at every position, or
+            `"values"` for numbers.
+        size: number of classes, of tokens in the vocabulary, or of values.
+    """
+
+    kind: OutputKind
+    size: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("classes", "tokens", "values") or self.size < 1:
+            raise XbenchError(f"an output of kind {self.kind!r} and size {self.size!r} does not exist")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric of a task: either an average over rows, or a function of all collected outputs.
+
+    Attributes:
+        name: lower-case letters, digits and `_`. Records name an average after its split: `test_accuracy`.
+        direction: `"max"` if higher values are better, `"min"` if lower values are.
+        unit: unit of the values; "" for ratios and other numbers without a unit.
+        title: title in tables; by default the name, with spaces.
+        method: how it is computed, in words.
+        value: `value(outputs, batch) -> (n,)`: one number for each row; or `"loss"` for the loss of each row.
+            They are averaged while the rows are evaluated, in the measured process.
+        weighted: whether the average is the sum of values divided by the sum of the task's weights, as for
+            the loss. Otherwise it is divided by the number of rows.
+        finish: function of the average, such as `math.exp` for a perplexity.
+        function: `function(collected) -> float`, or its `"module:attribute"`. It runs outside of the measured
+            process. `collected` is what `Task.collect` returned, concatenated over all rows, as NumPy arrays.
+        on: the splits on which an average is taken. On `"validation"` it is taken after each epoch.
+    """
+
+    name: str
+    direction: Literal["max", "min"]
+    unit: str = ""
+    title: str = ""
+    method: str = ""
+    value: Callable[[Any, Batch], Tensor] | Literal["loss"] | None = None
+    weighted: bool = False
+    finish: Callable[[float], float] | None = None
+    function: Callable[[Any], float] | str | None = None
+    on: tuple[Split, ...] = ("train", "validation", "test")
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name) or self.name in RESERVED_METRICS:
+            raise XbenchError(
+                f"a metric cannot be named {self.name!r}",
+                hint="use lower-case letters, digits and `_`, and none of "
+                + quote_some(sorted(RESERVED_METRICS)),
+            )
+        if self.name.startswith(_SPLIT_PREFIXES):
+            raise XbenchError(
+                f"a metric cannot be named {self.name!r}",
+                hint="leave out the split, which records put before the names of averages and losses",
+            )
+        if self.direction not in ("max", "min"):
+            raise XbenchError(f"metric '{self.name}': direction {self.direction!r} is not 'max' or 'min'")
+        if (self.value is None) == (self.function is None):
+            raise XbenchError(f"metric '{self.name}' needs either `value` or `function`")
+
+    def load_function(self) -> Callable[[Any], float]:
+        """Return `function`, after importing it if it is a string.
+
+        Raises:
+            XbenchError: it cannot be imported, or the metric has none.
+        """
+        if self.function is None:
+            raise XbenchError(f"metric '{self.name}' has no function")
+        return import_attribute("function", self.function)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """One of several terms of a loss. Each row belongs to one term.
+
+    Attributes:
+        loss: `loss(model, batch) -> (n,)`: the loss of each row.
+        scale: factor of the term in the whole loss.
+        weight: `weight(batch) -> (n,)`: the weight of each row; 1 by default.
+    """
+
+    loss: Callable[[nn.Module, Batch], Tensor]
+    scale: float = 1.0
+    weight: Callable[[Batch], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The known minimum of the loss over all training rows, penalty included.
+
+    Attributes:
+        value: the minimum.
+        error: bound on the error of `value`.
+    """
+
+    value: float
+    error: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.value) and self.error >= 0):
+            raise XbenchError(f"an optimum of {self.value} with an error of {self.error} makes no sense")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is minimised over a dataset's rows, and what is reported.
+
+    **Loss.** The loss of a batch is the sum of its rows' losses, divided by the sum of their weights, plus
+    the penalty. Losses are unreduced, so that a batch can be computed in parts without changing its value.
+    For that, the loss of a row must not depend on the other rows of the batch. Declare it as one of
+
+    - `loss(model, batch) -> (n,)`;
+    - `outputs(model, batch)` and `loss_of(outputs, batch) -> (n,)`, which lets metrics use the same outputs;
+    - `loss = {"name": Term(...)}`: several terms, of which each row belongs to one. The loss of a batch is
+      then the sum over terms of scale times the sum of losses over the sum of weights, and `train` holds the
+      rows of each term by its name. A term without rows in a batch counts as 0.
+
+    Attributes:
+        loss: see above.
+        outputs: what `loss_of` and metrics see, for example logits; a tensor or nested tensors with a row for
+            each row of the batch. By default `model(batch)`, or `model(batch[0])` if a batch is a tuple.
+        loss_of: see above.
+        weight: `weight(batch) -> (n,)`: the weight of each row, such as the number of counted tokens of a
+            padded sequence; 1 by default. It depends on the data alone, and is computed once.
+        penalty: `penalty(model) -> scalar`, added once to the loss of every batch.
+        metrics: metrics besides the loss.
+        collect: `collect(outputs, batch)`: what metrics with a `function` need of each row, and what is kept
+            of the test rows: a tensor, or a tuple or dict of tensors; the outputs by default. If no metric
+            has a `function`, nothing is collected but the losses.
+        classes: names of the classes of a classification; empty for other tasks. Suites can then balance
+            classes and weight them, and validation is held out of each class alike.
+        label: `label(batch) -> (n,)` int64: the class of each row. Needed with `classes`.
+        output: what a model returns for a row. Models that ask for it are built with it.
+        optimum: the known minimum. Tables then show how far training is from it.
+        additive: False if the loss of a row depends on the other rows of the batch (contrastive losses). Such
+            a task runs with `micro_batch = "full"` only.
+        differentiates: whether the loss takes derivatives with respect to inputs, so that autograd is needed
+            in evaluation, too.
+        loss_unit: unit of the loss; "" for none.
+        loss_method: what the loss is, in words.
+        facts: what a reader should know of the task, by name, such as `{"positive class": "PNEUMONIA"}`.
+        summed: `summed(outputs, batch, class_weights)`, an optional shortcut: the sum of the rows' losses,
+            each multiplied by the weight of its class. `class_weights` is a tensor with one number per class.
+    """
+
+    loss: Callable[[nn.Module, Batch], Tensor] | Mapping[str, Term] | None = None
+    outputs: Callable[[nn.Module, Batch], Any] | None = None
+    loss_of: Callable[[Any, Batch], Tensor] | None = None
+    weight: Callable[[Batch], Tensor] | None = None
+    penalty: Callable[[nn.Module], Tensor] | None = None
+    metrics: tuple[Metric, ...] = ()
+    collect: Callable[[Any, Batch], Any] | None = None
+    classes: tuple[str, ...] = ()
+    label: Callable[[Batch], Tensor] | None = None
+    output: Output | None = None
+    optimum: Optimum | None = None
+    additive: bool = True
+    differentiates: bool = False
+    loss_unit: str = ""
+    loss_method: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    summed: Callable[[Any, Batch, Tensor], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.loss is None) == (self.loss_of is None):
+            raise XbenchError("a task needs either `loss` or `loss_of`")
+        if self.terms and self.weight is not None:
+            raise XbenchError("a task with several terms has no `weight`: give each term its own")
+        if isinstance(self.loss, Mapping) and not self.loss:
+            raise XbenchError("a task with several terms names no term")
+        if self.summed is not None and self.loss_of is None:
+            raise XbenchError("a task with `summed` needs `loss_of`, to which it is a shortcut")
+        if self.classes and self.label is None:
+            raise XbenchError("a task with `classes` needs `label`, which says the class of each row")
+        names = [metric.name for metric in self.metrics]
+        if len(set(names)) < len(names):
+            raise XbenchError(f"a task declares a metric twice: {quote_some(sorted(names))}")
+
+    @property
+    def terms(self) -> Mapping[str, Term]:
+        """The terms by name; empty if the loss is not declared as several terms."""
+        return self.loss if isinstance(self.loss, Mapping) else {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowDataset:
+    """Rows and their task: what the factory of a dataset that is not made of images returns.
+
+    Attributes:
+        train: the rows to train on; if the task has several terms, the rows of each term by its name.
+        task: what is minimised and reported.
+        validation, test: rows of these splits, in the same form as `train`. Without validation rows, a share
+            of the training rows is held out, as the suite says. Without test rows, metrics are of training.
+        collate: makes a batch of a list of rows of a map-style dataset; by default torch's `default_collate`.
+        fingerprint: identifies the content of all rows, or is a function that returns such a text and is
+            called once; by default, rows are hashed.
+        hold_out: whether validation may be held out of the training rows. If not, a suite trains on all of
+            them unless it says otherwise.
+        notes: sentences for readers of the results.
+    """
+
+    train: Rows
+    task: Task
+    validation: Rows | None = None
+    test: Rows | None = None
+    collate: Callable[[list[Any]], Batch] | None = None
+    fingerprint: str | Callable[[], str] = ""
+    hold_out: bool = True
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """Shape of one row of a tensor, without the batch's dimension, and its dtype, such as `"float32"`."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a model's factory may know of the data, if it has a parameter `facts`.
+
+    Attributes:
+        row: the structure of a batch, with `TensorFacts` in place of tensors.
+        output: what the model returns for a row; None if the task does not say.
+        rows: number of training rows.
+    """
+
+    row: Any
+    output: Output | None
+    rows: int
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the first tensor of a row: usually the model's input."""
+        return first_tensor(self.row).shape
+
+
+def first_tensor(row: Any) -> TensorFacts:
+    """Return the first `TensorFacts` of a row's structure."""
+    while not isinstance(row, TensorFacts):
+        row = next(iter(row.values())) if isinstance(row, Mapping) else row[0]
+    return row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """A model and a dataset with its task, under one name: `problem = "module:attribute"` in a suite.
+
+    Attributes:
+        model: a `ModelSpec`, or a factory of the model.
+        dataset: a `DatasetSpec`, a factory of a dataset, or a `RowDataset`.
+    """
+
+    model: ModelSpec | Callable[..., nn.Module]
+    dataset: DatasetSpec | RowDataset | Callable[..., Any]
+
+    def component(self, kind: Literal["model", "dataset"]) -> Any:
+        """Return the problem's model or dataset: a spec or a factory."""
+        part = self.model if kind == "model" else self.dataset
+        return (lambda: part) if isinstance(part, RowDataset) else part

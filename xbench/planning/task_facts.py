@@ -1,0 +1,162 @@
+"""What the parent process knows of a task: declarations, without any of its functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from xbench.components.tasks import Metric, Optimum, Split, Task
+from xbench.components.tracebacks import describe_error
+from xbench.errors import XbenchError
+from xbench.records.schema import MetricRecord
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """The declarations of a task on a dataset.
+
+    Attributes:
+        metrics: metrics of a cell, measured with the selected weights, in the order of table rows.
+        epoch_metrics: metrics of an epoch.
+        classes: names of the classes; empty if there are none.
+        shown: facts that a reader should know, by name.
+        loss_unit: unit of the loss; "" if it has none.
+        optimum: the known minimum of the loss; None if it is not known.
+        additive: whether the task allows micro-batches.
+        hold_out: whether validation may be held out of the training rows.
+        has_validation, has_test: whether the dataset brings validation rows, and test rows.
+    """
+
+    metrics: tuple[MetricRecord, ...]
+    epoch_metrics: tuple[MetricRecord, ...]
+    classes: tuple[str, ...] = ()
+    shown: Mapping[str, str] = field(default_factory=dict)
+    loss_unit: str = ""
+    optimum: Optimum | None = None
+    additive: bool = True
+    hold_out: bool = True
+    has_validation: bool = False
+    has_test: bool = True
+
+
+def describe_task(
+    task: Task, has_test: bool = True, has_validation: bool = False, hold_out: bool = True
+) -> TaskFacts:
+    """Collect the declarations of a task."""
+    return TaskFacts(
+        metrics=tuple(_declare_metrics(task, has_test)),
+        epoch_metrics=tuple(_declare_epoch_metrics(task, has_test, has_validation or hold_out)),
+        classes=task.classes,
+        shown=dict(task.facts),
+        loss_unit=task.loss_unit,
+        optimum=task.optimum,
+        additive=task.additive,
+        hold_out=hold_out,
+        has_validation=has_validation,
+        has_test=has_test,
+    )
+
+
+def merge_metrics(declared: Iterable[Sequence[MetricRecord]]) -> tuple[MetricRecord, ...]:
+    """Merge the metrics of several tasks, in their order. Of those with the same name, the first is kept."""
+    merged: dict[str, MetricRecord] = {}
+    for metrics in declared:
+        for metric in metrics:
+            merged.setdefault(metric.name, metric)
+    return tuple(merged.values())
+
+
+def _declare_metrics(task: Task, has_test: bool) -> Iterator[MetricRecord]:
+    splits: tuple[Split, ...] = ("train", "test") if has_test else ("train",)
+    for metric in task.metrics:
+        if metric.function is None:
+            yield from (_declare_average(metric, split) for split in splits if split in metric.on)
+    for metric in task.metrics:
+        if metric.function is not None:
+            title = metric.title or metric.name.replace("_", " ")
+            yield MetricRecord(
+                name=metric.name,
+                title=title if has_test else f"{title} (training rows)",
+                unit=metric.unit,
+                direction=metric.direction,
+                split="test" if has_test else "train",
+                method=metric.method,
+            )
+    yield _declare_loss(task, splits[-1])
+    if task.optimum is not None:
+        known = f"{task.optimum.value!r}, known to within {task.optimum.error!r}"
+        yield MetricRecord(
+            name="suboptimality",
+            title="loss above minimum",
+            unit=task.loss_unit,
+            direction="min",
+            split="train",
+            method=f"training objective over all training rows, less its minimum ({known})",
+        )
+        yield MetricRecord(
+            name="gradient_norm",
+            title="gradient norm",
+            direction="min",
+            split="train",
+            method="Euclidean norm of the gradient of the training objective over all training rows",
+        )
+
+
+def _declare_epoch_metrics(task: Task, has_test: bool, has_validation: bool) -> Iterator[MetricRecord]:
+    yield MetricRecord(
+        name="train_loss",
+        title="train loss",
+        unit=task.loss_unit,
+        direction="min",
+        split="train",
+        method="mean of the losses of the epoch's steps, each taken before its update",
+    )
+    if has_validation:
+        yield _declare_loss(task, "validation")
+        for metric in task.metrics:
+            if metric.function is None and "validation" in metric.on:
+                yield _declare_average(metric, "validation")
+    if has_test:  # measured only if it selects the weights
+        yield _declare_loss(task, "test")
+
+
+def _declare_loss(task: Task, split: Split) -> MetricRecord:
+    return MetricRecord(
+        name=f"{split}_loss",
+        title=f"{split} loss",
+        unit=task.loss_unit,
+        direction="min",
+        split=split,
+        method=task.loss_method or "training objective",
+    )
+
+
+def _declare_average(metric: Metric, split: Split) -> MetricRecord:
+    return MetricRecord(
+        name=f"{split}_{metric.name}",
+        title=f"{split} {metric.title or metric.name.replace('_', ' ')}",
+        unit=metric.unit,
+        direction=metric.direction,
+        split=split,
+        method=metric.method,
+    )
+
+
+def run_functions(task: Task, collected: Any) -> dict[str, float]:
+    """Compute the metrics of a task that are functions of collected outputs, by name.
+
+    Raises:
+        XbenchError: a function fails, or does not return a number.
+    """
+    values = {}
+    for metric in task.metrics:
+        if metric.function is None:
+            continue
+        try:
+            values[metric.name] = float(metric.load_function()(collected))
+        except (XbenchError, MemoryError):
+            raise
+        except Exception as error:  # a plugin's function may raise anything
+            raise XbenchError(f"metric '{metric.name}' fails: {describe_error(error)}") from error
+    return values

@@ -1,0 +1,84 @@
+"""Open a cell's data in its process: the task, and the loader of its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from xbench.components.classification import classification
+from xbench.components.specs import ModelSpec
+from xbench.components.tasks import Task
+from xbench.data.decoded import DecodedDataset
+from xbench.data.features import FeatureFile
+from xbench.data.prepared import PreparedData, RowData
+from xbench.errors import XbenchError
+from xbench.training.loader import FeatureLoader, ImageLoader, Loader, ResidentImageLoader
+from xbench.training.objective import Objective
+from xbench.training.row_loader import RowLoader
+from xbench.training.row_set import RowSet, load_row_set
+from xbench.training.settings import CellSettings
+
+
+def open_task(data: PreparedData, import_dirs: Sequence[str] = ()) -> Task:
+    """Return the task of a dataset: that of its factory, or the classification of its images.
+
+    Raises:
+        XbenchError: the dataset's factory returns other rows than before.
+    """
+    if isinstance(data, DecodedDataset):
+        return classification(data.classes, data.positive)
+    return open_row_set(data, import_dirs).task
+
+
+def open_row_set(data: PreparedData, import_dirs: Sequence[str]) -> RowSet:
+    """Make the rows of a dataset again, in this process.
+
+    Raises:
+        XbenchError: the dataset's factory returns other rows than before.
+    """
+    if not isinstance(data, RowData):
+        raise TypeError(f"{data.name} has no rows, but images")
+    rows = load_row_set(data.name, data.params, import_dirs)
+    if rows.checksum() != data.checked:
+        raise XbenchError(
+            f"dataset '{data.name}' returns other rows than when the run was planned",
+            hint="its rows must be the same in every process: seed every random number, and sort the files "
+            "that it lists",
+        )
+    return rows
+
+
+def open_loader(
+    settings: CellSettings,
+    data: PreparedData,
+    spec: ModelSpec,
+    features: FeatureFile | None,
+    import_dirs: Sequence[str] = (),
+) -> Loader:
+    """Open the loader of a cell's batches: of features if there are any, otherwise of the data itself."""
+    device, dtype = torch.device(settings.device), getattr(torch, settings.training.dtype)
+    if not isinstance(data, DecodedDataset):
+        return RowLoader(open_row_set(data, import_dirs), _as_row_data(data), device, dtype)
+    memory_format = settings.training.memory_format_on(settings.device)
+    if features is not None:
+        return FeatureLoader(data, features, device, dtype, memory_format)
+    loader_type = ResidentImageLoader if settings.storage == "float32" else ImageLoader
+    return loader_type(data, spec, device, dtype, memory_format)
+
+
+def run_on_first_row(model: nn.Module, data: PreparedData, import_dirs: Sequence[str] = ()) -> None:
+    """Run a model on the first row of a dataset without images, which initialises lazy parameters."""
+    rows, cpu, dtype = open_row_set(data, import_dirs), torch.device("cpu"), torch.get_default_dtype()
+    objective = Objective(rows.task, data, {}, cpu, dtype)
+    first = np.zeros(1, dtype=np.int64)
+    part = RowLoader(rows, _as_row_data(data), cpu, dtype).load(first)
+    with torch.set_grad_enabled(rows.task.differentiates):
+        objective.part_loss(model, part, objective.divisor(first))
+
+
+def _as_row_data(data: PreparedData) -> RowData:
+    assert isinstance(data, RowData)
+    return data
