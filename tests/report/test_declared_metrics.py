@@ -15,6 +15,7 @@ from xbench.records.schema import ExperimentRecord, MetricRecord
 from xbench.records.store import RunFolder
 from xbench.report.comparison import comparisons
 from xbench.report.emit import to_csv, to_json, to_markdown
+from xbench.report.page_tables import make_cell_table
 from xbench.report.rows import ROWS, find_headline, make_main_rows, show_metric
 
 ERROR = {
@@ -140,3 +141,19 @@ def test_a_headline_is_a_metric_of_the_test_split_or_else_any_that_the_cell_has(
     alone = record.model_copy(update={"metrics": {"mean_absolute_error": None, "train_loss": 2.0}})
     assert find_headline([error, loss], alone) == (loss, 2.0)
     assert find_headline([error], alone) is None
+
+
+def test_experiments_may_declare_one_name_with_different_units():
+    def loss(unit: str) -> MetricRecord:
+        return MetricRecord(name="test_loss", title="test loss", unit=unit, direction="min", split="test")
+
+    records = [cell("sgd", 0, experiment=name, metrics={"test_loss": 2.0}) for name in ("first", "second")]
+    experiments = [
+        ExperimentRecord(name="first", title="First", metrics=[loss("nats")]),
+        ExperimentRecord(name="second", title="Second", metrics=[loss("m²")]),
+    ]
+    planned = run(records, *experiments, metrics=[loss("nats")])
+    titles = [comparison.table.rows[0][0] for comparison in comparisons(planned, records)]
+    assert titles == ["test loss (nats)", "test loss (m²)"]
+    table = make_cell_table(planned, records)
+    assert [row.values[0].text for row in table.rows] == ["test loss 2.000 nats", "test loss 2.000 m²"]

@@ -43,7 +43,7 @@ class Lines(Observer):
         for warning in warnings:
             self._print(f"warning: {warning}")
         self._total = len({cell.cell_id for cell in run.cells})
-        self._metrics = run.metrics
+        self._run = run
         self._print(f"{pluralize(self._total, 'cell')}; records in {folder}")
 
     def cells_kept(self, count: int, total: int) -> None:
@@ -81,7 +81,8 @@ class Lines(Observer):
         self._print(line)
 
     def _list_figures(self, record: CellRecord) -> list[str]:
-        headline, training_s = find_headline(self._metrics, record), record.time.training_s
+        headline = find_headline(self._run.metrics_of(record.experiment), record)
+        training_s = record.time.training_s
         figures = [] if headline is None else [f"{headline[0].title} {show_metric(*headline)}"]
         if training_s is not None:
             figures.append(f"training {format_seconds(training_s)}")

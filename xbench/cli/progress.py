@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from xbench.capacity.tuning import TimedMicroBatch
 from xbench.cli.activity import Activity, ActivityDisplay, Clock
 from xbench.records.capacity import TrialRecord
-from xbench.records.schema import CellKey, CellRecord, MetricRecord, RunRecord
+from xbench.records.schema import CellKey, CellRecord, RunRecord
 from xbench.report.rows import find_headline, show_metric
 from xbench.text import pluralize
 from xbench.training.events import EpochDone, Evaluating, Prepared, StepsDone
@@ -34,7 +33,7 @@ class ProgressDisplay:
         self._cell = ""
         self._prepared: Prepared | None = None
         self._count = self._total = 0
-        self._metrics: Sequence[MetricRecord] = ()
+        self._run: RunRecord | None = None
         self.folder: Path | None = None
 
     def __enter__(self) -> ProgressDisplay:
@@ -105,7 +104,7 @@ class ProgressDisplay:
         for warning in warnings:
             self._say(f"warning: {warning}", "bold yellow")
         self.folder = folder
-        self._metrics = run.metrics
+        self._run = run
         self._total = len({cell.cell_id for cell in run.cells})
         self._say(f"{pluralize(self._total, 'cell')}; records in {folder}", "dim")
         self._cells = self.display.add_overall("cells", self._total)
@@ -199,7 +198,8 @@ class ProgressDisplay:
 
     def _format_figures(self, record: CellRecord) -> str:
         """Format the quality, time and memory of a cell that finished; return "" for other cells."""
-        headline, training_s = find_headline(self._metrics, record), record.time.training_s
+        metrics = self._run.metrics_of(record.experiment) if self._run else ()
+        headline, training_s = find_headline(metrics, record), record.time.training_s
         if headline is None or training_s is None:
             return ""
         metric, value = headline

@@ -461,6 +461,11 @@ class RunRecord(Record):
     cells: list[CellKey]
     warnings: list[str] = Field(default_factory=list)
 
+    def metrics_of(self, experiment: str) -> list[MetricRecord]:
+        """Return the declarations of an experiment's metrics."""
+        own = next((e.metrics for e in self.experiments if e.name == experiment), [])
+        return own or self.metrics
+
     @field_validator("metrics", "epoch_metrics")
     @classmethod
     def _reject_duplicates(cls, value: list[MetricRecord]) -> list[MetricRecord]:

@@ -99,7 +99,7 @@ def comparisons(run: RunRecord, records: list[CellRecord], view: View | None = N
     for cell, record in match_cells(run, records):
         declared.setdefault(cell.experiment, {}).setdefault(cell.column, []).append(record)
     for experiment in run.experiments:
-        own = make_main_rows(experiment.metrics) if experiment.metrics and view.rows is None else rows
+        own = make_main_rows(run.metrics_of(experiment.name)) if view.rows is None else rows
         compared = _compare(experiment, declared.get(experiment.name, {}), own, view, features_s)
         result.append(replace(compared, notes=(*changed, *compared.notes, *closing)))
     if view.baseline and all(match_column(view.baseline, _names(c)) is None for c in result):

@@ -54,7 +54,7 @@ def make_figures(
 def _make_figures(run: RunRecord, curves: Mapping[str, Curve], comparison: Comparison) -> Iterator[Figure]:
     yield from make_loss_figures(comparison, curves)
     yield from make_memory_figures(comparison)
-    metric = find_main_metric(comparison.experiment.metrics or run.metrics, comparison.columns)
+    metric = find_main_metric(run.metrics_of(comparison.experiment.name), comparison.columns)
     if metric is not None:
         yield from make_tradeoff_figures(comparison, metric)
         yield from make_axis_figures(comparison, metric)

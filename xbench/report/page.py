@@ -162,7 +162,7 @@ class _Content:
 
     def add_cell(self, place: str, record: CellRecord, page: RunPage) -> None:
         cell: dict[str, Any] = {"groups": []}
-        for title, lines in describe_cell(record, page.run.metrics):
+        for title, lines in describe_cell(record, page.run.metrics_of(record.experiment)):
             group = json.dumps([_clean(title), [[_clean(name), _clean(value)] for name, value in lines]])
             cell["groups"].append(self.groups.setdefault(group, len(self.groups)))
         if record.cell_id in page.logs:

@@ -12,7 +12,7 @@ from xbench.records.schema import CellRecord, DataRecord, MetricRecord, RunRecor
 from xbench.report.comparison import Comparison
 from xbench.report.declared_cells import match_cells
 from xbench.report.document import BEST, FormattedTable
-from xbench.report.rows import show_metric
+from xbench.report.rows import find_headline, show_metric
 from xbench.report.settings import ABSENT
 from xbench.units import format_bytes, format_seconds
 
@@ -137,9 +137,13 @@ class CellTable:
 
 
 def make_cell_table(run: RunRecord, records: Sequence[CellRecord]) -> CellTable:
-    """Make the table of all cells that the run declares, ended or not."""
+    """Make the table of all cells that the run declares, ended or not.
+
+    If experiments declare different metrics, each cell shows the first one of its own, with its title.
+    """
+    is_mixed = any(experiment.metrics for experiment in run.experiments)
     metrics = [metric for metric in run.metrics if metric.split == "test"] or run.metrics
-    metric = metrics[0] if metrics else None
+    metric = None if is_mixed or not metrics else metrics[0]
     rows = []
     for key, record in match_cells(run, records):
         rows.append(
@@ -149,7 +153,10 @@ def make_cell_table(run: RunRecord, records: Sequence[CellRecord]) -> CellTable:
                 key.column,
                 key.seed,
                 record.status if record else NOT_ENDED,
-                _make_figures(record, metric),
+                (
+                    *([_make_headline(run, record)] if is_mixed else []),
+                    *_make_figures(record, metric),
+                ),
                 record.attempt if record else None,
                 record.reason if record else "",
             )
@@ -157,13 +164,21 @@ def make_cell_table(run: RunRecord, records: Sequence[CellRecord]) -> CellTable:
     statuses: dict[str, int] = {}
     for row in rows:
         statuses[row.status] = statuses.get(row.status, 0) + 1
-    numbers = [*([metric.title] if metric else []), "training time", "peak memory", "attempt"]
+    first = ["first metric"] if is_mixed else [metric.title] if metric else []
+    numbers = [*first, "training time", "peak memory", "attempt"]
     header = (
         *((name, name == "seed") for name in ("optimizer", "experiment", "seed", "status")),
         *((name, True) for name in numbers),
         ("reason", False),
     )
     return CellTable(header, tuple(rows), statuses)
+
+
+def _make_headline(run: RunRecord, record: CellRecord | None) -> TableCell:
+    headline = None if record is None else find_headline(run.metrics_of(record.experiment), record)
+    if headline is None:
+        return TableCell(ABSENT)
+    return TableCell(f"{headline[0].title} {show_metric(*headline)}", _drop_infinite(headline[1]))
 
 
 def _make_figures(record: CellRecord | None, metric: MetricRecord | None) -> tuple[TableCell, ...]:
