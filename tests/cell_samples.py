@@ -6,7 +6,8 @@ from typing import Any
 
 from xbench.components.classification import classification
 from xbench.data.decoded import DecodedDataset
-from xbench.planning.describe import DatasetFacts, ModelFacts
+from xbench.planning.datasets import DatasetFacts
+from xbench.planning.describe import ModelFacts
 from xbench.planning.machine import Machine
 from xbench.planning.planned import Estimate, PlannedCell, Skip
 from xbench.planning.task_facts import describe_task

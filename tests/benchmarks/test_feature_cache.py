@@ -20,7 +20,7 @@ import pytest
 from xbench.components import registry
 from xbench.isolation.child import Limits
 from xbench.isolation.run import run_in_child
-from xbench.planning.describe import prepare_dataset
+from xbench.planning.datasets import prepare_dataset
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 
 STEPS = 10

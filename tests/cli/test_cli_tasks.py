@@ -114,7 +114,7 @@ def complaints(xbench, tmp_path_factory):
 
 
 class TestMistakes:
-    """All of them are told at once, each at its own line."""
+    """One error reports all of them, each with its line."""
 
     def test_are_told_before_the_run(self, complaints):
         assert (complaints.done.returncode, complaints.done.stdout) == (2, "")
@@ -156,7 +156,7 @@ def test_a_mistake_that_takes_all_rows_to_find(xbench, tmp_path):
 RUNS = [
     ("plain", rows()),
     ("functions", rows(task="function fails")),
-    ("no-number", rows(task="function is no number")),
+    ("no-number", rows(task="function is not a number")),
     ("unlike", 'dataset = { name = "task_parts:build_other_rows", kind = "unlike" }'),
     ("honest", rows(task="honest")),
     ("derived", rows(task="honestly derived")),

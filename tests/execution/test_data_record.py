@@ -12,7 +12,7 @@ from xbench.data.duplicates import Duplicates
 from xbench.execution.checkpoints import Transcript
 from xbench.execution.record import make_record
 from xbench.isolation.run import ChildResult
-from xbench.planning.describe import describe_dataset
+from xbench.planning.datasets import describe_dataset
 from xbench.planning.planned import PlannedCell
 from xbench.records.schema import DataRecord
 from xbench.training.settings import Choice

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from xbench.components.models import REPORT_CNN
 from xbench.data.decoded import DecodedDataset
-from xbench.planning.describe import prepare_dataset
+from xbench.planning.datasets import prepare_dataset
 from xbench.records.schema import CellRecord
 from xbench.training.model import build_model
 from xbench.training.settings import CellSettings, Choice, TrainingSettings

@@ -19,7 +19,7 @@ from xbench.components import registry
 from xbench.components.specs import ModelSpec
 from xbench.isolation.child import Limits
 from xbench.isolation.run import run_in_child
-from xbench.planning.describe import prepare_dataset
+from xbench.planning.datasets import prepare_dataset
 from xbench.planning.machine import describe_machine
 from xbench.training.cell import train_cell
 from xbench.training.events import StepsDone

@@ -8,7 +8,8 @@ import pytest
 
 from xbench.capacity.axes import Axis, with_size
 from xbench.components.classification import classification
-from xbench.planning.describe import DatasetFacts, ModelFacts
+from xbench.planning.datasets import DatasetFacts
+from xbench.planning.describe import ModelFacts
 from xbench.planning.machine import Machine
 from xbench.planning.planned import MemoryPlan, PlannedCell
 from xbench.planning.task_facts import describe_task

@@ -40,3 +40,16 @@ def loss_and_gradient(
     closure.start(1, batch)
     loss = closure().item()
     return loss, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+class Listed:
+    """A map-style dataset of listed rows."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, position):
+        return self.rows[position]

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from tests.training.sessions import Session
 from xbench import ModelSpec, OptimizerSpec
 from xbench.components import registry
 from xbench.training.cell import train_cell
 from xbench.training.checkpoint import _map_to
-from xbench.training.events import CheckpointWritten, EpochDone, Prepared, StepsDone
+from xbench.training.events import CheckpointWritten
 from xbench.training.job import CellJob
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 
@@ -108,34 +109,9 @@ def test_a_run_may_go_on_on_a_device_of_another_number(location, expected):
     assert stored.device == (expected and torch.device(expected))
 
 
-class Session:
-    """One process's share of a cell: until it is stopped after so many steps, or to its end."""
-
-    def __init__(self, settings, data, scratch, stop_after=None, resume_from=None):
-        self.rows, self.epochs, self.checkpoint, self.prepared = [], [], None, None
-        self._left = stop_after
-        scratch.mkdir(exist_ok=True)
-        self.result = train_cell(
-            self._hear,
-            CellJob(settings, data, scratch=scratch, checkpoint_every_s=1e6, checkpoint=resume_from),
-            watch_for_stop=lambda: self._should_stop,
-        )
-
-    def _should_stop(self) -> bool:
-        if self._left is None:
-            return False
-        self._left -= 1
-        return self._left == 0
-
-    def _hear(self, message):
-        if isinstance(message, StepsDone):
-            self.rows += message.rows
-        elif isinstance(message, EpochDone):
-            self.epochs.append(message.record)
-        elif isinstance(message, Prepared):
-            self.prepared = message
-        elif isinstance(message, CheckpointWritten):
-            self.checkpoint = message.aside.rename(message.place)
+def train_part(settings, data, scratch, stop_after=None, resume_from=None) -> Session:
+    scratch.mkdir(exist_ok=True)
+    return Session(CellJob(settings, data, scratch=scratch), stop_after, resume_from)
 
 
 def cell(optimizer, params, model="net", **training) -> CellSettings:
@@ -147,10 +123,10 @@ def cell(optimizer, params, model="net", **training) -> CellSettings:
 
 def assert_same(data, tmp_path, settings, *stops):
     """The cell in one go, and stopped at these steps, are the same bit for bit."""
-    whole = Session(settings, data, tmp_path / "whole")
+    whole = train_part(settings, data, tmp_path / "whole")
     rows, epochs, checkpoint, done = [], [], None, 0
     for stop in (*stops, None):
-        part = Session(settings, data, tmp_path / "parts", stop and stop - done, checkpoint)
+        part = train_part(settings, data, tmp_path / "parts", stop and stop - done, checkpoint)
         assert part.prepared.resumed_at == done
         rows, epochs, checkpoint, done = [*rows, *part.rows], [*epochs, *part.epochs], part.checkpoint, stop
     assert [row.step for row in rows] == list(range(1, len(whole.rows) + 1))
@@ -210,9 +186,9 @@ def test_double_precision_and_oversampling(tiny_data, tmp_path):
 
 
 def test_times_go_on(tiny_data, tmp_path):
-    first = Session(cell("sgd", {}), tiny_data, tmp_path / "s", stop_after=20)
-    between = Session(cell("sgd", {}), tiny_data, tmp_path / "s", 1, first.checkpoint)
-    second = Session(cell("sgd", {}), tiny_data, tmp_path / "s", resume_from=between.checkpoint)
+    first = train_part(cell("sgd", {}), tiny_data, tmp_path / "s", stop_after=20)
+    between = train_part(cell("sgd", {}), tiny_data, tmp_path / "s", 1, first.checkpoint)
+    second = train_part(cell("sgd", {}), tiny_data, tmp_path / "s", resume_from=between.checkpoint)
     of_first_s = sum(row.wall_s for row in first.rows)
     assert second.result.time.training_s > of_first_s + sum(row.wall_s for row in second.rows)
     assert second.result.time.checkpoints_s > 0
@@ -224,18 +200,18 @@ def test_what_torch_has_is_resumable():
 
 def test_a_model_that_is_declared_not_resumable_begins_anew(tiny_data, tmp_path):
     settings = cell("sgd", {"lr": 0.01}, "not-resumable")
-    first = Session(settings, tiny_data, tmp_path / "s", stop_after=20)
+    first = train_part(settings, tiny_data, tmp_path / "s", stop_after=20)
     assert (first.result.status, first.checkpoint) == ("done", None)  # nobody asked whether to stop
-    other = Session(cell("sgd", {"lr": 0.01}), tiny_data, tmp_path / "s", stop_after=20).checkpoint
-    second = Session(settings, tiny_data, tmp_path / "s", resume_from=other)
+    other = train_part(cell("sgd", {"lr": 0.01}), tiny_data, tmp_path / "s", stop_after=20).checkpoint
+    second = train_part(settings, tiny_data, tmp_path / "s", resume_from=other)
     assert second.prepared.resumed_at == 0
 
 
 def test_an_optimizer_that_does_not_say_so_begins_anew(tiny_data, tmp_path):
-    first = Session(cell("forgetful", {"lr": 0.01}), tiny_data, tmp_path / "s", stop_after=20)
+    first = train_part(cell("forgetful", {"lr": 0.01}), tiny_data, tmp_path / "s", stop_after=20)
     assert (first.result.status, first.checkpoint) == ("done", None)  # nobody asked whether to stop
-    other = Session(cell("sgd", {"lr": 0.01}), tiny_data, tmp_path / "s", stop_after=20).checkpoint
-    second = Session(cell("forgetful", {"lr": 0.01}), tiny_data, tmp_path / "s", resume_from=other)
+    other = train_part(cell("sgd", {"lr": 0.01}), tiny_data, tmp_path / "s", stop_after=20).checkpoint
+    second = train_part(cell("forgetful", {"lr": 0.01}), tiny_data, tmp_path / "s", resume_from=other)
     assert second.prepared.resumed_at == 0
 
 
@@ -243,7 +219,7 @@ def test_an_optimizer_that_does_not_say_so_begins_anew(tiny_data, tmp_path):
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "noise"])
 def test_a_damaged_checkpoint_begins_anew(tiny_data, tmp_path, name, damage):
     settings = cell("adam", {})
-    checkpoint = Session(settings, tiny_data, tmp_path / "s", stop_after=20).checkpoint
+    checkpoint = train_part(settings, tiny_data, tmp_path / "s", stop_after=20).checkpoint
     path = checkpoint / name
     content = path.read_bytes()
     path.unlink()  # and not written to: other files may be links to it
@@ -251,8 +227,8 @@ def test_a_damaged_checkpoint_begins_anew(tiny_data, tmp_path, name, damage):
         path.write_bytes(
             {"empty": b"", "cut": content[: len(content) // 2], "noise": b"\x80\x02" * 500}[damage]
         )
-    again = Session(settings, tiny_data, tmp_path / "s", resume_from=checkpoint)
-    whole = Session(settings, tiny_data, tmp_path / "whole")
+    again = train_part(settings, tiny_data, tmp_path / "s", resume_from=checkpoint)
+    whole = train_part(settings, tiny_data, tmp_path / "whole")
     assert again.result.status == "done"
     assert [row.loss for row in again.rows][-10:] == [row.loss for row in whole.rows][-10:]
     assert np.array_equal(again.result.scores.collected["logit"], whole.result.scores.collected["logit"])
@@ -270,9 +246,9 @@ class Evil:
 
 @pytest.mark.parametrize("name", ["model.pt", "state.pt"])
 def test_nothing_in_a_checkpoint_is_run(tiny_data, tmp_path, name):
-    checkpoint = Session(cell("adam", {}), tiny_data, tmp_path / "s", stop_after=20).checkpoint
+    checkpoint = train_part(cell("adam", {}), tiny_data, tmp_path / "s", stop_after=20).checkpoint
     torch.save({"state": Evil(str(tmp_path / "run"))}, checkpoint / name)
-    again = Session(cell("adam", {}), tiny_data, tmp_path / "s", resume_from=checkpoint)
+    again = train_part(cell("adam", {}), tiny_data, tmp_path / "s", resume_from=checkpoint)
     assert again.prepared.resumed_at == 0
     assert not (tmp_path / "run").exists()
 

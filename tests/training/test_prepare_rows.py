@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.training.padded_rows import make_padded_dataset
-from tests.training.row_parts import prepare
+from tests.training.row_parts import Listed, prepare
 from xbench import Facts, Output, RowDataset, Task, XbenchError
 from xbench.components.classification import classification
 from xbench.components.tasks import TensorFacts, Term
@@ -172,18 +172,7 @@ class TestWhatIsRefused:
     )
     def test_is_a_batch_that_does_not_count_its_rows(self, collate, told):
         with pytest.raises(XbenchError, match=told.replace("one row", "1 row")):
-            prepare(plain(list_of(X[:5]), collate=collate))
-
-
-class list_of:
-    def __init__(self, rows):
-        self.rows = rows
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitem__(self, position):
-        return self.rows[position]
+            prepare(plain(Listed(X[:5]), collate=collate))
 
 
 class TestAFingerprint:
@@ -240,7 +229,7 @@ class TestAFingerprint:
     def test_may_be_declared_and_then_few_rows_are_read(self, declared):
         reads = []
 
-        class Counted(list_of):
+        class Counted(Listed):
             def __getitem__(self, position):
                 reads.append(position)
                 return super().__getitem__(position)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from torch import nn
 
 from tests.training.padded_rows import make_padded_dataset, make_token_model
 from tests.training.row_parts import prepare
+from tests.training.sessions import Session
 from xbench import DatasetSpec, Metric, ModelSpec, Optimum, Output, RowDataset, Task, XbenchError
 from xbench.capacity.axes import Axis
 from xbench.capacity.workload import TrainingWorkload
@@ -20,8 +20,6 @@ from xbench.components.landscapes import build_rosenbrock
 from xbench.components.poisson import build_poisson_1d
 from xbench.components.row_models import build_mlp, build_point
 from xbench.planning.task_facts import describe_task
-from xbench.training.cell import train_cell
-from xbench.training.events import CheckpointWritten, EpochDone, Prepared, StepsDone
 from xbench.training.job import CellJob
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 
@@ -106,32 +104,6 @@ def job_of(data, model, optimizer, folder, params=None, seed=0, **training) -> C
     )
     folder.mkdir(exist_ok=True)
     return CellJob(settings, prepare(SPECS[data].factory(), data)[1], scratch=folder)
-
-
-class Session:
-    """One process's share of a cell: until it is stopped after so many steps, or to its end."""
-
-    def __init__(self, job, stop_after=None, resume_from=None):
-        self.rows, self.epochs, self.checkpoint, self.prepared = [], [], None, None
-        self._left = stop_after
-        job = replace(job, checkpoint_every_s=1e6, checkpoint=resume_from)
-        self.result = train_cell(self._hear, job, watch_for_stop=lambda: self._should_stop)
-
-    def _should_stop(self) -> bool:
-        if self._left is None:
-            return False
-        self._left -= 1
-        return self._left == 0
-
-    def _hear(self, message):
-        if isinstance(message, StepsDone):
-            self.rows += message.rows
-        elif isinstance(message, EpochDone):
-            self.epochs.append(message.record)
-        elif isinstance(message, Prepared):
-            self.prepared = message
-        elif isinstance(message, CheckpointWritten):
-            self.checkpoint = message.aside.rename(message.place)
 
 
 LAST = {"validation": 0.0, "selection": "last"}

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from tests.training.padded_rows import UnequalSequences, pad_rows
-from tests.training.row_parts import prepare
+from tests.training.row_parts import Listed, prepare
 from xbench import DatasetSpec, RowDataset, Task, XbenchError
 from xbench.components import registry
 from xbench.components.tasks import Term
@@ -171,7 +171,7 @@ class TestSplits:
     def test_may_differ_in_shape_as_padded_sequences_do(self):
         """All rows are checked and hashed, although the longest of each split has another length."""
         long, short = [torch.arange(5)] * 4, [torch.arange(2)] * 3
-        dataset = RowDataset(train=_Listed(long), validation=_Listed(short), test=_Listed(short), task=TASK)
+        dataset = RowDataset(train=Listed(long), validation=Listed(short), test=Listed(short), task=TASK)
         rows, data = prepare(dataset)
         assert rows.checksum() == data.checked == prepare(dataset)[1].checked
         assert data.row_bytes.tolist() == [40] * 4 + [16] * 6
@@ -179,17 +179,6 @@ class TestSplits:
     def test_do_not_mix_in_a_batch(self):
         with pytest.raises(ValueError, match="several splits"):
             of(X, test=X).load(np.array([0, 12]))
-
-
-class _Listed:
-    def __init__(self, rows):
-        self.rows = rows
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitem__(self, position):
-        return self.rows[position]
 
 
 class TestTerms:

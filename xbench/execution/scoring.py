@@ -11,7 +11,7 @@ import numpy as np
 from xbench.components.classification import classification
 from xbench.data.decoded import DecodedDataset
 from xbench.isolation.ask import ask
-from xbench.planning.describe import compute_functions
+from xbench.planning.datasets import compute_functions
 from xbench.planning.planned import PlannedCell
 from xbench.planning.task_facts import run_functions
 from xbench.records.outputs import FIXED_COLUMNS, Outputs

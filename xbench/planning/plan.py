@@ -18,13 +18,8 @@ from xbench.isolation.ask import ask
 from xbench.isolation.run import ChildFailed, ChildResult, Timeouts, run_in_child
 from xbench.memory.limits import can_limit_host_memory
 from xbench.memory.machine import Bound, binding, rounded_limit_bytes, with_memory_limits
-from xbench.planning.describe import (
-    ModelFacts,
-    describe_components,
-    fetch_weights,
-    prepare_dataset,
-    prepare_sample,
-)
+from xbench.planning.datasets import prepare_dataset, prepare_sample
+from xbench.planning.describe import ModelFacts, describe_components, fetch_weights
 from xbench.planning.limits import check_limits
 from xbench.planning.machine import Machine, describe_machine
 from xbench.planning.observer import Observer

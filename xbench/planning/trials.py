@@ -14,12 +14,11 @@ from xbench.data.decoded import image_facts
 from xbench.errors import DataNotFound, XbenchError
 from xbench.isolation.ask import ask, ask_each
 from xbench.isolation.run import ChildFailed, Timeouts
+from xbench.planning.datasets import DatasetFacts, describe_dataset
 from xbench.planning.describe import (
-    DatasetFacts,
     ModelFacts,
     ModelTrial,
     TriedModel,
-    describe_dataset,
     describe_models,
     try_models,
     try_optimizers,

@@ -12,7 +12,7 @@ from xbench.components.model_factory import build_network
 from xbench.components.specs import ModelSpec
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
-from xbench.data.prepared import PreparedData
+from xbench.data.prepared import PreparedData, RowData
 from xbench.errors import XbenchError
 from xbench.training.frozen import find_trained_part, set_training
 from xbench.training.global_state import guard_globals
@@ -43,7 +43,7 @@ def build_model(
         if settings.training.deterministic:
             make_deterministic()
     run_once = None
-    if not isinstance(data, DecodedDataset):
+    if isinstance(data, RowData):
         run_once = partial(run_on_first_row, data=data, import_dirs=import_dirs)
     with guard_globals():
         seed_everything(settings.seed)

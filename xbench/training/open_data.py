@@ -30,17 +30,17 @@ def open_task(data: PreparedData, import_dirs: Sequence[str] = ()) -> Task:
     """
     if isinstance(data, DecodedDataset):
         return classification(data.classes, data.positive)
+    if not isinstance(data, RowData):
+        raise TypeError(f"no task for a {type(data).__name__}")
     return open_row_set(data, import_dirs).task
 
 
-def open_row_set(data: PreparedData, import_dirs: Sequence[str]) -> RowSet:
+def open_row_set(data: RowData, import_dirs: Sequence[str]) -> RowSet:
     """Make the rows of a dataset again, in this process.
 
     Raises:
         XbenchError: the dataset's factory returns other rows than before.
     """
-    if not isinstance(data, RowData):
-        raise TypeError(f"{data.name} has no rows, but images")
     rows = load_row_set(data.name, data.params, import_dirs)
     if rows.checksum() != data.checked:
         raise XbenchError(
@@ -60,8 +60,10 @@ def open_loader(
 ) -> Loader:
     """Open the loader of a cell's batches: of features if there are any, otherwise of the data itself."""
     device, dtype = torch.device(settings.device), getattr(torch, settings.training.dtype)
+    if isinstance(data, RowData):
+        return RowLoader(open_row_set(data, import_dirs), data, device, dtype)
     if not isinstance(data, DecodedDataset):
-        return RowLoader(open_row_set(data, import_dirs), _as_row_data(data), device, dtype)
+        raise TypeError(f"no loader for a {type(data).__name__}")
     memory_format = settings.training.memory_format_on(settings.device)
     if features is not None:
         return FeatureLoader(data, features, device, dtype, memory_format)
@@ -69,16 +71,11 @@ def open_loader(
     return loader_type(data, spec, device, dtype, memory_format)
 
 
-def run_on_first_row(model: nn.Module, data: PreparedData, import_dirs: Sequence[str] = ()) -> None:
+def run_on_first_row(model: nn.Module, data: RowData, import_dirs: Sequence[str] = ()) -> None:
     """Run a model on the first row of a dataset without images, which initialises lazy parameters."""
     rows, cpu, dtype = open_row_set(data, import_dirs), torch.device("cpu"), torch.get_default_dtype()
     objective = Objective(rows.task, data, {}, cpu, dtype)
     first = np.zeros(1, dtype=np.int64)
-    part = RowLoader(rows, _as_row_data(data), cpu, dtype).load(first)
+    part = RowLoader(rows, data, cpu, dtype).load(first)
     with torch.set_grad_enabled(rows.task.differentiates):
         objective.part_loss(model, part, objective.divisor(first))
-
-
-def _as_row_data(data: PreparedData) -> RowData:
-    assert isinstance(data, RowData)
-    return data

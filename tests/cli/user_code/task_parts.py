@@ -89,7 +89,7 @@ TASKS = {
             xbench.Metric(name="bad", direction="max", function=fail),
         ),
     },
-    "function is no number": {
+    "function is not a number": {
         "loss_of": squares,
         "metrics": (xbench.Metric(name="bad", direction="max", function=lambda collected: "much"),),
     },
