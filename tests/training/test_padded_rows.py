@@ -15,6 +15,7 @@ def sums(dataset, model, positions):
 
 
 def test_parts_of_a_batch_add_up_to_the_whole():
+    torch.manual_seed(3)  # with some weights, both means are nearly equal
     dataset, model = make_padded_dataset(), make_token_model().double()
     whole = sums(dataset, model, range(12))
     parts = [sums(dataset, model, range(start, start + 3)) for start in range(0, 12, 3)]
