@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before anything imports torch: threads that wait for each other are slow where tests share the processor.
@@ -11,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 
+from tests.cli.cli_process import StandingCli
 from xbench import Dataset, Example
 from xbench.data.decode import decode
 from xbench.data.decoded import DecodedDataset
@@ -52,6 +54,13 @@ def bright_and_dark(train: int = 90, test: int = 30, side: int = 16) -> Dataset:
         examples=tuple(examples),
         read=read,
     )
+
+
+@pytest.fixture(scope="session")
+def xbench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandingCli]:
+    """`xbench(folder, "run", ...)`: a command as a user gives it, with the cache of these tests."""
+    with StandingCli(tmp_path_factory.mktemp("cache")) as cli:
+        yield cli
 
 
 @pytest.fixture(scope="session")

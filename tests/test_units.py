@@ -35,7 +35,15 @@ def test_what_is_no_limit(text):
 
 @pytest.mark.parametrize(
     ("count", "shown"),
-    [(0, "0.00 MB"), (9_990_000, "9.99 MB"), (28_500_000, "28 MB"), (1.5e9, "1.50 GB")],
+    [
+        (0, "0 MB"),
+        (96, "96 B"),
+        (4321, "4.32 kB"),
+        (10_000, "0.01 MB"),
+        (9_990_000, "9.99 MB"),
+        (28_500_000, "28 MB"),
+        (1.5e9, "1.50 GB"),
+    ],
 )
 def test_sizes_are_shown_alike_on_both_sides_of_zero(count, shown):
     assert format_bytes(count) == shown

@@ -10,39 +10,39 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from xbench.components.specs import (
-    Dataset,
-    DatasetSpec,
-    Example,
-    Family,
-    ModelSpec,
-    OptimizerSpec,
-    Scale,
-    Source,
-)
-from xbench.components.tasks import (
-    BatchReader,
-    Facts,
-    Metric,
-    Optimum,
-    Output,
-    Problem,
-    RowDataset,
-    Task,
-    Term,
-)
-from xbench.errors import DataNotFound, Mistakes, WeightsNotFound, XbenchError
-
 if TYPE_CHECKING:
     from xbench.api.results import Results, load
     from xbench.api.run import probe, run
     from xbench.components.classification import classification
+    from xbench.components.image_dataset import Dataset, Example
+    from xbench.components.next_token import next_token_task
     from xbench.components.registered import (
         register_dataset,
         register_model,
         register_optimizer,
         register_problem,
     )
+    from xbench.components.regression import regression
+    from xbench.components.specs import (
+        DatasetSpec,
+        Family,
+        ModelSpec,
+        OptimizerSpec,
+        Scale,
+        Source,
+    )
+    from xbench.components.tasks import (
+        BatchReader,
+        Facts,
+        Metric,
+        Optimum,
+        Output,
+        Problem,
+        RowDataset,
+        Task,
+        Term,
+    )
+    from xbench.errors import DataNotFound, Mistakes, WeightsNotFound, XbenchError
 
 __all__ = [
     "BatchReader",
@@ -69,26 +69,52 @@ __all__ = [
     "XbenchError",
     "classification",
     "load",
+    "next_token_task",
     "probe",
     "register_dataset",
     "register_model",
     "register_optimizer",
     "register_problem",
+    "regression",
     "run",
 ]
 
-# Imported when they are first used: plugins and worker processes import this package as well, and need none.
-_LAZY = {
-    "classification": "xbench.components.classification",
-    "Results": "xbench.api.results",
-    "load": "xbench.api.results",
-    "probe": "xbench.api.run",
-    "register_dataset": "xbench.components.registered",
-    "register_model": "xbench.components.registered",
-    "register_optimizer": "xbench.components.registered",
-    "register_problem": "xbench.components.registered",
-    "run": "xbench.api.run",
+# Imported when they are first used: worker processes and the command line import this package as well.
+_MODULES = {
+    "xbench.api.results": ("Results", "load"),
+    "xbench.api.run": ("probe", "run"),
+    "xbench.components.classification": ("classification",),
+    "xbench.components.image_dataset": ("Dataset", "Example"),
+    "xbench.components.next_token": ("next_token_task",),
+    "xbench.components.registered": (
+        "register_dataset",
+        "register_model",
+        "register_optimizer",
+        "register_problem",
+    ),
+    "xbench.components.regression": ("regression",),
+    "xbench.components.specs": (
+        "DatasetSpec",
+        "Family",
+        "ModelSpec",
+        "OptimizerSpec",
+        "Scale",
+        "Source",
+    ),
+    "xbench.components.tasks": (
+        "BatchReader",
+        "Facts",
+        "Metric",
+        "Optimum",
+        "Output",
+        "Problem",
+        "RowDataset",
+        "Task",
+        "Term",
+    ),
+    "xbench.errors": ("DataNotFound", "Mistakes", "WeightsNotFound", "XbenchError"),
 }
+_LAZY = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:

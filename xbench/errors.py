@@ -55,12 +55,24 @@ class DownloadFailed(XbenchError):
     """A server cannot be reached, or does not deliver the file."""
 
 
-class DependentExamples(XbenchError):
+class FixedSize(XbenchError):
+    """A component does not allow that one of a cell's sizes is varied."""
+
+
+class UnusableDevice(XbenchError):
+    """The device that was asked for does not exist, or cannot be used."""
+
+
+class DependentExamples(FixedSize):
     """A model mixes the examples of a batch, as batch norm does, so micro-batches cannot be exact."""
 
 
 class Unsupported(XbenchError):
     """An optimizer does not support a model: its cells are skipped, which is not a failure."""
+
+
+class TaskMistake(XbenchError):
+    """The task of a dataset breaks its contract, whatever the model is."""
 
 
 class RefusedValue(XbenchError):

@@ -151,10 +151,14 @@ def _escape(text: str) -> str:
 
 
 def format_bytes(count: float) -> str:
-    """Format a size in MB or GB (powers of ten), to about three digits."""
+    """Format a size to about three digits, with powers of ten: `1.50 GB`, `28 MB`, `0.25 MB`, `4.32 kB`."""
+    if not count:
+        return "0 MB"
     if abs(count) >= 1e9:
         return f"{count / 1e9:.2f} GB"
-    return f"{count / 1e6:.0f} MB" if abs(count) >= 1e7 else f"{count / 1e6:.2f} MB"
+    if abs(count) >= 1e4:
+        return f"{count / 1e6:.0f} MB" if abs(count) >= 1e7 else f"{count / 1e6:.2f} MB"
+    return f"{count / 1e3:.2f} kB" if abs(count) >= 1e3 else f"{count:.0f} B"
 
 
 def format_seconds(seconds: float) -> str:

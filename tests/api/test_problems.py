@@ -33,6 +33,12 @@ del experiment["problem"]
 experiment |= {"model": {"name": "mine", "hidden": 5}, "dataset": {"name": "mine", "count": 30}}
 xbench.register_problem("mine", xbench.Problem(model=net, dataset=make))
 print(xbench.run(SUITE).cells.train_size.tolist())
+xbench.register_model("net", net)
+xbench.register_problem("mine", xbench.Problem(model="net", dataset=make))
+experiment = {"name": "mine", "problem": "mine", "dataset": {"count": 30}, "optimizer": "sgd"}
+SUITE = {"suite": {"name": "mine"}, "experiment": [experiment]}
+cells = xbench.run(SUITE, set=["model.hidden=7"]).cells
+print(cells.train_size.tolist(), cells["model.hidden"].tolist())
 for name, problem in (("other", make), ("a:b", xbench.Problem(model=net, dataset=make))):
     try:
         xbench.register_problem(name, problem)
@@ -49,6 +55,7 @@ def test_a_script_runs_its_problem(python, tmp_path):
         "['done', 'done'] True True",
         "['done', 'done'] True True",
         "[27, 27]",
+        "[27] [7]",
         "problem 'other' is a function, not an xbench.Problem",
-        "'a:b' cannot be the name of a model",
+        "'a:b' cannot be the name of a problem",
     ]

@@ -157,6 +157,7 @@ class TestRefusals:
         capacity = find_capacity(Allocating(PER_SIZE, 50, "refuse value"), limits)
         assert (capacity.found, capacity.fails, capacity.refused.value) == (49, None, 50)
         assert capacity.refused.reason == "the data has only 50 rows"
+        assert capacity.refused.outcome == "refused"
 
     def test_beyond_what_fits_do_not_matter(self, limits):
         capacity = find_capacity(Allocating(PER_SIZE, 2 * LARGEST, "refuse value"), limits)

@@ -14,7 +14,7 @@ from xbench.capacity.workload import TrainingWorkload
 from xbench.components.specs import Scale
 from xbench.errors import RefusedValue, Unsupported, XbenchError
 from xbench.training.job import CellJob
-from xbench.training.prepare_rows import describe_rows, prepare_rows
+from xbench.training.prepare_rows import prepare_rows
 from xbench.training.row_set import load_row_set
 
 CONTEXT = ScaledSetting("dataset", "context", "sequence-length")
@@ -24,7 +24,7 @@ FOLDERS = (scaled_components.FOLDER,)
 
 def job_of(dataset: str, params: dict, model: str = "gpt-mini", **training) -> CellJob:
     rows = load_row_set(dataset, params, FOLDERS)
-    data = prepare_rows(describe_rows(rows, dataset, params, ""), rows)
+    data = prepare_rows(rows, dataset, params, "")
     return CellJob(settings_of("adamw", model=model, **{"batch_size": 1, **training}), data, FOLDERS)
 
 
@@ -39,10 +39,20 @@ class TestDataset:
         assert data.facts.input_shape == (300,)
         assert data.params["context"] == 300
 
-    @pytest.mark.parametrize("context", [1, 7, 300, 5000])
-    def test_the_text_is_as_long_as_the_value_needs(self, text_job, context):
+    @pytest.mark.parametrize("context", [1, 7, 51, 52, 102, 103, 300, 5000])
+    def test_the_text_has_as_many_rows_whatever_the_value_is(self, text_job, context):
         data = scale_job(text_job, CONTEXT, context).data
-        assert 10 <= data.train_rows <= 40
+        assert data.train_rows == 14
+        assert data.is_test.any()
+
+    def test_a_full_batch_has_as_many_rows_whatever_the_value_is(self, text_job):
+        """Otherwise its memory would fall from some values to the next."""
+        job = replace(text_job, settings=settings_of("adamw", model="gpt-mini", batch_size="full"))
+        sizes = {
+            TrainingWorkload(job, CONTEXT).trainer(context, job.scratch).batch_size
+            for context in (51, 52, 102, 103)
+        }
+        assert len(sizes) == 1
 
     def test_rows_are_weighed(self, text_job):
         data = scale_job(text_job, CONTEXT, 300).data

@@ -11,10 +11,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
 USER_CODE = Path(__file__).parent / "user_code"
+STANDING_PROCESS = Path(__file__).parent / "standing_process.py"
 # What would change widths, colours, places and data, if the one who runs the tests has set it.
 UNWANTED = ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "XBENCH_CHEST_XRAY_ROOT")
 
@@ -98,6 +100,60 @@ class Cli:
         }
         command = [*before, sys.executable, "-m", "xbench", *args]
         return Started(command, cwd=folder, env=self.environment, **usual | options)
+
+
+class StandingCli(Cli):
+    """Runs commands one after another in one process, whose fork server imports torch once for all of them.
+
+    The process has the environment that was set when the first command was given. What a test says of the
+    process of a command is tested of one that runs `alone`.
+    """
+
+    _process: subprocess.Popen | None = None
+
+    def __enter__(self) -> StandingCli:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._process is not None:
+            self._stop_process()
+
+    def _start_process(self) -> None:
+        self._connection, end = Pipe()
+        with end:
+            self._process = subprocess.Popen(
+                [sys.executable, STANDING_PROCESS, str(end.fileno())],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[end.fileno()],
+            )
+
+    def _stop_process(self) -> None:
+        self._connection.close()
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
+    def __call__(self, folder: Path, *args: str, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+        if python:
+            return self.alone(folder, *args, python=python)
+        if self._process is None:
+            self._start_process()
+        with tempfile.TemporaryDirectory() as scratch:
+            out, err = Path(scratch, "out"), Path(scratch, "err")
+            try:
+                self._connection.send((str(folder), args, (str(out), str(err))))
+                if not self._connection.poll(220):
+                    raise subprocess.TimeoutExpired(args, 220, out.read_text(), err.read_text())
+                code = self._connection.recv()
+            except BaseException:  # a later answer would be taken for that to the next command
+                self._stop_process()
+                raise
+            return subprocess.CompletedProcess(args, code, out.read_text(), err.read_text())
+
+    def alone(self, folder: Path, *args: str, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+        """Run a command to its end in a process of its own."""
+        return super().__call__(folder, *args, python=python)
 
 
 def _heed_interrupts() -> None:

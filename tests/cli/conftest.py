@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.cli.cli_process import USER_CODE, Cli, Ran
+from tests.cli.cli_process import USER_CODE, Ran
 
 SMALL = """
 suite.name = "small"
@@ -18,11 +18,6 @@ model = "tiny_parts:build_model"
 dataset = "tiny_parts:build_dataset"
 optimizer = "sgd"
 """
-
-
-@pytest.fixture(scope="session")
-def xbench(tmp_path_factory) -> Cli:
-    return Cli(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.cli_process import Cli, Ran, one_line
+from tests.cli.cli_process import Cli, Ran, StandingCli, one_line
 
 # A dataset that a package registers, as large as tests can wait for.
 PLUGIN = """
@@ -114,30 +114,40 @@ def packages(tmp_path_factory) -> Path:
     return folder
 
 
-def start_with(cache: Path, packages: Path) -> Cli:
-    cli = Cli(cache)
-    path = os.pathsep.join(filter(None, [str(packages), os.environ.get("PYTHONPATH")]))
-    cli.environment |= {"PYTHONPATH": path, "NO_PROXY": "127.0.0.1"}
-    return cli
+@pytest.fixture(scope="module")
+def own_xbench(packages, tmp_path_factory) -> Iterator[StandingCli]:
+    """`xbench` with a cache of its own, where the dataset `tiny` is registered."""
+    with StandingCli(tmp_path_factory.mktemp("data") / "cache") as cli:
+        path = os.pathsep.join(filter(None, [str(packages), os.environ.get("PYTHONPATH")]))
+        cli.environment |= {"PYTHONPATH": path, "NO_PROXY": "127.0.0.1"}
+        yield cli
+
+
+def empty_cache(cli: Cli) -> Path:
+    path = Path(cli.environment["XBENCH_CACHE_DIR"])
+    shutil.rmtree(path, ignore_errors=True)
+    return path
 
 
 @pytest.fixture
-def cache(tmp_path) -> Path:
-    return tmp_path / "cache"
+def cache(own_xbench) -> Path:
+    """The cache of `own_xbench`, which is empty."""
+    return empty_cache(own_xbench)
 
 
 @pytest.fixture
-def cli(cache, packages) -> Cli:
-    """`xbench` with an empty cache, where the dataset `tiny` is registered."""
-    return start_with(cache, packages)
+def cli(own_xbench, cache) -> StandingCli:
+    return own_xbench
 
 
 @pytest.fixture(scope="module")
-def fetched_once(packages, tmp_path_factory) -> Path:
+def fetched_once(own_xbench, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("fetched")
     make_zip(folder / "tiny.zip", IMAGES, CLUTTER)
-    done = start_with(folder / "cache", packages)(folder, "data", "fetch", "tiny", "--from", "tiny.zip")
+    cache = empty_cache(own_xbench)
+    done = own_xbench(folder, "data", "fetch", "tiny", "--from", "tiny.zip")
     assert done.returncode == 0, done.stderr
+    cache.rename(folder / "cache")
     return folder
 
 
@@ -246,10 +256,11 @@ class TestFetch:
         assert "1 missing in test/B" in done.stderr
         assert files_in(fetched) == before
 
-    def test_a_copy_that_is_found_first_is_told(self, cli, fetched, tmp_path):
+    def test_a_copy_that_is_found_first_is_told(self, cli, cache, fetched, tmp_path):
         (tmp_path / "mine/train").mkdir(parents=True)
-        cli.environment["TINY_ROOT"] = str(tmp_path / "mine")
-        done = cli(tmp_path, "data", "fetch", "tiny", "--from", "tiny.zip")
+        alone = Cli(cache)
+        alone.environment = cli.environment | {"TINY_ROOT": str(tmp_path / "mine")}
+        done = alone(tmp_path, "data", "fetch", "tiny", "--from", "tiny.zip")
         assert done.returncode == 0
         assert (
             f"warning: suites do not use this copy, because tiny is also in {tmp_path / 'mine'}"

@@ -121,10 +121,8 @@ class TestKept:
     def test_tables_say_so(self, ran):
         text = one_line(ran.done.stdout)
         for precision in ("float32", "bfloat16"):
-            assert (
-                f"frozen_parts:build: the output of its frozen part was computed once per image ({precision})"
-                in text
-            )
+            once = f"the output of its frozen part was computed once per example ({precision})"
+            assert f"frozen_parts:build: {once}" in text
         assert "computing features" in text
 
 

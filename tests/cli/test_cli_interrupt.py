@@ -90,8 +90,9 @@ def interrupted(xbench, tmp_path_factory, allow_user_code) -> Interrupted:
 def test_exit_code(interrupted):
     assert interrupted.exit_code == 130
     assert interrupted.out == ""
-    assert "interrupted" in interrupted.err
-    assert "results/interrupted/" in one_line(interrupted.err)
+    outcome = one_line(interrupted.err).rpartition("interrupted; ")[2]
+    assert outcome.startswith("1 of 3 cells has ended, recorded in results/interrupted/")
+    assert outcome.endswith("; nothing of small / second / seed 0 is saved")
     assert "Traceback" not in interrupted.err
 
 
@@ -152,12 +153,17 @@ def test_the_same_command_goes_on_where_a_cell_was_stopped(xbench, tmp_path):
     assert process.returncode == 130
     assert "stopping once the running cell is saved" in err
     (left,) = tmp_path.glob("results/goes-on/*/checkpoints/*/step-*")
+    step = int(left.name.removeprefix("step-"))
+    assert err.endswith(
+        f"interrupted; no cell has ended; the next run continues small / slow_parts:SLOW / seed 0 after step "
+        f"{step}\n"
+    )
     slow.unlink()
     done = xbench.run_suite(tmp_path)
     assert done.returncode == 0, done.stderr
     (record,) = records_of(tmp_path)
     assert (record["status"], record["steps"]) == ("done", 120)
-    assert record["resumed_at"] == [int(left.name.removeprefix("step-"))]
+    assert record["resumed_at"] == [step]
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import pytest
 from tests.cli.cli_process import Cli
 from xbench.cli import _replace_characters, _run_command
 from xbench.cli.output import print_json
+from xbench.isolation.server import too_little_address_space
 
 SUITE = """
 suite.name = "places"
@@ -143,9 +144,17 @@ class TestTemporaryFiles:
 
 @linux_only
 class TestAddressSpace:
-    @pytest.mark.parametrize("kilobytes", [1_000_000, 2_000_000])
-    def test_that_torch_does_not_fit_into_is_named(self, cli, tmp_path, kilobytes):
-        command = f"ulimit -v {kilobytes}; exec {sys.executable} -m xbench doctor --device cpu"
+    @pytest.mark.parametrize(
+        ("kilobytes", "args"),
+        [
+            (1_000_000, "doctor --device cpu"),
+            (2_000_000, "run suite.toml --device cpu"),
+            (2_000_000, "probe-capacity --optimizer adam --device cpu"),
+        ],
+    )
+    def test_that_torch_does_not_fit_into_is_named(self, cli, tmp_path, kilobytes, args):
+        (tmp_path / "suite.toml").write_text(SUITE, encoding="utf-8")
+        command = f"ulimit -v {kilobytes}; exec {sys.executable} -m xbench {args}"
         done = subprocess.run(
             ["bash", "-c", command],
             cwd=tmp_path,
@@ -156,8 +165,13 @@ class TestAddressSpace:
         )
         assert (done.returncode, done.stdout) == (2, "")
         first, hint = done.stderr.splitlines()
+        assert first.startswith("error: a worker process cannot load torch under the address space limit")
         assert f"(`ulimit -v {kilobytes}`)" in first
         assert "ulimit -v unlimited" in hint
+
+    def test_the_text_of_a_cpp_exception_is_not_shown(self):
+        error = too_little_address_space("what():  std::bad_alloc")
+        assert error.message.endswith(": memory ran out")
 
 
 class TestAscii:

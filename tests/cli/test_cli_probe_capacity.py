@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 
-from tests.cli.cli_process import Cli, one_line
+from tests.cli.cli_process import StandingCli, one_line
 
 LIMIT = 1_000_000_000
 DATA = (
@@ -33,9 +34,10 @@ PROBE = (
 
 
 @pytest.fixture(scope="module")
-def own_xbench(tmp_path_factory) -> Cli:
+def own_xbench(tmp_path_factory) -> Iterator[StandingCli]:
     """With a cache of its own: what is remembered is of these tests alone."""
-    return Cli(tmp_path_factory.mktemp("probe cache"))
+    with StandingCli(tmp_path_factory.mktemp("probe cache")) as cli:
+        yield cli
 
 
 @pytest.fixture(scope="module")

@@ -373,19 +373,26 @@ class TestTraces:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk at hand")
 @pytest.mark.parametrize("form", ["table", "json"])
-def test_results_that_nothing_takes(xbench, done, place, form):
+@pytest.mark.parametrize("command", ["run", "show"])
+def test_results_that_nothing_takes(xbench, done, place, folder, command, form):
+    arguments = {"run": ["run", "suite.toml", "--device", "cpu"], "show": ["show"]}[command]
     with open("/dev/full", "w") as full:
-        shown = subprocess.run(
-            [sys.executable, "-m", "xbench", "show", "--format", form],
+        failed = subprocess.run(
+            [sys.executable, "-m", "xbench", *arguments, "--format", form],
             cwd=place,
             env=xbench.environment,
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
         )
-    assert shown.returncode == 2
-    assert "error: results cannot be printed to stdout: No space left on device" in shown.stderr
-    assert "Traceback" not in shown.stderr
+    assert failed.returncode == 2
+    error, hint = failed.stderr.splitlines()[-2:]
+    assert error == "error: results cannot be printed to stdout: No space left on device"
+    if command == "run":
+        assert f"`xbench show {folder.relative_to(place)}` prints them again" in hint
+    else:
+        assert "free some space there, or redirect the output" in hint
+    assert "Traceback" not in failed.stderr
 
 
 class TestShow:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
-from tests.cli.cli_process import Cli, Ran, one_line
+from tests.cli.cli_process import Cli, Ran, StandingCli, one_line
 from xbench.errors import XbenchError
 from xbench.suite.reader import read_suite
 
@@ -49,9 +50,10 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def fresh(place) -> Cli:
+def fresh(place) -> Iterator[StandingCli]:
     """With a cache of its own."""
-    return Cli(place / "cache")
+    with StandingCli(place / "cache") as cli:
+        yield cli
 
 
 @pytest.fixture(scope="module")
@@ -190,11 +192,11 @@ def test_nothing_fits(limited, fresh, allow_user_code):
 
 class TestMistakes:
     def test_are_told_at_once_with_others(self, xbench, place, allow_user_code):
-        """A flag that is no duration, and a file of weights that is not there, with its line."""
+        """A duration that is none, and a file of weights that is not there, with their lines."""
         weights = '{ name = "torchvision/mobilenet_v3_small", weights = "nowhere.pth" }'
         text = SUITE.replace('"tiny_parts:build_model"', weights, 1)
-        (place / "wrong.toml").write_text(text)
-        done = xbench(place, "run", "wrong.toml", "--time-limit", "lots", *allow_user_code)
+        (place / "wrong.toml").write_text(text.replace('"10m"', '"lots"'))
+        done = xbench(place, "run", "wrong.toml", *allow_user_code)
         assert (done.returncode, done.stdout) == (2, "")
         duration, weights = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert "'lots' is not a duration" in duration
@@ -202,6 +204,16 @@ class TestMistakes:
         assert weights.startswith("error: wrong.toml:7: ")
         assert "nowhere.pth, which is not a file" in weights
         assert "Traceback" not in done.stderr
+
+    def test_of_an_option_are_told_alone(self, xbench, place, allow_user_code):
+        """Without waiting for what worker processes find."""
+        (place / "wrong.toml").write_text(
+            SUITE.replace('"tiny_parts:build_model"', '"tiny_parts:missing"', 1)
+        )
+        done = xbench(place, "run", "wrong.toml", "--time-limit", "lots", *allow_user_code)
+        assert (done.returncode, done.stdout) == (2, "")
+        (error,) = done.stderr.splitlines()
+        assert error.startswith("error: --time-limit lots: 'lots' is not a duration")
 
     @pytest.mark.parametrize("written", ['"15 minutes"', "900", '"0s"', "true", '""'])
     def test_of_the_file_have_their_line(self, tmp_path, written):

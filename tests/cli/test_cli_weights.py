@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
 
-from tests.cli.cli_process import Cli, Ran, one_line
+from tests.cli.cli_process import Ran, StandingCli, one_line
 
 SMALL = "mobilenet_v3_small"
 FILE = "mobilenet_v3_small-047dcff4.pth"
@@ -63,14 +64,14 @@ def lively() -> torch.nn.Module:
 
 
 @pytest.fixture(scope="module")
-def offline(tmp_path_factory) -> Cli:
+def offline(tmp_path_factory) -> Iterator[StandingCli]:
     """Where nothing has been downloaded, and nothing can be."""
-    cli = Cli(tmp_path_factory.mktemp("cache"))
-    unwanted = ("no_proxy", "NO_PROXY", VARIABLE)
-    cli.environment = {key: value for key, value in cli.environment.items() if key not in unwanted}
-    cli.environment |= dict.fromkeys(PROXIES, "http://127.0.0.1:9")
-    cli.environment["TORCH_HOME"] = str(tmp_path_factory.mktemp("torch"))
-    return cli
+    with StandingCli(tmp_path_factory.mktemp("cache")) as cli:
+        unwanted = ("no_proxy", "NO_PROXY", VARIABLE)
+        cli.environment = {key: value for key, value in cli.environment.items() if key not in unwanted}
+        cli.environment |= dict.fromkeys(PROXIES, "http://127.0.0.1:9")
+        cli.environment["TORCH_HOME"] = str(tmp_path_factory.mktemp("torch"))
+        yield cli
 
 
 @pytest.fixture(scope="module")

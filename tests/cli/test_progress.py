@@ -9,13 +9,13 @@ import pytest
 from xbench.capacity.tuning import TimedMicroBatch
 from xbench.cli.progress import ProgressDisplay
 from xbench.records.capacity import TrialRecord
+from xbench.records.memory import MemoryRecord
 from xbench.records.schema import (
     CellKey,
     CellRecord,
     Component,
     DataRecord,
     EpochRecord,
-    MemoryRecord,
     MetricRecord,
     RunRecord,
     Times,
@@ -111,7 +111,7 @@ def start(display: ProgressDisplay, **values) -> None:
         ),
         (
             lambda d: d.computing_features(CELL, 20, 40),
-            "features for table-1 / sgd / seed 0: 20 of 40 images, 30.0 s so far, 30.0 s left",
+            "features for table-1 / sgd / seed 0: 20 of 40 examples, 30.0 s so far, 30.0 s left",
         ),
     ],
 )
@@ -240,3 +240,29 @@ def test_each_kind_of_work_is_announced_once(display, printed):
         "warning: other programs are using the CPU, so timings may be too high",
         "waiting for the machine to become idle before measuring, for at most 1m 00s",
     ]
+
+
+class TestOutcome:
+    """What an interrupted run says that it has left."""
+
+    def test_before_the_run(self, display):
+        assert display.describe_outcome() == ""
+
+    def test_of_a_cell_that_is_not_saved(self, display):
+        start(display)
+        assert display.describe_outcome() == "no cell has ended; nothing of table-1 / sgd / seed 0 is saved"
+
+    def test_of_a_saved_cell(self, display, tmp_path):
+        display.run_started(tmp_path, run(CELL, OTHER), [])
+        display.cells_kept(1, 2)
+        display.cell_started(OTHER)
+        (tmp_path / "checkpoints/b/step-1200").mkdir(parents=True)
+        assert display.describe_outcome() == (
+            f"1 of 2 cells has ended, recorded in {tmp_path}; "
+            "the next run continues table-1 / lbfgs / seed 0 after step 1,200"
+        )
+
+    def test_between_cells(self, display):
+        start(display)
+        display.cell_ended(ended({}))
+        assert display.describe_outcome() == "1 of 2 cells has ended, recorded in results/suite/run"

@@ -8,14 +8,8 @@ import torch
 from scipy.optimize import lsq_linear, minimize
 
 from tests.components.row_samples import build, loss_of, metrics_of, minimise
-from xbench.components.convex import (
-    build_least_squares,
-    build_logistic_regression,
-    draw_features,
-    rotate,
-    solve_least_squares,
-    solve_logistic_regression,
-)
+from xbench.components.convex import build_least_squares, build_logistic_regression, draw_features, rotate
+from xbench.components.convex_minima import solve_least_squares, solve_logistic_regression
 from xbench.components.row_models import build_linear, build_mlp
 from xbench.errors import XbenchError
 

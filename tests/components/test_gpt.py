@@ -140,6 +140,12 @@ def test_width_must_be_divisible_by_heads():
     make_model(width=32)
 
 
+def test_a_task_that_does_not_say_its_output_is_told_how():
+    with pytest.raises(XbenchError) as caught:
+        build_gpt(make_facts(output=None))
+    assert 'output=Output("tokens", SIZE_OF_VOCABULARY)' in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
@@ -164,3 +170,10 @@ def test_spec_and_checks_import_no_torch():
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_sequences_longer_than_the_context_are_refused():
+    tokens = torch.zeros(2, CONTEXT + 1, dtype=torch.int64)
+    with pytest.raises(ValueError, match=f"sequences of {CONTEXT + 1} tokens are longer than the context of"):
+        make_model()(tokens)
+    assert make_model()(tokens[:, :3]).shape == (2, 3, VOCABULARY)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.training.row_parts import prepare
 from xbench.components import next_token
 from xbench.components.generated_text import generate_text
 from xbench.components.next_token import (
@@ -23,6 +24,8 @@ from xbench.components.next_token import (
     next_token_task,
 )
 from xbench.errors import DataNotFound, XbenchError
+from xbench.training.settings import TrainingSettings
+from xbench.training.splits import split_examples
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +44,7 @@ def text_file(tmp_path):
 
 def test_rows_are_consecutive_bytes_and_the_bytes_that_follow_them(text_file):
     dataset = build_text_file(str(text_file), context=8)
-    assert (len(dataset.train), len(dataset.test)) == (20, 2)
+    assert (len(dataset.train), len(dataset.test)) == (19, 2)
     tokens, next_tokens = dataset.train.read(np.array([2, 0]))
     assert tokens.tolist() == [list(range(18, 26)), list(range(8))]
     assert next_tokens.tolist() == [list(range(19, 27)), list(range(1, 9))]
@@ -59,6 +62,21 @@ def test_no_byte_is_in_two_rows(text_file, context):
     assert len(used) == len(set(used)) == (len(dataset.train) + len(dataset.test)) * (context + 1)
     tested = dataset.test.read(np.arange(len(dataset.test)))
     assert min(tested[0].flatten()) == 180
+    trained = dataset.train.read(np.arange(len(dataset.train)))
+    assert max(trained[1].flatten()) < 180 - context
+
+
+def test_validation_is_a_block_behind_a_gap(text_file):
+    dataset = build_text_file(str(text_file), context=4)
+    rows, data = prepare(dataset)
+    parts = split_examples(data, TrainingSettings(validation=0.2), seed=0)
+    assert (len(dataset.train), len(parts.validation)) == (35, 7)
+    seen, held_out = (
+        torch.cat([part.flatten() for part in rows.load(places)[""]])
+        for places in (parts.train, parts.validation)
+    )
+    assert seen.max() + dataset.train.context < held_out.min()
+    assert held_out.max() == 35 * 5 - 1
 
 
 def test_rows_can_be_sent_to_another_process(text_file):
@@ -76,8 +94,8 @@ def test_relative_path_is_found_from_other_folders(text_file, monkeypatch):
 
 def test_positions_out_of_range_are_refused(text_file):
     dataset = build_text_file(str(text_file), context=8)
-    for position in (-1, 20):  # row 20 would be the first of the test rows
-        with pytest.raises(IndexError, match="0 to 19"):
+    for position in (-1, 19):
+        with pytest.raises(IndexError, match="0 to 18"):
             dataset.train.read(np.array([position]))
     tokens, _ = dataset.train.read(np.array([], np.int64))
     assert tokens.shape == (0, 8)
@@ -181,6 +199,11 @@ def test_uniform_predictions_cost_eight_bits_per_byte(text_file):
     assert float(loss) == pytest.approx(math.log(256))
 
 
+def test_tokens_that_are_not_bytes_have_no_bits_per_byte():
+    names = [metric.name for metric in next_token_task(50_000).metrics]
+    assert names == ["perplexity", "next_token_accuracy"]
+
+
 def test_losses_and_hits_are_those_of_each_row(text_file):
     dataset = build_text_file(str(text_file), context=8)
     batch = dataset.train.read(np.arange(2))
@@ -218,3 +241,14 @@ def test_specs_say_that_a_text_is_generated_and_import_no_torch():
         "assert not {'numpy', 'torch'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_scaled_texts_have_the_same_number_of_rows_for_every_context():
+    """And there are few of them, as each is kept in the cache."""
+    needs, sizes = GENERATED_TEXT.scalable["context"].needs, set()
+    for context in [*range(1, 5000), *range(5000, next_token.MAX_CONTEXT + 1, 997)]:
+        size = needs(context)["size"]
+        sizes.add(size)
+        assert size * 9 // 10 // (context + 1) == 15
+        assert size - size * 9 // 10 > context  # a row to test on
+    assert len(sizes) < 300

@@ -333,6 +333,24 @@ def test_own_spec_is_used_unchanged(code_dir):
     assert load("optimizer", "own_spec:OPTIMIZER", [str(code_dir)]).summary == "fine"
 
 
+def test_a_problem_may_name_registered_components(code_dir):
+    source = "from xbench import Problem\nONE = Problem(model='torchvision/resnet18', dataset='digits')\n"
+    (code_dir / "own_problem.py").write_text(source)
+    for kind, name in (("model", "torchvision/resnet18"), ("dataset", "digits")):
+        found = load(kind, "own_problem:ONE", [str(code_dir)])
+        assert type(found) is SPEC_TYPES[kind]
+        assert found.summary == load(kind, name).summary
+
+
+def test_a_name_in_a_problem_that_is_unknown_gets_a_suggestion(code_dir):
+    source = "from xbench import Problem\nONE = Problem(model='mpl', dataset='digit')\n"
+    (code_dir / "own_misnamed.py").write_text(source)
+    with pytest.raises(XbenchError) as caught:
+        load("model", "own_misnamed:ONE", [str(code_dir)])
+    assert caught.value.message == "model 'own_misnamed:ONE': unknown model 'mpl'. Did you mean 'mlp'?"
+    assert caught.value.hint == write_listing_hint("model")
+
+
 def test_own_code_is_searched_for_in_every_folder(code_dir, tmp_path):
     first = tmp_path / "first"
     first.mkdir()

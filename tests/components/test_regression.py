@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+import xbench
+from xbench.components.classification import classification
+from xbench.components.next_token import next_token_task
 from xbench.components.regression import penalise_squares, r2, regression, rmse, squared_errors
 from xbench.errors import XbenchError
 
@@ -70,3 +73,10 @@ def test_the_task_takes_further_fields():
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(XbenchError, match="regression"):
         regression(**settings)
+
+
+def test_usual_tasks_are_public():
+    assert xbench.regression is regression
+    assert xbench.next_token_task is next_token_task
+    assert xbench.classification is classification
+    assert {"regression", "next_token_task", "classification"} <= set(dir(xbench))

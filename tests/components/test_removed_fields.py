@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from xbench.components.specs import DatasetSpec, ModelSpec, Spec, without_fields
+from xbench.components.removed_fields import without_fields
+from xbench.components.specs import DatasetSpec, ModelSpec, Spec
 
 
 @without_fields("old", "older")

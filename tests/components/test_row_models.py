@@ -66,12 +66,16 @@ def test_inputs_that_are_not_numbers_are_named_with_both_shapes(factory, name):
 
 
 @pytest.mark.parametrize(
-    ("output", "why"),
-    [(None, "does not say what a model returns"), (Output("tokens", 9), "asks for tokens")],
+    ("output", "why", "hint"),
+    [
+        (None, "does not say what a model returns", 'output=Output("values", 1)'),
+        (Output("tokens", 9), "asks for tokens", "gpt-mini"),
+    ],
 )
-def test_tasks_that_do_not_ask_for_a_row_of_outputs_are_refused(output, why):
-    with pytest.raises(XbenchError, match=f"the task {why}"):
+def test_tasks_that_do_not_ask_for_a_row_of_outputs_are_refused(output, why, hint):
+    with pytest.raises(XbenchError, match=f"the task {why}") as caught:
         build_mlp(facts(output=output))
+    assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from xbench.components.specs import Dataset, Example, Source
+from xbench.components.image_dataset import Dataset, Example
+from xbench.components.specs import Source
 from xbench.data.decode import decode
 from xbench.data.features import FeatureFile, FeatureWriter
 from xbench.data.fetch import fetch_from

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xbench.components.specs import Dataset, Example
+from xbench.components.image_dataset import Dataset, Example
 from xbench.data.decode import decode
 
 HEIGHT, WIDTH, CHANNELS = 4, 5, 3

@@ -16,7 +16,7 @@ from tests.data.raw_images import (
     decoded,
     pixels_of,
 )
-from xbench.components.specs import Example
+from xbench.components.image_dataset import Example
 
 
 @pytest.mark.parametrize("change", [{"label": 1}, {"split": "test", "group": ""}, {"group": "train-9"}])

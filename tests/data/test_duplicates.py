@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xbench.components.specs import Dataset, Example
+from xbench.components.image_dataset import Dataset, Example
 from xbench.data.decode import decode
 
 

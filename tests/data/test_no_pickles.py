@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.data import cache_jobs
-from xbench.components.specs import Example
+from xbench.components.image_dataset import Example
 from xbench.components.weights import read_weights
 from xbench.data.features import FeatureFile
 from xbench.data.fingerprints import are_known, content_hashes

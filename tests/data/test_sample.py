@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from xbench.components.specs import Dataset, Example
+from xbench.components.image_dataset import Dataset, Example
 from xbench.data.decode import decode
 from xbench.data.sample import decode_sample
 from xbench.errors import XbenchError

@@ -82,15 +82,13 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
-def test_the_recipes_of_the_readme_run(tmp_path):
+def test_the_recipes_of_the_readme_run(xbench, tmp_path):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     suite, _ = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     (model,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     (tmp_path / "rates.toml").write_text(suite, encoding="utf-8")
     (tmp_path / "my_models.py").write_text(model, encoding="utf-8")
     command = ["run", "rates.toml", "--set", "model=my_models:tiny", "--allow-import", ".", "--dry-run"]
-    done = subprocess.run(
-        [sys.executable, "-m", "xbench", *command], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = xbench(tmp_path, *command)
     assert done.returncode == 0, done.stderr
     assert "12 cells" in done.stdout

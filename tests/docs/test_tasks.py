@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -30,12 +28,18 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run(folder: Path, command: str) -> str:
-    program, *arguments = shlex.split(command)
-    start = [sys.executable, *(["-m", "xbench"] if program == "xbench" else [])]
-    done = subprocess.run([*start, *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(xbench, folder):
+    """`run(command)`: what a command of the page prints."""
+
+    def run(command: str) -> str:
+        program, *arguments = shlex.split(command)
+        start = {"xbench": xbench, "python": xbench.run_python}[program]
+        done = start(folder, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
 
 
 def cells_of(folder: Path) -> dict[str, dict]:
@@ -60,24 +64,24 @@ def test_all_commands_of_the_page_are_tested_here():
     ]
 
 
-def test_a_language_model_learns_lines_of_text(folder):
-    assert "test perplexity" in run(folder, COMMANDS[0])
+def test_a_language_model_learns_lines_of_text(folder, run):
+    assert "test perplexity" in run(COMMANDS[0])
     cells = cells_of(folder)
     assert {cell["status"] for cell in cells.values()} == {"done"}
     assert cells["adamw"]["dataset"]["counts"] == {"test": 8, "train": 72}
     assert cells["adamw"]["metrics"]["test_perplexity"] < 256 / 2  # a model that knows nothing has 256
 
 
-def test_lbfgs_solves_an_equation(folder):
-    assert "test error" in run(folder, COMMANDS[1])
+def test_lbfgs_solves_an_equation(folder, run):
+    assert "test error" in run(COMMANDS[1])
     lbfgs = cells_of(folder)["lbfgs"]
     assert lbfgs["status"] == "done"
     assert lbfgs["memory_pass"]["not_resumable"] == ""
     assert lbfgs["metrics"]["test_error"] < 0.01
 
 
-def test_the_distance_from_the_minimum_of_a_logistic_regression_is_reported(folder):
-    assert "suboptimality" in run(folder, COMMANDS[2])
+def test_the_distance_from_the_minimum_of_a_logistic_regression_is_reported(folder, run):
+    assert "suboptimality" in run(COMMANDS[2])
     cells = cells_of(folder)
     above = {column: cell["metrics"]["suboptimality"] for column, cell in cells.items()}
     assert abs(above["lbfgs"]) < 1e-6 < above["sgd"]

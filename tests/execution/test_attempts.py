@@ -15,7 +15,7 @@ from xbench.execution.cell import CellRunner
 from xbench.execution.child import train
 from xbench.execution.history import is_settled
 from xbench.isolation.run import ChildResult
-from xbench.records.schema import MemoryPassRecord, MemoryRecord
+from xbench.records.memory import MemoryPassRecord, MemoryRecord
 
 PARTS = (
     *("process", "parameters", "data", "gradients"),

@@ -1,4 +1,4 @@
-"""The facts about its data that a cell records."""
+"""The facts about its data and its model that a cell records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from xbench.execution.record import make_record
 from xbench.isolation.run import ChildResult
 from xbench.planning.datasets import describe_dataset
 from xbench.planning.planned import PlannedCell
-from xbench.records.schema import DataRecord
+from xbench.records.schema import DataRecord, MemoryRecord
+from xbench.training.events import Prepared
 from xbench.training.settings import Choice
 
 PUBLISHED = """
@@ -42,6 +43,16 @@ def test_classes_and_the_positive_one(tiny_data):
     record = data_of(cell_of(tiny_data))
     assert (record.classes, record.facts) == (["dark", "bright"], {"positive": "bright"})
     assert record.facts_text == "positive: bright"
+
+
+def test_parameters_are_counted_by_role_once_the_model_is_built(tiny_data):
+    def counts(transcript):
+        ending = ChildResult("failed", reason="gone")
+        return make_record(cell_of(tiny_data), transcript, ending, "2026-01-31T12:00").parameters_by_role
+
+    prepared = Prepared({}, 8, 2, MemoryRecord(), parameters_by_role={"hidden": 3, "output": 2})
+    assert counts(Transcript()) == {}
+    assert counts(Transcript(prepared=prepared)) == {"hidden": 3, "output": 2}
 
 
 def test_copies_are_counted(tiny_data):

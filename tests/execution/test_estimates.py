@@ -255,7 +255,7 @@ class TestFeatures:
     """Of which 16 took 4 s, and 80 are missing still."""
 
     FILE = FeatureFile(Path("features"), (5,), "float32", 120)
-    REPORT = FeatureReport(file=FILE, computed=16, missing=80, seconds=4.0, image_s=0.25)
+    REPORT = FeatureReport(file=FILE, computed=16, missing=80, seconds=4.0, example_s=0.25)
 
     def test_are_counted_once_for_the_optimizers_of_a_seed(self, cell_of, cost_models):
         cells = [cell_of(column=column) for column in ("a", "b")]

@@ -12,7 +12,7 @@ from tests.run_samples import record
 from xbench.execution.shared import MemoryPasses
 from xbench.isolation.run import ChildResult
 from xbench.planning.identity import configuration_key
-from xbench.records.schema import NO_MEMORY_TO_CHECK, MemoryPassRecord
+from xbench.records.memory import NO_MEMORY_TO_CHECK, MemoryPassRecord
 
 WORDS = {"cell_id", "configuration", "malloc", "peak_phase", "not_resumable"}
 

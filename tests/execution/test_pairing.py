@@ -10,7 +10,8 @@ import pytest
 from tests.cell_samples import MACHINE, cell_of
 from tests.run_samples import record
 from xbench.execution.pairing import Pairing, Unpaired
-from xbench.records.schema import Component, DataRecord, MemoryRecord, PairingRecord
+from xbench.records.memory import MemoryRecord
+from xbench.records.schema import Component, DataRecord, PairingRecord
 from xbench.training.events import Prepared
 
 

@@ -88,3 +88,23 @@ def test_scores_of_other_examples_are_refused(cell):
     for wrong in (fewer, others):
         with pytest.raises(RuntimeError, match="do not match the 30 test examples"):
             make_outputs(cell, wrong)
+
+
+@pytest.mark.parametrize(
+    ("collect", "names"),
+    [
+        (lambda n: np.ones((n, 1)), ["output"]),
+        (lambda n: np.ones(n), ["output"]),
+        (lambda n: np.ones((n, 3)), ["output_0", "output_1", "output_2"]),
+        (
+            lambda n: (np.ones((n, 1)), np.ones((n, 3))),
+            ["output_0", "output_1_0", "output_1_1", "output_1_2"],
+        ),
+        (lambda n: {"loss": np.ones((n, 1)), "z": np.ones((n, 1, 1))}, ["output_loss"]),
+    ],
+)
+def test_only_several_columns_have_numbers_in_their_names(cell, collect, names):
+    count = int(cell.data.is_test.sum())
+    outputs = make_outputs(cell, Scores({}, np.ones(count), collect(count)))
+    assert list(outputs.columns) == names
+    assert {column.shape for column in outputs.columns.values()} == {(count,)}

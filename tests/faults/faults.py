@@ -138,7 +138,7 @@ def _pause(scene: Scene, started: Started, random: Random) -> bool:
 def _holder(scene: Scene) -> str:
     """Who says that it holds the results."""
     try:
-        return (scene.results / "steady" / ".lock").read_text().strip()
+        return (scene.results / "steady" / ".lock").read_text().partition("\n")[0]
     except FileNotFoundError:
         return ""
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from xbench.records.memory import MemoryRecord
 from xbench.records.metrics import CLASSIFICATION, CLASSIFICATION_EPOCHS
 from xbench.records.schema import (
     CellKey,
@@ -33,7 +34,6 @@ from xbench.records.schema import (
     EpochRecord,
     ExperimentRecord,
     FeaturesRecord,
-    MemoryRecord,
     RunRecord,
     Times,
 )

@@ -127,6 +127,7 @@ def in_this_process() -> Iterator[None]:
     import xbench.execution.run
     import xbench.isolation.ask
     import xbench.isolation.server
+    import xbench.planning.machine
     from xbench.isolation.run import ChildResult
     from xbench.memory.host import status_bytes
     from xbench.planning.machine import describe_machine
@@ -143,6 +144,7 @@ def in_this_process() -> Iterator[None]:
     most = status_bytes("VmData", Path("/proc/self/status").read_bytes()) + MAX_BYTES
     with (
         mock.patch.object(xbench.isolation.ask, "run_in_child", answer),
+        mock.patch.object(xbench.planning.machine, "run_in_child", answer),
         mock.patch.object(xbench.execution.run, "preview", _finished),
         mock.patch.object(xbench.isolation.server, "start_server", lambda: None),
         tempfile.TemporaryDirectory() as folder,

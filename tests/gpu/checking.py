@@ -12,8 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from xbench.records.runs import find_run
 from xbench.records.schema import CellRecord
-from xbench.records.store import RunFolder, find_run
+from xbench.records.store import RunFolder
 from xbench.records.traces import TraceRow
 
 HERE = Path(__file__).parent

@@ -6,6 +6,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import SimpleNamespace
 
@@ -15,81 +17,82 @@ import pytest
 from tests.isolation import isolation_jobs as jobs
 from tests.isolation.process_watch import wait_until_gone
 from xbench.isolation.liveness import HangWatch, Liveness
-from xbench.isolation.run import ChildResult, Timeouts, run_in_child
+from xbench.isolation.run import ChildFailed, ChildResult, Timeouts, run_in_child
 
 QUICK = Timeouts(hangs_after_s=1.0)
 # For children that are at work, as far as other processes let them.
 FAIR = Timeouts(hangs_after_s=2.0)
 
 
-@pytest.fixture
-def later():
-    """`later(seconds, call)`: something that happens while a child is waited for."""
-    timers = []
-
-    def at(seconds, call):
-        timers.append(threading.Timer(seconds, call))
-        timers[-1].start()
-
-    yield at
-    for timer in timers:
-        timer.join()
+def run_at_once(*children: Callable[[], ChildResult]) -> list[ChildResult]:
+    """Run children at the same time, since most of them only wait."""
+    run_in_child(jobs.echo, 1).get()  # the server is started in the main thread
+    with ThreadPoolExecutor(len(children)) as threads:
+        return [future.result() for future in [threads.submit(child) for child in children]]
 
 
 class TestHanging:
-    def test_is_ended(self):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def hung(cls):
+        """How one ended that hung, the number of its process, and the seconds that it took."""
         heard, started = [], time.monotonic()
         ending = run_in_child(jobs.sleep_forever, on_message=heard.append, timeouts=QUICK)
+        return ending, heard[0], time.monotonic() - started
+
+    def test_is_ended(self, hung):
+        ending, pid, seconds = hung
         assert ending.outcome == "timeout"
         assert ending.reason == "it hung: it sent no message and took no CPU time for 1.00 s"
-        assert time.monotonic() - started >= 1.0
-        wait_until_gone(heard[0])
+        assert seconds >= 1.0
+        wait_until_gone(pid)
 
-    def test_the_next_one_works(self):
-        run_in_child(jobs.sleep_forever, timeouts=QUICK)
+    def test_the_next_one_works(self, hung):
         assert run_in_child(jobs.echo, 1).get() == 1
 
-    def test_not_by_computing(self, later, tmp_path):
-        later(3.2, (tmp_path / "end").touch)
-        assert run_in_child(jobs.work_until, str(tmp_path / "end"), timeouts=FAIR).value == "worked"
+    def test_is_told_by_the_result(self, hung):
+        with pytest.raises(ChildFailed, match="it hung"):
+            hung[0].get()
 
-    def test_not_by_speaking(self):
-        assert run_in_child(jobs.speak, 12, 0.25, timeouts=FAIR).value == "spoke"
+    def test_not_by_computing_nor_speaking_nor_where_it_may_wait(self, tmp_path):
+        end = tmp_path / "end"
+        timer = threading.Timer(3.6, end.touch)
 
-    def test_not_where_it_may_wait(self, later, tmp_path):
-        later(2.5, (tmp_path / "end").touch)
-        timeouts = Timeouts(hangs_after_s=None)
-        assert run_in_child(jobs.wait_until, str(tmp_path / "end"), timeouts=timeouts).value == "waited"
+        def work():
+            timer.start()
+            return run_in_child(jobs.work_until, str(end), timeouts=FAIR)
 
-    def test_is_told_by_the_result(self):
-        with pytest.raises(Exception, match="it hung"):
-            run_in_child(jobs.sleep_forever, timeouts=QUICK).get()
+        worked, spoke, waited = run_at_once(
+            work,
+            lambda: run_in_child(jobs.speak, 12, 0.25, timeouts=FAIR),
+            lambda: run_in_child(jobs.wait_until, str(end), timeouts=Timeouts(hangs_after_s=None)),
+        )
+        timer.join()
+        assert (worked.value, spoke.value, waited.value) == ("worked", "spoke", "waited")
 
 
 class TestTimeout:
-    def test_ends_the_busiest(self, tmp_path):
-        ending = run_in_child(jobs.work_until, str(tmp_path / "never"), timeouts=Timeouts(timeout_s=1.0))
-        assert (ending.outcome, ending.reason) == ("timeout", "it did not end within 1.00 s")
-        assert not ending.out_of_memory
-
-    def test_ends_one_that_always_speaks(self):
-        heard = []
-        timeouts = Timeouts(timeout_s=1.0)
-        ending = run_in_child(jobs.speak, 10**6, 0.001, on_message=heard.append, timeouts=timeouts)
-        assert ending.outcome == "timeout"
-        assert heard == list(range(len(heard)))
-        assert heard
-
-    def test_ends_one_that_is_stopped(self, later):
-        heard = []
+    def test_ends_the_busiest_and_one_that_always_speaks_and_one_that_is_stopped(self, tmp_path):
+        heard, stopped = [], []
 
         def stop(pid):
-            heard.append(pid)
+            stopped.append(pid)
             os.kill(pid, signal.SIGSTOP)
 
-        ending = run_in_child(jobs.sleep_forever, on_message=stop, timeouts=Timeouts(timeout_s=1.5))
-        assert ending.outcome == "timeout"
-        wait_until_gone(heard[0])
+        busiest, speaking, still = run_at_once(
+            lambda: run_in_child(jobs.work_until, str(tmp_path / "never"), timeouts=Timeouts(timeout_s=1.0)),
+            lambda: run_in_child(
+                jobs.speak, 10**6, 0.001, on_message=heard.append, timeouts=Timeouts(timeout_s=2.5)
+            ),
+            lambda: run_in_child(jobs.sleep_forever, on_message=stop, timeouts=Timeouts(timeout_s=2.5)),
+        )
+        assert (busiest.outcome, busiest.reason) == ("timeout", "it did not end within 1.00 s")
+        assert not busiest.out_of_memory
+        assert speaking.outcome == "timeout"
+        assert heard == list(range(len(heard)))
+        assert heard
+        assert still.outcome == "timeout"
+        wait_until_gone(stopped[0])
 
     def test_is_none_for_who_ends_in_time(self):
         ending = run_in_child(jobs.count_to, 3, timeouts=Timeouts(timeout_s=60.0, hangs_after_s=60.0))
@@ -185,51 +188,63 @@ class TestWatch:
 
 
 class TestServerKilled:
-    @pytest.fixture
-    def killing(self):
-        """What kills the server of a child that says its number, and lets the child end."""
+    """A child that ends, one that hangs and one that is killed, once their server has been killed."""
 
-        def kill(path):
-            def hear(pid):
-                server = psutil.Process(pid).parent()
-                assert server.ppid() == os.getpid()
-                server.kill()
-                wait_until_gone(server.pid)
-                threading.Timer(0.5, path.touch).start()
+    @pytest.fixture(scope="class")
+    @classmethod
+    def orphans(cls, tmp_path_factory):
+        """How the three ended; and the number of the process that hung."""
+        end = tmp_path_factory.mktemp("orphans") / "end"
+        pids: list[int] = []
 
-            return hear
+        def kill_server():
+            server = psutil.Process(pids[0]).parent()
+            assert server.ppid() == os.getpid()
+            server.kill()
+            wait_until_gone(server.pid)
+            threading.Timer(0.5, end.touch).start()
 
-        return kill
-
-    def test_a_child_goes_on_and_is_heard(self, killing, tmp_path):
-        end = tmp_path / "end"
-        ending = run_in_child(jobs.wait_until, str(end), on_message=killing(end), timeouts=FAIR)
-        assert (ending.outcome, ending.value) == ("returned", "waited")
-        assert run_in_child(jobs.count_to, 3).value == "counted"
-
-    def test_a_child_that_hangs_then_is_ended(self, killing, tmp_path):
-        pids = []
-        kill = killing(tmp_path / "unheeded")
+        all_run = threading.Barrier(3, action=kill_server, timeout=60)
 
         def hear(pid):
             pids.append(pid)
-            kill(pid)
+            all_run.wait()
 
-        ending = run_in_child(jobs.sleep_forever, on_message=hear, timeouts=QUICK)
-        assert ending.outcome == "timeout"
-        wait_until_gone(pids[0])
-
-    def test_and_a_child_that_is_killed_is_known_to_be_dead(self, killing, tmp_path):
-        kill = killing(tmp_path / "unheeded")
-
-        def hear(pid):
-            kill(pid)
+        def hear_and_kill(pid):
+            hear(pid)
             os.kill(pid, signal.SIGKILL)
 
-        started = time.monotonic()
-        ending = run_in_child(jobs.sleep_forever, on_message=hear, timeouts=Timeouts(timeout_s=60.0))
-        assert ending.outcome == "died"
-        assert time.monotonic() - started < 30
+        hanging: list[int] = []
+
+        def hear_hanging(pid):
+            hanging.append(pid)
+            hear(pid)
+
+        endings = run_at_once(
+            lambda: run_in_child(jobs.wait_until, str(end), on_message=hear, timeouts=FAIR),
+            lambda: run_in_child(jobs.sleep_forever, on_message=hear_hanging, timeouts=QUICK),
+            lambda: run_in_child(
+                jobs.sleep_forever, on_message=hear_and_kill, timeouts=Timeouts(timeout_s=60.0)
+            ),
+        )
+        return *endings, hanging[0]
+
+    def test_a_child_goes_on_and_is_heard(self, orphans):
+        going_on, *_ = orphans
+        assert (going_on.outcome, going_on.value) == ("returned", "waited")
+
+    def test_a_child_that_hangs_then_is_ended(self, orphans):
+        _, hung, _, pid = orphans
+        assert hung.outcome == "timeout"
+        assert "it hung" in hung.reason
+        wait_until_gone(pid)
+
+    def test_and_a_child_that_is_killed_is_known_to_be_dead(self, orphans):
+        _, _, killed, _ = orphans
+        assert killed.outcome == "died"
+
+    def test_the_next_child_has_another_server(self, orphans):
+        assert run_in_child(jobs.count_to, 3).value == "counted"
 
 
 class TestLastWords:

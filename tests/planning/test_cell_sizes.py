@@ -12,9 +12,9 @@ from xbench.planning.datasets import DatasetFacts
 from xbench.planning.describe import ModelFacts
 from xbench.planning.machine import Machine
 from xbench.planning.planned import MemoryPlan, PlannedCell
+from xbench.planning.resolution import ResolvedData
 from xbench.planning.task_facts import describe_task
-from xbench.planning.trials import ResolvedData
-from xbench.suite.grid import Cell, DatasetChoice
+from xbench.suite.cells import Cell, DatasetChoice
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.units import Limit
 

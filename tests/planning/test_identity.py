@@ -17,7 +17,7 @@ from xbench.planning.identity import (
     configuration_key,
     cost_key,
     duration_key,
-    image_pace_key,
+    example_pace_key,
     pass_key,
 )
 from xbench.planning.planned import Estimate, MemoryPlan
@@ -180,7 +180,7 @@ def test_keys_are_those_of_earlier_runs(cell, monkeypatch):
         configuration_key(cell),
         capacity_key(cell, cell.settings, Axis.BATCH_SIZE, 10**9),
         cost_key(cell),
-        image_pace_key(cell),
+        example_pace_key(cell),
         duration_key(cell),
         pass_key(cell),
     ]

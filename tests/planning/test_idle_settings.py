@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from tests.cell_samples import MACHINE, cell_of
+from xbench.planning.cell_checks import find_idle_settings
 from xbench.planning.plan import _data_key, make_cells
-from xbench.planning.trials import find_idle_settings
 from xbench.suite.problems import Problems
 
 

@@ -13,7 +13,7 @@ from xbench.memory.machine import Bound
 from xbench.planning import plan as planning
 from xbench.planning.limits import check_limits
 from xbench.planning.plan import PlannedRun
-from xbench.suite.grid import Cell, DatasetChoice
+from xbench.suite.cells import Cell, DatasetChoice
 from xbench.training.settings import Choice, TrainingSettings
 from xbench.units import parse_limit, tightest
 

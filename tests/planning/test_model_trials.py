@@ -15,7 +15,7 @@ from xbench.training.settings import Choice
 NETS = """
 import torch
 from torch import nn
-from xbench import XbenchError
+from xbench import ModelSpec, XbenchError
 
 
 def plain(num_classes, width=4):
@@ -46,6 +46,10 @@ def refusing(num_classes):
 
 def nothing(num_classes):
     pass
+
+
+with_roles = ModelSpec(factory=plain, roles={"1.weight": "embedding"})
+with_wrong_roles = ModelSpec(factory=plain, roles={"3.*": "output"})
 
 
 def fixed(outputs=3, width=3):
@@ -112,6 +116,14 @@ def test_errors_without_the_models_name_get_it(outcome):
     assert error.hint == "take others"
     told = "model 'trial_nets:nothing': nothing(num_classes) returns a NoneType, not a torch.nn.Module"
     assert outcome("nothing").message == told
+
+
+def test_declared_roles_are_of_parameters_that_the_model_has(outcome):
+    assert outcome("with_roles") == TriedModel(is_frozen=False)
+    error = outcome("with_wrong_roles")
+    told = "model 'trial_nets:with_wrong_roles': roles: '3.*' does not match any parameter of the model"
+    assert error.message == told
+    assert "'1.weight'" in error.hint
 
 
 def test_a_warning_goes_with_the_facts(outcome):

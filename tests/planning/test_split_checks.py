@@ -11,11 +11,12 @@ import torch
 
 from tests.cell_samples import cell_of
 from tests.run_samples import suite_of
-from xbench import RowDataset, classification
+from xbench import RowDataset, Task, Term, classification
 from xbench.errors import XbenchError
 from xbench.planning.checks import check_splits
-from xbench.training.prepare_rows import describe_rows, prepare_rows
+from xbench.training.prepare_rows import prepare_rows
 from xbench.training.row_set import RowSet
+from xbench.training.settings import TrainingSettings
 from xbench.training.splits import split_examples
 
 
@@ -52,8 +53,31 @@ def test_without_validation_it_lacks_nothing(rare_data):
 def test_rows_without_a_test_split_lack_no_class_there(tiny_data):
     x, labels = torch.randn(40, 2), torch.arange(40) % 2
     rows = RowSet.of(RowDataset(train=(x, labels), task=classification(["even", "odd"])))
-    data = prepare_rows(describe_rows(rows, "numbers", {}, ""), rows)
+    data = prepare_rows(rows, "numbers", {}, "")
     assert warnings_of(replace(cell_of(tiny_data), data=data)) == []
+
+
+@pytest.mark.parametrize("brings", [False, True])
+def test_terms_without_validation_rows_are_told(tiny_data, brings):
+    terms = {"equation": Term(loss=torch.nn.Module.__call__), "start": Term(loss=torch.nn.Module.__call__)}
+    rows = RowSet.of(
+        RowDataset(
+            train={"equation": torch.rand(20, 1), "start": torch.zeros(1, 1)},
+            validation={"equation": torch.rand(5, 1)} if brings else None,
+            task=Task(loss=terms),
+        )
+    )
+    data = prepare_rows(rows, "decay", {}, "")
+    settings = {"validation": 0.0, "selection": "last"} if brings else {"validation": 0.2}
+    cells = [replace(cell_of(tiny_data, seed=seed), data=data) for seed in (0, 1)]
+    cells = [
+        replace(cell, declared=replace(cell.declared, training=TrainingSettings(**settings)))
+        for cell in cells
+    ]
+    assert warnings_of(*cells) == [
+        "exp, seeds 0, 1: decay has no row of 'start' for validation, so the validation loss is that of its "
+        "other terms; to select no weights by it, set selection = 'last'"
+    ]
 
 
 def test_a_class_that_is_drawn_away_is_told_with_the_experiments_and_seeds(rare_data):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from xbench import Metric, Task, Term
 from xbench.components.classification import classification
 from xbench.planning.task_facts import describe_task, merge_metrics
 from xbench.records.metrics import CLASSIFICATION, CLASSIFICATION_EPOCHS
@@ -33,6 +34,33 @@ def test_the_positive_class_is_a_fact_if_there_are_two():
     assert describe_task(classification(("a", "b"), "a")).shown == {"positive": "a"}
     assert describe_task(classification(("a", "b"))).shown == {"positive": "b"}
     assert describe_task(classification(("a", "b", "c"))).shown == {}
+
+
+def name_metrics(metrics: Sequence[MetricRecord]) -> list[tuple[str, str, str]]:
+    return [(metric.name, metric.title, metric.split) for metric in metrics]
+
+
+def test_terms_declare_their_metrics_after_the_loss_on_the_splits_that_have_their_rows():
+    error = Metric(name="max_error", direction="min", value=len, unit="K")
+    terms = {"pde": Term(loss=len), "outer_edge": Term(loss=len, scale=10.0, metrics=(error,))}
+    task = Task(loss=terms, metrics=(Metric(name="a", direction="max", function=len),), loss_unit="J")
+    facts = describe_task(task, terms={"train": {*terms}, "validation": {"pde"}, "test": {"pde"}})
+    assert name_metrics(facts.metrics) == [
+        ("a", "a", "test"),
+        ("test_loss", "test loss", "test"),
+        ("train_pde_loss", "train pde loss", "train"),
+        ("test_pde_loss", "test pde loss", "test"),
+        ("train_outer_edge_max_error", "train outer edge max error", "train"),
+        ("train_outer_edge_loss", "train outer edge loss", "train"),
+    ]
+    loss = facts.metrics[-1]
+    assert (loss.unit, loss.direction) == ("J", "min")
+    assert loss.method == "mean loss of the rows of the term 'outer_edge', before its scale of 10"
+    assert facts.metrics[-2].unit == "K"
+    assert name_metrics(facts.epoch_metrics)[1:3] == [
+        ("validation_loss", "validation loss", "validation"),
+        ("validation_pde_loss", "validation pde loss", "validation"),
+    ]
 
 
 def test_metrics_of_several_tasks_keep_their_order_and_the_first_of_a_name():

@@ -7,8 +7,8 @@ import pytest
 from xbench.errors import XbenchError
 from xbench.records.capacity import CapacityReport
 from xbench.records.capacity_store import find_capacity, read_capacity, write_capacity
+from xbench.records.runs import find_run
 from xbench.records.schema import Component
-from xbench.records.store import find_run
 
 
 def report(optimizer: str = "sgd") -> CapacityReport:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.records.record_samples import cell, run
+from xbench.records.base import SCHEMA_VERSION
 from xbench.records.metrics import CLASSIFICATION, CLASSIFICATION_EPOCHS
-from xbench.records.schema import SCHEMA_VERSION, DataRecord
+from xbench.records.schema import DataRecord
 from xbench.records.store import RunFolder
 
 FIXTURES = Path(__file__).parent / "fixtures"

@@ -13,8 +13,10 @@ import pytest
 from tests.records.record_samples import cell, outputs, run
 from xbench.errors import XbenchError
 from xbench.records import store
-from xbench.records.schema import CellRecord, Component, EpochRecord, MemoryRecord, Times
-from xbench.records.store import RunFolder, find_run, lock_suite_runs, runs_of_suite
+from xbench.records.memory import MemoryRecord
+from xbench.records.runs import find_run, find_runs, runs_of_suite
+from xbench.records.schema import CellRecord, Component, EpochRecord, Times
+from xbench.records.store import RunFolder, check_writable, lock_suite_runs
 from xbench.records.traces import TraceRow
 
 DECLARED = {"name": "mae", "title": "mean absolute error", "direction": "min", "split": "test"}
@@ -521,3 +523,40 @@ class TestSoleRun:
         with pytest.raises(XbenchError, match="cannot write results to") as caught, lock_suite_runs(folder):
             pass
         assert "--out" in caught.value.hint
+
+
+class TestCheckWritable:
+    def test_creates_nothing(self, tmp_path):
+        check_writable(tmp_path)
+        check_writable(tmp_path / "new" / "results")
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("results", ["file", "file/results", "file/new/results"])
+    def test_names_a_file_in_the_way(self, tmp_path, results):
+        (tmp_path / "file").touch()
+        with pytest.raises(XbenchError) as caught:
+            check_writable(tmp_path / results)
+        reason = f"{tmp_path / 'file'} is a file, not a folder"
+        assert caught.value.message == f"cannot write results to {tmp_path / results}: {reason}"
+        assert caught.value.hint == "choose another folder with --out"
+
+    def test_a_name_that_is_too_long(self, tmp_path):
+        with pytest.raises(XbenchError, match="cannot write results to") as caught:
+            check_writable(tmp_path / ("x" * 300) / "results")
+        assert "choose a shorter path" in caught.value.hint
+
+    def test_a_full_disk(self, tmp_path, monkeypatch):
+        def fail(**options):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(store.tempfile, "TemporaryFile", fail)
+        with pytest.raises(XbenchError, match=r"cannot write results to .*: No space left on device"):
+            check_writable(tmp_path / "new")
+
+
+@pytest.mark.parametrize("results", ["file", "file/results"])
+def test_runs_are_not_looked_for_in_a_file(tmp_path, results):
+    (tmp_path / "file").touch()
+    for find in (find_runs, lambda folder: find_run(folder, None)):
+        with pytest.raises(XbenchError, match="file is a file, not a folder"):
+            find(tmp_path / results)

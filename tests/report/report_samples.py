@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
+from xbench.records.memory import MemoryPassRecord, MemoryRecord
 from xbench.records.metrics import CLASSIFICATION
 from xbench.records.schema import (
     CellKey,
@@ -13,8 +14,6 @@ from xbench.records.schema import (
     Component,
     DataRecord,
     ExperimentRecord,
-    MemoryPassRecord,
-    MemoryRecord,
     RunRecord,
     Times,
 )

@@ -57,6 +57,11 @@ def test_sizes_that_fit_and_fail_stand_below_the_limit():
     assert "drawn at the limit" in figure.note
 
 
+def test_values_that_are_refused_are_told_apart():
+    (figure,) = make_capacity_figures(report(TRIALS[0], TrialRecord(value=9, outcome="refused")))
+    assert [series.name for series in figure.series] == ["fits", "refused"]
+
+
 def test_trials_that_failed_otherwise_are_told_apart():
     (figure,) = make_capacity_figures(report(TRIALS[0], TrialRecord(value=9, outcome="error")))
     assert [series.name for series in figure.series] == ["fits", "failed otherwise"]

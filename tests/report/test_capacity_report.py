@@ -8,7 +8,7 @@ import io
 from tests.report.forms import to_text
 from xbench.records.capacity import CapacityRecord, CapacityReport, TrialRecord
 from xbench.records.schema import Component
-from xbench.report.capacity import format_capacity_rows, make_capacity_document
+from xbench.report.capacity import describe_outcome, format_capacity_rows, make_capacity_document
 from xbench.report.emit import to_csv, to_markdown
 
 MB = 10**6
@@ -62,3 +62,21 @@ def test_bars_are_shares_of_their_own_limit():
     text = to_text(make_capacity_document(REPORT), width=120)
     half, quarter = [line.count("█") for line in text.splitlines() if "█" in line]
     assert half == 2 * quarter
+
+
+def test_outcomes_are_told_apart():
+    outcomes = ("fits", "oom", "refused", "error")
+    trials = [
+        TrialRecord(value=n, outcome=outcome, reason="why" * (n > 1)) for n, outcome in enumerate(outcomes)
+    ]
+    assert [describe_outcome(trial) for trial in trials] == [
+        "fits",
+        "does not fit",
+        "refused: why",
+        "failed: why",
+    ]
+    drawn = make_capacity_document(
+        REPORT.model_copy(update={"results": [found("width", 200).model_copy(update={"trials": trials[1:]})]})
+    )
+    told = to_text(drawn)
+    assert all(f"x {word}" in told for word in ("out of memory", "refused", "failed"))

@@ -9,14 +9,8 @@ import pytest
 
 from tests.report.report_samples import STAND_IN, cell, failed, memory_pass, run
 from tests.report.trace_samples import trace
-from xbench.records.schema import (
-    CellRecord,
-    Component,
-    DataRecord,
-    ExperimentRecord,
-    MemoryRecord,
-    Times,
-)
+from xbench.records.memory import MemoryRecord
+from xbench.records.schema import CellRecord, Component, DataRecord, ExperimentRecord, Times
 from xbench.records.traces import TraceRow
 from xbench.report.comparison import comparisons
 from xbench.report.curves import make_curves

@@ -10,7 +10,8 @@ import pytest
 from tests.report.forms import document_of, to_text
 from tests.report.report_samples import cell, failed, run
 from xbench.errors import XbenchError
-from xbench.records.schema import ExperimentRecord, MemoryRecord, Times
+from xbench.records.memory import MemoryRecord
+from xbench.records.schema import ExperimentRecord, Times
 from xbench.report.comparison import Comparison, View, comparisons
 from xbench.report.emit import to_csv, to_json, to_latex, to_markdown
 

@@ -13,16 +13,15 @@ HEADERS = ("name", "size")
 ESCAPE = "\x1b[31m"
 
 
-def printed(*rows: tuple[object, ...], has_numbers: bool = False) -> list[str]:
+def printed(*rows: tuple[object, ...]) -> list[str]:
     """The cells of the last line of a table, with the blanks that pad them."""
     console = Console(file=io.StringIO(), width=1000)
-    console.print(make_table("title", HEADERS, rows, has_numbers=has_numbers))
+    console.print(make_table("title", HEADERS, rows))
     return console.file.getvalue().splitlines()[-2].strip("│").split("│")
 
 
-def test_only_numbers_stand_at_the_right():
+def test_cells_of_a_table_stand_at_the_left():
     assert printed(("a", "1")) == [" a    ", " 1    "]
-    assert printed(("a", "1"), has_numbers=True) == [" a    ", "    1 "]
 
 
 def test_a_long_cell_of_a_table_is_cut_unless_it_is_rich_text():

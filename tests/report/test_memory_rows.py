@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.report.report_samples import cell, failed, memory_pass, run
-from xbench.records.schema import MemoryRecord, PairingRecord
+from xbench.records.memory import MemoryRecord
+from xbench.records.schema import PairingRecord
 from xbench.report.breakdown import MEMORY_ROWS, NOTE, PARTS
 from xbench.report.comparison import View, comparisons
 from xbench.report.rows import ROWS

@@ -202,8 +202,7 @@ def test_details_are_made_when_they_are_opened(open_page):
     assert log.text_content() == "Traceback\n\tlast line"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1440, "light")])
 def test_nothing_overflows_and_colours_follow_the_scheme(open_page, width, scheme):
     tab = open_page("varied.html", width, scheme)
     for plot in tab.locator(".plot[data-figure]").all():

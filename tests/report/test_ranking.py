@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.report.report_samples import cell, failed
-from xbench.records.schema import MemoryRecord, Times
+from xbench.records.memory import MemoryRecord
+from xbench.records.schema import Times
 from xbench.report.ranking import find_unranked_times
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from tests.report.forms import to_text
 from tests.report.report_samples import MARKUP, cell, failed, memory_pass, run
-from xbench.records.schema import CellKey, ExperimentRecord, MemoryRecord, PairingRecord, Times
+from xbench.records.memory import MemoryRecord
+from xbench.records.schema import CellKey, ExperimentRecord, PairingRecord, Times
 from xbench.report.emit import to_csv, to_json, to_latex, to_markdown
 from xbench.report.run_comparison import NamedRun, compare_runs
 from xbench.report.run_comparison_document import make_comparison_document

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.report.report_samples import cell, failed, run
-from xbench.records.schema import CellRecord, ExperimentRecord, MemoryRecord
+from xbench.records.memory import MemoryRecord
+from xbench.records.schema import CellRecord, ExperimentRecord
 from xbench.report.breakdown import MEMORY_ROWS
 from xbench.report.comparison import View, comparisons
 

@@ -29,6 +29,14 @@ def test_everything_that_a_reader_needs():
         assert expected in lines[-1]
 
 
+def test_the_first_line_says_something():
+    (first, *others) = printed([cell("sgd")]).splitlines()
+    assert first == "First"
+    assert "" in others  # before the footer
+    warned, blank, title = printed([cell("sgd")], warnings=["beware"]).splitlines()[:3]
+    assert (warned, blank, title) == ("warning: beware", "", "First")
+
+
 def test_markup_is_only_text():
     experiment = ExperimentRecord(
         name="first",
@@ -77,3 +85,11 @@ def test_each_dataset_is_named_above_the_table():
     assert "chest-xray: 465 test, 1,110 train" in text
     assert "synthetic-xray [STAND-IN DATA]: 7 test" in text
     assert text.count("[STAND-IN DATA]") == 1
+
+
+def test_a_loss_below_the_declared_minimum_is_told():
+    data = REAL.model_copy(update={"optimum": 5.0})
+    records = [cell("sgd", dataset=data, metrics={"test_accuracy": 0.8, "suboptimality": -4.9})]
+    text = " ".join(printed(records).split())
+    assert "the loss is below the minimum that chest-xray declares, 5: that minimum is wrong" in text
+    assert "that minimum is wrong" not in printed([cell("sgd", dataset=data, metrics={"suboptimality": 0.0})])

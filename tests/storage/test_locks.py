@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from xbench.storage import locks
 from xbench.storage.locks import LockHeld, hold, hold_place
 
 HOLD = """
@@ -22,6 +23,11 @@ with hold(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
+
+
+def holder_in(path: Path) -> int:
+    """The process that the file names."""
+    return int(path.read_text().split()[0])
 
 
 @pytest.fixture
@@ -48,7 +54,7 @@ def holder(path):
 def test_one_after_the_other(path):
     for _ in range(3):
         with hold(path):
-            assert path.read_text() == f"{os.getpid()}\n"
+            assert holder_in(path) == os.getpid()
 
 
 def test_others_are_told_who_holds_it_however_often_they_try(holder, path):
@@ -69,7 +75,7 @@ def test_a_killed_process_lets_go(holder, path, number):
     holder.send_signal(number)
     holder.wait()
     with hold(path):
-        assert path.read_text() == f"{os.getpid()}\n"
+        assert holder_in(path) == os.getpid()
 
 
 def test_an_exception_lets_go(path):
@@ -93,13 +99,13 @@ def test_a_process_that_was_started_meanwhile_does_not_hold_it(path):
 def test_whatever_stands_in_the_file(path):
     path.write_bytes(b"not a number\n" * 3)
     with hold(path):
-        assert path.read_text() == f"{os.getpid()}\n"
+        assert holder_in(path) == os.getpid()
 
 
 def test_waiting_is_told_once(holder, path):
     told = []
     with hold(path, lambda: (told.append("waits"), holder.kill())):
-        assert path.read_text() == f"{os.getpid()}\n"
+        assert holder_in(path) == os.getpid()
     assert told == ["waits"]
     with hold(path, lambda: told.append("waits")):
         pass
@@ -184,3 +190,15 @@ class TestWithoutLocks:
         with pytest.raises(LockHeld) as caught, hold(path):
             pass
         assert f"delete {path}.held" in caught.value.hint
+        assert "within" not in caught.value.message
+
+    def test_a_wait_for_another_host_ends_and_names_that_host(self, path, monkeypatch):
+        monkeypatch.setattr(locks, "_MAX_WAIT_FOR_MARKER_S", 1)
+        path.with_name(".lock.held").write_text("1\nelse.where\n")
+        path.write_text("1\nelse.where\n")
+        told = []
+        with pytest.raises(LockHeld) as caught, hold(path, lambda: told.append("waits")):
+            pass
+        assert told == ["waits"]
+        expected = f"process 1 on else.where holds {path}, and has not released it within 1 s"
+        assert caught.value.message == expected

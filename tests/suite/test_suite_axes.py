@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from xbench.errors import Mistakes
 from xbench.suite.axes import Value, list_values
 from xbench.suite.blame import Tried, add_complaints
 from xbench.suite.problems import Problems
@@ -71,9 +72,9 @@ def test_an_own_list_of_an_optimizer_stands_in_its_table(complaints, head):
 
 
 def test_a_value_that_does_not_suit_others_is_found_by_what_has_it(complaints, head):
-    found = complaints(head + 'optimizer = "sgd"\nepochs = [1, 2]\nvalidation = [0.1,\n0.0]\n')
+    found = complaints(head + 'optimizer = "sgd"\ntf32 = true\ndtype = ["float32",\n"float64"]\n')
     (complaint,) = found
-    assert complaint.startswith("my.toml:10: with validation = 0.0: selection by validation_loss needs")
+    assert complaint.startswith("my.toml:10: with dtype = 'float64': tf32 = true has no effect on float64")
 
 
 def test_the_flag_is_named_for_a_list_of_its_own(complaints, head):
@@ -191,11 +192,16 @@ def test_each_value_of_a_setting_that_is_required_is_named_if_all_are_wrong():
     ]
 
 
-def test_every_value_of_a_list_that_does_not_suit_another_setting_is_named(complaints, head):
-    found = complaints(head + 'optimizer = "sgd"\nvalidation = [\n0,\n0.0]\nepochs = [1, 2]\n')
-    assert [line.partition(" validation_loss")[0] for line in found] == [
-        "my.toml:9: with validation = 0: selection by",
-        "my.toml:10: with validation = 0.0: selection by",
+def test_every_value_of_a_list_that_does_not_suit_another_setting_is_named():
+    problems = Problems("my.toml", None, {"size": [7, 9]})
+    sizes = [Value("model", "size", size, ("size", place), True) for place, size in enumerate((7, 9))]
+    tried = [Tried([size], "'size' must be even") for size in sizes]
+    add_complaints(problems, (), "model 'net'", tried, lambda place: [(sizes[place], "")])
+    with pytest.raises(Mistakes) as caught:
+        problems.raise_if_any()
+    assert caught.value.message.splitlines() == [
+        "size[0]: model 'net' with size = 7: 'size' must be even",
+        "size[1]: model 'net' with size = 9: 'size' must be even",
     ]
 
 

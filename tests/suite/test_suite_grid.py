@@ -376,7 +376,6 @@ def test_settings_of_a_component_are_hinted_at(error, head):
         ('selection = "best"', "'selection' should be 'validation_loss', 'test_loss' or 'last', not 'best'"),
         ("class_weights = { NORMAL = 0 }", "'NORMAL' should be greater than 0, not 0"),
         ('dtype = "float16"', "'dtype' should be 'float32' or 'float64', not 'float16'"),
-        ("validation = 0", "with validation = 0: selection by validation_loss needs validation > 0"),
     ],
 )
 def test_wrong_training_settings(complaints, head, line, complaint):

@@ -389,3 +389,16 @@ def test_the_reports_suite_has_nothing_wrong():
     suite = read_suite(Path(__file__).parents[2] / "suites" / "report.toml")
     suite.problems.raise_if_any()
     assert [e.name for e in suite.experiments.values()] == ["table-1", "table-2", "table-3"]
+
+
+@pytest.mark.parametrize("problem", ['["a:b", "c:d"]', '["a:b"]', "3", "{ name = 'a:b' }"])
+def test_a_problem_that_is_not_a_name_is_one_mistake(complaints, problem):
+    text = f"""[suite]
+name = "short"
+[[experiment]]
+name = "exp"
+problem = {problem}
+optimizer = "sgd"
+"""
+    (complaint,) = complaints(text)
+    assert complaint.startswith("my.toml:5: 'problem' is the name of one problem, not ")

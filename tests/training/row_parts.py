@@ -12,7 +12,7 @@ from xbench.components.tasks import RowDataset
 from xbench.data.prepared import RowData
 from xbench.training.closure import AccumulatingClosure
 from xbench.training.objective import Objective
-from xbench.training.prepare_rows import describe_rows, prepare_rows
+from xbench.training.prepare_rows import prepare_rows
 from xbench.training.row_loader import RowLoader
 from xbench.training.row_set import RowSet
 
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 def prepare(dataset: RowDataset, name: str = "mine") -> tuple[RowSet, RowData]:
     """Open and prepare the rows of a dataset, as for a run."""
     rows = RowSet.of(dataset)
-    return rows, prepare_rows(describe_rows(rows, name, {}, ""), rows)
+    return rows, prepare_rows(rows, name, {}, "")
 
 
 def loader_and_objective(

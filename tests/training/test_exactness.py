@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,8 +18,8 @@ from tests.training.padded_rows import (
     make_token_model,
     pad_rows,
 )
-from tests.training.row_parts import CPU, loader_and_objective, loss_and_gradient
-from xbench import ModelSpec, RowDataset, Task
+from tests.training.row_parts import CPU, loader_and_objective, loss_and_gradient, prepare
+from xbench import Metric, ModelSpec, RowDataset, Task
 from xbench.components.classification import classification
 from xbench.components.poisson import build_poisson_1d
 from xbench.components.regression import regression
@@ -95,6 +97,29 @@ class TestPaddedSequences:
         assert found.averages["hits_per_row"] == pytest.approx(hits / 12, rel=1e-13)
 
 
+OUTPUT = Metric(name="output", direction="min", value=lambda outputs, batch: outputs[:, 0])
+
+
+def two_terms(weighted: bool) -> RowDataset:
+    """40 rows of one term, of different weight, and 4 of another."""
+    random = torch.Generator().manual_seed(2)
+    x = torch.rand(40, 1, generator=random, dtype=torch.float64)
+
+    def weigh(batch):
+        return 0.5 + batch[1] if weighted else torch.ones(len(batch[1]))
+
+    first = Term(
+        loss=lambda model, batch: model(batch[0]).square()[:, 0] * weigh(batch),
+        weight=weigh,
+        metrics=(replace(OUTPUT, on=("train",)), replace(OUTPUT, name="weighted", weighted=True)),
+    )
+    second = Term(loss=lambda model, batch: (model(batch) - 1).square()[:, 0], scale=10.0)
+    return RowDataset(
+        train={"first": (x, torch.arange(40) / 40), "second": x[:4]},
+        task=Task(loss={"first": first, "second": second}, metrics=(OUTPUT,)),
+    )
+
+
 class TestTerms:
     """Two terms of a physics loss, whose rows are mixed in batches."""
 
@@ -119,15 +144,74 @@ class TestTerms:
         everything = {"interior": slice(None), "boundary": slice(None)}
         assert_exact(loader_and_objective(dataset), model, batch, self.expected(dataset, model, everything))
 
-    def test_a_term_absent_from_a_batch_counts_as_zero(self, dataset, model):
+    def sum_of(self, dataset, model, name, places):
+        """The sum of a term's losses over rows, times its scale."""
+        term, batch = dataset.task.terms[name], tuple(part[places] for part in dataset.train[name])
+        return term.scale * term.loss(model, batch).sum().item()
+
+    def test_a_term_absent_from_a_batch_adds_nothing(self, dataset, model):
         batch = np.array([20, 3, 11, 0, 5, 9, 17, 2])
-        expected = self.expected(dataset, model, {"interior": batch})
+        expected = self.sum_of(dataset, model, "interior", batch) / (24 * 8 / 26)
         assert_exact(loader_and_objective(dataset), model, batch, expected)
 
-    def test_a_term_that_occurs_in_one_part_only_is_divided_by_its_own_rows(self, dataset, model):
+    def test_a_term_of_a_batch_is_divided_by_its_training_rows_in_proportion(self, dataset, model):
         batch = np.array([20, 3, 24, 0, 5, 9, 17, 2])
-        expected = self.expected(dataset, model, {"interior": np.delete(batch, 2), "boundary": [0]})
-        assert_exact(loader_and_objective(dataset), model, batch, expected)
+        interior = self.sum_of(dataset, model, "interior", np.delete(batch, 2)) / (24 * 8 / 26)
+        boundary = self.sum_of(dataset, model, "boundary", [0]) / (2 * 8 / 26)
+        assert_exact(loader_and_objective(dataset), model, batch, interior + boundary)
+
+    @pytest.mark.parametrize("size", [2, 4, 22, 44])
+    @pytest.mark.parametrize("weighted", [False, True])
+    def test_the_mean_of_an_epoch_of_equal_batches_is_the_full_loss(self, size, weighted):
+        """Whatever the batch size is, although most small batches have no row of the second term."""
+        dataset = two_terms(weighted)
+        parts, model = loader_and_objective(dataset), seeded(nn.Linear, 1, 1)
+        whole, gradient = loss_and_gradient(parts, model, np.arange(44), None)
+        order = np.random.default_rng(4).permutation(44)
+        found = [loss_and_gradient(parts, model, batch, None) for batch in order.reshape(-1, size)]
+        assert np.mean([loss for loss, _ in found]) == pytest.approx(whole, rel=1e-12)
+        mean = torch.stack([part for _, part in found]).mean(0)
+        torch.testing.assert_close(mean, gradient, rtol=1e-12, atol=1e-15)
+
+    @pytest.mark.parametrize("weighted", [False, True])
+    def test_metrics_of_a_term_are_averages_over_its_rows(self, weighted):
+        dataset, model = two_terms(weighted), seeded(nn.Linear, 1, 1)
+        (x, weights), second = dataset.train["first"], dataset.train["second"]
+        first_out, second_out = model(x)[:, 0], model(second)[:, 0]
+        factor = 0.5 + weights.double() if weighted else torch.ones(40, dtype=torch.float64)
+        losses = first_out.square() * factor
+        expected = {
+            "first_loss": losses.sum() / factor.sum(),
+            "first_output": first_out.mean(),
+            "first_weighted": first_out.sum() / factor.sum(),
+            "second_loss": (second_out - 1).square().mean(),
+            "output": torch.cat([first_out, second_out]).mean(),
+        }
+        found = evaluate(model, *loader_and_objective(dataset), np.arange(44), 7, "train")
+        assert found.averages == pytest.approx({name: mean.item() for name, mean in expected.items()})
+        assert found.loss == pytest.approx(
+            found.averages["first_loss"] + 10 * found.averages["second_loss"], rel=1e-13
+        )
+        of_first = evaluate(model, *loader_and_objective(dataset), np.arange(40), 7, "train")
+        assert set(of_first.averages) == {*expected} - {"second_loss"}
+
+    @pytest.mark.parametrize("weighted", [False, True])
+    def test_a_full_batch_is_divided_by_exactly_the_weights(self, weighted):
+        _, objective = loader_and_objective(two_terms(weighted))
+        expected = {"first": 40.0, "second": 4.0}
+        if weighted:
+            expected["first"] = sum(0.5 + place / 40 for place in range(40))
+        assert objective.divisor(np.arange(44)) == pytest.approx(expected, rel=1e-15)
+        sums = {term: objective.sum_weights(rows) for term, rows in objective.by_term(np.arange(44)).items()}
+        assert objective.divisor(np.arange(44)) == sums
+
+    def test_only_rows_that_are_trained_on_count(self, dataset, model):
+        """As after holding out, or for a repeated row."""
+        _, data = prepare(dataset)
+        train = np.array([3, 4, 5, 24, 24])
+        objective = Objective(dataset.task, data, {}, CPU, torch.float64, train)
+        assert objective.divisor(train) == {"interior": 3.0, "boundary": 2.0}
+        assert objective.divisor(train[:2]) == {"interior": 3.0 * 0.4, "boundary": 2.0 * 0.4}
 
     def test_class_weights_count_within_terms(self):
         """Loss and divisor agree, and training and evaluation do."""

@@ -18,7 +18,7 @@ from xbench.data.decode import decode
 from xbench.data.features import FeatureFile
 from xbench.training import features as computing
 from xbench.training.cell import train_cell
-from xbench.training.events import EpochDone, StepsDone
+from xbench.training.events import EpochDone, Prepared, StepsDone
 from xbench.training.features import make_features
 from xbench.training.frozen import Backbone, find_obstacle
 from xbench.training.job import CellJob
@@ -439,3 +439,13 @@ class TestTraining:
         front_bytes = 4 * (WIDTH * 3 * 25 + WIDTH)
         assert memory.parameters_bytes == head_bytes
         assert off.parameters_bytes == head_bytes + front_bytes
+
+    @pytest.mark.parametrize("features", ["auto", "off"])
+    def test_roles_are_declared_for_names_in_the_whole_model(self, tiny_data, tmp_path, specs, features):
+        roles = {"head.0.*": "embedding", "backbone.*": "hidden"}
+        specs["declared"] = ModelSpec(factory=frozen_models.build, roles=roles)
+        trained = Trained(tiny_data, tmp_path, features, "declared", batch_size=10)
+        assert (trained.file is not None) == (features == "auto")
+        (prepared,) = (m for m in trained.messages if isinstance(m, Prepared))
+        counts = {"embedding": WIDTH * 16 + 16, "output": 16 * 2 + 2}
+        assert prepared.parameters_by_role == counts

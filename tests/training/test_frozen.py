@@ -171,11 +171,38 @@ class Given(nn.Module):
         return self._forward(self, images)
 
 
+def slope_of(module: nn.Module, given: torch.Tensor) -> torch.Tensor:
+    """The mean slope of a module's outputs, which takes gradients."""
+    (slope,) = torch.autograd.grad(module(given).sum(), given)
+    return slope.mean()
+
+
+class WithSlope(nn.Module):
+    """A head that needs gradients in training mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = linear(2)
+
+    def forward(self, features):
+        if not self.training:
+            return self.layer(features)
+        return self.layer(features) + slope_of(self.layer, features.detach().requires_grad_())
+
+
 OBSTACLES = {
+    "gradients in front": (
+        lambda: Given(
+            lambda own, images: own.last(
+                own.backbone(images) + slope_of(own.backbone, images.requires_grad_())
+            )
+        ),
+        "the frozen part before 'last' fails without gradients: RuntimeError: element 0 of tensors does not",
+    ),
     "dropout in front": (
         lambda: build_masked(2),
-        "the frozen part before 'head' does not always give the same output for an image; in training mode: "
-        "masks (Dropout)",
+        "the frozen part before 'head' does not always give the same output for an example; in training "
+        "mode: masks (Dropout)",
     ),
     "few masks": (
         lambda: in_order(
@@ -216,11 +243,11 @@ OBSTACLES = {
     ),
     "it is called with two": (
         lambda: Given(lambda own, images: own.last(own.backbone(images), own.backbone(-images)), OfTwo()),
-        "the input of 'last' is not one tensor with a row for each image",
+        "the input of 'last' is not one tensor with a row for each example",
     ),
     "rows are not images": (
         lambda: Given(lambda own, images: own.last(own.backbone(images).repeat(2, 1))),
-        "the input of 'last' is not one tensor with a row for each image",
+        "the input of 'last' is not one tensor with a row for each example",
     ),
     "it is not called": (
         lambda: Given(lambda own, images: nn.functional.linear(own.backbone(images), own.last.weight)),
@@ -241,6 +268,20 @@ class TestObstacle:
         model = in_order(masked=masked, backbone=backbone(), head=head())
         set_training(model)
         assert find_obstacle(model, images) is None
+
+    def test_a_head_may_need_gradients(self, images):
+        model = Given(lambda own, images: own.last(own.backbone(images)), WithSlope())
+        set_training(model)
+        assert find_obstacle(model, images) is None
+
+    def test_want_of_memory_is_none(self, images):
+        def run_out(own, images):
+            raise MemoryError
+
+        model = Given(run_out)
+        set_training(model)
+        with pytest.raises(MemoryError):
+            find_obstacle(model, images)
 
     @pytest.mark.parametrize("name", OBSTACLES)
     def test_is_told_in_a_line(self, images, name):

@@ -225,3 +225,20 @@ def test_a_model_that_needs_gradients_has_them_in_training_mode():
     with pytest.raises(XbenchError, match=r"returns shape \(2, 3\) for 2 images in training mode"):
         check(Penalised(CLASSES + 1))
     assert explain_single_image_failure(Penalised(CLASSES), torch.rand(1, *SHAPE)) == ""
+
+
+class Sloping(nn.Module):
+    """Needs gradients in every mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = body()
+
+    def forward(self, images):
+        given = images.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(self.body(given).sum(), given)
+        return self.body(images) + slope.mean()
+
+
+def test_a_model_that_needs_gradients_in_evaluation_is_told_that_there_are_none():
+    assert "models are evaluated without gradients" in refusal(Sloping()).hint

@@ -128,3 +128,9 @@ def test_what_treats_examples_one_by_one_is_let_through(tiny_data, middle, dtype
 
 def test_a_model_in_single_precision_is_tried_in_that(tiny_data):
     check(tiny_data, InSinglePrecision())
+
+
+def test_the_message_blames_the_model_or_the_task(tiny_data):
+    with pytest.raises(XbenchError) as caught:
+        check(tiny_data, ByHand())
+    assert "depends on the other examples: the model or the task mixes the examples" in caught.value.message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def objective_of(data, weights, dtype=torch.float64) -> Objective:
 
 def sum_losses(objective: Objective, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     batch = (torch.empty(0), labels)
-    return objective.sum_losses(objective.task.loss_of(logits, batch), logits, batch)
+    return objective.sum_losses(objective.task.loss_of(logits, batch), batch)
 
 
 def small_cnn(num_classes: int = 2) -> nn.Module:
@@ -98,6 +99,13 @@ class TestEvaluation:
         unweighted = cross_entropy(logits, labels, reduction="none")
         np.testing.assert_allclose(found.losses, unweighted.numpy(), rtol=1e-12)
         assert found.averages["accuracy"] == float((logits.argmax(dim=1) == labels).double().mean())
+
+    def test_computes_each_cross_entropy_once(self, tiny_data, model, monkeypatch):
+        loader, objective = self.parts(tiny_data)
+        counted = Mock(wraps=nn.functional.cross_entropy)
+        monkeypatch.setattr(nn.functional, "cross_entropy", counted)
+        evaluate(model, loader, objective, np.arange(30), 10, "test", collects=True)
+        assert counted.call_count == 3  # one for each chunk
 
     def test_leaves_the_model_training(self, tiny_data, model):
         loader, objective = self.parts(tiny_data)

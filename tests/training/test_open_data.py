@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 from xbench.training.open_data import run_on_first_row
-from xbench.training.prepare_rows import describe_rows, prepare_rows
+from xbench.training.prepare_rows import prepare_rows
 from xbench.training.row_set import load_row_set
 
 
 def test_lazy_layers_are_initialised_by_a_loss_that_differentiates():
     rows = load_row_set("poisson-2d", {}, ())
-    data = prepare_rows(describe_rows(rows, "poisson-2d", {}, ""), rows)
+    data = prepare_rows(rows, "poisson-2d", {}, "")
     model = nn.Sequential(nn.LazyLinear(4), nn.Tanh(), nn.LazyLinear(1))
     with torch.no_grad():
         run_on_first_row(model, data)

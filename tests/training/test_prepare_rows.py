@@ -13,9 +13,9 @@ from tests.training.padded_rows import make_padded_dataset
 from tests.training.row_parts import Listed, prepare
 from xbench import Facts, Output, RowDataset, Task, XbenchError
 from xbench.components.classification import classification
-from xbench.components.tasks import TensorFacts, Term
+from xbench.components.tasks import Optimum, TensorFacts, Term
 from xbench.data.prepared import count_rows
-from xbench.training.prepare_rows import ALL, DECLARED, SPREAD, describe_rows, prepare_rows
+from xbench.training.prepare_rows import ALL, DECLARED, SPREAD, prepare_rows
 from xbench.training.row_set import RowSet
 
 COUNT = 2000
@@ -36,7 +36,7 @@ def plain(train=X, **parts) -> RowDataset:
 
 def prepare_again(dataset, method=None, **options):
     rows = RowSet.of(dataset)
-    return prepare_rows(describe_rows(rows, "mine", {}, ""), rows, method=method, **options)
+    return prepare_rows(rows, "mine", {}, "", method=method, **options)
 
 
 class TestWhatIsCounted:
@@ -111,11 +111,12 @@ class TestWhatIsRefused:
             (lambda w: w / 0 * 0, "a row has a weight of nan"),
             (lambda w: (w + 1) / 0, "a row has a weight of inf"),
             (lambda w: 0 * w, "all rows to train on have a weight of 0"),
-            (lambda w: w[:, None], r"the task's `weight` returns \(256, 1\) for 256 rows"),
-            (lambda w: w.sum(), r"the task's `weight` returns \(\) for 256 rows"),
-            (lambda w: w.tolist(), "the task's `weight` returns list for 256 rows"),
+            (lambda w: w[:, None], r"the task's `weight` returns a tensor of shape \(256, 1\) for 256 rows"),
+            (lambda w: w.sum(), r"the task's `weight` returns a tensor of shape \(\) for 256 rows"),
+            (lambda w: 2.0, "the task's `weight` returns a float for 256 rows"),
+            (lambda w: w.tolist(), "the task's `weight` returns a list for 256 rows"),
         ],
-        ids=["negative", "nan", "infinite", "zero", "matrix", "scalar", "list"],
+        ids=["negative", "nan", "infinite", "zero", "matrix", "scalar", "number", "list"],
     )
     def test_is_a_weight(self, change, told):
         with pytest.raises(XbenchError, match=told):
@@ -131,7 +132,7 @@ class TestWhatIsRefused:
             (torch.tensor([0, 1, 3]), "int64 values from 0 to 3, not integers from 0 to 2"),
             (torch.tensor([0, -1, 1]), "int64 values from -1 to 1, not integers from 0 to 2"),
             (torch.tensor([0.0, 1.0, 2.0]), "float32 values from 0.0 to 2.0, not integers from 0 to 2"),
-            (torch.tensor([[0], [1], [2]]), r"the task's `label` returns \(3, 1\) for 3 rows"),
+            (torch.tensor([[0], [1], [2]]), r"`label` returns a tensor of shape \(3, 1\) for 3 rows"),
         ],
         ids=["too large", "negative", "floats", "column"],
     )
@@ -160,11 +161,27 @@ class TestWhatIsRefused:
             prepare(plain(Augmented()))
         assert "random augmentation" in caught.value.hint
 
+    def test_is_a_row_that_seldom_differs(self):
+        class Flipped(Listed):
+            def __getitem__(self, place):
+                return self.rows[place] * (-1 if torch.rand(()) < 0.3 else 1)
+
+        with pytest.raises(XbenchError, match="a row differs when it is read again"):
+            prepare(plain(Flipped(X)))
+
+    @pytest.mark.parametrize("split", ["validation", "test"])
+    def test_are_held_out_rows_without_any_weight(self, split):
+        dataset = weighing(lambda batch: batch[:, 0] > 4, **{split: X[:2]})
+        with pytest.raises(
+            XbenchError, match=f"all rows to {split.replace('validation', 'validate')} on have"
+        ):
+            prepare(dataset)
+
     @pytest.mark.parametrize(
         ("collate", "told"),
         [
             (lambda rows: torch.stack(rows, 1), r"a batch of one row has \(2, 1\)"),
-            (lambda rows: rows[0][None], r"a batch of 2 rows has \(1, 2\)"),
+            (lambda rows: rows[0][None], r"a batch of 5 rows has \(1, 2\)"),
             (lambda rows: (torch.stack(rows), torch.tensor(1.0)), r"a batch of one row has \(1, 2\), \(\)"),
             (lambda rows: "a text", "a batch of one row has no tensors"),
         ],
@@ -201,6 +218,30 @@ class TestAFingerprint:
             plain(X[:-1], test=X[-1:]),
             RowDataset(train=(X, labels), task=classification(["a", "b"])),
             RowDataset(train=(X, labels), task=classification(["a", "c"])),
+        ]
+        assert len({prepare_again(dataset).fingerprint for dataset in others}) == len(others)
+
+    def test_differs_with_splits_and_what_the_task_declares(self):
+        """All are made of the same two chunks of rows."""
+        first, second = X[:256], X[256:512]
+
+        def declaring(**fields):
+            return RowDataset(train=first, test=second, task=Task(loss=loss, **fields))
+
+        def of_terms(scale):
+            terms = {"a": Term(loss=loss), "b": Term(loss=loss, scale=scale)}
+            return RowDataset(train={"a": first, "b": second}, task=Task(loss=terms))
+
+        others = [
+            plain(X[:512]),
+            plain(first, validation=second),
+            plain(first, test=second),
+            declaring(weight=lambda batch: torch.full((len(batch),), 2.0)),
+            declaring(optimum=Optimum(1.0)),
+            declaring(additive=False),
+            declaring(output=Output("values", 1)),
+            of_terms(1.0),
+            of_terms(2.0),
         ]
         assert len({prepare_again(dataset).fingerprint for dataset in others}) == len(others)
 

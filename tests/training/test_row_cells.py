@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,16 +11,18 @@ import torch
 from torch import nn
 
 from tests.training.padded_rows import make_padded_dataset, make_token_model
-from tests.training.row_parts import prepare
+from tests.training.row_parts import Listed, prepare
 from tests.training.sessions import Session
-from xbench import DatasetSpec, Metric, ModelSpec, Optimum, Output, RowDataset, Task, XbenchError
+from xbench import DatasetSpec, Metric, ModelSpec, Optimum, Output, RowDataset, Task, Term, XbenchError
 from xbench.capacity.axes import Axis
 from xbench.capacity.workload import TrainingWorkload
 from xbench.components import registry
 from xbench.components.landscapes import build_rosenbrock
 from xbench.components.poisson import build_poisson_1d
 from xbench.components.row_models import build_mlp, build_point
+from xbench.errors import DependentExamples
 from xbench.planning.task_facts import describe_task
+from xbench.training.evaluation import evaluate
 from xbench.training.job import CellJob
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 
@@ -70,7 +73,45 @@ def build_tensors() -> RowDataset:
     return RowDataset(train=torch.from_numpy(X), task=Task(loss_of=lambda out, batch: out.square()[:, 0]))
 
 
+def build_rows_with_roles() -> RowDataset:
+    """The task says more of the first layer of `network` than its spec."""
+    known = build_known_rows()
+    return replace(known, task=replace(known.task, roles={"1.weight": "embedding"}))
+
+
+def build_unequal_terms(mixes: bool = False) -> RowDataset:
+    """20 rows of a term whose rows grow, 100 rows of another, and one row of a third.
+
+    Args:
+        mixes: whether losses of the second term depend on the other rows in training.
+    """
+
+    def lose(model, batch):
+        outputs = model(batch[:, :3])
+        return (outputs - outputs.mean() * (mixes and model.training)).square()[:, 0]
+
+    growing = [torch.full((3 + place,), 1.0 + place) for place in range(20)]
+    return RowDataset(
+        train={
+            "edge": Listed(growing),
+            "inside": torch.from_numpy(np.random.default_rng(1).normal(size=(100, 3))).float(),
+            "start": torch.zeros(1, 3),
+        },
+        collate=lambda rows: nn.utils.rnn.pad_sequence(rows, batch_first=True),
+        task=Task(
+            loss={
+                "edge": Term(loss=lambda model, batch: (model(batch[:, :3]) - 1).square()[:, 0]),
+                "inside": Term(loss=lose),
+                "start": Term(loss=lambda model, batch: model(batch).square()[:, 0]),
+            }
+        ),
+        hold_out=False,
+    )
+
+
 SPECS = {
+    "unequal terms": DatasetSpec(factory=build_unequal_terms),
+    "mixing term": DatasetSpec(factory=lambda: build_unequal_terms(mixes=True)),
     "dicts": DatasetSpec(factory=build_dicts),
     "tensors": DatasetSpec(factory=build_tensors),
     "forgetful": ModelSpec(factory=lambda: Forgetful()),
@@ -81,6 +122,10 @@ SPECS = {
     "masked": ModelSpec(factory=Masked),
     "linear-one": ModelSpec(factory=lambda: nn.Linear(3, 1, bias=False)),
     "network": ModelSpec(factory=lambda facts: build_mlp(facts, hidden=(6,), activation="tanh")),
+    "network-with-roles": ModelSpec(
+        factory=lambda facts: build_mlp(facts, hidden=(6,)), roles={"1.*": "output", "*.bias": "hidden"}
+    ),
+    "rows-with-roles": DatasetSpec(factory=build_rows_with_roles),
     "point-in-valley": ModelSpec(factory=build_point),
 }
 
@@ -157,6 +202,22 @@ class TestScoresWithoutTestRows:
         assert "suboptimality" in values
 
 
+class TestTerms:
+    def test_are_scored_by_their_mean_losses(self, tmp_path):
+        """They add up to the loss."""
+        session = Session(job_of("poisson", "network", "sgd", tmp_path, {"lr": 1e-4}, validation=0.2))
+        values, dataset = session.result.scores.values, build_poisson_1d(points=24)
+        declared = {metric.name for metric in describe_task(dataset.task).metrics} - {"relative_l2_error"}
+        assert {*values} == declared | {"train_loss"}
+        scales = {name: term.scale for name, term in dataset.task.terms.items()}
+        for of in (*(epoch.values for epoch in session.epochs), values):
+            for split in {name.split("_")[0] for name in of if name.endswith("_interior_loss")}:
+                # Of the boundary, validation has no row.
+                total = sum(scale * of.get(f"{split}_{name}_loss", 0) for name, scale in scales.items())
+                assert total == pytest.approx(of[f"{split}_loss"], rel=1e-13)
+        assert "validation_interior_loss" in session.epochs[0].values
+
+
 class TestASingleRow:
     def test_is_the_function_of_a_point(self, tmp_path):
         job = job_of("valley", "point-in-valley", "sgd", tmp_path, {"lr": 1e-4}, epochs=1, **LAST)
@@ -231,6 +292,20 @@ def test_all_optimizers_start_from_the_same_weights_and_rows(tmp_path, name):
     assert (other.weights_sha256, other.order_sha256) not in starts
 
 
+@pytest.mark.parametrize(
+    ("data", "model", "counts"),
+    [
+        ("known", "network", {"hidden": 24, "output": 7}),
+        ("poisson", "network", {"hidden": 12, "output": 7}),
+        ("known", "network-with-roles", {"hidden": 1, "output": 30}),
+        ("rows-with-roles", "network-with-roles", {"embedding": 18, "hidden": 1, "output": 12}),
+    ],
+)
+def test_trained_parameters_are_counted_by_role(tmp_path, data, model, counts):
+    prepared = Session(job_of(data, model, "sgd", tmp_path, {"lr": 1e-3}, **LAST)).prepared
+    assert prepared.parameters_by_role == counts
+
+
 class TestTheLargestRows:
     """A memory pass takes them, since they determine the peak of an epoch."""
 
@@ -253,6 +328,60 @@ class TestTheLargestRows:
         sizes = data.row_bytes[trainer.split.train]
         assert sizes.tolist() == sorted(sizes, reverse=True)
         assert len(np.unique(trainer.split.train)) == len(trainer.split.train)
+
+
+class TestTrialsOfTerms:
+    """They take rows of all terms in proportion: a first term may need less memory or time than others."""
+
+    def trainer_of(self, tmp_path, axis, value, largest=False, data="unequal terms", **training):
+        job = job_of(data, "linear-one", "sgd", tmp_path, **{**LAST, "batch_size": "full", **training})
+        return TrainingWorkload(job, axis), TrainingWorkload(job, axis).trainer(value, tmp_path, largest)
+
+    @pytest.mark.parametrize("largest", [False, True])
+    @pytest.mark.parametrize(
+        ("axis", "value", "counts"),
+        [
+            (Axis.TRAIN_SIZE, 121, (20, 100, 1)),
+            (Axis.TRAIN_SIZE, 242, (40, 200, 2)),
+            (Axis.TRAIN_SIZE, 13, (2, 10, 1)),
+            (Axis.BATCH_SIZE, 3, (1, 1, 1)),
+            (Axis.BATCH_SIZE, 25, (4, 20, 1)),
+            (Axis.MICRO_BATCH, 6, (2, 9, 1)),
+        ],
+    )
+    def test_have_all(self, tmp_path, axis, value, counts, largest):
+        _, trainer = self.trainer_of(tmp_path, axis, value, largest)
+        batch = trainer.objective.by_term(trainer.split.train[: trainer.batch_size])
+        assert tuple(map(len, batch.values())) == counts
+
+    def test_have_the_largest_rows_of_each_in_every_batch(self, tmp_path):
+        _, trainer = self.trainer_of(tmp_path, Axis.TRAIN_SIZE, 121, largest=True, batch_size=13)
+        for start in range(0, 117, 13):
+            rows = trainer.objective.by_term(trainer.split.train[start : start + 13])
+            assert rows["edge"].tolist() == [19, 18]
+            assert (len(rows["inside"]), len(rows["start"])) == (10, 1)
+
+    def test_a_memory_pass_evaluates_chunks_of_each(self, tmp_path, monkeypatch):
+        """As large as in evaluation, where a chunk has rows of one term."""
+        seen = {}
+
+        def watch(model, loader, objective, indices, chunk, split):
+            seen["counts"] = {term: len(rows) for term, rows in objective.by_term(indices).items()}
+            return evaluate(model, loader, objective, indices, chunk, split)
+
+        monkeypatch.setattr("xbench.training.memory_pass.evaluate", watch)
+        workload, _ = self.trainer_of(tmp_path, Axis.MICRO_BATCH, 30)
+        workload.take_pass(30)
+        assert seen["counts"] == {"edge": 20, "inside": 30, "start": 1}
+
+    @pytest.mark.parametrize("micro_batch", [1, 2, 40])
+    def test_find_that_rows_of_any_depend_on_each_other(self, tmp_path, micro_batch):
+        """Also if a trial has a single row of that term."""
+        workload, _ = self.trainer_of(tmp_path, Axis.MICRO_BATCH, micro_batch)
+        assert workload.check_micro_batches(micro_batch)
+        workload, _ = self.trainer_of(tmp_path, Axis.MICRO_BATCH, micro_batch, data="mixing term")
+        with pytest.raises(DependentExamples):
+            workload.check_micro_batches(micro_batch)
 
 
 @pytest.mark.parametrize("selection", ["validation_loss", "last"])

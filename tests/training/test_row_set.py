@@ -70,7 +70,14 @@ def assert_rows(batch, positions=POSITIONS):
 
 @pytest.mark.parametrize(
     "train",
-    [(X, Y), [X, Y], MapStyle(), TensorDataset(X, Y), Reader(), DataLoader(TensorDataset(X, Y), 4)],
+    [
+        (X, Y),
+        list(zip(X, Y, strict=True)),
+        MapStyle(),
+        TensorDataset(X, Y),
+        Reader(),
+        DataLoader(TensorDataset(X, Y), 4),
+    ],
     ids=["tuple", "list", "map-style", "torch's dataset", "reader", "loader"],
 )
 def test_rows_are_read_in_the_order_of_their_positions(train):
@@ -79,6 +86,18 @@ def test_rows_are_read_in_the_order_of_their_positions(train):
 
 def test_a_single_tensor():
     assert torch.equal(of(X).load(POSITIONS)[""], X[POSITIONS])
+
+
+def test_each_item_of_a_list_is_a_row():
+    rows = of(list(X))
+    assert len(rows) == COUNT
+    assert torch.equal(rows.load(POSITIONS)[""], X[POSITIONS])
+
+
+def test_items_of_a_list_may_be_arrays_and_dicts():
+    rows = of([{"x": x.numpy(), "y": int(y)} for x, y in zip(X, Y, strict=True)])
+    batch = rows.load(POSITIONS)[""]
+    assert_rows((batch["x"], batch["y"]))
 
 
 def test_nested_rows_keep_their_structure():

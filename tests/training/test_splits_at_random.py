@@ -111,3 +111,52 @@ def test_an_epoch_sees_each_of_its_examples_as_often(data, seed, epoch):
     order = epoch_order(train, seed, epoch)
     assert sorted(order) == sorted(train)
     assert order.tolist() == epoch_order(train, seed, epoch).tolist()
+
+
+def hold_out_one_by_one(data, pool, share, seed):
+    """What is held out, by the definition: group after group, each with the rows that it has."""
+    members = {}
+    for index in pool.tolist():
+        members.setdefault(data.groups[index] or f"alone-{index}", []).append(index)
+    missing = np.round(np.bincount(data.labels[pool], minlength=len(data.classes)) * share).astype(int)
+    held_out, names = [], sorted(members)
+    for place in np.random.default_rng([1, seed]).permutation(len(names)):
+        group = members[names[place]]
+        taken = np.bincount(data.labels[group], minlength=len(data.classes))
+        if (taken <= missing).all():
+            missing -= taken
+            held_out += group
+    return sorted(held_out)
+
+
+@st.composite
+def rows_in_groups(draw):
+    """Rows of any class in any group, of which many have none. Names may come among those of rows alone."""
+    classes = draw(st.integers(1, 3))
+    names = st.sampled_from(
+        ["", "", "", "a", "alone", "alone-", "alone-1x", "alone-99999", "alone.", "zoo", "é"]
+    )
+    rows = draw(
+        st.lists(st.tuples(st.integers(0, classes - 1), names, st.booleans()), min_size=4, max_size=130)
+    )
+    labels, groups, is_test = zip(*rows, strict=True)
+    assume(any(is_test) and not all(is_test))
+    return labelled_data(labels, tuple("abc"[:classes]), is_test, groups)
+
+
+@often
+@given(rows_in_groups(), st.floats(0.02, 0.5), st.integers(0, 2**40))
+def test_groups_are_held_out_one_by_one(data, share, seed):
+    expected = hold_out_one_by_one(data, np.flatnonzero(~data.is_test), share, seed)
+    assume(expected)
+    assert split(data, seed, validation=share).validation.tolist() == expected
+
+
+def test_thousands_of_rows_are_held_out_one_by_one():
+    """Their numbers have up to four digits, which sort as text."""
+    random = np.random.default_rng(0)
+    labels, is_test = random.integers(0, 3, 3000), random.random(3000) < 0.1
+    groups = [f"p{i // 3}" if 900 < i < 1500 else "" for i in range(3000)]
+    data = labelled_data(labels.tolist(), ("a", "b", "c"), is_test.tolist(), groups)
+    expected = hold_out_one_by_one(data, np.flatnonzero(~is_test), 0.2, 7)
+    assert split(data, 7, validation=0.2).validation.tolist() == expected

@@ -15,7 +15,7 @@ from xbench.capacity.axes import Axis
 from xbench.capacity.workload import TrainingWorkload
 from xbench.components import registry
 from xbench.training.job import CellJob
-from xbench.training.prepare_rows import describe_rows, prepare_rows
+from xbench.training.prepare_rows import prepare_rows
 from xbench.training.row_set import load_row_set
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.state_dicts import hash_tensors, load_state, save_state, try_saving
@@ -237,7 +237,7 @@ def test_digest_tells_weights_and_buffers():
 @pytest.mark.parametrize(("dataset", "model"), [("poisson-1d", "mlp"), ("rosenbrock", "point")])
 def test_rows_are_not_taken_for_pairs_of_images_and_labels(dataset, model):
     rows = load_row_set(dataset, {}, ())
-    data = prepare_rows(describe_rows(rows, dataset, {}, ""), rows)
+    data = prepare_rows(rows, dataset, {}, "")
     training = TrainingSettings(
         batch_size="full", train_size=data.train_rows, selection="last", validation=0.0
     )

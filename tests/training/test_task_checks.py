@@ -11,7 +11,8 @@ from tests.training.padded_rows import PADDED_TASK, make_padded_dataset, make_to
 from tests.training.row_parts import CPU, prepare
 from xbench import Metric, RowDataset, Task, XbenchError
 from xbench.components.poisson import build_poisson_1d
-from xbench.components.tasks import Term
+from xbench.components.tasks import TensorFacts, Term, first_tensor
+from xbench.errors import TaskMistake
 from xbench.training.micro_batches import check_examples_are_independent
 from xbench.training.objective import Objective
 from xbench.training.row_loader import RowLoader
@@ -28,6 +29,10 @@ def squares(outputs, batch):
 
 def fail(*args):
     raise ArithmeticError("no more")
+
+
+def averaged(name, **fields) -> Metric:
+    return Metric(name=name, direction="min", value=fail, **fields)
 
 
 def check(task=None, model=None, train=(X, Y), dtype=torch.float32, **parts) -> None:
@@ -107,6 +112,23 @@ def test_a_model_that_cannot_take_the_rows_is_told_with_both_shapes():
     assert error.hint == "a batch is (float32 (8, 4), float32 (8, 1)), and the model is Linear"
 
 
+def test_a_mistake_of_a_task_is_told_apart_from_one_of_a_model():
+    assert type(complaint(Task(loss_of=lambda out, batch: squares(out, batch) / 0))) is TaskMistake
+    assert type(complaint(model=nn.Linear(3, 1))) is XbenchError
+    sick = nn.Linear(4, 1)
+    nn.init.constant_(sick.bias, torch.nan)
+    error = complaint(model=sick)
+    assert type(error) is XbenchError
+    assert error.message == "model 'net' returns NaN for a row of dataset 'mine', before any training"
+
+
+def test_an_embedding_that_is_too_small_is_named():
+    model = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(4, 1))
+    error = complaint(model=model, train=(torch.arange(12)[:, None], Y))
+    assert "fail on a few rows: IndexError" in error.message
+    assert error.hint.startswith("the embedding '0' has 5 rows, and the batch has the index 11: raise")
+
+
 def test_a_batch_that_lacks_what_the_task_needs():
     task = Task(loss=lambda model, batch: model(batch["inputs"])[:, 0])
     assert "KeyError: 'inputs'" in complaint(task, train={"x": X}).message
@@ -122,6 +144,14 @@ def test_a_model_whose_parameters_have_no_part_in_the_loss():
             return x[:, :1].clone().requires_grad_()
 
     assert "no parameter of model 'net' receives a gradient" in complaint(model=Aside()).message
+
+
+def test_roles_of_parameters_that_the_model_lacks():
+    check(Task(loss_of=squares, roles={"*.weight": "embedding"}), model=Shifted())
+    error = complaint(Task(loss_of=squares, roles={"tokens.*": "embedding"}), model=Shifted())
+    told = "the task of dataset 'mine': roles: 'tokens.*' does not match any parameter of the model"
+    assert error.message == told
+    assert error.hint == "use patterns for names such as 'last.1.weight', 'last.1.bias'"
 
 
 class TestALossThatMixesRows:
@@ -220,15 +250,17 @@ class TestDerivatives:
 @pytest.mark.parametrize(
     ("penalty", "told"),
     [
-        (lambda model: model.weight.square(), "is not a tensor with a single number, but shape (1, 4)"),
-        (lambda model: 3.0, "is not a tensor with a single number, but 3.0"),
+        (lambda model: model.weight.square(), "has the shape (1, 4), and must be a scalar tensor"),
+        (lambda model: model.weight.square().sum(1), "has the shape (1,), and must be a scalar tensor"),
+        (lambda model: 3.0, "is a float, and must be a scalar tensor"),
         (lambda model: model.weight.sum() * torch.nan, "is nan before any training"),
-        (lambda model: model.weight.detach().sum(), "has no gradient"),
+        (lambda model: model.weight.detach().sum(), "does not depend on the model's parameters"),
         (lambda model: model.missing, "fails: AttributeError: 'Linear' object has no attribute 'missing'"),
     ],
 )
 def test_a_penalty_that_is_wrong(penalty, told):
-    assert f"the task's penalty {told}" in complaint(Task(loss_of=squares, penalty=penalty)).message
+    message = complaint(Task(loss_of=squares, penalty=penalty)).message
+    assert message.startswith(f"the task of dataset 'mine': its penalty {told}")
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -238,7 +270,7 @@ def test_a_penalty_that_is_wrong(penalty, told):
         ({"value": lambda out, batch: out}, "metric 'm' returns a tensor of shape (8, 1) for 8 rows"),
         ({"value": lambda out, batch: out.mean()}, "metric 'm' returns a tensor of shape () for 8 rows"),
         ({"value": lambda out, batch: 1.0}, "metric 'm' returns a float, not a tensor"),
-        ({"value": fail}, "the task's metrics fail: ArithmeticError: no more (test_task_checks.py:"),
+        ({"value": fail}, "its metrics fail: ArithmeticError: no more (test_task_checks.py:"),
     ],
 )
 def test_a_metric_that_is_wrong(fields, told, split):
@@ -262,6 +294,64 @@ def test_what_is_collected_has_a_row_for_each(collect, told):
     assert told in complaint(task).message
 
 
+def errors(outputs, batch):
+    return (outputs - batch[1]).abs()[:, 0]
+
+
+class TestMetricsOfTerms:
+    """Rows of `pde` are tensors, and those of `data` are tuples."""
+
+    train = {"pde": X, "data": (X, Y)}  # noqa: RUF012 - it is not changed
+
+    def task(self, metrics=(), of_data=(), **fields) -> Task:
+        pde = Term(loss=lambda model, batch: model(batch).square()[:, 0])
+        data = Term(loss=lambda model, batch: squares(model(batch[0]), batch), metrics=of_data)
+        return Task(loss={"pde": pde, "data": data}, metrics=metrics, **fields)
+
+    def test_of_the_task_see_batches_of_one_structure(self):
+        """The second row of a tensor would be taken for the second tensor of a tuple."""
+        error = complaint(self.task((Metric(name="error", direction="min", value=errors),)), train=self.train)
+        assert error.message == (
+            "metric 'error' of dataset 'mine' sees batches of different structures: tensor in term 'pde' and "
+            "(tensor, tensor) in term 'data'"
+        )
+        assert "metrics=" in error.hint
+
+    def test_of_the_task_may_see_one_of_the_terms_only(self):
+        metric = Metric(name="error", direction="min", value=errors, on=("test",))
+        check(self.task((metric,)), train=self.train, test={"data": (X, Y)})
+
+    @pytest.mark.parametrize("collects", [False, True])
+    def test_that_are_functions_depend_on_what_is_collected(self, collects):
+        metric = Metric(name="m", direction="min", function=np.max)
+        task = self.task((metric,), collect=(lambda out, batch: batch[1]) if collects else None)
+        if collects:
+            assert "different structures" in complaint(task, train=self.train).message
+        else:
+            check(task, train=self.train)
+
+    def test_see_rows_of_their_term_only(self):
+        seen = []
+
+        def watch(outputs, batch):
+            seen.append(len(batch))
+            return errors(outputs, batch)
+
+        check(self.task(of_data=(Metric(name="m", direction="min", value=watch),)), train=self.train)
+        assert seen == [2]
+
+    @pytest.mark.parametrize("test", [None, {"pde": X}])
+    def test_that_fail_are_told_even_if_only_training_has_rows_of_the_term(self, test):
+        metric = Metric(name="m", direction="min", value=lambda out, batch: out)
+        message = complaint(self.task(of_data=(metric,)), train=self.train, test=test).message
+        assert "metric 'data_m' returns a tensor of shape (8, 1)" in message
+
+    def test_need_no_outputs_of_a_model_that_takes_no_batches(self):
+        """The model is called by the losses alone."""
+        term = Term(loss=lambda model, batch: model(batch["x"]).square()[:, 0])
+        check(Task(loss={"a": term}), train={"a": {"x": X}})
+
+
 class TestDeclarations:
     @pytest.mark.parametrize(
         "name", ["loss", "suboptimality", "gradient_norm", "test_loss", "train_m", "A", ""]
@@ -277,6 +367,24 @@ class TestDeclarations:
             ({}, "needs either `loss` or `loss_of`"),
             ({"loss": fail, "loss_of": fail}, "needs either `loss` or `loss_of`"),
             ({"loss": {}}, "names no term"),
+            ({"loss": {"PDE": Term(loss=fail)}}, "a term cannot be named 'PDE'"),
+            ({"loss": {"test": Term(loss=fail)}}, "a term cannot be named 'test'"),
+            (
+                {"loss": {"a": Term(loss=fail)}, "metrics": (averaged("a_loss"),)},
+                "declares a metric twice: 'a_loss'",
+            ),
+            (
+                {"loss": {"a": Term(loss=fail, metrics=(averaged("b"), averaged("b")))}},
+                "declares a metric twice: 'a_b'",
+            ),
+            (
+                {"loss": {"a": Term(loss=fail)}, "metrics": (averaged("m", weighted=True),)},
+                "metric 'm' is weighted",
+            ),
+            (
+                {"loss": {"a": Term(loss=fail, metrics=(Metric(name="m", direction="min", function=fail),))}},
+                "metric 'm' of term 'a' has a `function`",
+            ),
             ({"loss": {"a": Term(loss=fail)}, "weight": fail}, "has no `weight`"),
             ({"loss_of": fail, "classes": ("a", "b")}, "needs `label`"),
             ({"loss": fail, "summed": fail}, "needs `loss_of`"),
@@ -285,3 +393,92 @@ class TestDeclarations:
     def test_of_a_task_that_contradict_each_other(self, fields, told):
         with pytest.raises(XbenchError, match=told):
             Task(**fields)
+
+
+class TestNoise:
+    """Random numbers that a row gets by its place in the batch do not make it depend on the others."""
+
+    @staticmethod
+    def denoise(model, batch):
+        noise = torch.randn_like(batch[0])
+        return (model(batch[0] + noise) - batch[1]).square().mean(1)
+
+    def test_is_no_dependence(self):
+        check(Task(loss=self.denoise))
+        rows, data = prepare(RowDataset(train=(X, Y), task=Task(loss=self.denoise)))
+        check_examples_are_independent(nn.Linear(4, 1), *parts_of(rows, data), rows_of(data))
+
+    def test_hides_none(self):
+        def loss(model, batch):
+            return self.denoise(model, batch) / len(batch[0]) + model(batch[0]).mean().square()
+
+        assert "not additive" in complaint(Task(loss=loss)).message
+
+
+class TestAFunctionOfOutputs:
+    @staticmethod
+    def task(function, **fields):
+        return Task(
+            loss_of=squares, metrics=(Metric(name="m", direction="min", function=function, **fields),)
+        )
+
+    def test_is_called_before_the_run(self):
+        told = complaint(self.task(lambda collected: collected.men())).message
+        assert "metrics fail: AttributeError: 'numpy.ndarray' object has no attribute 'men'" in told
+        told = complaint(self.task(lambda collected: collected)).message
+        assert told == "the task of dataset 'mine': metric 'm': its function returns a ndarray, not a number"
+
+    def test_gets_what_it_gets_after_training(self):
+        seen = []
+        check(self.task(lambda collected: seen.append(collected) or 1.0))
+        assert (seen[0].dtype, seen[0].shape) == (np.float64, (8, 1))
+
+    def test_may_need_more_rows(self):
+        def function(collected):
+            raise ValueError("only one class")
+
+        check(self.task(function))
+
+    def test_of_an_average_is_called_as_well(self):
+        def check_finish(finish):
+            metric = Metric(name="m", direction="min", value="loss", finish=finish)
+            return Task(loss_of=squares, metrics=(metric,))
+
+        check(check_finish(np.exp))
+
+
+def test_a_finish_of_a_metric_that_is_wrong():
+    def value(outputs, batch):
+        return squares(outputs, batch)
+
+    metric = Metric(name="m", direction="min", value=value, finish=torch.exp)
+    told = complaint(Task(loss_of=squares, metrics=(metric,))).message
+    assert "metric 'm': its `finish` fails: TypeError" in told
+
+
+def test_a_loss_on_rows_without_weight():
+    task = Task(loss_of=squares, weight=lambda batch: (batch[0][:, 0] > 0).float())
+    error = complaint(task)
+    assert "has a loss other than 0 on a row with a weight of 0" in error.message
+    assert "weight * loss" in error.hint
+    check(
+        Task(
+            loss_of=lambda out, batch: squares(out, batch) * (batch[0][:, 0] > 0),
+            weight=lambda batch: (batch[0][:, 0] > 0).float(),
+        )
+    )
+
+
+@pytest.mark.parametrize("factor", [1, -1, 2])
+def test_a_sum_that_is_not_that_of_the_losses(factor):
+    task = Task(loss_of=squares, summed=lambda out, batch, _: factor * squares(out, batch).sum())
+    if factor == 1:
+        check(task)
+    else:
+        assert "has a `summed` of" in complaint(task).message
+
+
+def test_text_before_the_tensors_of_a_row():
+    assert first_tensor({"id": "row-1", "x": (TensorFacts((4,), "float32"),)}).shape == (4,)
+    with pytest.raises(XbenchError, match="a row has no tensor"):
+        first_tensor({"id": "row-1"})

@@ -138,6 +138,7 @@ def test_a_cell_learns_and_reports(tiny_data, tmp_path):
     assert memory.parameters_bytes == parameters
     assert memory.optimizer_state_bytes == parameters  # momentum, one vector
     assert memory.peak_host_bytes >= max(row.host_peak_bytes for row in run.rows)
+    assert run.of(Prepared)[0].parameters_by_role == {"hidden": 3 * 4 * 25 + 4, "output": 64 * 2 + 2}
 
 
 def test_an_optimizer_needs_only_a_step(tiny_data, tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 from xbench.planning.observer import Observer
 from xbench.records.capacity import TrialRecord
 from xbench.records.schema import CellKey, CellRecord, RunRecord
+from xbench.report.capacity import describe_outcome
 from xbench.report.rows import find_headline, show_metric
 from xbench.text import escape_controls, pluralize
 from xbench.units import format_bytes, format_seconds
@@ -54,7 +55,7 @@ class Lines(Observer):
         if trial is None:
             self._print(f"fitting {setting} of {cell.experiment} / {cell.column}")
             return
-        fits = {"fits": "fits", "oom": "does not fit", "error": f"failed: {trial.reason}"}[trial.outcome]
+        fits = describe_outcome(trial)
         peak = f", peak {format_bytes(trial.peak_bytes)}" if trial.peak_bytes is not None else ""
         self._print(f"  {setting} {trial.value:,}: {fits}{peak}")
 

@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xbench.records.store import RunFolder, find_run
+from xbench.records.runs import find_run
+from xbench.records.store import RunFolder
 from xbench.storage.paths import expand_user
 
 if TYPE_CHECKING:

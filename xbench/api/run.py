@@ -82,9 +82,9 @@ def run(
         baseline=baseline,
     )
     asked = _read(suite, [*list_of(set), *options], list_of(only))
+    check_writable(folder)
     with worker_processes(collect_components(asked), allow_import) as import_dirs:
         plan = plan_run(asked, import_dirs, observer.working)
-        check_writable(folder)  # only now: a suite that is wrong leaves nothing
         with lock_suite_runs(folder_of_suite(folder, plan.name)):
             return Results(run_plan(plan, folder, observer, fresh, started).path, baseline=baseline)
 
@@ -127,7 +127,8 @@ def probe(
         KeyboardInterrupt: the probe was interrupted.
     """
     from xbench.components.registry import Kind
-    from xbench.execution.probing import default_axis, find_axes, plan_probe
+    from xbench.execution.probe_axes import default_axis, find_axes
+    from xbench.execution.probing import plan_probe
     from xbench.execution.probing import probe as probe_axes
 
     observer = make_observer(progress)

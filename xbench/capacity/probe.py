@@ -21,7 +21,7 @@ from xbench.errors import RefusedValue, XbenchError
 from xbench.isolation.child import Limits
 from xbench.isolation.run import ChildResult, run_in_child
 from xbench.records.capacity import TrialRecord
-from xbench.records.schema import MemoryPassRecord
+from xbench.records.memory import MemoryPassRecord
 
 # The largest size to consider on an axis without an end.
 _UNBOUNDED = 1 << 30
@@ -130,17 +130,18 @@ class _Trials:
         self._remove_log()
         ending = run_in_child(*job, on_message=on_message, stderr_path=self.log, limits=limits)
         if ending.outcome != "returned":
+            is_refused = isinstance(ending.error, RefusedValue)
             trial = TrialRecord(
                 value=trying,
-                outcome="oom" if ending.out_of_memory else "error",
+                outcome="oom" if ending.out_of_memory else "refused" if is_refused else "error",
                 predicted_bytes=predicted,
                 seconds=time.perf_counter() - started,
                 reason=ending.reason,
             )
             self._add(trial)
-            if trial.outcome == "error" and not isinstance(ending.error, RefusedValue):
-                raise _Failed(self.grid.value(trying), ending)
             if trial.outcome == "error":
+                raise _Failed(self.grid.value(trying), ending)
+            if trial.outcome == "refused":
                 self.refusal = ending.error
         self._remove_log()
         return self.done[before:]

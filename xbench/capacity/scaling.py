@@ -65,13 +65,15 @@ def _prepare(data: RowData, params: Mapping[str, Any], job: CellJob) -> Prepared
     import numpy as np
 
     from xbench.training.nested import count_bytes
-    from xbench.training.prepare_rows import describe_rows, prepare_rows
+    from xbench.training.prepare_rows import prepare_rows
     from xbench.training.row_set import load_row_set
 
     rows = load_row_set(data.name, params, job.import_dirs)
     row_bytes = sum(map(count_bytes, rows.load(np.zeros(1, dtype=np.int64)).values()))
     return prepare_rows(
-        describe_rows(rows, data.name, params, data.stand_in),
         replace(rows, fingerprint=data.fingerprint),  # rows need not be hashed: nothing is kept of them
+        data.name,
+        params,
+        data.stand_in,
         chunk_rows=min(max(1, _MAX_CHUNK_BYTES // max(1, row_bytes)), _MAX_CHUNK_ROWS),
     )

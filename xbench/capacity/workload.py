@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from xbench.capacity.axes import Axis, trial_settings
 from xbench.capacity.axis import AnyAxis, ScaledSetting
 from xbench.capacity.scaling import refusing, scale_job
-from xbench.data.decoded import DecodedDataset
 from xbench.data.prepared import RowData
-from xbench.errors import Unsupported, XbenchError
+from xbench.errors import FixedSize, Unsupported
 from xbench.storage.staging import scratch_folder
 from xbench.training.component_code import check_running_code
 from xbench.training.job import CellJob
@@ -23,8 +22,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from xbench.components.specs import ModelSpec, OptimizerSpec
-    from xbench.records.schema import MemoryPassRecord
+    from xbench.records.memory import MemoryPassRecord
     from xbench.training.loop import Trainer
+    from xbench.training.splits import Split
     from xbench.training.state_dicts import StateCheck
 
 
@@ -35,7 +35,7 @@ class TrainingWorkload:
     The work is a few steps with all of the optimizer's state, evaluation, and keeping the best weights.
 
     Attributes:
-        job: the cell's job. If it has features, trials only use images whose features are present.
+        job: the cell's job. If it has features, trials only use examples whose features are present.
         axis: the size that varies; it replaces the one in the job's settings. If it is a setting of the model
             or the dataset, each size is a run with another model or other data.
     """
@@ -48,8 +48,9 @@ class TrainingWorkload:
 
         Returns:
             A function that runs the work. It raises `Unsupported` if the optimizer cannot train this model,
-            `RefusedValue` if the model or the dataset refuses the value of its setting, and `XbenchError` if
-            the settings cannot be satisfied, or the code has changed since the cell was planned.
+            `FixedSize` if a component does not allow other sizes on the axis, `RefusedValue` if the model or
+            the dataset refuses the value of its setting, and `XbenchError` if the settings cannot be
+            satisfied, or the code has changed since the cell was planned.
         """
         from xbench.training.memory_pass import measure_memory
 
@@ -114,7 +115,7 @@ class TrainingWorkload:
         if reason is not None:
             raise Unsupported(reason)
         if self.axis is Axis.HISTORY_SIZE and spec.fill_state is None:
-            raise XbenchError(
+            raise FixedSize(
                 f"optimizer '{optimizer}' has no `fill_state`, so its history cannot be filled and measured",
                 hint="set `fill_state` in its OptimizerSpec",
             )
@@ -131,13 +132,19 @@ class TrainingWorkload:
         Raises:
             XbenchError: the model does not allow them.
         """
+        import numpy as np
+
         from xbench.training.micro_batches import check_examples_are_independent
 
         with scratch_folder() as scratch:
-            trainer = self.trainer(value, scratch)
+            job = self._job_at(value)
+            split = self._arrange_rows(job)
+            trainer = self._assemble(job, split, scratch)
             if trainer.micro_batch >= trainer.batch_size:
                 return False
-            examples = trainer.split.train[: trainer.batch_size]
+            # A term may have a single row in the batch of a trial, which tells nothing.
+            of_terms = trainer.objective.by_term(split.train).values()
+            examples = np.concatenate([np.resize(rows, trainer.batch_size) for rows in of_terms])
             check_examples_are_independent(trainer.model, trainer.loader, trainer.objective, examples)
             return True
 
@@ -161,30 +168,48 @@ class TrainingWorkload:
 
         Args:
             scratch: folder for the selected weights.
-            largest: whether all batches consist of the largest rows, which determine the peak of an epoch.
+            largest: whether all batches consist of the largest rows of each term, which determine the peak of
+                an epoch.
         """
+        job = self._job_at(value)
+        return self._assemble(job, self._arrange_rows(job, largest), scratch)
+
+    def _arrange_rows(self, job: CellJob, largest: bool = False) -> Split:
+        """Arrange the training rows: the first ones, of whatever number, have all terms in proportion.
+
+        Args:
+            largest: whether the first batch has the largest rows of each term, and the others repeat it.
+        """
+        import numpy as np
+
+        from xbench.training.splits import mix_terms, split_examples
+
+        settings, data = job.settings, job.data
+        everything = settings.training.model_copy(update={"train_size": "all"})
+        split = split_examples(data, everything, settings.seed)
+        train, count = split.train, settings.training.batch_size
+        if self.job.features is not None:
+            train = train[self.job.features.present()[data.file_rows(train)]]
+        if isinstance(data, RowData):
+            sizes = data.row_bytes if largest else None
+            if sizes is not None:
+                train = train[np.argsort(-sizes[train], kind="stable")]
+            train = train[mix_terms(data.terms[train])]
+            if sizes is not None and not isinstance(count, str):
+                train = np.resize(train[:count], len(train))
+        return replace(split, train=train)
+
+    def _assemble(self, job: CellJob, split: Split, scratch: Path) -> Trainer:
+        """Build a trainer on the first of the arranged rows, or on repeated ones if there are not enough."""
         import numpy as np
 
         from xbench.training.cell import assemble
         from xbench.training.checkpoint import Checkpoints
         from xbench.training.global_state import load_component
-        from xbench.training.splits import Split, split_examples
 
-        job = self._job_at(value)
-        settings, data = job.settings, job.data
+        settings, data, size = job.settings, job.data, job.settings.training.train_size
         model_spec = load_component("model", settings.model.name, self.job.import_dirs)
-        everything = settings.training.model_copy(update={"train_size": "all"})
-        split = split_examples(data, everything, settings.seed)
-        train, size = split.train, settings.training.train_size
-        if self.job.features is not None and isinstance(data, DecodedDataset):
-            train = train[self.job.features.present()[data.rows[train]]]
-        if largest and isinstance(data, RowData) and data.row_bytes is not None:
-            count = settings.training.batch_size
-            by_size = train[np.argsort(-data.row_bytes[train], kind="stable")]
-            train = np.resize(by_size if isinstance(count, str) else by_size[:count], len(train))
-        drawn = Split(
-            train if isinstance(size, str) else np.resize(train, size), split.validation, split.test
-        )
+        drawn = split if isinstance(size, str) else replace(split, train=np.resize(split.train, size))
         model = self._build(model_spec, job)
         optimizer_spec = load_component("optimizer", settings.optimizer.name, self.job.import_dirs)
         send = lambda message: None  # noqa: E731 - the messages of a trial's steps are not used

@@ -31,6 +31,7 @@ def main() -> None:
     try:
         _run_command()
     except KeyboardInterrupt:  # during imports; afterwards, commands handle it
+        print("interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
 
 

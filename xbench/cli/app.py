@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from xbench.cli import (
     compare,
@@ -20,8 +21,21 @@ from xbench.cli import (
     runs,
     show,
 )
+from xbench.cli.interrupts import report_interrupt
+
+
+class _Commands(TyperGroup):
+    """The commands. An interrupt that none of them has handled ends them as `interruptible` does."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise report_interrupt() from None
+
 
 app = typer.Typer(
+    cls=_Commands,
     help="Benchmark optimizers on your model, data and hardware: quality, speed and memory.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -19,7 +19,7 @@ from xbench.cli.output import (
     tolerate_closed_pipe,
 )
 from xbench.errors import XbenchError
-from xbench.records.store import find_run
+from xbench.records.runs import find_run
 
 EXAMPLES = """
 Examples:

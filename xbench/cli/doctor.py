@@ -43,17 +43,16 @@ def doctor(
 ) -> None:
     """Show what limits the memory of a worker on this machine, and how memory is measured."""
     # Imported here, so that other commands start quickly.
-    from xbench.isolation.run import run_in_child
     from xbench.isolation.server import start_server
     from xbench.memory.machine import binding, with_memory_limits
-    from xbench.planning.machine import check_up
+    from xbench.planning.machine import check_up, examine_machine
 
     requested, limits = parse_device(device), [] if memory_limit is None else [parse_limit(memory_limit)]
     print_cache_note()
     with ActivityDisplay() as display:
         display.begin("examining this machine")
         start_server()
-        checkup: Checkup = run_in_child(check_up, requested).get()
+        checkup = examine_machine(check_up, requested)
     bounds = with_memory_limits(checkup.machine.memory_bounds, limits)
     with tolerate_closed_pipe():
         if form is FindingsFormat.JSON:

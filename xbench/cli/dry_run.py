@@ -34,7 +34,7 @@ def _print_data(plan: PlannedRun, cells: list[PlannedCell], form: Format) -> Non
     """Print cells for programs, with sizes in bytes and times in seconds; no value is null, or empty in
     CSV."""
     rows = [
-        _describe_cell(plan, cell)
+        _describe_cell(cell)
         | {
             "memory_limit_bytes": plan.limit_of(cell.declared),
             "adapt": list(cell.declared.adapt),
@@ -54,7 +54,7 @@ def _print_data(plan: PlannedRun, cells: list[PlannedCell], form: Format) -> Non
 def _print_text(plan: PlannedRun, cells: list[PlannedCell], form: Format) -> None:
     """Print cells as a table."""
     rows = [
-        _describe_cell(plan, cell)
+        _describe_cell(cell)
         | {
             "memory_limit": _format_limit(plan.limit_of(cell.declared)),
             "adapt": ", ".join(cell.declared.adapt),
@@ -98,7 +98,7 @@ def _format_limit(limit_bytes: int | None) -> str:
     return "none" if limit_bytes is None else format_bytes(limit_bytes)
 
 
-def _describe_cell(plan: PlannedRun, cell: PlannedCell) -> dict[str, Any]:
+def _describe_cell(cell: PlannedCell) -> dict[str, Any]:
     """Describe a cell, in the order of columns."""
     declared, training = cell.declared, cell.declared.training
     stand_in = f" ({cell.model.stand_in})" if cell.model.stand_in else ""

@@ -11,7 +11,7 @@ import typer
 from xbench.cli.options import Results, user_path
 from xbench.cli.output import shorten_path, stderr_console
 from xbench.errors import XbenchError
-from xbench.records.store import find_run
+from xbench.records.runs import find_run
 from xbench.text import pluralize
 
 if TYPE_CHECKING:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
+from xbench.cli.options import AllowImport
 from xbench.cli.output import stdout_console, tolerate_closed_pipe
-from xbench.components.registry import KINDS, Registration, find, registrations, suggest_name
-from xbench.components.specs import Family, ModelSpec, OptimizerSpec, Spec
+from xbench.components.registry import (
+    KINDS,
+    Kind,
+    Registration,
+    find,
+    import_reference,
+    make_spec,
+    registrations,
+    suggest_name,
+)
+from xbench.components.specs import DatasetSpec, Family, ModelSpec, OptimizerSpec, Spec
+from xbench.components.tasks import Problem
 from xbench.errors import XbenchError
 from xbench.report.layout import make_table, plain
 
@@ -19,15 +32,33 @@ Examples:
 - `xbench info lbfgs`
 - `xbench info chest-xray`
 - `xbench info torchvision/resnet18`
+- `xbench info my_models:tiny --allow-import .`
 """
+
+_SPEC_KINDS: dict[type[Spec], Kind] = {
+    ModelSpec: "model",
+    OptimizerSpec: "optimizer",
+    DatasetSpec: "dataset",
+}
 
 
 def info(
     name: Annotated[
-        str, typer.Argument(help="name of a model, optimizer or dataset, or of a family", show_default=False)
+        str,
+        typer.Argument(
+            help="name of a model, optimizer or dataset, or of a family; or module:attribute",
+            show_default=False,
+        ),
     ],
+    allow_import: AllowImport = None,
 ) -> None:
-    """Show a component's description and requirements, and its settings with their defaults."""
+    """Show a component's description and requirements, and its settings with their defaults.
+
+    Of a problem, the model and the dataset are shown.
+    """
+    if ":" in name:
+        _show_imported(name, [str(directory) for directory in allow_import or []])
+        return
     found = [registration for kind in KINDS if (registration := find(kind, name))]
     if not found:
         names = [registered for kind in KINDS for registered in registrations(kind)]
@@ -38,20 +69,68 @@ def info(
 
 
 def _print_components(name: str, found: list[Registration]) -> None:
-    console = stdout_console()
     for registration in found:
         component = registration.load()
         if not isinstance(component, Family) or name != registration.name:
             component = registration.load_spec(name)
-        console.print(plain(f"{registration.kind} {name}", style="bold"), plain(component.summary))
         origin = f"from {registration.distributions[0]}"
-        reference = [component.reference] if component.reference else []
         if isinstance(component, Family):
-            console.print(plain("; ".join([origin, *reference])))
+            console = _print_heading(registration.kind, name, component, [origin])
             console.print(plain(_list_members(name, component), keep="\n"))
         else:
-            console.print(plain("; ".join([origin, *_describe_needs(component), *reference])))
-            console.print(_make_settings_table(component))
+            _print_spec(registration.kind, name, component, origin)
+
+
+def _print_heading(kind: str, name: str, component: Spec | Family, facts: list[str]) -> Console:
+    console = stdout_console()
+    summary = [plain(component.summary)] if component.summary else []
+    console.print(plain(f"{kind} {name}", style="bold"), *summary)
+    reference = [component.reference] if component.reference else []
+    console.print(plain("; ".join([*facts, *reference])))
+    return console
+
+
+def _print_spec(kind: str, name: str, spec: Spec, origin: str) -> None:
+    console = _print_heading(kind, name, spec, [origin, *_describe_needs(spec)])
+    console.print(_make_settings_table(spec))
+
+
+def _show_imported(name: str, import_dirs: list[str]) -> None:
+    """Show what a `module:attribute` is: a spec, a problem, or a factory."""
+    found = import_reference("component", name, import_dirs)
+    parts = {kind: make_spec(kind, found, f"{kind} '{name}'", "") for kind in _list_kinds(name, found)}
+    with tolerate_closed_pipe():
+        for kind, spec in parts.items():
+            shown = kind if isinstance(found, Spec | Problem) else "factory"  # the kind is a guess
+            _print_spec(shown, name, spec, f"imported from {name.partition(':')[0]}")
+
+
+def _list_kinds(name: str, found: object) -> tuple[Kind, ...]:
+    """List the kinds of components that an object stands for.
+
+    A suite says what a factory makes. Here its parameters tell, because the kind decides which of them are
+    settings.
+
+    Raises:
+        XbenchError: it is not a component, or its parameters are not known.
+    """
+    from xbench.components.settings import settings_of
+
+    if isinstance(found, Problem):
+        return "model", "dataset"
+    for spec_type, kind in _SPEC_KINDS.items():
+        if isinstance(found, spec_type):
+            return (kind,)
+    if not callable(found):
+        raise XbenchError(f"'{name}' is a {type(found).__name__}, not a factory, a spec or a problem")
+    try:
+        as_model = settings_of(ModelSpec(factory=found))
+        first = next(iter(inspect.signature(found).parameters), "")
+    except (TypeError, ValueError) as error:  # a function of C may have no signature
+        raise XbenchError(f"the parameters of '{name}' are not known: {error}") from error
+    if first in ("params", "parameters"):
+        return ("optimizer",)
+    return ("model",) if as_model.takes_facts or as_model.class_count else ("dataset",)
 
 
 def _list_members(name: str, family: Family) -> str:

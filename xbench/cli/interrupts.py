@@ -29,6 +29,14 @@ def interruptible(outcome: Callable[[], str] = str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        message = "; ".join(filter(None, ["interrupted", outcome()]))
-        print_line(stderr_console(), message, "yellow")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+        raise report_interrupt(outcome()) from None
+
+
+def report_interrupt(outcome: str = "") -> typer.Exit:
+    """Print that the command was interrupted, and return what ends it.
+
+    Args:
+        outcome: what happened to the work; "" for nothing.
+    """
+    print_line(stderr_console(), "; ".join(filter(None, ["interrupted", outcome])), "yellow")
+    return typer.Exit(EXIT_INTERRUPTED)

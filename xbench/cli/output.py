@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 # Width of output that does not go to a terminal, so that tables are not squeezed into 80 columns.
 _PIPE_WIDTH = 200
 
+# Hint for output that cannot be written.
+REDIRECT_OUTPUT = "free some space there, or redirect the output"
+
 
 class Format(StrEnum):
     """Output format of results."""
@@ -130,12 +133,19 @@ def print_in_form(document: Document, form: Format, findings: bool = False) -> N
         print_document(stdout_console(), document)
 
 
-def print_results(folder: RunFolder, form: Format, view: View | None = None, findings: bool = False) -> None:
+def print_results(
+    folder: RunFolder,
+    form: Format,
+    view: View | None = None,
+    findings: bool = False,
+    hint: str = REDIRECT_OUTPUT,
+) -> None:
     """Print a run from its records alone.
 
     Args:
         view: which figures, and how to compare them.
         findings: as `print_in_form` takes it.
+        hint: hint for output that cannot be written.
     """
     from xbench.report.comparison import comparisons
     from xbench.report.notes import describe_empty_run
@@ -148,7 +158,7 @@ def print_results(folder: RunFolder, form: Format, view: View | None = None, fin
         document = make_run_document(run, records, comparisons(run, records, view), shorten_path(folder.path))
         if headline := describe_empty_run(records, "the column `reason` says why"):
             document = replace(document, csv_warnings=(headline,))
-        with tolerate_closed_pipe("run `xbench show` to print the results again"):
+        with tolerate_closed_pipe(hint):
             print_in_form(document, form, findings)
 
 
@@ -173,7 +183,7 @@ def _redirect_to_null(stream: TextIO) -> None:
 
 
 @contextmanager
-def tolerate_closed_pipe(hint: str = "free some space there, or redirect the output") -> Iterator[None]:
+def tolerate_closed_pipe(hint: str = REDIRECT_OUTPUT) -> Iterator[None]:
     """Ignore a reader that closes the pipe early, as in `xbench show | head`.
 
     Args:

@@ -67,7 +67,8 @@ def probe_capacity(
     """
     # Imported here, so that other commands start quickly.
     from xbench.cli.progress import ProgressDisplay
-    from xbench.execution.probing import default_axis, find_axes, plan_probe, probe
+    from xbench.execution.probe_axes import default_axis, find_axes
+    from xbench.execution.probing import plan_probe, probe
     from xbench.isolation.server import start_server
     from xbench.records.capacity_store import write_capacity
     from xbench.records.store import check_writable
@@ -75,6 +76,7 @@ def probe_capacity(
     from xbench.suite.overrides import SuiteOption
 
     print_cache_note()
+    check_writable(out)
     given = {"device": device, "memory-limit": memory_limit}
     options = [SuiteOption(name, value) for name, value in given.items() if value is not None]
     import_dirs = [str(directory) for directory in allow_import or []]
@@ -84,7 +86,6 @@ def probe_capacity(
         arguments = (set_ or [], options, import_dirs, display.working)
         axes = find_axes(axis, model, dataset, import_dirs) if axis else [default_axis(optimizer)]
         plans = {item: plan_probe(optimizer, model, dataset, item, *arguments) for item in axes}
-        check_writable(out)  # before anything is computed, and after everything is checked
         report = probe(plans, fresh, display)
     try:
         kept = write_capacity(out, report)

@@ -8,8 +8,11 @@ from typing import Any
 
 from xbench.capacity.tuning import TimedMicroBatch
 from xbench.cli.activity import Activity, ActivityDisplay, Clock
+from xbench.execution.checkpoints import find_saved_step
 from xbench.records.capacity import TrialRecord
 from xbench.records.schema import CellKey, CellRecord, RunRecord
+from xbench.records.store import RunFolder
+from xbench.report.capacity import describe_outcome
 from xbench.report.rows import find_headline, show_metric
 from xbench.text import pluralize
 from xbench.training.events import EpochDone, Evaluating, Prepared, StepsDone
@@ -31,6 +34,7 @@ class ProgressDisplay:
         self._announced: set[str] = set()
         self._outer: Activity | None = None
         self._cell = ""
+        self._running: CellKey | None = None
         self._prepared: Prepared | None = None
         self._count = self._total = 0
         self._run: RunRecord | None = None
@@ -57,10 +61,10 @@ class ProgressDisplay:
 
     def computing_features(self, cell: CellKey, done: int, total: int) -> None:
         if total:
-            self._announce(f"computing features of {total:,} images for {_format_name(cell)}, once")
+            self._announce(f"computing features of {total:,} examples for {_format_name(cell)}, once")
         else:
             self._outer = self.display.current
-        self.display.report(f"features for {_format_name(cell)}", done, total, "images")
+        self.display.report(f"features for {_format_name(cell)}", done, total, "examples")
 
     def features_computed(self, cell: CellKey) -> None:
         self.display.show(self._outer)
@@ -103,11 +107,11 @@ class ProgressDisplay:
     def run_started(self, folder: Path, run: RunRecord, warnings: list[str]) -> None:
         for warning in warnings:
             self._say(f"warning: {warning}", "bold yellow")
-        self.folder = folder
         self._run = run
         self._total = len({cell.cell_id for cell in run.cells})
         self._say(f"{pluralize(self._total, 'cell')}; records in {folder}", "dim")
         self._cells = self.display.add_overall("cells", self._total)
+        self.folder = folder
         self.display.begin("preparing the cells")
 
     def measuring_memory(self, cell: CellKey) -> None:
@@ -118,7 +122,7 @@ class ProgressDisplay:
     def cell_started(self, cell: CellKey) -> None:
         self._count += 1
         self._prepared = None
-        self._cell = _format_name(cell)
+        self._cell, self._running = _format_name(cell), cell
         self.display.begin(f"{self._format_place()}: preparing")
 
     def attempt_started(self, cell: CellKey) -> None:
@@ -186,6 +190,7 @@ class ProgressDisplay:
 
     def cell_ended(self, record: CellRecord) -> None:
         self._cells.done += 1
+        self._running = None
         self.display.update(self._cells)
         self.display.begin("preparing the next cell")
         line = f"[{self._count}/{self._total}] {_format_name(record)}: {record.status}"
@@ -195,6 +200,24 @@ class ProgressDisplay:
         if record.expect:
             line += " (was expected to run out of memory)" if record.is_failure else " (as expected)"
         self._say(line, "yellow" if record.is_failure or record.status == "skipped" else "")
+
+    def describe_outcome(self) -> str:
+        """Say what an interrupted run has left: how many cells ended, and how much of the running one is
+        saved. Return "" if the run has not started."""
+        if self.folder is None:
+            return ""
+        done = self._cells.done
+        if done:
+            has = "has" if done == 1 else "have"
+            outcome = f"{done} of {pluralize(self._total, 'cell')} {has} ended, recorded in {self.folder}"
+        else:
+            outcome = "no cell has ended"
+        if self._running is None:
+            return outcome
+        saved = find_saved_step(RunFolder(self.folder).checkpoint_folder(self._running.cell_id))
+        if saved:
+            return f"{outcome}; the next run continues {self._cell} after step {saved:,}"
+        return f"{outcome}; nothing of {self._cell} is saved"
 
     def _format_figures(self, record: CellRecord) -> str:
         """Format the quality, time and memory of a cell that finished; return "" for other cells."""
@@ -217,7 +240,7 @@ def format_trial(setting: str, trial: TrialRecord) -> str:
     if trial.outcome == "fits" and trial.peak_bytes is not None:
         outcome = f"fits, peak {format_bytes(trial.peak_bytes)}"
     else:
-        outcome = "does not fit" if trial.outcome == "oom" else f"failed: {trial.reason}"
+        outcome = describe_outcome(trial)
     return f"{setting} {trial.value:,}: {outcome} ({format_seconds(trial.seconds)})"
 
 

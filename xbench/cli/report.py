@@ -13,7 +13,8 @@ from xbench.cli.options import Results, user_path
 from xbench.cli.output import shorten_path, stderr_console, tolerate_closed_pipe
 from xbench.errors import XbenchError
 from xbench.records.capacity_store import find_capacity, read_capacity
-from xbench.records.store import RunFolder, find_run
+from xbench.records.runs import find_run
+from xbench.records.store import RunFolder
 from xbench.storage.atomic import atomic_write, make_folder
 from xbench.storage.paths import disk_hint
 from xbench.text import escape_controls

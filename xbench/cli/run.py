@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ import typer
 from xbench.cli import EXIT_CELL_FAILED
 from xbench.cli.interrupts import interruptible
 from xbench.cli.options import AllowImport, Baseline, Device, Results, ResultsForm, user_path
-from xbench.cli.output import Format, print_cache_note, print_results
+from xbench.cli.output import Format, print_cache_note, print_results, shorten_path
 
 if TYPE_CHECKING:
     from xbench.records.store import RunFolder
@@ -107,8 +108,10 @@ def run(
         _preview(requested, import_dirs, form, started)
         return
     folder = _run(requested, import_dirs, out, fresh, started)
-    with interruptible(lambda: _describe_outcome(folder.path)):
-        print_results(folder, form, View(baseline=baseline or ""))
+    with interruptible(lambda: f"the results are in {folder.path}"):
+        again = shlex.join(["xbench", "show", shorten_path(folder.path)])
+        hint = f"the results are kept: `{again}` prints them again"
+        print_results(folder, form, View(baseline=baseline or ""), hint=hint)
         _, records = folder.read()
     if describe_empty_run(records) or any(record.is_failure for record in records):
         raise typer.Exit(EXIT_CELL_FAILED)
@@ -122,15 +125,13 @@ def _run(suite: Suite, import_dirs: list[str], out: Path, fresh: bool, started: 
     """
     from xbench.cli.progress import ProgressDisplay
     from xbench.execution.run import run_plan
-    from xbench.isolation.server import start_server
     from xbench.planning.plan import plan_run
     from xbench.records.store import check_writable, folder_of_suite, lock_suite_runs
 
+    check_writable(out)
     display = ProgressDisplay()
-    with interruptible(lambda: _describe_outcome(display.folder)), display:
-        start_server()
+    with interruptible(display.describe_outcome), display:
         plan = plan_run(suite, import_dirs, display.working)
-        check_writable(out)  # checked late, so that an invalid suite creates no folder
         with lock_suite_runs(folder_of_suite(out, plan.name)):
             display.working("reading earlier results")
             return run_plan(plan, out, display, fresh, started)
@@ -145,17 +146,11 @@ def _preview(suite: Suite, import_dirs: list[str], form: Format, started: float)
     from xbench.cli.dry_run import print_cells
     from xbench.cli.progress import ProgressDisplay
     from xbench.execution.run import preview
-    from xbench.isolation.server import start_server
     from xbench.planning.plan import plan_run
 
     display = ProgressDisplay()
     with interruptible(), display:
-        start_server()
         plan = plan_run(suite, import_dirs, display.working)
         display.working("reading a few images of each dataset")
         cells, warnings = preview(plan, display, started)
     print_cells(plan, cells, warnings, form)
-
-
-def _describe_outcome(folder: Path | None) -> str:
-    return f"finished cells are in {folder}" if folder else ""

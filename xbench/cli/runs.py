@@ -7,7 +7,7 @@ from pathlib import Path
 from xbench.cli.options import Results, ResultsForm
 from xbench.cli.output import Format, print_in_form, shorten_path, tolerate_closed_pipe
 from xbench.errors import XbenchError
-from xbench.records.store import find_runs
+from xbench.records.runs import find_runs
 
 EXAMPLES = """
 Examples:

@@ -47,7 +47,7 @@ def show(
 ) -> None:
     """Print a run's tables and findings from its records."""
     # Imported here: most commands need none of it, and answer at once.
-    from xbench.records.store import find_run
+    from xbench.records.runs import find_run
     from xbench.report.breakdown import MEMORY_ROWS, NOTE
     from xbench.report.comparison import View
 

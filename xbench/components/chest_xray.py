@@ -14,9 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from xbench.components.image_dataset import Dataset, Example
 from xbench.components.image_files import FoundFiles, find_files, note_unused_files
 from xbench.components.images import IMAGE_SUFFIXES, check_image_size, read_square
-from xbench.components.specs import Dataset, DatasetSpec, Example, Source
+from xbench.components.specs import DatasetSpec, Source
 from xbench.errors import DataNotFound, XbenchError
 from xbench.storage.paths import cache_dir, expand_user
 

@@ -51,7 +51,9 @@ def _read_facts(facts: Facts) -> tuple[int, int]:
     output, row = facts.output, first_tensor(facts.row)
     hint = "choose a dataset of tokens, such as generated-text"
     if output is None or output.kind != "tokens":
-        got = "does not say its output" if output is None else f"has an output of kind '{output.kind}'"
+        got = f"has an output of kind '{output.kind}'" if output else "does not say what a model returns"
+        if output is None:
+            hint += '; for tokens of your own, let the Task say output=Output("tokens", SIZE_OF_VOCABULARY)'
         raise XbenchError(
             f"gpt-mini predicts outputs of kind 'tokens', and the task of this dataset {got}", hint
         )

@@ -47,8 +47,15 @@ class GPT(nn.Module):
                 nn.init.normal_(module.contract.weight, std=residual_std)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map (n, length) tokens to (n, length, vocabulary) logits of the next token."""
-        x = self.tokens(tokens) + self.positions.weight[: tokens.shape[1]]
+        """Map (n, length) tokens to (n, length, vocabulary) logits of the next token.
+
+        Raises:
+            ValueError: the sequences are longer than the context.
+        """
+        length, context = tokens.shape[1], len(self.positions.weight)
+        if length > context:
+            raise ValueError(f"sequences of {length} tokens are longer than the context of {context}")
+        x = self.tokens(tokens) + self.positions.weight[:length]
         for block in self.blocks:
             x = block(x)
         return self.output(self.norm(x))

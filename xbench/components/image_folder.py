@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
@@ -19,50 +17,16 @@ from xbench.components.folder_layout import (
     parse_split,
     quote_all,
 )
+from xbench.components.image_dataset import Dataset, Example
 from xbench.components.image_files import FoundFiles, find_files, list_loose_images, note_unused_files
+from xbench.components.image_selection import Selection, make_selection
 from xbench.components.images import IMAGE_SUFFIXES, check_image_size, read_square
-from xbench.components.specs import Dataset, DatasetSpec, Example
+from xbench.components.specs import DatasetSpec
 from xbench.errors import DataNotFound, XbenchError
 from xbench.storage.paths import expand_user
 from xbench.text import pluralize, quote_some
 
 _MAX_SUBFOLDERS = 5
-
-
-@dataclass(frozen=True)
-class _Selection:
-    """The settings that select the images of a class, and assign them to groups.
-
-    Attributes:
-        pattern: globs, one of which an image's path within its class must match; empty to accept all.
-        exclude: globs that the path must not match.
-        group: a regular expression that finds the name of an image's group in the path.
-    """
-
-    pattern: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    group: re.Pattern[str] | None = None
-
-    @property
-    def has_globs(self) -> bool:
-        return bool(self.pattern or self.exclude)
-
-    @property
-    def allows_subfolders(self) -> bool:
-        """Whether the user's settings imply that classes have subfolders."""
-        return self.has_globs or self.group is not None
-
-    def selects(self, path: str) -> bool:
-        is_wanted = not self.pattern or any(fnmatchcase(path, glob) for glob in self.pattern)
-        return is_wanted and not any(fnmatchcase(path, glob) for glob in self.exclude)
-
-    def find_group(self, path: str) -> str:
-        match = self.group.search(path) if self.group else None
-        return (match and match.group(1)) or ""
-
-    def __str__(self) -> str:
-        settings = (("pattern", self.pattern), ("exclude", self.exclude))
-        return " and ".join(f"{name} = {quote_all(globs)}" for name, globs in settings if globs)
 
 
 @dataclass
@@ -81,7 +45,7 @@ class _Listing:
     excluded: int = 0
     subfolders: Counter[str] = field(default_factory=Counter)
 
-    def add_class(self, root: Path, class_folder: str, label: int, split: str, selection: _Selection) -> None:
+    def add_class(self, root: Path, class_folder: str, label: int, split: str, selection: Selection) -> None:
         """Add the files of a class, whose folder is relative to the root."""
         found = find_files(root / class_folder)
         self.files.add(found, class_folder)
@@ -152,9 +116,7 @@ def build_folder(
             f"test {test} of folder is not a share between 0 and 1",
             hint="for example, test = 0.2 holds out a fifth of the images",
         )
-    selection = _Selection(
-        _parse_globs("pattern", pattern), _parse_globs("exclude", exclude), _compile_group(group)
-    )
+    selection = make_selection(pattern, exclude, group)
     folder = expand_user(root, "the `root` of folder")
     if not root or not folder.is_dir():
         raise DataNotFound(
@@ -182,30 +144,8 @@ def build_folder(
     )
 
 
-def _parse_globs(name: str, given: str | Sequence[str]) -> tuple[str, ...]:
-    globs = (given,) if isinstance(given, str) else tuple(given)
-    if not all(isinstance(glob, str) for glob in globs):
-        raise XbenchError(
-            f"{name} {given!r} is not a glob or a list of globs", hint="a glob is, for example, 'images/*'"
-        )
-    return tuple(glob for glob in globs if glob)
-
-
-def _compile_group(group: str) -> re.Pattern[str] | None:
-    if not group:
-        return None
-    hint = "for example, 'patient(\\d+)_' finds the group 12 in patient12_3.png"
-    try:
-        pattern = re.compile(group)
-    except re.error as error:
-        raise XbenchError(f"group '{group}' is not a valid regular expression: {error}", hint) from error
-    if pattern.groups != 1:
-        raise XbenchError(f"group '{group}' has {pattern.groups} pairs of parentheses, not 1", hint)
-    return pattern
-
-
 def _list_splits(
-    folder: Path, splits: dict[str, str], selection: _Selection
+    folder: Path, splits: dict[str, str], selection: Selection
 ) -> tuple[list[str], _Listing, list[str]]:
     """List the classes in the splits' folders, counting validation images as train."""
     places = {part: list_folders(folder / part) for part in splits}
@@ -235,7 +175,7 @@ def _list_splits(
     return classes, listing, notes
 
 
-def _hold_out(folder: Path, selection: _Selection, test: float) -> tuple[list[str], _Listing, list[str]]:
+def _hold_out(folder: Path, selection: Selection, test: float) -> tuple[list[str], _Listing, list[str]]:
     """List the classes in `folder` itself, with a share of their images in test."""
     classes = list_folders(folder)
     check_are_classes(folder, classes, selection.allows_subfolders)
@@ -258,7 +198,7 @@ def _hold_out(folder: Path, selection: _Selection, test: float) -> tuple[list[st
     return classes, listing, [note]
 
 
-def _note_files(folder: Path, splits: dict[str, str], listing: _Listing, selection: _Selection) -> list[str]:
+def _note_files(folder: Path, splits: dict[str, str], listing: _Listing, selection: Selection) -> list[str]:
     """Write notes on the subfolders that images were found in, and on the files that are not used."""
     notes = []
     deeper = sorted((name, count) for name, count in listing.subfolders.items() if name)
@@ -284,7 +224,7 @@ def _note_files(folder: Path, splits: dict[str, str], listing: _Listing, selecti
 
 
 def _check_classes(
-    folder: Path, classes: list[str], splits: dict[str, str], listing: _Listing, selection: _Selection
+    folder: Path, classes: list[str], splits: dict[str, str], listing: _Listing, selection: Selection
 ) -> list[str]:
     """Check that there are images to train on and to test on, and write a note on images without a group."""
     examples = listing.examples
@@ -337,7 +277,7 @@ def _explain_missing_classes(folder: Path, classes: list[str], splits: dict[str,
 
 
 def _explain_empty_class(
-    folder: Path, name: str, splits: dict[str, str], listing: _Listing, selection: _Selection
+    folder: Path, name: str, splits: dict[str, str], listing: _Listing, selection: Selection
 ) -> XbenchError:
     """Make the error for a class without images."""
     places = [f"{part}/{name}/" for part in splits] or [f"{name}/"]

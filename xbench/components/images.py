@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
-    from xbench.components.specs import Example
+    from xbench.components.image_dataset import Example
 
 # The formats that are read, whatever a file's suffix says. Pillow supports more, but runs other programs for
 # some of them.

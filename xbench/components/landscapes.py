@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xbench.components.convex import rotate, space_logarithmically
-from xbench.components.setting_ranges import check_integer, check_number
+from xbench.components.setting_ranges import check_integer, check_number, check_seed
 from xbench.components.tasks import Metric, Optimum, Output, RowDataset, Task
 from xbench.errors import XbenchError
 
@@ -27,7 +27,6 @@ MAX_DIMENSION = 1_000_000
 # Rotations take the cube of the dimension in time.
 MAX_ROTATED_DIMENSION = 500
 MAX_CONDITION = 1e12
-MAX_SEED = 2**63 - 1
 
 
 def build_rosenbrock(dimension: int = 2, start: tuple[float, ...] = ()) -> RowDataset:
@@ -107,7 +106,7 @@ def build_quadratic(
     name = "quadratic"
     check_integer(name, "dimension", dimension, 1, MAX_ROTATED_DIMENSION if rotated else MAX_DIMENSION)
     check_number(name, "condition", condition, 1, MAX_CONDITION)
-    check_integer(name, "seed", seed, 0, MAX_SEED)
+    check_seed(name, "seed", seed)
     coefficients = [torch.tensor(space_logarithmically(dimension, 1 / condition), dtype=torch.float64)]
     if rotated:
         axes = rotate(np.eye(dimension), np.random.default_rng(seed))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xbench.components.regression import penalise_squares, regression
-from xbench.components.setting_ranges import check_integer, check_number
+from xbench.components.setting_ranges import check_integer, check_number, check_seed
 from xbench.components.tasks import RowDataset
 from xbench.errors import XbenchError
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from xbench.components.tasks import Batch
 
 MAX_ENTRIES = 100_000_000
-MAX_SEED = 2**63 - 1
 
 
 def build_matrix_factorisation(
@@ -61,7 +60,7 @@ def build_matrix_factorisation(
     check_number(name, "observed", observed, 1 / entries, 1)
     check_number(name, "noise", noise, 0)
     check_number(name, "l2", l2, 0)
-    check_integer(name, "seed", seed, 0, MAX_SEED)
+    check_seed(name, "seed", seed)
 
     rng = np.random.default_rng(seed)
     left, right = (rng.standard_normal((side, rank)) for side in shape)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from xbench.components.roles import check_patterns
 from xbench.components.specs import ModelSpec
 from xbench.components.tasks import Facts
 from xbench.errors import XbenchError
@@ -90,7 +91,8 @@ def build_network(
             zeros of `facts.input_shape`.
 
     Raises:
-        XbenchError: the factory does not return a module.
+        XbenchError: the factory does not return a module, or the spec declares roles of parameters that the
+            module does not have.
     """
     from torch import nn
 
@@ -115,6 +117,7 @@ def build_network(
             f"{format_signature(factory)} returns a {type(network).__name__}, not a torch.nn.Module"
         )
     _initialise_lazy_parameters(network, facts, run_once)
+    check_patterns(network, spec.roles)
     return network
 
 

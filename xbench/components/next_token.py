@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 VOCABULARY = 256
 
 # Identifies how rows are made of a text, within fingerprints.
-_ROWS = "rows of text 1"
+_ROWS = "rows of text 2"
 MAX_GENERATED_BYTES = 10**8  # takes 7 seconds to generate
 MAX_CONTEXT = 2**20
+# Training rows of a text of scaled length. With more, sizes would need more significant bits.
+_SCALED_ROWS = 15
 
 
 def build_generated_text(context: int = 128, size: int = 1_000_000, seed: int = 0) -> RowDataset:
@@ -58,8 +60,10 @@ def build_generated_text(context: int = 128, size: int = 1_000_000, seed: int = 
 def build_text_file(path: str, context: int = 128) -> RowDataset:
     """Make rows of a text file of the user's own, in any encoding.
 
-    The first 90 % of the file are for training, the rest for testing. Rows do not overlap: each takes
-    `context + 1` bytes, and predicts all but the first of them. Bytes that do not fill a row are not used.
+    The last 10 % of the file are for testing, the rest for training, but for a gap of at least `context`
+    bytes between the two. Validation is held out at the end of the training rows, behind a gap of a row. Rows
+    do not overlap: each takes `context + 1` bytes, and predicts all but the first of them. Bytes that do not
+    fill a row are not used.
 
     Args:
         path: the file.
@@ -110,11 +114,11 @@ def _count_train_bytes(size: int) -> int:
 
 
 def _check_length(where: str, size: int, context: int, hint: str) -> None:
-    """Check that there is at least one row to train on and one to test on."""
+    """Check that there is at least one row to train on, and one to test on, which has fewer bytes."""
     if size == 0:
         raise XbenchError(f"{where} is empty", hint)
     test_bytes = size - _count_train_bytes(size)
-    if min(size - test_bytes, test_bytes) <= context:
+    if test_bytes <= context:
         raise XbenchError(
             f"{where} has {size:,} bytes, too few for a context of {context:,}: the {test_bytes:,} bytes to "
             f"test on do not fill a row of {context + 1:,}",
@@ -144,10 +148,11 @@ def _write_generated(size: int, seed: int) -> tuple[Path, str]:
 def _make_dataset(path: Path, size: int, digest: str, context: int) -> RowDataset:
     train_bytes = _count_train_bytes(size)
     return RowDataset(
-        train=TokenRows(path, 0, train_bytes, context),
+        train=TokenRows(path, 0, train_bytes - context, context),
         test=TokenRows(path, train_bytes, size, context),
-        task=next_token_task(VOCABULARY),
+        task=next_token_task(VOCABULARY, are_bytes=True),
         fingerprint=hashlib.sha256(f"{_ROWS} {digest} context={context}".encode()).hexdigest(),
+        hold_out="end",
     )
 
 
@@ -200,11 +205,21 @@ class TokenRows:
         return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
 
 
-def next_token_task(vocabulary: int) -> Task:
+def next_token_task(vocabulary: int, are_bytes: bool = False) -> Task:
     """Make the task of predicting the next token at each position of a batch `(tokens, next_tokens)`.
 
-    Both are (n, context) int64. The model returns logits (n, context, vocabulary). The loss is the mean cross
-    entropy of a token, in nats.
+    Both are (n, context) int64. The model returns logits (n, context, vocabulary).
+
+    Args:
+        vocabulary: number of different tokens.
+        are_bytes: whether a token is a byte of the text, so that bits per byte are a metric.
+
+    Returns:
+        A task that minimises the mean cross entropy of a token in nats, with the perplexity and the accuracy
+        of the next token as metrics.
+
+    Raises:
+        XbenchError: the vocabulary is empty.
     """
     return Task(
         loss_of=_sum_cross_entropies,
@@ -218,15 +233,7 @@ def next_token_task(vocabulary: int) -> Task:
                 weighted=True,
                 finish=_exponentiate,
             ),
-            Metric(
-                name="bits_per_byte",
-                direction="min",
-                unit="bits",
-                method="mean cross entropy of a token, which is a byte, in bits",
-                value=_sum_cross_entropies,
-                weighted=True,
-                finish=_convert_to_bits,
-            ),
+            *([_BITS_PER_BYTE] if are_bytes else []),
             Metric(
                 name="next_token_accuracy",
                 direction="max",
@@ -275,10 +282,26 @@ def _convert_to_bits(nats: float) -> float:
     return nats / math.log(2)
 
 
+_BITS_PER_BYTE = Metric(
+    name="bits_per_byte",
+    direction="min",
+    unit="bits",
+    method="mean cross entropy of a token, which is a byte, in bits",
+    value=_sum_cross_entropies,
+    weighted=True,
+    finish=_convert_to_bits,
+)
+
+
 def _lengthen_text(context: int) -> dict[str, int]:
-    """Return the size of a text with some 20 to 40 rows of a context, which is a power of two, so that the
-    cache holds few texts."""
-    return {"size": 1 << (20 * context).bit_length()}
+    """Return the size of a text with `_SCALED_ROWS` rows of a context to train on.
+
+    The number of rows is the same for all contexts, so a full batch of a longer context needs more memory.
+    Sizes have five significant bits, so that contexts of similar length share a text in the cache.
+    """
+    needed = -(-_SCALED_ROWS * (context + 1) * 10 // 9)
+    step = 1 << max(0, needed.bit_length() - 5)
+    return {"size": -(-needed // step) * step}
 
 
 GENERATED_TEXT = DatasetSpec(

@@ -71,17 +71,18 @@ def register_problem(name: str, problem: Problem) -> None:
 
     Args:
         name: the name. A second registration replaces the first.
-        problem: an `xbench.Problem`.
+        problem: an `xbench.Problem`. It may also name components that were registered from Python.
 
     Raises:
         XbenchError: as for `register_model`.
     """
+    _check_name("problem", name)
     if not isinstance(problem, Problem):
         raise XbenchError(
             f"problem '{escape_controls(name)}' is a {type(problem).__name__}, not an xbench.Problem"
         )
-    _register("model", name, problem)
-    _register("dataset", name, problem)
+    _register("model", name, _find_registered("model", problem.model) or problem)
+    _register("dataset", name, _find_registered("dataset", problem.dataset) or problem)
 
 
 def pack(wanted: Iterable[tuple[Kind, str]], folder: Path) -> tuple[PackedComponent, ...]:
@@ -103,12 +104,16 @@ def pack(wanted: Iterable[tuple[Kind, str]], folder: Path) -> tuple[PackedCompon
     )
 
 
-def _register(kind: Kind, name: str, component: Any) -> None:
+def _check_name(kind: str, name: object) -> None:
     if not isinstance(name, str) or not name.strip() or {":", "/"} & set(name):
         raise XbenchError(
             f"{format_value(name)} cannot be the name of a {kind}",
             hint="choose a text without ':' and '/', which have a meaning in the names of components",
         )
+
+
+def _register(kind: Kind, name: str, component: Any) -> None:
+    _check_name(kind, name)
     taken = find(kind, name)
     if taken is not None:
         raise XbenchError(
@@ -116,6 +121,11 @@ def _register(kind: Kind, name: str, component: Any) -> None:
             hint="choose another name",
         )
     _registered[kind, name] = make_spec(kind, component, f"{kind} '{escape_controls(name)}'", "from Python")
+
+
+def _find_registered(kind: Kind, part: object) -> Spec | None:
+    """Return the component that was registered from Python under a name; None for anything else."""
+    return _registered.get((kind, part)) if isinstance(part, str) else None
 
 
 def _pack(kind: Kind, name: str, spec: Spec, path: Path) -> PackedComponent:

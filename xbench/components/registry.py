@@ -134,7 +134,9 @@ def load(kind: Kind, reference: str, import_dirs: Sequence[str] = ()) -> Spec:
     if packed is not None:
         return _unpack(packed)
     if ":" in reference:
-        return _import_reference(kind, reference, import_dirs)
+        component = import_reference(kind, reference, import_dirs)
+        summary = f"imported from {reference.partition(':')[0]}"
+        return make_spec(kind, component, f"{kind} '{reference}'", summary)
     registration = find(kind, reference)
     if registration is None:
         raise XbenchError(describe_unknown_name(kind, reference), hint=write_listing_hint(kind))
@@ -157,6 +159,12 @@ def describe_unknown_name(kind: Kind, name: str) -> str:
     """Write the message for an unregistered name, with a suggestion if a registered name is similar."""
     guess = suggest_name(name.partition("/")[0], registrations(kind))
     return f"unknown {kind} '{shorten(escape_controls(name))}'.{guess}"
+
+
+def describe_unknown_problem(name: str) -> str:
+    """Write the message for a name that is neither a model nor a dataset, with a suggestion."""
+    both = registrations("model").keys() & registrations("dataset").keys()
+    return f"unknown problem '{shorten(escape_controls(name))}'.{suggest_name(name, both)}"
 
 
 def write_listing_hint(kind: Kind) -> str:
@@ -189,17 +197,28 @@ def make_spec(kind: Kind, component: object, where: str, summary: str) -> Spec:
         summary: the summary of a factory's spec.
 
     Raises:
-        XbenchError: the component is neither.
+        XbenchError: the component is neither, or the problem names a component that is not registered.
     """
     if isinstance(component, Problem):
         if kind == "optimizer":
             raise XbenchError(f"{where} is an xbench.Problem, which has no optimizer")
         component = component.component(kind)
+        if isinstance(component, str):
+            return _load_named(kind, component, where)
     if isinstance(component, Spec):
         return _check_spec(kind, component, where)
     if not callable(component):
         raise XbenchError(f"{where} is a {type(component).__name__}, not a factory or a spec")
     return _SPEC_TYPES[kind](factory=component, summary=summary)
+
+
+def _load_named(kind: Kind, name: str, where: str) -> Spec:
+    """Load the registered component that a problem names."""
+    registration = find(kind, name)
+    if registration is None:
+        hint = f"give the factory instead of '{name}'" if ":" in name else write_listing_hint(kind)
+        raise XbenchError(f"{where}: {describe_unknown_name(kind, name)}", hint)
+    return registration.load_spec(name)
 
 
 @cache
@@ -213,10 +232,19 @@ def _unpack(packed: PackedComponent) -> Spec:
         ) from error
 
 
-def _import_reference(kind: Kind, reference: str, import_dirs: Sequence[str]) -> Spec:
+def import_reference(what: str, reference: str, import_dirs: Sequence[str]) -> object:
+    """Import the object that a `module:attribute` names.
+
+    Args:
+        what: the kind of the object, for messages.
+        import_dirs: folders that it may be imported from.
+
+    Raises:
+        XbenchError: no folder is allowed, or the object cannot be imported from any of them.
+    """
     if not import_dirs:
         raise XbenchError(
-            f"{kind} '{reference}' is code outside any package, which a suite alone may not import",
+            f"{what} '{reference}' is code outside any package, which is not imported unless you allow it",
             hint="allow its folder with `--allow-import DIR`",
         )
     module_name, _, attribute = reference.partition(":")
@@ -228,14 +256,13 @@ def _import_reference(kind: Kind, reference: str, import_dirs: Sequence[str]) ->
         module = importlib.import_module(module_name)
         if not any(Path(module.__file__ or "").is_relative_to(directory) for directory in import_dirs):
             raise ImportError(f"module '{module_name}' was imported from another folder ({module.__file__})")
-        component = getattr(module, attribute)
+        return getattr(module, attribute)
     except (Exception, SystemExit) as error:  # the user's own module may raise anything
         searched = ", ".join(import_dirs)
         raise XbenchError(
-            f"{kind} '{reference}' cannot be imported: {_describe(error)}",
+            f"{what} '{reference}' cannot be imported: {_describe(error)}",
             hint=f"xbench looks for the module in {searched}",
         ) from error
-    return make_spec(kind, component, f"{kind} '{reference}'", f"imported from {module_name}")
 
 
 def _find_source(reference: str, directory: str) -> Path | None:

@@ -190,7 +190,13 @@ def count_inputs_and_outputs(model: str, facts: Facts) -> tuple[int, int]:
     first, output = first_tensor(facts.row), facts.output
     if output is None or output.kind == "tokens":
         asked = "does not say what a model returns" if output is None else "asks for tokens"
-        raise XbenchError(f"the model '{model}' returns a row of numbers, and the task {asked}")
+        hint = "choose a model of tokens, such as gpt-mini"
+        if output is None:
+            hint = (
+                'let its Task say it: output=Output("values", 1) for one number, or '
+                'output=Output("classes", 3) for a logit of each of three classes'
+            )
+        raise XbenchError(f"the model '{model}' returns a row of numbers, and the task {asked}", hint)
     if not _is_floating(first.dtype):
         shape = ", ".join(["n", *map(str, first.shape)])
         raise XbenchError(

@@ -20,6 +20,15 @@ def check_integer(component: str, name: str, value: int, least: int, most: int) 
         )
 
 
+def check_seed(component: str, name: str, value: int) -> None:
+    """Check a setting that seeds a random number generator.
+
+    Raises:
+        XbenchError: it is not an integer, or is out of range.
+    """
+    check_integer(component, name, value, 0, 2**63 - 1)
+
+
 def check_number(component: str, name: str, value: float, least: float, most: float = math.inf) -> None:
     """Check a setting that is a finite number.
 

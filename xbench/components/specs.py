@@ -10,53 +10,18 @@ optimizer's factory, and to a model's factory what it asks of the data: the numb
 
 from __future__ import annotations
 
-import functools
 import importlib
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from xbench.components.removed_fields import without_fields
+from xbench.components.roles import Role, check_role_names
 from xbench.errors import XbenchError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 # (settings, may_download, on_progress(name, done_bytes, total_bytes)) -> identity; see `ModelSpec`.
 Obtain = Callable[[Mapping[str, Any], bool, Callable[[str, int, int], None]], str]
-
-
-def without_fields(*names: str) -> Callable[[type], type]:
-    """Accept and ignore fields that the previous version of xbench had, with a `DeprecationWarning`.
-
-    The next version drops the names from the decorator, and passing such a field then raises `TypeError`.
-
-    Args:
-        names: fields that were removed from the decorated dataclass.
-    """
-
-    def decorate(spec_type: type) -> type:
-        init = vars(spec_type)["__init__"]
-
-        @functools.wraps(init)
-        def accept_and_warn(self: Spec, **fields: Any) -> None:
-            removed = tuple(name for name in names if name in fields)
-            for name in removed:
-                del fields[name]
-                warnings.warn(
-                    f"{spec_type.__name__}: the field '{name}' was removed and is ignored; delete it, as the "
-                    "next version of xbench refuses it",
-                    DeprecationWarning,
-                    stacklevel=2,
-                )
-            init(self, **fields)
-            object.__setattr__(self, "removed_fields", removed)
-
-        type.__setattr__(spec_type, "__init__", accept_and_warn)
-        return spec_type
-
-    return decorate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,7 +204,7 @@ class ModelSpec(Spec):
     others.
 
     Set `requires_grad` to False on parameters that are not to be trained. If all trained parameters are in
-    one submodule that comes last, everything in front of it is computed once per image (see
+    one submodule that comes last, everything in front of it is computed once per example (see
     `training.frozen`).
 
     Attributes:
@@ -263,6 +228,9 @@ class ModelSpec(Spec):
             checks that a new model which loads the state dict gives the same outputs. If it does not, the
             cell is treated as not resumable, or refused if a selected epoch is to be evaluated.
         scalable: integer settings whose largest value `xbench probe-capacity` can find, by name.
+        roles: `"embedding"`, `"hidden"` or `"output"` (the last layer) for patterns (as in `fnmatch`) of
+            parameter names. The first pattern that matches counts. Only needed where the roles that follow
+            from the model's modules are wrong (see `components.roles`).
     """
 
     input_shape: tuple[int, int, int] | None = None
@@ -273,6 +241,10 @@ class ModelSpec(Spec):
     stand_in: Callable[[Mapping[str, Any]], str] = lambda settings: ""
     resumable: bool = True
     scalable: Mapping[str, Scale] = field(default_factory=dict)
+    roles: Mapping[str, Role] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_role_names(self.roles)
 
     def load_obtain(self) -> Obtain | None:
         """Return the hook that gets the model's files, after importing it if the field is a string.
@@ -364,77 +336,3 @@ class DatasetSpec(Spec):
     source: Source | None = None
     find_root: Callable[[], Path] | None = None
     scalable: Mapping[str, Scale] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Example:
-    """One image of a dataset, not yet read.
-
-    Attributes:
-        name: name that is unique within the dataset and the same on every machine, such as a relative path.
-        label: index into `Dataset.classes`.
-        split: `"test"`, which is never trained on, or `"train"`, which validation is held out of.
-        group: name of a group (a patient, say) whose examples are never on both sides of a split; "" for
-            none.
-        path: file that the image is read from. Its content then identifies the image.
-        content: string that identifies an image without a file (generator, version, seed, index), or
-            anything besides the file that the pixels depend on, such as a crop. Images with the same name,
-            file, content and shape share one decoded copy in the cache.
-    """
-
-    name: str
-    label: int
-    split: Literal["train", "test"]
-    group: str = ""
-    path: Path | None = None
-    content: str = ""
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A dataset of labelled images, as its factory returns it. The task is classification.
-
-    Attributes:
-        classes: class names, in the order of labels.
-        positive: the class that recall, precision and AUC refer to if there are two classes.
-        shape: (channels, height, width) of every image.
-        examples: all examples of both splits.
-        read: `read(example)` returns a uint8 or uint16 array of shape (height, width, channels). xbench
-            scales all uint16 images of the set to 8 bits by the same factor, which follows from the highest
-            value among them. Several threads call it, once or twice per distinct image. If it raises, the
-            image counts as unreadable, and the exception is the reason.
-        notes: facts that readers of the results must know, such as how a split was made.
-
-    Raises:
-        XbenchError: on construction, if the fields contradict each other.
-    """
-
-    classes: tuple[str, ...]
-    positive: str
-    shape: tuple[int, int, int]
-    examples: tuple[Example, ...]
-    read: Callable[[Example], np.ndarray]
-    notes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.positive not in self.classes:
-            raise XbenchError(f"the positive class '{self.positive}' is not one of {', '.join(self.classes)}")
-        if len(self.classes) < 2:
-            raise XbenchError(f"a dataset needs at least 2 classes, and this one has {len(self.classes)}")
-        names: set[str] = set()
-        split_of_group: dict[str, str] = {}
-        for example in self.examples:
-            if example.group and split_of_group.setdefault(example.group, example.split) != example.split:
-                raise XbenchError(f"group '{example.group}' is in both train and test")
-            if example.label not in range(len(self.classes)):
-                raise XbenchError(
-                    f"example '{example.name}' has label {example.label}, not one of 0 to "
-                    f"{len(self.classes) - 1}"
-                )
-            if example.split not in ("train", "test"):
-                raise XbenchError(
-                    f"example '{example.name}' is in split '{example.split}', not in train or test"
-                )
-            if example.name in names:
-                raise XbenchError(f"two examples are named '{example.name}'")
-            names.add(example.name)

@@ -14,7 +14,8 @@ from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Literal
 
-from xbench.components.specs import Dataset, DatasetSpec, Example
+from xbench.components.image_dataset import Dataset, Example
+from xbench.components.specs import DatasetSpec
 from xbench.errors import XbenchError
 
 if TYPE_CHECKING:

@@ -10,12 +10,11 @@ import numpy as np
 from xbench.components.bundled import load_bundled
 from xbench.components.classification import classification
 from xbench.components.regression import regression
-from xbench.components.setting_ranges import check_integer, check_number
+from xbench.components.setting_ranges import check_number, check_seed
 from xbench.components.tasks import RowDataset, Task
 
 # Larger shares leave too few training rows.
 MAX_TEST_SHARE = 0.5
-MAX_SEED = 2**63 - 1
 
 DIABETES_UNIT = "points"  # of a score of the disease's progression
 
@@ -86,7 +85,7 @@ def build_diabetes(test_share: float = 0.2, split_seed: int = 0) -> RowDataset:
 
 def _check(name: str, test_share: float, split_seed: int) -> None:
     check_number(name, "test_share", test_share, 0, MAX_TEST_SHARE)
-    check_integer(name, "split_seed", split_seed, 0, MAX_SEED)
+    check_seed(name, "split_seed", split_seed)
 
 
 def _make_classes(name: str, loader: str, task: Task, test_share: float, split_seed: int) -> RowDataset:

@@ -5,15 +5,19 @@ This module imports no torch, as specs and listings import it.
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
+from xbench.components.roles import Role, check_role_names
 from xbench.components.specs import DatasetSpec, ModelSpec, import_attribute
 from xbench.errors import XbenchError
-from xbench.text import quote_some
+from xbench.text import format_value, quote_some
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,12 +26,15 @@ if TYPE_CHECKING:
 # A tensor, or a nested tuple, list or dict of tensors, whose first dimension counts rows.
 Batch: TypeAlias = Any
 
-# A tensor, or a nested tuple, list or dict of tensors, with a row each; a map-style dataset; a `BatchReader`;
-# or a `torch.utils.data.DataLoader`, of which only the dataset and the collate function are used.
+# A tensor, or a tuple or dict of (nested) tensors, whose first dimension counts rows; a map-style dataset,
+# such as a list of rows; a `BatchReader`; or a `torch.utils.data.DataLoader`, of which only the dataset and
+# the collate function are used.
 Rows: TypeAlias = Any
 
 Split = Literal["train", "validation", "test"]
 OutputKind = Literal["classes", "tokens", "values"]
+
+_SPLITS: tuple[Split, ...] = get_args(Split)
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 # Names of the metrics that xbench itself declares for every task.
@@ -60,8 +67,17 @@ class Output:
     size: int
 
     def __post_init__(self) -> None:
-        if self.kind not in ("classes", "tokens", "values") or self.size < 1:
-            raise XbenchError(f"an output of kind {self.kind!r} and size {self.size!r} does not exist")
+        kinds = get_args(OutputKind)
+        if self.kind not in kinds:
+            raise XbenchError(
+                f"an output cannot be of kind {format_value(self.kind)}.{_suggest(self.kind, kinds)}",
+                hint=f"the kinds are {quote_some(kinds)}",
+            )
+        if not isinstance(self.size, Integral) or self.size < 1:
+            raise XbenchError(
+                f"an output of kind '{self.kind}' cannot have the size {format_value(self.size)}",
+                hint="give a whole number of at least 1",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +109,10 @@ class Metric:
     weighted: bool = False
     finish: Callable[[float], float] | None = None
     function: Callable[[Any], float] | str | None = None
-    on: tuple[Split, ...] = ("train", "validation", "test")
+    on: tuple[Split, ...] = _SPLITS
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name) or self.name in RESERVED_METRICS:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name) or self.name in RESERVED_METRICS:
             raise XbenchError(
                 f"a metric cannot be named {self.name!r}",
                 hint="use lower-case letters, digits and `_`, and none of "
@@ -111,6 +127,41 @@ class Metric:
             raise XbenchError(f"metric '{self.name}': direction {self.direction!r} is not 'max' or 'min'")
         if (self.value is None) == (self.function is None):
             raise XbenchError(f"metric '{self.name}' needs either `value` or `function`")
+        if self.function is None:
+            self._check_average()
+        else:
+            self._check_function()
+
+    def _check_average(self) -> None:
+        """Check what only metrics with a `value` have."""
+        if self.value != "loss":
+            _check_callable(f"metric '{self.name}': `value`", self.value, "a function, or 'loss'")
+        if self.finish is not None:
+            _check_callable(f"metric '{self.name}': `finish`", self.finish)
+        if not isinstance(self.on, tuple | list) or not self.on:
+            raise XbenchError(
+                f"metric '{self.name}': `on` is {format_value(self.on)}, not a tuple of splits",
+                hint='write on=("test",) for a single split',
+            )
+        for split in self.on:
+            if split not in _SPLITS:
+                guess = _suggest(split, _SPLITS)
+                raise XbenchError(
+                    f"metric '{self.name}': `on` names no split {format_value(split)}.{guess}",
+                    hint=f"the splits are {quote_some(_SPLITS)}",
+                )
+
+    def _check_function(self) -> None:
+        """Check that a metric with a `function` has nothing that applies to averages only."""
+        if not isinstance(self.function, str):
+            _check_callable(f"metric '{self.name}': `function`", self.function, "a function, or its name")
+        unused = {"finish": self.finish, "weighted": self.weighted, "on": self.on != _SPLITS}
+        for name, is_set in unused.items():
+            if is_set:
+                raise XbenchError(
+                    f"metric '{self.name}' has a `function`, to which `{name}` does not apply",
+                    hint="leave it out, or compute an average with `value`",
+                )
 
     def load_function(self) -> Callable[[Any], float]:
         """Return `function`, after importing it if it is a string.
@@ -127,15 +178,29 @@ class Metric:
 class Term:
     """One of several terms of a loss. Each row belongs to one term.
 
+    The mean loss of a term is reported as `NAME_loss`, without its scale and the weights of classes.
+
     Attributes:
         loss: `loss(model, batch) -> (n,)`: the loss of each row.
         scale: factor of the term in the whole loss.
         weight: `weight(batch) -> (n,)`: the weight of each row; 1 by default.
+        metrics: averages over the rows of this term. Their names begin with the term's: `error` of a term
+            `boundary` is recorded as `test_boundary_error`.
     """
 
     loss: Callable[[nn.Module, Batch], Tensor]
     scale: float = 1.0
     weight: Callable[[Batch], Tensor] | None = None
+    metrics: tuple[Metric, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_callable("a term's `loss`", self.loss)
+        if self.weight is not None:
+            _check_callable("a term's `weight`", self.weight)
+        if not _is_finite(self.scale):
+            raise XbenchError(
+                f"a term's `scale` is {format_value(self.scale)}", hint="give a finite number, such as 0.1"
+            )
 
 
 @dataclass(frozen=True)
@@ -151,8 +216,15 @@ class Optimum:
     error: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.value) and self.error >= 0):
-            raise XbenchError(f"an optimum of {self.value} with an error of {self.error} makes no sense")
+        if not _is_finite(self.value):
+            raise XbenchError(
+                f"an optimum's `value` is {format_value(self.value)}", hint="give a finite number"
+            )
+        if not isinstance(self.error, Real) or not self.error >= 0:
+            raise XbenchError(
+                f"an optimum's `error` is {format_value(self.error)}",
+                hint="give a bound on the error of `value`: a number that is not negative",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,9 +237,11 @@ class Task:
 
     - `loss(model, batch) -> (n,)`;
     - `outputs(model, batch)` and `loss_of(outputs, batch) -> (n,)`, which lets metrics use the same outputs;
-    - `loss = {"name": Term(...)}`: several terms, of which each row belongs to one. The loss of a batch is
-      then the sum over terms of scale times the sum of losses over the sum of weights, and `train` holds the
-      rows of each term by its name. A term without rows in a batch counts as 0.
+    - `loss = {"name": Term(...)}`: several terms, of which each row belongs to one; `train` holds the rows of
+      each term by its name. The loss is then the sum over terms of scale times the sum of losses over the sum
+      of weights. In a batch of a part of the training rows, the sum of losses of a term is divided by the
+      weights of all its training rows, times the batch's share of all training rows. The expected loss of a
+      batch is therefore the loss of all training rows, however few rows a term has.
 
     Attributes:
         loss: see above.
@@ -175,9 +249,12 @@ class Task:
             each row of the batch. By default `model(batch)`, or `model(batch[0])` if a batch is a tuple.
         loss_of: see above.
         weight: `weight(batch) -> (n,)`: the weight of each row, such as the number of counted tokens of a
-            padded sequence; 1 by default. It depends on the data alone, and is computed once.
+            padded sequence; 1 by default. It depends on the data alone, and is computed once. Losses are
+            *divided* by the sum of weights and not multiplied by them: with sample weights, `loss` returns
+            `weight * loss`, as it returns the sum over counted tokens.
         penalty: `penalty(model) -> scalar`, added once to the loss of every batch.
-        metrics: metrics besides the loss.
+        metrics: metrics besides the loss. If the task has several terms, they see the batches of all terms,
+            which must then have the same structure; give metrics of single terms to their `Term`.
         collect: `collect(outputs, batch)`: what metrics with a `function` need of each row, and what is kept
             of the test rows: a tensor, or a tuple or dict of tensors; the outputs by default. If no metric
             has a `function`, nothing is collected but the losses.
@@ -195,6 +272,8 @@ class Task:
         facts: what a reader should know of the task, by name, such as `{"positive class": "PNEUMONIA"}`.
         summed: `summed(outputs, batch, class_weights)`, an optional shortcut: the sum of the rows' losses,
             each multiplied by the weight of its class. `class_weights` is a tensor with one number per class.
+        roles: roles of the model's parameters, for a task that comes with its model; see `ModelSpec`, whose
+            roles count where the task has none.
     """
 
     loss: Callable[[nn.Module, Batch], Tensor] | Mapping[str, Term] | None = None
@@ -214,8 +293,10 @@ class Task:
     loss_method: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
     summed: Callable[[Any, Batch, Tensor], Tensor] | None = None
+    roles: Mapping[str, Role] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_role_names(self.roles)
         if (self.loss is None) == (self.loss_of is None):
             raise XbenchError("a task needs either `loss` or `loss_of`")
         if self.terms and self.weight is not None:
@@ -226,14 +307,84 @@ class Task:
             raise XbenchError("a task with `summed` needs `loss_of`, to which it is a shortcut")
         if self.classes and self.label is None:
             raise XbenchError("a task with `classes` needs `label`, which says the class of each row")
-        names = [metric.name for metric in self.metrics]
-        if len(set(names)) < len(names):
-            raise XbenchError(f"a task declares a metric twice: {quote_some(sorted(names))}")
+        _check_metrics("a task's `metrics`", self.metrics)
+        for name, term in self.terms.items():
+            _check_term(name, term)
+        if self.terms and (weighted := [metric.name for metric in self.metrics if metric.weighted]):
+            raise XbenchError(
+                f"metric '{weighted[0]}' is weighted, but the weights of different terms do not add up",
+                hint="give the metric to each Term that it is for, or leave out `weighted`",
+            )
+        declared = [*self.metrics, *(metric for term in self.terms for metric in self.metrics_of(term))]
+        counts = Counter(metric.name for metric in declared)
+        if twice := sorted(name for name, count in counts.items() if count > 1):
+            raise XbenchError(f"a task declares a metric twice: {quote_some(twice)}")
 
     @property
     def terms(self) -> Mapping[str, Term]:
         """The terms by name; empty if the loss is not declared as several terms."""
         return self.loss if isinstance(self.loss, Mapping) else {}
+
+    def metrics_of(self, term: str) -> tuple[Metric, ...]:
+        """Return the metrics of a term's rows, as they are recorded: its own, and its mean loss.
+
+        Args:
+            term: the name of the term; "" if the task has none.
+        """
+        if not term:
+            return ()
+        title, own = term.replace("_", " "), self.terms[term]
+        renamed = [
+            replace(
+                metric,
+                name=f"{term}_{metric.name}",
+                title=f"{title} {metric.title or metric.name.replace('_', ' ')}",
+            )
+            for metric in own.metrics
+        ]
+        loss = Metric(
+            name=f"{term}_loss",
+            direction="min",
+            unit=self.loss_unit,
+            method=f"mean loss of the rows of the term '{term}', before its scale of {own.scale:g}",
+            value="loss",
+            weighted=True,
+        )
+        return (*renamed, loss)
+
+
+def _check_metrics(what: str, metrics: object) -> None:
+    if not isinstance(metrics, tuple | list):
+        raise XbenchError(
+            f"{what} is a {type(metrics).__name__}, not a tuple of metrics",
+            hint="write metrics=(metric,) for a single metric",
+        )
+    for metric in metrics:
+        if not isinstance(metric, Metric):
+            raise XbenchError(
+                f"{what} has a {type(metric).__name__}, not an xbench.Metric",
+                hint="declare each metric as Metric(name=..., direction=..., value=...)",
+            )
+
+
+def _check_term(name: str, term: Term) -> None:
+    if not isinstance(term, Term):
+        raise XbenchError(
+            f"term '{name}' of a task is a {type(term).__name__}, not an xbench.Term",
+            hint="declare it as Term(loss=...)",
+        )
+    _check_metrics(f"the `metrics` of term '{name}'", term.metrics)
+    if not _NAME.fullmatch(name) or f"{name}_".startswith(_SPLIT_PREFIXES):
+        raise XbenchError(
+            f"a term cannot be named {name!r}",
+            hint="use lower-case letters, digits and `_`, and begin with a letter but not with a split",
+        )
+    for metric in term.metrics:
+        if metric.function is not None:
+            raise XbenchError(
+                f"metric '{metric.name}' of term '{name}' has a `function`",
+                hint="metrics of a term are averages: use `value`, or give the metric to the Task",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +400,8 @@ class RowDataset:
         fingerprint: identifies the content of all rows, or is a function that returns such a text and is
             called once; by default, rows are hashed.
         hold_out: whether validation may be held out of the training rows. If not, a suite trains on all of
-            them unless it says otherwise.
+            them unless it says otherwise. `"end"` holds out the last rows, and leaves out the row before
+            them, for rows that are consecutive parts of a sequence; other rows are held out at random.
         notes: sentences for readers of the results.
     """
 
@@ -259,7 +411,7 @@ class RowDataset:
     test: Rows | None = None
     collate: Callable[[list[Any]], Batch] | None = None
     fingerprint: str | Callable[[], str] = ""
-    hold_out: bool = True
+    hold_out: bool | Literal["end"] = True
     notes: tuple[str, ...] = ()
 
 
@@ -291,11 +443,38 @@ class Facts:
         return first_tensor(self.row).shape
 
 
+def _suggest(name: object, known: tuple[str, ...]) -> str:
+    """Return ` Did you mean 'x'?` if a known name is similar; otherwise ""."""
+    close = difflib.get_close_matches(name, known, n=1) if isinstance(name, str) else []
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def _check_callable(what: str, value: object, expected: str = "a function") -> None:
+    if not callable(value):
+        raise XbenchError(f"{what} is {format_value(value)}, not {expected}")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
+
+
 def first_tensor(row: Any) -> TensorFacts:
-    """Return the first `TensorFacts` of a row's structure."""
-    while not isinstance(row, TensorFacts):
-        row = next(iter(row.values())) if isinstance(row, Mapping) else row[0]
-    return row
+    """Return the first `TensorFacts` of a row's structure.
+
+    Raises:
+        XbenchError: it has none.
+    """
+    found = _find_tensor(row)
+    if found is None:
+        raise XbenchError("a row has no tensor")
+    return found
+
+
+def _find_tensor(row: Any) -> TensorFacts | None:
+    if isinstance(row, TensorFacts):
+        return row
+    parts = row.values() if isinstance(row, Mapping) else row if isinstance(row, tuple | list) else ()
+    return next((found for part in parts if (found := _find_tensor(part)) is not None), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,14 +482,14 @@ class Problem:
     """A model and a dataset with its task, under one name: `problem = "module:attribute"` in a suite.
 
     Attributes:
-        model: a `ModelSpec`, or a factory of the model.
-        dataset: a `DatasetSpec`, a factory of a dataset, or a `RowDataset`.
+        model: a `ModelSpec`, a factory of the model, or the name of a registered model, such as `"mlp"`.
+        dataset: a `DatasetSpec`, a factory of a dataset, a `RowDataset`, or the name of a registered dataset.
     """
 
-    model: ModelSpec | Callable[..., nn.Module]
-    dataset: DatasetSpec | RowDataset | Callable[..., Any]
+    model: ModelSpec | Callable[..., nn.Module] | str
+    dataset: DatasetSpec | RowDataset | Callable[..., Any] | str
 
     def component(self, kind: Literal["model", "dataset"]) -> Any:
-        """Return the problem's model or dataset: a spec or a factory."""
+        """Return the problem's model or dataset: a spec, a factory or a name."""
         part = self.model if kind == "model" else self.dataset
         return (lambda: part) if isinstance(part, RowDataset) else part

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from xbench.components.registry import suggest_name
+from xbench.components.roles import Role
 from xbench.components.specs import Family, ModelSpec
 from xbench.components.weights import (
     find_weights,
@@ -118,6 +119,7 @@ def torchvision_member(name: str) -> ModelSpec:
         mean=tuple(preprocessing.mean),
         std=tuple(preprocessing.std),
         input_shape=(3, _image_size(name), _image_size(name)) if _needs_one_size(name) else None,
+        roles=_declare_tables(name),
     )
 
 
@@ -248,6 +250,15 @@ def _build_network(name: str) -> nn.Module:
 
 def _needs_one_size(name: str) -> bool:
     return name.startswith(("vit_", "maxvit_"))
+
+
+def _declare_tables(name: str) -> dict[str, Role]:
+    """Declare the embeddings that are bare parameters: class tokens, and tables of positions."""
+    if name.startswith("vit_"):
+        return {"class_token": "embedding", "encoder.pos_embedding": "embedding"}
+    if name.startswith("maxvit_") or (name.startswith("swin_") and not name.startswith("swin_v2_")):
+        return {"*.relative_position_bias_table": "embedding"}
+    return {}
 
 
 def _image_size(name: str) -> int:

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from xbench.components.image_dataset import Dataset, Example
 from xbench.components.images import describe_unreadable
-from xbench.components.specs import Dataset, Example
 from xbench.data.decoded import DecodedDataset
 from xbench.data.depth import describe_scaling, to_eight_bits, white_level
 from xbench.data.duplicates import NO_DUPLICATES, find_duplicates

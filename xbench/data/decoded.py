@@ -37,6 +37,9 @@ class DecodedDataset(PreparedData):
     def facts(self) -> Facts:
         return image_facts(self.shape, len(self.classes), self.train_rows)
 
+    def file_rows(self, indices: np.ndarray) -> np.ndarray:
+        return self.rows[indices]
+
     @property
     def row_bytes(self) -> int:
         """Bytes of one image in the file."""

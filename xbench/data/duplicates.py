@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xbench.components.specs import Example
+from xbench.components.image_dataset import Example
 
 _MAX_NAMED = 3
 

@@ -1,5 +1,5 @@
-"""Cached outputs of a model's frozen part: one row per image in one flat file, which is filled as images are
-requested.
+"""Cached outputs of a model's frozen part: one row per example in one flat file, which is filled as
+examples are requested.
 
 A second file holds a checksum for each row that is present. Checksums are written only after their rows have
 reached the disk, so an interrupted run leaves only complete rows, and the next run continues from them. Two
@@ -43,13 +43,13 @@ _INDEX = "index.json"
 
 @dataclass(frozen=True)
 class FeatureFile:
-    """File with the features of one decoded dataset's images.
+    """File with the features of one dataset's examples.
 
     Attributes:
         folder: the file's folder; its name is a hash of everything that the features depend on.
-        shape: shape of one image's features.
+        shape: shape of one example's features.
         precision: precision of the values.
-        rows: number of rows, which are numbered as in the decoded file.
+        rows: number of rows, which are numbered as in the decoded file of images, or as in the dataset.
     """
 
     folder: Path

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from xbench.components.specs import Example
+from xbench.components.image_dataset import Example
 from xbench.memory.processor import usable_cpus
 from xbench.storage.atomic import open_regular
 from xbench.storage.cache import load, save

@@ -50,6 +50,10 @@ class PreparedData(ABC):
         """(rows,) whether each row belongs to a validation split that the dataset brings."""
         return np.zeros(len(self.labels), dtype=bool)
 
+    @abstractmethod
+    def file_rows(self, indices: np.ndarray) -> np.ndarray:
+        """Return the places (n,) of rows at (n,) indices in the files that hold their pixels or features."""
+
     @property
     def train_rows(self) -> int:
         """Number of rows to train on, before validation is held out."""
@@ -67,6 +71,7 @@ class RowData(PreparedData):
         row: structure of a training batch, with `TensorFacts` in place of tensors.
         output: what models return for a row; None if the task does not say.
         own_validation: (rows,) whether each row belongs to the validation split that the dataset brings.
+        holds_out_end: whether validation is the end of the training rows; otherwise it is drawn.
         terms: (rows,) int64: place of each row's term in `term_names`; 0 if the task has a single term.
         term_names: names of the terms; empty if the task has a single term.
         weights: (rows,) float64: weight of each row in the loss; None if all are 1.
@@ -85,10 +90,14 @@ class RowData(PreparedData):
     row_bytes: np.ndarray | None
     checked: str
     fingerprint_method: str
+    holds_out_end: bool = False
 
     @property
     def is_validation(self) -> np.ndarray:
         return self.own_validation
+
+    def file_rows(self, indices: np.ndarray) -> np.ndarray:
+        return indices
 
     @property
     def facts(self) -> Facts:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from xbench.components.specs import Dataset, Example
+from xbench.components.image_dataset import Dataset, Example
 from xbench.data.decode import decode
 from xbench.data.decoded import DecodedDataset
 

@@ -188,6 +188,7 @@ class CellRunner:
                 with suppress(OSError):  # other cells may have checkpoints there
                     scratch.parent.rmdir()
         if interrupts.happened:
+            self.observer.cell_ended(record)
             raise KeyboardInterrupt
         return record
 

@@ -86,14 +86,19 @@ def save_checkpoint(written: CheckpointWritten, cell: PlannedCell, transcript: T
             shutil.rmtree(older, ignore_errors=True)
 
 
+def find_saved_step(folder: Path) -> int:
+    """Return the step of the latest checkpoint in a cell's folder of checkpoints; 0 if there is none."""
+    return max((int(path.name.removeprefix("step-")) for path in folder.glob("step-*")), default=0)
+
+
 def find_done_share(folders: Iterable[Path], cell: PlannedCell) -> float:
     """Return the share of a cell's steps that its latest checkpoint has completed, 0 to 1.
 
     Args:
         folders: folders in which the cell may have checkpoints.
     """
-    saved = (int(path.name.removeprefix("step-")) for folder in folders for path in folder.glob("step-*"))
-    return min(1.0, max(saved, default=0) / count_steps(cell.sized))
+    saved = max(map(find_saved_step, folders), default=0)
+    return min(1.0, saved / count_steps(cell.sized))
 
 
 def load_checkpoint(folder: Path, cell: PlannedCell) -> Transcript:

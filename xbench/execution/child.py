@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from xbench.capacity.workload import TrainingWorkload
-from xbench.records.schema import MemoryPassRecord
+from xbench.records.memory import MemoryPassRecord
 from xbench.training.component_code import check_running_code
 from xbench.training.events import CellResult, FeatureReport
 from xbench.training.job import CellJob

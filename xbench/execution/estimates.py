@@ -9,9 +9,9 @@ from typing import Any
 
 from xbench.capacity.axes import Axis, size_of, with_size
 from xbench.capacity.cost_model import CostModel, measure_costs, timing_settings
-from xbench.execution.shared import FeatureKeeper, select_images
+from xbench.execution.shared import FeatureKeeper, select_examples
 from xbench.isolation.run import run_in_child
-from xbench.planning.identity import cost_key, duration_key, features_key, image_pace_key, pass_key
+from xbench.planning.identity import cost_key, duration_key, example_pace_key, features_key, pass_key
 from xbench.planning.observer import Observer
 from xbench.planning.planned import Estimate, PlannedCell
 from xbench.records.schema import CellRecord
@@ -19,7 +19,7 @@ from xbench.storage.cache import load, save
 from xbench.training.settings import Choice
 from xbench.training.splits import split_examples
 
-# Number of images whose features are computed to estimate the time of the others.
+# Number of examples whose features are computed to estimate the time of the others.
 _SAMPLE = 16
 
 # Seconds between two checks whether other programs still use the CPU.
@@ -59,7 +59,7 @@ class Estimator:
         self._took_s = self._estimated_s = _PRIOR_S
         # Cost models measured in this run, with the time of their measurement, by key.
         self._cost_models: dict[str, tuple[CostModel | None, float]] = {}
-        # Seconds per image of computing features, and whether the measurement was disturbed.
+        # Seconds per example of computing features, and whether the measurement was disturbed.
         self._rates: dict[str, tuple[float, bool]] = {}
 
     def estimate(self, cells: list[PlannedCell]) -> list[PlannedCell]:
@@ -167,39 +167,39 @@ class Estimator:
             timed: the cell whose steps are timed in its place.
             is_timed: whether the time of its steps is already known.
         """
-        key = image_pace_key(timed)
-        image_s, is_rough = self._recall_rate(key)
-        is_known = is_timed and image_s is not None
-        if is_timed and image_s is not None and _is_provisional(cell):
+        key = example_pace_key(timed)
+        example_s, is_rough = self._recall_rate(key)
+        is_known = is_timed and example_s is not None
+        if is_timed and example_s is not None and _is_provisional(cell):
             return timed, _make_features_estimate(
-                _shared_key(cell), len(select_images(cell)) * image_s, is_rough
+                _shared_key(cell), len(select_examples(cell)) * example_s, is_rough
             )
-        timed, report = self._features.compute(timed, select_images(cell), 0 if is_known else _SAMPLE)
-        if report.image_s is not None:
-            image_s, is_rough = self._keep_rate(key, report.image_s, report.is_disturbed)
-        if report.file is None or image_s is None:
+        timed, report = self._features.compute(timed, select_examples(cell), 0 if is_known else _SAMPLE)
+        if report.example_s is not None:
+            example_s, is_rough = self._keep_rate(key, report.example_s, report.is_disturbed)
+        if report.file is None or example_s is None:
             return timed, Estimate()
         if _is_provisional(cell):
             return timed, _make_features_estimate(
-                _shared_key(cell), len(select_images(cell)) * image_s, is_rough
+                _shared_key(cell), len(select_examples(cell)) * example_s, is_rough
             )
-        return timed, _make_features_estimate(report.file.folder.name, report.missing * image_s, is_rough)
+        return timed, _make_features_estimate(report.file.folder.name, report.missing * example_s, is_rough)
 
     def _recall_rate(self, key: str) -> tuple[float | None, bool]:
         kept = load("feature rate", key)
         return self._rates.get(key, (kept["seconds"] if kept else None, False))
 
-    def _keep_rate(self, key: str, image_s: float, is_disturbed: bool) -> tuple[float, bool]:
-        """Save how long computing the features of an image took, and return the best known value."""
+    def _keep_rate(self, key: str, example_s: float, is_disturbed: bool) -> tuple[float, bool]:
+        """Save how long computing the features of an example took, and return the best known value."""
         if not is_disturbed:
-            save("feature rate", key, {"seconds": image_s})
+            save("feature rate", key, {"seconds": example_s})
         else:
             self._observer.machine_is_busy()
             known_s, was_disturbed = self._recall_rate(key)
-            if known_s is not None and (not was_disturbed or known_s <= image_s):
+            if known_s is not None and (not was_disturbed or known_s <= example_s):
                 return known_s, was_disturbed
-        self._rates[key] = (image_s, is_disturbed)
-        return image_s, is_disturbed
+        self._rates[key] = (example_s, is_disturbed)
+        return example_s, is_disturbed
 
     def _recall_cost_model(self, key: str) -> CostModel | None:
         cost_model, _ = self._cost_models.get(key, (None, 0.0))
@@ -304,7 +304,7 @@ def _choose_timed(cell: PlannedCell) -> PlannedCell | None:
 
 
 def _count_evaluated(cell: PlannedCell) -> int:
-    """Return how many images a cell evaluates in total."""
+    """Return how many examples a cell evaluates in total."""
     training = cell.settings.training
     split = split_examples(cell.data, cell.sized.training, cell.settings.seed)
     after_epoch = len(split.validation)

@@ -9,11 +9,11 @@ from pathlib import Path
 from xbench.capacity.adaptation import adapt
 from xbench.capacity.axes import Axis, resolve_sizes, size_of, with_size
 from xbench.capacity.axis import AnyAxis, ScaledSetting
-from xbench.capacity.probe import Capacity, ProbeFailed, find_capacity
+from xbench.capacity.probe import Capacity, find_capacity
 from xbench.capacity.search import Grid
 from xbench.capacity.tuning import tune_micro_batch
 from xbench.capacity.workload import TrainingWorkload
-from xbench.errors import DependentExamples, Unsupported, XbenchError
+from xbench.errors import DependentExamples, FixedSize, Unsupported, XbenchError
 from xbench.execution.shared import FeatureKeeper
 from xbench.isolation.child import Limits
 from xbench.memory.malloc import MallocProfile
@@ -63,7 +63,6 @@ def probe_axis(
     *,
     highest: int | None = None,
     enough: int | None = None,
-    tolerance: float = 0.01,
     reserve: float = 0.0,
     start: tuple[int, int | None] | None = None,
     observer: Observer,
@@ -74,12 +73,11 @@ def probe_axis(
         ProbeFailed: a size failed for a reason other than memory.
         XbenchError: not even the smallest size is possible with these settings.
     """
-    if axis is Axis.HISTORY_SIZE or (isinstance(axis, ScaledSetting) and axis.component == "model"):
-        tolerance = 0.0
+    is_exact = axis is Axis.HISTORY_SIZE or (isinstance(axis, ScaledSetting) and axis.component == "model")
     return find_capacity(
         TrainingWorkload(cell.job(settings), axis),
         _limits(cell, reserve),
-        tolerance=tolerance,
+        tolerance=0.0 if is_exact else 0.01,
         highest=highest,
         enough=enough,
         start=start,
@@ -214,9 +212,7 @@ def _adapt(cell: PlannedCell, observer: Observer) -> PlannedCell:
     def largest(settings: CellSettings, axis: Axis) -> int | None:
         try:
             return _find_largest(cell, settings, axis, size_of(settings, axis), observer, keys)
-        except ProbeFailed:
-            raise
-        except XbenchError as error:  # the model does not allow other sizes
+        except FixedSize as error:
             raise _FixedAxis(axis) from error
 
     sized = cell.sized
@@ -226,7 +222,7 @@ def _adapt(cell: PlannedCell, observer: Observer) -> PlannedCell:
             break
         except _FixedAxis as error:  # start again with the other axes only
             cell = replace(cell, fit=replace(cell.fit, irreducible=(*cell.fit.irreducible, error.axis)))
-        except ProbeFailed as error:
+        except XbenchError as error:
             return replace(cell, skip=_make_skip(error))
     if adapted is None:
         given = ", ".join(cell.declared.adapt)

@@ -12,8 +12,9 @@ from pathlib import Path
 from xbench.components.code import latest_change
 from xbench.components.code_files import IGNORE_FILE, ImportDirs
 from xbench.errors import XbenchError
+from xbench.records.runs import runs_of_suite
 from xbench.records.schema import CellKey, CellRecord, RunRecord
-from xbench.records.store import RunFolder, runs_of_suite
+from xbench.records.store import RunFolder
 from xbench.storage.atomic import make_folder, read_regular
 from xbench.suite.reader import Suite
 
@@ -133,7 +134,7 @@ class History:
         done: dict[str, tuple[RunFolder, CellRecord]] = {}
         for folder in self._elsewhere:
             try:
-                records, _ = folder.read_cells()
+                records = self.records if folder == self.same else folder.read_cells()[0]
             except XbenchError:
                 continue
             for record in records.values():

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any
 
 from xbench.capacity.axis import AnyAxis, Axis, ScaledSetting
 from xbench.capacity.probe import Capacity, ProbeFailed
 from xbench.components.registry import Kind, origin
-from xbench.components.registry import load as load_spec
-from xbench.components.settings import settings_of
-from xbench.components.specs import DatasetSpec, ModelSpec
 from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
 from xbench.execution.fitting import probe_axis
 from xbench.execution.shared import FeatureKeeper
-from xbench.isolation.ask import ask
 from xbench.planning.identity import capacity_key
 from xbench.planning.observer import Observer
 from xbench.planning.plan import PlannedRun, fetch_missing_weights, make_cells, plan_run, prepare_all
@@ -28,7 +24,7 @@ from xbench.storage.cache import load, save
 from xbench.suite.document import unusable
 from xbench.suite.overrides import SuiteOption
 from xbench.suite.reader import Suite, check_document
-from xbench.text import escape_controls, format_value, pluralize, shorten
+from xbench.text import escape_controls, pluralize, shorten
 from xbench.training.settings import Choice
 from xbench.units import format_bytes
 
@@ -43,93 +39,6 @@ _DEFAULTS: dict[Axis, dict[str, str | int]] = {
 }
 _DEFAULTS[Axis.HISTORY_SIZE] = {"batch_size": "full", "micro_batch": 16}
 _SCALED_DEFAULTS: dict[str, str | int] = {"batch_size": 1, "micro_batch": "full"}
-
-
-def default_axis(optimizer: str, import_dirs: Sequence[str] = ()) -> Axis:
-    """Return the axis that is probed by default: the training set for full-batch optimizers, otherwise the
-    batch.
-
-    Args:
-        import_dirs: folders of components that were registered from Python.
-    """
-    try:
-        full_batch = ":" not in optimizer and load_spec("optimizer", optimizer, import_dirs).full_batch
-    except XbenchError:
-        full_batch = False  # `plan_probe` reports the error
-    return Axis.TRAIN_SIZE if full_batch else Axis.BATCH_SIZE
-
-
-def find_axes(
-    names: Iterable[str], model: str, dataset: str, import_dirs: Sequence[str] = ()
-) -> list[AnyAxis]:
-    """Find axes by name: sizes of training, and settings that the specs of model and dataset declare.
-
-    Args:
-        import_dirs: folders of components that were registered from Python, or named as `module:attribute`.
-
-    Returns:
-        The axes in the order of their names, each once.
-
-    Raises:
-        XbenchError: there is no such axis, or the specs are needed and cannot be loaded.
-    """
-    known: dict[str, AnyAxis] = {axis.value: axis for axis in Axis}
-    wanted = [name.replace("_", "-") if isinstance(name, str) else name for name in names]
-    if not all(isinstance(name, str) and name in known for name in wanted):
-        for scaled in ask(_list_scaled_settings, model, dataset, import_dirs):
-            if scaled.name in known:
-                raise XbenchError(
-                    f"{model} and {dataset} offer two axes named '{scaled.name}'",
-                    hint="give one of them another `axis` in the Scale of its spec",
-                )
-            known[scaled.name] = scaled
-    for name in wanted:
-        if not isinstance(name, str) or name not in known:
-            hint = f"`--axis` (in Python, `axes`) is one of {', '.join(known)} for {model} and {dataset}"
-            raise XbenchError(f"there is no axis {format_value(name)}", escape_controls(hint))
-    return [known[name] for name in dict.fromkeys(wanted)]
-
-
-def _list_scaled_settings(
-    send: object, model: str, dataset: str, import_dirs: Sequence[str]
-) -> list[ScaledSetting]:
-    """List the settings that can be scaled. Runs in a child process, as it imports factories."""
-    return [
-        *_scaled_settings_of("model", model, import_dirs),
-        *_scaled_settings_of("dataset", dataset, import_dirs),
-    ]
-
-
-def _scaled_settings_of(
-    component: Literal["model", "dataset"], name: str, import_dirs: Sequence[str]
-) -> list[ScaledSetting]:
-    spec: ModelSpec | DatasetSpec = (
-        load_spec("model", name, import_dirs)
-        if component == "model"
-        else load_spec("dataset", name, import_dirs)
-    )
-    if not spec.scalable:
-        return []
-    settings, scaled = settings_of(spec), []
-    for setting, scale in spec.scalable.items():
-        multiple, divisor = scale.multiple, ""
-        if isinstance(multiple, str):
-            multiple, divisor = settings.defaults.get(multiple, 1), multiple
-        for needed in filter(None, (setting, divisor)):
-            if needed not in settings.names:
-                raise XbenchError(f"{component} '{name}' has no setting '{needed}', which its Scale names")
-        scaled.append(
-            ScaledSetting(
-                component=component,
-                setting=setting,
-                name=scale.axis or setting.replace("_", "-"),
-                lowest=scale.lowest,
-                highest=scale.highest,
-                multiple=multiple,
-                multiple_of=divisor,
-            )
-        )
-    return scaled
 
 
 def plan_probe(
@@ -151,7 +60,8 @@ def plan_probe(
         XbenchError: the arguments are wrong; the message names every mistake.
     """
     suite = _make_suite(optimizer, model, dataset, axis, overrides, options)
-    plan = plan_run(suite, import_dirs, on_step)
+    # A probe has started worker processes for its axes, so all of its mistakes are reported together.
+    plan = plan_run(replace(suite, is_worth_checking=True), import_dirs, on_step)
     if len(plan.cells) != 1:
         raise XbenchError(
             f"a probe needs a single run, but these settings declare {len(plan.cells)}",
@@ -179,15 +89,17 @@ def probe(plans: Mapping[AnyAxis, PlannedRun], fresh: bool, observer: Observer) 
         XbenchError: the run is not possible with these settings.
     """
     results, warnings, features = [], [], FeatureKeeper(observer)
+    probed: dict[AnyAxis, PlannedCell] = {}
     for axis, plan in plans.items():
-        cell = _prepare(make_cells(plan, prepare_all(plan, observer)), features, observer)
+        cell = _prepare(make_cells(plan, prepare_all(plan, observer)), axis, features, observer)
+        probed[axis] = cell
         warnings += [data.warning for data in plan.data if data.warning]
         results.append(_probe_axis(cell, axis, fresh, observer))
     settings = cell.settings
     choices: dict[Kind, Choice] = {
-        "model": _without_varied("model", settings.model, plans),
-        "dataset": _without_varied("dataset", cell.resolved.choice, plans),
-        "optimizer": _without_varied("optimizer", settings.optimizer, plans),
+        "model": keep_fixed("model", {axis: one.settings.model for axis, one in probed.items()}),
+        "dataset": keep_fixed("dataset", {axis: one.resolved.choice for axis, one in probed.items()}),
+        "optimizer": keep_fixed("optimizer", {axis: one.settings.optimizer for axis, one in probed.items()}),
     }
     components: dict[str, Component] = {
         kind: Component(name=choice.name, origin=origin(kind, choice.name), params=choice.params)
@@ -212,22 +124,39 @@ def probe(plans: Mapping[AnyAxis, PlannedRun], fresh: bool, observer: Observer) 
     )
 
 
-def _without_varied(kind: Kind, choice: Choice, axes: Iterable[AnyAxis]) -> Choice:
-    """Return a choice without the settings that a probe varies."""
-    varied = {axis.setting for axis in axes if isinstance(axis, ScaledSetting) and axis.component == kind}
-    if kind == "optimizer" and Axis.HISTORY_SIZE in axes:
-        varied.add(Axis.HISTORY_SIZE.setting)
-    return replace(choice, params={key: value for key, value in choice.params.items() if key not in varied})
+def keep_fixed(kind: Kind, choices: Mapping[AnyAxis, Choice]) -> Choice:
+    """Keep the settings of a component that were fixed while at least one axis was probed.
+
+    Args:
+        choices: the component as it was probed on each axis.
+    """
+    fixed: dict[str, Any] = {}
+    for axis, choice in choices.items():
+        varied = axis.setting if _get_kind(axis) == kind else None
+        fixed |= {key: value for key, value in choice.params.items() if key != varied}
+    return Choice(choice.name, fixed)
 
 
-def _prepare(cells: list[PlannedCell], features: FeatureKeeper, observer: Observer) -> PlannedCell:
+def _get_kind(axis: AnyAxis) -> str:
+    """Return the kind of component whose setting an axis varies; "training" for training settings."""
+    if isinstance(axis, ScaledSetting):
+        return axis.component
+    return "optimizer" if axis is Axis.HISTORY_SIZE else "training"
+
+
+def _prepare(
+    cells: list[PlannedCell], axis: AnyAxis, features: FeatureKeeper, observer: Observer
+) -> PlannedCell:
     """Add weights and the features that trials need to the probed cell.
+
+    The features depend on settings of the model and the dataset, so trials that vary one use none.
 
     Raises:
         XbenchError: weights or features are not available.
     """
     (cell,) = fetch_missing_weights(cells, observer)
-    cell = features.for_trials(cell)
+    if not isinstance(axis, ScaledSetting):
+        cell = features.for_trials(cell)
     if cell.skip is not None:
         raise XbenchError(cell.skip.reason)
     return cell
@@ -285,6 +214,11 @@ def _probe_axis(cell: PlannedCell, axis: AnyAxis, fresh: bool, observer: Observe
 
 def _write_notes(cell: PlannedCell, axis: AnyAxis, capacity: Capacity, started_from_known: bool) -> list[str]:
     notes = []
+    if isinstance(axis, ScaledSetting) and cell.model.is_frozen and cell.settings.training.features != "off":
+        notes.append(
+            f"features of the model's frozen part depend on {axis}, so trials ran the whole model; a run "
+            "that trains on features may need less memory"
+        )
     if capacity.refused is not None:
         refused = capacity.refused
         notes.append(

@@ -11,15 +11,15 @@ from xbench.data.prepared import RowData, count_rows
 from xbench.errors import Unsupported, WeightsNotFound, XbenchError
 from xbench.execution.checkpoints import Transcript
 from xbench.execution.pairing import name_generator
-from xbench.execution.scoring import compute_metrics
+from xbench.execution.scoring import compute_metrics, list_averages
 from xbench.isolation.run import ChildResult
 from xbench.planning.planned import PlannedCell
+from xbench.records.memory import MemoryRecord
 from xbench.records.schema import (
     CellRecord,
     Component,
     DataRecord,
     FeaturesRecord,
-    MemoryRecord,
     PairingRecord,
     Status,
     Times,
@@ -47,7 +47,8 @@ def make_record(
     try:
         metrics = compute_metrics(cell, result.scores if result else None)
     except XbenchError as error:  # a function of the task fails; what was measured until then is kept
-        status, reason, metrics = "error", error.message, compute_metrics(cell, None)
+        status, reason = "error", error.message
+        metrics = list_averages(cell, result.scores if result else None)
     settings, training, device = cell.settings, cell.settings.training, cell.machine.device_facts
     return CellRecord(
         cell_id=cell.key.cell_id,
@@ -62,6 +63,7 @@ def make_record(
         status=status,
         reason=reason,
         expect=cell.declared.expect,
+        parameters_by_role=dict(transcript.prepared.parameters_by_role) if transcript.prepared else {},
         settings=training.model_dump(),
         requested=cell.requested_sizes,
         ran=transcript.prepared.ran if transcript.prepared else {},

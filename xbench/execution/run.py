@@ -90,8 +90,11 @@ def run_plan(
         opened.append(folder)
         earlier = history.records if folder == history.same else {}
         left = _select_unsettled(cells, history)
-        left = _fit(_reuse_largest(left, folder), cells, features, observer)
-        _run_blocks(left, earlier, limit, estimator, features, passes, folder, observer)
+        recorded = list(folder.read_cells()[0].values())
+        left = _fit(_reuse_largest(left, recorded), cells, features, observer)
+        passes.remember(recorded)
+        runner = CellRunner(folder, observer, features, passes, Pairing(recorded))
+        _run_blocks(left, earlier, limit, estimator, runner)
     except OSError as error:
         if not concerns(error, results):
             raise
@@ -130,9 +133,8 @@ def _open(run: RunRecord, plan: PlannedRun, history: History, results: Path, obs
     return folder
 
 
-def _reuse_largest(cells: list[PlannedCell], folder: RunFolder) -> list[PlannedCell]:
+def _reuse_largest(cells: list[PlannedCell], records: list[CellRecord]) -> list[PlannedCell]:
     """Give cells with `train_size = "largest"` the size with which their experiment has run before."""
-    _, records = folder.read()
     ran = {
         record.experiment: record.ran["train_size"]
         for record in records
@@ -197,10 +199,7 @@ def _run_blocks(
     earlier: dict[str, CellRecord],
     limit: TimeLimit | None,
     estimator: Estimator,
-    features: FeatureKeeper,
-    passes: MemoryPasses,
-    folder: RunFolder,
-    observer: Observer,
+    runner: CellRunner,
 ) -> None:
     """Run cells in order, each cell once.
 
@@ -210,9 +209,6 @@ def _run_blocks(
     ran: set[str] = set()
     passed_over: set[str] = set()
     made_s: dict[str, float] = {}
-    recorded = folder.read_cells()[0].values()
-    passes.remember(recorded)
-    runner = CellRunner(folder, observer, features, passes, Pairing(recorded))
     for block in group_blocks(cells, by_time=limit is not None):
         # If two experiments declare the same cell, it runs once, and both show it.
         block = list({cell.key.cell_id: cell for cell in block if cell.key.cell_id not in ran}.values())

@@ -33,16 +33,25 @@ def compute_metrics(cell: PlannedCell, scores: Scores | None) -> dict[str, float
     Raises:
         XbenchError: a function of the task fails.
     """
-    declared = cell.resolved.facts.task.metrics
     if scores is None:
-        return dict.fromkeys(metric.name for metric in declared)
+        return _name_all(cell, {})
     values = dict(scores.values)
-    if any(metric.name not in values for metric in declared):
+    if any(metric.name not in values for metric in cell.resolved.facts.task.metrics):
         data = cell.data
         if isinstance(data, DecodedDataset):
             values |= run_functions(classification(data.classes, data.positive), scores.collected)
         else:
             values |= ask(compute_functions, cell.resolved.choice, scores.collected, cell.import_dirs)
+    return _name_all(cell, values)
+
+
+def list_averages(cell: PlannedCell, scores: Scores | None) -> dict[str, float | None]:
+    """Collect the metrics that the cell's process measured; the others are None."""
+    return _name_all(cell, scores.values if scores else {})
+
+
+def _name_all(cell: PlannedCell, values: Mapping[str, float]) -> dict[str, float | None]:
+    declared = cell.resolved.facts.task.metrics
     found = {metric.name: values.get(metric.name, math.nan) for metric in declared}
     return {name: None if math.isnan(value) else float(value) for name, value in found.items()}
 
@@ -81,21 +90,20 @@ def make_outputs(cell: PlannedCell, scores: Scores) -> Outputs | None:
 def _name_columns(collected: Any, classes: tuple[str, ...]) -> Iterator[tuple[str, np.ndarray]]:
     """Yield a column for each number that is collected of a row, named after its place.
 
-    The columns of a matrix with a number for each class are named after the classes.
+    The columns of a matrix with a number for each class are named after the classes. A single column has no
+    number in its name.
     """
     if not isinstance(collected, Mapping):
         is_several = isinstance(collected, tuple | list)
         parts = enumerate(collected if is_several else [collected])
         collected = {f"output_{place}" if is_several else "output": part for place, part in parts}
     for name, values in collected.items():
-        if name in ("name", "group", "loss"):  # columns that every file of outputs has
-            name = f"output_{name}"
         if not isinstance(values, np.ndarray) or values.ndim > 2:
             continue
         if name in FIXED_COLUMNS:
             name = f"output_{name}"
-        if values.ndim == 1:
-            yield str(name), values
+        if values.ndim == 1 or values.shape[1] == 1:
+            yield str(name), values.reshape(-1)
             continue
         suffixes = classes if values.shape[1] == len(classes) else range(values.shape[1])
         yield from ((f"{name}_{suffix}", column) for suffix, column in zip(suffixes, values.T, strict=True))

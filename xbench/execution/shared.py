@@ -18,16 +18,17 @@ from xbench.isolation.run import ChildResult, Timeouts, run_in_child
 from xbench.planning.identity import configuration_key, features_key
 from xbench.planning.observer import Observer
 from xbench.planning.planned import FeaturePlan, PlannedCell, Skip
-from xbench.records.schema import NO_MEMORY_TO_CHECK, CellRecord, MemoryPassRecord
+from xbench.records.memory import NO_MEMORY_TO_CHECK, MemoryPassRecord
+from xbench.records.schema import CellRecord
 from xbench.training.events import FeatureReport
 from xbench.training.splits import split_examples
 
-# Number of images that trials draw their examples from, repeatedly: memory does not depend on their content.
-_TRIAL_IMAGES = 32
+# Number of examples that trials use, repeatedly: memory does not depend on their content.
+_TRIAL_EXAMPLES = 32
 
 
-def select_images(cell: PlannedCell) -> np.ndarray:
-    """Return the indices of all images that a cell trains on or evaluates, training images first."""
+def select_examples(cell: PlannedCell) -> np.ndarray:
+    """Return the indices of all examples that a cell trains on or evaluates, training examples first."""
     split = split_examples(cell.data, cell.sized.training, cell.settings.seed)
     return np.concatenate([np.unique(split.train), split.validation, split.test])
 
@@ -38,35 +39,35 @@ class FeatureKeeper:
     def __init__(self, observer: Observer):
         self._observer = observer
         self._reports: dict[str, FeatureReport] = {}
-        self._images: dict[str, set[int]] = {}
+        self._examples: dict[str, set[int]] = {}
 
     def for_training(self, cell: PlannedCell, log: Path) -> PlannedCell:
-        """Add the features of all its images to a cell, computing those that are missing. A cell that
+        """Add the features of all its examples to a cell, computing those that are missing. A cell that
         requires features which cannot be computed is skipped.
 
         Args:
             log: file for the output of the child process.
         """
-        return self.compute(cell, select_images(cell), log=log)[0]
+        return self.compute(cell, select_examples(cell), log=log)[0]
 
     def for_trials(self, cell: PlannedCell) -> PlannedCell:
-        """Add the features of some of its images to a cell."""
-        return self.compute(cell, select_images(cell)[:_TRIAL_IMAGES])[0]
+        """Add the features of some of its examples to a cell."""
+        return self.compute(cell, select_examples(cell)[:_TRIAL_EXAMPLES])[0]
 
     def compute(
-        self, cell: PlannedCell, images: np.ndarray, at_most: int | None = None, log: Path | None = None
+        self, cell: PlannedCell, examples: np.ndarray, at_most: int | None = None, log: Path | None = None
     ) -> tuple[PlannedCell, FeatureReport]:
-        """Add the features of some images to a cell; also return the report on computing them.
+        """Add the features of some examples to a cell; also return the report on computing them.
 
         Args:
-            images: indices of the images.
+            examples: indices of the examples.
             at_most: maximum number of missing features to compute; by default all.
             log: file for the output of the child process.
         """
         wanted = cell.settings.training.features
         if cell.skip or wanted == "off":
             return cell, FeatureReport()
-        report = self._get_report(cell, images, at_most, log)
+        report = self._get_report(cell, examples, at_most, log)
         if isinstance(report, ChildResult):
             return replace(cell, skip=_make_skip(report)), FeatureReport()
         if report.file is None and wanted != "auto":
@@ -76,26 +77,26 @@ class FeatureKeeper:
         return replace(cell, features=features), report
 
     def _get_report(
-        self, cell: PlannedCell, images: np.ndarray, at_most: int | None, log: Path | None
+        self, cell: PlannedCell, examples: np.ndarray, at_most: int | None, log: Path | None
     ) -> FeatureReport | ChildResult:
         """Return the report on some features, without another child process if it is already known."""
         key = features_key(cell, cell.settings.seed)
         if not cell.model.is_frozen:
             return FeatureReport()
         known = self._reports.get(key)
-        if known is not None and (known.file is None or self._images[key].issuperset(images.tolist())):
+        if known is not None and (known.file is None or self._examples[key].issuperset(examples.tolist())):
             return known
-        ending = self._run_child(cell, images, at_most, log)
+        ending = self._run_child(cell, examples, at_most, log)
         if ending.outcome != "returned":
             return ending
         report: FeatureReport = ending.value
         if not report.missing:
             self._reports[key] = replace(report, computed=0, seconds=0.0)
-            self._images.setdefault(key, set()).update(images.tolist())
+            self._examples.setdefault(key, set()).update(examples.tolist())
         return report
 
     def _run_child(
-        self, cell: PlannedCell, images: np.ndarray, at_most: int | None, log: Path | None
+        self, cell: PlannedCell, examples: np.ndarray, at_most: int | None, log: Path | None
     ) -> ChildResult:
         # Like decoding, this is not part of the cell, so the cell's memory limit does not apply.
         limits = Limits(cell.machine.device, cell.settings.training.threads)
@@ -104,7 +105,7 @@ class FeatureKeeper:
             make_features,
             cell.settings,
             cell.data,
-            images,
+            examples,
             cell.import_dirs,
             at_most,
             on_message=lambda progress: self._observer.computing_features(cell.key, *progress),

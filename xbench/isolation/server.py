@@ -85,6 +85,8 @@ def address_space_limit() -> str:
 
 def too_little_address_space(reason: str) -> XbenchError:
     """Return the error of a worker that could not load torch under `address_space_limit`."""
+    if "std::bad_alloc" in reason:  # all that C++ says
+        reason = "memory ran out"
     return XbenchError(
         f"a worker process cannot load torch under {address_space_limit()}: {reason}",
         hint="raise the limit or lift it (`ulimit -v unlimited`, `ulimit -d unlimited`): torch maps several "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import threading
 import time
 import weakref
@@ -47,8 +48,10 @@ def host_peak_meter() -> HostPeakMeter:
 class _KernelPeak:
     """The kernel's own high-water mark, which misses no peak.
 
-    It is as exact as the kernel's page counts, which are batched (about 100 kB per thread). A reset and a
-    reading take about 30 microseconds.
+    It is as exact as the kernel's page counts, which are batched (about 100 kB per thread).
+
+    `getrusage` returns the same peak in a tenth of the time of formatting the status file. It also covers the
+    program that the process ran before the last `exec`, if that was larger; then the status file is read.
     """
 
     method: PeakMethod = "clear_refs"
@@ -57,15 +60,24 @@ class _KernelPeak:
         self._reset_file = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
         self._status_file = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
         self.reset()
+        peak_bytes = self._read_status("VmHWM")
+        self._uses_status = _usage_peak_bytes() > peak_bytes
 
     def reset(self) -> None:
         os.write(self._reset_file, b"5")
 
     def peak_bytes(self) -> int:
-        return status_bytes("VmHWM", os.pread(self._status_file, 4096, 0))
+        return self._read_status("VmHWM") if self._uses_status else _usage_peak_bytes()
 
     def now_bytes(self) -> int:
-        return status_bytes("VmRSS", os.pread(self._status_file, 4096, 0))
+        return self._read_status("VmRSS")
+
+    def _read_status(self, field: str) -> int:
+        return status_bytes(field, os.pread(self._status_file, 4096, 0))
+
+
+def _usage_peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # in kB on Linux
 
 
 class _SampledPeak:

@@ -9,9 +9,9 @@ from xbench.data.prepared import PreparedData
 from xbench.memory.machine import binding
 from xbench.planning.plan import PlannedRun
 from xbench.planning.planned import PlannedCell
-from xbench.suite.grid import Cell
+from xbench.suite.cells import Cell
 from xbench.text import name_seeds, quote_some
-from xbench.training.splits import missing_classes, split_examples
+from xbench.training.splits import missing_classes, missing_terms, split_examples
 from xbench.units import format_bytes
 
 
@@ -19,7 +19,8 @@ def check_splits(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
     """Check that the training, validation and test examples of each cell include every class.
 
     Returns:
-        Warnings about missing classes, with the experiment and seeds.
+        Warnings about missing classes, and about terms without validation rows, with the experiment and
+        seeds.
 
     Raises:
         XbenchError: a cell would train on a single class.
@@ -35,6 +36,12 @@ def check_splits(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
             continue  # the optimizers of an experiment share their splits
         seen.add(what)
         split = split_examples(cell.data, training, seed)
+        if len(split.validation) and (lacking := missing_terms(cell.data, split.validation)):
+            text = (
+                f"{cell.data.name} has no row of {quote_some(lacking)} for validation, so the validation "
+                "loss is that of its other terms; to select no weights by it, set selection = 'last'"
+            )
+            seeds_of.setdefault((cell.declared.experiment, text), []).append(seed)
         if not cell.data.classes:
             continue
         row = "image" if isinstance(cell.data, DecodedDataset) else "row"

@@ -12,7 +12,8 @@ from xbench.components import registry
 from xbench.components.classification import classification
 from xbench.components.code import code_stamp
 from xbench.components.code_files import ImportDirs
-from xbench.components.specs import Dataset, DatasetSpec
+from xbench.components.image_dataset import Dataset
+from xbench.components.specs import DatasetSpec
 from xbench.components.tasks import Facts, RowDataset
 from xbench.components.tracebacks import describe_error
 from xbench.data import sample
@@ -120,7 +121,8 @@ def _describe_row_dataset(spec: DatasetSpec, choice: Choice, import_dirs: Sequen
             rows.task,
             has_test=bool(data.is_test.any()),
             has_validation=bool(data.own_validation.any()),
-            hold_out=rows.hold_out,
+            hold_out=bool(rows.hold_out),
+            terms=rows.terms_by_split,
         ),
         counts=count_rows(data),
         has_images=False,
@@ -135,7 +137,7 @@ def prepare_dataset(send: Send, choice: Choice, strict: bool, import_dirs: Seque
     spec, dataset = _make_dataset(choice, import_dirs)
     code = code_stamp("dataset", choice.name, ImportDirs.of(import_dirs))
     if isinstance(dataset, RowDataset):
-        return _prepare_rows(send, choice, code, import_dirs)
+        return _prepare_rows(send, spec, choice, code, import_dirs)
     return decode(
         dataset,
         choice.name,
@@ -147,18 +149,21 @@ def prepare_dataset(send: Send, choice: Choice, strict: bool, import_dirs: Seque
     )
 
 
-def _prepare_rows(send: Send, choice: Choice, code: str, import_dirs: Sequence[str]) -> RowData:
+def _prepare_rows(
+    send: Send, spec: DatasetSpec, choice: Choice, code: str, import_dirs: Sequence[str]
+) -> RowData:
     from xbench.training.prepare_rows import prepare_rows
     from xbench.training.row_set import load_row_set
 
     # A slower moment must not change how the fingerprint is made, and with it every cell's identity.
     key = repr((choice, code))
-    described = describe_row_data(choice, import_dirs)
     rows = load_row_set(choice.name, choice.params, import_dirs)
     with _blame_dataset(choice.name):
         data = prepare_rows(
-            described,
             rows,
+            choice.name,
+            choice.params,
+            spec.stand_in,
             lambda done, total: send(("reading the rows", done, total)),
             load(_FINGERPRINT_METHODS, key),
         )
@@ -171,7 +176,7 @@ def prepare_sample(send: Send, choice: Choice, import_dirs: Sequence[str]) -> Pr
     spec, dataset = _make_dataset(choice, import_dirs)
     code = code_stamp("dataset", choice.name, ImportDirs.of(import_dirs))
     if isinstance(dataset, RowDataset):
-        return _prepare_rows(send, choice, code, import_dirs)
+        return _prepare_rows(send, spec, choice, code, import_dirs)
     if is_decoded(dataset, code):
         return decode(dataset, choice.name, spec.stand_in, False, lambda done, total: None, code)
     return sample.decode_sample(dataset, choice.name, spec.stand_in, code)

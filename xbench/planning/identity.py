@@ -127,7 +127,9 @@ def features_key(cell: PlannedCell, seed: int | None) -> str:
     """
     settings, training = cell.settings, cell.settings.training
     precision = (training.dtype, training.feature_precision, training.threads)
-    return repr((settings.model, seed, settings.storage, precision, cell.data.fingerprint))
+    # Whether features can be used depends on the task as well, and so on the code that makes it.
+    data = _identify_data(cell, cell.data.fingerprint)
+    return repr((settings.model, seed, settings.storage, precision, data))
 
 
 def training_key(cell: PlannedCell) -> str:
@@ -141,8 +143,8 @@ def cost_key(cell: PlannedCell) -> str:
     return _time_key(cell, timing_settings(cell.sized))
 
 
-def image_pace_key(cell: PlannedCell) -> str:
-    """Identify the time to compute the features of an image, whatever is trained on them."""
+def example_pace_key(cell: PlannedCell) -> str:
+    """Identify the time to compute the features of an example, whatever is trained on them."""
     training = TrainingSettings(dtype=cell.settings.training.dtype)
     anyone = replace(cell.settings, optimizer=Choice("", {}), training=training)
     return _time_key(cell, anyone)

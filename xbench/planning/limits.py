@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from xbench.memory.machine import binding
 from xbench.planning.machine import Machine
-from xbench.suite.grid import Cell
+from xbench.suite.cells import Cell
 from xbench.suite.reader import Suite
 from xbench.units import format_bytes
 

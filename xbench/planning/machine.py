@@ -7,9 +7,10 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
-from xbench.errors import XbenchError
+from xbench.errors import UnusableDevice
+from xbench.isolation.run import run_in_child
 from xbench.memory.cgroups import oom_kill_group
 from xbench.memory.devices import slice_name
 from xbench.memory.host import PeakMethod, host_peak_meter, resident_bytes
@@ -18,6 +19,8 @@ from xbench.memory.machine import Bound, device_bounds, host_bounds
 from xbench.memory.malloc import FAST_SETTINGS, allocator_settings
 from xbench.memory.processor import processor_name, usable_cpus
 from xbench.units import DeviceChoice
+
+MachineT = TypeVar("MachineT")
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,22 @@ class Machine:
     idle_bytes: int = 0
 
 
+def examine_machine(job: Callable[..., MachineT], wanted: DeviceChoice) -> MachineT:
+    """Call `describe_machine` or `check_up` in a child process.
+
+    The child has no memory limit, which would be taken for one of the machine's bounds.
+
+    Raises:
+        XbenchError: the machine does not have this device, or the child failed.
+    """
+    return run_in_child(job, wanted).get()
+
+
 def describe_machine(send: Callable[[Any], None], wanted: DeviceChoice) -> Machine:
     """Find the device that a suite asks for, and describe the machine. Runs in a child process.
 
     Raises:
-        XbenchError: the machine does not have this device.
+        UnusableDevice: the machine does not have this device, or CUDA cannot use it.
     """
     # Measured first, because what follows loads libraries that a worker may not need.
     idle_bytes = resident_bytes() + host_reserve_bytes() if can_limit_host_memory() else 0
@@ -65,7 +79,7 @@ def describe_machine(send: Callable[[Any], None], wanted: DeviceChoice) -> Machi
     else:
         index = wanted.index
         if not has_cuda or index >= torch.cuda.device_count():
-            raise XbenchError(
+            raise UnusableDevice(
                 f"device '{wanted}' not found: torch sees {torch.cuda.device_count()} CUDA devices",
                 hint="use --device cpu",
             )
@@ -100,7 +114,13 @@ def _find_memory_bounds(device: str) -> tuple[Bound, ...]:
     import torch
 
     if device != "cpu":
-        return tuple(device_bounds(device))
+        try:
+            return tuple(device_bounds(device))
+        except RuntimeError as error:  # such as a device that another process has reserved
+            reason = str(error).partition("\n")[0]
+            raise UnusableDevice(
+                f"device '{device}' cannot be used: {reason}", hint="use --device cpu"
+            ) from error
     # Start torch's threads, as a worker does before it sets its limit: their stacks take address space.
     torch.ones(1 << 18).add_(1.0)
     return tuple(host_bounds())
@@ -136,7 +156,7 @@ def check_up(send: Callable[[Any], None], wanted: DeviceChoice) -> Checkup:
     """Examine this machine. Runs in a child process.
 
     Raises:
-        XbenchError: the machine does not have this device.
+        UnusableDevice: the machine does not have this device, or CUDA cannot use it.
     """
     machine = describe_machine(send, wanted)
     group = oom_kill_group()

@@ -13,30 +13,23 @@ from functools import partial
 from xbench.components.code_files import ImportDirs, place_of
 from xbench.data.decode import DECODING
 from xbench.data.prepared import PreparedData
-from xbench.errors import XbenchError
+from xbench.errors import UnusableDevice, XbenchError
 from xbench.isolation.ask import ask
 from xbench.isolation.run import ChildFailed, ChildResult, Timeouts, run_in_child
 from xbench.memory.limits import can_limit_host_memory
 from xbench.memory.machine import Bound, binding, rounded_limit_bytes, with_memory_limits
+from xbench.planning.cell_checks import check_data, find_idle_settings, fit_to_data
 from xbench.planning.datasets import prepare_dataset, prepare_sample
 from xbench.planning.describe import ModelFacts, describe_components, fetch_weights
 from xbench.planning.limits import check_limits
-from xbench.planning.machine import Machine, describe_machine
+from xbench.planning.machine import Machine, describe_machine, examine_machine
 from xbench.planning.observer import Observer
 from xbench.planning.planned import MemoryPlan, PlannedCell
-from xbench.planning.trials import (
-    ResolvedData,
-    check_data,
-    check_models,
-    check_optimizers,
-    dataset_key,
-    describe_each_model,
-    find_idle_settings,
-    fit_to_data,
-    resolve_datasets,
-)
+from xbench.planning.resolution import ResolvedData
+from xbench.planning.trials import check_models, check_optimizers, describe_each_model, resolve_datasets
 from xbench.suite.blame import Tried, add_complaints
-from xbench.suite.grid import Cell, collect_components, expand
+from xbench.suite.cells import Cell
+from xbench.suite.grid import collect_components, expand
 from xbench.suite.lines import KeyPath
 from xbench.suite.reader import Suite
 from xbench.training.settings import CellSettings
@@ -97,13 +90,15 @@ def plan_run(
         on_step: called with a description of each step before it begins, such as "trying the models".
 
     Raises:
-        XbenchError: the suite has mistakes, or the machine does not have its device.
+        XbenchError: the suite has mistakes, its device cannot be used, or worker processes cannot run.
     """
+    if not suite.is_worth_checking:
+        suite.problems.raise_if_any()
     header, import_dirs = suite.header, allowed_folders(import_dirs, suite)
     on_step("starting worker processes")
     try:
-        machine = ask(describe_machine, header.device)
-    except XbenchError as error:
+        machine = examine_machine(describe_machine, header.device)
+    except UnusableDevice as error:
         suite.problems.add(("suite", "device"), error.message, error.hint)
         suite.problems.raise_if_any()
     on_step("loading the components")
@@ -126,7 +121,7 @@ def plan_run(
         suite=suite,
         machine=machine,
         cells=cells,
-        data=[resolved[dataset_key(cell.dataset)] for cell in cells],
+        data=[resolved[repr(cell.dataset)] for cell in cells],
         models=tried,
         memory_bound=binding(with_memory_limits(machine.memory_bounds, tightest([header.memory_limit]))),
         default_histories={
@@ -181,7 +176,7 @@ def _place_mistakes(plan: PlannedRun, cell: Cell, data: ResolvedData) -> Iterato
     except XbenchError as error:
         if data.facts.has_images:  # the images are at fault, and named
             raise
-        plan.suite.problems.add((*cell.path[:2], "dataset"), error.message, error.hint)
+        plan.suite.problems.add(cell.dataset_path, error.message, error.hint)
         plan.suite.problems.raise_if_any()
 
 

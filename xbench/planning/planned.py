@@ -14,9 +14,10 @@ from xbench.memory.malloc import MallocProfile
 from xbench.planning.describe import ModelFacts
 from xbench.planning.identity import cell_key
 from xbench.planning.machine import Machine
-from xbench.planning.trials import ResolvedData
-from xbench.records.schema import CellKey, MemoryPassRecord, Status
-from xbench.suite.grid import Cell
+from xbench.planning.resolution import ResolvedData
+from xbench.records.memory import MemoryPassRecord
+from xbench.records.schema import CellKey, Status
+from xbench.suite.cells import Cell
 from xbench.training.component_code import hash_code
 from xbench.training.job import CellJob
 from xbench.training.settings import CellSettings
@@ -60,8 +61,8 @@ class FeaturePlan:
     """The features that a cell trains on: outputs of the frozen part of its model.
 
     Attributes:
-        file: the file of features; None if the cell trains on images.
-        note: why the cell trains on images although a part of the model is frozen; "" otherwise.
+        file: the file of features; None if the cell trains on the examples themselves.
+        note: why the cell trains on examples although a part of the model is frozen; "" otherwise.
         seconds: seconds spent on computing features that were missing.
     """
 

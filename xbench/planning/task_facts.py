@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,9 @@ from xbench.components.tasks import Metric, Optimum, Split, Task
 from xbench.components.tracebacks import describe_error
 from xbench.errors import XbenchError
 from xbench.records.schema import MetricRecord
+
+# How the losses of a task that is not additive are evaluated.
+_IN_BATCHES = "; each row in a batch of the batch size, or of all rows of its split if they are fewer"
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,20 @@ class TaskFacts:
 
 
 def describe_task(
-    task: Task, has_test: bool = True, has_validation: bool = False, hold_out: bool = True
+    task: Task,
+    has_test: bool = True,
+    has_validation: bool = False,
+    hold_out: bool = True,
+    terms: Mapping[Split, Collection[str]] | None = None,
 ) -> TaskFacts:
-    """Collect the declarations of a task."""
+    """Collect the declarations of a task.
+
+    Args:
+        terms: names of the terms that have rows, for each split; by default all terms have.
+    """
     return TaskFacts(
-        metrics=tuple(_declare_metrics(task, has_test)),
-        epoch_metrics=tuple(_declare_epoch_metrics(task, has_test, has_validation or hold_out)),
+        metrics=tuple(_declare_metrics(task, has_test, terms)),
+        epoch_metrics=tuple(_declare_epoch_metrics(task, has_test, has_validation or hold_out, terms)),
         classes=task.classes,
         shown=dict(task.facts),
         loss_unit=task.loss_unit,
@@ -67,7 +78,9 @@ def merge_metrics(declared: Iterable[Sequence[MetricRecord]]) -> tuple[MetricRec
     return tuple(merged.values())
 
 
-def _declare_metrics(task: Task, has_test: bool) -> Iterator[MetricRecord]:
+def _declare_metrics(
+    task: Task, has_test: bool, terms: Mapping[Split, Collection[str]] | None
+) -> Iterator[MetricRecord]:
     splits: tuple[Split, ...] = ("train", "test") if has_test else ("train",)
     for metric in task.metrics:
         if metric.function is None:
@@ -92,7 +105,8 @@ def _declare_metrics(task: Task, has_test: bool) -> Iterator[MetricRecord]:
             unit=task.loss_unit,
             direction="min",
             split="train",
-            method=f"training objective over all training rows, less its minimum ({known})",
+            method=f"training objective over all training rows, less its minimum ({known}); 0 if rounding "
+            "hides the difference",
         )
         yield MetricRecord(
             name="gradient_norm",
@@ -101,9 +115,24 @@ def _declare_metrics(task: Task, has_test: bool) -> Iterator[MetricRecord]:
             split="train",
             method="Euclidean norm of the gradient of the training objective over all training rows",
         )
+    # They come last, as the first metric stands for a cell.
+    yield from _declare_terms(task, splits, terms)
 
 
-def _declare_epoch_metrics(task: Task, has_test: bool, has_validation: bool) -> Iterator[MetricRecord]:
+def _declare_terms(
+    task: Task, splits: Sequence[Split], terms: Mapping[Split, Collection[str]] | None
+) -> Iterator[MetricRecord]:
+    """Declare the metrics of terms, on the splits that have rows of them."""
+    for term in task.terms:
+        for metric in task.metrics_of(term):
+            for split in splits:
+                if split in metric.on and (terms is None or term in terms[split]):
+                    yield _declare_average(metric, split)
+
+
+def _declare_epoch_metrics(
+    task: Task, has_test: bool, has_validation: bool, terms: Mapping[Split, Collection[str]] | None
+) -> Iterator[MetricRecord]:
     yield MetricRecord(
         name="train_loss",
         title="train loss",
@@ -117,6 +146,7 @@ def _declare_epoch_metrics(task: Task, has_test: bool, has_validation: bool) -> 
         for metric in task.metrics:
             if metric.function is None and "validation" in metric.on:
                 yield _declare_average(metric, "validation")
+        yield from _declare_terms(task, ("validation",), terms)
     if has_test:  # measured only if it selects the weights
         yield _declare_loss(task, "test")
 
@@ -128,7 +158,7 @@ def _declare_loss(task: Task, split: Split) -> MetricRecord:
         unit=task.loss_unit,
         direction="min",
         split=split,
-        method=task.loss_method or "training objective",
+        method=(task.loss_method or "training objective") + ("" if task.additive else _IN_BATCHES),
     )
 
 

@@ -11,10 +11,9 @@ from typing import Any
 
 from xbench.components.registry import Kind
 from xbench.data.decoded import image_facts
-from xbench.errors import DataNotFound, XbenchError
-from xbench.isolation.ask import ask, ask_each
+from xbench.errors import TaskMistake, XbenchError
+from xbench.isolation.ask import ask_each
 from xbench.isolation.run import ChildFailed, Timeouts
-from xbench.planning.datasets import DatasetFacts, describe_dataset
 from xbench.planning.describe import (
     ModelFacts,
     ModelTrial,
@@ -23,10 +22,10 @@ from xbench.planning.describe import (
     try_models,
     try_optimizers,
 )
-from xbench.planning.task_facts import TaskFacts
+from xbench.planning.resolution import ResolvedData, resolve
 from xbench.suite.axes import Value
 from xbench.suite.blame import Outcomes, Tried, add_complaints
-from xbench.suite.grid import Cell, DatasetChoice, Expansion
+from xbench.suite.cells import Cell, DatasetChoice, Declared, Expansion
 from xbench.suite.lines import KeyPath
 from xbench.suite.problems import Problems
 from xbench.training.settings import Choice
@@ -36,25 +35,6 @@ _OPTIMIZER_TIMEOUT_S = 20.0
 
 # The largest models take less time than this on a slow disk and a slow processor.
 _MODEL_TIMEOUT_S = 180.0
-
-
-@dataclass(frozen=True)
-class ResolvedData:
-    """The dataset that a cell will run on.
-
-    Attributes:
-        requested: the dataset's name in the suite.
-        choice: the dataset to use: the requested one, or its fallback.
-        strict: whether unreadable images are an error.
-        facts: the facts about `choice`.
-        warning: a warning if the fallback is used; "" otherwise.
-    """
-
-    requested: str
-    choice: Choice
-    strict: bool
-    facts: DatasetFacts
-    warning: str
 
 
 @dataclass(frozen=True)
@@ -107,30 +87,16 @@ def resolve_datasets(
     """List each dataset, or its fallback if it is not on this machine, and add mistakes to `problems`.
 
     Returns:
-        The usable datasets, by `dataset_key`.
+        The usable datasets, by the `repr` of the choice.
     """
 
     def try_subjects(choices: Sequence[DatasetChoice]) -> list[ResolvedData | XbenchError]:
-        return [_resolve_or_error(choice, import_dirs) for choice in choices]
+        return [resolve(choice, import_dirs) for choice in choices]
 
-    choices = {dataset_key(declared.choice): declared.choice for declared in expansion.datasets}
-    found = dict(zip(choices, try_subjects(list(choices.values())), strict=True))
-    trials = [
-        _Trial(
-            declared.path,
-            declared.choice.chosen.name,
-            declared.choice,
-            _make_tried(declared.values, found[dataset_key(declared.choice)]),
-        )
-        for declared in expansion.datasets
-    ]
-    _add_complaints(
-        problems,
-        "dataset",
-        trials,
-        try_subjects,
-        lambda choice, value: replace(choice, chosen=_drop_setting(choice.chosen, value)),
-    )
+    def drop(choice: DatasetChoice, value: Value) -> DatasetChoice:
+        return replace(choice, chosen=_drop_setting(choice.chosen, value))
+
+    found = _try_each("dataset", expansion.datasets, try_subjects, drop, problems)
     return {key: data for key, data in found.items() if isinstance(data, ResolvedData)}
 
 
@@ -146,19 +112,30 @@ def describe_each_model(
     def try_subjects(choices: Sequence[Choice]) -> list[ModelFacts | XbenchError]:
         return ask_each(describe_models, choices, import_dirs)
 
-    choices = {repr(declared.choice): declared.choice for declared in expansion.models}
+    found = _try_each("model", expansion.models, try_subjects, _drop_setting, problems)
+    return {key: facts for key, facts in found.items() if isinstance(facts, ModelFacts)}
+
+
+def _try_each(
+    kind: Kind,
+    declared: Sequence[Declared[Any]],
+    try_subjects: Callable[[list[Any]], Sequence[Any]],
+    drop: Callable[[Any, Value], Any],
+    problems: Problems,
+) -> dict[str, Any]:
+    """Try each choice of one kind once, and add complaints to `problems`; see `_add_complaints`.
+
+    Returns:
+        The outcome of each choice, by its `repr`.
+    """
+    choices = {repr(one.choice): one.choice for one in declared}
     found = dict(zip(choices, try_subjects(list(choices.values())), strict=True))
     trials = [
-        _Trial(
-            declared.path,
-            declared.choice.name,
-            declared.choice,
-            _make_tried(declared.values, found[repr(declared.choice)]),
-        )
-        for declared in expansion.models
+        _Trial(one.path, one.choice.name, one.choice, _make_tried(one.values, found[repr(one.choice)]))
+        for one in declared
     ]
-    _add_complaints(problems, "model", trials, try_subjects, _drop_setting)
-    return {key: facts for key, facts in found.items() if isinstance(facts, ModelFacts)}
+    _add_complaints(problems, kind, trials, try_subjects, drop)
+    return found
 
 
 def check_models(
@@ -185,7 +162,8 @@ def check_models(
     found = dict(zip(distinct, try_subjects(list(distinct.values())), strict=True))
     warnings: dict[str, None] = {}
     described: list[ModelFacts] = []
-    trials = []
+    trials: list[_Trial] = []
+    task_trials: list[_Trial] = []
     for cell, subject in zip(expansion.cells, subjects, strict=True):
         if repr(cell.model) not in models:
             continue
@@ -211,8 +189,11 @@ def check_models(
             )
             if outcome.warning:
                 warnings[outcome.warning] = None
-        tried = _make_tried([value for value in cell.values if _matters_to_model(value)], wrong)
-        trials.append(_Trial(cell.model_path, cell.model.name, subject, tried))
+        values = [value for value in cell.values if _matters_to_model(value)]
+        of_task, of_model = (wrong, None) if isinstance(wrong, TaskMistake) else (None, wrong)
+        trials.append(_Trial(cell.model_path, cell.model.name, subject, _make_tried(values, of_model)))
+        dataset = cell.dataset.chosen.name
+        task_trials.append(_Trial(cell.dataset_path, dataset, subject, _make_tried(values, of_task)))
     _add_complaints(
         problems,
         "model",
@@ -220,27 +201,24 @@ def check_models(
         try_subjects,
         lambda subject, value: replace(subject, model=_drop_setting(subject.model, value)),
     )
+    _add_complaints(problems, "dataset", task_trials)
     return tuple(warnings), described
-
-
-def dataset_key(dataset: DatasetChoice) -> str:
-    """Return a key for a dataset of a suite, with its settings and its fallback."""
-    return repr(dataset)
 
 
 def _add_complaints(
     problems: Problems,
     kind: Kind,
     trials: Sequence[_Trial],
-    try_subjects: Callable[[list[Any]], Sequence[object]],
-    drop: Callable[[Any, Value], Any],
+    try_subjects: Callable[[list[Any]], Sequence[object]] = lambda subjects: (),
+    drop: Callable[[Any, Value], Any] | None = None,
 ) -> None:
     """Add the complaints about components of one kind to `problems`, at the values that cause them.
 
     Args:
         try_subjects: tries subjects, and returns what is wrong with each: a string or an `XbenchError`.
             Anything else means that nothing is wrong.
-        drop: returns a subject without one of its settings, which then has its default.
+        drop: returns a subject without one of its settings, which then has its default. None if subjects
+            cannot be tried without a setting.
     """
     tables: dict[tuple[KeyPath, str], list[_Trial]] = {}
     for trial in trials:
@@ -248,6 +226,8 @@ def _add_complaints(
     for (path, name), members in tables.items():
 
         def try_without(place: int, members: Sequence[_Trial] = members) -> Outcomes:
+            if drop is None:
+                return ()
             trial = members[place]
             values = [value for value in trial.tried.values if value.kind == kind]
             return _pair_outcomes(values, try_subjects([drop(trial.subject, value) for value in values]))
@@ -274,33 +254,6 @@ def _make_tried(values: Sequence[Value], error: object) -> Tried:
     return Tried(values, error.message, error.hint) if isinstance(error, XbenchError) else Tried(values)
 
 
-def _resolve_or_error(dataset: DatasetChoice, import_dirs: Sequence[str]) -> ResolvedData | XbenchError:
-    try:
-        return _resolve(dataset, import_dirs)
-    except ChildFailed as error:
-        return XbenchError(f"dataset '{dataset.chosen.name}' cannot be listed: {error.message}", error.hint)
-    except XbenchError as error:
-        return error
-
-
-def _resolve(dataset: DatasetChoice, import_dirs: Sequence[str]) -> ResolvedData:
-    wanted = dataset.chosen.name
-    try:
-        facts = ask(describe_dataset, dataset.chosen, import_dirs)
-        return ResolvedData(wanted, dataset.chosen, dataset.strict, facts, warning="")
-    except DataNotFound as error:
-        if dataset.fallback is None:
-            raise
-        facts = ask(describe_dataset, dataset.fallback, import_dirs)
-        warning = f"{dataset.fallback.name} stands in for {wanted}"
-        if facts.stand_in:
-            warning += f" ({facts.stand_in})"
-        warning += f", because: {error.message}"
-        if error.hint:
-            warning += f"; to run on {wanted}: {error.hint}"
-        return ResolvedData(wanted, dataset.fallback, dataset.strict, facts, warning)
-
-
 def _matters_to_model(value: Value) -> bool:
     return value.kind in ("model", "dataset") or value.key in ("dtype", "memory_format")
 
@@ -315,7 +268,7 @@ def _model_trial(
     Returns:
         None if the model cannot be tried yet, or if the model or the data has another mistake.
     """
-    facts, data = models.get(repr(cell.model)), resolved.get(dataset_key(cell.dataset))
+    facts, data = models.get(repr(cell.model)), resolved.get(repr(cell.dataset))
     if facts is None or data is None:
         return None
     model = cell.model
@@ -333,100 +286,3 @@ def _model_trial(
         dtype=cell.training.dtype,
         memory_format=cell.training.memory_format_on(device),
     )
-
-
-def fit_to_data(cells: list[Cell], resolved: dict[str, ResolvedData], problems: Problems) -> list[Cell]:
-    """Choose the validation and selection of each cell that its data allows, where the suite does not say.
-
-    Nothing is held out of data that brings its own validation rows, or that is trained on as a whole. Without
-    validation rows, the last epoch's weights are used. What the suite says itself, and the data does not
-    allow, is added to `problems`.
-    """
-    return [
-        _fit_cell(cell, resolved[key].facts.task, resolved[key].choice.name, problems)
-        if (key := dataset_key(cell.dataset)) in resolved
-        else cell
-        for cell in cells
-    ]
-
-
-def _fit_cell(cell: Cell, task: TaskFacts, name: str, problems: Problems) -> Cell:
-    training, said = cell.training, {value.key for value in cell.values if value.kind == "training"}
-    changes: dict[str, Any] = {}
-    if task.has_validation and "validation" in said and training.validation:
-        problems.add(
-            cell.where("validation"),
-            f"{name} brings validation rows, so none are held out",
-            hint="leave out validation",
-        )
-    if (task.has_validation or not task.hold_out) and "validation" not in said:
-        changes["validation"] = 0.0
-    held_out = task.has_validation or bool(changes.get("validation", training.validation))
-    if not held_out and training.selection == "validation_loss":
-        if "selection" in said:
-            problems.add(
-                cell.where("selection"),
-                f"{name} has no validation rows to select by",
-                hint="set validation > 0, or selection = 'last'",
-            )
-        changes["selection"] = "last"
-    if not task.has_test and training.selection == "test_loss":
-        problems.add(
-            cell.where("selection"), f"{name} has no test rows to select by", hint="set selection = 'last'"
-        )
-    if not task.additive and "micro_batch" in said and training.micro_batch != "full":
-        problems.add(
-            cell.where("micro_batch"),
-            f"the task of {name} is not additive, so its batches cannot be computed in parts",
-            hint='set micro_batch = "full"',
-        )
-    return replace(cell, training=training.model_copy(update=changes)) if changes else cell
-
-
-def check_data(
-    cells: list[Cell],
-    resolved: dict[str, ResolvedData],
-    models: dict[str, ModelFacts],
-    problems: Problems,
-) -> None:
-    """Check that the data of each cell has the classes and the image shape that the cell needs."""
-    for cell in cells:
-        data = resolved.get(dataset_key(cell.dataset))
-        if data is None:
-            continue
-        facts, experiment = data.facts, cell.path[:2]
-        if not facts.has_images and cell.dataset.storage != "uint8":
-            problems.add(
-                (*experiment, "dataset", "storage"),
-                f"storage = '{cell.dataset.storage}' is for images, and {data.choice.name} has none",
-                hint="leave out storage",
-            )
-        unknown = sorted(set(cell.training.class_weights) - set(facts.classes))
-        if not facts.classes and (unknown or cell.training.balance != "none"):
-            key = "class_weights" if unknown else "balance"
-            problems.add(cell.where(key), f"{data.choice.name} has no classes, so '{key}' has no meaning")
-        elif unknown:
-            problems.add(
-                cell.where("class_weights"),
-                f"{data.choice.name} has no class '{unknown[0]}'; its classes are {', '.join(facts.classes)}",
-            )
-        model = models.get(repr(cell.model))
-        shape = None if model is None else model.input_shape
-        if shape is not None and shape != facts.shape:
-            what = "images" if facts.has_images else "inputs"
-            sizes = [
-                v.path for v in cell.values if v.key == "image_size" and v.kind == "dataset" and v.is_item
-            ]
-            problems.add(
-                sizes[0] if sizes else (*experiment, "model"),
-                f"model '{cell.model.name}' takes {what} of shape {shape}, "
-                f"but {data.choice.name} has {facts.shape}",
-                hint=f"set the dataset's image_size to {shape[-1]}" if facts.has_images else "",
-            )
-
-
-def find_idle_settings(cells: list[Cell], device: str) -> tuple[str, ...]:
-    """Return warnings about settings that have no effect on a device, although tables show them."""
-    if device == "cpu" and any(cell.training.tf32 for cell in cells):
-        return ("tf32 = true has no effect on a CPU",)
-    return ()

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from xbench.records.schema import SCHEMA_VERSION, Component, Record, Whole
+from xbench.records.base import SCHEMA_VERSION, Record, Whole
+from xbench.records.schema import Component
 
 
 class TrialRecord(Record):
@@ -14,21 +15,21 @@ class TrialRecord(Record):
 
     Attributes:
         value: the size that was tried.
-        outcome: whether the size fits; `error` if it failed for a reason other than memory, which ends the
-            probe.
+        outcome: whether the size fits; `refused` if a component does not accept it, so that no larger one is
+            tried; `error` if it failed for another reason, which ends the probe.
         peak_bytes: resident peak of the process (on CUDA the allocator's reserved peak); None if memory ran
             out.
         charged_bytes: memory counted against the limit at the peak. It includes memory that was allocated but
             never filled, and the limit's reserve.
         predicted_bytes: peak predicted from earlier trials; None without a prediction.
         seconds: wall time, including the start of the process.
-        reason: what failed, if the size does not fit or the trial ended in an error.
+        reason: what failed, if the size does not fit, is refused, or the trial ended in an error.
         alloc_retries: on CUDA, how often the allocator ran out of room and released its cached blocks. Above
             0, the size barely fits, and training is slowed.
     """
 
     value: int
-    outcome: Literal["fits", "oom", "error"]
+    outcome: Literal["fits", "oom", "refused", "error"]
     peak_bytes: int | None = None
     charged_bytes: int | None = None
     predicted_bytes: int | None = None
@@ -76,7 +77,8 @@ class CapacityReport(Record):
         bound: where that limit comes from.
         stand_in: a note that the data is made up; empty for real data.
         malloc: how the trials' malloc kept freed blocks (see `memory.malloc`).
-        components: model, dataset and optimizer, with their settings and origins.
+        components: model, dataset and optimizer, with their origins, and the settings that were fixed while
+            at least one axis was probed.
     """
 
     schema_version: Whole = SCHEMA_VERSION

@@ -44,7 +44,7 @@ from xbench.storage.atomic import (
     read_regular,
 )
 from xbench.storage.locks import LockHeld, hold
-from xbench.storage.paths import disk_hint
+from xbench.storage.paths import disk_hint, find_blocking_file
 from xbench.storage.staging import staging_folder
 
 
@@ -258,12 +258,6 @@ class RunFolder:
         return last, damaged
 
 
-# The name of the latest run, and a name followed by how many runs to go back.
-LATEST = "latest"
-_EARLIER = re.compile(r"(.+)~(\d{1,6})", re.DOTALL)
-
-_STAMP_LENGTH = len("20260131-120000")
-
 # Enough for the records and traces of a few cells.
 _MIN_FREE_BYTES = 1 << 20
 # Tens of thousands of declared cells take a few megabytes.
@@ -272,19 +266,33 @@ _READ_HINT = "name another run as results/SUITE/RUN-ID; the suite's next run reu
 
 
 def check_writable(results: Path) -> None:
-    """Check, before anything is computed, that results can be written.
+    """Check that results can be written: to their folder, or to its nearest parent if it does not exist yet.
+
+    It does not create the folder, so it can be called before a suite is checked.
 
     Raises:
         XbenchError: the folder cannot be written to, or the disk is full.
     """
     try:
-        make_folder(results)
-        with tempfile.TemporaryFile(dir=results) as file:
+        with tempfile.TemporaryFile(dir=_find_nearest(results)) as file:
             file.write(bytes(_MIN_FREE_BYTES))  # an empty file fits on a full disk
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         raise unwritable(results, error) from error
+
+
+def _find_nearest(folder: Path) -> Path:
+    """Return a folder, or its nearest parent that exists.
+
+    Raises:
+        OSError: a file is in the way, or the path is invalid.
+    """
+    try:
+        folder.lstat()
+    except FileNotFoundError:
+        return _find_nearest(folder.parent)
+    return folder
 
 
 @contextmanager
@@ -311,7 +319,9 @@ def lock_suite_runs(folder: Path) -> Iterator[None]:
 def unwritable(folder: Path, error: OSError) -> XbenchError:
     """Return the error for a folder that results cannot be written to."""
     hint = disk_hint(error, "choose another folder with --out")
-    return XbenchError(f"cannot write results to {folder}: {error.strerror}", hint)
+    file = find_blocking_file(folder)
+    reason = f"{file} is a file, not a folder" if file else error.strerror
+    return XbenchError(f"cannot write results to {folder}: {reason}", hint)
 
 
 def folder_of_suite(results: Path, suite: str) -> Path:
@@ -319,62 +329,8 @@ def folder_of_suite(results: Path, suite: str) -> Path:
     return results / re.sub(r"[^\w.-]+", "-", suite)
 
 
-def runs_of_suite(results: Path, suite: str) -> list[RunFolder]:
-    """Return the runs of a suite, latest first."""
-    runs = [path.parent for path in folder_of_suite(results, suite).glob("[!.]*/run.json")]
-    return [RunFolder(run) for run in sorted(runs, key=_start_order, reverse=True)]
-
-
-def find_run(results: Path, wanted: str | None) -> RunFolder:
-    """Find the run that the user wants.
-
-    Args:
-        results: folder of all results.
-        wanted: a run's folder, its ID, or a suite's name for its latest run; None or `latest` for the latest
-            run of all. After a suite's name or `latest`, `~1` stands for the run before, `~2` for the one
-            before that.
-
-    Raises:
-        XbenchError: there is no such run, or several have this ID.
-    """
-    for folder in (Path(wanted), results / wanted) if wanted else ():
-        if (folder / "run.json").is_file():
-            return RunFolder(folder)
-    wanted_name = wanted or LATEST
-    match = _EARLIER.fullmatch(wanted_name)
-    name, back = (match[1], int(match[2])) if match else (wanted_name, 0)
-    runs = find_runs(results)
-    found = [run for run in runs if name in (run.path.parent.name, LATEST)]
-    if not found:
-        found = [run for run in runs if wanted == run.run_id]
-        if len(found) > 1:
-            names = ", ".join(str(run.path) for run in found)
-            raise XbenchError(f"several runs have the ID '{wanted}'", hint=f"name one of {names}")
-    if not found:
-        what = f"run '{wanted}'" if wanted else "run"
-        hint = "create one, for example with `xbench run suites/report.toml`"
-        if runs:
-            hint += "; `xbench runs` lists those that exist"
-        raise XbenchError(f"no {what} in {results}", hint)
-    if back >= len(found):
-        kept = "is only 1 run" if len(found) == 1 else f"are only {len(found)} runs"
-        raise XbenchError(f"no run '{wanted}' in {results}: there {kept}", hint="see `xbench runs`")
-    return found[back]
-
-
-def find_runs(results: Path) -> list[RunFolder]:
-    """Find all runs of all suites, latest first. Whether they can be read is not checked."""
-    runs = [path.parent for path in results.glob("*/[!.]*/run.json")]
-    return [RunFolder(run) for run in sorted(runs, key=_start_order, reverse=True)]
-
-
 def _table_name(cell_id: str, attempt: int) -> str:
     return f"{cell_id}{f'.{attempt}' if attempt > 1 else ''}.parquet"
-
-
-def _start_order(run: Path) -> tuple[str, int, str]:
-    """Return a sort key. Names are times, with a number for further runs of the same second."""
-    return run.name[:_STAMP_LENGTH], len(run.name), run.name
 
 
 def move_to_unique_name(staged: Path, parent: Path, name: str) -> Path:

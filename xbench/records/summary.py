@@ -9,7 +9,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from xbench.errors import XbenchError
-from xbench.records.schema import Record, Status
+from xbench.records.base import Record
+from xbench.records.schema import Status
 from xbench.records.store import MAX_RUN_BYTES, RunFolder
 from xbench.storage.atomic import read_regular
 

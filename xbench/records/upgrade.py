@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, TypeAdapter
 
+from xbench.records.base import SCHEMA_VERSION, Record, Whole
 from xbench.records.metrics import CLASSIFICATION, CLASSIFICATION_EPOCHS
-from xbench.records.schema import SCHEMA_VERSION, CellRecord, Record, RunRecord, Whole
+from xbench.records.schema import CellRecord, RunRecord
 
 
 class _EpochOfVersion1(Record):

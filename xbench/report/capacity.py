@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from xbench.records.capacity import CapacityRecord, CapacityReport
+from xbench.records.capacity import CapacityRecord, CapacityReport, TrialRecord
 from xbench.report.document import Document, FormattedTable, Section
 from xbench.units import format_bytes, format_seconds
 
 _BAR_WIDTH = 40
+_OUTCOMES = {"fits": "fits", "oom": "out of memory", "refused": "refused", "error": "failed"}
 HEADER = ("axis", "found", "first that fails", "limit", "peak", "predicted", "trials", "time")
 
 
@@ -27,6 +28,13 @@ def format_capacity_rows(report: CapacityReport) -> list[tuple[str, ...]]:
         )
         for result in report.results
     ]
+
+
+def describe_outcome(trial: TrialRecord) -> str:
+    """Describe how a trial ended, with the reason if it did not run for lack of anything but memory."""
+    if trial.outcome in ("fits", "oom"):
+        return "fits" if trial.outcome == "fits" else "does not fit"
+    return f"{_OUTCOMES[trial.outcome]}: {trial.reason}"
 
 
 def make_capacity_document(report: CapacityReport) -> Document:
@@ -73,7 +81,7 @@ def _draw_chart(result: CapacityRecord) -> Iterator[str]:
     widest = max(len(f"{trial.value:,}") for trial in result.trials)
     for trial in sorted(result.trials, key=lambda trial: trial.value):
         if trial.peak_bytes is None:
-            bar, text = "x".rjust(_BAR_WIDTH), "out of memory" if trial.outcome == "oom" else "failed"
+            bar, text = "x".rjust(_BAR_WIDTH), _OUTCOMES[trial.outcome]
         else:
             bar = "█" * max(1, round(_BAR_WIDTH * min(1.0, trial.peak_bytes / result.limit_bytes)))
             text = format_bytes(trial.peak_bytes)

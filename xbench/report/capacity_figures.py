@@ -17,7 +17,7 @@ _UNITS = {
     "history-size": "update pairs",
 }
 
-FAILED_NOTE = "Sizes that failed have no peak, and are drawn at the limit."
+FAILED_NOTE = "Sizes that failed or were refused have no peak, and are drawn at the limit."
 
 
 def make_capacity_figures(report: CapacityReport) -> tuple[Figure, ...]:
@@ -34,11 +34,15 @@ def _make_figure(report: CapacityReport, result: CapacityRecord) -> Figure:
     predicted = [
         (t.value, t.predicted_bytes / unit_bytes) for t in result.trials if t.predicted_bytes is not None
     ]
-    oom, error = ([(t.value, limit) for t in result.trials if t.outcome == end] for end in ("oom", "error"))
+    oom, refused, error = (
+        [(trial.value, limit) for trial in result.trials if trial.outcome == end]
+        for end in ("oom", "refused", "error")
+    )
     series = (
         Series("fits", *_split(fits)),
         Series("predicted", *_split(predicted), is_ranked=False, place=1),
         Series("out of memory", *_split(oom), place=6),  # a black cross
+        Series("refused", *_split(refused), place=4),
         Series("failed otherwise", *_split(error), place=5),
     )
     title = result.axis.replace("-", " ")

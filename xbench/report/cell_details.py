@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from xbench.records.schema import CellRecord, Component, DataRecord, MetricRecord, PairingRecord, Record
+from xbench.records.base import Record
+from xbench.records.schema import CellRecord, Component, DataRecord, MetricRecord, PairingRecord
 from xbench.report.rows import show_metric
 from xbench.report.settings import ABSENT, show_value
 from xbench.text import shorten
@@ -34,7 +35,7 @@ def describe_cell(record: CellRecord, metrics: Sequence[MetricRecord]) -> list[G
         ("Memory pass", _describe_fields(record.memory_pass) if record.memory_pass else []),
         ("Settings", _describe_settings(record.settings)),
         ("Optimizer", _describe_component(record.optimizer)),
-        ("Model", _describe_component(record.model)),
+        ("Model", [*_describe_component(record.model), *_describe_roles(record.parameters_by_role)]),
         ("Data", _describe_data(record.dataset)),
         ("Features", _describe_fields(record.features)),
         ("Starting point", _describe_pairing(record.pairing)),
@@ -124,6 +125,12 @@ def _describe_component(component: Component) -> list[tuple[str, str]]:
         *_describe_settings(component.params),
         *([("weights", _show(component.weights))] if component.weights else []),
     ]
+
+
+def _describe_roles(counts: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    if counts:
+        roles = ", ".join(f"{count:,} {role}" for role, count in counts.items())
+        yield "trained parameters", f"{sum(counts.values()):,} ({roles})"
 
 
 def _describe_data(data: DataRecord) -> list[tuple[str, str]]:

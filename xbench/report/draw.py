@@ -124,8 +124,8 @@ def _make_canvas(figure: Figure) -> Canvas:
     return canvas
 
 
-def _clean(text: str, most: int = _MAX_TEXT_CHARS) -> str:
-    return shorten(escape_controls(text), most)
+def _clean(text: str) -> str:
+    return shorten(escape_controls(text), _MAX_TEXT_CHARS)
 
 
 def _wrap(text: str, width: int) -> str:

@@ -33,7 +33,9 @@ def print_document(console: Console, document: Document) -> None:
     clean = _to_ascii if console.options.ascii_only else escape_controls
     for warning in document.warnings:
         print_line(console, f"warning: {warning}", "bold yellow")
-    for section in document.sections:
+    for index, section in enumerate(document.sections):
+        if index or document.warnings:
+            console.print()
         # Printing all of a section at once is many times as fast as printing its lines.
         console.print(Segments(_lay_out_section(console, section, clean)), soft_wrap=True, end="")
     console.print()
@@ -97,7 +99,6 @@ def to_latex(document: Document) -> str:
 
 
 def _lay_out_section(console: Console, section: Section, clean: Callable[[str], str]) -> Iterator[Segment]:
-    yield Segment.line()
     yield from _lay_out_lines(console, [clean(shorten(section.title, MAX_SHOWN))], "bold")
     yield from _lay_out_lines(console, map(clean, section.data), "dim")
     for table in section.tables:

@@ -58,22 +58,15 @@ def print_line(console: Console, text: str, style: str) -> None:
     console.print(plain(text, style=style), soft_wrap=not console.is_terminal)
 
 
-def make_table(
-    title: str | Text,
-    headers: Iterable[str],
-    rows: Iterable[Iterable[object]] = (),
-    *,
-    has_numbers: bool = False,
-) -> Table:
+def make_table(title: str | Text, headers: Iterable[str], rows: Iterable[Iterable[object]] = ()) -> Table:
     """Lay out rows for a terminal, under a left-aligned title.
 
     Args:
         rows: the cells of each row; a rich `Text` is shown unchanged, anything else goes through `cell`.
-        has_numbers: whether to right-align all columns except the first.
     """
     table = Table(title=title, title_justify="left")
-    for index, name in enumerate(headers):
-        table.add_column(cell(name), justify="right" if index and has_numbers else "left")
+    for name in headers:
+        table.add_column(cell(name))
     for row in rows:
         table.add_row(*(item if isinstance(item, Text) else cell(item) for item in row))
     return table

@@ -84,7 +84,7 @@ def _note_data(records: Iterable[CellRecord]) -> Iterator[str]:
 
 def _note_cells(column: Column) -> Iterator[Note]:
     for record in column.records:
-        for text in (*_note_history(record), *_note_memory(record)):
+        for text in (*_note_history(record), *_note_memory(record), *_note_minimum(record)):
             yield column.name, record.seed, text
         yield from _note_model(column.name, record)
 
@@ -158,6 +158,14 @@ def _note_memory(record: CellRecord) -> Iterator[str]:
         yield "malloc on this system keeps freed blocks, so peak memory includes them"
 
 
+def _note_minimum(record: CellRecord) -> Iterator[str]:
+    if (record.metrics.get("suboptimality") or 0) < 0:
+        yield (
+            f"the loss is below the minimum that {record.dataset.name} declares, {record.dataset.optimum:g}: "
+            "that minimum is wrong"
+        )
+
+
 def _note_model(column: str, record: CellRecord) -> Iterator[Note]:
     """Describe stand-in weights, models that cannot be resumed, and the use of the frozen part."""
     features, model = record.features, record.model.name
@@ -167,7 +175,7 @@ def _note_model(column: str, record: CellRecord) -> Iterator[Note]:
         reason = record.memory_pass.not_resumable
         yield model, None, f"not resumable: an interrupted cell starts over ({reason})"
     if features.precision is not None:
-        once = f"the output of its frozen part was computed once per image ({features.precision})"
+        once = f"the output of its frozen part was computed once per example ({features.precision})"
         yield model, None, f"{once}; training time covers only the rest of the model"
     if features.note:
         yield model, None, f"its frozen part ran in every step: {features.note}"

@@ -8,7 +8,6 @@ from typing import Any
 from xbench.records.aggregate import CONFIDENCE, Interval
 from xbench.report.change_text import format_effect, format_interval
 from xbench.report.document import ALIKE, UNRANKED, Document, FormattedTable, Section
-from xbench.report.effects import Effect
 from xbench.report.gate import Check, Rule, describe_failures
 from xbench.report.notes import merge_notes
 from xbench.report.rows import Row, format_number
@@ -21,6 +20,7 @@ from xbench.report.run_comparison import (
     describe_gap,
 )
 from xbench.report.run_differences import Difference, format_values
+from xbench.report.run_document import describe_effect, describe_figure
 from xbench.report.settings import ABSENT
 from xbench.text import name_seeds
 
@@ -217,36 +217,13 @@ def _describe_change(change: Change) -> dict[str, Any]:
         "figure": change.row.key,
         "column": change.column,
         "better": change.row.better,
-        "reference": _describe_figure(change.before),
-        "value": _describe_figure(change.after),
+        "reference": change.before and describe_figure(change.before),
+        "value": change.after and describe_figure(change.after),
         "kind": change.kind,
-        **_describe_effect(change.effect),
+        **describe_effect(change.effect),
         "is_better": change.is_better,
         "missing_seeds": list(change.missing),
         "reason": change.reason,
-    }
-
-
-def _describe_figure(figure: Interval | None) -> dict[str, Any] | None:
-    if figure is None:
-        return None
-    return {
-        "mean": figure.mean,
-        "half_width": figure.half_width,
-        "n": figure.n,
-        "seeds": figure.seeds,
-        "values": figure.values,
-    }
-
-
-def _describe_effect(effect: Effect | None) -> dict[str, Any]:
-    return {
-        "estimate": effect and effect.estimate,
-        "low": effect and effect.low,
-        "high": effect and effect.high,
-        "n": effect.n if effect else 0,
-        "seeds": list(effect.seeds) if effect else [],
-        "is_significant": effect and effect.is_significant,
     }
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from xbench.records.aggregate import Interval
 from xbench.records.schema import CellRecord, RunRecord
 from xbench.report.comparison import Comparison
 from xbench.report.declared_cells import list_ended
 from xbench.report.document import Document, Section
+from xbench.report.effects import Effect
 from xbench.report.findings import Finding
 
 
@@ -48,20 +50,37 @@ FINDING_COLUMNS = (
 
 def describe_finding(finding: Finding) -> dict[str, Any]:
     """Write a finding as numbers and text, for JSON and CSV."""
-    effect = finding.effect
     return {
         "figure": finding.row.key,
         "column": finding.column,
         "baseline": finding.baseline,
         "kind": finding.row.finding,
+        **describe_effect(finding.effect),
+        "is_better": finding.is_better,
+        "text": finding.text,
+    }
+
+
+def describe_effect(effect: Effect | None) -> dict[str, Any]:
+    """Write an effect as numbers, for JSON and CSV."""
+    return {
         "estimate": effect and effect.estimate,
         "low": effect and effect.low,
         "high": effect and effect.high,
         "n": effect.n if effect else 0,
         "seeds": list(effect.seeds) if effect else [],
         "is_significant": effect and effect.is_significant,
-        "is_better": finding.is_better,
-        "text": finding.text,
+    }
+
+
+def describe_figure(figure: Interval) -> dict[str, Any]:
+    """Write a figure over seeds as numbers, for JSON and CSV."""
+    return {
+        "mean": figure.mean,
+        "half_width": figure.half_width,
+        "n": figure.n,
+        "seeds": figure.seeds,
+        "values": figure.values,
     }
 
 
@@ -101,16 +120,7 @@ def _describe_experiment(comparison: Comparison) -> dict[str, Any]:
                 "column": column.name,
                 "seeds_declared": column.planned,
                 "statuses": [record.status for record in column.records],
-                "figures": {
-                    key: {
-                        "mean": figure.mean,
-                        "half_width": figure.half_width,
-                        "n": figure.n,
-                        "seeds": figure.seeds,
-                        "values": figure.values,
-                    }
-                    for key, figure in column.figures.items()
-                },
+                "figures": {key: describe_figure(figure) for key, figure in column.figures.items()},
                 "settings": {
                     key: [{"value": found.value, "seeds": found.seeds} for found in values]
                     for key, values in column.settings.items()

@@ -11,7 +11,10 @@ MIN_LOG_RATIO = 20.0
 
 def choose_size_unit(sizes_bytes: Collection[float]) -> tuple[float, str]:
     """Choose a unit for sizes; return its bytes and its name."""
-    return (1e9, "GB") if max(sizes_bytes, default=0.0) >= 1e9 else (1e6, "MB")
+    largest = max(sizes_bytes, default=0.0)
+    if largest >= 1e9:
+        return 1e9, "GB"
+    return (1e3, "kB") if 0 < largest < 1e4 else (1e6, "MB")
 
 
 def choose_time_unit(times_s: Collection[float]) -> tuple[float, str]:

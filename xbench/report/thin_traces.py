@@ -37,9 +37,9 @@ class ThinTrace:
     stretch: int
 
 
-def thin_trace(rows: Sequence[TraceRow], max_points: int = MAX_POINTS) -> ThinTrace:
-    """Thin a trace to at most `max_points` points, whose stretches are as equal as possible."""
-    ends = divide(len(rows), min(len(rows), max_points))
+def thin_trace(rows: Sequence[TraceRow]) -> ThinTrace:
+    """Thin a trace to at most `MAX_POINTS` points, whose stretches are as equal as possible."""
+    ends = divide(len(rows), min(len(rows), MAX_POINTS))
     stretches = [rows[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     return ThinTrace(
         tuple(stretch[-1].step for stretch in stretches),
@@ -50,20 +50,20 @@ def thin_trace(rows: Sequence[TraceRow], max_points: int = MAX_POINTS) -> ThinTr
     )
 
 
-def thin_lines(figure: Figure, max_points: int = MAX_LINE_POINTS) -> Figure:
-    """Show only `max_points` points of longer lines, at regular distances, and say so in the note."""
+def thin_lines(figure: Figure) -> Figure:
+    """Show only `MAX_LINE_POINTS` points of longer lines, at regular distances, and say so in the note."""
     longest = max((len(series.x) for series in figure.series), default=0)
-    if figure.kind != "lines" or longest <= max_points:
+    if figure.kind != "lines" or longest <= MAX_LINE_POINTS:
         return figure
-    series = tuple(_thin_line(one, max_points) for one in figure.series)
-    note = f"Longer lines show {max_points} of their points here; the figure's file shows all."
+    series = tuple(map(_thin_line, figure.series))
+    note = f"Longer lines show {MAX_LINE_POINTS} of their points here; the figure's file shows all."
     return replace(figure, series=series, note=join_notes(figure.note, note))
 
 
-def _thin_line(series: Series, max_points: int) -> Series:
-    if len(series.x) <= max_points:
+def _thin_line(series: Series) -> Series:
+    if len(series.x) <= MAX_LINE_POINTS:
         return series
-    kept = [end - 1 for end in divide(len(series.x), max_points)]
+    kept = [end - 1 for end in divide(len(series.x), MAX_LINE_POINTS)]
 
     def pick(values: tuple[T, ...]) -> tuple[T, ...]:
         return tuple(values[place] for place in kept) if values else ()

@@ -34,7 +34,6 @@ def download(
     path: Path,
     sha256: str,
     on_progress: OnProgress,
-    size_bytes: int | None = None,
     on_step: OnStep = lambda step: None,
 ) -> None:
     """Download a file to `path`, unless it is already there.
@@ -46,7 +45,6 @@ def download(
         path: where the file is saved. Missing parent folders are created.
         sha256: the file's hash in hex, or at least its first 8 digits.
         on_progress: called with (done_bytes, total_bytes) as data arrives; total_bytes is 0 while unknown.
-        size_bytes: size of the file, if known. Free space is then checked before the request is sent.
         on_step: called before waiting for another process, and before verifying the download.
 
     Raises:
@@ -61,20 +59,16 @@ def download(
         raise XbenchError(f"'{url}' is not a web address", hint="start it with https:// or http://")
     with disk_errors(f"cannot save {path.name} in {path.parent}"):
         if not _has_hash(path, wanted):
-            _replace(url, path, wanted, on_progress, size_bytes, on_step)
+            _replace(url, path, wanted, on_progress, on_step)
 
 
-def _replace(
-    url: str, path: Path, wanted: str, on_progress: OnProgress, size_bytes: int | None, on_step: OnStep
-) -> None:
+def _replace(url: str, path: Path, wanted: str, on_progress: OnProgress, on_step: OnStep) -> None:
     def on_wait() -> None:
         on_step("waiting for another process to finish downloading it")
 
     with hold_place(path, on_wait), staging_folder(path) as folder:
         if _has_hash(path, wanted):  # another process downloaded it in the meantime
             return
-        if size_bytes is not None:
-            require_space(path.parent, size_bytes, f"downloading {path.name}")
         with (folder / path.name).open("w+b") as file:
             _fetch(url, file, path, on_progress)
             on_step("verifying it")

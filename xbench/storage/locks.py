@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,28 +28,33 @@ class LockHeld(XbenchError):
     """Another process holds the lock.
 
     Attributes:
-        holder: ID of that process, or "" if unknown.
+        holder: ID of that process, and its host if that is another one; "" if unknown.
     """
 
-    def __init__(self, path: Path, holder: str):
+    def __init__(self, path: Path, holder: str, waited_s: int = 0):
         self.holder = holder
         who = f"process {holder}" if holder else "another process"
         hint = "wait until it ends"
         if (marker := _marker_path(path)).exists():
             hint += f" (or delete {marker}, if it ran on another host and has ended)"
-        super().__init__(f"{who} holds {path}", hint)
+        waited = f", and has not released it within {waited_s} s" if waited_s else ""
+        super().__init__(f"{who} holds {path}{waited}", hint)
 
 
 @contextmanager
 def hold(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold a lock file. The file is not deleted afterwards.
+    """Hold a lock file.
+
+    The file is not deleted afterwards: on a network file system, a process on another host could lock the
+    deleted file while a third process locks a new one.
 
     The system releases the lock when the process ends, however it ends. On a file system without locks, a
     marker `PATH.held` with the host and ID of the process takes its place. The marker of a dead process is
     ignored, but only on the host where that process ran.
 
     Args:
-        on_wait: called once before waiting for another process to release the lock. By default, do not wait.
+        on_wait: called once before waiting for another process to release the lock: for a marker at most
+            30 seconds, as its process may be dead. By default, do not wait.
 
     Raises:
         LockHeld: another process holds the lock.
@@ -57,27 +63,29 @@ def hold(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None
     from filelock import Timeout  # takes a while to import
 
     try:
+        lock = _acquire(path, blocking=False)
+    except Timeout as held:
+        if on_wait is None:
+            raise LockHeld(path, _read_holder(path)) from held
+        on_wait()
         try:
-            lock = _acquire(path, blocking=False)
-        except Timeout:
-            if on_wait is None:
-                raise
-            on_wait()
             lock = _acquire(path, blocking=True)
-    except Timeout as error:
-        raise LockHeld(path, _read_holder(path)) from error
+        except Timeout as error:
+            raise LockHeld(path, _read_holder(path), _MAX_WAIT_FOR_MARKER_S) from error
     try:
-        path.write_text(f"{os.getpid()}\n")
+        path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
         yield
     finally:
         lock.release()
 
 
 def _read_holder(path: Path) -> str:
+    """Read who holds a lock, for messages: `PID`, or `PID on HOST` for a process of another host."""
     try:
-        return path.read_text(errors="replace").strip()
+        pid, _, host = path.read_text(errors="replace").strip().partition("\n")
     except OSError:
         return ""
+    return f"{pid} on {host}" if host not in ("", socket.gethostname()) else pid
 
 
 def _marker_path(path: Path) -> Path:

@@ -140,6 +140,12 @@ def disk_hint(error: OSError, instead: str = "") -> str:
     return ", or ".join(filter(None, [_HINTS.get(error.errno or 0), instead]))
 
 
+def find_blocking_file(folder: Path) -> Path | None:
+    """Return the file that is in the place of a folder or of one of its parents; None if there is none."""
+    nearest = next((place for place in (folder, *folder.parents) if os.path.exists(place)), None)
+    return None if nearest is None or nearest.is_dir() else nearest
+
+
 @contextmanager
 def disk_errors(what: str) -> Iterator[None]:
     """Turn an OSError into an XbenchError with a hint.

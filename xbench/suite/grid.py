@@ -5,119 +5,28 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Literal, TypeVar
+from dataclasses import replace
+from typing import Any
 
 from pydantic import ValidationError
 
-from xbench.components.registry import Kind, suggest_name
+from xbench.components.registry import Kind, describe_unknown_problem, find, suggest_name
 from xbench.components.settings import Settings
 from xbench.errors import XbenchError
 from xbench.suite.axes import Value, combine, count_combinations, list_axes, list_values
 from xbench.suite.blame import Outcomes, Tried, add_complaints
+from xbench.suite.cells import Cell, DatasetChoice, Declared, Expansion
 from xbench.suite.explain import explain
 from xbench.suite.lines import KeyPath
 from xbench.suite.reader import TRAINING_KEYS, Suite
-from xbench.suite.schema import MAX_CELLS, Adaptable, DatasetTable, Experiment, OptimizerTable, Table
+from xbench.suite.schema import MAX_CELLS, DatasetTable, Experiment, OptimizerTable, Table
 from xbench.suite.setting_checks import check_settings
 from xbench.text import match_column, quote_some, shorten
-from xbench.training.settings import Choice, Storage, TrainingSettings
-from xbench.units import Limit, tightest
+from xbench.training.settings import Choice, TrainingSettings
+from xbench.units import tightest
 
 # For each component that a suite names: its settings, or why it cannot be loaded.
 Known = Mapping[tuple[Kind, str], Settings | XbenchError]
-
-ChoiceT = TypeVar("ChoiceT")
-
-
-@dataclass(frozen=True)
-class DatasetChoice:
-    """The dataset of a cell.
-
-    Attributes:
-        chosen: the dataset that the suite asks for.
-        fallback: the dataset to use if `chosen` is not on the machine; None if there is none.
-        strict: whether unreadable images are an error.
-        storage: how images are kept in memory.
-    """
-
-    chosen: Choice
-    fallback: Choice | None
-    strict: bool
-    storage: Storage = "uint8"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training run, as the suite declares it.
-
-    Attributes:
-        column: the title of the cell's column: the optimizer's label, and the values that vary.
-        path: key path of the optimizer's table, where mistakes of the cell are reported.
-        adapt: the settings that may be reduced, in this order, if the cell does not fit into memory.
-        expect: `"oom"` if the cell is meant to run out of memory.
-        memory_limits: the limits of the suite and the experiment, without a limit that another one implies.
-        timeout_s: seconds that the cell's process may take; None if there is no timeout.
-        model_path: key path of the model's table.
-        values: all component and training settings, each with its key path.
-    """
-
-    experiment: str
-    column: str
-    model: Choice
-    dataset: DatasetChoice
-    optimizer: Choice
-    training: TrainingSettings
-    seed: int
-    path: KeyPath
-    adapt: tuple[Adaptable, ...] = ()
-    expect: Literal["oom"] | None = None
-    memory_limits: tuple[Limit, ...] = ()
-    timeout_s: float | None = None
-    model_path: KeyPath = ()
-    values: tuple[Value, ...] = ()
-
-    def where(self, *keys: str) -> KeyPath:
-        """Find the key path at which to report a mistake in one or more training settings.
-
-        This is the path of the first setting with an axis, or else of the first one that the suite sets.
-        """
-        found = {value.key: value for value in self.values if value.kind == "training"}
-        of_keys = sorted((found[key] for key in keys if key in found), key=lambda value: not value.is_item)
-        return of_keys[0].path if of_keys else (*self.path[:2], keys[0])
-
-
-@dataclass(frozen=True)
-class Declared(Generic[ChoiceT]):
-    """A component, or training settings, with one combination of values.
-
-    Attributes:
-        path: key path of the table.
-        varying: the values that distinguish this combination from the others in column titles.
-        values: the settings, each with its key path.
-    """
-
-    choice: ChoiceT
-    path: KeyPath
-    varying: dict[str, Any]
-    values: tuple[Value, ...]
-
-
-@dataclass
-class Expansion:
-    """The cells and components of a suite.
-
-    Attributes:
-        cells: every cell, ordered by experiment, then by seed, then by optimizer, so that an interrupted run
-            leaves complete comparisons.
-        models, optimizers, datasets: every choice, including those whose cells could not be made because of
-            other mistakes.
-    """
-
-    cells: list[Cell] = field(default_factory=list)
-    models: list[Declared[Choice]] = field(default_factory=list)
-    optimizers: list[Declared[Choice]] = field(default_factory=list)
-    datasets: list[Declared[DatasetChoice]] = field(default_factory=list)
 
 
 def collect_components(suite: Suite) -> set[tuple[Kind, str]]:
@@ -199,6 +108,10 @@ class _Expander:
 
     def _expand_columns(self, experiment: Experiment, path: KeyPath) -> Iterator[Cell]:
         """Yield a cell for every combination of model, dataset, optimizer and training settings."""
+        if experiment.problem and (wrong := self._explain_wrong_problem(experiment.problem)):
+            for error in wrong:
+                self._problems.add((*path, "problem"), error.message, error.hint)
+            experiment = experiment.model_copy(update={"model": [], "dataset": []})
         models = [
             found
             for place, table in enumerate(experiment.model)
@@ -242,8 +155,27 @@ class _Expander:
                     memory_limits=limits,
                     timeout_s=experiment.timeout or header.timeout,
                     model_path=model.path,
+                    dataset_path=dataset.path,
                     values=tuple(value for part in parts for value in part.values),
                 )
+
+    def _explain_wrong_problem(self, name: str) -> list[XbenchError]:
+        """Explain why a name is not that of a problem: once, although both of its parts cannot be loaded."""
+        kinds: tuple[Kind, ...] = ("model", "dataset")
+        found = {kind: self._known.get((kind, name)) for kind in kinds}
+        errors = {kind: known for kind, known in found.items() if isinstance(known, XbenchError)}
+        registered = [kind for kind in kinds if ":" not in name and find(kind, name)]
+        if len(errors) == 2 and not registered and ":" not in name:
+            hint = "name the `module:attribute` of an xbench.Problem, or register one from Python"
+            return [XbenchError(describe_unknown_problem(name), hint)]
+        if len(registered) == 1 and registered[0] not in errors and errors:
+            hint = "set `model` and `dataset` instead of `problem`"
+            return [XbenchError(f"'{name}' is a {registered[0]}, not a problem", hint)]
+        messages = {
+            error.message.replace(f"{kind} '{name}'", f"problem '{name}'", 1): error.hint
+            for kind, error in errors.items()
+        }
+        return [XbenchError(message, hint) for message, hint in messages.items()]
 
     def _check_titles(self, columns: list[Cell]) -> None:
         seen: set[str] = set()

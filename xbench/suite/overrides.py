@@ -27,6 +27,10 @@ class SuiteOption:
     name: str
     text: str
 
+    @property
+    def key(self) -> str:
+        return self.name.replace("-", "_")
+
     def __str__(self) -> str:
         return f"--{self.name} {self.text}"
 
@@ -46,7 +50,7 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str | SuiteOpt
     applied: dict[KeyPath, str] = {}
     for override in overrides:
         if isinstance(override, SuiteOption):
-            key = override.name.replace("-", "_")
+            key = override.key
             for path, table in _find_tables(document, ["suite"]):
                 table[key] = _parse_value(override.text, str(override))
                 applied[(*path, key)] = str(override)
@@ -145,7 +149,12 @@ def _find_components(
 def _as_tables(
     path: KeyPath, experiment: dict[str, Any], key: str
 ) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
-    """Yield the tables under a key of an experiment, in which bare names are replaced by tables."""
+    """Yield the tables under a key of an experiment, in which bare names are replaced by tables.
+
+    A model or a dataset that is part of a problem gets a table for its settings.
+    """
+    if key in ("model", "dataset") and isinstance(experiment.get("problem"), str):
+        experiment.setdefault(key, {})
     value = experiment.get(key)
     if isinstance(value, list):
         value[:] = map(as_table, value)

@@ -78,6 +78,8 @@ class Problems:
                 return 0, shorten(escape_controls(self.overrides[around]), MAX_SENTENCE_CHARS)
             around = around[:-1]
         line = line_of(lines, path) or 1
+        if path[2:3] in (("model",), ("dataset",)) and path[:3] not in lines:  # options made the table
+            line = lines.get((*path[:2], "problem"), line)
         place = f"{self.file}:{line}" if self.text is not None else show_path(path) or self.file
         inside = [argument for key, argument in self.overrides.items() if key[: len(path)] == path]
         options = shorten(escape_controls(" ".join(inside)), MAX_SENTENCE_CHARS)

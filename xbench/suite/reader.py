@@ -26,7 +26,7 @@ from xbench.suite.schema import (
     as_list,
     expand_problem,
 )
-from xbench.text import MAX_SENTENCE_CHARS, escape_controls, shorten
+from xbench.text import MAX_SENTENCE_CHARS, escape_controls, format_value, shorten
 from xbench.training.settings import TrainingSettings
 
 TRAINING_KEYS = tuple(TrainingSettings.model_fields)
@@ -47,6 +47,8 @@ class Suite:
             the remaining keys can be checked as well.
         problems: the mistakes, to which later checks add.
         is_part: whether the command line left out experiments.
+        is_worth_checking: whether its components are checked, too, before mistakes are reported: it has
+            experiments, and no option of the command line is wrong.
     """
 
     text: str
@@ -55,6 +57,7 @@ class Suite:
     experiments: dict[int, Experiment]
     problems: Problems
     is_part: bool = False
+    is_worth_checking: bool = True
 
 
 def read_suite(path: Path, overrides: Sequence[str | SuiteOption] = (), only: Sequence[str] = ()) -> Suite:
@@ -106,7 +109,8 @@ def check_document(
     problems = Problems(file, text, document, overridden)
     wrong = _validate(SuiteFile, document, (), problems)
     header = document["suite"] if "suite" not in wrong else {"name": "unnamed"}
-    _validate(Header, header, ("suite",), problems)
+    wrong_keys = _validate(Header, header, ("suite",), problems)
+    options = {option.key for option in overrides if isinstance(option, SuiteOption)}
     declared = document["experiment"] if "experiment" not in wrong else []
     tables = [expand_problem(table) for table in declared]
     names: set[str] = set()
@@ -127,19 +131,28 @@ def check_document(
         },
         problems=problems,
         is_part=bool(only),
+        is_worth_checking=bool(tables) and not options & wrong_keys,
     )
 
 
 def _check_problem(table: dict[str, Any], place: int, problems: Problems) -> None:
-    """Check that an experiment with a `problem` has neither a model nor a dataset besides."""
-    if "problem" in table:
-        for key in ("model", "dataset"):
-            if key in table:
-                problems.add(
-                    ("experiment", place, key),
-                    f"'problem' is the model and the dataset, so '{key}' cannot be set besides",
-                    hint="leave it out; for other settings, name the problem in tables of both instead",
-                )
+    """Check that a `problem` is a name, and that the experiment does not name a model or a dataset, too."""
+    if "problem" not in table:
+        return
+    if not isinstance(table["problem"], str):
+        problems.add(
+            ("experiment", place, "problem"),
+            f"'problem' is the name of one problem, not {format_value(table['problem'])}",
+            hint="write an [[experiment]] for each problem",
+        )
+    for key in ("model", "dataset"):
+        if any(not isinstance(item, dict) or "name" in item for item in as_list(table.get(key, {}))):
+            problems.add(
+                ("experiment", place, key),
+                f"'problem' is the model and the dataset, so '{key}' cannot name another",
+                hint=f"for settings of the problem's {key}, write {key} = {{ KEY = VALUE }} without a name; "
+                "to use another, set `model` and `dataset` instead of `problem`",
+            )
 
 
 def _check_keys(table: dict[str, Any], place: int, names: set[str], problems: Problems) -> None:
@@ -149,7 +162,10 @@ def _check_keys(table: dict[str, Any], place: int, names: set[str], problems: Pr
         names: the names of the experiments before this one, to which its name is added.
     """
     path = ("experiment", place)
-    _validate(Experiment, table, path, problems)
+    # If `problem` is wrong, that has been added already, and no model or dataset is missing.
+    has_wrong_problem = not isinstance(table.get("problem", ""), str)
+    stand_in = expand_problem({**table, "problem": "unnamed"}) if has_wrong_problem else table
+    _validate(Experiment, stand_in, path, problems)
     for key in table:
         if problems.is_full:
             return

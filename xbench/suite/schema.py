@@ -155,8 +155,8 @@ class Experiment(BaseModel):
         title: the title of the experiment's table; by default its name.
         model, dataset, optimizer: a name, a table, or a list of these.
         problem: the name of a problem, which is both the model and the dataset: `"module:attribute"` of an
-            `xbench.Problem`, or the name of one that was registered. Settings go into tables of `model` and
-            `dataset` with that name instead.
+            `xbench.Problem`, or the name of one that was registered. Tables of `model` and `dataset` without
+            a name hold its settings.
         reference: results of earlier work.
         baseline: the column that findings compare the others with, by its title or its optimizer. By default
             it is the suite's `baseline`, or the first column of an experiment that has no such column.
@@ -188,7 +188,14 @@ def expand_problem(table: dict[str, Any]) -> dict[str, Any]:
     problem = table.get("problem")
     if not isinstance(problem, str):
         return table
-    return {"model": problem, "dataset": problem, **table}
+    return {**table, **{key: _name_tables(table.get(key, {}), problem) for key in ("model", "dataset")}}
+
+
+def _name_tables(value: Any, name: str) -> Any:
+    """Give a name to the tables that have none, of which there may be one or a list."""
+    if isinstance(value, list):
+        return [_name_tables(item, name) for item in value]
+    return {"name": name, **value} if isinstance(value, dict) else value
 
 
 class Header(BaseModel):

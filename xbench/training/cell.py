@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from xbench.components.roles import count_by_role, find_roles, watch_last_layer
 from xbench.components.specs import ModelSpec, OptimizerSpec
-from xbench.data.decoded import DecodedDataset
+from xbench.components.tasks import Optimum
 from xbench.data.features import FeatureFile
 from xbench.data.prepared import PreparedData
 from xbench.memory.contention import ContentionWatch
@@ -26,12 +27,13 @@ from xbench.memory.host import resident_bytes
 from xbench.memory.limits import calibrate_device_limit_again, calibrate_host_limit_again
 from xbench.memory.malloc import malloc_profile, release_free_memory
 from xbench.memory.profiler import profiler_for
-from xbench.records.schema import MemoryRecord, Times
+from xbench.records.memory import MemoryRecord
+from xbench.records.schema import Times
 from xbench.training.checkpoint import Checkpoints, Stopped, resume
 from xbench.training.closure import AccumulatingClosure
 from xbench.training.events import CellResult, Prepared, Scores
 from xbench.training.footprint import model_bytes, optimizer_state_bytes, trained_bytes
-from xbench.training.frozen import set_training
+from xbench.training.frozen import find_trained_part, set_training
 from xbench.training.global_state import guard_globals, load_component
 from xbench.training.job import CellJob
 from xbench.training.loop import Trainer
@@ -45,6 +47,9 @@ from xbench.training.seeding import seed_everything
 from xbench.training.settings import CellSettings
 from xbench.training.splits import Split, epoch_order, split_examples
 from xbench.training.state_dicts import hash_tensors
+
+# Differences in a loss that rounding may cause, in units of the dtype's relative spacing.
+_ROUNDINGS = 8
 
 
 def train_cell(
@@ -73,6 +78,7 @@ def train_cell(
     whole_model = build_model(model_spec, settings, data, job.import_dirs)
     weights_sha256 = hash_tensors(whole_model)
     model = select_trained_part(whole_model, features)
+    prefix = "" if model is whole_model else f"{find_trained_part(whole_model)[0]}."
     del whole_model
     # Only after the model is built: importing the optimizer must not change the model's initial weights.
     optimizer_spec = load_component("optimizer", settings.optimizer.name, job.import_dirs)
@@ -81,7 +87,7 @@ def train_cell(
         return CellResult(status="skipped", reason=reason)
 
     split = split_examples(data, settings.training, settings.seed)
-    if features is not None and isinstance(data, DecodedDataset):
+    if features is not None:
         _check_present(features, data, split)
     is_resumable = model_spec.resumable and optimizer_spec.resumable
     every_s = job.checkpoint_every_s if is_resumable else None
@@ -105,7 +111,8 @@ def train_cell(
             lambda: build_trained_part(model_spec, settings, data, features, job.import_dirs),
             lambda twin: _build_optimizer(optimizer_spec, twin, settings),
         )
-    warm_up(trainer)
+    last = warm_up(trainer)
+    roles = find_roles(model, trainer.objective.task.roles, model_spec.roles, last=last, prefix=prefix)
     memory = _measure_before(trainer, optimizer_spec)
     seed_everything(settings.seed)  # for optimizers that draw numbers: the warm-up must not affect them
     if job.checkpoint is not None and is_resumable and not _resume(trainer, job.checkpoint):
@@ -124,6 +131,7 @@ def train_cell(
             resumed_at=resumed_at,
             is_saved=is_saved,
             is_on_cuda=torch.device(settings.device).type == "cuda",
+            parameters_by_role=count_by_role(model, roles),
         )
     )
     prepare_s = time.perf_counter() - started
@@ -192,7 +200,7 @@ def assemble(
     micro_batch = batch_size if training.micro_batch == "full" else min(training.micro_batch, batch_size)
     loader = open_loader(settings, data, model_spec, features, import_dirs)
     task = open_task(data, import_dirs)
-    objective = Objective(task, data, training.class_weights, device, dtype)
+    objective = Objective(task, data, training.class_weights, device, dtype, split.train)
     profiler = profiler_for(device)
     optimizer = _build_optimizer(optimizer_spec, model, settings)
     return Trainer(
@@ -223,29 +231,36 @@ def _build_optimizer(spec: OptimizerSpec, model: nn.Module, settings: CellSettin
         return spec.load_factory()(parameters, **settings.optimizer.params)
 
 
-def _check_present(features: FeatureFile, data: DecodedDataset, split: Split) -> None:
+def _check_present(features: FeatureFile, data: PreparedData, split: Split) -> None:
     """Check that no features are missing: an absent row reads as zeros, which would be trained on."""
-    used = data.rows[np.concatenate([split.train, split.validation, split.test])]
+    used = data.file_rows(np.concatenate([split.train, split.validation, split.test]))
     if not features.present()[used].all():
-        raise RuntimeError(f"{features.folder} lacks features of images that the cell uses")
+        raise RuntimeError(f"{features.folder} lacks features of examples that the cell uses")
 
 
-def warm_up(trainer: Trainer) -> None:
+def warm_up(trainer: Trainer) -> list[nn.Parameter]:
     """Run forward and backward on one example, so that libraries load what they need at first use.
 
     (On CUDA, `rehearse` has already launched the other kernels of a step.) The model runs in evaluation mode,
     so no running statistics change, and the gradients are dropped. Afterwards the limits on this process's
     memory are calibrated again.
+
+    Returns:
+        The parameters of the last layer (see `watch_last_layer`).
     """
     model, example = trainer.model.eval(), trainer.split.train[:1]
     objective = trainer.objective
-    objective.part_loss(model, trainer.loader.load(example), objective.divisor(example)).backward()
+    with watch_last_layer(model) as last:
+        loss = objective.part_loss(model, trainer.loader.load(example), objective.divisor(example))
+    loss.backward()
+    del loss
     model.zero_grad()
     set_training(model)
     trainer.weights_are_finite()  # this check also runs after the last step
     calibrate_host_limit_again()
     calibrate_device_limit_again()
     release_free_memory()
+    return last
 
 
 def _measure_before(trainer: Trainer, spec: OptimizerSpec) -> MemoryRecord:
@@ -307,6 +322,17 @@ def _get_history_size(optimizer: torch.optim.Optimizer) -> int | str | None:
     return size
 
 
+def subtract_optimum(loss: float, optimum: Optimum, dtype: torch.dtype) -> float:
+    """Return how far a loss is above its known minimum; 0 if rounding and the minimum's error hide it.
+
+    Args:
+        dtype: the dtype in which the losses of rows were computed.
+    """
+    gap = loss - optimum.value
+    hidden = optimum.error + _ROUNDINGS * torch.finfo(dtype).eps * max(abs(loss), abs(optimum.value))
+    return 0.0 if abs(gap) <= hidden else gap
+
+
 def _score(trainer: Trainer) -> Scores:
     """Evaluate the selected weights on the test rows and the training rows.
 
@@ -330,7 +356,9 @@ def _score(trainer: Trainer) -> Scores:
     values |= {f"train_{name}": value for name, value in train.averages.items()}
     optimum = objective.task.optimum
     if optimum is not None and objective.covers(split.train):  # the optimum of other rows is another one
-        values["suboptimality"] = train.loss - optimum.value
+        values["suboptimality"] = subtract_optimum(
+            train.loss, optimum, getattr(torch, trainer.settings.dtype)
+        )
         values["gradient_norm"] = trainer.measure_gradient(rows)
     collected = test or train
     return Scores(values, collected.losses, collected.collected)

@@ -1,10 +1,10 @@
 """Closure of an optimizer step: loss and gradient of a batch, accumulated exactly over micro-batches.
 
-The batch's loss is a sum over rows divided by the batch's weight. Each micro-batch contributes its own sum
-divided by the *whole batch's* weight, so loss and gradient are those of the whole batch up to rounding, and
-only one micro-batch's activations are in memory at a time. (Averaging the micro-batches' means instead is
-wrong as soon as rows are weighted or parts differ in size.) This requires a model and a task that treat each
-row independently; see `micro_batches`.
+The batch's loss is a sum over rows divided by the batch's divisor (see `objective`). Each micro-batch
+contributes its own sum divided by the *whole batch's* divisor, so loss and gradient are those of the whole
+batch up to rounding, and only one micro-batch's activations are in memory at a time. (Averaging the
+micro-batches' means instead is wrong as soon as rows are weighted or parts differ in size.) This requires a
+model and a task that treat each row independently; see `micro_batches`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from xbench.memory.phases import PhaseMeter
-from xbench.training.global_state import keep_draws_apart, seed_generators
+from xbench.training.global_state import derive_seed, keep_draws_apart, seed_generators
 from xbench.training.loader import Loader, Part
 from xbench.training.nested import count_bytes
 from xbench.training.objective import Objective
@@ -118,4 +118,4 @@ class AccumulatingClosure:
         return total
 
     def _derive_seed(self, part: int) -> int:
-        return int(np.random.SeedSequence([self._seed, self._step, part]).generate_state(1)[0])
+        return derive_seed(self._seed, self._step, part)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from xbench.data.features import FeatureFile
-from xbench.records.schema import EpochRecord, MemoryRecord, Times
+from xbench.records.memory import MemoryRecord
+from xbench.records.schema import EpochRecord, Times
 from xbench.records.traces import TraceRow
 
 
@@ -20,11 +22,11 @@ class FeatureReport:
     Attributes:
         file: the file with the features; None if there are none.
         note: why there are no features, although part of the model is frozen; otherwise "".
-        computed: number of images whose features were computed for this request.
-        missing: number of images whose features are still missing.
+        computed: number of examples whose features were computed for this request.
+        missing: number of examples whose features are still missing.
         seconds: seconds that the computation took.
-        image_s: seconds per image; None if none was computed.
-        is_disturbed: whether other programs took the CPU meanwhile; `image_s` is then the fastest observed.
+        example_s: seconds per example; None if none was computed.
+        is_disturbed: whether other programs took the CPU meanwhile; `example_s` is then the fastest observed.
     """
 
     file: FeatureFile | None = None
@@ -32,7 +34,7 @@ class FeatureReport:
     computed: int = 0
     missing: int = 0
     seconds: float = 0.0
-    image_s: float | None = None
+    example_s: float | None = None
     is_disturbed: bool = False
 
 
@@ -48,6 +50,7 @@ class Prepared:
         resumed_at: the step after which training resumes; 0 if it starts from the beginning.
         is_saved: whether the cell saves a checkpoint when it is asked to stop.
         is_on_cuda: whether the cell trains on a CUDA device.
+        parameters_by_role: see `CellRecord`.
     """
 
     ran: dict[str, int | str | None]
@@ -59,6 +62,7 @@ class Prepared:
     resumed_at: int = 0
     is_saved: bool = False
     is_on_cuda: bool = False
+    parameters_by_role: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Compute the features of a frozen backbone once per image, and cache them."""
+"""Compute the features of a frozen backbone once per example (an image or a row), and cache them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xbench.components.code_files import ImportDirs
 from xbench.components.specs import ModelSpec
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile, FeatureWriter
-from xbench.data.prepared import PreparedData
+from xbench.data.prepared import PreparedData, RowData
 from xbench.errors import XbenchError
 from xbench.memory.contention import ContentionWatch, typical_s
 from xbench.memory.processor import processor_name
@@ -27,16 +27,21 @@ from xbench.training.frozen import Backbone, find_obstacle
 from xbench.training.global_state import load_component
 from xbench.training.loader import ImageLoader
 from xbench.training.model import build_model
+from xbench.training.open_data import open_row_set
 from xbench.training.rounding import equal_up_to_rounding
+from xbench.training.row_features import RowInputs, UnequalShapes, find_row_obstacle
 from xbench.training.seeding import pin_tf32
 from xbench.training.settings import CellSettings, TrainingSettings
+
+# Loads the inputs (n, ...) of a model, for examples at (n,) positions in the dataset, to the device.
+_LoadInputs = Callable[[np.ndarray], torch.Tensor]
 
 # Part of every cache key. Raise it when the same backbone gives other values.
 _VERSION = 1
 
-# Images per forward pass, whatever a cell's micro-batch: which cell comes first must not affect rounding.
+# Examples per forward pass, whatever a cell's micro-batch: which cell comes first must not affect rounding.
 _CHUNK = {"cpu": 8, "cuda": 64}
-# Images used to check that features can be cached, or that cached ones are still those of the model.
+# Examples used to check that features can be cached, or that cached ones are still those of the model.
 _SAMPLE = 3
 # Maximum difference of cached from new features, as a share of the largest value.
 _ROUNDING = {"float64": 1e-3, "float32": 1e-3, "bfloat16": 1e-2}
@@ -52,45 +57,71 @@ def make_features(
     import_dirs: Sequence[str] = (),
     at_most: int | None = None,
 ) -> FeatureReport:
-    """Compute the features of some images, unless they are cached. This runs in a child process.
+    """Compute the features of some examples, unless they are cached. This runs in a child process.
 
     Args:
         send: called with (done, total) during the computation.
         settings: a cell's settings; the seed determines weights that are not read from a file.
-        indices: positions of the images in the dataset.
-        at_most: the maximum number of missing images to compute; None for all.
+        indices: positions of the examples in the dataset.
+        at_most: the maximum number of missing features to compute; None for all.
 
     Raises:
         XbenchError: the model cannot be built.
+    """
+    try:
+        return _make_features(send, settings, data, indices, import_dirs, at_most)
+    except UnequalShapes as error:
+        return FeatureReport(note=error.message)
+
+
+def _make_features(
+    send: Callable[[Any], None],
+    settings: CellSettings,
+    data: PreparedData,
+    indices: np.ndarray,
+    import_dirs: Sequence[str],
+    at_most: int | None,
+) -> FeatureReport:
+    """Do what `make_features` does, unless rows differ in shape.
+
+    Raises:
+        UnequalShapes: they do, or their features.
     """
     spec = load_component("model", settings.model.name, import_dirs)
     model = build_model(spec, settings, data, import_dirs)
     if all(p.requires_grad for p in model.parameters()):
         return FeatureReport()
-    if not isinstance(data, DecodedDataset):
-        return FeatureReport(note="features are only cached for images")
     if settings.storage == "float32":
         return FeatureReport(note='storage = "float32" keeps the images themselves in memory')
     device, dtype = torch.device(settings.device), getattr(torch, settings.training.dtype)
     if device.type == "cuda":
         pin_tf32(False)  # cells with and without TF32 share features
-    loader = ImageLoader(data, spec, device, dtype, _memory_format(settings.device))
+    load_inputs: _LoadInputs
+    if isinstance(data, RowData):
+        rows = open_row_set(data, import_dirs)
+        load_inputs = RowInputs(rows, data, device, dtype)
+        # Checked each time: another task may have the same rows, and share the file.
+        note = find_row_obstacle(model, rows, data, load_inputs, device, dtype)
+        if note is not None:
+            return FeatureReport(note=note)
+    else:
+        load_inputs = _open_images(data, spec, device, dtype)
     backbone = Backbone(model)
     folder = cache_dir() / "features" / _compute_key(backbone, model, spec, settings, data, import_dirs)
     file = FeatureFile.find(folder)
-    if file is None or not _matches_model(backbone, loader, data.rows, file):
-        images, _ = loader.load(np.arange(_SAMPLE) % len(data.rows))
-        note = find_obstacle(model, images)
+    if file is None or not _matches_model(backbone, load_inputs, data, file):
+        inputs = load_inputs(np.arange(_SAMPLE) % len(data.labels))
+        note = find_obstacle(model, inputs)
         if note is not None:
             return FeatureReport(note=note)
         if file is not None:
             file.remove()
-        shape, precision = tuple(backbone(images).shape[1:]), settings.training.feature_precision
+        shape, precision = tuple(backbone(inputs).shape[1:]), settings.training.feature_precision
         if precision == "off":
             raise ValueError('features = "off" caches no features')
-        file = FeatureFile(folder, shape, precision, int(data.rows.max()) + 1)
+        file = FeatureFile(folder, shape, precision, int(_all_file_rows(data).max()) + 1)
         file.make()
-    missing = np.unique(indices[~file.present()[data.rows[indices]]])
+    missing = np.unique(indices[~file.present()[data.file_rows(indices)]])
     requested = missing[:at_most]
     try:
         require_space(folder, len(requested) * file.row_bytes, "caching features")
@@ -100,10 +131,27 @@ def make_features(
     if not len(requested):
         return report
     started, watch = time.perf_counter(), ContentionWatch(torch.get_num_threads())
-    images_s = _compute(send, backbone, loader, data.rows, file, requested)
-    seconds, conditions = time.perf_counter() - started, watch.conditions(images_s)
-    image_s, is_disturbed = typical_s(images_s, conditions), conditions == "disturbed"
-    return replace(report, seconds=seconds, image_s=image_s, is_disturbed=is_disturbed)
+    try:
+        examples_s = _compute(send, backbone, load_inputs, data, file, requested)
+    except UnequalShapes:
+        file.remove()  # no run can use it
+        raise
+    seconds, conditions = time.perf_counter() - started, watch.conditions(examples_s)
+    example_s, is_disturbed = typical_s(examples_s, conditions), conditions == "disturbed"
+    return replace(report, seconds=seconds, example_s=example_s, is_disturbed=is_disturbed)
+
+
+def _open_images(
+    data: PreparedData, spec: ModelSpec, device: torch.device, dtype: torch.dtype
+) -> _LoadInputs:
+    if not isinstance(data, DecodedDataset):
+        raise TypeError(f"no features of a {type(data).__name__}")
+    loader = ImageLoader(data, spec, device, dtype, _memory_format(str(device)))
+    return lambda indices: loader.load_examples(indices)
+
+
+def _all_file_rows(data: PreparedData) -> np.ndarray:
+    return data.file_rows(np.arange(len(data.labels)))
 
 
 def _memory_format(device: str) -> str:
@@ -111,19 +159,21 @@ def _memory_format(device: str) -> str:
     return TrainingSettings().memory_format_on(device)
 
 
-def _matches_model(backbone: Backbone, loader: ImageLoader, rows: np.ndarray, file: FeatureFile) -> bool:
+def _matches_model(
+    backbone: Backbone, load_inputs: _LoadInputs, data: PreparedData, file: FeatureFile
+) -> bool:
     """Return whether a sample of the cached features matches the model.
 
     The model's code may have changed in a way that the cache key does not show.
     """
-    present = np.flatnonzero(file.present()[rows])[:_SAMPLE]
+    present = np.flatnonzero(file.present()[_all_file_rows(data)])[:_SAMPLE]
     if not len(present):
         return True
-    images, _ = loader.load(present)
     with file.reader(len(present)) as reader:
-        stored = torch.from_numpy(reader.read(rows[present])).view(getattr(torch, file.precision))
-    new = backbone(images).cpu()
-    return equal_up_to_rounding(new, stored.to(new.dtype), _ROUNDING[file.precision])
+        stored = reader.read(data.file_rows(present))
+    old = torch.from_numpy(stored).view(getattr(torch, file.precision))
+    new = backbone(load_inputs(present)).cpu()
+    return equal_up_to_rounding(new, old.to(new.dtype), _ROUNDING[file.precision])
 
 
 def _compute_key(
@@ -131,13 +181,13 @@ def _compute_key(
     model: torch.nn.Module,
     spec: ModelSpec,
     settings: CellSettings,
-    data: DecodedDataset,
+    data: PreparedData,
     import_dirs: Sequence[str],
 ) -> str:
     """Hash everything that features depend on.
 
-    This is the backbone's code, structure, weights and buffers; the pixels and their normalisation; the
-    precisions; and the torch version, processor and number of threads.
+    This is the backbone's code, structure, weights and buffers; the pixels and their normalisation, or the
+    rows; the precisions; and the torch version, processor and number of threads.
     """
     name, training = settings.model.name, settings.training
     parts = [
@@ -147,7 +197,7 @@ def _compute_key(
         backbone.name,
         str(model),
         [spec.mean, spec.std],
-        data.pixels_path.parent.name,
+        data.pixels_path.parent.name if isinstance(data, DecodedDataset) else data.fingerprint,
         [training.dtype, training.feature_precision],
         [torch.__version__, *_identify_processor(settings.device), torch.get_num_threads()],
     ]
@@ -168,28 +218,33 @@ def _identify_processor(device: str) -> tuple[str, ...]:
 def _compute(
     send: Callable[[Any], None],
     backbone: Backbone,
-    loader: ImageLoader,
-    rows: np.ndarray,
+    load_inputs: _LoadInputs,
+    data: PreparedData,
     file: FeatureFile,
     missing: np.ndarray,
 ) -> list[float]:
-    """Compute and cache features; return the seconds per image for each chunk."""
-    images_s = []
-    precision, size = getattr(torch, file.precision), _CHUNK[loader.device.type]
+    """Compute and cache features; return the seconds per example for each chunk.
+
+    Raises:
+        UnequalShapes: rows or their features differ in shape.
+    """
+    examples_s = []
+    precision, size = getattr(torch, file.precision), _CHUNK[next(backbone.head.parameters()).device.type]
     with FeatureWriter(file) as writer:
         committed = time.perf_counter()
         for start in range(0, len(missing), size):
             began = time.perf_counter()
             chunk = missing[start : start + size]
             # Always a full chunk, so that rounding is the same.
-            images, _ = loader.load(np.resize(chunk, size))
-            values = backbone(images)[: len(chunk)].to(precision).cpu()
+            values = backbone(load_inputs(np.resize(chunk, size)))[: len(chunk)].to(precision).cpu()
+            if values.shape[1:] != file.shape:
+                raise UnequalShapes("features differ in shape")
             if precision is torch.bfloat16:
                 values = values.view(torch.int16)
-            writer.write(rows[chunk], values.numpy())
-            images_s.append((time.perf_counter() - began) / size)  # a partial chunk takes as long
+            writer.write(data.file_rows(chunk), values.numpy())
+            examples_s.append((time.perf_counter() - began) / size)  # a partial chunk takes as long
             send((start + len(chunk), len(missing)))
             if time.perf_counter() - committed > _COMMIT_S:
                 writer.commit()
                 committed = time.perf_counter()
-    return images_s
+    return examples_s

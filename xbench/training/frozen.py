@@ -1,8 +1,8 @@
 """Split a model into a frozen backbone and a trained head.
 
-The head is one submodule that comes last. The backbone always gives the same output for an image, so it needs
-to be computed only once (as the features of transfer learning: Donahue et al. 2014, "DeCAF",
-arXiv:1310.1531).
+The head is one submodule that comes last. The backbone always gives the same output for an example (an image
+or a row), so it needs to be computed only once (as the features of transfer learning: Donahue et al. 2014,
+"DeCAF", arXiv:1310.1531).
 
 A model need not declare its parts: the head is found by its parameters, and its input by a hook. Running both
 parts shows whether they make up the whole model.
@@ -16,7 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from xbench.components.tracebacks import describe_error
 from xbench.errors import XbenchError
+from xbench.memory.exhaustion import evidence_of, exhaustion
+from xbench.training.nested import list_tensors
 from xbench.training.rounding import equal_up_to_rounding
 
 # Outputs are equal up to rounding if they differ by no more than this share of the largest value. Rounding
@@ -61,7 +64,7 @@ def find_trained_part(model: nn.Module) -> tuple[str, nn.Module]:
 
 
 class Backbone:
-    """Frozen part of a model: from images to the input of its head.
+    """Frozen part of a model: from the model's inputs to those of its head.
 
     Args:
         model: a model whose head is not the whole model.
@@ -72,25 +75,27 @@ class Backbone:
         self.name, self.head = find_trained_part(model)
 
     @torch.no_grad()
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute the features (n, ...) of images (n, channels, height, width).
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Compute the features (n, ...) of the model's inputs (n, ...).
 
         Raises:
-            XbenchError: the input of the head is not one tensor with a row for each image.
+            XbenchError: the input of the head is not one floating-point tensor with a row for each example.
         """
         hook = self.head.register_forward_pre_hook(_stop_at_head, with_kwargs=True)
         try:
-            self._model(images)
+            self._model(inputs)
         except _HeadReached as reached:
-            inputs = reached.inputs
+            features = reached.inputs
         else:
             raise XbenchError(f"a forward pass does not call '{self.name}'")
         finally:
             hook.remove()
-        is_one = len(inputs) == 1 and isinstance(inputs[0], torch.Tensor)
-        if not is_one or inputs[0].ndim < 2 or len(inputs[0]) != len(images):
-            raise XbenchError(f"the input of '{self.name}' is not one tensor with a row for each image")
-        return inputs[0]
+        is_one = len(features) == 1 and isinstance(features[0], torch.Tensor)
+        if not is_one or features[0].ndim < 2 or len(features[0]) != len(inputs):
+            raise XbenchError(f"the input of '{self.name}' is not one tensor with a row for each example")
+        if not features[0].is_floating_point():
+            raise XbenchError(f"the input of '{self.name}' is not of a floating-point dtype")
+        return features[0]
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return all parameters and buffers that features may depend on."""
@@ -110,42 +115,58 @@ def _stop_at_head(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
     raise _HeadReached((*args, *kwargs.values()))
 
 
-def find_obstacle(model: nn.Module, images: torch.Tensor) -> str | None:
+def find_obstacle(model: nn.Module, inputs: torch.Tensor) -> str | None:
     """Explain in one line why a model's features cannot be computed just once; return None if they can.
 
     The model's running statistics may change.
 
     Args:
         model: a model with some frozen parameters, as `set_training` leaves it.
-        images: at least three images.
+        inputs: inputs of the model of at least three examples.
+
+    Raises:
+        MemoryError, RuntimeError: memory ran out. Other exceptions are those of the model in training mode.
     """
     name, head = find_trained_part(model)
     if head is model:
         return "the trained parameters are not in one part of the model"
     backbone = Backbone(model)
     try:
-        with torch.no_grad():
-            before = _read_generator_states()
-            features = backbone(images)
-            is_random = not all(map(torch.equal, before, _read_generator_states()))
-            fewer = backbone(images[:-1])
-            torch.manual_seed(3)
-            whole = model(images)
-            torch.manual_seed(3)
-            in_parts = head(features)
-            model.eval()
-            evaluated = backbone(images)
-            set_training(model)
+        before = _read_generator_states()
+        features = backbone(inputs)
+        is_random = not all(map(torch.equal, before, _read_generator_states()))
+        fewer = backbone(inputs[:-1])
+        model.eval()
+        evaluated = backbone(inputs)
     except XbenchError as error:
         return error.message
+    except Exception as error:  # a model may raise anything
+        if exhaustion(evidence_of(error)):
+            raise
+        return f"the frozen part before '{name}' fails without gradients: {describe_error(error)}"
+    finally:
+        set_training(model)
+    # A head may need gradients in training mode, for example to penalise them.
+    torch.manual_seed(3)
+    whole = model(inputs)
+    torch.manual_seed(3)
+    in_parts = head(features)
     if is_random or not equal_up_to_rounding(features[:-1], fewer, _ROUNDING):
-        suspects = _name_suspects(backbone, model)
-        return f"the frozen part before '{name}' does not always give the same output for an image{suspects}"
+        varies = f"the frozen part before '{name}' does not always give the same output for an example"
+        return varies + _name_suspects(backbone, model)
     if not equal_up_to_rounding(features, evaluated, _ROUNDING):
         return f"the frozen part before '{name}' gives different outputs in evaluation and in training"
-    if not equal_up_to_rounding(whole, in_parts, _ROUNDING):
+    if not are_equal(whole, in_parts):
         return f"'{name}' is not the last part of the model"
     return None
+
+
+def are_equal(one: Any, other: Any) -> bool:
+    """Return whether nested tensors are equal up to rounding, which may depend on the size of a batch."""
+    ones, others = list(list_tensors(one)), list(list_tensors(other))
+    return len(ones) == len(others) and all(
+        equal_up_to_rounding(*pair, _ROUNDING) for pair in zip(ones, others, strict=True)
+    )
 
 
 def _read_generator_states() -> list[torch.Tensor]:

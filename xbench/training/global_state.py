@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, Literal, Self, overload
 
 import numpy as np
@@ -89,6 +90,14 @@ def keep_draws_apart() -> Iterator[None]:
         torch.set_rng_state(torch_state)
         if cuda_state is not None:
             torch.cuda.set_rng_state(cuda_state)
+
+
+def derive_seed(*key: int | str) -> int:
+    """Return a seed, from 0, below 2**32, that depends on all parts of a key.
+
+    NumPy's `SeedSequence` does this, too, but takes ten times as long.
+    """
+    return int.from_bytes(blake2b(repr(key).encode(), digest_size=4).digest())
 
 
 def seed_generators(seed: int) -> None:

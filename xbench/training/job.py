@@ -17,8 +17,8 @@ class CellJob:
 
     Attributes:
         import_dirs: folders that `module:attribute` components may be imported from.
-        features: cached outputs of the model's frozen part, to train on instead of images: for all images
-            that are used, or, for a measurement, for some of them.
+        features: cached outputs of the model's frozen part, to train on instead of the model's inputs: for
+            all examples that are used, or, for a measurement, for some of them.
         code: hashes of the code that identifies the cell (see `training.component_code`); () for any code.
         scratch: folder for the selected weights and for checkpoints.
         checkpoint_every_s: minimum seconds between two checkpoints; None for no checkpoints. There are none

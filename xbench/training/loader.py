@@ -19,6 +19,7 @@ import torch
 from xbench.components.specs import ModelSpec
 from xbench.data.decoded import DecodedDataset
 from xbench.data.features import FeatureFile
+from xbench.data.prepared import PreparedData
 from xbench.training.pinned import PinnedBuffers
 
 # Rows on the device, as a task's functions take them: a batch; or, if the task has several terms, a dict with
@@ -86,14 +87,14 @@ class PositionLoader(Loader):
 
     def __init__(
         self,
-        data: DecodedDataset,
+        data: PreparedData,
         source: DecodedDataset | FeatureFile,
         shape: tuple[int, ...],
         device: torch.device,
         dtype: torch.dtype,
         memory_format: str,
     ):
-        self._rows, self._shape = data.rows, shape
+        self._file_rows, self._shape = data.file_rows, shape
         self._block = max(1, _BLOCK_BYTES // source.row_bytes)
         self._reader = source.reader(self._block)
         self.device, self._dtype = device, dtype
@@ -113,11 +114,11 @@ class PositionLoader(Loader):
         Returns:
             Examples (n, *shape) and labels (n,) int64, on the device.
         """
-        return self._load_examples(indices), self._labels[self._send(indices)]
+        return self.load_examples(indices), self._labels[self._send(indices)]
 
     def prefetch(self, indices: np.ndarray) -> None:
         """Let the system read examples in the background that are needed soon."""
-        self._reader.prefetch(self._rows[indices])
+        self._reader.prefetch(self._file_rows(indices))
 
     @property
     def resident_bytes(self) -> int:
@@ -132,13 +133,13 @@ class PositionLoader(Loader):
         return size * (math.prod(self._shape) * self._dtype.itemsize + self._labels.itemsize)
 
     @abstractmethod
-    def _load_examples(self, indices: np.ndarray) -> torch.Tensor:
+    def load_examples(self, indices: np.ndarray) -> torch.Tensor:
         """Load examples (n, *shape) to the device."""
 
     def _read_blocks(self, indices: np.ndarray) -> Iterator[tuple[slice, torch.Tensor]]:
         """Yield the rows block by block, with their places in the batch: unconverted, on the device."""
         for start in range(0, len(indices), self._block):
-            rows = self._rows[indices[start : start + self._block]]
+            rows = self._file_rows(indices[start : start + self._block])
             # Sent unconverted: `copy_` alone would convert on the host, and send four times as many bytes.
             yield slice(start, start + self._block), self._read_rows(rows)
 
@@ -180,7 +181,7 @@ class ImageLoader(PositionLoader):
         self._scale = (1 / (255 * std)).to(device)
         self._shift = (-mean / std).to(device)
 
-    def _load_examples(self, indices: np.ndarray) -> torch.Tensor:
+    def load_examples(self, indices: np.ndarray) -> torch.Tensor:
         channels, height, width = self._shape
         images = torch.empty((len(indices), height, width, channels), dtype=self._dtype, device=self.device)
         for places, pixels in self._read_blocks(indices):
@@ -195,7 +196,7 @@ class FeatureLoader(PositionLoader):
 
     def __init__(
         self,
-        data: DecodedDataset,
+        data: PreparedData,
         features: FeatureFile,
         device: torch.device,
         dtype: torch.dtype,
@@ -204,7 +205,7 @@ class FeatureLoader(PositionLoader):
         super().__init__(data, features, features.shape, device, dtype, memory_format)
         self._precision = getattr(torch, features.precision)
 
-    def _load_examples(self, indices: np.ndarray) -> torch.Tensor:
+    def load_examples(self, indices: np.ndarray) -> torch.Tensor:
         features = torch.empty((len(indices), *self._shape), dtype=self._dtype, device=self.device)
         for places, stored in self._read_blocks(indices):
             features[places].copy_(stored.view(self._precision))

@@ -209,6 +209,12 @@ def _describe_input(model: nn.Module, images: torch.Tensor, num_classes: int) ->
     count, channels, height, width = images.shape
     if _takes(model, images.contiguous(), num_classes):
         return 'set `memory_format = "contiguous"`, or replace `view` by `flatten` or `reshape` in the model'
+    with torch.enable_grad():
+        if _takes(model, images, num_classes):
+            return (
+                "models are evaluated without gradients: compute them in training mode only, or within "
+                "`torch.enable_grad()`"
+            )
     sides = [(height, width), *((side, side) for side in _COMMON_SIDES)]
     for other in dict.fromkeys((channels, 1, 3)):
         for side in sides:

@@ -104,6 +104,12 @@ class Trainer:
     _mode: Literal["train", "eval"] | None = None
 
     @property
+    def evaluation_chunk(self) -> int:
+        """Number of examples that are evaluated at once: a micro-batch, or, if the task is not additive, a
+        batch. Its losses are those of batches of a certain size, and a micro-batch may be of any."""
+        return self.micro_batch if self.objective.task.additive else self.batch_size
+
+    @property
     def steps_per_epoch(self) -> int:
         whole, rest = divmod(len(self.split.train), self.batch_size)
         return whole + bool(rest and not self.settings.drop_last)
@@ -185,7 +191,15 @@ class Trainer:
                 reported = time.perf_counter()
 
         result = evaluate(
-            self.model, self.loader, self.objective, indices, self.micro_batch, split, collects, report
+            self.model,
+            self.loader,
+            self.objective,
+            indices,
+            self.evaluation_chunk,
+            split,
+            collects,
+            report,
+            self.seed,
         )
         self.recorder.host_peak_bytes = max(self.recorder.host_peak_bytes, self.profiler.host.peak_bytes())
         self.evaluation_s += time.perf_counter() - started
@@ -198,7 +212,7 @@ class Trainer:
         """
         started = time.perf_counter()
         self.model.eval()
-        closure = self.closure.with_micro_batch(self.micro_batch)
+        closure = self.closure.with_micro_batch(self.evaluation_chunk)
         closure.start(1, indices)
         closure()
         closure.release()

@@ -17,7 +17,7 @@ from xbench.components.specs import OptimizerSpec
 from xbench.memory.malloc import malloc_profile, release_free_memory
 from xbench.memory.peaks import PeakMeter
 from xbench.memory.phases import PhaseMeter, PhasePeak
-from xbench.records.schema import MemoryPassRecord
+from xbench.records.memory import MemoryPassRecord
 from xbench.training.evaluation import evaluate
 from xbench.training.footprint import gradients_bytes, model_bytes, optimizer_state_bytes
 from xbench.training.loop import Trainer
@@ -110,11 +110,17 @@ def _take_step(trainer: Trainer, meter: PeakMeter, step: int) -> _Peak:
 
 def _evaluate(trainer: Trainer, meter: PeakMeter) -> _Peak:
     """Measure the evaluation of as many examples as the trainer evaluates at once."""
-    chunk = trainer.split.train[: trainer.micro_batch]
+    size, train, objective = trainer.evaluation_chunk, trainer.split.train, trainer.objective
+    chunk = train[:size]
+    if objective.task.terms:  # rows of different terms are evaluated apart
+        of_terms = objective.by_term(train).items()
+        chunk = np.concatenate(
+            [np.resize(rows, min(size, objective.count_most(term))) for term, rows in of_terms]
+        )
     held = _settle(trainer, meter)
-    evaluate(trainer.model, trainer.loader, trainer.objective, chunk, trainer.micro_batch, "validation")
+    evaluate(trainer.model, trainer.loader, objective, chunk, size, "validation")
     peak = meter.peak_bytes()
-    data = min(trainer.loader.batch_bytes(len(chunk)), peak - held)
+    data = min(trainer.loader.batch_bytes(min(size, len(train))), peak - held)
     activations = peak - held - data
     of_phase = PhasePeak(peak, "evaluation", held, data_bytes=data, activations_bytes=activations)
     return _Peak(of_phase, optimizer_state_bytes(trainer.optimizer, trainer.model))

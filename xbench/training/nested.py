@@ -14,13 +14,19 @@ def map_tensors(change: Callable[[torch.Tensor], Any], nested: Any) -> Any:
     """Apply a function to each tensor, and return the results in the same structure."""
     if isinstance(nested, torch.Tensor):
         return change(nested)
-    if isinstance(nested, Mapping):
-        return {key: map_tensors(change, value) for key, value in nested.items()}
     if isinstance(nested, tuple) and hasattr(nested, "_fields"):  # a named tuple
         return type(nested)(*(map_tensors(change, value) for value in nested))
-    if isinstance(nested, tuple | list):
-        return type(nested)(map_tensors(change, value) for value in nested)
+    if isinstance(nested, (tuple, list)):
+        return type(nested)([map_tensors(change, value) for value in nested])
+    if isinstance(nested, Mapping):  # last: an abstract class takes longer to check
+        return {key: map_tensors(change, value) for key, value in nested.items()}
     return nested
+
+
+def replace_first(nested: Any, tensor: torch.Tensor) -> Any:
+    """Replace the first tensor in the order of the structure."""
+    left = iter([tensor])
+    return map_tensors(lambda held: next(left, held), nested)
 
 
 def list_tensors(nested: Any) -> Iterator[torch.Tensor]:
@@ -45,6 +51,11 @@ def convert(nested: Any, dtype: torch.dtype) -> Any:
 def count_bytes(nested: Any) -> int:
     """Count the bytes of all tensors."""
     return sum(tensor.nbytes for tensor in list_tensors(nested))
+
+
+def count_rows(batch: Any) -> int:
+    """Return the number of rows of a batch: the first dimension of its first tensor."""
+    return len(next(list_tensors(batch)))
 
 
 def describe_row(batch: Any) -> Any:

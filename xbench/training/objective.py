@@ -2,6 +2,11 @@
 
 The loss of a batch is a sum over its rows divided by the sum of their weights. Kept as a sum and a divisor,
 it can be accumulated over parts of a batch without changing its value.
+
+If the task has several terms, a batch may have few rows of a term, or none. Each term is then divided by its
+weights over all training rows, in proportion to the size of the batch. The expected loss of a batch is
+therefore the loss of all training rows, whatever the batch size. Dividing by the weights in the batch instead
+would count a term of few rows as little as it is rare in batches.
 """
 
 from __future__ import annotations
@@ -16,10 +21,11 @@ from torch import nn
 
 from xbench.components.tasks import Batch, Task
 from xbench.data.prepared import PreparedData, RowData
-from xbench.errors import XbenchError
+from xbench.errors import TaskMistake, XbenchError
 from xbench.training.loader import Part
+from xbench.training.nested import count_rows
 
-# The divisor of a batch's loss: the sum of its rows' weights; by term, if the task has several.
+# The divisor of a batch's loss; by term, if the task has several.
 Divisor = float | Mapping[str, float]
 
 
@@ -32,6 +38,8 @@ class Objective:
         class_weights: weight by class name; 1 for classes not named.
         device: device of the batches.
         dtype: dtype of batches and losses.
+        train: positions of the rows that an epoch trains on, which may repeat; by default all training rows
+            of the dataset. Only tasks with several terms need them.
 
     Raises:
         XbenchError: a class weight is 0 or infinite in `dtype`.
@@ -44,6 +52,7 @@ class Objective:
         class_weights: Mapping[str, float],
         device: torch.device,
         dtype: torch.dtype,
+        train: np.ndarray | None = None,
     ):
         self.task, self._data = task, data
         self._task_weights: np.ndarray | None = data.weights if isinstance(data, RowData) else None
@@ -59,12 +68,21 @@ class Objective:
         if self._are_classes_weighted:
             of_rows = np.array(weights)[data.labels]
             self._row_weights = of_rows if self._row_weights is None else of_rows * self._row_weights
+        if task.terms:
+            train = np.flatnonzero(~data.is_test & ~data.is_validation) if train is None else train
+            self._train_size = len(train)
+            self._train_weights = {term: self.sum_weights(rows) for term, rows in self.by_term(train).items()}
 
     def divisor(self, indices: np.ndarray) -> Divisor:
-        """Return the sum of the weights of a batch's rows, by which its loss is divided."""
+        """Return what the sum of a training batch's losses is divided by.
+
+        It is the sum of the weights of the batch's rows. If the task has several terms, it is the sum of the
+        weights of a term's training rows, times the batch's share of all training rows.
+        """
         if not self.task.terms:
-            return self.sum_weights(indices)
-        return {term: self.sum_weights(rows) for term, rows in self.by_term(indices).items()}
+            return self.sum_weights(indices) or 1.0  # rows without any weight have no loss
+        share = len(indices) / self._train_size
+        return {term: (weight or 1.0) * share for term, weight in self._train_weights.items()}
 
     def covers(self, indices: np.ndarray) -> bool:
         """Return whether rows are all training rows of the dataset, each once and with its own weight."""
@@ -78,6 +96,12 @@ class Objective:
         terms, names = self._data.terms[indices], self._data.term_names
         return {names[place]: indices[terms == place] for place in np.unique(terms)}
 
+    def count_most(self, term: str) -> int:
+        """Count the rows of a term in the split that has most of them."""
+        is_test, is_validation = self._data.is_test, self._data.is_validation
+        splits = (is_test, is_validation, ~is_test & ~is_validation)
+        return max(len(self.by_term(np.flatnonzero(split)).get(term, ())) for split in splits)
+
     def sum_weights(self, indices: np.ndarray, with_classes: bool = True) -> float:
         """Sum the weights of rows.
 
@@ -87,7 +111,7 @@ class Objective:
         weights = self._row_weights if with_classes else self._task_weights
         if weights is None:
             return float(len(indices))
-        return float(weights[indices].sum()) or 1.0  # rows without any weight have no loss
+        return float(weights[indices].sum())
 
     def part_loss(self, model: nn.Module, part: Part, divisor: Divisor) -> torch.Tensor:
         """Compute a part's share of its batch's loss: a scalar with a graph, without the penalty.
@@ -98,27 +122,25 @@ class Objective:
         if isinstance(divisor, Mapping):
             shares = [
                 self.task.terms[term].scale
-                * self.sum_losses(*self.losses_of(model, batch, term), batch)
+                * self.sum_losses(self.losses_of(model, batch, term)[0], batch)
                 / divisor[term]
                 for term, batch in part.items()
             ]
             return shares[0] if len(shares) == 1 else torch.stack(shares).sum()
         if self.task.summed is None:
-            losses, outputs = self.losses_of(model, part)
-            return self.sum_losses(losses, outputs, part) / divisor
+            return self.sum_losses(self.losses_of(model, part)[0], part) / divisor
         return self.task.summed(self.outputs(model, part), part, self._class_weights) / divisor
 
-    def sum_losses(self, losses: torch.Tensor, outputs: Any, batch: Batch) -> torch.Tensor:
-        """Sum the losses of rows, each multiplied by the weight of its class.
+    def sum_losses(self, losses: torch.Tensor, batch: Batch, count: int | None = None) -> torch.Tensor:
+        """Sum the losses of a batch's rows, each multiplied by the weight of its class.
 
         Args:
-            losses, outputs: of the batch, as `losses_of` returns them.
+            losses: of all rows of the batch.
+            count: number of rows to sum, from the first; None for all.
         """
-        if self.task.summed is not None:
-            return self.task.summed(outputs, batch, self._class_weights)
         if self._are_classes_weighted and self.task.label is not None:
             losses = losses * self._class_weights[self.task.label(batch)]
-        return losses.sum()
+        return losses[:count].sum()
 
     def penalty(self, model: nn.Module) -> torch.Tensor | None:
         """Compute the penalty, a scalar with a graph; None if the task has none."""
@@ -131,7 +153,8 @@ class Objective:
             The losses, and the outputs that they are made of; None if the task computes no outputs for them.
 
         Raises:
-            XbenchError: the losses are not one number for each row.
+            TaskMistake: the losses are not one number for each row.
+            XbenchError: the model's outputs do not suit the task.
         """
         outputs = None
         if self.task.loss_of is not None:
@@ -142,13 +165,20 @@ class Objective:
         else:
             losses = self.task.loss(model, batch)  # type: ignore[operator,misc]
         if not isinstance(losses, torch.Tensor):
-            raise XbenchError(
+            raise TaskMistake(
                 f"the task's loss returns a {type(losses).__name__}, not a tensor with a number for each row"
             )
         if losses.ndim != 1:  # a mean would be summed as if it were the loss of one row
-            raise XbenchError(
+            raise TaskMistake(
                 f"the task's loss returns a tensor of shape {tuple(losses.shape)}, not a number for each row",
                 hint="return unreduced losses: reduction='none', and a mean over all but the first dimension",
+            )
+        rows = count_rows(batch)
+        if len(losses) != rows:
+            raise XbenchError(
+                f"the task's loss returns {len(losses)} losses for {rows} rows",
+                hint="return one number for each row: a mean over all dimensions but the first, and 0 for a "
+                "row that does not count (with `weight`, which says so)",
             )
         return losses, outputs
 

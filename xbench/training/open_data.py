@@ -61,7 +61,8 @@ def open_loader(
     """Open the loader of a cell's batches: of features if there are any, otherwise of the data itself."""
     device, dtype = torch.device(settings.device), getattr(torch, settings.training.dtype)
     if isinstance(data, RowData):
-        return RowLoader(open_row_set(data, import_dirs), data, device, dtype)
+        loader = None if features is None else FeatureLoader(data, features, device, dtype, "contiguous")
+        return RowLoader(open_row_set(data, import_dirs), data, device, dtype, loader)
     if not isinstance(data, DecodedDataset):
         raise TypeError(f"no loader for a {type(data).__name__}")
     memory_format = settings.training.memory_format_on(settings.device)

@@ -16,6 +16,7 @@ from xbench.components.tracebacks import describe_error
 from xbench.data.prepared import RowData
 from xbench.errors import XbenchError
 from xbench.memory.exhaustion import evidence_of, exhaustion
+from xbench.training.global_state import keep_draws_apart, seed_generators
 from xbench.training.nested import describe_row, hash_nested, list_tensors
 from xbench.training.row_set import RowSet
 
@@ -24,6 +25,8 @@ _CHUNK = 256
 # If hashing all rows takes longer, the fingerprint is that of spread rows.
 MAX_HASHING_S = 10.0
 _SPREAD_ROWS = 1000
+# Rows of each split and term that are read twice.
+_CHECKED_ROWS = 8
 
 # What a fingerprint is made of.
 DECLARED, ALL, SPREAD = "declared by the dataset", "all rows", "1,000 rows"
@@ -49,7 +52,7 @@ def describe_rows(rows: RowSet, name: str, params: Mapping[str, Any], stand_in: 
             for source, (_, term) in zip(rows.sources, rows.places, strict=True)
         ]
     ).astype(np.int64)
-    first = _check_rows(rows, name)
+    batch = _check_rows(rows, name)
     return RowData(
         name=name,
         params=dict(params),
@@ -58,12 +61,13 @@ def describe_rows(rows: RowSet, name: str, params: Mapping[str, Any], stand_in: 
         labels=np.zeros(len(rows), dtype=np.int64),
         is_test=split_of == "test",
         own_validation=split_of == "validation",
+        holds_out_end=rows.hold_out == "end",
         classes=rows.task.classes,
         groups=("",) * len(rows),
         names=(),
         fingerprint="",
         fingerprint_method="",
-        row=describe_row(first),
+        row=describe_row(batch),
         output=rows.task.output,
         terms=term_of,
         term_names=names,
@@ -74,22 +78,26 @@ def describe_rows(rows: RowSet, name: str, params: Mapping[str, Any], stand_in: 
 
 
 def prepare_rows(
-    described: RowData,
     rows: RowSet,
+    name: str,
+    params: Mapping[str, Any],
+    stand_in: str,
     on_progress: OnProgress = lambda done, total: None,
     method: str | None = None,
     chunk_rows: int = _CHUNK,
 ) -> RowData:
-    """Add to a description what needs all rows: weights, labels, sizes and the fingerprint.
+    """Describe rows, and add what needs all of them: weights, labels, sizes and the fingerprint.
 
     Args:
+        name, params, stand_in: see `RowData`.
         on_progress: called with (rows read, all rows).
         method: how the fingerprint was made earlier, which is kept; None to choose by the time that it takes.
         chunk_rows: number of rows to read at once. The fingerprint depends on it.
 
     Raises:
-        XbenchError: weights or labels are not what the task's contract says.
+        XbenchError: see `describe_rows`; or weights or labels are not what the task's contract says.
     """
+    described = describe_rows(rows, name, params, stand_in)
     task, total = rows.task, len(rows)
     weighs = task.weight is not None or any(term.weight for term in task.terms.values())
     weights, labels = np.ones(total), np.zeros(total, dtype=np.int64)
@@ -112,13 +120,17 @@ def prepare_rows(
             done += len(chunk)
             on_progress(done, total)
     if rows.fingerprint:
-        fingerprint, method = _get_declared(rows, described.name), DECLARED
+        fingerprint, method = _get_declared(rows, name), DECLARED
     elif hashes:
         fingerprint, method = digest.hexdigest(), ALL
     else:
         fingerprint, method = rows.checksum(_SPREAD_ROWS), SPREAD
     _check_weights(weights, described)
-    seen = (fingerprint, len(rows), described.classes, described.term_names, described.checked)
+    parts = [(place, len(source)) for place, source in zip(rows.places, rows.sources, strict=True)]
+    declared = _list_declarations(task)
+    derived = hashlib.sha256(weights.tobytes() + labels.tobytes()).hexdigest()
+    hold_out = "end" if described.holds_out_end else ""
+    seen = (fingerprint, parts, declared, derived, described.classes, described.checked, hold_out)
     return replace(
         described,
         fingerprint=hashlib.sha256(repr(seen).encode()).hexdigest()[:24],
@@ -144,26 +156,46 @@ def _get_declared(rows: RowSet, name: str) -> str:
     return declared
 
 
+def _list_declarations(task: Task) -> tuple[Any, ...]:
+    """List what a task declares besides functions, which are part of the dataset's code."""
+    terms = [(name, term.scale) for name, term in task.terms.items()]
+    metrics = [(metric.name, metric.direction, metric.weighted, metric.on) for metric in task.metrics]
+    return (terms, metrics, task.optimum, task.output, task.additive, task.differentiates)
+
+
 def _check_rows(rows: RowSet, name: str) -> Batch:
-    """Read the first row twice, and the first two rows as a batch; return the batch of the first row."""
-    one = np.zeros(1, dtype=np.int64)
-    first, again = rows.load(one), rows.load(one)
-    hashes = []
-    for loaded in (first, again):
-        digest = hashlib.sha256()
-        hash_nested(digest, loaded)
-        hashes.append(digest.digest())
-    if hashes[0] != hashes[1]:
-        raise XbenchError(
-            f"dataset '{name}': a row differs when it is read again",
-            hint="rows must be the same whenever they are read: move random augmentation into the model",
-        )
-    (batch,) = first.values()
-    _check_batch(batch, 1, name)
-    two = next(rows.chunks(2))
-    _, batch_of_two, _ = rows.load_sized(two)
-    _check_batch(batch_of_two, len(two), name)
-    return batch
+    """Read a few spread rows of each split and term by themselves and twice, with other random numbers.
+
+    Returns:
+        The batch of the few rows of the first split and term.
+    """
+    batches = []
+    for start, source in zip(rows.starts, rows.sources, strict=False):
+        if not len(source):
+            continue
+        places = np.linspace(0, len(source) - 1, min(len(source), _CHECKED_ROWS)).astype(np.int64)
+        _check_batch(_load_seeded(rows, start + places[:1], 0), 1, name)
+        batch, again = (_load_seeded(rows, start + places, seed) for seed in (1, 2))
+        _check_batch(batch, len(places), name)
+        if _hash(batch) != _hash(again):
+            raise XbenchError(
+                f"dataset '{name}': a row differs when it is read again",
+                hint="rows must be the same whenever they are read: move random augmentation into the model",
+            )
+        batches.append(batch)
+    return batches[0]
+
+
+def _load_seeded(rows: RowSet, positions: np.ndarray, seed: int) -> Batch:
+    with keep_draws_apart():
+        seed_generators(seed)
+        return rows.load_sized(positions)[1]
+
+
+def _hash(batch: Batch) -> bytes:
+    digest = hashlib.sha256()
+    hash_nested(digest, batch)
+    return digest.digest()
 
 
 def _check_batch(batch: Batch, count: int, name: str) -> None:
@@ -191,8 +223,13 @@ def _check_weights(weights: np.ndarray, data: RowData) -> None:
             f"dataset '{data.name}': a row has a weight of {wrong[0]}",
             hint="let `weight` in its Task return finite numbers that are not negative",
         )
-    if not weights[~data.is_test & ~data.own_validation].any():
-        raise XbenchError(f"dataset '{data.name}': all rows to train on have a weight of 0")
+    for rows, use in (
+        (~data.is_test & ~data.own_validation, "train on"),
+        (data.own_validation, "validate on"),
+        (data.is_test, "test on"),
+    ):
+        if rows.any() and not weights[rows].any():
+            raise XbenchError(f"dataset '{data.name}': all rows to {use} have a weight of 0")
 
 
 def _label(task: Task, label: _OnePerRow, batch: Batch, count: int) -> np.ndarray:
@@ -213,6 +250,12 @@ def _one_per_row(what: str, function: _OnePerRow, batch: Batch, count: int) -> n
             raise
         raise XbenchError(f"the task's `{what}` fails: {describe_error(error)}") from error
     if not isinstance(found, torch.Tensor) or tuple(found.shape) != (count,):
-        shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
-        raise XbenchError(f"the task's `{what}` returns {shape} for {count} rows, not a tensor of ({count},)")
+        kind = f"a {type(found).__name__}"
+        if isinstance(found, torch.Tensor):
+            kind = f"a tensor of shape {tuple(found.shape)}"
+        raise XbenchError(
+            f"the task's `{what}` returns {kind} for {count} rows, not a tensor of shape ({count},)",
+            hint=f"return one number for each row; a constant is torch.full((n,), {what}) for a batch of n "
+            "rows",
+        )
     return found.cpu().numpy()

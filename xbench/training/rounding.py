@@ -11,7 +11,7 @@ _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 2e-2, tor
 def equal_up_to_rounding(one: torch.Tensor, other: torch.Tensor, share: float | None = None) -> bool:
     """Return whether two tensors of the same dtype have the same shape and differ at most by rounding.
 
-    NaN equals NaN, and an infinite value equals itself.
+    NaN equals NaN, and an infinite value equals itself. Integers and truth values have no rounding.
 
     Args:
         share: the maximum difference, as a share of the largest finite value; by default, as is usual for the
@@ -19,6 +19,8 @@ def equal_up_to_rounding(one: torch.Tensor, other: torch.Tensor, share: float | 
     """
     if one.shape != other.shape:
         return False
+    if not (one.is_floating_point() or one.is_complex()):
+        return torch.equal(one, other)
     finite = one.abs().nan_to_num(nan=0.0, posinf=0.0)
     scale = finite.max().clamp(min=torch.finfo(one.dtype).tiny).item()
     share = _ROUNDING[one.dtype] if share is None else share

@@ -8,13 +8,13 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, default_collate, default_convert
 
-from xbench.components.specs import Dataset
+from xbench.components.image_dataset import Dataset
 from xbench.components.tasks import Batch, RowDataset, Rows, Split, Task
 from xbench.components.tracebacks import describe_error
 from xbench.errors import XbenchError
@@ -119,6 +119,8 @@ class ReaderSource(RowSource):
 def open_rows(rows: Rows, collate: Callable[[list[Any]], Batch] | None) -> RowSource:
     """Open rows of any kind.
 
+    Tensors in a tuple or a dict are columns. A list is a map-style dataset: its items are rows.
+
     Raises:
         XbenchError: they are of no such kind, or the tensors have different numbers of rows.
     """
@@ -138,7 +140,7 @@ def open_rows(rows: Rows, collate: Callable[[list[Any]], Batch] | None) -> RowSo
         return MapSource(rows.dataset, collate or rows.collate_fn)
     if hasattr(rows, "read") and hasattr(rows, "__len__"):
         return ReaderSource(rows)
-    is_nested = isinstance(rows, torch.Tensor | Mapping | tuple | list)
+    is_nested = isinstance(rows, torch.Tensor | Mapping | tuple)
     if is_nested and any(isinstance(leaf, np.ndarray) for leaf in list_leaves(rows)):
         raise XbenchError("its rows hold a NumPy array", hint="make a tensor of it: torch.from_numpy(array)")
     if is_nested and any(True for _ in list_tensors(rows)):
@@ -163,7 +165,7 @@ class RowSet:
 
     task: Task
     fingerprint: str | Callable[[], str]
-    hold_out: bool
+    hold_out: bool | Literal["end"]
     notes: tuple[str, ...]
     sources: tuple[RowSource, ...]
     places: tuple[tuple[Split, str], ...]
@@ -194,6 +196,13 @@ class RowSet:
             len(source) for source, (split, _) in zip(sources, places, strict=True) if split == "train"
         ):
             raise XbenchError("it has no rows to train on")
+        if dataset.hold_out not in (True, False, "end"):
+            raise XbenchError(f"its hold_out is {dataset.hold_out!r}, not True, False or 'end'")
+        if dataset.hold_out == "end" and dataset.task.terms:
+            raise XbenchError(
+                "its hold_out is 'end', and its task has several terms",
+                hint="give validation rows of each term, or set hold_out to True or False",
+            )
         return cls(
             task=dataset.task,
             fingerprint=dataset.fingerprint,
@@ -209,6 +218,19 @@ class RowSet:
 
     def __len__(self) -> int:
         return int(self.starts[-1])
+
+    @property
+    def terms_by_split(self) -> dict[Split, set[str]]:
+        """Names of the terms that have rows, by split.
+
+        Without validation rows of the dataset, those of validation are held out of the training rows.
+        """
+        found: dict[Split, set[str]] = {split: set() for split in SPLITS}
+        for source, (split, term) in zip(self.sources, self.places, strict=True):
+            if len(source):
+                found[split].add(term)
+        found["validation"] = found["validation"] or found["train"]
+        return found
 
     @cached_property
     def starts(self) -> np.ndarray:

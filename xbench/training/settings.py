@@ -35,7 +35,8 @@ class TrainingSettings(BaseModel):
             after balancing. `"all"` takes all that are available, and `"largest"` as many as every optimizer
             of the experiment can run under its memory limit.
         validation: share of the training examples to hold out, in whole groups (patients). The default is 0
-            for a dataset that brings validation rows, or that is meant to be trained on as a whole.
+            for a dataset that brings validation rows, which are used all the same, or that is meant to be
+            trained on as a whole.
         selection: the epoch whose weights are kept: the first with the lowest `"validation_loss"`, the
             `"last"`, or the one with the lowest `"test_loss"`, which makes the test metrics optimistic and is
             labelled as such. The default is `"last"` if there are no validation rows.
@@ -50,7 +51,7 @@ class TrainingSettings(BaseModel):
         drop_last: leave out an epoch's last batch if it is smaller than the others. (Some models cannot
             normalise over a batch of one example.) Each epoch leaves out different examples.
         dtype: data type of parameters, inputs and losses.
-        features: precision of the outputs of a frozen part, which are computed once per image and cached on
+        features: precision of the outputs of a frozen part, which are computed once per example and cached on
             disk. `"auto"` is that of `dtype`, and falls back to `"off"` if outputs cannot be cached; `"off"`
             computes them in every step.
         memory_format: layout of image batches in memory. `"auto"` takes the faster layout for convolutions on
@@ -80,12 +81,6 @@ class TrainingSettings(BaseModel):
     threads: Annotated[int, Field(strict=True, ge=1, le=MAX_THREADS)] | None = None
     deterministic: Annotated[bool, Field(strict=True)] = False
     tf32: Annotated[bool, Field(strict=True)] = False
-
-    @model_validator(mode="after")
-    def _check_selection(self) -> Self:
-        if self.selection == "validation_loss" and self.validation == 0:
-            raise ValueError("selection by validation_loss needs validation > 0; or set selection = 'last'")
-        return self
 
     @model_validator(mode="after")
     def _check_tf32(self) -> Self:

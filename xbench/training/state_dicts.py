@@ -19,7 +19,7 @@ from torch import nn
 from xbench.components.tracebacks import describe_error
 from xbench.errors import XbenchError
 from xbench.memory.exhaustion import evidence_of, exhaustion
-from xbench.records.schema import NO_MEMORY_TO_CHECK
+from xbench.records.memory import NO_MEMORY_TO_CHECK
 from xbench.training.frozen import set_training
 from xbench.training.global_state import guard_globals, seed_generators
 from xbench.training.nested import list_tensors

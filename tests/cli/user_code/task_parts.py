@@ -22,6 +22,16 @@ def build_narrow(num_outputs: int) -> nn.Module:
     return nn.Linear(3, num_outputs)
 
 
+def build_frozen(facts, hidden: int = 4) -> nn.Module:
+    """The first layer is not trained."""
+    model = build_model(facts, hidden)
+    model[0].requires_grad_(False)
+    return model
+
+
+FROZEN = xbench.ModelSpec(factory=build_frozen, scalable={"hidden": xbench.Scale(highest=16)})
+
+
 def build_detached(facts) -> nn.Module:
     class Detached(nn.Module):
         def __init__(self):
@@ -93,6 +103,7 @@ TASKS = {
         "loss_of": squares,
         "metrics": (xbench.Metric(name="bad", direction="max", function=lambda collected: "much"),),
     },
+    "reads": {"loss_of": lambda out, batch: squares(out, batch) * batch[0].square().mean(1)},
     "known": {"loss_of": squares, "optimum": xbench.Optimum(0.0)},
 }
 
@@ -146,3 +157,6 @@ def build_other_rows(kind: str):
 PROBLEM = xbench.Problem(model=build_model, dataset=build_rows)
 READY = xbench.Problem(model=build_model, dataset=build_rows())
 NOT_A_PROBLEM = 3
+NAMED = xbench.Problem(model="mlp", dataset=build_rows)
+MISNAMED = xbench.Problem(model="mpl", dataset=build_rows)
+QUOTED = xbench.Problem(model="task_parts:build_model", dataset=build_rows)
