@@ -266,6 +266,36 @@ class TestList:
         assert "lbfgs" not in done.stdout
 
 
+class TestInfo:
+    def test_of_a_dataset_shows_its_rows_and_its_task(self, xbench, tmp_path):
+        done = xbench(tmp_path, "info", "wine")
+        assert done.returncode == 0, done.stderr
+        shown = one_line(done.stdout)
+        for text in ("train 142, test 36", "(float64 (13,), int64 ())", "classes: 3", "mean cross entropy"):
+            assert text in shown
+
+    def test_of_a_dataset_that_is_not_here_says_so(self, xbench, tmp_path):
+        done = xbench(tmp_path, "info", "chest-xray")
+        assert done.returncode == 0, done.stderr
+        assert "its rows are not known here: chest-xray" in one_line(done.stdout)
+        assert "image_size" in done.stdout
+
+    def test_of_a_suite_says_how_to_run_it(self, xbench, tmp_path):
+        done = xbench(tmp_path, "info", "tabular")
+        assert done.returncode == 2
+        assert "error: 'tabular' is a suite, not a component" in done.stderr
+        assert "xbench run tabular --dry-run" in one_line(done.stderr)
+
+    def test_descriptions_of_suites_are_their_first_sentence(self, xbench, tmp_path):
+        (tmp_path / "suites").mkdir()
+        (tmp_path / "suites/mine.toml").write_text("# Mine: is it\n# good? Yes.\n", encoding="utf-8")
+        (tmp_path / "suites/bare.toml").write_text("[suite]\n", encoding="utf-8")
+        shown = one_line(xbench(tmp_path, "list", "suites").stdout)
+        assert "Mine: is it good?" in shown
+        assert "Yes" not in shown
+        assert "Test functions of optimization" in shown
+
+
 class TestWrongCommands:
     @pytest.mark.parametrize(
         ("command", "said"),

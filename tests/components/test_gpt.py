@@ -44,6 +44,16 @@ def test_context_and_vocabulary_are_those_of_the_data():
     assert model.positions.weight.shape == (CONTEXT, 32)
 
 
+def test_context_may_be_longer_than_the_rows_that_describe_the_data():
+    """Rows that are padded batch by batch differ in length."""
+    model = make_model(context=CONTEXT + 3)
+    assert model(torch.zeros(2, CONTEXT + 3, dtype=torch.int64)).shape == (2, CONTEXT + 3, VOCABULARY)
+    with pytest.raises(ValueError, match=f"the context of {CONTEXT + 3}: set context = {CONTEXT + 4}"):
+        model(torch.zeros(2, CONTEXT + 4, dtype=torch.int64))
+    with pytest.raises(XbenchError, match=f"context = 5 is less than the {CONTEXT} tokens of a row"):
+        make_model(context=5)
+
+
 def test_logits_depend_on_all_earlier_tokens_and_on_no_later_one():
     model = make_model().double()
     tokens = make_batch()[0][1:2]

@@ -17,7 +17,7 @@ from xbench.components.model_factory import (
 )
 from xbench.components.registry import load
 from xbench.components.specs import ModelSpec
-from xbench.components.tasks import Facts, Output, TensorFacts
+from xbench.components.tasks import Facts, Output, RowDataset, Task, TensorFacts
 from xbench.data.decoded import image_facts
 from xbench.errors import XbenchError
 
@@ -175,6 +175,10 @@ def test_signatures_are_short_and_without_annotations():
 def test_built_module_or_wrong_return_type_is_refused():
     with pytest.raises(XbenchError, match="an already built Sequential"):
         build_network(ModelSpec(factory=nn.Sequential()), TWO_CLASSES, {})
+    rows = RowDataset(train=torch.ones(2, 1), task=Task(loss_of=lambda out, batch: out[:, 0]))
+    with pytest.raises(XbenchError, match="returns a RowDataset, not a") as caught:
+        build_network(ModelSpec(factory=lambda: rows), TWO_CLASSES, {})
+    assert "set it as `dataset`; `problem` needs an xbench.Problem" in caught.value.hint
     with pytest.raises(XbenchError, match=r"<lambda>\(num_classes\) returns a int, not a torch.nn.Module"):
         build_network(ModelSpec(factory=lambda num_classes: 3), TWO_CLASSES, {})
 

@@ -149,6 +149,7 @@ def test_unknown_setting_gets_a_suggestion():
     assert settings.unknown("needed") is None
     assert settings.unknown("momentun") == "unknown setting 'momentun'. Did you mean 'momentum'?"
     assert settings.unknown("neded") == "unknown setting 'neded'. Did you mean 'needed'?"
+    assert Settings({"lr": 0.1}).unknown("learning_rate").endswith("Did you mean 'lr'?")
     assert settings.unknown("epohs") == "unknown setting 'epohs'."
     assert settings.unknown("epohs", ("epochs",)) == "unknown setting 'epohs'. Did you mean 'epochs'?"
     # Other known keys may be in the same table, but they are not settings of this component.

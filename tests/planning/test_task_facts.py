@@ -30,6 +30,21 @@ def test_a_classification_declares_what_records_of_version_1_imply(classes):
         assert metric == old[metric.name]
 
 
+@pytest.mark.parametrize(
+    ("title", "has_test", "shown"),
+    [
+        ("", True, "test r2"),
+        ("", False, "train r2"),
+        ("R2", True, "R2"),
+        ("R2", False, "R2 (training rows)"),
+    ],
+)
+def test_the_title_of_a_function_says_its_split_as_that_of_an_average_does(title, has_test, shown):
+    metric = Metric(name="r2", direction="max", title=title, function=float)
+    declared = describe_task(Task(loss_of=float, metrics=(metric,)), has_test=has_test).metrics
+    assert (declared[0].name, declared[0].title) == ("r2", shown)
+
+
 def test_the_positive_class_is_a_fact_if_there_are_two():
     assert describe_task(classification(("a", "b"), "a")).shown == {"positive": "a"}
     assert describe_task(classification(("a", "b"))).shown == {"positive": "b"}
@@ -46,7 +61,7 @@ def test_terms_declare_their_metrics_after_the_loss_on_the_splits_that_have_thei
     task = Task(loss=terms, metrics=(Metric(name="a", direction="max", function=len),), loss_unit="J")
     facts = describe_task(task, terms={"train": {*terms}, "validation": {"pde"}, "test": {"pde"}})
     assert name_metrics(facts.metrics) == [
-        ("a", "a", "test"),
+        ("a", "test a", "test"),
         ("test_loss", "test loss", "test"),
         ("train_pde_loss", "train pde loss", "train"),
         ("test_pde_loss", "test pde loss", "test"),

@@ -34,7 +34,7 @@ def cell(column: str, seed: int = 0, accuracy: float | None = None, **fields: An
         "optimizer": Component(name=column.split()[0]),
         "status": "done",
         "ran": {"train_size": 1400, "batch_size": 5, "micro_batch": 5},
-        "metrics": {"test_accuracy": accuracy},
+        "metrics": {} if accuracy is None else {"test_accuracy": accuracy},
         "device": {"name": "some processor", "threads": 2},
         "started_at": "2026-01-31T12:00:00.000+00:00",
         "ended_at": "2026-01-31T12:01:00.000+00:00",

@@ -55,6 +55,32 @@ def read(tmp_path_factory):
     return folder.read()
 
 
+def test_a_metric_without_any_value_has_a_row_and_notes():
+    metrics = [MetricRecord(**ERROR), MetricRecord(**SHARE)]
+    records = [cell(name, seed, metrics=values(4.0, None)) for name in ("sgd", "adam") for seed in (0, 1)]
+    (comparison,) = comparisons(run(records, metrics=metrics), records)
+    lines = dict(zip(comparison.table.keys, comparison.table.rows, strict=True))
+    assert lines["within_2_years"] == ("within 2 years", "-", "-")
+    assert "sgd, seeds 0, 1; adam, seeds 0, 1: within 2 years is undefined" in comparison.notes
+
+
+def test_a_metric_without_any_value_is_null_in_json():
+    metrics = [MetricRecord(**ERROR), MetricRecord(**SHARE)]
+    records = [cell("sgd", metrics=values(4.0, None))]
+    document = document_of(run(records, metrics=metrics), records)
+    (column,) = json.loads(to_json(document))["experiments"][0]["columns"]
+    assert column["figures"]["within_2_years"] is None
+    assert column["figures"]["mean_absolute_error"]["mean"] == 4.0
+
+
+def test_a_distance_that_is_left_out_on_purpose_has_no_row():
+    metric = MetricRecord(name="suboptimality", title="loss above minimum", direction="min", split="train")
+    records = [cell("sgd", metrics={"suboptimality": None})]
+    (comparison,) = comparisons(run(records, metrics=[metric]), records)
+    assert "suboptimality" not in comparison.table.keys
+    assert not [note for note in comparison.notes if "undefined" in note]
+
+
 def test_table_has_its_title_and_its_unit(read):
     (comparison,) = comparisons(*read)
     assert comparison.table.header == ("", "sgd", "adam")

@@ -270,3 +270,4 @@ def test_columns_of_different_datasets_are_not_compared():
     marks = ["★" in figure for figure in row(comparison, "test accuracy")]
     assert marks == [False, True, True, False]
     assert "columns are compared with those of the same dataset only" in comparison.notes
+    assert any(note.startswith("★ best of its dataset in its row") for note in comparison.notes)

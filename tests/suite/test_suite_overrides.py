@@ -36,6 +36,26 @@ dataset = { name = "pictures", fallback = "made-up" }
 """
 
 
+class TestKeysThatOptimizersSetThemselves:
+    def test_are_told_with_the_override_that_reaches_them(self, read):
+        text = TWO.replace('name = "sgd"', 'name = "sgd"\n  epochs = 2')
+        assert read(text, "epochs=1").warnings == (
+            "--set epochs=1 does not reach 'sgd', 'patient', which set their own epochs: "
+            "add --set sgd.epochs=1 --set patient.epochs=1",
+        )
+        assert read(TWO, "exp.epochs=1").warnings == (
+            "--set exp.epochs=1 does not reach 'patient', which sets its own epochs: "
+            "add --set exp.patient.epochs=1",
+        )
+
+    @pytest.mark.parametrize(
+        "overrides",
+        [(), ("other.epochs=1",), ("patient.epochs=1", "epochs=1"), ("adam.epochs=1", "epochs=2")],
+    )
+    def test_are_not_told_if_they_are_reached(self, read, overrides):
+        assert read(TWO, *overrides).warnings == ()
+
+
 def learning_rates(cells):
     return {(c.experiment, c.column): c.optimizer.params.get("lr") for c in cells}
 

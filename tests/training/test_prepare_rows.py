@@ -39,6 +39,33 @@ def prepare_again(dataset, method=None, **options):
     return prepare_rows(rows, "mine", {}, "", method=method, **options)
 
 
+class TestRowsThatAreNotFinite:
+    @staticmethod
+    def put(*places: int, value: float = torch.nan) -> torch.Tensor:
+        x = X.clone()
+        x[list(places), 1] = value
+        return x
+
+    def test_are_counted_and_noted(self):
+        _, data = prepare(plain(self.put(50, 300, 1999), test=(self.put(3, value=torch.inf))))
+        assert data.nonfinite == ("4 rows hold NaN or infinite values; the first is row 50 of train (from 0)")
+        assert data.notes == (f"{data.nonfinite}.",)
+
+    def test_are_counted_once_although_several_values_are_not(self):
+        x = self.put(7)
+        _, data = prepare(plain({"x": x, "y": x}, validation={"x": X, "y": X}))
+        assert data.nonfinite == "1 row holds NaN or infinite values: row 7 of train (from 0)"
+
+    def test_are_named_by_their_term(self):
+        task = Task(loss={"a": Term(loss=loss), "b": Term(loss=loss)})
+        _, data = prepare(RowDataset(train={"a": X[:9], "b": self.put(5)}, task=task))
+        assert "row 5 of train, term 'b'" in data.nonfinite
+
+    def test_do_not_exist_among_numbers_or_integers(self):
+        _, data = prepare(plain((X, torch.zeros(COUNT, dtype=torch.int64), torch.ones(COUNT).bool())))
+        assert (data.nonfinite, data.notes) == ("", ())
+
+
 class TestWhatIsCounted:
     def test_are_splits_and_terms(self):
         task = Task(loss={"a": Term(loss=loss), "b": Term(loss=loss)})
@@ -129,9 +156,9 @@ class TestWhatIsRefused:
     @pytest.mark.parametrize(
         ("labels", "told"),
         [
-            (torch.tensor([0, 1, 3]), "int64 values from 0 to 3, not integers from 0 to 2"),
-            (torch.tensor([0, -1, 1]), "int64 values from -1 to 1, not integers from 0 to 2"),
-            (torch.tensor([0.0, 1.0, 2.0]), "float32 values from 0.0 to 2.0, not integers from 0 to 2"),
+            (torch.tensor([0, 1, 3]), "returns 3, and its 3 classes are numbered from 0 to 2"),
+            (torch.tensor([0, -1, 1]), "returns -1, and its 3 classes are numbered from 0 to 2"),
+            (torch.tensor([0.0, 1.0, 2.0]), "float32 values, not integers"),
             (torch.tensor([[0], [1], [2]]), r"`label` returns a tensor of shape \(3, 1\) for 3 rows"),
         ],
         ids=["too large", "negative", "floats", "column"],

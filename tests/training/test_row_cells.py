@@ -161,7 +161,7 @@ class TestScoresWithoutTestRows:
         declared = {metric.name: metric for metric in describe_task(build_known_rows().task, False).metrics}
         assert set(declared) == {*scores.values, "worst"}
         assert {metric.split for metric in declared.values()} == {"train"}
-        assert declared["worst"].title == "worst (training rows)"
+        assert declared["worst"].title == "train worst"
 
     @pytest.mark.parametrize("micro_batch", ["full", 3])
     def test_are_those_of_numpy(self, tmp_path, micro_batch):
@@ -242,7 +242,7 @@ class TestASingleRow:
         assert values["train_distance"] == pytest.approx(np.linalg.norm(after - 1), rel=1e-12)
 
     def test_that_cannot_be_held_out_is_told(self, tmp_path):
-        with pytest.raises(XbenchError, match="holds nothing out: no group of rows") as caught:
+        with pytest.raises(XbenchError, match="holds nothing out: there are too few rows") as caught:
             Session(job_of("valley", "point-in-valley", "sgd", tmp_path))
         assert "image" not in caught.value.message
 

@@ -274,3 +274,12 @@ class TestAFactory:
             load(lambda: 3)
         with pytest.raises(XbenchError, match="dataset 'mine': its rows are a int"):
             load(lambda: RowDataset(train=3, task=TASK))
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_split_without_rows_is_noted(split):
+    x = torch.ones(4, 2)
+    task = Task(loss_of=lambda outputs, batch: outputs[:, 0])
+    rows = RowSet.of(RowDataset(train=x, task=task, **{split: x[:0]}))
+    assert rows.notes == (f"its {split} split has no rows, and counts as not given",)
+    assert RowSet.of(RowDataset(train=x, task=task, **{split: x[:1]})).notes == ()

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from tests.training.padded_rows import PADDED_TASK, make_padded_dataset, make_token_model
-from tests.training.row_parts import CPU, prepare
-from xbench import Metric, RowDataset, Task, XbenchError
+from tests.training.row_parts import CPU, Listed, prepare
+from xbench import Metric, Output, RowDataset, Task, XbenchError
 from xbench.components.poisson import build_poisson_1d
 from xbench.components.tasks import TensorFacts, Term, first_tensor
 from xbench.errors import TaskMistake
@@ -127,6 +127,144 @@ def test_an_embedding_that_is_too_small_is_named():
     error = complaint(model=model, train=(torch.arange(12)[:, None], Y))
     assert "fail on a few rows: IndexError" in error.message
     assert error.hint.startswith("the embedding '0' has 5 rows, and the batch has the index 11: raise")
+
+
+class TestHints:
+    """The commonest mistakes are named where they can be told."""
+
+    @pytest.mark.parametrize("reduce", [lambda squared: squared, lambda squared: squared.mean(1)])
+    def test_of_targets_that_are_broadcast(self, reduce):
+        error = complaint(Task(loss_of=lambda out, b: reduce((out - b[1]) ** 2)), train=(X, Y[:, 0]))
+        assert error.hint.startswith("outputs (8, 1) against targets (8,) are broadcast to (8, 8)")
+
+    def test_of_rows_that_are_dicts(self):
+        task = Task(loss_of=lambda out, batch: (out - batch["y"]).square().mean(1))
+        model = nn.Sequential(nn.Flatten(), nn.Linear(4, 1))
+        error = complaint(task, model, train={"x": X, "y": Y})
+        assert "AttributeError: 'dict' object has no attribute 'flatten'" in error.message
+        assert '`outputs=lambda model, batch: model(batch["x"])`' in error.hint
+
+    def test_of_tokens_that_are_too_large(self):
+        model = nn.Sequential(nn.Embedding(3, 2), nn.Flatten(), nn.Linear(2, 1))
+        tokens = (torch.arange(COUNT) % 5)[:, None]
+        error = complaint(model=model, train=(tokens, Y))
+        assert "the embedding '0' has 3 rows, and the batch has the index 4" in error.hint
+
+    def test_of_labels_of_another_dtype(self):
+        task = Task(loss_of=lambda out, b: nn.functional.cross_entropy(out, b[1], reduction="none"))
+        error = complaint(task, nn.Linear(4, 2), train=(X, (torch.arange(COUNT) % 2).int()))
+        assert "class labels must be int64" in error.hint
+
+
+class TestHeldOutRows:
+    """They are tried in evaluation, as they are met after an epoch or at the end."""
+
+    @pytest.mark.parametrize("split", ["validation", "test"])
+    def test_of_another_shape_are_told_with_both(self, split):
+        message = complaint(**{split: (X[:, :3], Y)}).message
+        assert (
+            f"fail on a few {split} rows, of (float32 (3,), float32 (1,)), where training rows are "
+            "(float32 (4,), float32 (1,)): RuntimeError"
+        ) in message
+        assert "(8x3 and 4x1)" in message
+
+    def test_of_another_structure(self):
+        task = Task(loss=lambda model, batch: (model(batch["x"]) - batch["y"]).square().mean(1))
+        message = complaint(task, train={"x": X, "y": Y}, test={"x": X}).message
+        assert "test rows, of {'x': float32 (4,)}, where training rows are" in message
+        assert "KeyError: 'y'" in message
+
+    def test_whose_losses_are_not_one_for_each_row(self):
+        task = Task(loss_of=lambda out, batch: squares(out, batch)[: len(batch[1]) // 6 * 6])
+        assert (
+            "loss returns 6 losses for 7 rows"
+            in complaint(task, train=(X[:6], Y[:6]), test=(X[:7], Y[:7])).message
+        )
+
+    def test_whose_losses_are_not_finite(self):
+        assert "has a loss of inf on a test row" in complaint(test=(X, Y * torch.inf)).message
+
+    def test_on_which_a_metric_fails(self):
+        def value(out, batch):
+            return 1 / (3 - batch[2].numel()) * squares(out, batch)
+
+        task = Task(loss_of=squares, metrics=(Metric(name="m", direction="min", value=value),))
+        wide = (X, Y, torch.zeros(COUNT, 4))
+        message = complaint(task, train=(X[:2], Y[:2], Y[:2]), test=(X[:3], Y[:3], Y[:3])).message
+        assert "its metrics fail on a few test rows: ZeroDivisionError" in message
+        check(task, train=wide, test=wide)
+
+    def test_of_one_of_several_terms(self):
+        def loss(model, batch):
+            return squares(model(batch[0]), batch)
+
+        task = Task(loss={"a": Term(loss=loss), "b": Term(loss=loss)})
+        train = {"a": (X, Y), "b": (X, Y)}
+        told = complaint(task, train=train, test={"b": (X[:, :2], Y)}).message
+        assert "term 'b' of the task of dataset 'mine' fail on a few test rows" in told
+        check(task, train={"a": (X, Y)}, test={"b": (X, Y)})
+
+    def test_may_be_longer_than_training_rows(self):
+        dataset = make_padded_dataset()
+        short = Listed([row for row in dataset.train if len(row[0]) < 4])
+        check(PADDED_TASK, make_token_model(), short, collate=dataset.collate, test=dataset.test)
+
+
+class TestTheSizeOfOutputs:
+    """A loss may accept outputs of another size than its task declares."""
+
+    @staticmethod
+    def entropies(outputs, batch):
+        return nn.functional.cross_entropy(outputs, batch[1], reduction="none")
+
+    labels = torch.arange(COUNT) % 2
+
+    def check(self, size=2, output=None, **fields):
+        task = Task(loss_of=self.entropies, output=output or Output("classes", 2), **fields)
+        check(task, nn.Linear(4, size), train=(X, self.labels))
+
+    def test_is_compared_with_the_declared_one(self):
+        self.check(size=2)
+        with pytest.raises(XbenchError) as caught:
+            self.check(size=7)
+        assert caught.value.message == (
+            "model 'net' returns outputs of shape (8, 7), and the task of dataset 'mine' declares a last "
+            "dimension of 2: one logit per class"
+        )
+        assert "as many outputs as there are classes" in caught.value.hint
+
+    def test_is_told_before_the_failure_that_it_causes(self):
+        with pytest.raises(
+            XbenchError, match=r"shape \(8, 1\), and the task .* declares a last dimension of 2"
+        ):
+            self.check(size=1)
+
+    def test_is_that_of_the_model_whatever_the_task_makes_of_it(self):
+        task = Task(
+            outputs=lambda model, batch: model(batch[0]).sum(1),
+            loss_of=lambda out, batch: out.square(),
+            output=Output("values", 2),
+        )
+        check(task, nn.Linear(4, 2))
+        assert "returns outputs of shape (8, 3)" in complaint(task, nn.Linear(4, 3)).message
+        task = Task(loss=lambda model, batch: model(batch[0]).square().sum(1), output=Output("values", 2))
+        assert "returns outputs of shape (8, 3)" in complaint(task, nn.Linear(4, 3)).message
+
+    @pytest.mark.parametrize(
+        ("model", "output"),
+        [
+            (nn.Sequential(nn.Linear(4, 1), nn.Flatten(0)), Output("values", 1)),
+            (nn.Sequential(nn.Linear(4, 6), nn.Unflatten(1, (2, 3))), Output("values", 6)),
+            (nn.Sequential(nn.Linear(4, 6), nn.Unflatten(1, (2, 3))), Output("classes", 2)),
+            (nn.Sequential(nn.Linear(4, 6), nn.Unflatten(1, (2, 3))), Output("tokens", 3)),
+        ],
+        ids=["a number", "values of any shape", "classes of places", "tokens"],
+    )
+    def test_may_be_in_other_places(self, model, output):
+        check(
+            Task(loss_of=lambda out, batch: out.flatten(1).sum(1) if out.ndim > 1 else out, output=output),
+            model,
+        )
 
 
 def test_a_batch_that_lacks_what_the_task_needs():
@@ -364,8 +502,9 @@ class TestDeclarations:
     @pytest.mark.parametrize(
         ("fields", "told"),
         [
-            ({}, "needs either `loss` or `loss_of`"),
-            ({"loss": fail, "loss_of": fail}, "needs either `loss` or `loss_of`"),
+            ({}, "a task has neither `loss` nor `loss_of`, and needs one of them"),
+            ({"loss": fail, "loss_of": fail}, "a task has both `loss` and `loss_of`, and needs one of them"),
+            ({"loss": {fail}}, "is a set, not a function or a dict of terms"),
             ({"loss": {}}, "names no term"),
             ({"loss": {"PDE": Term(loss=fail)}}, "a term cannot be named 'PDE'"),
             ({"loss": {"test": Term(loss=fail)}}, "a term cannot be named 'test'"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from xbench.cli.options import AllowImport
 from xbench.cli.output import stdout_console, tolerate_closed_pipe
@@ -22,9 +24,11 @@ from xbench.components.registry import (
     suggest_name,
 )
 from xbench.components.specs import DatasetSpec, Family, ModelSpec, OptimizerSpec, Spec
-from xbench.components.tasks import Problem
+from xbench.components.tasks import Problem, TensorFacts
 from xbench.errors import XbenchError
 from xbench.report.layout import make_table, plain
+from xbench.suite.shipped import shipped_suites
+from xbench.text import quote_some
 
 EXAMPLES = """
 Examples:
@@ -54,12 +58,18 @@ def info(
 ) -> None:
     """Show a component's description and requirements, and its settings with their defaults.
 
-    Of a problem, the model and the dataset are shown.
+    For a dataset with its default settings that is on this machine, show its rows and its task as well. Of a
+    problem, the model and the dataset are shown.
     """
     if ":" in name:
         _show_imported(name, [str(directory) for directory in allow_import or []])
         return
     found = [registration for kind in KINDS if (registration := find(kind, name))]
+    if not found and name in shipped_suites():
+        raise XbenchError(
+            f"'{name}' is a suite, not a component",
+            hint=f"`xbench run {name} --dry-run` prints its cells, and `xbench run {name}` runs them",
+        )
     if not found:
         names = [registered for kind in KINDS for registered in registrations(kind)]
         guess = suggest_name(name.partition("/")[0], names)
@@ -79,6 +89,8 @@ def _print_components(name: str, found: list[Registration]) -> None:
             console.print(plain(_list_members(name, component), keep="\n"))
         else:
             _print_spec(registration.kind, name, component, origin)
+            if isinstance(component, DatasetSpec):
+                stdout_console().print(_make_data_table(name, component))
 
 
 def _print_heading(kind: str, name: str, component: Spec | Family, facts: list[str]) -> Console:
@@ -151,6 +163,49 @@ def _make_settings_table(spec: Spec) -> Table:
     if settings.is_open:
         rows["..."] = "other settings are passed on"
     return make_table("settings", ["name", "default"], [map(plain, row) for row in rows.items()])
+
+
+def _make_data_table(name: str, spec: DatasetSpec) -> Table | Text:
+    """Describe the rows and the task of a dataset with its default settings, by asking a child process.
+
+    Returns:
+        A sentence instead of a table if the dataset is not on this machine, or has required settings.
+    """
+    from xbench.components.settings import settings_of
+    from xbench.isolation.ask import ask
+    from xbench.planning.datasets import describe_dataset
+    from xbench.training.settings import Choice
+
+    required = settings_of(spec).required
+    if required:
+        return plain(f"its rows depend on {quote_some(required)}")
+    try:
+        facts = ask(describe_dataset, Choice(name, {}), [])
+    except XbenchError as error:
+        return plain(f"its rows are not known here: {error.message}")
+    counts = dict.fromkeys(("train", "validation", "test"), 0)
+    for part, count in facts.counts.items():  # by split, and by class where it is known
+        counts[part.partition("/")[0]] += count
+    rows = {
+        "rows": ", ".join(f"{split} {count:,}" for split, count in counts.items() if count),
+        "a row": _format_row(facts.facts.row),
+        "output": f"{facts.facts.output.kind}: {facts.facts.output.size:,}" if facts.facts.output else "",
+        "loss": next(m.method for m in facts.task.metrics if m.name.endswith("_loss")),
+        "metrics": ", ".join(metric.title for metric in facts.task.metrics),
+    }
+    shown = [[plain(key), plain(text)] for key, text in rows.items() if text]
+    return make_table("data, with these settings", ["what", "value"], shown)
+
+
+def _format_row(row: Any) -> str:
+    """Format the structure of a row, with the dtype and shape of each tensor."""
+    if isinstance(row, TensorFacts):
+        return f"{row.dtype} {row.shape}"
+    if isinstance(row, Mapping):
+        return f"{{{', '.join(f'{key}: {_format_row(part)}' for key, part in row.items())}}}"
+    if isinstance(row, tuple | list):
+        return f"({', '.join(map(_format_row, row))})"
+    return str(row)
 
 
 def _describe_needs(spec: Spec) -> list[str]:

@@ -14,7 +14,7 @@ from xbench.components.registry import Kind, Registration, registrations
 from xbench.components.specs import Family
 from xbench.errors import XbenchError
 from xbench.report.layout import make_table, plain
-from xbench.suite.shipped import shipped_suites
+from xbench.suite.shipped import describe_suite, shipped_suites
 
 EXAMPLES = """
 Examples:
@@ -55,7 +55,7 @@ def _print_lists(kinds: list[What]) -> None:
     for item in kinds:
         kind = _KINDS.get(item)
         if kind is None:
-            console.print(make_table("suites", ["name", "command"], _make_suite_rows()))
+            console.print(make_table("suites", ["name", "command", "description"], _make_suite_rows()))
         else:
             rows = map(_make_row, registrations(kind).values())
             console.print(make_table(item.value, ["name", "from", "description"], rows))
@@ -65,9 +65,14 @@ def _make_suite_rows() -> list[list[Text]]:
     """List the shipped suites, and other suite files in `./suites`."""
     shipped = shipped_suites()
     known = {path.resolve() for path in shipped.values()}
-    rows = [[plain(name), plain(f"xbench run {name}")] for name in shipped]
+    rows = [
+        [plain(name), plain(f"xbench run {name}"), plain(describe_suite(path))]
+        for name, path in shipped.items()
+    ]
     local = [path for path in sorted(Path("suites").glob("*.toml")) if path.resolve() not in known]
-    return rows + [[plain(path.stem), plain(f"xbench run {path}")] for path in local]
+    return rows + [
+        [plain(path.stem), plain(f"xbench run {path}"), plain(describe_suite(path))] for path in local
+    ]
 
 
 def _make_row(registration: Registration) -> tuple[Text, Text, Text]:

@@ -57,12 +57,14 @@ def classification(classes: Sequence[str], positive: str = "") -> Task:
             Metric(
                 name="balanced_accuracy",
                 direction="max",
+                title="balanced accuracy",
                 method="mean of the recalls of all classes that have examples, from hard predictions",
                 function=scores.balanced_accuracy,
             ),
             Metric(
                 name="recall",
                 direction="max",
+                title="recall",
                 method="of the positive class; with more than two classes, the mean over those that have "
                 "examples",
                 function=partial(scores.recall, positive=place),
@@ -70,6 +72,7 @@ def classification(classes: Sequence[str], positive: str = "") -> Task:
             Metric(
                 name="precision",
                 direction="max",
+                title="precision",
                 method="of the positive class; with more than two classes, the mean over those that have "
                 "examples or were predicted, where a class that was never predicted counts as 0",
                 function=partial(scores.precision, positive=place),

@@ -12,24 +12,30 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def build_gpt(facts: Facts, width: int = 64, depth: int = 2, heads: int = 4) -> nn.Module:
+def build_gpt(
+    facts: Facts, width: int = 64, depth: int = 2, heads: int = 4, context: int | None = None
+) -> nn.Module:
     """Build a decoder-only transformer as in GPT-2, without dropout and with an output matrix of its own.
 
     Args:
-        facts: the context and the vocabulary are those of the data.
+        facts: the vocabulary is that of the data.
         width: size of the vector at each position.
         depth: number of blocks.
         heads: number of attention heads in each block.
+        context: the largest number of tokens in a sequence; by default that of the data. Set it if rows
+            differ in length, since the data is described by a few rows.
 
     Returns:
         A module from (n, context) int64 tokens to (n, context, vocabulary) logits of the next token. Shorter
         sequences may be passed, too.
 
     Raises:
-        XbenchError: the data does not consist of tokens, `heads` does not divide `width`, or a setting is not
-            a positive integer.
+        XbenchError: the data does not consist of tokens, `heads` does not divide `width`, a setting is not a
+            positive integer, or rows of the data are longer than `context`.
     """
-    for name, value in (("width", width), ("depth", depth), ("heads", heads)):
+    vocabulary, length = _read_facts(facts)
+    context = length if context is None else context
+    for name, value in (("width", width), ("depth", depth), ("heads", heads), ("context", context)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise XbenchError(
                 f"gpt-mini: {name} = {value!r} is not valid", hint=f"set {name} to an integer of at least 1"
@@ -39,7 +45,11 @@ def build_gpt(facts: Facts, width: int = 64, depth: int = 2, heads: int = 4) -> 
             f"gpt-mini: width = {width} is not divisible by heads = {heads}",
             hint=f"set width to a multiple of {heads}, such as {(width // heads + 1) * heads}",
         )
-    vocabulary, context = _read_facts(facts)
+    if context < length:
+        raise XbenchError(
+            f"gpt-mini: context = {context} is less than the {length} tokens of a row",
+            hint=f"set context to at least {length}, or leave it out",
+        )
 
     from xbench.components.gpt_network import GPT
 
@@ -47,7 +57,7 @@ def build_gpt(facts: Facts, width: int = 64, depth: int = 2, heads: int = 4) -> 
 
 
 def _read_facts(facts: Facts) -> tuple[int, int]:
-    """Return the size of the vocabulary and the context of the data."""
+    """Return the size of the vocabulary, and the number of tokens of the described rows."""
     output, row = facts.output, first_tensor(facts.row)
     hint = "choose a dataset of tokens, such as generated-text"
     if output is None or output.kind != "tokens":
@@ -68,7 +78,7 @@ def _read_facts(facts: Facts) -> tuple[int, int]:
 
 GPT_MINI = ModelSpec(
     factory=build_gpt,
-    summary="a small GPT-2: a decoder-only transformer for tokens; set its width, depth and heads",
+    summary="a small GPT-2: a decoder-only transformer for tokens; set its width, depth, heads and context",
     reference="Radford et al. 2019, Language Models are Unsupervised Multitask Learners",
     scalable={"width": Scale(multiple="heads"), "depth": Scale()},
 )

@@ -54,7 +54,10 @@ class GPT(nn.Module):
         """
         length, context = tokens.shape[1], len(self.positions.weight)
         if length > context:
-            raise ValueError(f"sequences of {length} tokens are longer than the context of {context}")
+            raise ValueError(
+                f"sequences of {length} tokens are longer than the context of {context}: "
+                f"set context = {length} or more for this model"
+            )
         x = self.tokens(tokens) + self.positions.weight[:length]
         for block in self.blocks:
             x = block(x)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xbench.components.roles import check_patterns
 from xbench.components.specs import ModelSpec
-from xbench.components.tasks import Facts
+from xbench.components.tasks import Facts, RowDataset
 from xbench.errors import XbenchError
 from xbench.text import escape_controls, shorten
 
@@ -113,8 +113,12 @@ def build_network(
         named[FACTS] = facts
     network = factory(*positional, **named)
     if not isinstance(network, nn.Module):
+        is_data = isinstance(network, RowDataset)
         raise XbenchError(
-            f"{format_signature(factory)} returns a {type(network).__name__}, not a torch.nn.Module"
+            f"{format_signature(factory)} returns a {type(network).__name__}, not a torch.nn.Module",
+            hint="it is the factory of a dataset: set it as `dataset`; `problem` needs an xbench.Problem"
+            if is_data
+            else "",
         )
     _initialise_lazy_parameters(network, facts, run_once)
     check_patterns(network, spec.roles)

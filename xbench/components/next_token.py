@@ -120,8 +120,8 @@ def _check_length(where: str, size: int, context: int, hint: str) -> None:
     test_bytes = size - _count_train_bytes(size)
     if test_bytes <= context:
         raise XbenchError(
-            f"{where} has {size:,} bytes, too few for a context of {context:,}: the {test_bytes:,} bytes to "
-            f"test on do not fill a row of {context + 1:,}",
+            f"{where} has {size:,} bytes, too few for a context of {context:,}: the {test_bytes:,} "
+            f"{'byte' if test_bytes == 1 else 'bytes'} to test on cannot fill a row of {context + 1:,}",
             hint,
         )
 

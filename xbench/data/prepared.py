@@ -78,6 +78,7 @@ class RowData(PreparedData):
         row_bytes: (rows,) int64: bytes of each row, if rows differ in size; otherwise None.
         checked: hash of a few spread rows, by which a process checks that it has the same rows.
         fingerprint_method: what the fingerprint is made of: `"declared"`, `"all rows"` or `"1,000 rows"`.
+        nonfinite: which of the rows that were hashed hold NaN or infinite values; "" if none does.
     """
 
     params: Mapping[str, Any]
@@ -91,6 +92,7 @@ class RowData(PreparedData):
     checked: str
     fingerprint_method: str
     holds_out_end: bool = False
+    nonfinite: str = ""
 
     @property
     def is_validation(self) -> np.ndarray:

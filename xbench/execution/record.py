@@ -130,6 +130,8 @@ def _read_status(ending: ChildResult) -> tuple[Status, str]:
         return "timeout", ending.reason
     if isinstance(ending.error, WeightsNotFound | Unsupported):
         return "skipped", ending.reason
+    if "IndexError: index out of range in self" in ending.reason:  # torch does not say of what
+        return "error", f"{ending.reason}: an embedding has too few entries for a token or class of a row"
     return ("oom" if ending.out_of_memory else "error"), ending.reason
 
 

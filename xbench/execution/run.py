@@ -23,7 +23,7 @@ from xbench.execution.schedule import (
     skip_if_late,
 )
 from xbench.execution.shared import FeatureKeeper, MemoryPasses
-from xbench.planning.checks import check_batches, check_splits, collect_image_warnings, collect_suite_warnings
+from xbench.planning.checks import check_batches, check_splits, collect_data_warnings, collect_suite_warnings
 from xbench.planning.observer import Observer
 from xbench.planning.plan import PlannedRun, fetch_missing_weights, make_cells, prepare_all, prepare_samples
 from xbench.planning.planned import PlannedCell
@@ -64,7 +64,7 @@ def run_plan(
     features, passes = FeatureKeeper(observer), MemoryPasses(observer)
     passes.remember(history.records.values())
     cells = make_cells(plan, decoded)
-    warnings = [*collect_suite_warnings(plan), *collect_image_warnings(decoded)]
+    warnings = [*collect_suite_warnings(plan), *collect_data_warnings(decoded)]
     warnings += [*check_splits(plan, cells), *check_batches(plan, cells)]
     left = _select_unsettled(cells, history)
     limit_s, limit = plan.suite.header.time_limit, None

@@ -155,6 +155,12 @@ def describe_exhaustion(how: Exhaustion, message: str, limit_bytes: int | None, 
     return f"out of memory: an allocation failed{under}{f' ({text})' if text else ''}"
 
 
+def raise_if_exhausted(error: Exception) -> None:
+    """Raise an exception again if memory ran out: it is then no mistake of the code that raised it."""
+    if exhaustion(evidence_of(error)):
+        raise error
+
+
 def _classify_message(text: str) -> Exhaustion | None:
     if _HOST.search(text):
         return "host allocator"

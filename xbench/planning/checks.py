@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xbench.data.decoded import DecodedDataset
-from xbench.data.prepared import PreparedData
+from xbench.data.prepared import PreparedData, RowData
 from xbench.memory.machine import binding
 from xbench.planning.plan import PlannedRun
 from xbench.planning.planned import PlannedCell
@@ -151,10 +151,12 @@ def _collect_optimum_warnings(plan: PlannedRun) -> Iterator[str]:
         )
 
 
-def collect_image_warnings(prepared: dict[str, PreparedData]) -> list[str]:
-    """Collect the warnings about images that are unreadable or duplicates."""
+def collect_data_warnings(prepared: dict[str, PreparedData]) -> list[str]:
+    """Collect the warnings about images that are unreadable or duplicates, and about values of rows."""
     warnings = []
     for data in prepared.values():
+        if isinstance(data, RowData) and data.nonfinite:
+            warnings.append(f"{data.name}: {data.nonfinite}")
         if not isinstance(data, DecodedDataset):
             continue
         if data.unreadable:

@@ -185,7 +185,9 @@ def _try_on_rows(trial: ModelTrial, network: Any, import_dirs: Sequence[str]) ->
     data = describe_row_data(trial.dataset, import_dirs)
     is_frozen = not all(p.requires_grad for p in network.parameters())
     rows = open_row_set(data, import_dirs)
-    check_task(network, trial.model.name, rows, data, getattr(torch, trial.dtype))
+    spec: ModelSpec = registry.load("model", trial.model.name, import_dirs)
+    advice = advise_class_count(spec.load_factory())
+    check_task(network, trial.model.name, rows, data, getattr(torch, trial.dtype), advice)
     return TriedModel(is_frozen, normalises=has_batch_normalisation(network))
 
 

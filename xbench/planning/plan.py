@@ -129,7 +129,7 @@ def plan_run(
             for (kind, name), settings in known.items()
             if kind == "optimizer" and "history_size" in getattr(settings, "defaults", {})
         },
-        warnings=untried + found + find_idle_settings(cells, machine.device),
+        warnings=suite.warnings + untried + found + find_idle_settings(cells, machine.device),
         import_dirs=import_dirs,
     )
 

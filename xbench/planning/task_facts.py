@@ -87,10 +87,10 @@ def _declare_metrics(
             yield from (_declare_average(metric, split) for split in splits if split in metric.on)
     for metric in task.metrics:
         if metric.function is not None:
-            title = metric.title or metric.name.replace("_", " ")
+            title = metric.title or f"{splits[-1]} {metric.name.replace('_', ' ')}"
             yield MetricRecord(
                 name=metric.name,
-                title=title if has_test else f"{title} (training rows)",
+                title=f"{title} (training rows)" if metric.title and not has_test else title,
                 unit=metric.unit,
                 direction=metric.direction,
                 split="test" if has_test else "train",

@@ -173,7 +173,8 @@ def _compare(
     baseline = match_column(view.baseline or experiment.baseline, names) or (names[0] if names else "")
     findings = make_findings(columns, chosen, baseline) if names else ()
     header = ("optimizer" if is_turned else "", *(column.name for column in ordered))
-    table = _make_table(header, lines)
+    undefined = {row.key for row in chosen if any(map(row.is_undefined, records))}
+    table = _make_table(header, lines, undefined)
     return Comparison(
         experiment,
         columns,
@@ -248,13 +249,16 @@ def _make_reference_table(
     return table if table.rows else None
 
 
-def _make_table(header: tuple[str, ...], lines: Mapping[str, tuple[str, ...]]) -> FormattedTable:
+def _make_table(
+    header: tuple[str, ...], lines: Mapping[str, tuple[str, ...]], kept: Collection[str] = ()
+) -> FormattedTable:
     """Make a table of the lines that have a value.
 
     Args:
         lines: key of the figure or setting -> its title and its cells.
+        kept: keys of lines to show even without a value.
     """
-    shown = {key: line for key, line in lines.items() if any(cell != ABSENT for cell in line[1:])}
+    shown = {key: line for key, line in lines.items() if key in kept or any(c != ABSENT for c in line[1:])}
     return FormattedTable(header, tuple(shown.values()), tuple(shown))
 
 

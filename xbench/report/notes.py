@@ -220,12 +220,13 @@ def _note_marks(columns: Sequence[Column], marks: Sequence[Marks]) -> Iterator[s
     """Explain the marks of the best figures."""
     if not any(best for best, _ in marks):
         return
+    where = "of its dataset in its row" if len(group_by_data(columns)) > 1 else "in its row"
     if all(figure.n < 2 for column in columns for figure in column.figures.values()):
-        yield f"{BEST} best in its row (one seed each, so it may be chance)"
+        yield f"{BEST} best {where} (one seed each, so it may be chance)"
     elif any(alike for _, alike in marks):
-        yield f"{BEST} best in its row; {ALIKE} not significantly different from it (paired t test)"
+        yield f"{BEST} best {where}; {ALIKE} not significantly different from it (paired t test)"
     else:
-        yield f"{BEST} best in its row"
+        yield f"{BEST} best {where}"
 
 
 def _note_undefined(column: Column, rows: Sequence[Row]) -> Iterator[Note]:
@@ -233,7 +234,11 @@ def _note_undefined(column: Column, rows: Sequence[Row]) -> Iterator[Note]:
     done = {record.seed for record in column.records if record.status == "done"}
     for row in rows:
         figure = column.figures.get(row.key)
-        if figure is None or figure.n == len(done) or _has_substitutes(row, [column]):
+        if figure is None:
+            for record in filter(row.is_undefined, column.records):
+                yield column.name, record.seed, f"{row.title.strip()} is undefined"
+            continue
+        if figure.n == len(done) or _has_substitutes(row, [column]):
             continue
         for seed in sorted(done - set(figure.seeds)):
             yield column.name, seed, f"{row.title.strip()} is undefined; its mean is over the other seeds"

@@ -24,6 +24,7 @@ class Row:
         spread: function that formats the half width of an interval; None for a figure shown without one.
         is_time: whether the figure is a time that depends on the device and on malloc (see `ranking`).
         instead: function that returns the text shown for a cell that is done but has no value; "" for none.
+        is_undefined: function that returns whether a record has the figure, without a value.
         better: `"max"` if higher figures are better, `"min"` if lower ones are; None if neither is.
         finding: how findings compare the figure with the baseline's; None if they leave it out.
     """
@@ -35,6 +36,7 @@ class Row:
     spread: Callable[[float], str] | None = None
     is_time: bool = False
     instead: Callable[[CellRecord], str] = lambda record: ""
+    is_undefined: Callable[[CellRecord], bool] = lambda record: False
     better: Literal["max", "min"] | None = None
     finding: EffectKind | None = None
 
@@ -71,9 +73,20 @@ def _make_metric_row(metric: MetricRecord) -> Row:
         lambda record: record.metrics.get(metric.name),
         _show_number,
         _show_number,
+        is_undefined=lambda record: _is_undefined(metric.name, record),
         better=metric.direction,
         finding="difference",
     )
+
+
+def _is_undefined(metric: str, record: CellRecord) -> bool:
+    """Return whether a cell that is done has no value of a metric that it declares.
+
+    The distance from a known minimum is left out on purpose if not all rows are trained on.
+    """
+    if record.status != "done" or metric in ("suboptimality", "gradient_norm"):
+        return False
+    return metric in record.metrics and record.metrics[metric] is None
 
 
 def _make_time_row(

@@ -7,6 +7,7 @@ from typing import Any
 
 from xbench.records.aggregate import Interval
 from xbench.records.schema import CellRecord, RunRecord
+from xbench.report.columns import Column
 from xbench.report.comparison import Comparison
 from xbench.report.declared_cells import list_ended
 from xbench.report.document import Document, Section
@@ -120,7 +121,8 @@ def _describe_experiment(comparison: Comparison) -> dict[str, Any]:
                 "column": column.name,
                 "seeds_declared": column.planned,
                 "statuses": [record.status for record in column.records],
-                "figures": {key: describe_figure(figure) for key, figure in column.figures.items()},
+                "figures": {key: describe_figure(figure) for key, figure in column.figures.items()}
+                | dict.fromkeys(_list_undefined(column)),
                 "settings": {
                     key: [{"value": found.value, "seeds": found.seeds} for found in values]
                     for key, values in column.settings.items()
@@ -136,3 +138,11 @@ def _describe_experiment(comparison: Comparison) -> dict[str, Any]:
         "notes": comparison.notes,
         "cells": [r.model_dump() for column in comparison.columns for r in column.records],
     }
+
+
+def _list_undefined(column: Column) -> list[str]:
+    """List the metrics that the cells of a column declare, and that none of them has a value of."""
+    done = [record for record in column.records if record.status == "done"]
+    declared = dict.fromkeys(name for record in done for name in record.metrics)
+    valued = {name for record in done for name, value in record.metrics.items() if value is not None}
+    return [name for name in declared if name not in valued]

@@ -9,7 +9,7 @@ or a quoted string.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from xbench.errors import XbenchError
 from xbench.suite.document import unusable
 from xbench.suite.lines import KeyPath
 from xbench.suite.schema import as_table
-from xbench.text import escape_controls, shorten
+from xbench.text import escape_controls, quote_some, shorten
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,36 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str | SuiteOpt
             table[last] = _parse_value(text, f"--set {argument}")
             applied[(*path, last)] = f"--set {argument}"
     return applied
+
+
+def find_partial_overrides(document: dict[str, Any], applied: Mapping[KeyPath, str]) -> list[str]:
+    """Describe overrides of an experiment's key that do not reach optimizers with a value of their own.
+
+    Args:
+        document: the suite's tables, with overrides applied.
+        applied: what `apply_overrides` returned.
+
+    Returns:
+        A sentence for each such override.
+    """
+    unreached: dict[str, dict[str, None]] = {}
+    for path, argument in applied.items():
+        if len(path) != 3 or path[0] != "experiment" or not argument.startswith("--set "):
+            continue
+        key = str(path[2])
+        for optimizer_path, table in _as_tables(path[:2], document["experiment"][path[1]], "optimizer"):
+            if key in table and (*optimizer_path, key) not in applied:
+                name = str(table.get("label") or table.get("name"))
+                unreached.setdefault(argument, {})[name] = None
+    return [_describe_partial(argument, list(names)) for argument, names in unreached.items()]
+
+
+def _describe_partial(argument: str, names: list[str]) -> str:
+    key, _, value = argument.removeprefix("--set ").partition("=")
+    prefix, _, last = key.rpartition(".")
+    more = " ".join(f"--set {'.'.join(filter(None, (prefix, name, last)))}={value}" for name in names)
+    have = "sets its" if len(names) == 1 else "set their"
+    return f"{argument} does not reach {quote_some(names)}, which {have} own {last}: add {more}"
 
 
 def _parse_value(text: str, argument: str) -> Any:

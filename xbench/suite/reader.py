@@ -14,7 +14,7 @@ from xbench.errors import XbenchError
 from xbench.suite.document import parse, read_text
 from xbench.suite.explain import explain
 from xbench.suite.lines import KeyPath
-from xbench.suite.overrides import SuiteOption, apply_overrides
+from xbench.suite.overrides import SuiteOption, apply_overrides, find_partial_overrides
 from xbench.suite.problems import Problems
 from xbench.suite.schema import (
     DatasetTable,
@@ -49,6 +49,7 @@ class Suite:
         is_part: whether the command line left out experiments.
         is_worth_checking: whether its components are checked, too, before mistakes are reported: it has
             experiments, and no option of the command line is wrong.
+        warnings: overrides that do not reach all optimizers.
     """
 
     text: str
@@ -58,6 +59,7 @@ class Suite:
     problems: Problems
     is_part: bool = False
     is_worth_checking: bool = True
+    warnings: tuple[str, ...] = ()
 
 
 def read_suite(path: Path, overrides: Sequence[str | SuiteOption] = (), only: Sequence[str] = ()) -> Suite:
@@ -105,7 +107,8 @@ def check_document(
         origins: names for messages of key paths that are not from a file.
         written_as: the text of a document that was not parsed from one.
     """
-    overridden = {**(origins or {}), **apply_overrides(document, overrides)}
+    applied = apply_overrides(document, overrides)
+    overridden = {**(origins or {}), **applied}
     problems = Problems(file, text, document, overridden)
     wrong = _validate(SuiteFile, document, (), problems)
     header = document["suite"] if "suite" not in wrong else {"name": "unnamed"}
@@ -132,6 +135,7 @@ def check_document(
         problems=problems,
         is_part=bool(only),
         is_worth_checking=bool(tables) and not options & wrong_keys,
+        warnings=tuple(find_partial_overrides(document, applied)),
     )
 
 

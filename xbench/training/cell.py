@@ -20,7 +20,7 @@ from xbench.components.roles import count_by_role, find_roles, watch_last_layer
 from xbench.components.specs import ModelSpec, OptimizerSpec
 from xbench.components.tasks import Optimum
 from xbench.data.features import FeatureFile
-from xbench.data.prepared import PreparedData
+from xbench.data.prepared import PreparedData, RowData
 from xbench.memory.contention import ContentionWatch
 from xbench.memory.devices import allocator_retries, device_memory
 from xbench.memory.host import resident_bytes
@@ -146,7 +146,7 @@ def train_cell(
     except Stopped:
         return None
     except Diverged as error:
-        status, reason = "diverged", str(error)
+        status, reason = "diverged", _explain_divergence(error, data)
     return CellResult(
         status=status,
         reason=reason,
@@ -161,6 +161,12 @@ def train_cell(
         ),
         memory=_measure_after(trainer, memory),
     )
+
+
+def _explain_divergence(error: Diverged, data: PreparedData) -> str:
+    """Say what is not finite, and whether values of the data may be the cause."""
+    nonfinite = data.nonfinite if isinstance(data, RowData) else ""
+    return f"{error}; {nonfinite}" if nonfinite else str(error)
 
 
 def _resume(trainer: Trainer, checkpoint: Path) -> bool:

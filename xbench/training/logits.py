@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from xbench.components.specs import ModelSpec
 from xbench.components.tracebacks import describe_error
 from xbench.errors import XbenchError
-from xbench.memory.exhaustion import evidence_of, exhaustion
+from xbench.memory.exhaustion import raise_if_exhausted
 from xbench.training.frozen import set_training
 
 # Common heights and widths of the images that models take.
@@ -95,7 +95,7 @@ def check_logits(
         with torch.enable_grad():  # a model may need gradients, for example to penalise them
             outputs = model(more)
     except Exception as error:
-        _raise_if_exhausted(error)
+        raise_if_exhausted(error)
         model.eval()
         mode = ""
         try:
@@ -124,7 +124,7 @@ def explain_single_image_failure(model: nn.Module, image: torch.Tensor) -> str:
     try:
         model(image)
     except Exception as error:
-        _raise_if_exhausted(error)
+        raise_if_exhausted(error)
         return describe_error(error)
     return ""
 
@@ -188,7 +188,7 @@ def _make_error(
     Raises:
         Exception: the exception itself, if memory ran out.
     """
-    _raise_if_exhausted(error)
+    raise_if_exhausted(error)
     if isinstance(error, XbenchError):
         return error
     shape = tuple(images.shape)
@@ -197,11 +197,6 @@ def _make_error(
         f" {describe_error(error)}",
         hint=_describe_input(model, images, num_classes),
     )
-
-
-def _raise_if_exhausted(error: Exception) -> None:
-    if exhaustion(evidence_of(error)):
-        raise error
 
 
 def _describe_input(model: nn.Module, images: torch.Tensor, num_classes: int) -> str:

@@ -58,6 +58,16 @@ def count_rows(batch: Any) -> int:
     return len(next(list_tensors(batch)))
 
 
+def find_nonfinite_rows(batch: Any) -> list[int]:
+    """Return the places of the rows that hold NaN or an infinite value."""
+    wrong: set[int] = set()
+    for tensor in list_tensors(batch):
+        finite = torch.isfinite(tensor)
+        if not finite.all():
+            wrong.update(torch.nonzero(~finite)[:, 0].tolist())
+    return sorted(wrong)
+
+
 def describe_row(batch: Any) -> Any:
     """Replace each tensor of a batch by the shape of one row and its dtype."""
     return map_tensors(

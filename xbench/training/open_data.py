@@ -44,9 +44,8 @@ def open_row_set(data: RowData, import_dirs: Sequence[str]) -> RowSet:
     rows = load_row_set(data.name, data.params, import_dirs)
     if rows.checksum() != data.checked:
         raise XbenchError(
-            f"dataset '{data.name}' returns other rows than when the run was planned",
-            hint="its rows must be the same in every process: seed every random number, and sort the files "
-            "that it lists",
+            f"dataset '{data.name}' returns other rows than when the run was planned: its factory must seed "
+            "every random number that it draws, and sort the files that it lists",
         )
     return rows
 

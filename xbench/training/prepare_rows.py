@@ -17,7 +17,7 @@ from xbench.data.prepared import RowData
 from xbench.errors import XbenchError
 from xbench.memory.exhaustion import evidence_of, exhaustion
 from xbench.training.global_state import keep_draws_apart, seed_generators
-from xbench.training.nested import describe_row, hash_nested, list_tensors
+from xbench.training.nested import describe_row, find_nonfinite_rows, hash_nested, list_tensors
 from xbench.training.row_set import RowSet
 
 # Rows per chunk. A chunk's rows are hashed together, so another number gives other fingerprints.
@@ -104,7 +104,7 @@ def prepare_rows(
     sizes = np.zeros(total, dtype=np.int64)
     digest, started = hashlib.sha256(), time.monotonic()
     hashes = not rows.fingerprint and method != SPREAD
-    done = 0
+    done, nonfinite = 0, []
     with torch.no_grad():
         for chunk in rows.chunks(chunk_rows):
             if not (hashes or weighs or task.classes):
@@ -116,6 +116,7 @@ def prepare_rows(
                 labels[chunk] = _label(task, task.label, batch, len(chunk))
             if hashes:
                 hash_nested(digest, batch)
+                nonfinite += chunk[find_nonfinite_rows(batch)].tolist()
                 hashes = method == ALL or time.monotonic() - started < MAX_HASHING_S
             done += len(chunk)
             on_progress(done, total)
@@ -126,6 +127,7 @@ def prepare_rows(
     else:
         fingerprint, method = rows.checksum(_SPREAD_ROWS), SPREAD
     _check_weights(weights, described)
+    odd = _describe_nonfinite(rows, nonfinite)
     parts = [(place, len(source)) for place, source in zip(rows.places, rows.sources, strict=True)]
     declared = _list_declarations(task)
     derived = hashlib.sha256(weights.tobytes() + labels.tobytes()).hexdigest()
@@ -133,12 +135,24 @@ def prepare_rows(
     seen = (fingerprint, parts, declared, derived, described.classes, described.checked, hold_out)
     return replace(
         described,
+        notes=(*described.notes, f"{odd}.") if odd else described.notes,
+        nonfinite=odd,
         fingerprint=hashlib.sha256(repr(seen).encode()).hexdigest()[:24],
         fingerprint_method=method,
         labels=labels,
         weights=weights if weighs else None,
         row_bytes=sizes if done == total and sizes.min() < sizes.max() else None,
     )
+
+
+def _describe_nonfinite(rows: RowSet, positions: list[int]) -> str:
+    """Name the rows that hold NaN or infinite values; "" if there are none."""
+    if not positions:
+        return ""
+    first = rows.name_row(positions[0])
+    if len(positions) == 1:
+        return f"1 row holds NaN or infinite values: {first} (from 0)"
+    return f"{len(positions):,} rows hold NaN or infinite values; the first is {first} (from 0)"
 
 
 def _get_declared(rows: RowSet, name: str) -> str:
@@ -234,10 +248,16 @@ def _check_weights(weights: np.ndarray, data: RowData) -> None:
 
 def _label(task: Task, label: _OnePerRow, batch: Batch, count: int) -> np.ndarray:
     found = _one_per_row("label", label, batch, count)
-    if not np.issubdtype(found.dtype, np.integer) or found.min() < 0 or found.max() >= len(task.classes):
+    if not np.issubdtype(found.dtype, np.integer):
         raise XbenchError(
-            f"the task's `label` returns {found.dtype} values from {found.min()} to {found.max()}, not "
-            f"integers from 0 to {len(task.classes) - 1}"
+            f"the task's `label` returns {found.dtype} values, not integers",
+            hint="convert class labels to int64: `labels.long()`",
+        )
+    if found.min() < 0 or found.max() >= len(task.classes):
+        wrong = found.min() if found.min() < 0 else found.max()
+        raise XbenchError(
+            f"the task's `label` returns {wrong}, and its {len(task.classes)} classes are numbered from 0 to "
+            f"{len(task.classes) - 1}"
         )
     return found
 

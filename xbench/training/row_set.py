@@ -189,9 +189,12 @@ class RowSet:
                     f"of the DataLoader of {split} rows, the dataset and the collate function are used; "
                     "its sampler, batch size and workers are not"
                 )
+            first = len(sources)
             for term, of_term in _by_term(dataset, split, rows).items():
                 sources.append(open_rows(of_term, dataset.collate))
                 places.append((split, term))
+            if split != "train" and not any(map(len, sources[first:])):
+                notes.append(f"its {split} split has no rows, and counts as not given")
         if not any(
             len(source) for source, (split, _) in zip(sources, places, strict=True) if split == "train"
         ):
@@ -273,6 +276,13 @@ class RowSet:
         place = int(self._find_sources(positions[:1])[0])
         batch, sizes = self.sources[place].load_sized(positions - self.starts[place])
         return self.places[place][1], batch, sizes
+
+    def name_row(self, position: int) -> str:
+        """Name a row by its split and term, as in `row 5 of train`, counted from 0."""
+        place = int(self._find_sources(np.array([position]))[0])
+        split, term = self.places[place]
+        where = f"{split}, term '{term}'" if term else split
+        return f"row {position - self._bounds[place]} of {where}"
 
     def checksum(self, count: int = _CHECKED_ROWS) -> str:
         """Hash a number of spread rows."""

@@ -132,8 +132,10 @@ def _hold_out(data: PreparedData, pool: np.ndarray, share: float, seed: int) -> 
     held_out = rows[_choose(strata[rows], sizes, share, int(strata.max()) + 1)]
     if not len(held_out):
         what = "images" if isinstance(data, DecodedDataset) else "rows"
+        is_grouped = any(data.groups[index] for index in pool)
+        why = f"no group of {what} is small enough" if is_grouped else f"there are too few {what}"
         raise XbenchError(
-            f"validation {share} holds nothing out: no group of {what} is small enough for that share",
+            f"validation {share} holds nothing out: {why} for that share",
             hint="raise validation, or set validation = 0",
         )
     return np.sort(held_out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,15 +10,18 @@ import torch
 from torch import nn
 
 from xbench.components.roles import check_patterns
-from xbench.components.tasks import Metric, Task
+from xbench.components.tasks import Batch, Split
 from xbench.components.tracebacks import describe_error
 from xbench.data.prepared import RowData
 from xbench.errors import TaskMistake, XbenchError
-from xbench.memory.exhaustion import evidence_of, exhaustion
+from xbench.memory.exhaustion import raise_if_exhausted
+from xbench.training.failure_hints import hint_broadcast, hint_failure
 from xbench.training.frozen import set_training
+from xbench.training.metric_checks import check_metrics, check_structures
 from xbench.training.micro_batches import are_losses_dependent
-from xbench.training.nested import list_tensors, map_tensors
+from xbench.training.nested import convert, list_tensors, map_tensors
 from xbench.training.objective import Objective
+from xbench.training.output_sizes import check_output_size, watch_outputs
 from xbench.training.rounding import equal_up_to_rounding
 from xbench.training.row_loader import RowLoader
 from xbench.training.row_set import RowSet
@@ -26,107 +29,202 @@ from xbench.training.row_set import RowSet
 _MAX_ROWS = 8
 
 
-def check_task(model: nn.Module, name: str, rows: RowSet, data: RowData, dtype: torch.dtype) -> None:
-    """Compute the losses and metrics of a few spread rows of each term, and their gradients.
+def check_task(
+    model: nn.Module, name: str, rows: RowSet, data: RowData, dtype: torch.dtype, size_hint: str = ""
+) -> None:
+    """Compute the losses and metrics of a few spread rows of each split and term, and training's gradients.
 
     Args:
         model: the model, on the CPU; its weights are not changed, but it must not be used afterwards.
         name: the model's name, for messages.
+        size_hint: hint for a model whose outputs do not have the size that the task declares; "" for the
+            usual one.
 
     Raises:
         TaskMistake: the task breaks its contract.
         XbenchError: the model cannot take the rows, or does not suit the task.
         MemoryError, RuntimeError: memory ran out.
     """
+    where = f"the task of dataset '{data.name}'"
     try:
         check_patterns(model, rows.task.roles)
     except XbenchError as error:
-        raise TaskMistake(f"the task of dataset '{data.name}': {error.message}", error.hint) from error
+        raise TaskMistake(f"{where}: {error.message}", error.hint) from error
     loader = RowLoader(rows, data, torch.device("cpu"), dtype)
     objective = Objective(rows.task, data, {}, torch.device("cpu"), dtype)
-    model = model.to(dtype)
+    tried = _Tried(model.to(dtype), name, loader, objective, data, size_hint)
     is_train = ~data.is_test & ~data.own_validation
-    few = {term: _spread(indices) for term, indices in objective.by_term(np.flatnonzero(is_train)).items()}
+    few = tried.choose(is_train)
     for term, indices in few.items():
-        _check_term(model, name, loader, objective, term, indices, data)
-    where = f"the task of dataset '{data.name}'"
+        _check_term(tried, term, indices)
     _check_penalty(model, objective, where)
-    _check_structures(rows, data)
-    measured = objective.by_term(np.flatnonzero(data.is_test if data.is_test.any() else is_train))
-    for term, indices in measured.items():
-        _check_metrics(model, loader, objective, term, _spread(indices), rows.task.metrics, where)
-    for term, indices in few.items():
-        if term not in measured:
-            on_train = [metric for metric in rows.task.metrics if metric.value and "train" in metric.on]
-            _check_metrics(model, loader, objective, term, indices, on_train, where)
+    check_structures(rows, data)
+    splits: dict[Split, np.ndarray] = {
+        "train": is_train,
+        "validation": data.own_validation,
+        "test": data.is_test,
+    }
+    measured = "test" if data.is_test.any() else "train"
+    for split, members in splits.items():
+        for term, indices in tried.choose(members).items():
+            if split != "train":
+                _check_held_out(tried, split, term, indices, few.get(term))
+            batch = tried.load(term, indices)
+            check_metrics(model, objective, batch, term, split, split == measured, where)
     if rows.task.additive:
-        for indices in few.values():
+        for term, indices in few.items():
             if len(indices) > 1 and are_losses_dependent(model, loader, objective, indices):
                 raise TaskMistake(
-                    f"the task of dataset '{data.name}' is not additive: the loss of a row depends on the "
-                    "other rows of its batch",
-                    hint="return the loss of each row by itself; or set `additive=False` in its Task, and "
+                    f"{where} is not additive: the loss of a row depends on the other rows of its batch",
+                    hint=tried.explain_broadcast(term, indices)
+                    or "return the loss of each row by itself; or set `additive=False` in its Task, and "
                     'train with micro_batch = "full"',
                 )
 
 
-def _check_term(
-    model: nn.Module,
-    name: str,
-    loader: RowLoader,
-    objective: Objective,
-    term: str,
-    indices: np.ndarray,
-    data: RowData,
-) -> None:
+@dataclass(frozen=True)
+class _Tried:
+    """A model and a task that are tried on rows; see `check_task`."""
+
+    model: nn.Module
+    name: str
+    loader: RowLoader
+    objective: Objective
+    data: RowData
+    size_hint: str
+
+    def choose(self, members: np.ndarray) -> dict[str, np.ndarray]:
+        """Choose a few spread rows of each term.
+
+        Args:
+            members: (rows,) bool: the rows to choose from.
+        """
+        groups = self.objective.by_term(np.flatnonzero(members)) if members.any() else {}
+        return {term: _spread(indices) for term, indices in groups.items()}
+
+    def load(self, term: str, indices: np.ndarray) -> Batch:
+        part = self.loader.load(indices)
+        return part[term] if term else part
+
+    def name_task(self, term: str) -> str:
+        return f"term '{term}' of " * bool(term) + f"the task of dataset '{self.data.name}'"
+
+    def explain_broadcast(self, term: str, indices: np.ndarray) -> str:
+        """Return the hint for a loss in which outputs and targets may be broadcast; "" if none are."""
+        batch = convert(self.load(term, indices), next(p.dtype for p in self.model.parameters()))
+        differentiates = self.objective.task.differentiates
+        with watch_outputs(self.model.eval()) as shapes, torch.set_grad_enabled(differentiates):
+            self.objective.losses_of(self.model, batch, term)
+        return hint_broadcast(shapes, batch)
+
+
+def _check_term(tried: _Tried, term: str, indices: np.ndarray) -> None:
+    """Check the losses of a few training rows, in training and in evaluation."""
+    model, objective, where = tried.model, tried.objective, tried.name_task(term)
     set_training(model)
-    part = loader.load(indices)
-    batch = part[term] if term else part
-    where = f"the task of dataset '{data.name}'" + (f", term '{term}'," if term else "")
-    try:
-        losses, outputs = objective.losses_of(model, batch, term)
-    except TaskMistake as error:
-        raise TaskMistake(error.message.replace("the task's", f"{where}:", 1), error.hint) from error
-    except XbenchError as error:
-        raise XbenchError(f"model '{name}' and {where}: {error.message}", error.hint) from error
-    except Exception as error:
-        _raise_if_exhausted(error)
-        hint = f"a batch is {_describe_batch(batch)}, and the model is {type(model).__name__}"
-        if isinstance(error, IndexError):
-            hint = _explain_index(model, batch) or hint
-        raise XbenchError(
-            f"model '{name}' and {where} fail on a few rows: {describe_error(error)}", hint
-        ) from error
+    batch = tried.load(term, indices)
+    losses, outputs = _compute_losses(
+        tried,
+        term,
+        batch,
+        f"model '{tried.name}' and {where} fail on a few rows",
+        f"a batch is {_describe_batch(batch)}, and the model is {type(model).__name__}",
+    )
     if not losses.is_floating_point():
-        dtype = str(losses.dtype).removeprefix("torch.")
+        dtype = _name_dtype(losses)
         raise TaskMistake(f"{where} returns losses of dtype {dtype}, which have no gradient")
-    wrong = losses[~torch.isfinite(losses)]
-    if len(wrong):
-        if any(tensor.isnan().any() for tensor in list_tensors(outputs)):
-            raise XbenchError(
-                f"model '{name}' returns NaN for a row of dataset '{data.name}', before any training",
-                hint="look for NaN or very large values in the rows, and for divisions by zero in the model",
-            )
-        raise TaskMistake(
-            f"{where} has a loss of {wrong[0].item()} on a row, before any training",
-            hint="look for a division by zero, a logarithm of 0, or values that are too large",
-        )
+    _check_losses(tried, losses, outputs, indices, where, "a row")
     if not losses.requires_grad:
         raise TaskMistake(
             f"{where} has losses without a gradient",
             hint="compute the loss from the model's parameters, without `detach`, `item` or `no_grad`",
         )
-    if data.weights is not None and (losses[data.weights[indices] == 0] != 0).any():
-        raise TaskMistake(
-            f"{where} has a loss other than 0 on a row with a weight of 0",
-            hint="weights divide the sum of losses, but do not multiply them: return `weight * loss`",
-        )
     _check_sum(objective, model, batch, where)
     losses.sum().backward()
     if not any(p.grad is not None for p in model.parameters()):
-        raise XbenchError(f"{where}: no parameter of model '{name}' receives a gradient from the loss")
+        raise XbenchError(f"{where}: no parameter of model '{tried.name}' receives a gradient from the loss")
     model.zero_grad()
     _check_evaluation(model, objective, batch, term, where)
+
+
+def _compute_losses(
+    tried: _Tried, term: str, batch: Batch, fault: str, hint: str
+) -> tuple[torch.Tensor, Any]:
+    """Compute the loss of each row; compare the size of the model's outputs with the declared one.
+
+    Args:
+        fault, hint: what to report before an exception, and with it.
+
+    Returns:
+        The losses, and the outputs that they are made of.
+    """
+    where, failure, losses, outputs = tried.name_task(term), None, torch.empty(0), None
+    with watch_outputs(tried.model) as shapes:
+        try:
+            losses, outputs = tried.objective.losses_of(tried.model, batch, term)
+        except Exception as error:
+            raise_if_exhausted(error)
+            failure = error
+    # Before a failure is reported: a wrong size may be its cause.
+    output = tried.objective.task.output
+    check_output_size(shapes, output, tried.name, tried.data.name, tried.size_hint)
+    if isinstance(failure, TaskMistake):
+        message = failure.message.replace("the task's", f"{where}:", 1)
+        raise TaskMistake(message, hint_broadcast(shapes, batch) or failure.hint) from failure
+    if isinstance(failure, XbenchError):
+        message = f"model '{tried.name}' and {where}: {failure.message}"
+        raise XbenchError(message, failure.hint) from failure
+    if failure is not None:
+        known = hint_failure(failure, tried.model, batch)
+        hint = f"{known}; {hint}" if known else hint
+        raise XbenchError(f"{fault}: {describe_error(failure)}", hint) from failure
+    return losses, outputs
+
+
+def _check_losses(
+    tried: _Tried, losses: torch.Tensor, outputs: Any, indices: np.ndarray, where: str, row: str
+) -> None:
+    """Check that losses are finite, and 0 where the weight is 0."""
+    wrong = losses[~torch.isfinite(losses)]
+    if len(wrong):
+        if any(tensor.isnan().any() for tensor in list_tensors(outputs)):
+            raise XbenchError(
+                f"model '{tried.name}' returns NaN for {row} of dataset '{tried.data.name}', before any "
+                "training",
+                hint="look for NaN or very large values in the rows, and for divisions by zero in the model",
+            )
+        raise TaskMistake(
+            f"{where} has a loss of {wrong[0].item()} on {row}, before any training",
+            hint="look for a division by zero, a logarithm of 0, or values that are too large",
+        )
+    weights = tried.data.weights
+    if weights is not None and (losses[weights[indices] == 0] != 0).any():
+        raise TaskMistake(
+            f"{where} has a loss other than 0 on {row} with a weight of 0",
+            hint="weights divide the sum of losses, but do not multiply them: return `weight * loss`",
+        )
+
+
+def _check_held_out(
+    tried: _Tried, split: Split, term: str, indices: np.ndarray, trained: np.ndarray | None
+) -> None:
+    """Check the losses of a few validation or test rows, which the model meets in evaluation alone.
+
+    Args:
+        trained: training rows of the same term, whose shapes are shown if the others differ; None if the
+            term has none.
+    """
+    batch, where = tried.load(term, indices), tried.name_task(term)
+    fault = f"model '{tried.name}' and {where} fail on a few {split} rows"
+    shape = _describe_rows(batch)
+    usual = shape if trained is None else _describe_rows(tried.load(term, trained))
+    if shape != usual:
+        fault += f", of {shape}, where training rows are {usual}"
+    tried.model.eval()
+    with torch.set_grad_enabled(tried.objective.task.differentiates):
+        hint = f"a {split} batch is {_describe_batch(batch)}"
+        losses, outputs = _compute_losses(tried, term, batch, fault, hint)
+    _check_losses(tried, losses, outputs, indices, where, f"a {split} row")
 
 
 def _check_sum(objective: Objective, model: nn.Module, batch: object, where: str) -> None:
@@ -148,7 +246,7 @@ def _check_evaluation(model: nn.Module, objective: Objective, batch: object, ter
         with torch.set_grad_enabled(objective.task.differentiates):
             objective.losses_of(model, batch, term)
     except Exception as error:
-        _raise_if_exhausted(error)
+        raise_if_exhausted(error)
         hint = ""
         if not objective.task.differentiates:
             hint = (
@@ -161,7 +259,7 @@ def _check_penalty(model: nn.Module, objective: Objective, where: str) -> None:
     try:
         penalty = objective.penalty(model)
     except Exception as error:
-        _raise_if_exhausted(error)
+        raise_if_exhausted(error)
         raise TaskMistake(f"{where}: its penalty fails: {describe_error(error)}") from error
     if penalty is None:
         return
@@ -178,166 +276,24 @@ def _check_penalty(model: nn.Module, objective: Objective, where: str) -> None:
         raise TaskMistake(f"{where}: its penalty does not depend on the model's parameters")
 
 
-def _check_structures(rows: RowSet, data: RowData) -> None:
-    """Check that each metric of the task sees batches of the same structure, whatever their term.
-
-    Otherwise `batch[1]` may be the second tensor of one batch, and the second row of another.
-    """
-    task = rows.task
-    has_test, has_own_validation = data.is_test.any(), data.own_validation.any()
-    outlines = {
-        place: _outline(source.load(np.zeros(1, dtype=np.int64)))
-        for source, place in zip(rows.sources, rows.places, strict=True)
-        if task.terms and len(source)
-    }
-    for metric in task.metrics:
-        splits: set[str] = set(metric.on)
-        if "validation" in splits and not has_own_validation:
-            splits.add("train")  # from which it may be held out
-        if metric.function is not None:
-            splits = {"test" if has_test else "train"} if task.collect is not None else set()
-        elif not callable(metric.value):
-            continue
-        seen: dict[str, str] = {}
-        for (split, term), outline in outlines.items():
-            if split in splits:
-                seen.setdefault(outline, term)
-        if len(seen) > 1:
-            found = " and ".join(f"{outline} in term '{term}'" for outline, term in seen.items())
-            raise TaskMistake(
-                f"metric '{metric.name}' of dataset '{data.name}' sees batches of different structures: "
-                f"{found}",
-                hint="give the metric to the Term that it is for: Term(loss=..., metrics=(...,))",
-            )
-
-
-def _outline(batch: object) -> str:
-    """Describe the structure of a batch, without shapes."""
-    if isinstance(batch, Mapping):
-        return f"{{{', '.join(f'{key!r}: {_outline(batch[key])}' for key in sorted(batch, key=repr))}}}"
-    if isinstance(batch, tuple | list):
-        return f"({', '.join(map(_outline, batch))})"
-    return "tensor" if isinstance(batch, torch.Tensor) else type(batch).__name__
-
-
-def _check_metrics(
-    model: nn.Module,
-    loader: RowLoader,
-    objective: Objective,
-    term: str,
-    indices: np.ndarray,
-    of_task: Iterable[Metric],
-    where: str,
-) -> None:
-    """Compute the metrics of a few rows.
-
-    Args:
-        of_task: the metrics of the whole task to compute, besides those of the term.
-    """
-    task, metrics = objective.task, [*of_task, *objective.task.metrics_of(term)]
-    functions = any(metric.function for metric in metrics)
-    model.eval()
-    part = loader.load(indices)
-    batch = part[term] if term else part
-    try:
-        with torch.set_grad_enabled(task.differentiates):
-            needs_outputs = functions or any(callable(metric.value) for metric in metrics)
-            outputs = objective.outputs(model, batch) if needs_outputs else None
-            for metric in metrics:
-                if callable(metric.value):
-                    values = metric.value(outputs, batch)
-                    _check_values(metric.name, values, len(indices))
-                    _check_finish(metric, values.double().mean().item())
-            if functions:
-                collected = outputs if task.collect is None else task.collect(outputs, batch)
-                _check_collected(collected, len(indices))
-                _check_functions(task, map_tensors(_to_numpy, collected))
-    except XbenchError as error:
-        raise TaskMistake(f"{where}: {error.message}", error.hint) from error
-    except Exception as error:
-        _raise_if_exhausted(error)
-        raise TaskMistake(f"{where}: its metrics fail: {describe_error(error)}") from error
-
-
-def _check_values(name: str, values: object, count: int) -> None:
-    if not isinstance(values, torch.Tensor):
-        raise TaskMistake(
-            f"metric '{name}' returns a {type(values).__name__}, not a tensor with a number for each row"
-        )
-    if tuple(values.shape) != (count,):
-        raise TaskMistake(
-            f"metric '{name}' returns a tensor of shape {tuple(values.shape)} for {count} rows, not one "
-            "number for each row"
-        )
-
-
-def _check_finish(metric: Metric, average: float) -> None:
-    if metric.finish is None:
-        return
-    try:
-        float(metric.finish(average))
-    except (ArithmeticError, ValueError):  # the average of all rows may be within its domain
-        pass
-    except Exception as error:
-        raise XbenchError(f"metric '{metric.name}': its `finish` fails: {describe_error(error)}") from error
-
-
-def _check_functions(task: Task, collected: Any) -> None:
-    """Call the functions of metrics. Some need more rows, or rows of each class, and may refuse these."""
-    for metric in task.metrics:
-        if metric.function is None:
-            continue
-        function = metric.load_function()
-        try:
-            value = function(collected)
-        except (ArithmeticError, ValueError):
-            continue
-        try:
-            float(value)
-        except (TypeError, ValueError) as error:
-            raise XbenchError(
-                f"metric '{metric.name}': its function returns a {type(value).__name__}, not a number"
-            ) from error
-
-
-def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    return (tensor.detach().double() if tensor.is_floating_point() else tensor).cpu().numpy()
-
-
-def _check_collected(collected: object, count: int) -> None:
-    shapes = [tuple(tensor.shape) for tensor in list_tensors(collected)]
-    if not shapes:
-        raise TaskMistake(f"what the task collects is a {type(collected).__name__} without a tensor")
-    for shape in shapes:
-        if shape[:1] != (count,):
-            raise TaskMistake(
-                f"what the task collects has a tensor of shape {shape} for {count} rows, not a row for each"
-            )
-
-
-def _explain_index(model: nn.Module, batch: object) -> str:
-    """Say which embedding has too few rows for the indices of a batch; "" if none has."""
-    indices = [t for t in list_tensors(batch) if t.numel() and not t.is_floating_point()]
-    highest = max((int(tensor.max()) for tensor in indices), default=-1)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and module.num_embeddings <= highest:
-            return (
-                f"the embedding '{name}' has {module.num_embeddings:,} rows, and the batch has the index "
-                f"{highest:,}: raise the setting of the model that says how many there are"
-            )
-    return ""
-
-
 def _spread(indices: np.ndarray) -> np.ndarray:
     """Choose a few rows that are spread over all, since neighbours are often alike."""
     places = np.linspace(0, len(indices) - 1, min(len(indices), _MAX_ROWS)).astype(np.int64)
     return indices[places]
 
 
-def _describe_batch(batch: object) -> str:
-    return str(
-        map_tensors(lambda t: _Shown(f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}"), batch)
-    )
+def _describe_batch(batch: Batch) -> str:
+    """Describe a batch by the dtypes and shapes of its tensors."""
+    return str(map_tensors(lambda t: _Shown(f"{_name_dtype(t)} {tuple(t.shape)}"), batch))
+
+
+def _describe_rows(batch: Batch) -> str:
+    """Describe one row of a batch by the dtypes and shapes of its tensors."""
+    return str(map_tensors(lambda t: _Shown(f"{_name_dtype(t)} {tuple(t.shape[1:])}"), batch))
+
+
+def _name_dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 class _Shown(str):
@@ -347,9 +303,3 @@ class _Shown(str):
 
     def __repr__(self) -> str:
         return str(self)
-
-
-def _raise_if_exhausted(error: Exception) -> None:
-    """Raise the error again if memory ran out."""
-    if exhaustion(evidence_of(error)):
-        raise error

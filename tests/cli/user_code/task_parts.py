@@ -32,6 +32,11 @@ def build_frozen(facts, hidden: int = 4) -> nn.Module:
 FROZEN = xbench.ModelSpec(factory=build_frozen, scalable={"hidden": xbench.Scale(highest=16)})
 
 
+def build_ten() -> nn.Module:
+    """Has ten outputs, whatever the task declares."""
+    return nn.Linear(13, 10)
+
+
 def build_detached(facts) -> nn.Module:
     class Detached(nn.Module):
         def __init__(self):
@@ -142,6 +147,20 @@ class Failing(Augmented):
 def build_other_rows(kind: str):
     """Make rows that break the contract."""
     task = xbench.Task(loss_of=squares, output=xbench.Output("values", 1))
+    if kind == "narrow test":
+        test = torch.ones(9, 3), torch.ones(9, 1)
+        return xbench.RowDataset(train=(torch.ones(20, 4), torch.ones(20, 1)), test=test, task=task)
+    if kind == "late token":
+        tokens = torch.zeros(40, 3, dtype=torch.int64)
+        tokens[12] = 5  # not among the few rows that are tried
+        task = xbench.Task(
+            loss_of=lambda out, batch: out.square().mean((1, 2)), output=xbench.Output("tokens", 5)
+        )
+        return xbench.RowDataset(train=(tokens,), task=task)
+    if kind == "gaps":
+        x = torch.ones(40, 4)
+        x[12] = torch.nan  # not among the few rows that are tried
+        return xbench.RowDataset(train=(x, torch.ones(40, 1)), task=task)
     drawn = {
         "augmented": Augmented,
         "failing": Failing,
