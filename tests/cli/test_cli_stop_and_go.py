@@ -121,7 +121,9 @@ def test_an_interrupt_saves_the_cell_in_flight(story, number):
     ended = story.ended[number]
     assert ended.exit_code == 130, ended.err
     assert "stopping once the running cell is saved" in ended.err
-    assert "interrupted; finished cells are in results/stopped/" in one_line(ended.err)
+    told = one_line(ended.err)
+    assert "interrupted; 1 of 3 cells has ended, recorded in results/stopped/" in told
+    assert "the next run continues small / slow / seed 0 after step" in told
     assert "Traceback" not in ended.err
 
 
