@@ -98,8 +98,8 @@ class TestTheDistanceFromTheMinimum:
         assert subtract_optimum(0.5, Optimum(1.0), torch.float32) == -0.5
         assert subtract_optimum(1e-17, Optimum(0.0), torch.float64) == 1e-17
 
-    @pytest.mark.parametrize("sign", [1, -1])
-    def test_is_0_if_rounding_or_the_error_of_the_minimum_hides_it(self, sign):
-        assert subtract_optimum(1 + sign * 1e-7, Optimum(1.0), torch.float32) == 0
-        assert abs(subtract_optimum(1 + sign * 1e-7, Optimum(1.0), torch.float64)) > 0
-        assert subtract_optimum(1 + sign * 1e-7, Optimum(1.0, error=1e-6), torch.float64) == 0
+    def test_is_0_if_rounding_or_the_error_of_the_minimum_makes_it_negative(self):
+        assert subtract_optimum(1 - 1e-7, Optimum(1.0), torch.float32) == 0
+        assert subtract_optimum(1 - 1e-7, Optimum(1.0), torch.float64) < 0
+        assert subtract_optimum(1 - 1e-7, Optimum(1.0, error=1e-6), torch.float64) == 0
+        assert subtract_optimum(1 + 1e-7, Optimum(1.0), torch.float32) > 0

@@ -106,7 +106,7 @@ def _declare_metrics(
             direction="min",
             split="train",
             method=f"training objective over all training rows, less its minimum ({known}); 0 if rounding "
-            "hides the difference",
+            "makes the difference negative",
         )
         yield MetricRecord(
             name="gradient_norm",

@@ -329,14 +329,14 @@ def _get_history_size(optimizer: torch.optim.Optimizer) -> int | str | None:
 
 
 def subtract_optimum(loss: float, optimum: Optimum, dtype: torch.dtype) -> float:
-    """Return how far a loss is above its known minimum; 0 if rounding and the minimum's error hide it.
+    """Return how far a loss is above its known minimum; 0 if rounding or the minimum's error puts it below.
 
     Args:
         dtype: the dtype in which the losses of rows were computed.
     """
     gap = loss - optimum.value
     hidden = optimum.error + _ROUNDINGS * torch.finfo(dtype).eps * max(abs(loss), abs(optimum.value))
-    return 0.0 if abs(gap) <= hidden else gap
+    return 0.0 if -hidden <= gap < 0 else gap
 
 
 def _score(trainer: Trainer) -> Scores:
