@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.planning.test_device_mistakes import SUITE
 from xbench.errors import Mistakes
 from xbench.planning import plan
 from xbench.suite.overrides import SuiteOption
 from xbench.suite.reader import parse_suite
-
-SUITE = """[suite]
-name = "s"
-
-[[experiment]]
-name = "e"
-model = "report-cnn"
-dataset = "synthetic-xray"
-optimizer = "sgd"
-"""
 
 
 @pytest.fixture
@@ -25,7 +16,8 @@ def tell(monkeypatch):
     """Returns a function that plans a suite and returns its mistakes. No worker process may start."""
 
     def run(text: str, *options: SuiteOption) -> str:
-        monkeypatch.setattr(plan, "ask", lambda *args: pytest.fail("a worker process would have started"))
+        for name in ("ask", "examine_machine"):
+            monkeypatch.setattr(plan, name, lambda *args: pytest.fail("a worker process would have started"))
         with pytest.raises(Mistakes) as caught:
             plan.plan_run(parse_suite(text, "suite.toml", options))
         return caught.value.message
