@@ -42,8 +42,8 @@ MAX_BYTES = 3 << 30
 _NAME = "suite.toml"
 # A mistake says in which line it is, or in which argument.
 _TOLD = re.compile(
-    r"error: (suite\.toml:(\d+(:| \(with --)| and more)|--[a-z]|suite\.toml: (larger|not valid TOML))"
-    r"|  hint: "
+    r"error: (suite\.toml:(\d+(:| \(with --)| and more)|--[a-z]"
+    r"|suite\.toml: (larger|not valid TOML|only the first))|  hint: "
 )
 
 
