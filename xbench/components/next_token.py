@@ -75,7 +75,7 @@ def build_text_file(path: str, context: int = 128) -> RowDataset:
         given logits (n, context, 256).
 
     Raises:
-        DataNotFound: there is no such file.
+        DataNotFound: the file does not exist.
         XbenchError: the file cannot be read, or is empty or too short for the context, or a setting is not
             valid.
     """

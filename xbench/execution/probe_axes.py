@@ -40,7 +40,7 @@ def find_axes(
         The axes in the order of their names, each once.
 
     Raises:
-        XbenchError: there is no such axis, or the specs are needed and cannot be loaded.
+        XbenchError: an axis does not exist, or the specs are needed and cannot be loaded.
     """
     known: dict[str, AnyAxis] = {axis.value: axis for axis in Axis}
     wanted = [name.replace("_", "-") if isinstance(name, str) else name for name in names]

@@ -32,7 +32,7 @@ def find_run(results: Path, wanted: str | None) -> RunFolder:
             before that.
 
     Raises:
-        XbenchError: there is no such run, several have this ID, or `results` is a file.
+        XbenchError: the run does not exist, several have this ID, or `results` is a file.
     """
     for folder in (Path(wanted), results / wanted) if wanted else ():
         if (folder / "run.json").is_file():

@@ -12,7 +12,7 @@ from xbench.training.nested import list_tensors
 
 
 def hint_failure(error: Exception, model: nn.Module, batch: Batch) -> str:
-    """Say how to mend a failure whose cause can be told by its message; "" if it is not known.
+    """Suggest a fix for a failure whose message reveals the cause; return "" for others.
 
     Args:
         model: the model that failed.

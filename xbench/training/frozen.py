@@ -18,7 +18,7 @@ from torch import nn
 
 from xbench.components.tracebacks import describe_error
 from xbench.errors import XbenchError
-from xbench.memory.exhaustion import evidence_of, exhaustion
+from xbench.memory.exhaustion import raise_if_exhausted
 from xbench.training.nested import list_tensors
 from xbench.training.rounding import equal_up_to_rounding
 
@@ -141,8 +141,7 @@ def find_obstacle(model: nn.Module, inputs: torch.Tensor) -> str | None:
     except XbenchError as error:
         return error.message
     except Exception as error:  # a model may raise anything
-        if exhaustion(evidence_of(error)):
-            raise
+        raise_if_exhausted(error)
         return f"the frozen part before '{name}' fails without gradients: {describe_error(error)}"
     finally:
         set_training(model)

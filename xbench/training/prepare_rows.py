@@ -15,7 +15,7 @@ from xbench.components.tasks import Batch, Task
 from xbench.components.tracebacks import describe_error
 from xbench.data.prepared import RowData
 from xbench.errors import XbenchError
-from xbench.memory.exhaustion import evidence_of, exhaustion
+from xbench.memory.exhaustion import raise_if_exhausted
 from xbench.training.global_state import keep_draws_apart, seed_generators
 from xbench.training.nested import describe_row, find_nonfinite_rows, hash_nested, list_tensors
 from xbench.training.row_set import RowSet
@@ -266,8 +266,7 @@ def _one_per_row(what: str, function: _OnePerRow, batch: Batch, count: int) -> n
     try:
         found = function(batch)
     except Exception as error:
-        if exhaustion(evidence_of(error)):
-            raise
+        raise_if_exhausted(error)
         raise XbenchError(f"the task's `{what}` fails: {describe_error(error)}") from error
     if not isinstance(found, torch.Tensor) or tuple(found.shape) != (count,):
         kind = f"a {type(found).__name__}"

@@ -19,7 +19,7 @@ from xbench.components.tasks import Batch
 from xbench.components.tracebacks import describe_error
 from xbench.data.prepared import RowData
 from xbench.errors import XbenchError
-from xbench.memory.exhaustion import evidence_of, exhaustion
+from xbench.memory.exhaustion import raise_if_exhausted
 from xbench.training.frozen import Backbone, are_equal, find_obstacle, set_training
 from xbench.training.global_state import seed_generators
 from xbench.training.nested import list_tensors, replace_first
@@ -98,7 +98,7 @@ def find_row_obstacle(
     except XbenchError as error:
         return error.message
     except Exception as error:
-        _raise_if_exhausted(error)
+        raise_if_exhausted(error)
         return f"the task fails without the model's inputs: {describe_error(error)}"
     set_training(model)
     return find_obstacle(model, inputs) or _find_difference(model, objective, batch)
@@ -113,7 +113,7 @@ def _find_difference(model: nn.Module, objective: Objective, batch: Batch) -> st
         try:
             found = run(backbone.head, objective, with_features)
         except Exception as error:
-            _raise_if_exhausted(error)
+            raise_if_exhausted(error)
             return f"the task needs more of the model than '{backbone.name}': {describe_error(error)}"
         for what, value in expected.items():
             if not are_equal(value, found[what]):
@@ -188,9 +188,3 @@ def _pass_to_model(model: nn.Module, inputs: Tensor) -> Iterator[Tensor]:
         yield guarded
     finally:
         hook.remove()
-
-
-def _raise_if_exhausted(error: Exception) -> None:
-    """Re-raise the exception if memory ran out."""
-    if exhaustion(evidence_of(error)):
-        raise error
