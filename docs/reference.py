@@ -115,6 +115,7 @@ def value(schema: dict[str, Any], name: str) -> str:
                 ("minimum", "≥"),
                 ("exclusiveMinimum", ">"),
                 ("maximum", "≤"),
+                ("exclusiveMaximum", "<"),
             )
             if bound in schema
         ]

@@ -68,6 +68,18 @@ ALLOWED = {
         "training",
         "units",
     },
+    "conformance": {
+        "components",
+        "data",
+        "errors",
+        "isolation",
+        "memory",
+        "planning",
+        "text",
+        "training",
+        "units",
+    },
+    "testing": {"components", "conformance", "errors"},
     "report": {"errors", "records", "text", "units"},
     "api": {
         "capacity",
@@ -86,6 +98,7 @@ ALLOWED = {
     "cli": {
         "capacity",
         "components",
+        "conformance",
         "data",
         "errors",
         "execution",
@@ -133,6 +146,7 @@ LIGHT_ROOMS = {
     "report",
     "storage",
     "suite",
+    "testing",
     "text",
     "units",
 }
@@ -147,14 +161,19 @@ LIGHT_MEMORY = {
     "machine.py",
     "processor.py",
 }
+LIGHT_CONFORMANCE = {"checks.py", "common.py", "run.py"}
 LIGHT_TRAINING = {
     "component_code.py",
     "events.py",
+    "param_groups.py",
+    "recipe_mistakes.py",
+    "schedules.py",
     "seeding.py",
     "settings.py",
     "splits.py",
     "job.py",
 }
+LIGHT_MODULES = {"conformance": LIGHT_CONFORMANCE, "memory": LIGHT_MEMORY, "training": LIGHT_TRAINING}
 
 
 def room_of(path: Path) -> str:
@@ -168,7 +187,7 @@ def name_of(path: Path) -> str:
 
 def is_light(path: Path) -> bool:
     room = room_of(path)
-    light = {"memory": LIGHT_MEMORY, "training": LIGHT_TRAINING}.get(room, set())
+    light = LIGHT_MODULES.get(room, set())
     if room == "components" and path.name in HEAVY_COMPONENTS:
         return False
     return room in LIGHT_ROOMS or path.name in light
@@ -264,7 +283,7 @@ def test_heavy_packages_are_imported_where_they_are_used():
     assert violations == []
 
 
-@pytest.mark.parametrize(("room", "names"), [("memory", LIGHT_MEMORY), ("training", LIGHT_TRAINING)])
+@pytest.mark.parametrize(("room", "names"), LIGHT_MODULES.items())
 def test_the_light_modules_of_a_room_are_there(room, names):
     assert {path.name for path in MODULES if room_of(path) == room} >= names
 

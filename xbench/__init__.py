@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         Task,
         Term,
     )
-    from xbench.errors import DataNotFound, Mistakes, WeightsNotFound, XbenchError
+    from xbench.errors import DataNotFound, Mistakes, Unsupported, WeightsNotFound, XbenchError
 
 __all__ = [
     "BatchReader",
@@ -65,6 +65,7 @@ __all__ = [
     "Source",
     "Task",
     "Term",
+    "Unsupported",
     "WeightsNotFound",
     "XbenchError",
     "classification",
@@ -112,7 +113,7 @@ _MODULES = {
         "Task",
         "Term",
     ),
-    "xbench.errors": ("DataNotFound", "Mistakes", "WeightsNotFound", "XbenchError"),
+    "xbench.errors": ("DataNotFound", "Mistakes", "Unsupported", "WeightsNotFound", "XbenchError"),
 }
 _LAZY = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -68,7 +68,10 @@ class DependentExamples(FixedSize):
 
 
 class Unsupported(XbenchError):
-    """An optimizer does not support a model: its cells are skipped, which is not a failure."""
+    """An optimizer does not support a model: its cells are skipped, which is not a failure.
+
+    The factory of an optimizer may raise it.
+    """
 
 
 class TaskMistake(XbenchError):

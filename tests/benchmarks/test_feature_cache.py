@@ -35,13 +35,14 @@ def in_turn(send, optimizer, data, folder):
     from xbench.training.checkpoint import Checkpoints
     from xbench.training.features import make_features
     from xbench.training.model import build_trained_part
+    from xbench.training.optimizer import load_optimizer
     from xbench.training.splits import split_examples
 
     os.environ["XBENCH_CACHE_DIR"] = folder
     training, model = TrainingSettings(batch_size=5), Choice("vgg16", {"pretrained": False})
     settings = CellSettings(model, Choice(optimizer, OPTIMIZERS[optimizer]), training, 0, "cpu")
     report = make_features(send, settings, data, np.arange(len(data.rows)))
-    specs = registry.load("model", model.name), registry.load("optimizer", optimizer)
+    specs = registry.load("model", model.name), load_optimizer(settings.optimizer)
     split = split_examples(data, training, 0)
     trainers, kept = [], Checkpoints(Path(folder))
     for features in (report.file, None):

@@ -15,7 +15,6 @@ import pytest
 import torch
 
 from xbench.components.models import REPORT_CNN
-from xbench.components.optimizers import LBFGS
 from xbench.errors import DataNotFound
 from xbench.isolation.child import Limits
 from xbench.isolation.run import run_in_child
@@ -23,7 +22,8 @@ from xbench.memory.host import host_peak_meter, resident_bytes
 from xbench.planning.datasets import prepare_dataset
 from xbench.training.cell import assemble
 from xbench.training.checkpoint import Checkpoints
-from xbench.training.model import build_model
+from xbench.training.model import TrainedPart, build_model
+from xbench.training.optimizer import load_optimizer
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.splits import split_examples
 
@@ -45,7 +45,16 @@ def trainer_of(send, data, way, scratch, **changes):
     settings = CellSettings(Choice("report-cnn", {}), Choice("lbfgs", params), training, 0, "cpu", storage)
     model = build_model(REPORT_CNN, settings, data)
     split = split_examples(data, training, 0)
-    return assemble(send, settings, data, REPORT_CNN, LBFGS, model, split, Checkpoints(Path(scratch)))
+    return assemble(
+        send,
+        settings,
+        data,
+        REPORT_CNN,
+        load_optimizer(settings.optimizer),
+        TrainedPart(model, ""),
+        split,
+        Checkpoints(Path(scratch)),
+    )
 
 
 def first_closure(send, data, way, scratch):

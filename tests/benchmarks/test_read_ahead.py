@@ -13,13 +13,13 @@ import pytest
 
 from tests.benchmarks.pairs import paired
 from xbench.components.models import REPORT_CNN
-from xbench.components.optimizers import SGD
 from xbench.components.synthetic_xray import build_synthetic_xray
 from xbench.data.decode import decode
 from xbench.training.cell import assemble
 from xbench.training.checkpoint import Checkpoints
 from xbench.training.loop import Progress
-from xbench.training.model import build_model
+from xbench.training.model import TrainedPart, build_model
+from xbench.training.optimizer import load_optimizer
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.splits import split_examples
 
@@ -44,7 +44,16 @@ def epoch(data, tmp_path):
     split = split_examples(data, training, 0)
     model = build_model(REPORT_CNN, settings, data)
     kept = Checkpoints(tmp_path)
-    trainer = assemble(lambda message: None, settings, data, REPORT_CNN, SGD, model, split, kept)
+    trainer = assemble(
+        lambda message: None,
+        settings,
+        data,
+        REPORT_CNN,
+        load_optimizer(settings.optimizer),
+        TrainedPart(model, ""),
+        split,
+        kept,
+    )
 
     def run(is_cold: bool, is_announced: bool):
         if is_cold:

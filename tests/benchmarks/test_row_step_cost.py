@@ -21,7 +21,8 @@ from xbench.planning.datasets import prepare_dataset
 from xbench.training.cell import assemble
 from xbench.training.checkpoint import Checkpoints
 from xbench.training.loop import Progress, Trainer
-from xbench.training.model import build_model
+from xbench.training.model import TrainedPart, build_model
+from xbench.training.optimizer import load_optimizer
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.splits import epoch_order, split_examples
 
@@ -50,8 +51,8 @@ def trainer_for(model: Choice, dataset: Choice, batch_size: int, tmp_path) -> Tr
         settings,
         data,
         spec,
-        load("optimizer", "adamw"),
-        network,
+        load_optimizer(settings.optimizer),
+        TrainedPart(network, ""),
         split,
         Checkpoints(tmp_path),
     )

@@ -15,13 +15,13 @@ from torch.nn import functional
 from tests.benchmarks.pairs import paired
 from xbench import Dataset, Example
 from xbench.components.models import REPORT_CNN
-from xbench.components.optimizers import SGD
 from xbench.data.decode import decode
 from xbench.memory.profiler import StepProfile, StepProfiler
 from xbench.training.cell import assemble
 from xbench.training.checkpoint import Checkpoints
 from xbench.training.loop import Progress, Trainer
-from xbench.training.model import build_model
+from xbench.training.model import TrainedPart, build_model
+from xbench.training.optimizer import load_optimizer
 from xbench.training.recorder import TraceRecorder
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.splits import epoch_order, split_examples
@@ -77,7 +77,14 @@ def trainer_for(data, tmp_path, profiler: StepProfiler | None = None) -> Trainer
     model = build_model(REPORT_CNN, settings, data)
     split = split_examples(data, settings.training, settings.seed)
     trainer = assemble(
-        lambda message: None, settings, data, REPORT_CNN, SGD, model, split, Checkpoints(tmp_path)
+        lambda message: None,
+        settings,
+        data,
+        REPORT_CNN,
+        load_optimizer(settings.optimizer),
+        TrainedPart(model, ""),
+        split,
+        Checkpoints(tmp_path),
     )
     if profiler is not None:
         trainer.profiler = profiler

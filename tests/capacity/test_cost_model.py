@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from torch import nn
 
 from tests.capacity.capacity_settings import lbfgs, settings_of
-from xbench import ModelSpec
+from xbench import ModelSpec, OptimizerSpec
 from xbench.capacity.cost_model import CostModel, measure_costs, timing_settings
 from xbench.components import registry
 from xbench.training.job import CellJob
@@ -91,12 +92,32 @@ def watched(num_classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), Watched(3 * 16 * 16, num_classes))
 
 
+class Fused:
+    """Updates each parameter within the backward pass."""
+
+    def __init__(self, model, lr=0.1):
+        self.lr = lr
+        for parameter in model.parameters():
+            parameter.register_post_accumulate_grad_hook(self.update)
+
+    @torch.no_grad()
+    def update(self, parameter):
+        parameter -= self.lr * parameter.grad
+        parameter.grad = None
+
+    def step(self, closure):
+        loss = closure.loss()
+        loss.backward()
+        return loss.detach()
+
+
 class TestMeasured:
     @pytest.fixture(autouse=True)
     def specs(self, monkeypatch, tmp_path):
         """Models by name; and little timeouts."""
         specs = {"small": ModelSpec(factory=small), "normed": ModelSpec(factory=normed)}
         specs["watched"] = ModelSpec(factory=watched)
+        specs["fused"] = OptimizerSpec(factory=Fused, backward="fused")
         real_load = registry.load
         monkeypatch.setattr(
             registry, "load", lambda kind, name, dirs=(): specs.get(name) or real_load(kind, name, dirs)
@@ -126,6 +147,12 @@ class TestMeasured:
             micro_batch=16,
         )
         assert self.cost_model(tiny_data, settings).closures == 3
+
+    def test_the_backward_pass_of_a_fused_optimizer_takes_time_per_example(self, tiny_data):
+        settings = settings_of("fused", {}, "small", train_size=60, batch_size=10, micro_batch=10)
+        cost_model = self.cost_model(tiny_data, settings)
+        assert cost_model.closure_s > 0
+        assert (cost_model.update_s, cost_model.closures) == (0, 1)
 
     def test_each_step_starts_from_the_initial_weights(self, tiny_data):
         """A model that has fitted the few examples takes another time than one that has not."""

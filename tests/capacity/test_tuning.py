@@ -11,6 +11,7 @@ from tests.capacity.capacity_settings import settings_of
 from xbench.capacity.axes import Axis
 from xbench.capacity.tuning import TimedMicroBatch, best_micro_batch, is_past_the_best, tune_micro_batch
 from xbench.capacity.workload import TrainingWorkload
+from xbench.components.code import own_stamp
 from xbench.errors import XbenchError
 from xbench.isolation.child import Limits
 from xbench.training.job import CellJob
@@ -90,7 +91,7 @@ class TestRealTimings:
 
     def test_code_that_was_changed_is_refused(self, tiny_data):
         workload = self.workload(tiny_data)
-        workload = replace(workload, job=replace(workload.job, code=("another", "", "")))
+        workload = replace(workload, job=replace(workload.job, code=(own_stamp(), "another", "")))
         with pytest.raises(XbenchError, match="its code changed during the run"):
             tune_micro_batch(workload, Limits(threads=1), 8)
 

@@ -369,5 +369,5 @@ class TestMistakes:
         done = own_xbench(tmp_path, "probe-capacity", "--optimizer", "muon", *model, *DATA)
         assert done.returncode == 2
         assert done.stdout == ""
-        assert "2-D parameters only" in done.stderr
+        assert "updates the matrices of hidden layers, and this model has none" in done.stderr
         assert "Traceback" not in done.stderr

@@ -21,7 +21,7 @@ from xbench.records.schema import (
     Times,
 )
 from xbench.records.traces import TraceRow
-from xbench.training.events import EpochDone, Evaluating, Prepared, StepsDone
+from xbench.training.events import Compiling, EpochDone, Evaluating, Prepared, StepsDone
 
 CELL = CellKey(cell_id="a", experiment="table-1", column="sgd", seed=0)
 OTHER = CellKey(cell_id="b", experiment="table-1", column="lbfgs", seed=0)
@@ -136,6 +136,16 @@ def test_a_cell_from_its_start_to_its_score(display, line):
     assert line().endswith("step 10 of 40, 2m 30s so far, 7m 30s left, epoch 1/4, validation loss 0.2500")
     display.cell_message(step(20, epoch=2))
     assert "step 20 of 40, 3m 00s so far, 3m 00s left, loss 0.5000, epoch 2/4" in line()
+
+
+def test_compiling_is_told_in_shapes(display, line):
+    display.run_started(Path("run"), run(CELL), [])
+    display.cell_started(CELL)
+    display.cell_message(Compiling(0, 5))
+    told = "[1/1] table-1 / sgd / seed 0: compiling the model"
+    assert line().startswith(f"{told}: 0 of 5 shapes, ")
+    display.cell_message(Compiling(2, 5))
+    assert line().startswith(f"{told}: 2 of 5 shapes, ")
 
 
 def test_an_ended_cell_is_told_with_its_first_metric_of_the_test_split_or_else_of_any(display, printed):

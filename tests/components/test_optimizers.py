@@ -77,7 +77,7 @@ def test_optimizer_accepts_exactly_the_declared_parameters(name):
         assert not torch.equal(step_vector(spec), torch.linspace(1, 2, 6))
 
 
-def test_only_muon_is_limited_to_matrices():
+def test_only_muon_is_for_matrices():
     assert [name for name in NAMES if load("optimizer", name).parameters == "matrices"] == ["muon"]
 
 

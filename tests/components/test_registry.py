@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import sys
 from dataclasses import FrozenInstanceError
 from pathlib import Path
@@ -10,7 +11,7 @@ from textwrap import dedent
 
 import pytest
 
-from xbench.cli.plugins import plugins
+from xbench.cli.plugins import list_plugins
 from xbench.components import registry
 from xbench.components.registry import KINDS, load, registrations, suggest_name, write_listing_hint
 from xbench.components.specs import DatasetSpec, Family, ModelSpec, OptimizerSpec
@@ -36,11 +37,18 @@ class Site:
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def install(self, distribution: str, modules: dict[str, str] | None = None, **claims: str) -> None:
+    def install(
+        self,
+        distribution: str,
+        modules: dict[str, str] | None = None,
+        requires: tuple[str, ...] = (),
+        **claims: str,
+    ) -> None:
         """Lay out `DISTRIBUTION-1.0`; each claim is `optimizers="name = module:attribute"` and the like."""
         info = self.folder / f"{distribution}-1.0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        lines = [f"Name: {distribution}", "Version: 1.0", *(f"Requires-Dist: {name}" for name in requires)]
+        (info / "METADATA").write_text("\n".join(["Metadata-Version: 2.1", *lines, ""]))
         groups = [f"[xbench.{group}]\n{dedent(lines)}\n" for group, lines in claims.items()]
         (info / "entry_points.txt").write_text("\n".join(groups))
         for name, source in (modules or {}).items():
@@ -221,7 +229,7 @@ def test_plugin_with_a_removed_field_loads_with_a_warning(site, capsys, monkeypa
     claims = {"datasets": "foo-data = foo_old:DATASET", "models": "foo-net = foo_old:MODEL"}
     site.install("foo", {"foo_old": source}, **claims)
     assert load("dataset", "foo-data").load_factory()
-    plugins()
+    list_plugins()
     rows = {
         name: line
         for line in capsys.readouterr().out.splitlines()
@@ -265,6 +273,14 @@ def test_a_plugin_that_exits_on_import_is_broken_too(site):
     site.install("foo", {"foo_exits": source}, optimizers="foo-opt = foo_exits:OPTIMIZER")
     with pytest.raises(XbenchError, match=r"'foo-opt' of foo 1\.0 .*SystemExit: no GPU"):
         load("optimizer", "foo-opt")
+
+
+def test_origin_names_the_packages_that_a_plugin_requires(site):
+    site.install("wrapped")
+    needs = ("wrapped>=1", "torch>=2", "xbench", "absent", 'pytest; extra == "test"')
+    site.install("foo", {"foo_code": GOOD_MODULE}, needs, optimizers="foo-opt = foo_code:OPTIMIZER")
+    assert registry.origin("optimizer", "foo-opt") == "foo 1.0 (absent is missing, wrapped 1.0)"
+    assert registry.origin("optimizer", "sgd") == f"xbench {importlib.metadata.version('xbench')}"
 
 
 def test_a_name_that_two_distributions_claim_is_an_error_that_names_both(site):

@@ -10,6 +10,7 @@ import pytest
 
 from tests.cell_samples import cell_of
 from tests.run_samples import suite_of
+from xbench.components.code import own_stamp
 from xbench.components.code_files import ImportDirs, code_files, place_of
 from xbench.errors import XbenchError
 from xbench.execution.child import train
@@ -91,7 +92,7 @@ def test_a_change_during_the_run_ends_the_cell_and_names_the_file(folder, tiny_d
     cell = cell_of(tiny_data, model="mine:net", import_dirs=ImportDirs((str(folder),)))
     os.utime(folder / "mine.py", (4e9, 4e9))
     with pytest.raises(XbenchError, match=r"changed during the run \(.*mine\.py\)"):
-        train(print, replace(cell.job(), code=("another", "stamp")))
+        train(print, replace(cell.job(), code=(own_stamp(), "another stamp")))
 
 
 def test_what_stdout_is_redirected_to(folder):

@@ -85,8 +85,18 @@ def test_attempts_go_on_where_they_were(tiny_data, tried, earlier, attempt, give
 def test_code_that_was_changed_since_the_cell_was_declared_is_not_run(tiny_data, tmp_path):
     (tmp_path / "mine.py").write_text("def net(num_classes): raise AssertionError('it was run')\n")
     cell = cell_of(tiny_data, model="mine:net", import_dirs=(str(tmp_path),))
+    own, *_ = cell.job().code
     with pytest.raises(XbenchError, match="code changed during the run"):
-        train(print, replace(cell.job(), code=("", "other", "")))
+        train(print, replace(cell.job(), code=(own, "other", "")))
+
+
+def test_code_of_xbench_that_was_changed_since_it_was_loaded_is_not_run(tiny_data):
+    _, *others = (job := cell_of(tiny_data).job()).code
+    with pytest.raises(
+        XbenchError, match="the code of xbench has changed since its worker processes"
+    ) as error:
+        train(print, replace(job, code=("0123456789abcdef", *others)))
+    assert "restart the kernel" in error.value.hint
 
 
 def test_what_another_ran_out_of_memory_for_is_tried_when_that_fits(tiny_data, tmp_path):

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,7 @@ import pytest
 
 from tests.isolation import isolation_jobs as jobs
 from tests.isolation.process_watch import wait_until_gone
+from xbench.components.registry import KINDS
 from xbench.isolation.run import run_in_child
 
 # Counted after a fork, as in a server that has served a child: OpenBLAS ends its idle threads before one.
@@ -74,15 +76,14 @@ class TestInheritance:
         loaded = {name.partition(".")[0] for name in child["modules"]}
         assert not loaded & {"sklearn", "scipy", "pandas", "pyarrow", "typer"}
 
+    def test_the_code_that_trains(self, child):
+        assert {"xbench.training.cell", "xbench.training.memory_pass"} <= set(child["modules"])
+
     def test_no_component_and_no_part_of_another_job(self, child):
-        inherited = {
-            name
-            for name in child["modules"]
-            if name.startswith(("xbench.training", "xbench.execution", "xbench.data", "xbench.components."))
-        }
-        # `import xbench` itself takes these.
-        own = {"image_dataset", "removed_fields", "roles", "specs", "tasks"}
-        assert inherited <= {f"xbench.components.{name}" for name in own}
+        components = {entry.module for kind in KINDS for entry in entry_points(group=f"xbench.{kind}s")}
+        assert len(components) > 5
+        assert not components & set(child["modules"])
+        assert not any(name.startswith("xbench.execution") for name in child["modules"])
 
 
 PARENT = """

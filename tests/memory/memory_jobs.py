@@ -5,13 +5,20 @@ from __future__ import annotations
 import mmap
 import os
 import resource
+import subprocess
 import tempfile
 import time
 
 import numpy as np
 
 from xbench.memory import host
-from xbench.memory.limits import calibrate_host_limit_again, host_reserve_bytes, limit_host_memory
+from xbench.memory.limits import (
+    calibrate_host_limit_again,
+    charged_peak_bytes,
+    host_reserve_bytes,
+    lift_host_limit,
+    limit_host_memory,
+)
 from xbench.memory.machine import binding, host_bounds
 from xbench.memory.malloc import release_free_memory
 from xbench.memory.profiler import StepProfiler
@@ -110,6 +117,41 @@ def allocate_under(send, headroom, megabytes):
         return touched(megabytes).size
     except MemoryError:
         return None
+
+
+def fill_after_lifting(send, headroom, kept):
+    """Allocate until nothing is left under a limit that was lifted for a while.
+
+    Args:
+        kept: bytes that are allocated meanwhile and stay; twice as many are freed again.
+
+    Returns:
+        The limit and the resident peak after it was set again, in bytes; the limits on data in KiB of child
+        processes that were started before, meanwhile and afterwards; and what counts against the limit before
+        and after it was filled.
+    """
+    limit = host.resident_bytes() + headroom
+    limit_host_memory(limit)
+    children = [_limit_of_child()]
+    with lift_host_limit():
+        children.append(_limit_of_child())
+        stays = np.ones(kept, dtype=np.uint8)
+        np.ones(2 * kept, dtype=np.uint8)
+    children.append(_limit_of_child())
+    charged = [charged_peak_bytes("cpu")]
+    meter = host.host_peak_meter()
+    meter.reset()
+    _fill(MB // 2)
+    charged.append(charged_peak_bytes("cpu"))
+    peak = meter.peak_bytes()
+    del stays
+    return limit, peak, children, charged
+
+
+def _limit_of_child():
+    return subprocess.run(
+        ["sh", "-c", "ulimit -d"], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def fill_under(send, headroom, block_bytes, before="", late_file_bytes=0):

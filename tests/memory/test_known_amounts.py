@@ -99,3 +99,4 @@ class TestCell:
         assert 0 <= measured.optimizer_work_bytes <= (0.1 if name == "sgd" else 3) * vector_bytes
         rise_bytes = (1 + vectors) * vector_bytes + measured.optimizer_work_bytes
         assert measured.above_base_bytes == pytest.approx(rise_bytes, abs=CELL_TOLERANCE)
+        assert measured.optimizer_peak_bytes == pytest.approx(rise_bytes, abs=CELL_TOLERANCE)

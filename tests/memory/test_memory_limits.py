@@ -40,6 +40,16 @@ class TestHostLimit:
         limit, _, peak = run_in_child(jobs.fill_under, 150 * MB, MB // 10, "given back").get()
         assert peak <= limit
 
+    @pytest.mark.parametrize("kept", [20 * MB, 100 * MB])
+    def test_is_held_again_after_it_was_lifted(self, kept):
+        """What stays counts, even if three times as much as the limit was in use meanwhile."""
+        limit, peak, children, charged = run_in_child(jobs.fill_after_lifting, 150 * MB, kept).get()
+        assert limit - 20 * MB < peak <= limit
+        before, meanwhile, after = children
+        assert meanwhile == "unlimited"
+        assert before != meanwhile != after
+        assert charged[0] is None, "the address space was larger while the limit was lifted"
+
     def test_its_reserve_covers_pages_of_files(self):
         """As a library's, whose code is first called after the limit was taken."""
         late = 7 * MB

@@ -124,6 +124,24 @@ class TestScripted:
         step.memory.take(80)
         assert step.end(batch=25) == update_peak(80, data=25)
 
+    @pytest.mark.parametrize(("held", "update", "largest"), [(0, 30, 40), (40, 0, 50), (40, 60, 110)])
+    def test_what_the_optimizer_takes_is_known_whichever_phase_has_the_peak(self, held, update, largest):
+        """Activations of 200 make the closure the peak. What is held stays for the update."""
+        step = Step()
+        step.memory.take(held)
+        step.closure(activations=200)
+        step.memory.take(update)
+        assert step.end().phase == "closure"
+        assert step.phases.optimizer_bytes == held + update + GRADIENTS == largest
+
+    def test_sums_of_gradients_count_as_gradients(self):
+        """As the float32 sums of bfloat16 gradients do."""
+        step = Step()
+        step.closure(activations=50 + 2 * GRADIENTS)
+        found = step.phases.end(GRADIENTS, 0, 0, sums_bytes=2 * GRADIENTS)
+        assert found == closure_peak(50, gradients=3 * GRADIENTS)
+        assert step.phases.optimizer_bytes == 3 * GRADIENTS
+
     def test_never_negative(self):
         """Readings are batched by the kernel, and may be a little less than the tensors' sizes."""
         step = Step()

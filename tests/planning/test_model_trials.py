@@ -22,6 +22,10 @@ def plain(num_classes, width=4):
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, width), nn.Linear(width, num_classes))
 
 
+def convolution(num_classes):
+    return nn.Sequential(nn.Conv2d(3, 2, 8), nn.Flatten(), nn.Linear(2, 4), nn.Linear(4, num_classes))
+
+
 def frozen(num_classes):
     model = plain(num_classes)
     model[1].requires_grad_(False)
@@ -80,10 +84,10 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def outcome(folder):
-    def try_one(name, dtype="float32", **settings):
+    def try_one(name, dtype="float32", finds_matrices=False, **settings):
         sent = []
         choice, facts = Choice(f"trial_nets:{name}", settings), image_facts((3, 8, 8), 2, 10)
-        trial = ModelTrial(choice, facts, None, dtype, "channels_last")
+        trial = ModelTrial(choice, facts, None, dtype, "channels_last", finds_matrices=finds_matrices)
         try_models(sent.append, [trial], "cpu", (folder,))
         (answer,) = sent
         return answer
@@ -116,6 +120,24 @@ def test_errors_without_the_models_name_get_it(outcome):
     assert error.hint == "take others"
     told = "model 'trial_nets:nothing': nothing(num_classes) returns a NoneType, not a torch.nn.Module"
     assert outcome("nothing").message == told
+
+
+def test_the_names_of_trained_parameters(outcome):
+    names = ("1.weight", "1.bias", "2.weight", "2.bias")
+    assert outcome("plain").parameters == names
+    assert outcome("frozen").parameters == names[2:]
+    assert outcome("Greedy").parameters == ("last.weight", "last.bias")
+
+
+def test_the_names_of_hidden_matrices_are_found_if_they_are_needed(outcome):
+    assert outcome("plain").matrices is None
+    tried = outcome("plain", finds_matrices=True)
+    assert (tried.matrices, tried.kernels) == (("1.weight",), ())
+    tried = outcome("convolution", finds_matrices=True)
+    assert (tried.matrices, tried.kernels) == (("2.weight",), ("0.weight",))
+    assert outcome("with_roles", finds_matrices=True).matrices == ()
+    assert outcome("frozen", finds_matrices=True).matrices == ()
+    assert outcome("Greedy", finds_matrices=True).matrices is None
 
 
 def test_declared_roles_are_of_parameters_that_the_model_has(outcome):

@@ -284,6 +284,25 @@ class TestTimes:
         assert comparison.notes == ()
 
 
+class TestCompiling:
+    def compiled(self, column, **times):
+        return cell(column, time=Times(training_s=2.0, compile_s=40.0, compiled_graphs=4, **times))
+
+    def test_has_a_row_beside_the_training_time(self):
+        comparison = compare(cell("eager"), self.compiled("compiled", untimed_graphs=0, late_compile_s=0.0))
+        assert row(comparison, "compiling, beforehand") == ["-", "40.0 s"]
+        assert comparison.notes == ()
+
+    def test_that_took_place_in_training_or_that_nobody_timed_is_noted(self):
+        comparison = compare(self.compiled("compiled", untimed_graphs=3, late_compile_s=5.0))
+        assert comparison.notes == (
+            "compiled, seed 0: 3 of 4 graphs were cached without the time that compiling them took, which is "
+            "therefore not included",
+            "compiled, seed 0: was compiled again during training or evaluation, for 5.00 s, which its times "
+            "include",
+        )
+
+
 class TestFeatures:
     def featured(self, column, seed=0, features_s=None, weights="a hash", **fields):
         return cell(

@@ -53,6 +53,14 @@ def test_lists_of_names_too(complaints, head):
     assert found == ["my.toml:9: unknown optimizer 'adm'. Did you mean 'adam'?"]
 
 
+def test_a_family_that_is_not_installed_is_reported_once(complaints, head):
+    found = complaints(head + 'optimizer = { name = [\n"sgd",\n"away/one",\n"away/two",\n"adm"] }\n')
+    assert found == [
+        "my.toml:9: unknown optimizer 'away/one'.",
+        "my.toml:11: unknown optimizer 'adm'. Did you mean 'adam'?",
+    ]
+
+
 def test_a_list_under_params_too(complaints, head):
     text = head + 'optimizer = { name = "inner", epochs = 7, params = { epochs = [\n3,\n"x"] } }\n'
     assert complaints(text) == ["my.toml:9: optimizer 'inner': 'epochs' should be a number, not 'x'"]

@@ -374,8 +374,8 @@ def test_settings_of_a_component_are_hinted_at(error, head):
         ("validation = 0.6", "'validation' should be less than or equal to 0.5, not 0.6"),
         ("validation = nan", "'validation' should be .*, not nan"),
         ('selection = "best"', "'selection' should be 'validation_loss', 'test_loss' or 'last', not 'best'"),
-        ("class_weights = { NORMAL = 0 }", "'NORMAL' should be greater than 0, not 0"),
-        ('dtype = "float16"', "'dtype' should be 'float32' or 'float64', not 'float16'"),
+        ("class_weights = { NORMAL = 0 }", "class_weights: 'NORMAL' should be greater than 0, not 0"),
+        ('dtype = "float16"', "'dtype' should be 'float32', 'float64' or 'bfloat16', not 'float16'"),
     ],
 )
 def test_wrong_training_settings(complaints, head, line, complaint):

@@ -15,7 +15,8 @@ from xbench.planning.task_facts import describe_task
 from xbench.training.cell import assemble
 from xbench.training.checkpoint import Checkpoints
 from xbench.training.micro_batches import check_examples_are_independent
-from xbench.training.model import build_model
+from xbench.training.model import TrainedPart, build_model
+from xbench.training.optimizer import load_optimizer
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.splits import split_examples
 
@@ -62,8 +63,9 @@ def trainer_of(monkeypatch, tmp_path):
         )
         settings = CellSettings(Choice("network", {}), Choice("sgd", {}), training, 0, "cpu")
         data = prepare(build(held_out, **task), "rows")[1]
-        components = specs["network"], registry.load("optimizer", "sgd")
-        model, split = build_model(components[0], settings, data), split_examples(data, training, seed=0)
+        components = specs["network"], load_optimizer(settings.optimizer)
+        model = TrainedPart(build_model(components[0], settings, data), "")
+        split = split_examples(data, training, seed=0)
         return assemble(
             lambda message: None, settings, data, *components, model, split, Checkpoints(tmp_path)
         )

@@ -41,6 +41,11 @@ def matrix_net(num_classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, num_classes, bias=False))
 
 
+def layered_net(num_classes: int) -> nn.Module:
+    layers = (nn.Linear(3 * 16 * 16, 6), nn.ReLU(), nn.Dropout(0.2), nn.Linear(6, num_classes))
+    return nn.Sequential(nn.Flatten(), *layers)
+
+
 class Drawing(torch.optim.SGD):
     """Draws from every generator in each step."""
 
@@ -72,14 +77,36 @@ class Wide(torch.optim.Optimizer):
         return loss
 
 
+def adam_of_tensor(params, lr=1e-3):
+    return torch.optim.Adam(params, lr=torch.tensor(lr))
+
+
+class Widest(Wide):
+    """Loads its state in a way of its own, and keeps some that is not of a parameter."""
+
+    def __init__(self, params, lr=1e-3):
+        super().__init__(params, lr)
+        self.state["steps"] = {"count": 0}
+
+    def step(self, closure):
+        self.state["steps"]["count"] += 1
+        return super().step(closure)
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict)
+
+
 @pytest.fixture(autouse=True)
 def small_components(monkeypatch):
     specs = {
         "net": ModelSpec(factory=Net),
         "matrix": ModelSpec(factory=matrix_net),
+        "layers": ModelSpec(factory=layered_net),
         "not-resumable": ModelSpec(factory=Net, resumable=False),
         "drawing": OptimizerSpec(factory=Drawing, resumable=True),
         "wide": OptimizerSpec(factory=Wide, resumable=True),
+        "widest": OptimizerSpec(factory=Widest, resumable=True),
+        "tensor": OptimizerSpec(factory=adam_of_tensor, resumable=True),
         "forgetful": OptimizerSpec(factory=torch.optim.SGD),
     }
     real_load = registry.load
@@ -152,14 +179,16 @@ PARAMS = {
 }
 WITHOUT_DENSE_GRADIENTS = {"sparseadam"}
 REGISTERED = {
-    name for name in registry.registrations("optimizer") if registry.load("optimizer", name).resumable
+    name
+    for name in registry.registrations("optimizer")
+    if registry.origin("optimizer", name).startswith("xbench ") and registry.load("optimizer", name).resumable
 }
-OPTIMIZERS = sorted({*REGISTERED, "drawing", "wide"} - WITHOUT_DENSE_GRADIENTS)
+OPTIMIZERS = sorted({*REGISTERED, "drawing", "wide", "widest"} - WITHOUT_DENSE_GRADIENTS)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer(tiny_data, tmp_path, optimizer):
-    model = "matrix" if optimizer == "muon" else "net"
+    model = "layers" if optimizer == "muon" else "net"
     assert_same(tiny_data, tmp_path, cell(optimizer, PARAMS.get(optimizer, {}), model), 5, 2 * STEPS_AN_EPOCH)
 
 
@@ -173,6 +202,37 @@ def test_wherever_it_is_stopped(tiny_data, tmp_path, stop):
 @pytest.mark.parametrize("selection", ["validation_loss", "last", "test_loss"])
 def test_whatever_selects(tiny_data, tmp_path, selection):
     assert_same(tiny_data, tmp_path, cell("sgd", {"lr": 0.05}, selection=selection), 20, 40)
+
+
+RECIPE = {
+    "schedule": "cosine",
+    "warmup": 0.2,
+    "min_lr": 1e-5,
+    "clip_norm": 0.5,
+    "weight_decay_on": "weights",
+    "groups": {"*bias": {"lr": 1e-2}},
+}
+
+
+@pytest.mark.parametrize("stop", [3, STEPS_AN_EPOCH, 2 * STEPS_AN_EPOCH + 5])
+def test_recipes(tiny_data, tmp_path, stop):
+    """A state dict holds the rates of one step, and a schedule starts from the full ones."""
+    assert_same(tiny_data, tmp_path, cell("adamw", {}, **RECIPE), stop)
+
+
+@pytest.mark.parametrize(("optimizer", "params"), [("muon", {}), ("lbfgs", {"lr": 1e-3, "max_iter": 3})])
+def test_schedules_of_other_rates(tiny_data, tmp_path, optimizer, params):
+    model = "layers" if optimizer == "muon" else "net"
+    settings = cell(optimizer, params, model, schedule="wsd", warmup=5, clip_value=0.1)
+    assert_same(tiny_data, tmp_path, settings, 3, 45)
+
+
+def test_a_schedule_of_a_rate_that_is_a_tensor(tiny_data, tmp_path):
+    settings = cell("tensor", {}, schedule="linear")
+    whole = train_part(settings, tiny_data, tmp_path / "whole")
+    first = train_part(settings, tiny_data, tmp_path / "parts", 20)
+    second = train_part(settings, tiny_data, tmp_path / "parts", resume_from=first.checkpoint)
+    assert [row.loss for row in (*first.rows, *second.rows)] == [row.loss for row in whole.rows]
 
 
 def test_full_batches_of_parts(tiny_data, tmp_path):

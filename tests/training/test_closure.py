@@ -11,10 +11,12 @@ from torch import nn
 
 from xbench import ModelSpec
 from xbench.components.classification import classification
+from xbench.training.clipping import make_clip
 from xbench.training.closure import AccumulatingClosure
 from xbench.training.global_state import seed_generators
 from xbench.training.loader import ImageLoader
 from xbench.training.objective import Objective
+from xbench.training.settings import TrainingSettings
 
 CPU = torch.device("cpu")
 BATCH = np.arange(50)
@@ -60,6 +62,24 @@ def test_the_loss_is_torchs_weighted_cross_entropy(tiny_data):
         model(images), labels
     )
     assert float(closure()) == pytest.approx(expected.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("clip", [{"clip_norm": 0.1}, {"clip_value": 0.01}, {"clip_norm": 1e3}])
+def test_the_accumulated_gradient_is_clipped_in_every_call(tiny_data, clip):
+    _, expected = loss_and_gradient(tiny_data, None, torch.float64)
+    if "clip_value" in clip:
+        expected = expected.clamp(-0.01, 0.01)
+    else:
+        expected = expected * min(1.0, clip["clip_norm"] / expected.norm())
+    model = small_cnn()
+    plain = closure_for(tiny_data, model, 16, torch.float64)
+    closure = AccumulatingClosure(
+        model, plain._loader, plain._objective, 16, 0, clip=make_clip(TrainingSettings(**clip))
+    )
+    closure.start(1, BATCH)
+    for _ in range(2):
+        closure()
+        assert torch.allclose(torch.cat([p.grad.flatten() for p in model.parameters()]), expected, rtol=1e-4)
 
 
 def test_evaluations_are_counted_and_the_first_loss_is_kept(tiny_data):

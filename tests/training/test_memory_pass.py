@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -27,23 +30,84 @@ PARTS = (
 
 class Growing(torch.optim.SGD):
     """Keeps some more memory after each of its first steps; every `period` steps it takes much more for a
-    moment."""
+    moment. In its first step a library is loaded."""
 
     ledger = CountedMemory()
 
-    def __init__(self, params, lr=0.01, grows=0, period=0):
+    def __init__(self, params, lr=0.01, grows=0, period=0, library=0):
         super().__init__(params, lr=lr)
         self.kept, self.grows, self.period, self.calls = [], grows, period, 0
+        self.library = library
 
     def step(self, closure):
         self.calls += 1
         if self.calls <= self.grows:
             self.kept.append(torch.ones(8 * MB, dtype=torch.uint8))
             self.ledger.take(8 * MB)
+        if self.calls == 1:
+            self.ledger.take(self.library)
         if self.period and self.calls % self.period == 0:
             self.ledger.take(100 * MB)
             self.ledger.give(100 * MB)
         return super().step(closure)
+
+
+class Curved(Growing):
+    """Has gradients that can be differentiated when its update takes much memory."""
+
+    def step(self, closure):
+        loss = closure()
+        assert all(p.grad.grad_fn is not None for group in self.param_groups for p in group["params"])
+        self.ledger.take(100 * MB)
+        self.ledger.give(100 * MB)
+        torch.optim.SGD.step(self)
+        return loss
+
+
+class Fused:
+    """Takes 5 MB for the update of each parameter, within the backward pass."""
+
+    def __init__(self, model, lr=0.01):
+        self.lr = lr
+        for parameter in model.parameters():
+            parameter.register_post_accumulate_grad_hook(self.update)
+
+    @torch.no_grad()
+    def update(self, parameter):
+        Growing.ledger.take(5 * MB)
+        parameter -= self.lr * parameter.grad
+        parameter.grad = None
+        Growing.ledger.give(5 * MB)
+
+    def step(self, closure):
+        loss = closure.loss()
+        loss.backward()
+        return loss.detach()
+
+
+class _Keep(torch.autograd.Function):
+    """The identity, which keeps 1 MB for each example until its backward pass."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.kept = MB * len(x)
+        Growing.ledger.take(ctx.kept)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        Growing.ledger.give(ctx.kept)
+        return gradient
+
+
+class Keeping(nn.Module):
+    def forward(self, x):
+        return _Keep.apply(x) if torch.is_grad_enabled() else x
+
+
+def keeping_cnn(num_classes: int) -> nn.Module:
+    *layers, last = small_cnn(num_classes)
+    return nn.Sequential(*layers, Keeping(), last)
 
 
 def normed_cnn(num_classes: int) -> nn.Module:
@@ -57,6 +121,10 @@ def components(monkeypatch):
         "normed": ModelSpec(factory=normed_cnn),
         "growing": OptimizerSpec(factory=Growing),
         "periodic": OptimizerSpec(factory=Growing, memory_period=20),
+        "set-periodic": OptimizerSpec(factory=Growing, memory_period=lambda settings: settings["period"]),
+        "keeping": ModelSpec(factory=keeping_cnn),
+        "fused": OptimizerSpec(factory=Fused, backward="fused"),
+        "curved": OptimizerSpec(factory=Curved, backward="create_graph"),
         "picky": OptimizerSpec(factory=Growing, parameters="matrices"),
     }
     real_load = registry.load
@@ -95,12 +163,55 @@ class TestSteps:
         monkeypatch.setattr(memory_pass, "MAX_S", 0.0)
         assert measure(tiny_data, params={"grows": 100}).steps == 3
 
-    def test_one_more_than_a_period_that_is_declared(self, tiny_data, monkeypatch):
+    @pytest.mark.parametrize("optimizer", ["periodic", "set-periodic"])
+    def test_one_more_than_a_period_that_is_declared(self, tiny_data, monkeypatch, optimizer):
         monkeypatch.setattr(memory_pass, "MAX_S", 0.0)
-        measured = measure(tiny_data, "periodic", {"period": 20})
+        measured = measure(tiny_data, optimizer, {"period": 20})
         assert measured.steps == 21
         assert measured.peak_phase == "update"
         assert measured.optimizer_work_bytes == pytest.approx(100 * MB, rel=0.01)
+        assert measured.optimizer_peak_bytes == pytest.approx(100 * MB, rel=0.01)
+
+    def test_gradients_that_are_dropped_after_the_step_count(self, tiny_data):
+        measured = measure(tiny_data, "curved")
+        assert measured.peak_phase == "update"
+        assert measured.gradients_bytes == measured.parameters_bytes > 0
+
+    @pytest.mark.parametrize("batch_size", [1, 2, 10, 30])
+    def test_activations_are_not_the_fused_optimizers(self, tiny_data, batch_size):
+        """Except those of two examples."""
+        measured = measure(tiny_data, "fused", model="keeping", batch_size=batch_size)
+        few = min(2, batch_size)
+        assert measured.steps == 3
+        assert measured.peak_phase == "update"
+        assert measured.optimizer_peak_bytes == pytest.approx((5 + few) * MB, abs=0.1 * MB)
+        assert measured.optimizer_work_bytes == pytest.approx((5 + few) * MB, abs=0.1 * MB)
+        assert measured.activations_bytes == pytest.approx((batch_size - few) * MB, abs=0.1 * MB)
+        assert sum(getattr(measured, part) for part in PARTS) == measured.peak_bytes
+
+    @pytest.mark.parametrize("grows", [0, 4])
+    def test_a_library_that_a_step_loads_is_not_the_optimizers(self, tiny_data, grows):
+        measured = measure(tiny_data, params={"library": 50 * MB, "grows": grows})
+        assert measured.optimizer_peak_bytes == pytest.approx(8 * MB * grows, abs=MB)
+
+
+class Garbage:
+    """An object in a reference cycle."""
+
+    def __init__(self):
+        self.own = self
+
+
+def test_garbage_is_collected_before_a_pass(tiny_data):
+    """Such as a model that was built for a check: it would count as memory of the process."""
+    gc.disable()
+    try:
+        left = weakref.ref(Garbage())
+        assert left() is not None
+        measure(tiny_data)
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 class TestParts:

@@ -194,6 +194,20 @@ def test_what_the_model_owns_does_not_count():
     assert optimizer_state_bytes(optimizer, model) == 0
 
 
+def test_views_of_updated_parameters_do_not_count():
+    # torch does not say whether a view that was made under `no_grad` is a leaf once its base has changed.
+    model = a_model()
+    optimizer = torch.optim.SGD(model.parameters())
+    with torch.no_grad():
+        optimizer.views = [parameter.view(-1) for parameter in model.parameters()]
+        for parameter in model.parameters():
+            parameter.add_(1)
+    with pytest.raises(RuntimeError, match="view was created in no_grad mode"):
+        optimizer.views[0].is_leaf  # noqa: B018
+    optimizer.held = vectors(model)
+    assert optimizer_state_bytes(optimizer, model) == VECTOR
+
+
 def test_flat_copy_of_the_gradients_counts():
     model = a_model()
     optimizer = torch.optim.SGD(model.parameters())

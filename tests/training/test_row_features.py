@@ -203,7 +203,7 @@ class TestTraining:
         values = []
         for file in (None, asked.report.file):
             loader = open_loader(asked.settings, asked.data, spec, file)
-            network = select_trained_part(build_model(spec, asked.settings, asked.data), file)
+            network = select_trained_part(build_model(spec, asked.settings, asked.data), file).model
             values.append(loss_and_gradient((loader, objective), network, batch, micro_batch))
         (loss, gradient), (expected_loss, expected) = values
         assert loss == pytest.approx(expected_loss, rel=1e-12)
@@ -225,6 +225,22 @@ class TestTraining:
         assert [e.values for e in session.epochs] == [pytest.approx(e.values, rel=1e-9) for e in whole.epochs]
         starts = [(s.prepared.weights_sha256, s.prepared.order_sha256) for s in (whole, session)]
         assert starts[0] == starts[1]
+
+    @pytest.mark.parametrize(
+        "precision", [{"dtype": "bfloat16"}, {"dtype": "float32", "autocast": "bfloat16"}]
+    )
+    @pytest.mark.parametrize(("dataset", "model"), PAIRS[:2])
+    def test_a_cell_in_bfloat16_has_the_same_losses_up_to_rounding(self, tmp_path, dataset, model, precision):
+        asked = Asked(dataset, model, tmp_path, validation=0.0, selection="last", **precision)
+        spec, chosen = registry.load("model", model), np.array([7, 2, 11])
+        features, *others = _tensors(
+            open_loader(asked.settings, asked.data, spec, asked.report.file).load(chosen)
+        )
+        is_rounded = "autocast" not in precision or dataset == "tuples"  # autocast leaves embeddings alone
+        assert features.dtype is (torch.bfloat16 if is_rounded else torch.float32)
+        assert {t.dtype for t in others if t.is_floating_point()} == {torch.float32}
+        whole, session = Session(asked.without), Session(asked.job)
+        assert [row.loss for row in session.rows] == pytest.approx([row.loss for row in whole.rows], rel=0.02)
 
     def test_only_the_trained_part_is_held(self, tmp_path):
         asked = Asked("listed", folder=tmp_path, validation=0.2)
@@ -402,3 +418,17 @@ def test_no_room_is_a_reason(monkeypatch):
 
     monkeypatch.setattr(computing, "require_space", refuse)
     assert Asked("tuples").report.note == f"caching features needs {30 * 8 * WIDTH} bytes"
+
+
+def test_patterns_of_groups_are_of_names_in_the_whole_model(tmp_path):
+    """With features, only a part of the model is trained."""
+    losses = []
+    for groups in ({"head.*": {"lr": 0.01}}, {}):
+        asked = Asked("tuples", folder=tmp_path, groups=groups)
+        for job in (asked.job, asked.without):
+            session = Session(job)
+            assert session.result.status == "done"
+            losses.append([row.loss for row in session.rows])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-10)
+    assert losses[2] == pytest.approx(losses[3], rel=1e-10)
+    assert losses[0] != pytest.approx(losses[2], rel=1e-3)

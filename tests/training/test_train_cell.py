@@ -215,7 +215,7 @@ def test_a_loss_that_is_not_finite_ends_the_cell_with_its_step(tiny_data, tmp_pa
 def test_an_optimizer_that_cannot_train_the_model_is_skipped(tiny_data, tmp_path):
     run = Run(tiny_data, tmp_path, "muon", {})
     assert run.result.status == "skipped"
-    assert "2-D parameters only" in run.result.reason
+    assert "muon updates the matrices of hidden layers, and this model has none" in run.result.reason
 
 
 def test_a_model_for_another_shape_is_refused(tiny_data, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from xbench.components.registry import load, registrations
+from xbench.components.registry import load, origin, registrations
 from xbench.components.specs import OptimizerSpec
 from xbench.training.trial import MAX_CLOSURES, try_optimizer
 
@@ -57,8 +57,10 @@ def told_without_place(factory, spec=None) -> str:
 
 
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks")
-@pytest.mark.parametrize("name", list(registrations("optimizer")))
-def test_registered_optimizers_pass(name):
+@pytest.mark.parametrize(
+    "name", [name for name in registrations("optimizer") if origin("optimizer", name).startswith("xbench ")]
+)
+def test_optimizers_of_xbench_pass(name):
     assert try_optimizer(load("optimizer", name), {}) is None
 
 
@@ -344,8 +346,17 @@ class TestParameters:
             return Descent(params)
 
         assert tried(build) is None
+        assert seen == [[2, 1], [2, 1]]
+
+    def test_are_the_hidden_matrices_of_three_layers_if_the_spec_says_so(self):
+        seen = []
+
+        def build(params, lr=0.1):
+            seen.append([tuple(p.shape) for p in params])
+            return torch.optim.SGD(params, lr=lr)
+
         assert tried(build, {"parameters": "matrices"}) is None
-        assert seen == [[2, 1], [2, 1], [2], [2]]
+        assert seen == [[(4, 3), (2, 4)]] * 2
 
     @pytest.mark.parametrize("dimensions", [1, 2])
     def test_one_kind_may_be_what_it_needs(self, dimensions):
@@ -359,6 +370,72 @@ class TestParameters:
     def test_may_be_matrices_though_its_spec_does_not_say_so(self):
         assert tried(torch.optim.Muon) is None
         assert "Learning rate" in tried(torch.optim.Muon, lr=-1.0)
+
+
+class TestBackward:
+    def test_gradients_with_a_graph_can_be_differentiated(self):
+        class Curious(Descent):
+            def descend(self):
+                with torch.enable_grad():
+                    products = [(p.grad * p.detach()).sum() for p in self.parameters]
+                    torch.autograd.grad(sum(products), self.parameters)
+                super().descend()
+
+        assert tried(Curious, {"backward": "create_graph"}) is None
+        assert tried(Curious) == breach("it differentiated a loss or a gradient")
+
+    def test_of_its_own(self):
+        class Fused(Descent):
+            def step(self, closure):
+                closure.loss().backward()
+                self.descend()
+
+        assert tried(Fused, {"backward": "fused"}) is None
+        assert tried(Fused) == "it called closure.loss(), which is for a spec that says backward='fused'"
+        told = breach("its spec says backward='fused', but it called closure()")
+        assert tried(Descent, {"backward": "fused"}) == told
+
+
+class TestWhatTheFactoryIsTold:
+    def test_it_asks_by_name(self):
+        def build(params, named_parameters, model, total_steps, steps_per_epoch, num_examples, lr=0.1):
+            assert [name for name, _ in named_parameters] == [name for name, _ in model.named_parameters()]
+            assert min(total_steps, steps_per_epoch, num_examples) > 0
+            return Descent(params, lr)
+
+        assert tried(build) is None
+
+    @pytest.mark.parametrize("first", ["model", "named_parameters"])
+    def test_the_first_parameter_may_be_for_something_else(self, first):
+        def from_model(model):
+            return Descent(list(model.parameters()))
+
+        def from_names(named_parameters):
+            return Descent([p for _, p in named_parameters])
+
+        assert tried(from_model if first == "model" else from_names) is None
+
+
+class TestRest:
+    def tried(self, **rest):
+        spec = OptimizerSpec(factory=torch.optim.Muon, parameters="matrices")
+        return try_optimizer(spec, {"rest": rest} if rest else {})
+
+    def test_is_tried_with_its_settings(self):
+        assert self.tried() is None
+        assert self.tried(name="sgd", lr=0.1) is None
+        assert self.tried(name="adamw", lr=-1.0) == "Invalid learning rate: -1.0"
+
+    def test_must_update_all_parameters(self):
+        told = self.tried(name="muon")
+        assert told == "rest = 'muon' updates hidden matrices only, as it does"
+
+    def test_must_step_without_a_closure(self):
+        assert self.tried(name="lbfgs").startswith("rest needs the closure in its step, but two optimizers ")
+
+    def test_so_must_the_optimizer_of_matrices(self):
+        told = tried(Descent, {"parameters": "matrices"})
+        assert told.startswith("it needs the closure in its step, but two optimizers ")
 
 
 class TestModes:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SIZES = ("train_size", "batch_size", "micro_batch", "history_size")
-_TIMES = ("training_s", "evaluation_s", "prepare_s", "features_s", "memory_pass_s", "step_ms_median")
+_TIMES = (
+    *("training_s", "evaluation_s", "prepare_s", "compile_s", "features_s", "memory_pass_s"),
+    "step_ms_median",
+)
 _BYTES = (
     "peak_host_bytes",
     "peak_device_bytes",
@@ -24,11 +27,12 @@ _BYTES = (
     "parameters_bytes",
     "optimizer_state_bytes",
 )
+_OF_PASS = ("needed_bytes", "optimizer_peak_bytes")
 _COUNTS = ("selected_epoch", "steps", "closures")
 
 # pandas' types of columns in which values may be missing.
 _CELL_TYPES: dict[str, Any] = {
-    **dict.fromkeys(("attempt", *_COUNTS, *_SIZES, "needed_bytes", *_BYTES), "Int64"),
+    **dict.fromkeys(("attempt", *_COUNTS, *_SIZES, *_OF_PASS, *_BYTES), "Int64"),
     **dict.fromkeys((*_TIMES, "state_vectors"), "float64"),
 }
 _STEP_TYPES: dict[str, Any] = {
@@ -63,7 +67,7 @@ def make_cells_frame(run: RunRecord, records: Sequence[CellRecord]) -> pd.DataFr
 def _make_row(cell: CellKey, record: CellRecord | None, metrics: Sequence[str]) -> dict[str, Any]:
     row: dict[str, Any] = {"experiment": cell.experiment, "column": cell.column, "seed": cell.seed}
     keys = ("status", "reason", "model", "dataset", "dataset_stand_in", "optimizer", *metrics)
-    row |= dict.fromkeys((*keys, *_COUNTS, *_SIZES, *_TIMES, "needed_bytes", *_BYTES, "state_vectors"))
+    row |= dict.fromkeys((*keys, *_COUNTS, *_SIZES, *_TIMES, *_OF_PASS, *_BYTES, "state_vectors"))
     row |= {"cell_id": cell.cell_id, "attempt": None}
     if record is None:
         return row
@@ -75,6 +79,7 @@ def _make_row(cell: CellKey, record: CellRecord | None, metrics: Sequence[str]) 
         "dataset_stand_in": record.dataset.stand_in,
         "optimizer": record.optimizer.name,
         "needed_bytes": record.needed_bytes,
+        "optimizer_peak_bytes": record.memory_pass.optimizer_peak_bytes if record.memory_pass else None,
         "state_vectors": record.memory.state_vectors,
         "attempt": record.attempt,
     }

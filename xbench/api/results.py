@@ -60,9 +60,10 @@ class Results:
         `dataset`, `dataset_stand_in` (a note if images are made up), `optimizer`, the metrics of the run
         under their names (`test_accuracy`, ...), `selected_epoch`, `steps`, `closures`, the sizes that the
         cell ran with (`train_size`, `batch_size` and `micro_batch` in examples, `history_size`), the times
-        `training_s`, `evaluation_s`, `prepare_s`, `features_s` and `memory_pass_s` in seconds and
-        `step_ms_median` in milliseconds, `needed_bytes` (the memory that the cell needs), the memory of its
-        process (`peak_host_bytes`, `peak_device_bytes`, `limit_bytes`, `parameters_bytes`,
+        `training_s`, `evaluation_s`, `prepare_s`, `compile_s`, `features_s` and `memory_pass_s` in seconds
+        and `step_ms_median` in milliseconds, `needed_bytes` (the memory that the cell needs),
+        `optimizer_peak_bytes` (the part of the optimizer: its state, its work and the gradients), the memory
+        of its process (`peak_host_bytes`, `peak_device_bytes`, `limit_bytes`, `parameters_bytes`,
         `optimizer_state_bytes`) in bytes, `state_vectors` (the state's size as a multiple of that of the
         trained parameters), `optimizer.NAME` and `model.NAME` for each setting that the suite gives, the
         training settings as `training.NAME`, `cell_id` and `attempt`.

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xbench.capacity.axes import Axis
 from xbench.capacity.workload import TrainingWorkload
@@ -15,6 +15,9 @@ from xbench.storage.staging import scratch_folder
 from xbench.training.component_code import check_running_code
 from xbench.training.job import CellJob
 from xbench.training.settings import CellSettings
+
+if TYPE_CHECKING:
+    from xbench.training.closure import AccumulatingClosure
 
 # Steps are timed with small batches of a few micro-batches. A closure is a sum over micro-batches, and so is
 # its time.
@@ -34,7 +37,8 @@ class CostModel:
 
     Attributes:
         start_s: seconds from the start of the process to the first step.
-        closure_s: seconds of one closure per example, including loading.
+        closure_s: seconds of one closure per example, including loading. A fused optimizer updates parameters
+            within the backward pass, so its whole step counts as the closure.
         update_s: seconds of one step outside its closures.
         closures: closures per step. This is the largest number that was observed, because a line search on
             few examples may end early.
@@ -122,7 +126,7 @@ def measure_costs(
         size = job.settings.training.sizes.batch_size
         workload = TrainingWorkload(job, Axis.BATCH_SIZE)
         trainer = workload.trainer(size, scratch)
-        warm_up(trainer)
+        warm_up(trainer, is_trial=True)
         start_s, start_cpu_s = time.perf_counter() - started, time.process_time() - started_cpu
         batch = trainer.split.train
         trainer.set_mode("train")
@@ -143,11 +147,14 @@ def measure_costs(
             began = time.perf_counter()
             trainer.closure.start(len(counts) + 1, batch)
             trainer.optimizer.step(closure)
+            trainer.closure.end()
             if trainer.loader.device.type == "cuda":
                 torch.cuda.synchronize(trainer.loader.device)
             whole_s = time.perf_counter() - began
-            closures.append(closure.seconds / max(1, closure.calls) / size)
-            updates.append(whole_s - closure.seconds)
+            # A fused optimizer runs the backward pass itself, whose time is that of a closure.
+            closure_s = whole_s if trainer.closure.is_fused else closure.seconds
+            closures.append(closure_s / max(1, closure.calls) / size)
+            updates.append(whole_s - closure_s)
             counts.append(closure.calls)
         conditions = watch.conditions(closures[1:])
         trainer.set_mode("eval")
@@ -169,14 +176,21 @@ def measure_costs(
 class _TimedClosure:
     """A closure that counts and times its calls."""
 
-    def __init__(self, closure: Callable[[], Any]):
+    def __init__(self, closure: AccumulatingClosure):
         self._closure = closure
         self.calls, self.seconds = 0, 0.0
 
     def __call__(self) -> Any:
+        return self._time(self._closure)
+
+    def loss(self) -> Any:
+        """Time the forward pass of an optimizer that runs the backward pass itself."""
+        return self._time(self._closure.loss)
+
+    def _time(self, compute: Callable[[], Any]) -> Any:
         began = time.perf_counter()
-        loss = self._closure()
-        float(loss)  # on a device, waits until the work is done
+        loss = compute()
+        float(loss.detach())  # on a device, waits until the work is done
         self.seconds += time.perf_counter() - began
         self.calls += 1
         return loss

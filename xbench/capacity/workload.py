@@ -12,18 +12,19 @@ from xbench.capacity.axes import Axis, trial_settings
 from xbench.capacity.axis import AnyAxis, ScaledSetting
 from xbench.capacity.scaling import refusing, scale_job
 from xbench.data.prepared import RowData
-from xbench.errors import FixedSize, Unsupported
+from xbench.errors import FixedSize
 from xbench.storage.staging import scratch_folder
 from xbench.training.component_code import check_running_code
 from xbench.training.job import CellJob
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
-    from xbench.components.specs import ModelSpec, OptimizerSpec
+    from xbench.components.specs import ModelSpec
     from xbench.records.memory import MemoryPassRecord
     from xbench.training.loop import Trainer
+    from xbench.training.model import TrainedPart
+    from xbench.training.optimizer import LoadedOptimizer
     from xbench.training.splits import Split
     from xbench.training.state_dicts import StateCheck
 
@@ -54,15 +55,15 @@ class TrainingWorkload:
         """
         from xbench.training.memory_pass import measure_memory
 
-        spec: OptimizerSpec | None = None
+        optimizer: LoadedOptimizer | None = None
         checked = False
 
         def run(value: int) -> MemoryPassRecord:
-            nonlocal spec, checked
+            nonlocal optimizer, checked
             with check_running_code(self.job), scratch_folder() as scratch:
-                spec = spec or self._check_optimizer(value)
+                optimizer = optimizer or self._check_optimizer(value)
                 checked = checked or self.check_micro_batches(value)
-                return measure_memory(self._warm_trainer(value, scratch), spec)
+                return measure_memory(self._warm_trainer(value, scratch), optimizer)
 
         return run
 
@@ -77,10 +78,10 @@ class TrainingWorkload:
         from xbench.training.state_dicts import StateCheck
 
         with check_running_code(self.job), scratch_folder() as scratch:
-            spec = self._check_optimizer(value)
+            optimizer = self._check_optimizer(value)
             self.check_micro_batches(value)
             trainer = self._warm_trainer(value, scratch)
-            measured = measure_memory(trainer, spec)
+            measured = measure_memory(trainer, optimizer)
             check = StateCheck(trainer)
             del trainer  # frees memory for the new model
             return measured.model_copy(update={"not_resumable": self._find_failure(check)})
@@ -93,33 +94,31 @@ class TrainingWorkload:
         job = self.job
         model_spec = load_component("model", job.settings.model.name, job.import_dirs)
         release_all(job.settings.device)
-        failure = check.find_failure(lambda: self._build(model_spec, job))
+        failure = check.find_failure(lambda: self._build(model_spec, job).model)
         return failure if model_spec.resumable else DECLARED
 
     def _warm_trainer(self, value: int, scratch: Path) -> Trainer:
         from xbench.training.cell import warm_up
 
         trainer = self.trainer(value, scratch, largest=True)
-        warm_up(trainer)
+        warm_up(trainer, is_trial=True)
         return trainer
 
-    def _check_optimizer(self, value: int) -> OptimizerSpec:
+    def _check_optimizer(self, value: int) -> LoadedOptimizer:
+        """Load the optimizer, after a model is built, and check that it can be measured on the axis."""
         from xbench.training.global_state import load_component
-        from xbench.training.requirements import find_unmet_requirement
+        from xbench.training.optimizer import load_optimizer
 
-        optimizer = self.job.settings.optimizer.name
         model_spec = load_component("model", self.job.settings.model.name, self.job.import_dirs)
-        model = self._build(model_spec, self._job_at(value))
-        spec = load_component("optimizer", optimizer, self.job.import_dirs)
-        reason = find_unmet_requirement(spec, optimizer, model)
-        if reason is not None:
-            raise Unsupported(reason)
-        if self.axis is Axis.HISTORY_SIZE and spec.fill_state is None:
+        self._build(model_spec, self._job_at(value))
+        optimizer = load_optimizer(self.job.settings.optimizer, self.job.import_dirs)
+        if self.axis is Axis.HISTORY_SIZE and optimizer.spec.fill_state is None:
             raise FixedSize(
-                f"optimizer '{optimizer}' has no `fill_state`, so its history cannot be filled and measured",
+                f"optimizer '{optimizer.name}' has no `fill_state`, so its history cannot be filled and "
+                "measured",
                 hint="set `fill_state` in its OptimizerSpec",
             )
-        return spec
+        return optimizer
 
     def check_micro_batches(self, value: int) -> bool:
         """Check that the model allows micro-batches, if a run at this size uses them.
@@ -154,8 +153,12 @@ class TrainingWorkload:
         Returns:
             The closure, and the number of examples it processes.
         """
+        from xbench.training.compilation import compile_trainer
+
         with scratch_folder() as scratch:
             trainer = self.trainer(value, scratch)
+        if trainer.settings.compile:
+            compile_trainer(trainer, evaluated=())
 
         def closure() -> torch.Tensor:
             trainer.closure.start(1, trainer.split.train[: trainer.batch_size])
@@ -206,12 +209,13 @@ class TrainingWorkload:
         from xbench.training.cell import assemble
         from xbench.training.checkpoint import Checkpoints
         from xbench.training.global_state import load_component
+        from xbench.training.optimizer import load_optimizer
 
         settings, data, size = job.settings, job.data, job.settings.training.train_size
         model_spec = load_component("model", settings.model.name, self.job.import_dirs)
         drawn = split if isinstance(size, str) else replace(split, train=np.resize(split.train, size))
         model = self._build(model_spec, job)
-        optimizer_spec = load_component("optimizer", settings.optimizer.name, self.job.import_dirs)
+        optimizer = load_optimizer(settings.optimizer, self.job.import_dirs)
         send = lambda message: None  # noqa: E731 - the messages of a trial's steps are not used
         kept = Checkpoints(scratch)
         return assemble(
@@ -219,7 +223,7 @@ class TrainingWorkload:
             settings,
             data,
             model_spec,
-            optimizer_spec,
+            optimizer,
             model,
             drawn,
             kept,
@@ -232,7 +236,7 @@ class TrainingWorkload:
         job = replace(self.job, settings=trial_settings(self.job.settings, self.axis, value))
         return scale_job(job, self.axis, value) if isinstance(self.axis, ScaledSetting) else job
 
-    def _build(self, spec: ModelSpec, job: CellJob) -> nn.Module:
+    def _build(self, spec: ModelSpec, job: CellJob) -> TrainedPart:
         from xbench.training.model import build_trained_part
 
         with refusing() if isinstance(self.axis, ScaledSetting) else nullcontext():

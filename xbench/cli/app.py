@@ -14,6 +14,7 @@ from xbench.cli import (
     export,
     info,
     listing,
+    new,
     plugins,
     probe_capacity,
     report,
@@ -71,5 +72,6 @@ app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("list", epilog=listing.EXAMPLES)(listing.list_components)
 app.command("info", epilog=info.EXAMPLES)(info.info)
 app.add_typer(data.app, name="data")
-app.command("plugins")(plugins.plugins)
+app.add_typer(plugins.app, name="plugins")
+app.command("new", epilog=new.EXAMPLES)(new.new)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -15,7 +14,6 @@ from xbench.cli.options import AllowImport
 from xbench.cli.output import stdout_console, tolerate_closed_pipe
 from xbench.components.registry import (
     KINDS,
-    Kind,
     Registration,
     find,
     import_reference,
@@ -38,12 +36,6 @@ Examples:
 - `xbench info torchvision/resnet18`
 - `xbench info my_models:tiny --allow-import .`
 """
-
-_SPEC_KINDS: dict[type[Spec], Kind] = {
-    ModelSpec: "model",
-    OptimizerSpec: "optimizer",
-    DatasetSpec: "dataset",
-}
 
 
 def info(
@@ -109,40 +101,14 @@ def _print_spec(kind: str, name: str, spec: Spec, origin: str) -> None:
 
 def _show_imported(name: str, import_dirs: list[str]) -> None:
     """Show what a `module:attribute` is: a spec, a problem, or a factory."""
+    from xbench.components.kinds import list_kinds  # it imports pydantic, as in `_make_settings_table`
+
     found = import_reference("component", name, import_dirs)
-    parts = {kind: make_spec(kind, found, f"{kind} '{name}'", "") for kind in _list_kinds(name, found)}
+    parts = {kind: make_spec(kind, found, f"{kind} '{name}'", "") for kind in list_kinds(name, found)}
     with tolerate_closed_pipe():
         for kind, spec in parts.items():
             shown = kind if isinstance(found, Spec | Problem) else "factory"  # the kind is a guess
             _print_spec(shown, name, spec, f"imported from {name.partition(':')[0]}")
-
-
-def _list_kinds(name: str, found: object) -> tuple[Kind, ...]:
-    """List the kinds of components that an object stands for.
-
-    A suite says what a factory makes. Here its parameters tell, because the kind decides which of them are
-    settings.
-
-    Raises:
-        XbenchError: it is not a component, or its parameters are not known.
-    """
-    from xbench.components.settings import settings_of
-
-    if isinstance(found, Problem):
-        return "model", "dataset"
-    for spec_type, kind in _SPEC_KINDS.items():
-        if isinstance(found, spec_type):
-            return (kind,)
-    if not callable(found):
-        raise XbenchError(f"'{name}' is a {type(found).__name__}, not a factory, a spec or a problem")
-    try:
-        as_model = settings_of(ModelSpec(factory=found))
-        first = next(iter(inspect.signature(found).parameters), "")
-    except (TypeError, ValueError) as error:  # a function of C may have no signature
-        raise XbenchError(f"the parameters of '{name}' are not known: {error}") from error
-    if first in ("params", "parameters"):
-        return ("optimizer",)
-    return ("model",) if as_model.takes_facts or as_model.class_count else ("dataset",)
 
 
 def _list_members(name: str, family: Family) -> str:
@@ -210,8 +176,13 @@ def _format_row(row: Any) -> str:
 
 def _describe_needs(spec: Spec) -> list[str]:
     if isinstance(spec, OptimizerSpec):
-        needs = ["takes 2-D parameters only"] if spec.parameters == "matrices" else []
-        return [*needs, f"takes {spec.gradients} gradients"]
+        needs = [f"takes {spec.gradients} gradients"]
+        if spec.parameters == "matrices":
+            kernels = " and kernels" if spec.flattens_kernels else ""
+            needs.append(f"updates hidden matrices{kernels}; `rest` updates the other parameters")
+        if spec.backward != "plain":
+            needs.append(f"needs a backward pass of its own ({spec.backward}), and so whole batches")
+        return needs
     if isinstance(spec, ModelSpec) and spec.input_shape is not None:
         return [f"takes images of {' x '.join(map(str, spec.input_shape))}"]
     return []

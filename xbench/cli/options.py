@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from xbench.cli.output import FindingsFormat, Format
+from xbench.components.registry import Kind
 from xbench.errors import XbenchError
 from xbench.storage.paths import expand_user
 from xbench.text import format_value
+
+
+class What(StrEnum):
+    """Kinds of components."""
+
+    MODEL = "model"
+    OPTIMIZER = "optimizer"
+    DATASET = "dataset"
+
+
+KINDS_OF: dict[What, Kind] = {What.MODEL: "model", What.OPTIMIZER: "optimizer", What.DATASET: "dataset"}
 
 
 def user_path(source: str) -> Callable[[str], Path]:

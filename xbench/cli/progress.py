@@ -15,7 +15,7 @@ from xbench.records.store import RunFolder
 from xbench.report.capacity import describe_outcome
 from xbench.report.rows import find_headline, show_metric
 from xbench.text import pluralize
-from xbench.training.events import EpochDone, Evaluating, Prepared, StepsDone
+from xbench.training.events import Compiling, EpochDone, Evaluating, Prepared, StepsDone
 from xbench.units import format_bytes, format_seconds
 
 
@@ -130,7 +130,13 @@ class ProgressDisplay:
         self.display.begin(f"{self._format_place()}: loading the model and the data")
 
     def cell_message(self, message: Any) -> None:
-        if isinstance(message, Prepared):
+        if isinstance(message, Compiling):
+            if message.done:
+                self.display.advance(message.done)
+            else:
+                what = f"{self._format_place()}: compiling the model"
+                self.display.begin(what, 0, message.total, "shapes")
+        elif isinstance(message, Prepared):
             self._prepared = message
             if message.resumed_at:
                 self._say(f"{self._cell}: resumed after step {message.resumed_at:,}", "dim")

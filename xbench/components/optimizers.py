@@ -52,11 +52,18 @@ ADAM = _make_spec("Adam", "first and second moment estimates", state_vectors=_co
 ADAMAX = _make_spec("Adamax", "Adam with the infinity norm", 2)
 ADAMW = _make_spec("AdamW", "Adam with decoupled weight decay", state_vectors=_count_adam_vectors)
 ASGD = _make_spec("ASGD", "averaged stochastic gradient descent", 1)
+
+
+def _has_line_search(hyperparameters: Mapping[str, Any]) -> bool:
+    return hyperparameters.get("line_search_fn") is not None
+
+
 LBFGS = _make_spec(
     "LBFGS",
     "limited-memory quasi-Newton method; meant for the full batch",
     gradients="any",
     full_batch=True,
+    line_search=_has_line_search,
     state_vectors=_count_lbfgs_vectors,
     fill_state="xbench.components.lbfgs:fill_history",
 )

@@ -13,10 +13,12 @@ import pickle
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache, lru_cache
+from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Literal, get_args, overload
+
+from packaging.requirements import Requirement
 
 from xbench.components.code_files import ImportDirs, PackedComponent
 from xbench.components.specs import DatasetSpec, Family, ModelSpec, OptimizerSpec, Spec
@@ -150,9 +152,18 @@ def find(kind: Kind, reference: str) -> Registration | None:
 
 
 def origin(kind: Kind, reference: str) -> str:
-    """Return the distribution that provides a component as `name version`; "" for code without a package."""
+    """Return the distribution that provides a component as `name version`; "" for code without a package.
+
+    For a plugin, the packages that it requires follow, such as `xbench-timm 0.1.0 (timm 1.0.31)`: results
+    depend on them as well.
+    """
     registration = None if ":" in reference else find(kind, reference)
-    return " and ".join(registration.distributions) if registration else ""
+    if registration is None:
+        return ""
+    distributions = [claim.dist for claim in registration.claims if claim.dist is not None]
+    required = [name for distribution in distributions for name in _list_required(distribution)]
+    described = " and ".join(registration.distributions)
+    return f"{described} ({', '.join(required)})" if required else described
 
 
 def describe_unknown_name(kind: Kind, name: str) -> str:
@@ -287,9 +298,35 @@ def _check_spec(kind: Kind, spec: object, where: str) -> Spec:
     return spec
 
 
+# Packages whose versions are recorded with every run.
+_RECORDED = ("xbench", "torch", "torchvision", "numpy")
+
+
+@lru_cache(maxsize=64)
+def _list_required(distribution: Distribution) -> list[str]:
+    """List the installed packages that a plugin requires, each as `name version`."""
+    if distribution.name == "xbench":
+        return []
+    required = (Requirement(line) for line in distribution.requires or ())
+    needed = [r.name for r in required if r.marker is None or r.marker.evaluate({"extra": ""})]
+    return [f"{name} {_find_version(name)}" for name in sorted(needed) if name not in _RECORDED]
+
+
+def _find_version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "is missing"
+
+
 def _name_distribution(entry_point: EntryPoint) -> str:
     # Entry points that are made by hand, as in tests, have no distribution.
-    return f"{entry_point.dist.name} {entry_point.dist.version}" if entry_point.dist else "no distribution"
+    return "no distribution" if entry_point.dist is None else _name_and_version(entry_point.dist)
+
+
+@lru_cache(maxsize=64)  # asking parses the distribution's metadata, which includes its readme
+def _name_and_version(distribution: Distribution) -> str:
+    return f"{distribution.name} {distribution.version}"
 
 
 def _describe(error: BaseException) -> str:

@@ -88,8 +88,9 @@ def squared_errors(predicted: Tensor, batch: Batch) -> Tensor:
 
 
 def penalise_squares(model: nn.Module, l2: float) -> Tensor:
-    """Compute l2 / 2 times the sum of all squared parameters."""
-    squares: Any = sum(parameter.square().sum() for parameter in model.parameters())
+    """Compute l2 / 2 times the sum of all squared parameters: in float32, if they are of 16 bits."""
+    wide = (p.float() if p.dtype.itemsize < 4 else p for p in model.parameters())
+    squares: Any = sum(parameter.square().sum() for parameter in wide)
     return l2 / 2 * squares
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from xbench.components.annotations import find_globals, parameter_type
 from xbench.components.model_factory import FACTS, find_class_count_parameter, takes_facts
+from xbench.components.optimizer_factory import list_passed
 from xbench.components.registry import suggest_name
 from xbench.components.specs import ModelSpec, OptimizerSpec, Spec
 from xbench.components.value_types import allows, describe, is_sequence, usual
@@ -26,6 +27,9 @@ class Settings:
         is_open: whether the factory accepts any other keyword argument (`**kwargs`).
         class_count: a model's parameter for the number of classes, which xbench passes; "" if it has none.
         takes_facts: whether a model has a parameter `facts`, which xbench passes.
+        passed: an optimizer's parameters for facts about the run, which xbench passes.
+        leaves_rest: whether an optimizer leaves parameters to another one.
+        backward: the backward pass that an optimizer needs; see `OptimizerSpec`.
         types: types of the settings, as `parameter_type` returns them. Settings without a type are not
             checked.
     """
@@ -35,6 +39,9 @@ class Settings:
     is_open: bool = False
     class_count: str = ""
     takes_facts: bool = False
+    passed: tuple[str, ...] = ()
+    leaves_rest: bool = False
+    backward: str = "plain"
     types: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -54,6 +61,8 @@ class Settings:
             return f"'{name}' is not a setting: xbench passes the dataset's number of classes in it"
         if name == FACTS and self.takes_facts:
             return f"'{name}' is not a setting: xbench passes the facts about the dataset in it"
+        if name in self.passed:
+            return f"'{name}' is not a setting: xbench passes this fact about the run"
         if self.is_open or name in self.names:
             return None
         known = (*self.names, *also_known)
@@ -88,22 +97,23 @@ class Settings:
 def settings_of(spec: Spec) -> Settings:
     """Read the settings from the signature of the spec's factory.
 
-    Parameters that xbench passes are not settings: the first parameter of an optimizer, and the parameters of
-    a model for the number of classes (see `find_class_count_parameter`) and for `facts`. Call this in a child
-    process, because importing the factory can import torch.
+    Parameters that xbench passes are not settings: the first parameter of an optimizer and those for facts
+    about the run, and the parameters of a model for the number of classes (see `find_class_count_parameter`)
+    and for `facts`. Call this in a child process, because importing the factory can import torch.
 
     Raises:
         XbenchError: the factory cannot be imported.
     """
     factory = spec.load_factory()
     parameters = list(inspect.signature(factory).parameters.values())
-    class_count, gets_facts = "", False
+    class_count, gets_facts, passed = "", False, tuple[str, ...]()
     if isinstance(spec, ModelSpec):
         counted, gets_facts = find_class_count_parameter(factory), takes_facts(factory)
         class_count = counted.name if counted else ""
         parameters = [p for p in parameters if p.name not in (class_count, FACTS)]
     elif isinstance(spec, OptimizerSpec):
-        parameters = parameters[1:]
+        passed = list_passed(factory)
+        parameters = [p for p in parameters[1:] if p.name not in passed]
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     names = find_globals(factory)
     types = {p.name: parameter_type(p, names) for p in named}
@@ -113,8 +123,24 @@ def settings_of(spec: Spec) -> Settings:
         is_open=any(p.kind is p.VAR_KEYWORD for p in parameters),
         class_count=class_count,
         takes_facts=gets_facts,
+        passed=passed,
+        leaves_rest=isinstance(spec, OptimizerSpec) and spec.parameters == "matrices",
+        backward=spec.backward if isinstance(spec, OptimizerSpec) else "plain",
         types={name: kind for name, kind in types.items() if kind is not Any},
     )
+
+
+def explain_whole_batches(optimizer: str, backward: str) -> str:
+    """Explain why an optimizer cannot use micro-batches.
+
+    Args:
+        backward: the backward pass that it needs; see `OptimizerSpec`.
+    """
+    why = {
+        "create_graph": "differentiates the gradient of the whole batch",
+        "fused": "updates parameters during the backward pass",
+    }[backward]
+    return f"{optimizer} {why}, so batches cannot be divided into micro-batches"
 
 
 def nesting(value: Any) -> int:

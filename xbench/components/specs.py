@@ -5,7 +5,8 @@ listing imports the module that holds the *spec*, so that module must not import
 
 A factory's parameters are the component's settings: xbench reads their names, defaults and types from the
 signature, and a suite may set any of them. xbench itself passes the parameters to the first parameter of an
-optimizer's factory, and to a model's factory what it asks of the data: the number of classes, or `facts`.
+optimizer's factory, with what else it asks of the run, and to a model's factory what it asks of the data: the
+number of classes, or `facts`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from typing import Any, ClassVar, Literal
 from xbench.components.removed_fields import without_fields
 from xbench.components.roles import Role, check_role_names
 from xbench.errors import XbenchError
+from xbench.text import quote_some
+
+# The optimizer of the parameters that another one leaves, unless a suite names one.
+DEFAULT_REST = "adamw"
 
 # (settings, may_download, on_progress(name, done_bytes, total_bytes)) -> identity; see `ModelSpec`.
 Obtain = Callable[[Mapping[str, Any], bool, Callable[[str, int, int], None]], str]
@@ -67,6 +72,13 @@ def import_attribute(role: str, named: Callable[..., Any] | str) -> Callable[...
         raise XbenchError(f"{role} '{named}' cannot be imported: {error}") from error
 
 
+_KNOWN_VALUES = {
+    "parameters": ("any", "matrices"),
+    "gradients": ("dense", "sparse", "any"),
+    "backward": ("plain", "create_graph", "fused"),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSpec(Spec):
     """An optimizer: `factory(params, **hyperparameters)` returns a `torch.optim.Optimizer`, or any object
@@ -79,14 +91,27 @@ class OptimizerSpec(Spec):
     does. For that, the closure seeds the generators of torch, `random` and NumPy, and restores them
     afterwards, so it does not disturb the optimizer's own random numbers. There are no gradients before the
     first call of a step: an optimizer that needs them earlier, as SAM does for its ascent, must call the
-    closure. It cannot call `backward()` itself.
+    closure. It cannot call `backward()` itself, unless `backward` says so.
+
+    **What the factory is told.** A factory asks for more than the parameters by the names of its own
+    parameters, which are then not settings: `model` (the module that is trained), `named_parameters` (a list
+    of pairs of a name and a parameter), `total_steps`, `steps_per_epoch` and `num_examples` (the training
+    examples of an epoch). If its first parameter is called `model` or `named_parameters`, it receives that in
+    place of the parameters. Otherwise, its first parameter is a list of parameters or, where a suite sets
+    `groups` or `weight_decay_on`, a list of param groups: dicts with `params` and settings, as `torch.optim`
+    takes them.
+
+    **Learning rates.** A suite's `schedule` and `warmup` set `lr` in each of the optimizer's `param_groups`
+    before each step; a tensor is filled in place. A suite that sets them for an optimizer whose steps do not
+    depend on these rates is refused.
 
     **Modes.** If the optimizer has both `train()` and `eval()`, as schedule-free optimizers do, xbench calls
     `train()` before training steps, and `eval()` before the weights are evaluated or saved.
 
     **Check.** Before a run, the optimizer is built with the suite's hyperparameters and takes two steps on a
     few weights: a matrix and a vector, or the rows of an embedding if it takes sparse gradients only. An
-    exception is reported with the line of the suite. The optimizer then repeats these steps with NaN in
+    exception is reported with the line of the suite. An optimizer for matrices gets a small network with two
+    layers. The optimizer then repeats these steps with NaN in
     `.grad` before each of them, and is refused if NaN reaches its weights or its state. It may change the
     weights before it first calls the closure.
 
@@ -96,12 +121,24 @@ class OptimizerSpec(Spec):
     Tensors that share storage count once. Tensors that only a function's closure holds are not found.
 
     **Other attributes.** If there is a `defaults` dict, xbench takes `history_size` from it for the record,
-    and the hyperparameters for `state_vectors`. A resumable optimizer needs `state_dict()` and
+    and it overrides the settings that `state_vectors` sees. A resumable optimizer needs `state_dict()` and
     `load_state_dict()`.
 
     Attributes:
-        parameters: parameters that it can update: `"any"`, or `"matrices"` (2-D only, as Muon).
+        parameters: parameters that it updates: `"any"`, or `"matrices"`, as Muon. These are the matrices of
+            hidden layers, but neither embeddings nor the output layer (see `components.roles`). All other
+            parameters go to a second optimizer, which a suite can name: `rest = "adamw"` is the default. A
+            step then calls the closure once, and steps both optimizers without a closure.
+        flattens_kernels: whether an optimizer of matrices also takes hidden parameters of more than two
+            dimensions, such as the kernels of convolutions.
         gradients: gradients that it accepts: `"dense"`, `"sparse"` or `"any"`.
+        backward: the backward pass that it needs. `"create_graph"`: gradients that can be differentiated, for
+            products with the Hessian; they are dropped after the step. `"fused"`: its own, as LOMO, which
+            updates parameters during the backward pass. Such an optimizer calls `closure.loss()` once a step
+            and never `closure()`. This clears all gradients and returns the batch's loss with its graph.
+            Batches cannot be divided into micro-batches for either.
+        line_search: `line_search(hyperparameters)` returns whether it compares losses to choose the length of
+            a step. The hyperparameters include defaults.
         full_batch: whether it is meant to train on the whole training set as one batch. Its capacity is then
             probed that way.
         state_vectors: `state_vectors(hyperparameters)` returns the theoretical size of the state between
@@ -111,30 +148,35 @@ class OptimizerSpec(Spec):
             state in which its next step takes the most memory, and may shorten that step. Capacity is probed
             in that state. For optimizers whose state still grows after the second step.
         memory_period: number of steps after which the optimizer has done everything it does at least once: k
-            for a method that recomputes a preconditioner every k steps. Memory is then measured over one
-            step more, however long that takes. By default it is measured over 3 to 12 steps.
+            for a method that recomputes a preconditioner every k steps; or `memory_period(hyperparameters)`,
+            which returns it. Memory is then measured over one step more, however long that takes. By default
+            it is measured over 3 to 12 steps.
         resumable: whether `state_dict()` holds everything that changes from step to step, as tensors,
             numbers, strings, lists and dicts. An interrupted cell then resumes from a checkpoint. Otherwise
             it starts again.
 
     If a model does not offer the parameters or gradients that an optimizer needs, the cell is `skipped`, with
-    that reason.
+    that reason. A factory that finds that the model does not suit raises `xbench.Unsupported`.
     """
 
     parameters: Literal["any", "matrices"] = "any"
+    flattens_kernels: bool = False
     gradients: Literal["dense", "sparse", "any"] = "dense"
+    backward: Literal["plain", "create_graph", "fused"] = "plain"
+    line_search: Callable[[Mapping[str, Any]], bool] = lambda hyperparameters: False
     full_batch: bool = False
     state_vectors: Callable[[Mapping[str, Any]], float | None] = lambda hyperparameters: None
     fill_state: Callable[[Any], None] | str | None = None
-    memory_period: int | None = None
+    memory_period: int | Callable[[Mapping[str, Any]], int | None] | None = None
     resumable: bool = False
 
     def __post_init__(self) -> None:
         # An unknown value would silently disable the checks of models.
-        if self.parameters not in ("any", "matrices") or self.gradients not in ("dense", "sparse", "any"):
-            raise ValueError(
-                f"unknown parameters={self.parameters!r} or gradients={self.gradients!r}: see OptimizerSpec"
-            )
+        for name, known in _KNOWN_VALUES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"OptimizerSpec: {name}={getattr(self, name)!r} is not one of {quote_some(known)}"
+                )
 
     def load_fill_state(self) -> Callable[[Any], None] | None:
         """Return the hook that fills the state, after importing it if the field is a string.

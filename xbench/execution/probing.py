@@ -255,7 +255,7 @@ def _explain_fixed_memory(cell: PlannedCell) -> list[str]:
     if fixed_bytes:
         parts.append(f"a process needs {format_bytes(fixed_bytes)} before it trains anything")
     if cell.settings.storage == "float32" and isinstance(data, DecodedDataset):
-        item_bytes = 8 if cell.settings.training.dtype == "float64" else 4
+        item_bytes = {"float64": 8, "float32": 4, "bfloat16": 2}[cell.settings.training.dtype]
         data_bytes = len(data.labels) * math.prod(data.shape) * item_bytes
         fixed_bytes += data_bytes
         parts.append(

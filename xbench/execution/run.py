@@ -23,7 +23,13 @@ from xbench.execution.schedule import (
     skip_if_late,
 )
 from xbench.execution.shared import FeatureKeeper, MemoryPasses
-from xbench.planning.checks import check_batches, check_splits, collect_data_warnings, collect_suite_warnings
+from xbench.planning.checks import (
+    check_batches,
+    check_splits,
+    check_warmups,
+    collect_data_warnings,
+    collect_suite_warnings,
+)
 from xbench.planning.observer import Observer
 from xbench.planning.plan import PlannedRun, fetch_missing_weights, make_cells, prepare_all, prepare_samples
 from xbench.planning.planned import PlannedCell
@@ -66,6 +72,7 @@ def run_plan(
     cells = make_cells(plan, decoded)
     warnings = [*collect_suite_warnings(plan), *collect_data_warnings(decoded)]
     warnings += [*check_splits(plan, cells), *check_batches(plan, cells)]
+    check_warmups(plan, cells)
     left = _select_unsettled(cells, history)
     limit_s, limit = plan.suite.header.time_limit, None
     may_wait_s = 0.0 if limit_s is None else compute_max_wait_s(limit_s)
@@ -240,6 +247,7 @@ def preview(plan: PlannedRun, observer: Observer, started: float) -> tuple[list[
     """
     cells = make_cells(plan, prepare_samples(plan))
     warnings = [*collect_suite_warnings(plan), *check_splits(plan, cells), *check_batches(plan, cells)]
+    check_warmups(plan, cells)
     cells = Estimator(FeatureKeeper(observer), observer).estimate(cells)
     limit_s = plan.suite.header.time_limit
     previewed: list[PlannedCell] = []

@@ -1,4 +1,4 @@
-"""Import what every child needs. The fork server does nothing else before it forks.
+"""Import the libraries that every child needs, in the fork server before it forks.
 
 The garbage collector is disabled meanwhile, because it would repeatedly scan hundreds of thousands of objects
 that stay. Then they are frozen, so that children do not scan them either. The few megabytes of garbage among

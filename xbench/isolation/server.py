@@ -1,4 +1,5 @@
-"""The fork server: a process that has imported torch and torchvision and done nothing else (see `preload`).
+"""The fork server: a process that has imported torch, torchvision and xbench's training code, and done
+nothing else (see `isolation.preload` and `training.preload`).
 
 Its children start within hundredths of a second. The server must do nothing else: a tensor operation would
 start OpenMP's threads, which a fork does not copy, and children would hang at their first parallel operation;
@@ -36,6 +37,9 @@ _ADDRESS_SPACE_LIMITS = {
     resource.RLIMIT_DATA: ("ulimit -d", "data"),
 }
 
+# Modules that the server imports. Other rooms are named here, not imported: this process needs no torch.
+_PRELOADED = ["xbench.isolation.preload", "xbench.training.preload"]
+
 # The server's stderr, and the descriptor of its socket.
 _log: Log | None = None
 _socket: int | None = None
@@ -44,7 +48,7 @@ _socket: int | None = None
 @cache
 def server_context() -> ForkServerContext:
     """Return the multiprocessing context of the server, once it is set to preload torch."""
-    SERVER.set_forkserver_preload(["xbench.isolation.preload"])
+    SERVER.set_forkserver_preload(_PRELOADED)
     return multiprocessing.get_context("forkserver")
 
 

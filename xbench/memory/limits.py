@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +54,8 @@ class _Calibration:
 
 
 _calibration: _Calibration | None = None
+# The largest address space of this process until the limit was last restored; 0 if it was never lifted.
+_unlimited_peak_bytes = 0
 
 
 def can_limit_host_memory() -> bool:
@@ -138,6 +142,29 @@ def calibrate_host_limit_again() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (before, hard))
 
 
+@contextmanager
+def lift_host_limit() -> Iterator[None]:
+    """Lift the host limit, if there is one, within the context, for work that is not a cell's own.
+
+    What stays resident afterwards counts against the limit.
+    """
+    global _calibration, _unlimited_peak_bytes
+    if _calibration is None:
+        yield
+        return
+    (limit, hard), before = resource.getrlimit(resource.RLIMIT_DATA), _STATUS.read_bytes()
+    resource.setrlimit(resource.RLIMIT_DATA, (_calibration.inherited, hard))
+    try:
+        yield
+    finally:
+        after = _STATUS.read_bytes()
+        grown = {key: status_bytes(key, after) - status_bytes(key, before) for key in ("VmRSS", "VmData")}
+        room = limit + grown["VmData"] - grown["VmRSS"]
+        standing = [value for value in (_calibration.inherited, hard) if value != resource.RLIM_INFINITY]
+        resource.setrlimit(resource.RLIMIT_DATA, (max(0, min([room, *standing])), hard))
+        _unlimited_peak_bytes = status_bytes("VmPeak", after)
+
+
 def charged_peak_bytes(device: str) -> int | None:
     """Return the peak of the memory that counts against this process's limit.
 
@@ -146,8 +173,9 @@ def charged_peak_bytes(device: str) -> int | None:
 
     Returns:
         On the CPU, the resident size when the limit was set, the reserve, and all address space mapped since,
-        touched or not (a layer may allocate more than it fills); None if there is no limit. On CUDA, the
-        allocator's reserved peak since the last reset, and the context.
+        touched or not (a layer may allocate more than it fills). None if there is no limit, or if the address
+        space was larger while the limit was lifted. On CUDA, the allocator's reserved peak since the last
+        reset, and the context.
     """
     if device != "cpu":
         from xbench.memory.peaks import peak_meter
@@ -155,7 +183,10 @@ def charged_peak_bytes(device: str) -> int | None:
         return peak_meter(device).peak_bytes() + device_memory(device).context_bytes
     if _calibration is None:
         return None
-    grown_bytes = status_bytes("VmPeak", _STATUS.read_bytes()) - _calibration.address_space_bytes
+    peak_bytes = status_bytes("VmPeak", _STATUS.read_bytes())
+    if peak_bytes <= _unlimited_peak_bytes:
+        return None
+    grown_bytes = peak_bytes - _calibration.address_space_bytes
     return _calibration.resident_bytes + _calibration.reserve_bytes + grown_bytes
 
 

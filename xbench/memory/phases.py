@@ -44,12 +44,17 @@ class PhaseMeter:
     Args:
         meter: meter of the memory to attribute.
         gradients_bytes: size of the gradients that exist when the step begins.
+
+    Attributes:
+        base_bytes: memory held when the step begins, except gradients.
+        optimizer_bytes: the most that gradients and the optimizer's work took together in any phase of the
+            step, which need not be the phase of the peak. Known after `end`.
     """
 
     def __init__(self, meter: PeakMeter, gradients_bytes: int):
         self._meter = meter
         # The closure drops the old gradients first.
-        self._without_gradients = meter.now_bytes() - gradients_bytes
+        self.base_bytes = meter.now_bytes() - gradients_bytes
         self._outside_peak = 0
         self._closure_peak = self._held = self._rise = self._forward_rise = 0
         meter.reset()
@@ -69,33 +74,35 @@ class PhaseMeter:
         peak = self._meter.peak_bytes()
         if peak > self._closure_peak:
             self._closure_peak = peak
-            self._held = self._began - self._without_gradients
+            self._held = self._began - self.base_bytes
             self._rise = peak - self._began
         self._meter.reset()
 
-    def end(self, gradients_bytes: int, batch_bytes: int, loaded_bytes: int) -> PhasePeak:
+    def end(
+        self, gradients_bytes: int, batch_bytes: int, loaded_bytes: int, sums_bytes: int = 0
+    ) -> PhasePeak:
         """End the step and return its peak.
 
         Args:
             gradients_bytes: size of the gradients that the step leaves.
             batch_bytes: size of the examples held throughout the step.
             loaded_bytes: size of the examples that a closure loads at a time.
+            sums_bytes: what a closure takes on top to sum gradients; it counts as gradients.
         """
         outside = max(self._outside_peak, self._meter.peak_bytes())
-        if self._closure_peak < outside:
-            work = max(0, outside - self._without_gradients - gradients_bytes - batch_bytes)
-            return _add_up(outside, "update", batch_bytes, gradients_bytes, work)
+        beyond_batch = max(0, outside - self.base_bytes - batch_bytes)
         # At the peak of a backward pass, some or all of the gradients exist.
         beyond_data = max(0, self._rise - loaded_bytes)
-        activations = max(self._forward_rise - loaded_bytes, beyond_data - gradients_bytes)
+        activations = max(self._forward_rise - loaded_bytes, beyond_data - gradients_bytes - sums_bytes)
         activations = min(max(0, activations), beyond_data)
+        held = max(0, self._held - batch_bytes)
+        self.optimizer_bytes = max(beyond_batch, beyond_data - activations + held)
+        if self._closure_peak < outside:
+            work = max(0, beyond_batch - gradients_bytes)
+            return _add_up(outside, "update", batch_bytes, gradients_bytes, work)
+        data_bytes = batch_bytes + loaded_bytes
         return _add_up(
-            self._closure_peak,
-            "closure",
-            batch_bytes + loaded_bytes,
-            beyond_data - activations,
-            max(0, self._held - batch_bytes),
-            activations,
+            self._closure_peak, "closure", data_bytes, beyond_data - activations, held, activations
         )
 
 

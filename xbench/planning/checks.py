@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from xbench.capacity.cost_model import count_steps
 from xbench.data.decoded import DecodedDataset
 from xbench.data.prepared import PreparedData, RowData
 from xbench.memory.machine import binding
@@ -11,6 +12,7 @@ from xbench.planning.plan import PlannedRun
 from xbench.planning.planned import PlannedCell
 from xbench.suite.cells import Cell
 from xbench.text import name_seeds, quote_some
+from xbench.training.schedules import explain_long_warmup
 from xbench.training.splits import missing_classes, missing_terms, split_examples
 from xbench.units import format_bytes
 
@@ -117,6 +119,24 @@ def check_batches(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
             )
     problems.raise_if_any()
     return list(dict.fromkeys(warnings))
+
+
+def check_warmups(plan: PlannedRun, cells: list[PlannedCell]) -> None:
+    """Check that the warm-up of each cell is shorter than its run.
+
+    A run whose size is not known yet is checked when it starts.
+
+    Raises:
+        XbenchError: a warm-up is too long.
+    """
+    problems = plan.suite.problems
+    for cell in cells:
+        training = cell.settings.training
+        if training.train_size == "largest":
+            continue
+        if reason := explain_long_warmup(training, count_steps(cell.sized)):
+            problems.add(cell.declared.where("warmup"), reason, "shorten the warm-up, or set more epochs")
+    problems.raise_if_any()
 
 
 # Number of unreadable images that a warning names; the records name all.

@@ -5,13 +5,14 @@ Importing components loads torch, plugins and the user's own code, whose failure
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from xbench.components import registry
 from xbench.components.model_factory import advise_class_count, build_network
 from xbench.components.registry import Kind
+from xbench.components.roles import Role, find_roles, hidden_matrices, watch_last_layer
 from xbench.components.settings import Settings, settings_of
 from xbench.components.specs import ModelSpec, OptimizerSpec
 from xbench.components.tasks import Facts
@@ -19,7 +20,7 @@ from xbench.components.tracebacks import describe_error
 from xbench.errors import WeightsNotFound, XbenchError
 from xbench.memory.exhaustion import evidence_of, exhaustion
 from xbench.planning.datasets import describe_row_data
-from xbench.training.settings import Choice
+from xbench.training.settings import Choice, TrainingSettings
 
 Send = Callable[[Any], None]
 
@@ -36,7 +37,7 @@ class ModelFacts:
         missing: why these files are not on this machine, and what to do; "" if they are.
         untrained: settings with which the same network needs no files; None if there are none.
         is_frozen: whether a part of the model is not trained. True until the model has been tried.
-        fails_alone, normalises: see `TriedModel`.
+        fails_alone, normalises, parameters: see `TriedModel`.
     """
 
     input_shape: tuple[int, int, int] | None
@@ -47,6 +48,7 @@ class ModelFacts:
     is_frozen: bool = True
     fails_alone: str = ""
     normalises: bool = False
+    parameters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,9 @@ class ModelTrial:
     Attributes:
         facts: the facts about the data.
         dataset: the dataset whose rows the model is tried on; None for random images.
-        dtype: `"float32"` or `"float64"`, the type of images and weights.
+        dtype, autocast: the training settings.
         memory_format: `"channels_last"` or `"contiguous"`, the layout of images.
+        finds_matrices: whether to find the parameters that optimizers of hidden matrices update.
     """
 
     model: Choice
@@ -65,6 +68,8 @@ class ModelTrial:
     dataset: Choice | None
     dtype: str
     memory_format: str
+    autocast: str = "off"
+    finds_matrices: bool = False
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -83,12 +88,18 @@ class TriedModel:
         fails_alone: the error that the model raises for a batch of one image in training mode; "" if it
             raises none.
         normalises: whether the model has batch normalisation that is trained.
+        parameters: the names of the parameters that are trained.
+        matrices: the names of the hidden matrices; None unless the trial finds them.
+        kernels: the names of hidden parameters of more dimensions; () unless the trial finds them.
     """
 
     is_frozen: bool
     warning: str = ""
     fails_alone: str = ""
     normalises: bool = False
+    parameters: tuple[str, ...] = field(default=(), compare=False)
+    matrices: tuple[str, ...] | None = None
+    kernels: tuple[str, ...] = ()
 
 
 def describe_components(
@@ -160,7 +171,11 @@ def try_models(send: Send, trials: Sequence[ModelTrial], device: str, import_dir
                 raise
             send(XbenchError(f"model '{name}' cannot be built: {describe_error(error)}"))
         else:
-            send(_try_model(trial, spec, network, device, import_dirs))
+            tried = _try_model(trial, spec, network, device, import_dirs)
+            if isinstance(tried, TriedModel):
+                trained = (key for key, p in network.named_parameters() if p.requires_grad)
+                tried = replace(tried, parameters=tuple(trained))
+            send(tried)
 
 
 def _build_for_trial(trial: ModelTrial, spec: ModelSpec, import_dirs: Sequence[str]) -> Any:
@@ -178,7 +193,7 @@ def _try_on_rows(trial: ModelTrial, network: Any, import_dirs: Sequence[str]) ->
     import torch
 
     from xbench.training.logits import has_batch_normalisation
-    from xbench.training.open_data import open_row_set
+    from xbench.training.open_data import open_row_set, run_on_first_row
     from xbench.training.task_checks import check_task
 
     assert trial.dataset is not None
@@ -187,8 +202,20 @@ def _try_on_rows(trial: ModelTrial, network: Any, import_dirs: Sequence[str]) ->
     rows = open_row_set(data, import_dirs)
     spec: ModelSpec = registry.load("model", trial.model.name, import_dirs)
     advice = advise_class_count(spec.load_factory())
-    check_task(network, trial.model.name, rows, data, getattr(torch, trial.dtype), advice)
-    return TriedModel(is_frozen, normalises=has_batch_normalisation(network))
+    dtype = getattr(torch, trial.dtype)
+    check_task(network, trial.model.name, rows, data, dtype, advice, trial.autocast)
+    tried = TriedModel(is_frozen, normalises=has_batch_normalisation(network))
+    if not trial.finds_matrices:
+        return tried
+    network.to(dtype).eval()  # the check of the task may have converted it to another dtype
+    with watch_last_layer(network) as last:
+        run_on_first_row(network, data, import_dirs, torch.float32 if dtype is torch.bfloat16 else dtype)
+    return _add_matrices(tried, network, find_roles(network, rows.task.roles, spec.roles, last=last))
+
+
+def _add_matrices(tried: TriedModel, network: Any, roles: Mapping[str, Role]) -> TriedModel:
+    matrices, hidden = (tuple(hidden_matrices(network, roles, kernels)) for kernels in (False, True))
+    return replace(tried, matrices=matrices, kernels=tuple(name for name in hidden if name not in matrices))
 
 
 def _try_model(
@@ -208,6 +235,7 @@ def _try_model(
         has_batch_normalisation,
         random_images,
     )
+    from xbench.training.precision import autocast
 
     dtype, name = getattr(torch, trial.dtype), trial.model.name
     is_frozen = not all(p.requires_grad for p in network.parameters())
@@ -217,13 +245,15 @@ def _try_model(
         try:
             images = random_images(spec, 3, trial.image_shape, dtype, trial.memory_format).to(place)
             advice = advise_class_count(spec.load_factory())
-            warning = check_logits(network.to(place, dtype), name, images, classes, advice)
-            return TriedModel(
-                is_frozen,
-                warning,
-                explain_single_image_failure(network, images[:1]),
-                has_batch_normalisation(network),
-            )
+            with autocast(images.device, trial.autocast):
+                warning = check_logits(network.to(place, dtype), name, images, classes, advice)
+                fails_alone = explain_single_image_failure(network, images[:1])
+            tried = TriedModel(is_frozen, warning, fails_alone, has_batch_normalisation(network))
+            if not trial.finds_matrices:
+                return tried
+            with autocast(images.device, trial.autocast), watch_last_layer(network.eval()) as last:
+                network(images[:1])
+            return _add_matrices(tried, network, find_roles(network, spec.roles, last=last))
         except XbenchError as error:
             found = XbenchError(_name_component("model", name, error.message), error.hint)
         except Exception as error:
@@ -266,18 +296,50 @@ def _describe_model(
     return ModelFacts(spec.input_shape, spec.stand_in(settings), weights, missing, untrained)
 
 
+def try_recipes(
+    send: Send,
+    pairs: Sequence[tuple[Choice, TrainingSettings]],
+    device: str,
+    import_dirs: Sequence[str],
+) -> None:
+    """Try each pair of an optimizer and settings with a recipe, and send its `RecipeTrial`.
+
+    Args:
+        device: the device that the suite trains on, for optimizers that do not work on the CPU.
+    """
+    from xbench.training.optimizer import load_optimizer  # loads torch
+    from xbench.training.recipe_mistakes import RecipeTrial
+    from xbench.training.recipe_trial import try_recipe
+
+    for choice, training in pairs:
+        try:
+            optimizer = load_optimizer(choice, import_dirs)
+        except XbenchError:  # reported by the trial of the optimizer
+            send(RecipeTrial())
+        else:
+            send(try_recipe(optimizer, training, device, import_dirs))
+
+
 def try_optimizers(send: Send, choices: Sequence[Choice], device: str, import_dirs: Sequence[str]) -> None:
-    """Take a few steps with each optimizer, and send what is wrong with it, or None.
+    """Take a few steps with each optimizer, and send what is wrong with it.
+
+    Sends an `XbenchError` if its parts cannot be combined, a string if it does not work, and otherwise None.
 
     Args:
         device: the device that the suite trains on. Optimizers are tried on the CPU, and on this device only
             if they fail there.
     """
-    from xbench.training.trial import try_optimizer  # loads torch
+    from xbench.training.optimizer import with_rest  # loads torch
+    from xbench.training.trial import try_optimizer
 
     for choice in choices:
         spec: OptimizerSpec = registry.load("optimizer", choice.name, import_dirs)
-        complaint = try_optimizer(spec, choice.params)
+        try:
+            with_rest(choice, spec, import_dirs)
+        except XbenchError as error:
+            send(XbenchError(_name_component("optimizer", choice.name, error.message), error.hint))
+            continue
+        complaint = try_optimizer(spec, choice.params, import_dirs=import_dirs)
         if complaint is not None and device != "cpu":
-            complaint = try_optimizer(spec, choice.params, device)
+            complaint = try_optimizer(spec, choice.params, device, import_dirs)
         send(None if complaint is None else f"optimizer '{choice.name}': {complaint}")

@@ -47,7 +47,7 @@ def cell_id(
     identity = {
         "model": _identify_component("model", settings.model, cell.import_dirs),
         "optimizer": _identify_component("optimizer", settings.optimizer, cell.import_dirs),
-        "training": settings.training.model_dump(exclude={"threads"}),
+        "training": _identify_training(settings.training),
         "threads": settings.training.threads or machine.threads,
         "storage": settings.storage,
         "seed": settings.seed,
@@ -62,6 +62,12 @@ def cell_id(
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def _identify_training(training: TrainingSettings) -> dict[str, Any]:
+    """Return the training settings without the threads."""
+    groups = list(training.groups.items())  # the first pattern that matches counts
+    return training.model_dump(exclude={"threads"}) | {"groups": groups}
+
+
 def _identify_data(cell: PlannedCell, data: str) -> Any:
     """Add to an identifier of rows what determines their task: the dataset's settings and its code."""
     if isinstance(cell.data, DecodedDataset):
@@ -71,7 +77,9 @@ def _identify_data(cell: PlannedCell, data: str) -> Any:
 
 def _identify_component(kind: Kind, choice: Choice, import_dirs: ImportDirs) -> list[Any]:
     code = [origin(kind, choice.name), code_stamp(kind, choice.name, import_dirs)]
-    return [choice.name, *code, choice.params]
+    rest = choice.rest if kind == "optimizer" else None
+    of_rest = [] if rest is None else _identify_component(kind, rest, import_dirs)
+    return [choice.name, *code, choice.params, *of_rest]
 
 
 def cell_key(cell: PlannedCell) -> CellKey:
@@ -126,7 +134,7 @@ def features_key(cell: PlannedCell, seed: int | None) -> str:
         seed: the cell's seed; None if the weights do not depend on it.
     """
     settings, training = cell.settings, cell.settings.training
-    precision = (training.dtype, training.feature_precision, training.threads)
+    precision = (training.dtype, training.autocast, training.feature_precision, training.threads)
     # Whether features can be used depends on the task as well, and so on the code that makes it.
     data = _identify_data(cell, cell.data.fingerprint)
     return repr((settings.model, seed, settings.storage, precision, data))
@@ -145,7 +153,8 @@ def cost_key(cell: PlannedCell) -> str:
 
 def example_pace_key(cell: PlannedCell) -> str:
     """Identify the time to compute the features of an example, whatever is trained on them."""
-    training = TrainingSettings(dtype=cell.settings.training.dtype)
+    asked = cell.settings.training
+    training = TrainingSettings(dtype=asked.dtype, autocast=asked.autocast)
     anyone = replace(cell.settings, optimizer=Choice("", {}), training=training)
     return _time_key(cell, anyone)
 

@@ -12,7 +12,7 @@ from functools import partial
 
 from xbench.components.code_files import ImportDirs, place_of
 from xbench.data.decode import DECODING
-from xbench.data.prepared import PreparedData
+from xbench.data.prepared import PreparedData, RowData
 from xbench.errors import UnusableDevice, XbenchError
 from xbench.isolation.ask import ask
 from xbench.isolation.run import ChildFailed, ChildResult, Timeouts, run_in_child
@@ -25,8 +25,15 @@ from xbench.planning.limits import check_limits
 from xbench.planning.machine import Machine, describe_machine, examine_machine
 from xbench.planning.observer import Observer
 from xbench.planning.planned import MemoryPlan, PlannedCell
+from xbench.planning.precision_checks import check_compiler, check_optimizers_precision, check_precision
 from xbench.planning.resolution import ResolvedData
-from xbench.planning.trials import check_models, check_optimizers, describe_each_model, resolve_datasets
+from xbench.planning.trials import (
+    check_models,
+    check_optimizers,
+    check_recipes,
+    describe_each_model,
+    resolve_datasets,
+)
 from xbench.suite.blame import Tried, add_complaints
 from xbench.suite.cells import Cell
 from xbench.suite.grid import collect_components, expand
@@ -107,6 +114,8 @@ def plan_run(
     problems = suite.problems
     on_step("trying the optimizers")
     untried = check_optimizers(expansion, machine.device, import_dirs, problems)
+    idle, pairs = check_recipes(expansion, machine.device, import_dirs, problems)
+    untried += idle
     on_step("listing the datasets")
     resolved = resolve_datasets(expansion, import_dirs, problems)
     on_step("looking for the models' weights")
@@ -114,8 +123,13 @@ def plan_run(
     cells = fit_to_data(expansion.cells, resolved, problems)
     check_data(cells, resolved, models, problems)
     check_limits(suite, cells, machine)
+    check_precision(cells, resolved, problems)
+    check_optimizers_precision(cells, import_dirs, problems)
+    if any(cell.training.compile for cell in cells):
+        on_step("trying the compiler")
+        check_compiler(cells, machine.device, problems)
     on_step("trying the models")
-    found, tried = check_models(expansion, resolved, models, machine.device, import_dirs, problems)
+    found, tried = check_models(expansion, resolved, models, pairs, machine.device, import_dirs, problems)
     problems.raise_if_any()
     return PlannedRun(
         suite=suite,
@@ -217,6 +231,12 @@ def make_cells(plan: PlannedRun, decoded: dict[str, PreparedData]) -> list[Plann
     splits: dict[KeyPath, list[Tried]] = {}
     for declared, resolved, model in zip(plan.cells, plan.data, plan.models, strict=True):
         data = decoded[_data_key(resolved)]
+        if declared.training.compile and isinstance(data, RowData) and data.row_bytes is not None:
+            problems.add(
+                declared.where("compile"),
+                f"the rows of {data.name} differ in size, so the model would be compiled for every batch",
+                hint="leave out compile, or pad all rows to the same size",
+            )
         device = plan.machine.device
         training = declared.training.model_copy(
             update={"memory_format": declared.training.memory_format_on(device)}

@@ -27,6 +27,8 @@ class TaskFacts:
         loss_unit: unit of the loss; "" if it has none.
         optimum: the known minimum of the loss; None if it is not known.
         additive: whether the task allows micro-batches.
+        differentiates: whether the loss takes derivatives with respect to inputs.
+        has_terms: whether the loss has several terms.
         hold_out: whether validation may be held out of the training rows.
         has_validation, has_test: whether the dataset brings validation rows, and test rows.
     """
@@ -38,6 +40,8 @@ class TaskFacts:
     loss_unit: str = ""
     optimum: Optimum | None = None
     additive: bool = True
+    differentiates: bool = False
+    has_terms: bool = False
     hold_out: bool = True
     has_validation: bool = False
     has_test: bool = True
@@ -63,6 +67,8 @@ def describe_task(
         loss_unit=task.loss_unit,
         optimum=task.optimum,
         additive=task.additive,
+        differentiates=task.differentiates,
+        has_terms=bool(task.terms),
         hold_out=hold_out,
         has_validation=has_validation,
         has_test=has_test,

@@ -5,7 +5,7 @@ A component whose process dies or hangs is not a mistake of the suite: only the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,14 +21,17 @@ from xbench.planning.describe import (
     describe_models,
     try_models,
     try_optimizers,
+    try_recipes,
 )
+from xbench.planning.recipe_checks import check_group_settings, check_patterns
 from xbench.planning.resolution import ResolvedData, resolve
 from xbench.suite.axes import Value
 from xbench.suite.blame import Outcomes, Tried, add_complaints
 from xbench.suite.cells import Cell, DatasetChoice, Declared, Expansion
 from xbench.suite.lines import KeyPath
 from xbench.suite.problems import Problems
-from xbench.training.settings import Choice
+from xbench.training.recipe_mistakes import PairSettings
+from xbench.training.settings import Choice, TrainingSettings
 
 # A trial step takes milliseconds, and importing a plugin before it takes seconds.
 _OPTIMIZER_TIMEOUT_S = 20.0
@@ -63,7 +66,7 @@ def check_optimizers(
         A warning for each optimizer whose process died or hung.
     """
 
-    def try_choices(choices: Sequence[Choice]) -> list[str | ChildFailed | None]:
+    def try_choices(choices: Sequence[Choice]) -> list[str | XbenchError | ChildFailed | None]:
         return ask_each(
             try_optimizers, choices, device, import_dirs, timeouts=Timeouts(silence_s=_OPTIMIZER_TIMEOUT_S)
         )
@@ -75,10 +78,44 @@ def check_optimizers(
         if isinstance(complaint, ChildFailed):
             warnings.append(f"optimizer '{name}' could not be tried: {complaint.message}")
             complaint = None
-        tried = Tried(optimizer.values, complaint or "")
+        tried = _make_tried(optimizer.values, complaint)
         trials.append(_Trial(optimizer.path, name, optimizer.choice, tried))
     _add_complaints(problems, "optimizer", trials, try_choices, _drop_setting)
     return tuple(warnings)
+
+
+def check_recipes(
+    expansion: Expansion, device: str, import_dirs: Sequence[str], problems: Problems
+) -> tuple[tuple[str, ...], dict[str, PairSettings]]:
+    """Try each optimizer with each recipe that is used with it, and add mistakes to `problems`.
+
+    Returns:
+        Warnings about keys without effect, and the settings of pairs of optimizers, by the `repr` of the
+        choice.
+    """
+    pairs: dict[str, tuple[Choice, TrainingSettings]] = {}
+    for cell in expansion.cells:
+        if recipe := cell.training.recipe:
+            training = TrainingSettings.model_validate(recipe)
+            pairs.setdefault(repr((cell.optimizer, training)), (cell.optimizer, training))
+    timeouts = Timeouts(silence_s=_OPTIMIZER_TIMEOUT_S)
+    answers = ask_each(try_recipes, list(pairs.values()), device, import_dirs, timeouts=timeouts)
+    found = dict(zip(pairs, answers, strict=True))
+    warnings: dict[str, None] = {}
+    settings: dict[str, PairSettings] = {}
+    for cell in expansion.cells:
+        recipe = cell.training.recipe
+        trial = found.get(repr((cell.optimizer, TrainingSettings.model_validate(recipe)))) if recipe else None
+        if trial is None or isinstance(trial, ChildFailed):  # the trial of the optimizer fails as well
+            continue
+        if trial.warning:
+            warnings[trial.warning] = None
+        if trial.pair is not None:
+            settings[repr(cell.optimizer)] = trial.pair
+        for mistake in trial.mistakes:
+            inside = () if mistake.pattern is None else (mistake.pattern,)
+            problems.add((*cell.where(*mistake.keys), *inside), mistake.message, mistake.hint)
+    return tuple(warnings), settings
 
 
 def resolve_datasets(
@@ -142,11 +179,15 @@ def check_models(
     expansion: Expansion,
     resolved: dict[str, ResolvedData],
     models: dict[str, ModelFacts],
+    pairs: Mapping[str, PairSettings],
     device: str,
     import_dirs: Sequence[str],
     problems: Problems,
 ) -> tuple[tuple[str, ...], list[ModelFacts]]:
     """Build each model once for each kind of images that it is used with, and run it on a few random ones.
+
+    Args:
+        pairs: the settings of pairs of optimizers, by the `repr` of the choice.
 
     Returns:
         Warnings, and the facts about each cell's model, updated by the trials. If there are problems, facts
@@ -157,7 +198,10 @@ def check_models(
         timeouts = Timeouts(silence_s=_MODEL_TIMEOUT_S)
         return ask_each(try_models, subjects, device, import_dirs, timeouts=timeouts)
 
-    subjects = [_model_trial(cell, resolved, models, device) for cell in expansion.cells]
+    subjects = [
+        _model_trial(cell, resolved, models, device, _find_pair(cell, pairs) is not None)
+        for cell in expansion.cells
+    ]
     distinct = {repr(subject): subject for subject in subjects if subject is not None}
     found = dict(zip(distinct, try_subjects(list(distinct.values())), strict=True))
     warnings: dict[str, None] = {}
@@ -186,7 +230,13 @@ def check_models(
                 is_frozen=outcome.is_frozen,
                 fails_alone=outcome.fails_alone,
                 normalises=outcome.normalises,
+                parameters=outcome.parameters,
             )
+            check_patterns(cell, outcome.parameters, problems)
+            pair = _find_pair(cell, pairs)
+            if pair is not None and outcome.matrices is not None:
+                hidden = {*outcome.matrices, *(outcome.kernels if pair.flattens_kernels else ())}
+                check_group_settings(cell, outcome.parameters, hidden, pair, problems)
             if outcome.warning:
                 warnings[outcome.warning] = None
         values = [value for value in cell.values if _matters_to_model(value)]
@@ -236,7 +286,10 @@ def _add_complaints(
 
 
 def _drop_setting(choice: Choice, value: Value) -> Choice:
-    """Return the component without one of its settings."""
+    """Return the component without one of its settings, or without one of its `rest`'s."""
+    if choice.rest is not None and value.key.startswith("rest."):
+        rest = _drop_setting(choice.rest, replace(value, key=value.key.removeprefix("rest.")))
+        return Choice(choice.name, choice.params | {"rest": {"name": rest.name, **rest.params}})
     return Choice(choice.name, {key: chosen for key, chosen in choice.params.items() if key != value.key})
 
 
@@ -250,16 +303,27 @@ def _pair_outcomes(values: Sequence[Value], answers: Sequence[object]) -> Outcom
 
 
 def _make_tried(values: Sequence[Value], error: object) -> Tried:
-    """Make a `Tried` from values and an outcome: an `XbenchError`, or anything else for no complaint."""
-    return Tried(values, error.message, error.hint) if isinstance(error, XbenchError) else Tried(values)
+    """Make a `Tried` from values and an outcome: a string or an `XbenchError` is a complaint."""
+    if isinstance(error, XbenchError):
+        return Tried(values, error.message, error.hint)
+    return Tried(values, error if isinstance(error, str) else "")
 
 
 def _matters_to_model(value: Value) -> bool:
-    return value.kind in ("model", "dataset") or value.key in ("dtype", "memory_format")
+    return value.kind in ("model", "dataset") or value.key in ("dtype", "autocast", "memory_format")
+
+
+def _find_pair(cell: Cell, pairs: Mapping[str, PairSettings]) -> PairSettings | None:
+    """Return the settings of a cell's pair of optimizers, if its `groups` must be checked against them."""
+    return pairs.get(repr(cell.optimizer)) if cell.training.groups else None
 
 
 def _model_trial(
-    cell: Cell, resolved: dict[str, ResolvedData], models: dict[str, ModelFacts], device: str
+    cell: Cell,
+    resolved: dict[str, ResolvedData],
+    models: dict[str, ModelFacts],
+    device: str,
+    finds_matrices: bool,
 ) -> ModelTrial | None:
     """Make the trial of a cell's model.
 
@@ -284,5 +348,7 @@ def _model_trial(
         facts=known,
         dataset=None if data.facts.has_images else data.choice,
         dtype=cell.training.dtype,
+        autocast=cell.training.autocast,
         memory_format=cell.training.memory_format_on(device),
+        finds_matrices=finds_matrices,
     )

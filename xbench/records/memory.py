@@ -85,6 +85,10 @@ class MemoryPassRecord(Record):
         activations_bytes: what the forward and backward passes took beyond gradients and examples.
         keeping_bytes: what keeping the weights took.
         final_state_bytes: the optimizer's state after the last step.
+        optimizer_peak_bytes: the most that the optimizer's state, its work and the gradients took together in
+            any phase of a step, without what libraries load at first use. Unlike the parts above, this does
+            not depend on which phase has the peak of the process. That of a fused optimizer is measured with
+            two examples, and includes their activations. None in records of an older xbench.
         not_resumable: why cells of this model write no checkpoints: the model has state outside its state
             dict, which would be lost. "" if they do write checkpoints, None if this was not checked.
     """
@@ -104,6 +108,7 @@ class MemoryPassRecord(Record):
     activations_bytes: Whole
     keeping_bytes: Whole
     final_state_bytes: Whole
+    optimizer_peak_bytes: Whole | None = None
     not_resumable: str | None = None
 
     @property

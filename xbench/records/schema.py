@@ -129,7 +129,15 @@ class Times(Record):
     Attributes:
         training_s: time of all training steps, without evaluation.
         evaluation_s: time of validation after each epoch and of the final evaluation.
-        prepare_s: time to build the model, warm up, and split the data.
+        prepare_s: time to build the model, compile it or read its graphs from the cache, warm up, and split
+            the data.
+        compile_s: time to compile the model before training, without a cache: if an earlier process compiled
+            some graphs, this includes the time that it took. None if the model is not compiled.
+        compiled_graphs: number of graphs that were compiled: one for each batch shape, in training and in
+            evaluation, and several if the model has parts that cannot be compiled.
+        untimed_graphs: number of cached graphs whose time is not known, and not included in `compile_s`.
+        late_compile_s: part of `training_s` and `evaluation_s` in which the model was compiled again,
+            although all shapes had been compiled; None if it is not compiled.
         features_s: time to compute, before this cell, the features that no earlier cell had cached.
         memory_pass_s: time of the memory pass before this cell; None if another cell's was shared.
         checkpoints_s: time to save checkpoints.
@@ -143,6 +151,10 @@ class Times(Record):
     training_s: float | None = None
     evaluation_s: float | None = None
     prepare_s: float | None = None
+    compile_s: float | None = None
+    compiled_graphs: Whole | None = None
+    untimed_graphs: Whole | None = None
+    late_compile_s: float | None = None
     features_s: float | None = None
     memory_pass_s: float | None = None
     checkpoints_s: float | None = None

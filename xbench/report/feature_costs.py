@@ -36,7 +36,8 @@ def _make_features_key(record: CellRecord) -> str:
         (
             (model.name, sorted(model.params.items()), model.weights),
             (data.name, data.fingerprint),
-            (record.settings.get("dtype"), record.features.precision, record.device.get("threads")),
+            (record.settings.get("dtype"), record.settings.get("autocast", "off")),
+            (record.features.precision, record.device.get("threads")),
             None if model.weights else record.seed,
         )
     )

@@ -9,10 +9,11 @@ from xbench.records.schema import CellRecord, ExperimentRecord
 from xbench.report.columns import Column, group_by_data
 from xbench.report.document import ALIKE, BEST
 from xbench.report.findings import Marks
+from xbench.report.recipes import note_recipes
 from xbench.report.rows import Row
 from xbench.report.stand_ins import describe_stand_in_data, describe_stand_in_weights
 from xbench.text import name_seeds, pluralize
-from xbench.units import format_bytes
+from xbench.units import format_bytes, format_seconds
 
 # Sizes of optimizer state are treated as equal up to this relative difference.
 _SAME_STATE = 0.01
@@ -55,6 +56,7 @@ def make_notes(
     notes = [
         *_note_data(records),
         *_note_several_datasets(columns),
+        *merge_notes(note_recipes(columns)),
         *merge_notes(note for column in columns for note in _note_cells(column)),
         *_note_missing_seeds(columns),
         *_note_intervals(columns, rows),
@@ -272,12 +274,34 @@ def _has_substitutes(row: Row, columns: Sequence[Column]) -> bool:
     return any(row.instead(record) for column in columns for record in column.records)
 
 
+def _note_compilation(record: CellRecord) -> Iterator[str]:
+    """Say what a cell's compilation time leaves out, and what of it is part of the training time."""
+    times = record.time
+    if times.untimed_graphs:
+        yield (
+            f"{times.untimed_graphs} of {pluralize(times.compiled_graphs or 0, 'graph')} were cached without "
+            "the time that compiling them took, which is therefore not included"
+        )
+    if times.late_compile_s:
+        yield (
+            f"was compiled again during training or evaluation, for {format_seconds(times.late_compile_s)}, "
+            "which its times include"
+        )
+
+
 def _note_times(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
     used = any(r.features.precision is not None and r.status == "done" for c in columns for r in c.records)
     if used and any(row.key == "features_s" for row in rows):
         yield (
             "computing features: done once and shared; each column that used the features shows the full "
             "cost ('cached': an earlier run computed them)"
+        )
+    if any(row.key == "compile_s" for row in rows):
+        yield from merge_notes(
+            (column.name, record.seed, text)
+            for column in columns
+            for record in column.records
+            for text in _note_compilation(record)
         )
     if any(row.is_time for row in rows):
         yield from merge_notes(

@@ -123,6 +123,7 @@ ROWS = (
     Row("steps", "steps", lambda r: r.steps, _format_count),
     Row("closures", "closures", lambda r: r.closures, _format_count),
     _make_time_row("training_s", "training time", format_seconds, format_seconds, finding="ratio"),
+    _make_time_row("compile_s", "compiling, beforehand", format_seconds),
     Row(
         "features_s", "computing features", lambda r: r.time.features_s, format_seconds, instead=_mark_cached
     ),

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from xbench.records.schema import CellRecord, Component
 from xbench.report.run_comparison import NamedRun
-from xbench.report.settings import ABSENT, show_value
+from xbench.report.settings import ABSENT, SHOWN_DEFAULTS, show_value
 from xbench.text import shorten
 from xbench.units import format_bytes
 
@@ -133,7 +133,7 @@ def _list_cell_facts(record: CellRecord) -> Iterator[tuple[DifferenceKind, str, 
     yield "data", "unreadable images", len(data.unreadable)
     for name, value in data.params.items():
         yield "data", f"dataset: {name}", _show(value)
-    for name, value in record.settings.items():
+    for name, value in {**SHOWN_DEFAULTS, **record.settings}.items():
         yield "protocol", name, _show(value)
     for name, value in record.requested.items():
         if name not in record.settings:

@@ -16,6 +16,25 @@ MAX_VALUES_LISTED = 3
 # Seeds and stretches of seeds that are listed with a value.
 _MAX_SEEDS_LISTED = 2
 
+# Defaults of the settings that change how an optimizer is used. Older records do not have these settings, and
+# their cells were trained with the defaults.
+RECIPE_DEFAULTS: Mapping[str, Any] = {
+    "schedule": "constant",
+    "warmup": 0,
+    "min_lr": 0.0,
+    "clip_norm": None,
+    "clip_value": None,
+    "weight_decay_on": "all",
+    "groups": {},
+}
+# The same with the settings that change what is computed. They are shown wherever they are not the default.
+SHOWN_DEFAULTS: Mapping[str, Any] = {
+    **RECIPE_DEFAULTS,
+    "dtype": "float32",
+    "autocast": "off",
+    "compile": False,
+}
+
 # Shown where a column has no value.
 ABSENT = "-"
 
@@ -77,6 +96,9 @@ def _make_setting(key: str) -> Setting:
 
 def _read_setting(settings: Mapping[str, Any], key: str) -> Any:
     """Read a setting; "default" if it is None, which means that the default applied."""
+    if key in SHOWN_DEFAULTS:
+        value = settings.get(key, SHOWN_DEFAULTS[key])
+        return "none" if value is None else value
     return "default" if key in settings and settings[key] is None else settings.get(key)
 
 
@@ -96,7 +118,8 @@ def collect_values(setting: Setting, records: Sequence[CellRecord]) -> tuple[Set
         value = setting.value(record)
         if value is None:
             continue
-        if type(value) is not type(last) or value != last:  # otherwise it has the same text
+        # Otherwise it has the same text. Equal dicts may differ in their order.
+        if type(value) is not type(last) or value != last or isinstance(value, dict):
             last, text = value, show_value(value)
         values.setdefault(text, value)
         seeds.setdefault(text, []).append(record.seed)
@@ -116,10 +139,11 @@ def needs_row(setting: Setting, columns: Sequence[tuple[str, Sequence[CellRecord
     known = [(name, record) for name, record in cells if setting.value(record) is not None]
     if len({show_value(setting.value(record)) for _, record in known}) < 2:
         return False
-    return not all(_is_in_title(setting.key, name, record) for name, record in known)
+    return not all(is_in_title(setting.key, name, record) for name, record in known)
 
 
-def _is_in_title(key: str, column: str, record: CellRecord) -> bool:
+def is_in_title(key: str, column: str, record: CellRecord) -> bool:
+    """Return whether a column's title shows a setting of its cells."""
     given = record.settings if key in record.settings else record.requested
     return key in given and f" {key}={given[key]} " in f"{column} "
 
@@ -148,8 +172,15 @@ def show_value(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, dict):
-        return ", ".join(f"{name}={_show_number(value[name])}" for name in sorted(value)) or "none"
+        return _show_table(value) or "none"
     return _show_number(value)
+
+
+def _show_table(table: Mapping[str, Any]) -> str:
+    """Format a table. One of tables keeps its order, in which the first pattern that matches counts."""
+    if any(isinstance(value, dict) for value in table.values()):
+        return ", ".join(f"{name} ({show_value(value)})" for name, value in table.items())
+    return ", ".join(f"{name}={_show_number(table[name])}" for name in sorted(table))
 
 
 def _show_number(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -38,6 +38,8 @@ def explain(error: ValidationError, document: Any, model: type[BaseModel]) -> li
             sentences.append((path, item["msg"].removeprefix("Value error, ")))
         else:
             expectation = item["msg"].removeprefix("Input should be ")
+            if item["type"] == "dict_type":
+                expectation = "a table"
             if item["type"] in ("too_short", "string_too_short"):
                 expectation = "non-empty"
             if item["type"] == "string_pattern_mismatch":
@@ -47,8 +49,10 @@ def explain(error: ValidationError, document: Any, model: type[BaseModel]) -> li
         if any(other != path and other[: len(path)] == path for other in expected):
             continue  # the list or table itself is right, and the mistake is inside it
         key = _last_key(path) or "the suite"
+        field = f"{path[0]}: " if _is_in_dict(model, path) else ""
         either = " or ".join(dict.fromkeys(alternatives))
-        sentences.append((path, f"'{key}' should be {either}, not {format_value(_value_at(document, path))}"))
+        value = format_value(_value_at(document, path))
+        sentences.append((path, f"{field}'{key}' should be {either}, not {value}"))
     return sentences
 
 
@@ -59,6 +63,12 @@ def _known_keys(model: type[BaseModel], path: KeyPath) -> list[str]:
         inner = [field.annotation, *get_args(field.annotation)] if field else []
         model = next((t for t in inner if isinstance(t, type) and issubclass(t, BaseModel)), model)
     return list(model.model_fields)
+
+
+def _is_in_dict(model: type[BaseModel], path: KeyPath) -> bool:
+    """Return whether a path leads into a field whose keys are the user's own names."""
+    field = model.model_fields.get(str(path[0])) if len(path) > 1 else None
+    return field is not None and get_origin(field.annotation) is dict
 
 
 def _last_key(path: KeyPath) -> str | None:

@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from xbench.components.registry import Kind, describe_unknown_problem, find, suggest_name
-from xbench.components.settings import Settings
+from xbench.components.registry import Kind, describe_unknown_problem, find, registrations, suggest_name
+from xbench.components.settings import Settings, explain_whole_batches
+from xbench.components.specs import DEFAULT_REST
 from xbench.errors import XbenchError
 from xbench.suite.axes import Value, combine, count_combinations, list_axes, list_values
 from xbench.suite.blame import Outcomes, Tried, add_complaints
@@ -38,9 +39,10 @@ def collect_components(suite: Suite) -> set[tuple[Kind, str]]:
     found: set[tuple[Kind, str]] = set()
     for experiment in suite.experiments.values():
         fallbacks = [dataset.fallback for dataset in experiment.dataset if dataset.fallback is not None]
+        rests = [rest for optimizer in experiment.optimizer for rest in optimizer.rest or []]
         tables: dict[Kind, Sequence[Table]] = {
             "model": experiment.model,
-            "optimizer": experiment.optimizer,
+            "optimizer": [*experiment.optimizer, *rests],
             "dataset": [*experiment.dataset, *fallbacks],
         }
         found |= {(kind, name) for kind, of_kind in tables.items() for t in of_kind for name in t.names}
@@ -132,7 +134,7 @@ class _Expander:
         for place, table in enumerate(experiment.optimizer):
             own_path = (*path, "optimizer", place)
             own = {key: value for key, value in (table.model_extra or {}).items() if key in TRAINING_KEYS}
-            optimizers = list(self._expand_table("optimizer", table, own_path, several=False))
+            optimizers = list(self._expand_optimizer(table, own_path))
             self._result.optimizers += optimizers
             trainings = self._expand_training(shared, own, path, own_path)
             made += len(optimizers) * len(models) * len(datasets) * len(trainings)
@@ -140,6 +142,7 @@ class _Expander:
                 return
             for parts in itertools.product(optimizers, models, datasets, trainings):
                 optimizer, model, dataset, training = parts
+                self._check_whole_batches(optimizer, training, own_path)
                 titles = [f"{key}={value}" for part in parts for key, value in part.varying.items()]
                 yield Cell(
                     experiment=experiment.name,
@@ -158,6 +161,22 @@ class _Expander:
                     dataset_path=dataset.path,
                     values=tuple(value for part in parts for value in part.values),
                 )
+
+    def _check_whole_batches(
+        self, optimizer: Declared[Choice], training: Declared[TrainingSettings], path: KeyPath
+    ) -> None:
+        """Check that an optimizer which needs whole batches is not given micro-batches."""
+        known = self._known["optimizer", optimizer.choice.name]
+        if not isinstance(known, Settings) or known.backward == "plain":
+            return
+        if training.choice.micro_batch == "full":
+            return
+        places = [value.path for value in training.values if value.key == "micro_batch"]
+        self._problems.add(
+            places[0] if places else path,
+            explain_whole_batches(optimizer.choice.name, known.backward),
+            hint='set micro_batch = "full" for this optimizer',
+        )
 
     def _explain_wrong_problem(self, name: str) -> list[XbenchError]:
         """Explain why a name is not that of a problem: once, although both of its parts cannot be loaded."""
@@ -231,10 +250,18 @@ class _Expander:
         def path_of(key: str) -> KeyPath:
             return (*path, "params", key) if key in table.params else (*path, key)
 
+        absent: set[str] = set()  # families that are not installed
         for name_path, name in list_values(table.name, (*path, "name")):
             settings = self._known[kind, name]
             if isinstance(settings, XbenchError):
-                self._problems.add(name_path, settings.message, settings.hint)
+                family, hint = name.partition("/")[0], settings.hint
+                if family in absent:
+                    continue
+                if "/" in name and ":" not in name and find(kind, name) is None:
+                    absent.add(family)
+                    if not suggest_name(family, registrations(kind)):
+                        hint = f"install the package of '{family}', or leave its experiment out (`--only`)"
+                self._problems.add(name_path, settings.message, hint)
                 continue
             values = table.settings
             if isinstance(table, OptimizerTable):
@@ -248,6 +275,31 @@ class _Expander:
             named = {kind: name} if is_in_title else {}
             for found in combine(right):
                 yield Declared(Choice(name, found.chosen), path, named | found.varying, found.values)
+
+    def _expand_optimizer(self, table: OptimizerTable, path: KeyPath) -> Iterator[Declared[Choice]]:
+        """Yield every optimizer that a table names, with the optimizer of the parameters that it leaves."""
+        rests = [
+            rest
+            for place, of_rest in enumerate(table.rest or ())
+            for rest in self._expand_table("optimizer", of_rest, (*path, "rest", place), several=False)
+        ]
+        is_axis = len(table.rest or ()) > 1 or any(len(of_rest.names) > 1 for of_rest in table.rest or ())
+        for one in self._expand_table("optimizer", table, path, several=False):
+            known = self._known["optimizer", one.choice.name]
+            leaves_rest = isinstance(known, Settings) and known.leaves_rest
+            if table.rest is None:
+                default = {"rest": {"name": DEFAULT_REST}} if leaves_rest else {}
+                yield replace(one, choice=Choice(one.choice.name, one.choice.params | default))
+                continue
+            if not leaves_rest:
+                self._problems.add(
+                    (*path, "rest"),
+                    f"optimizer '{one.choice.name}' updates all parameters, so it has no 'rest'",
+                    hint="leave out rest",
+                )
+                continue
+            for rest in rests:
+                yield _add_rest(one, rest, is_axis)
 
     def _expand_dataset(
         self, table: DatasetTable, path: KeyPath, several: bool
@@ -307,6 +359,21 @@ class _Expander:
             self._problems, path, "", tried, lambda place: _training_without_each(tried[place].values)
         )
         return right
+
+
+def _add_rest(one: Declared[Choice], rest: Declared[Choice], is_axis: bool) -> Declared[Choice]:
+    """Add the optimizer of the rest to another one, as its setting `rest`.
+
+    Args:
+        is_axis: whether the name of the rest varies, so that titles need it.
+    """
+    named = {"rest": rest.choice.name} if is_axis else {}
+    varying = {f"rest.{key}": value for key, value in rest.varying.items()}
+    values = tuple(replace(value, key=f"rest.{value.key}") for value in rest.values)
+    params = one.choice.params | {"rest": {"name": rest.choice.name, **rest.choice.params}}
+    return Declared(
+        Choice(one.choice.name, params), one.path, one.varying | named | varying, one.values + values
+    )
 
 
 def _training_without_each(values: Sequence[Value]) -> Outcomes:

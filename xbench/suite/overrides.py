@@ -52,7 +52,7 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str | SuiteOpt
         if isinstance(override, SuiteOption):
             key = override.key
             for path, table in _find_tables(document, ["suite"]):
-                table[key] = _parse_value(override.text, str(override))
+                table[key] = parse_value(override.text, str(override))
                 applied[(*path, key)] = str(override)
             continue
         key, separator, text = override.partition("=")
@@ -72,7 +72,7 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str | SuiteOpt
             )
         for path, table in tables:
             last = key.rpartition(".")[2]
-            table[last] = _parse_value(text, f"--set {argument}")
+            table[last] = parse_value(text, f"--set {argument}")
             applied[(*path, last)] = f"--set {argument}"
     return applied
 
@@ -107,7 +107,7 @@ def _describe_partial(argument: str, names: list[str]) -> str:
     return f"{argument} does not reach {quote_some(names)}, which {have} own {last}: add {more}"
 
 
-def _parse_value(text: str, argument: str) -> Any:
+def parse_value(text: str, argument: str) -> Any:
     """Parse the value of an override.
 
     Args:

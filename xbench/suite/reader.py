@@ -34,6 +34,10 @@ _COMPONENTS: dict[str, type[Table]] = {"model": Table, "dataset": DatasetTable, 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
+_OPTIMIZER_HINT = (
+    "an optimizer's settings belong in its own table, [[experiment.optimizer]] (--set adam.lr=0.1)"
+)
+
 
 @dataclass(frozen=True)
 class Suite:
@@ -178,7 +182,7 @@ def _check_keys(table: dict[str, Any], place: int, names: set[str], problems: Pr
                 problems.add((*path, key), f"'{key}' belongs in the [suite] table, not in an experiment")
                 continue
             guess = suggest_name(key, (*TRAINING_KEYS, *Experiment.model_fields))
-            hint = None if guess else "an optimizer's settings belong in its own table (--set adam.lr=0.1)"
+            hint = None if guess else _OPTIMIZER_HINT
             problems.add((*path, key), f"unknown key '{shorten(key)}'{guess and '.' + guess}", hint)
     name = table.get("name")
     if isinstance(name, str) and name in names:

@@ -108,10 +108,13 @@ class OptimizerTable(Table):
 
     Attributes:
         label: the column's title, needed if the same optimizer appears more than once.
+        rest: for an optimizer of hidden matrices (`muon`): the optimizer of all other parameters, as a name
+            or a table with its settings; `"adamw"` by default. A list is an axis.
         adapt, expect: overrides the experiment's value.
     """
 
     label: str | None = Field(None, pattern=r"^\S+$", max_length=MAX_NAME_LENGTH)
+    rest: OneOrMore[Table] | None = None
     adapt: Adapt | None = None
     expect: Literal["oom"] | None = None
 

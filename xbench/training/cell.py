@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from xbench.components.optimizer_factory import RunFacts
 from xbench.components.roles import count_by_role, find_roles, watch_last_layer
-from xbench.components.specs import ModelSpec, OptimizerSpec
+from xbench.components.specs import ModelSpec
 from xbench.components.tasks import Optimum
 from xbench.data.features import FeatureFile
 from xbench.data.prepared import PreparedData, RowData
+from xbench.errors import Unsupported
 from xbench.memory.contention import ContentionWatch
 from xbench.memory.devices import allocator_retries, device_memory
 from xbench.memory.host import resident_bytes
@@ -30,19 +32,25 @@ from xbench.memory.profiler import profiler_for
 from xbench.records.memory import MemoryRecord
 from xbench.records.schema import Times
 from xbench.training.checkpoint import Checkpoints, Stopped, resume
+from xbench.training.clipping import make_clip
 from xbench.training.closure import AccumulatingClosure
+from xbench.training.compilation import Compilation, compile_trainer, list_evaluation_sizes
 from xbench.training.events import CellResult, Prepared, Scores
 from xbench.training.footprint import model_bytes, optimizer_state_bytes, trained_bytes
-from xbench.training.frozen import find_trained_part, set_training
-from xbench.training.global_state import guard_globals, load_component
+from xbench.training.frozen import set_training
+from xbench.training.global_state import load_component
 from xbench.training.job import CellJob
-from xbench.training.loop import Trainer
-from xbench.training.model import build_model, build_trained_part, select_trained_part
+from xbench.training.loader import Loader
+from xbench.training.loop import Trainer, count_steps
+from xbench.training.model import TrainedPart, build_model, build_trained_part, select_trained_part
 from xbench.training.objective import Objective
 from xbench.training.open_data import open_loader, open_task
+from xbench.training.optimizer import LoadedOptimizer, load_optimizer
+from xbench.training.recipe import check_recipe
 from xbench.training.recorder import Diverged, TraceRecorder
 from xbench.training.rehearsal import rehearse
-from xbench.training.requirements import find_unmet_requirement
+from xbench.training.requirements import check_parts_are_allowed, check_requirements
+from xbench.training.schedules import make_schedule, read_rates
 from xbench.training.seeding import seed_everything
 from xbench.training.settings import CellSettings
 from xbench.training.splits import Split, epoch_order, split_examples
@@ -77,48 +85,51 @@ def train_cell(
     model_spec = load_component("model", settings.model.name, job.import_dirs)
     whole_model = build_model(model_spec, settings, data, job.import_dirs)
     weights_sha256 = hash_tensors(whole_model)
-    model = select_trained_part(whole_model, features)
-    prefix = "" if model is whole_model else f"{find_trained_part(whole_model)[0]}."
+    trained = select_trained_part(whole_model, features)
     del whole_model
     # Only after the model is built: importing the optimizer must not change the model's initial weights.
-    optimizer_spec = load_component("optimizer", settings.optimizer.name, job.import_dirs)
-    reason = find_unmet_requirement(optimizer_spec, settings.optimizer.name, model)
-    if reason is not None:
-        return CellResult(status="skipped", reason=reason)
-
+    optimizer = load_optimizer(settings.optimizer, job.import_dirs)
     split = split_examples(data, settings.training, settings.seed)
     if features is not None:
         _check_present(features, data, split)
-    is_resumable = model_spec.resumable and optimizer_spec.resumable
+    is_resumable = model_spec.resumable and optimizer.resumable
     every_s = job.checkpoint_every_s if is_resumable else None
     should_stop = (lambda: False) if every_s is None else watch_for_stop()
     checkpoints = Checkpoints(job.scratch, every_s, should_stop)
-    trainer = assemble(
-        send,
-        settings,
-        data,
-        model_spec,
-        optimizer_spec,
-        model,
-        split,
-        checkpoints,
-        features,
-        job.import_dirs,
-    )
+    try:
+        trainer = assemble(
+            send,
+            settings,
+            data,
+            model_spec,
+            optimizer,
+            trained,
+            split,
+            checkpoints,
+            features,
+            job.import_dirs,
+        )
+    except Unsupported as error:
+        return CellResult(status="skipped", reason=error.message)
     if trainer.loader.device.type == "cuda":
         rehearse(
             trainer,
-            lambda: build_trained_part(model_spec, settings, data, features, job.import_dirs),
-            lambda twin: _build_optimizer(optimizer_spec, twin, settings),
+            lambda: build_trained_part(model_spec, settings, data, features, job.import_dirs).model,
+            lambda twin: optimizer.build(
+                twin, trainer.roles, trainer.run_facts, settings.seed, settings.training, trained.prefix
+            ),
         )
-    last = warm_up(trainer)
-    roles = find_roles(model, trainer.objective.task.roles, model_spec.roles, last=last, prefix=prefix)
-    memory = _measure_before(trainer, optimizer_spec)
+    steps = trainer.steps_per_epoch * settings.training.epochs
+    trainer.schedule = make_schedule(settings.training, trainer.rates, steps)
+    try:
+        warm_up(trainer)
+    except Stopped:
+        return None
+    memory = _measure_before(trainer, optimizer)
     seed_everything(settings.seed)  # for optimizers that draw numbers: the warm-up must not affect them
     if job.checkpoint is not None and is_resumable and not _resume(trainer, job.checkpoint):
-        del trainer, model  # the call below builds its own
+        del trainer, trained  # the call below builds its own
         return train_cell(send, replace(job, checkpoint=None), watch_for_stop)
-    steps = trainer.steps_per_epoch * settings.training.epochs
     resumed_at, is_saved = trainer.progress.steps, every_s is not None
     send(
         Prepared(
@@ -131,7 +142,7 @@ def train_cell(
             resumed_at=resumed_at,
             is_saved=is_saved,
             is_on_cuda=torch.device(settings.device).type == "cuda",
-            parameters_by_role=count_by_role(model, roles),
+            parameters_by_role=count_by_role(trainer.model, trainer.roles),
         )
     )
     prepare_s = time.perf_counter() - started
@@ -157,10 +168,23 @@ def train_cell(
             evaluation_s=trainer.evaluation_s,
             prepare_s=prepare_s,
             checkpoints_s=checkpoints.spent_s or None,
+            **_describe_compilation(trainer.compilation),
             waiting_share=watch.waiting_share(),
         ),
         memory=_measure_after(trainer, memory),
     )
+
+
+def _describe_compilation(compilation: Compilation | None) -> dict[str, Any]:
+    """Return the fields of a cell's times that are about its compiled model."""
+    if compilation is None:
+        return {}
+    return {
+        "compile_s": compilation.seconds,
+        "compiled_graphs": compilation.graphs,
+        "untimed_graphs": compilation.untimed,
+        "late_compile_s": compilation.late_s,
+    }
 
 
 def _explain_divergence(error: Diverged, data: PreparedData) -> str:
@@ -185,8 +209,8 @@ def assemble(
     settings: CellSettings,
     data: PreparedData,
     model_spec: ModelSpec,
-    optimizer_spec: OptimizerSpec,
-    model: nn.Module,
+    optimizer: LoadedOptimizer,
+    trained: TrainedPart,
     split: Split,
     checkpoints: Checkpoints,
     features: FeatureFile | None = None,
@@ -195,10 +219,11 @@ def assemble(
     """Build a cell's trainer.
 
     Raises:
-        XbenchError: the settings do not suit the model.
+        Unsupported: the optimizer cannot train this model.
+        XbenchError: the settings do not suit the model or the optimizer.
     """
     training = settings.training
-    device, dtype = torch.device(settings.device), getattr(torch, training.dtype)
+    device, loss_dtype = torch.device(settings.device), getattr(torch, training.loss_dtype)
     batch_size = len(split.train) if training.batch_size == "full" else training.batch_size
     batch_size = min(batch_size, len(split.train))
     if training.micro_batch == "auto":
@@ -206,14 +231,31 @@ def assemble(
     micro_batch = batch_size if training.micro_batch == "full" else min(training.micro_batch, batch_size)
     loader = open_loader(settings, data, model_spec, features, import_dirs)
     task = open_task(data, import_dirs)
-    objective = Objective(task, data, training.class_weights, device, dtype, split.train)
+    objective = Objective(
+        task, data, training.class_weights, device, loss_dtype, split.train, training.autocast
+    )
     profiler = profiler_for(device)
-    optimizer = _build_optimizer(optimizer_spec, model, settings)
+    model = trained.model
+    last = _run_once(model, loader, objective, split)
+    roles = find_roles(model, task.roles, model_spec.roles, last=last, prefix=trained.prefix)
+    check_recipe(optimizer, training)
+    check_requirements(optimizer, model, roles)
+    if micro_batch < batch_size:
+        check_parts_are_allowed(optimizer)
+    steps = count_steps(len(split.train), batch_size, training.drop_last)
+    run = RunFacts(steps * training.epochs, steps, len(split.train))
+    built = optimizer.build(model, roles, run, settings.seed, training, trained.prefix)
     return Trainer(
         model=model,
-        optimizer=optimizer,
+        optimizer=built,
         closure=AccumulatingClosure(
-            model, loader, objective, micro_batch if micro_batch < batch_size else None, settings.seed
+            model,
+            loader,
+            objective,
+            micro_batch if micro_batch < batch_size else None,
+            settings.seed,
+            optimizer.spec.backward,
+            make_clip(training),
         ),
         loader=loader,
         objective=objective,
@@ -227,14 +269,29 @@ def assemble(
         selected_path=checkpoints.folder / "selected.pt",
         send=send,
         checkpoints=checkpoints,
+        roles=roles,
+        run_facts=run,
+        rates=read_rates(training, built, optimizer.name),
     )
 
 
-def _build_optimizer(spec: OptimizerSpec, model: nn.Module, settings: CellSettings) -> torch.optim.Optimizer:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    with guard_globals():
-        seed_everything(settings.seed)  # for optimizers that draw numbers when they are built
-        return spec.load_factory()(parameters, **settings.optimizer.params)
+def _run_once(model: nn.Module, loader: Loader, objective: Objective, split: Split) -> list[nn.Parameter]:
+    """Run forward and backward on one example, so that libraries load what they need at first use.
+
+    The model runs in evaluation mode, so no running statistics change, and the gradients are dropped. There
+    must be no optimizer yet: it may have hooks that update parameters in the backward pass.
+
+    Returns:
+        The parameters of the last layer (see `watch_last_layer`).
+    """
+    model.eval()
+    example = split.train[:1]
+    with watch_last_layer(model) as last:
+        loss = objective.part_loss(model, loader.load(example), objective.divisor(example))
+    loss.backward()
+    model.zero_grad()
+    set_training(model)
+    return last
 
 
 def _check_present(features: FeatureFile, data: PreparedData, split: Split) -> None:
@@ -244,32 +301,28 @@ def _check_present(features: FeatureFile, data: PreparedData, split: Split) -> N
         raise RuntimeError(f"{features.folder} lacks features of examples that the cell uses")
 
 
-def warm_up(trainer: Trainer) -> list[nn.Parameter]:
-    """Run forward and backward on one example, so that libraries load what they need at first use.
+def warm_up(trainer: Trainer, is_trial: bool = False) -> None:
+    """Finish the warm-up of an assembled trainer, and calibrate the limits on this process's memory again.
 
-    (On CUDA, `rehearse` has already launched the other kernels of a step.) The model runs in evaluation mode,
-    so no running statistics change, and the gradients are dropped. Afterwards the limits on this process's
-    memory are calibrated again.
+    (`assemble` has run forward and backward; on CUDA, `rehearse` has launched the other kernels of a step.)
+    If the model is to be compiled, it is compiled for all batch shapes.
 
-    Returns:
-        The parameters of the last layer (see `watch_last_layer`).
+    Args:
+        is_trial: whether the trainer only takes some steps and evaluates once as many rows as it can at once.
+
+    Raises:
+        XbenchError: the model cannot be compiled.
+        Stopped: the run was asked to stop while the model was compiled.
     """
-    model, example = trainer.model.eval(), trainer.split.train[:1]
-    objective = trainer.objective
-    with watch_last_layer(model) as last:
-        loss = objective.part_loss(model, trainer.loader.load(example), objective.divisor(example))
-    loss.backward()
-    del loss
-    model.zero_grad()
-    set_training(model)
+    if trainer.settings.compile:
+        compile_trainer(trainer, {trainer.evaluation_chunk} if is_trial else list_evaluation_sizes(trainer))
     trainer.weights_are_finite()  # this check also runs after the last step
     calibrate_host_limit_again()
     calibrate_device_limit_again()
     release_free_memory()
-    return last
 
 
-def _measure_before(trainer: Trainer, spec: OptimizerSpec) -> MemoryRecord:
+def _measure_before(trainer: Trainer, optimizer: LoadedOptimizer) -> MemoryRecord:
     """Measure the memory that is in use before the first step."""
     return MemoryRecord(
         base_host_bytes=resident_bytes(),
@@ -277,7 +330,9 @@ def _measure_before(trainer: Trainer, spec: OptimizerSpec) -> MemoryRecord:
         host_peak_method=trainer.profiler.host.method,
         malloc=malloc_profile(),
         parameters_bytes=model_bytes(trainer.model),
-        expected_state_vectors=spec.state_vectors(getattr(trainer.optimizer, "defaults", {})),
+        expected_state_vectors=optimizer.expected_state_vectors(
+            trainer.optimizer, trainer.model, trainer.roles
+        ),
         **_measure_context(trainer.loader.device),
     )
 
@@ -332,7 +387,7 @@ def subtract_optimum(loss: float, optimum: Optimum, dtype: torch.dtype) -> float
     """Return how far a loss is above its known minimum; 0 if rounding or the minimum's error puts it below.
 
     Args:
-        dtype: the dtype in which the losses of rows were computed.
+        dtype: the least precise dtype in which the losses of rows were computed.
     """
     gap = loss - optimum.value
     hidden = optimum.error + _ROUNDINGS * torch.finfo(dtype).eps * max(abs(loss), abs(optimum.value))
@@ -362,9 +417,9 @@ def _score(trainer: Trainer) -> Scores:
     values |= {f"train_{name}": value for name, value in train.averages.items()}
     optimum = objective.task.optimum
     if optimum is not None and objective.covers(split.train):  # the optimum of other rows is another one
-        values["suboptimality"] = subtract_optimum(
-            train.loss, optimum, getattr(torch, trainer.settings.dtype)
-        )
+        settings = trainer.settings
+        dtype = torch.bfloat16 if settings.rounds_to_bfloat16 else getattr(torch, settings.dtype)
+        values["suboptimality"] = subtract_optimum(train.loss, optimum, dtype)
         values["gradient_norm"] = trainer.measure_gradient(rows)
     collected = test or train
     return Scores(values, collected.losses, collected.collected)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from xbench.storage.atomic import sync_file, sync_folder
+from xbench.training.composite import restore_optimizer
 from xbench.training.events import CheckpointWritten
 from xbench.training.global_state import Generators
 from xbench.training.state_dicts import load_state
@@ -65,6 +66,11 @@ class Checkpoints:
         if self.every_s is not None and (must_stop or time.perf_counter() - self._last >= self._interval_s):
             self._save(trainer)
         if must_stop:
+            raise Stopped
+
+    def raise_if_stopping(self) -> None:
+        """Raise `Stopped` if the run was asked to stop. There is nothing to save yet."""
+        if self.should_stop():
             raise Stopped
 
     @property
@@ -131,7 +137,7 @@ def resume(trainer: Trainer, folder: Path) -> None:
         _verify_checksums(file)
     load_state(trainer.model, folder / "model.pt")
     state = torch.load(folder / "state.pt", map_location=_map_to(trainer.loader.device), weights_only=True)
-    _restore_optimizer(trainer.optimizer, state["optimizer"])
+    restore_optimizer(trainer.optimizer, state["optimizer"])
     trainer.progress.__dict__.update(state["progress"])
     trainer.training_s, trainer.evaluation_s, trainer.checkpoints.spent_s = state["spent_s"]
     trainer.recorder.host_peak_bytes, trainer.recorder.device_peak_bytes = state["peaks"]
@@ -167,11 +173,3 @@ def _verify_checksums(file: Path) -> None:
         damaged = parts.testzip()
     if damaged is not None:
         raise ValueError(f"{file.name} is damaged ({damaged})")
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    optimizer.load_state_dict(saved)
-    if type(optimizer).load_state_dict is torch.optim.Optimizer.load_state_dict:
-        # It has cast the states to the parameters' dtype: put them back as they were saved.
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        optimizer.state.update({parameters[index]: state for index, state in saved["state"].items()})

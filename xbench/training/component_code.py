@@ -24,6 +24,8 @@ def hash_code(settings: CellSettings, data: PreparedData, import_dirs: ImportDir
         ("model", settings.model.name),
         ("optimizer", settings.optimizer.name),
     ]
+    if settings.optimizer.rest is not None:
+        components.append(("optimizer", settings.optimizer.rest.name))
     if isinstance(data, RowData):
         components.append(("dataset", data.name))
     return own_stamp(), *(code_stamp(kind, name, import_dirs, only_modules=True) for kind, name in components)
@@ -38,6 +40,13 @@ def check_running_code(job: CellJob) -> Iterator[None]:
     Raises:
         XbenchError: the code has changed.
     """
+    from xbench.training.preload import LOADED_CODE
+
+    if job.code and job.code[0] != LOADED_CODE:
+        raise XbenchError(
+            "the code of xbench has changed since its worker processes were started",
+            hint="run the command again; in a notebook, restart the kernel",
+        )
     if job.code and hash_code(job.settings, job.data, job.import_dirs) != job.code:
         latest = latest_change(job.import_dirs, only_modules=True)
         which = f" ({latest.path})" if latest else ""
@@ -53,6 +62,8 @@ def check_running_code(job: CellJob) -> Iterator[None]:
             ("model", job.settings.model.name),
             ("dataset", job.data.name),
         ]
+        if job.settings.optimizer.rest is not None:
+            components.append(("optimizer", job.settings.optimizer.rest.name))
         if component := find_component(error, components):
             place = place_in_own_code(error)
             error.add_note(f"raised in {component}{f' ({place})' if place else ''}")

@@ -39,6 +39,14 @@ class FeatureReport:
 
 
 @dataclass(frozen=True)
+class Compiling:
+    """Progress of compiling the model, in batch shapes."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Prepared:
     """Message that the model is built and warmed up, and training begins.
 

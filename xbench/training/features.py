@@ -16,7 +16,7 @@ from xbench.components.code import code_stamp
 from xbench.components.code_files import ImportDirs
 from xbench.components.specs import ModelSpec
 from xbench.data.decoded import DecodedDataset
-from xbench.data.features import FeatureFile, FeatureWriter
+from xbench.data.features import FeatureFile, FeatureWriter, Precision
 from xbench.data.prepared import PreparedData, RowData
 from xbench.errors import XbenchError
 from xbench.memory.contention import ContentionWatch, typical_s
@@ -27,7 +27,9 @@ from xbench.training.frozen import Backbone, find_obstacle
 from xbench.training.global_state import load_component
 from xbench.training.loader import ImageLoader
 from xbench.training.model import build_model
+from xbench.training.nested import convert
 from xbench.training.open_data import open_row_set
+from xbench.training.precision import autocast, in_float32, widen
 from xbench.training.rounding import equal_up_to_rounding
 from xbench.training.row_features import RowInputs, UnequalShapes, find_row_obstacle
 from xbench.training.seeding import pin_tf32
@@ -35,6 +37,8 @@ from xbench.training.settings import CellSettings, TrainingSettings
 
 # Loads the inputs (n, ...) of a model, for examples at (n,) positions in the dataset, to the device.
 _LoadInputs = Callable[[np.ndarray], torch.Tensor]
+# Computes the features (n, ...) of examples at (n,) positions, as a cell would compute them in a step.
+_ComputeFeatures = Callable[[np.ndarray], torch.Tensor]
 
 # Part of every cache key. Raise it when the same backbone gives other values.
 _VERSION = 1
@@ -45,6 +49,8 @@ _CHUNK = {"cpu": 8, "cuda": 64}
 _SAMPLE = 3
 # Maximum difference of cached from new features, as a share of the largest value.
 _ROUNDING = {"float64": 1e-3, "float32": 1e-3, "bfloat16": 1e-2}
+# The same for a backbone that computes in bfloat16, where rounding of many layers adds up.
+_ROUNDING_IN_BFLOAT16 = 5e-2
 # Seconds between commits: an interrupt loses no more work than this.
 _COMMIT_S = 5.0
 
@@ -93,32 +99,39 @@ def _make_features(
         return FeatureReport()
     if settings.storage == "float32":
         return FeatureReport(note='storage = "float32" keeps the images themselves in memory')
-    device, dtype = torch.device(settings.device), getattr(torch, settings.training.dtype)
+    training, device = settings.training, torch.device(settings.device)
     if device.type == "cuda":
         pin_tf32(False)  # cells with and without TF32 share features
     load_inputs: _LoadInputs
     if isinstance(data, RowData):
-        rows = open_row_set(data, import_dirs)
+        rows, dtype = open_row_set(data, import_dirs), getattr(torch, training.loss_dtype)
         load_inputs = RowInputs(rows, data, device, dtype)
         # Checked each time: another task may have the same rows, and share the file.
-        note = find_row_obstacle(model, rows, data, load_inputs, device, dtype)
+        with in_float32(model):
+            note = find_row_obstacle(model, rows, data, load_inputs, device, dtype)
         if note is not None:
             return FeatureReport(note=note)
     else:
-        load_inputs = _open_images(data, spec, device, dtype)
+        load_inputs = _open_images(data, spec, device, getattr(torch, training.dtype))
     backbone = Backbone(model)
+
+    def compute(indices: np.ndarray) -> torch.Tensor:
+        with autocast(device, training.autocast):
+            return backbone(load_inputs(indices))
+
     folder = cache_dir() / "features" / _compute_key(backbone, model, spec, settings, data, import_dirs)
     file = FeatureFile.find(folder)
-    if file is None or not _matches_model(backbone, load_inputs, data, file):
-        inputs = load_inputs(np.arange(_SAMPLE) % len(data.labels))
-        note = find_obstacle(model, inputs)
+    share = _ROUNDING_IN_BFLOAT16 if training.rounds_to_bfloat16 else None
+    if file is None or not _matches_model(compute, data, file, share):
+        sample = np.arange(_SAMPLE) % len(data.labels)
+        with in_float32(model):
+            note = find_obstacle(model, convert(load_inputs(sample), next(model.parameters()).dtype))
         if note is not None:
             return FeatureReport(note=note)
         if file is not None:
             file.remove()
-        shape, precision = tuple(backbone(inputs).shape[1:]), settings.training.feature_precision
-        if precision == "off":
-            raise ValueError('features = "off" caches no features')
+        features = compute(sample)
+        shape, precision = tuple(features.shape[1:]), _choose_precision(training, features.dtype)
         file = FeatureFile(folder, shape, precision, int(_all_file_rows(data).max()) + 1)
         file.make()
     missing = np.unique(indices[~file.present()[data.file_rows(indices)]])
@@ -132,7 +145,7 @@ def _make_features(
         return report
     started, watch = time.perf_counter(), ContentionWatch(torch.get_num_threads())
     try:
-        examples_s = _compute(send, backbone, load_inputs, data, file, requested)
+        examples_s = _compute(send, compute, device, data, file, requested)
     except UnequalShapes:
         file.remove()  # no run can use it
         raise
@@ -159,12 +172,25 @@ def _memory_format(device: str) -> str:
     return TrainingSettings().memory_format_on(device)
 
 
+def _choose_precision(training: TrainingSettings, computed: torch.dtype) -> Precision:
+    """Choose the precision of a new file of features, given the dtype in which they are computed."""
+    precision = training.feature_precision
+    if precision == "auto":
+        return "bfloat16" if computed is torch.bfloat16 else "float32"
+    if precision == "off":
+        raise ValueError('features = "off" caches no features')
+    return precision
+
+
 def _matches_model(
-    backbone: Backbone, load_inputs: _LoadInputs, data: PreparedData, file: FeatureFile
+    compute: _ComputeFeatures, data: PreparedData, file: FeatureFile, share: float | None = None
 ) -> bool:
     """Return whether a sample of the cached features matches the model.
 
     The model's code may have changed in a way that the cache key does not show.
+
+    Args:
+        share: the maximum difference, as a share of the largest value; by default, that of the precision.
     """
     present = np.flatnonzero(file.present()[_all_file_rows(data)])[:_SAMPLE]
     if not len(present):
@@ -172,8 +198,8 @@ def _matches_model(
     with file.reader(len(present)) as reader:
         stored = reader.read(data.file_rows(present))
     old = torch.from_numpy(stored).view(getattr(torch, file.precision))
-    new = backbone(load_inputs(present)).cpu()
-    return equal_up_to_rounding(new, old.to(new.dtype), _ROUNDING[file.precision])
+    new = widen(compute(present).cpu())
+    return equal_up_to_rounding(new, old.to(new.dtype), share or _ROUNDING[file.precision])
 
 
 def _compute_key(
@@ -198,7 +224,7 @@ def _compute_key(
         str(model),
         [spec.mean, spec.std],
         data.pixels_path.parent.name if isinstance(data, DecodedDataset) else data.fingerprint,
-        [training.dtype, training.feature_precision],
+        [training.dtype, training.feature_precision, *_name_autocast(training)],
         [torch.__version__, *_identify_processor(settings.device), torch.get_num_threads()],
     ]
     digest = hashlib.sha256(repr(parts).encode())
@@ -206,6 +232,11 @@ def _compute_key(
         digest.update(f"\0{key} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:24]
+
+
+def _name_autocast(training: TrainingSettings) -> list[str]:
+    """Return what autocast adds to a cache key: nothing if it is off, so that older features stay valid."""
+    return [] if training.autocast == "off" else [f"autocast {training.autocast}"]
 
 
 def _identify_processor(device: str) -> tuple[str, ...]:
@@ -217,8 +248,8 @@ def _identify_processor(device: str) -> tuple[str, ...]:
 
 def _compute(
     send: Callable[[Any], None],
-    backbone: Backbone,
-    load_inputs: _LoadInputs,
+    compute: _ComputeFeatures,
+    device: torch.device,
     data: PreparedData,
     file: FeatureFile,
     missing: np.ndarray,
@@ -229,14 +260,14 @@ def _compute(
         UnequalShapes: rows or their features differ in shape.
     """
     examples_s = []
-    precision, size = getattr(torch, file.precision), _CHUNK[next(backbone.head.parameters()).device.type]
+    precision, size = getattr(torch, file.precision), _CHUNK[device.type]
     with FeatureWriter(file) as writer:
         committed = time.perf_counter()
         for start in range(0, len(missing), size):
             began = time.perf_counter()
             chunk = missing[start : start + size]
             # Always a full chunk, so that rounding is the same.
-            values = backbone(load_inputs(np.resize(chunk, size)))[: len(chunk)].to(precision).cpu()
+            values = compute(np.resize(chunk, size))[: len(chunk)].to(precision).cpu()
             if values.shape[1:] != file.shape:
                 raise UnequalShapes("features differ in shape")
             if precision is torch.bfloat16:

@@ -28,6 +28,8 @@ Part = Any
 
 # Bytes to read at once: large enough for efficient copies, small enough not to matter for memory.
 _BLOCK_BYTES = 10 << 20
+# Bytes of float32 pixels that are normalised at once for batches of 16-bit numbers.
+_WIDE_BYTES = 4 << 20
 # Indices to send to the device at once.
 _MAX_INDICES = 8192
 
@@ -176,8 +178,11 @@ class ImageLoader(PositionLoader):
         channels, _, width = data.shape
         # A line of pixels has interleaved channels. Scale and shift are vectors of a whole line, so that they
         # are applied at the speed of one long array instead of `channels` values at a time.
-        mean = torch.tensor(spec.mean, dtype=dtype).expand(channels).repeat(width)
-        std = torch.tensor(spec.std, dtype=dtype).expand(channels).repeat(width)
+        # Pixels are numbers of 8 bits, which bfloat16 holds exactly, but normalised ones are not.
+        self._is_narrow = dtype.itemsize < torch.float32.itemsize
+        wide = torch.float32 if self._is_narrow else dtype
+        mean = torch.tensor(spec.mean, dtype=wide).expand(channels).repeat(width)
+        std = torch.tensor(spec.std, dtype=wide).expand(channels).repeat(width)
         self._scale = (1 / (255 * std)).to(device)
         self._shift = (-mean / std).to(device)
 
@@ -186,7 +191,12 @@ class ImageLoader(PositionLoader):
         images = torch.empty((len(indices), height, width, channels), dtype=self._dtype, device=self.device)
         for places, pixels in self._read_blocks(indices):
             images[places].copy_(pixels)
-        images.view(-1, width * channels).mul_(self._scale).add_(self._shift)
+        lines = images.view(-1, width * channels)
+        if self._is_narrow:
+            for some in lines.split(max(1, _WIDE_BYTES // self._scale.nbytes)):
+                some.copy_(some.float().mul_(self._scale).add_(self._shift))
+        else:
+            lines.mul_(self._scale).add_(self._shift)
         images = images.permute(0, 3, 1, 2)  # channels-last by its strides, without a copy
         return images.contiguous() if self._contiguous else images
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,17 +14,22 @@ import numpy as np
 import torch
 from torch import nn
 
+from xbench.components.optimizer_factory import RunFacts
+from xbench.components.roles import Role
 from xbench.components.tasks import Split as SplitName
 from xbench.memory.profiler import StepProfiler
 from xbench.records.schema import EpochRecord
 from xbench.training.checkpoint import Checkpoints
 from xbench.training.closure import AccumulatingClosure
+from xbench.training.compilation import Compilation
+from xbench.training.composite import has_modes
 from xbench.training.evaluation import Evaluation, evaluate
 from xbench.training.events import EpochDone, Evaluating
 from xbench.training.frozen import set_training
 from xbench.training.loader import Loader
 from xbench.training.objective import Objective
 from xbench.training.recorder import Diverged, TraceRecorder
+from xbench.training.schedules import Schedule
 from xbench.training.settings import TrainingSettings
 from xbench.training.splits import Split, epoch_order
 from xbench.training.state_dicts import load_state, save_state
@@ -35,11 +41,6 @@ _AHEAD = 64
 _REPORT_EVERY_S = 1.0
 
 
-def has_modes(optimizer: Any) -> bool:
-    """Return whether an optimizer has its own `train()` and `eval()`."""
-    return all(callable(getattr(optimizer, mode, None)) for mode in ("train", "eval"))
-
-
 def selection_criterion(selection: str, record: EpochRecord) -> float:
     """Return the loss that selection minimises; infinite for an epoch whose weights are not kept.
 
@@ -49,6 +50,12 @@ def selection_criterion(selection: str, record: EpochRecord) -> float:
     """
     value = None if selection == "last" else record.values.get(selection)
     return math.inf if value is None or math.isnan(value) else value
+
+
+def count_steps(examples: int, batch_size: int, drop_last: bool) -> int:
+    """Count the steps of an epoch."""
+    whole, rest = divmod(examples, batch_size)
+    return whole + bool(rest and not drop_last)
 
 
 @dataclass
@@ -80,7 +87,12 @@ class Trainer:
         batch_size, micro_batch: numbers of examples, resolved from the settings.
         selected_path: file for the model's state dict at the selected epoch.
         checkpoints: saves checkpoints at intervals.
+        roles: the roles of the model's trained parameters, by name.
+        run_facts: what the optimizer's factory may know of the run.
+        rates: the full learning rate of each param group; None if they do not change from step to step.
+        schedule: sets the learning rates of each step; None if they do not change.
         training_s, evaluation_s: seconds spent so far.
+        compilation: an account of the model's compiled graphs; None if it is not compiled.
     """
 
     model: nn.Module
@@ -98,9 +110,14 @@ class Trainer:
     selected_path: Path
     send: Callable[[Any], None]
     checkpoints: Checkpoints
+    roles: Mapping[str, Role]
+    run_facts: RunFacts
+    rates: tuple[float, ...] | None = None
+    schedule: Schedule | None = None
     progress: Progress = field(default_factory=Progress)
     training_s: float = 0.0
     evaluation_s: float = 0.0
+    compilation: Compilation | None = None
     _mode: Literal["train", "eval"] | None = None
 
     @property
@@ -111,8 +128,7 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        whole, rest = divmod(len(self.split.train), self.batch_size)
-        return whole + bool(rest and not self.settings.drop_last)
+        return count_steps(len(self.split.train), self.batch_size, self.settings.drop_last)
 
     def run(self) -> int:
         """Train for the remaining epochs, and leave the selected epoch's weights in the model.
@@ -211,12 +227,14 @@ class Trainer:
         The model is in evaluation mode.
         """
         started = time.perf_counter()
-        self.model.eval()
-        closure = self.closure.with_micro_batch(self.evaluation_chunk)
+        # A copy has no hooks, with which an optimizer may update parameters in the backward pass.
+        model = copy.deepcopy(self.model) if self.closure.is_fused else self.model
+        model.eval()
+        closure = self.closure.with_model(model).with_micro_batch(self.evaluation_chunk)
         closure.start(1, indices)
         closure()
         closure.release()
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
         norm = (
             torch.stack([torch.linalg.vector_norm(gradient.double()) for gradient in gradients]).norm().item()
         )
@@ -276,6 +294,8 @@ class Trainer:
             The losses, of this and earlier steps, that were sent to the parent; usually none.
         """
         self.profiler.begin()
+        if self.schedule is not None:
+            self.schedule.set_rates(self.optimizer, step - 1)
         self.closure.start(step, batch)
         self.update()
         self.profiler.end()
@@ -287,6 +307,7 @@ class Trainer:
         """Let the optimizer take a step with the closure, which must have started the step."""
         # Annotated as returning a float, although PyTorch's own examples return tensors.
         self.optimizer.step(self.closure)  # type: ignore[arg-type]
+        self.closure.end()
 
     def _flush_before(self, error: Exception) -> None:
         """Send the steps before a failure.

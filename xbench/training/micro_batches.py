@@ -38,7 +38,8 @@ def check_examples_are_independent(
 
     In training mode, with a fixed seed, replacing the other rows must not change a row's loss. In evaluation
     mode, the losses of a batch must be those of its two halves. Both are checked in float64 if the model
-    allows it and memory suffices, otherwise in the training's dtype (never TF32) with a tolerance of 1e-4.
+    allows it and memory suffices, otherwise in the training's dtype (float32 for bfloat16; never TF32 or
+    autocast) with a tolerance of 1e-4.
 
     Args:
         model: the model; it must not be used afterwards.
@@ -73,7 +74,9 @@ def _find_dependence(
     model: nn.Module, loader: Loader, objective: Objective, rows: np.ndarray, in_training: bool = True
 ) -> str:
     """Say how a row's loss depends on the other rows; "" if it does not."""
-    dtype, with_gradients = next(p.dtype for p in model.parameters()), objective.task.differentiates
+    objective, with_gradients = objective.without_autocast(), objective.task.differentiates
+    dtype = next(p.dtype for p in model.parameters())
+    dtype = torch.float32 if dtype is torch.bfloat16 else dtype
     # The model may insist on float32, twice the memory may be too much, or the model may need gradients.
     attempts = [(torch.float64, with_gradients), (dtype, with_gradients), (dtype, True)]
     with guard_globals():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -17,8 +18,20 @@ from xbench.errors import XbenchError
 from xbench.training.frozen import find_trained_part, set_training
 from xbench.training.global_state import guard_globals
 from xbench.training.open_data import run_on_first_row
+from xbench.training.precision import cast_model
 from xbench.training.seeding import make_deterministic, pin_tf32, seed_everything
 from xbench.training.settings import CellSettings
+
+
+class TrainedPart(NamedTuple):
+    """What a cell trains.
+
+    Attributes:
+        prefix: comes before the names of its parameters in the whole model.
+    """
+
+    model: nn.Module
+    prefix: str
 
 
 def build_model(
@@ -48,7 +61,7 @@ def build_model(
     with guard_globals():
         seed_everything(settings.seed)
         model = build_network(spec, data.facts, settings.model.params, run_once)
-    model = model.to(settings.device, getattr(torch, settings.training.dtype))
+    model = cast_model(model, settings.device, getattr(torch, settings.training.dtype))
     find_trained_part(model)
     set_training(model)
     return model
@@ -60,7 +73,7 @@ def build_trained_part(
     data: PreparedData,
     features: FeatureFile | None,
     import_dirs: Sequence[str] = (),
-) -> nn.Module:
+) -> TrainedPart:
     """Build a model; with `features`, keep only its trained part, which takes them as inputs.
 
     Raises:
@@ -69,6 +82,9 @@ def build_trained_part(
     return select_trained_part(build_model(spec, settings, data, import_dirs), features)
 
 
-def select_trained_part(model: nn.Module, features: FeatureFile | None) -> nn.Module:
+def select_trained_part(model: nn.Module, features: FeatureFile | None) -> TrainedPart:
     """Return the model itself; with `features`, only its trained part, which takes them as inputs."""
-    return model if features is None else find_trained_part(model)[1]
+    if features is None:
+        return TrainedPart(model, "")
+    name, part = find_trained_part(model)
+    return TrainedPart(part, f"{name}." if part is not model else "")

@@ -11,9 +11,10 @@ would count a term of few rows as little as it is rare in batches.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from xbench.data.prepared import PreparedData, RowData
 from xbench.errors import TaskMistake, XbenchError
 from xbench.training.loader import Part
 from xbench.training.nested import count_rows
+from xbench.training.precision import autocast, widen
 
 # The divisor of a batch's loss; by term, if the task has several.
 Divisor = float | Mapping[str, float]
@@ -37,9 +39,11 @@ class Objective:
         data: provides weights, labels and terms of the rows.
         class_weights: weight by class name; 1 for classes not named.
         device: device of the batches.
-        dtype: dtype of batches and losses.
+        dtype: dtype of losses (see `TrainingSettings.loss_dtype`).
         train: positions of the rows that an epoch trains on, which may repeat; by default all training rows
             of the dataset. Only tasks with several terms need them.
+        autocast: the training setting. The forward pass and the loss run under it, but the penalty and
+            metrics do not, and neither does a backward pass that the caller starts.
 
     Raises:
         XbenchError: a class weight is 0 or infinite in `dtype`.
@@ -53,8 +57,10 @@ class Objective:
         device: torch.device,
         dtype: torch.dtype,
         train: np.ndarray | None = None,
+        autocast: str = "off",
     ):
         self.task, self._data = task, data
+        self._device, self._autocast = device, autocast
         self._task_weights: np.ndarray | None = data.weights if isinstance(data, RowData) else None
         self._row_weights = self._task_weights
         weights = [class_weights.get(name, 1.0) for name in data.classes]
@@ -72,6 +78,12 @@ class Objective:
             train = np.flatnonzero(~data.is_test & ~data.is_validation) if train is None else train
             self._train_size = len(train)
             self._train_weights = {term: self.sum_weights(rows) for term, rows in self.by_term(train).items()}
+
+    def without_autocast(self) -> Self:
+        """Return the same objective, computed without autocast."""
+        other = copy.copy(self)
+        other._autocast = "off"
+        return other
 
     def divisor(self, indices: np.ndarray) -> Divisor:
         """Return what the sum of a training batch's losses is divided by.
@@ -129,15 +141,18 @@ class Objective:
             return shares[0] if len(shares) == 1 else torch.stack(shares).sum()
         if self.task.summed is None:
             return self.sum_losses(self.losses_of(model, part)[0], part) / divisor
-        return self.task.summed(self.outputs(model, part), part, self._class_weights) / divisor
+        with autocast(self._device, self._autocast):
+            summed = self.task.summed(self.outputs(model, part), part, self._class_weights)
+        return widen(summed) / divisor
 
     def sum_losses(self, losses: torch.Tensor, batch: Batch, count: int | None = None) -> torch.Tensor:
         """Sum the losses of a batch's rows, each multiplied by the weight of its class.
 
         Args:
-            losses: of all rows of the batch.
+            losses: of all rows of the batch. Those of 16 bits are summed in float32.
             count: number of rows to sum, from the first; None for all.
         """
+        losses = widen(losses)
         if self._are_classes_weighted and self.task.label is not None:
             losses = losses * self._class_weights[self.task.label(batch)]
         return losses[:count].sum()
@@ -157,13 +172,14 @@ class Objective:
             XbenchError: the model's outputs do not suit the task.
         """
         outputs = None
-        if self.task.loss_of is not None:
-            outputs = self.outputs(model, batch)
-            losses = self.task.loss_of(outputs, batch)
-        elif term:
-            losses = self.task.terms[term].loss(model, batch)
-        else:
-            losses = self.task.loss(model, batch)  # type: ignore[operator,misc]
+        with autocast(self._device, self._autocast):
+            if self.task.loss_of is not None:
+                outputs = self.outputs(model, batch)
+                losses = self.task.loss_of(outputs, batch)
+            elif term:
+                losses = self.task.terms[term].loss(model, batch)
+            else:
+                losses = self.task.loss(model, batch)  # type: ignore[operator,misc]
         if not isinstance(losses, torch.Tensor):
             raise TaskMistake(
                 f"the task's loss returns a {type(losses).__name__}, not a tensor with a number for each row"
@@ -183,7 +199,8 @@ class Objective:
         return losses, outputs
 
     def outputs(self, model: nn.Module, batch: Batch) -> Any:
-        """Compute what metrics see of a batch."""
-        if self.task.outputs is not None:
-            return self.task.outputs(model, batch)
-        return model(batch[0] if isinstance(batch, tuple | list) else batch)
+        """Compute what `loss_of` and metrics see of a batch. Outputs of 16 bits are converted to float32."""
+        with autocast(self._device, self._autocast):
+            if self.task.outputs is not None:
+                return widen(self.task.outputs(model, batch))
+            return widen(model(batch[0] if isinstance(batch, tuple | list) else batch))

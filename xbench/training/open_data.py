@@ -58,22 +58,35 @@ def open_loader(
     import_dirs: Sequence[str] = (),
 ) -> Loader:
     """Open the loader of a cell's batches: of features if there are any, otherwise of the data itself."""
-    device, dtype = torch.device(settings.device), getattr(torch, settings.training.dtype)
+    training, device = settings.training, torch.device(settings.device)
+    dtype = of_features = getattr(torch, training.dtype)
+    if features is not None and training.keeps_feature_dtype:
+        of_features = getattr(torch, features.precision)
     if isinstance(data, RowData):
-        loader = None if features is None else FeatureLoader(data, features, device, dtype, "contiguous")
-        return RowLoader(open_row_set(data, import_dirs), data, device, dtype, loader)
+        loader = (
+            None if features is None else FeatureLoader(data, features, device, of_features, "contiguous")
+        )
+        row_dtype = getattr(torch, training.loss_dtype)
+        return RowLoader(open_row_set(data, import_dirs), data, device, row_dtype, loader)
     if not isinstance(data, DecodedDataset):
         raise TypeError(f"no loader for a {type(data).__name__}")
-    memory_format = settings.training.memory_format_on(settings.device)
+    memory_format = training.memory_format_on(settings.device)
     if features is not None:
-        return FeatureLoader(data, features, device, dtype, memory_format)
+        return FeatureLoader(data, features, device, of_features, memory_format)
     loader_type = ResidentImageLoader if settings.storage == "float32" else ImageLoader
     return loader_type(data, spec, device, dtype, memory_format)
 
 
-def run_on_first_row(model: nn.Module, data: RowData, import_dirs: Sequence[str] = ()) -> None:
-    """Run a model on the first row of a dataset without images, which initialises lazy parameters."""
-    rows, cpu, dtype = open_row_set(data, import_dirs), torch.device("cpu"), torch.get_default_dtype()
+def run_on_first_row(
+    model: nn.Module, data: RowData, import_dirs: Sequence[str] = (), dtype: torch.dtype | None = None
+) -> None:
+    """Run a model on the first row of a dataset without images, which initialises lazy parameters.
+
+    Args:
+        dtype: of the row's floating-point tensors; None for torch's default.
+    """
+    rows, cpu = open_row_set(data, import_dirs), torch.device("cpu")
+    dtype = dtype or torch.get_default_dtype()
     objective = Objective(rows.task, data, {}, cpu, dtype)
     first = np.zeros(1, dtype=np.int64)
     part = RowLoader(rows, data, cpu, dtype).load(first)

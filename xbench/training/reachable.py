@@ -51,5 +51,12 @@ def reachable_tensors(
         pending += gc.get_referents(value)
         if isinstance(value, torch.Tensor):
             yield value
-            if value.is_leaf:
-                pending.append(value.grad)  # held by C++, so not a referent
+            pending.append(_get_gradient(value))  # held by C++, so not a referent
+
+
+def _get_gradient(tensor: torch.Tensor) -> torch.Tensor | None:
+    """Return the `.grad` of a leaf tensor; None if it has none or is not a leaf."""
+    try:
+        return tensor.grad if tensor.is_leaf else None
+    except RuntimeError:  # a view that was made under `no_grad`, whose base has changed since
+        return None

@@ -8,6 +8,11 @@ import torch
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 2e-2}
 
 
+def usual_share(dtype: torch.dtype) -> float:
+    """Return the usual rounding of a model's outputs in a dtype, as a share of the largest value."""
+    return _ROUNDING[dtype]
+
+
 def equal_up_to_rounding(one: torch.Tensor, other: torch.Tensor, share: float | None = None) -> bool:
     """Return whether two tensors of the same dtype have the same shape and differ at most by rounding.
 
@@ -23,5 +28,5 @@ def equal_up_to_rounding(one: torch.Tensor, other: torch.Tensor, share: float | 
         return torch.equal(one, other)
     finite = one.abs().nan_to_num(nan=0.0, posinf=0.0)
     scale = finite.max().clamp(min=torch.finfo(one.dtype).tiny).item()
-    share = _ROUNDING[one.dtype] if share is None else share
+    share = usual_share(one.dtype) if share is None else share
     return torch.allclose(one, other, rtol=0, atol=share * scale, equal_nan=True)

@@ -14,7 +14,7 @@ from xbench.training.row_set import RowSet
 class RowLoader(Loader):
     """Loader of rows: parts are batches as the dataset makes them, or a dict of them if there are terms.
 
-    Floating-point tensors are converted to the training's dtype.
+    Floating-point tensors are converted to a dtype, except features.
 
     Args:
         rows: the rows in this process.
@@ -42,9 +42,11 @@ class RowLoader(Loader):
     def load(self, indices: np.ndarray) -> Part:
         loaded = self._rows.load(indices)
         part = loaded if self._has_terms else loaded[""]
-        if self._features is not None:  # before anything is sent: the inputs are not needed on the device
-            part = replace_first(part, self._features.load_examples(indices))
-        part = convert(part, self._dtype)
+        if self._features is None:
+            part = convert(part, self._dtype)
+        else:  # before anything is sent: the inputs are not needed on the device
+            features = self._features.load_examples(indices)
+            part = replace_first(convert(replace_first(part, features), self._dtype), features)
         return part if self.device.type == "cpu" else map_tensors(lambda t: t.to(self.device), part)
 
     def prefetch(self, indices: np.ndarray) -> None:

@@ -20,10 +20,12 @@ from xbench.components.tracebacks import describe_error
 from xbench.errors import XbenchError
 from xbench.memory.exhaustion import evidence_of, exhaustion
 from xbench.records.memory import NO_MEMORY_TO_CHECK
+from xbench.training.compilation import run_uncompiled
 from xbench.training.frozen import set_training
 from xbench.training.global_state import guard_globals, seed_generators
 from xbench.training.nested import list_tensors
-from xbench.training.rounding import equal_up_to_rounding
+from xbench.training.precision import widen
+from xbench.training.rounding import equal_up_to_rounding, usual_share
 from xbench.training.seeding import pin_tf32
 
 if TYPE_CHECKING:
@@ -106,9 +108,13 @@ class StateCheck:
     def __init__(self, trainer: Trainer):
         self._selection, self._path, self._failure = trainer.settings.selection, trainer.selected_path, ""
         with self._record_failures():
+            # Outputs of a bfloat16 model are converted to float32, but have its rounding.
+            self._share = usual_share(next(trainer.model.parameters()).dtype)
             size = min(_MAX_EXAMPLES, trainer.micro_batch)
-            self._objective = trainer.objective
-            self._part = trainer.loader.load(trainer.split.train[:size])
+            self._objective = trainer.objective.without_autocast()
+            part = trainer.loader.load(trainer.split.train[:size])
+            # Features that were computed under autocast have 16 bits, and only autocast converts them.
+            self._part = part if trainer.settings.autocast == "off" else widen(part)
             save_state(trainer.model, self._path)
             self._expected = self._compute_outputs(trainer.model)
 
@@ -127,7 +133,7 @@ class StateCheck:
                 new = build_model()
                 load_state(new, self._path)
                 are_same = [
-                    all(map(equal_up_to_rounding, expected, found))
+                    all(map(self._are_equal, expected, found))
                     for expected, found in zip(self._expected, self._compute_outputs(new), strict=True)
                 ]
                 self._failure = "" if all(are_same) else _KEPT_ELSEWHERE
@@ -149,7 +155,7 @@ class StateCheck:
     def _compute_outputs(self, model: nn.Module) -> list[list[torch.Tensor]]:
         """Compute outputs in evaluation mode, and in training mode with fixed random numbers."""
         outputs = []
-        with guard_globals():
+        with guard_globals(), run_uncompiled(model):
             pin_tf32(False)
             for set_mode, is_trained in ((nn.Module.eval, False), (set_training, True)):
                 set_mode(model)
@@ -158,6 +164,9 @@ class StateCheck:
                 with torch.set_grad_enabled(is_trained or self._objective.task.differentiates):
                     outputs.append([tensor.detach() for tensor in self._run(model)])
         return outputs
+
+    def _are_equal(self, one: torch.Tensor, other: torch.Tensor) -> bool:
+        return equal_up_to_rounding(one, other, self._share)
 
     def _run(self, model: nn.Module) -> Iterator[torch.Tensor]:
         """Yield the floating-point outputs of a model, or the losses if the task computes no outputs."""

@@ -22,6 +22,7 @@ from xbench.training.micro_batches import are_losses_dependent
 from xbench.training.nested import convert, list_tensors, map_tensors
 from xbench.training.objective import Objective
 from xbench.training.output_sizes import check_output_size, watch_outputs
+from xbench.training.precision import cast_model
 from xbench.training.rounding import equal_up_to_rounding
 from xbench.training.row_loader import RowLoader
 from xbench.training.row_set import RowSet
@@ -30,7 +31,13 @@ _MAX_ROWS = 8
 
 
 def check_task(
-    model: nn.Module, name: str, rows: RowSet, data: RowData, dtype: torch.dtype, size_hint: str = ""
+    model: nn.Module,
+    name: str,
+    rows: RowSet,
+    data: RowData,
+    dtype: torch.dtype,
+    size_hint: str = "",
+    autocast: str = "off",
 ) -> None:
     """Compute the losses and metrics of a few spread rows of each split and term, and training's gradients.
 
@@ -39,6 +46,7 @@ def check_task(
         name: the model's name, for messages.
         size_hint: hint for a model whose outputs do not have the size that the task declares; "" for the
             usual one.
+        dtype, autocast: the training settings.
 
     Raises:
         TaskMistake: the task breaks its contract.
@@ -50,9 +58,10 @@ def check_task(
         check_patterns(model, rows.task.roles)
     except XbenchError as error:
         raise TaskMistake(f"{where}: {error.message}", error.hint) from error
-    loader = RowLoader(rows, data, torch.device("cpu"), dtype)
-    objective = Objective(rows.task, data, {}, torch.device("cpu"), dtype)
-    tried = _Tried(model.to(dtype), name, loader, objective, data, size_hint)
+    cpu, loss_dtype = torch.device("cpu"), torch.float32 if dtype is torch.bfloat16 else dtype
+    loader = RowLoader(rows, data, cpu, loss_dtype)
+    objective = Objective(rows.task, data, {}, cpu, loss_dtype, autocast=autocast)
+    tried = _Tried(cast_model(model, cpu, dtype), name, loader, objective, data, size_hint)
     is_train = ~data.is_test & ~data.own_validation
     few = tried.choose(is_train)
     for term, indices in few.items():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from xbench.components.optimizer_factory import RunFacts
+from xbench.components.roles import Role, find_roles
 from xbench.components.specs import OptimizerSpec
 from xbench.components.tracebacks import describe_error, place_in_own_code
+from xbench.errors import XbenchError
+from xbench.training.composite import has_modes
 from xbench.training.footprint import optimizer_tensors
-from xbench.training.loop import has_modes
+from xbench.training.optimizer import MATRICES, REST, LoadedOptimizer, with_rest
+from xbench.training.settings import Choice
 
 STEPS = 2
+# What factories are told of the run. It is much longer than the trial: some divide by parts of it.
+TRIAL_RUN = RunFacts(total_steps=1000, steps_per_epoch=100, num_examples=1000)
 MAX_CLOSURES = 200
 
 _CONTRACT = (
@@ -27,19 +35,23 @@ _CONTRACT = (
 _READ_STALE = "it read .grad before its first closure call"
 
 
-def try_optimizer(spec: OptimizerSpec, params: Mapping[str, Any], device: str = "cpu") -> str | None:
+def try_optimizer(
+    spec: OptimizerSpec, params: Mapping[str, Any], device: str = "cpu", import_dirs: Sequence[str] = ()
+) -> str | None:
     """Build an optimizer and take two steps with it, as training would.
 
     Its steps are taken first without prior gradients and then, with a new optimizer, with prior gradients of
     NaN. NaN in its weights or its state shows that it uses gradients from before its first closure call.
 
     An optimizer for "any" parameters gets a matrix and a vector. If it fails, it gets only a matrix, since it
-    may be meant for a model that has nothing else.
+    may be meant for a model that has nothing else. An optimizer for matrices gets a network of three layers,
+    and is combined with the optimizer of the other parameters.
 
     Args:
         spec: the optimizer's spec.
         params: hyperparameters to set; others keep their defaults.
         device: torch's name of the device for the weights.
+        import_dirs: folders that `rest` may be imported from.
 
     Returns:
         What is wrong with the optimizer or its hyperparameters, in one sentence; None if it works. An
@@ -50,12 +62,16 @@ def try_optimizer(spec: OptimizerSpec, params: Mapping[str, Any], device: str = 
         MemoryError: memory ran out.
     """
     failures: list[str] = []
+    try:
+        loaded = with_rest(Choice("it", dict(params)), spec, import_dirs)
+    except XbenchError as error:
+        return error.message
     with _fill_uninitialised():
-        for build_model in _choose_models(spec):
-            clean = _take_steps(spec, params, build_model().to(device), stale=None)
+        for build_model in choose_models(spec):
+            clean = _take_steps(loaded, build_model().to(device), stale=None)
             if isinstance(clean.error, _Breach):
                 return str(clean.error)
-            stale = _take_steps(spec, params, build_model().to(device), stale=torch.nan)
+            stale = _take_steps(loaded, build_model().to(device), stale=torch.nan)
             if clean.error is None:
                 is_spoilt = stale.error is not None or stale.nans > clean.nans
                 return _add_contract(_READ_STALE) if is_spoilt else None
@@ -67,12 +83,12 @@ class _Breach(Exception):
     """Raised when an optimizer violates its contract; the message says how."""
 
 
-class _Endless(BaseException):
+class Endless(BaseException):
     """Raised when a step does not end. It passes through an optimizer's `except Exception`."""
 
 
 @dataclass
-class _Outcome:
+class Outcome:
     """Result of the steps.
 
     Attributes:
@@ -89,21 +105,19 @@ class _Outcome:
     nans: int = 0
 
 
-def _take_steps(
-    spec: OptimizerSpec, params: Mapping[str, Any], model: nn.Module, stale: float | None
-) -> _Outcome:
+def _take_steps(loaded: LoadedOptimizer, model: nn.Module, stale: float | None) -> Outcome:
     """Build the optimizer for a model and step it.
 
     Args:
         stale: value that fills all gradients before each step; None for no gradients.
     """
-    outcome = _Outcome()
+    outcome = Outcome()
     try:
-        optimizer = spec.load_factory()(list(model.parameters()), **params)
+        optimizer = loaded.build(model, find_trial_roles(model), TRIAL_RUN, seed=0)
         outcome.is_built = True
-        _check_interface(spec, optimizer)
-        with suppress(_Endless):
-            _train(optimizer, model, stale, outcome)
+        _check_parts(loaded, optimizer)
+        with suppress(Endless):
+            _train(loaded.spec, optimizer, model, stale, outcome)
         outcome.nans = _count_nans([*model.parameters(), *optimizer_tensors(optimizer, model)])
     except MemoryError:
         raise
@@ -112,8 +126,10 @@ def _take_steps(
     return outcome
 
 
-def _train(optimizer: Any, model: nn.Module, stale: float | None, outcome: _Outcome) -> None:
-    closure = _make_closure(model, outcome)
+def _train(
+    spec: OptimizerSpec, optimizer: Any, model: nn.Module, stale: float | None, outcome: Outcome
+) -> None:
+    closure = TrialClosure(spec, model, outcome)
     if has_modes(optimizer):
         optimizer.train()
     for number in range(STEPS):
@@ -128,29 +144,48 @@ def _train(optimizer: Any, model: nn.Module, stale: float | None, outcome: _Outc
         optimizer.eval()
 
 
-def _make_closure(model: nn.Module, outcome: _Outcome) -> Callable[[], torch.Tensor]:
-    """Make a closure that behaves like the one in training, and counts its calls."""
+class TrialClosure:
+    """A closure that behaves like the one in training, and counts its calls."""
 
-    def closure() -> torch.Tensor:
-        outcome.calls += 1
-        if outcome.calls > MAX_CLOSURES:
-            raise _Endless
-        model.zero_grad()
-        with torch.enable_grad():
-            loss = model(_make_inputs(model)).square().sum()
-            loss.backward()
-        outcome.returned += 1
-        return loss.detach().double()
+    def __init__(self, spec: OptimizerSpec, model: nn.Module, outcome: Outcome):
+        self._backward, self._model, self._outcome = spec.backward, model, outcome
 
-    closure.__qualname__ = "closure"  # the name in Python's messages about its arguments
-    return closure
+    def __call__(self) -> torch.Tensor:
+        if self._backward == "fused":
+            raise _Breach(_add_contract("its spec says backward='fused', but it called closure()"))
+        with self._counted(), torch.enable_grad():
+            loss = self._compute_loss()
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Using backward")
+                loss.backward(create_graph=self._backward == "create_graph")
+            return loss.detach().double()
+
+    def loss(self) -> torch.Tensor:
+        if self._backward != "fused":
+            raise _Breach("it called closure.loss(), which is for a spec that says backward='fused'")
+        with self._counted(), torch.enable_grad():
+            return self._compute_loss()
+
+    def _compute_loss(self) -> torch.Tensor:
+        self._model.zero_grad()
+        return self._model(_make_inputs(self._model)).square().sum()
+
+    __call__.__qualname__ = "closure"  # the name in Python's messages about its arguments
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._outcome.calls += 1
+        if self._outcome.calls > MAX_CLOSURES:
+            raise Endless
+        yield
+        self._outcome.returned += 1
 
 
-def _choose_models(spec: OptimizerSpec) -> list[Callable[[], nn.Module]]:
+def choose_models(spec: OptimizerSpec) -> list[Callable[[], nn.Module]]:
     if spec.gradients == "sparse":
         return [_build_embedding]
     if spec.parameters == "matrices":
-        return [_build_matrix]
+        return [_build_three_layers]
     return [_build_matrix_and_vector, _build_matrix]
 
 
@@ -160,6 +195,11 @@ def _build_matrix_and_vector() -> nn.Module:
 
 def _build_matrix() -> nn.Module:
     return _fix_weights(nn.Linear(3, 2, bias=False, dtype=torch.float32))
+
+
+def _build_three_layers() -> nn.Module:
+    sizes = ((3, 4), (4, 2), (2, 2))  # two hidden matrices, so that there may be two groups of them
+    return _fix_weights(nn.Sequential(*(nn.Linear(*size, dtype=torch.float32) for size in sizes)))
 
 
 def _build_embedding() -> nn.Module:
@@ -186,7 +226,33 @@ def _fill_gradient(model: nn.Module, parameter: torch.Tensor, value: float) -> t
     return gradient.to_sparse(1) if isinstance(model, nn.Embedding) else gradient
 
 
-def _check_interface(spec: OptimizerSpec, optimizer: Any) -> None:
+def find_trial_roles(model: nn.Module) -> dict[str, Role]:
+    *_, last = model.modules()
+    return find_roles(model, last=list(last.parameters()))
+
+
+def _check_parts(loaded: LoadedOptimizer, optimizer: Any) -> None:
+    """Check the methods that training calls, of both parts of a composite.
+
+    Raises:
+        _Breach: a method is missing or does not work.
+    """
+    if loaded.rest is None:
+        _check_interface(loaded, optimizer)
+        return
+    for part, other in ((MATRICES, loaded), (REST, loaded.rest)):
+        _check_interface(other, optimizer.parts[part])
+        with suppress(ValueError):
+            try:
+                inspect.signature(optimizer.parts[part].step).bind()
+            except TypeError:
+                raise _Breach(
+                    f"{'rest' if part == REST else 'it'} needs the closure in its step, but two optimizers "
+                    "that share a model each step without one, on the gradients of one closure call"
+                ) from None
+
+
+def _check_interface(loaded: LoadedOptimizer, optimizer: Any) -> None:
     """Check the methods that training calls. The optimizer need not be a `torch.optim.Optimizer`.
 
     Raises:
@@ -205,15 +271,15 @@ def _check_interface(spec: OptimizerSpec, optimizer: Any) -> None:
             fault = "its step() takes no closure" if takes_none else f"its step is step{signature}"
             raise _Breach(_add_contract(fault)) from None
     missing = [name for name in ("state_dict", "load_state_dict") if not hasattr(optimizer, name)]
-    if spec.resumable and missing:
+    if loaded.spec.resumable and missing:
         raise _Breach(f"its spec says that it is resumable, but it has no {missing[0]}()")
     try:
-        spec.state_vectors(getattr(optimizer, "defaults", {}))
+        loaded.spec.state_vectors(loaded.hyperparameters(optimizer))
     except Exception as error:
         raise _Breach(f"its spec's state_vectors raised {describe_error(error)}") from error
 
 
-def _explain(error: Exception | SystemExit, clean: _Outcome, stale: _Outcome) -> str:
+def _explain(error: Exception | SystemExit, clean: Outcome, stale: Outcome) -> str:
     """Explain why an optimizer failed.
 
     Args:

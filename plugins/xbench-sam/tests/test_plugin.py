@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 from xbench import OptimizerSpec
+from xbench.testing import check_optimizer, conformance
 
 import xbench_sam
 from xbench_sam.sam import SAM
@@ -33,9 +34,17 @@ def run_python(*arguments):
     )
 
 
-def test_spec_does_not_import_torch():
-    done = run_python("-c", "import sys, xbench_sam; print('torch' in sys.modules)")
-    assert done.stdout.strip() == "False", done.stderr
+test_contract = conformance("optimizer", "xbench_sam:SPEC")
+
+
+def test_a_step_calls_the_closure_twice():
+    (finding,) = check_optimizer("xbench_sam:SPEC", checks=["closures"])
+    assert finding.values["closures_per_step"] == 2
+
+
+def test_no_momentum_needs_no_memory():
+    (finding,) = check_optimizer("xbench_sam:SPEC", {"momentum": 0.0}, checks=["state-size"])
+    assert finding.values["state_vectors"] == 0
 
 
 def test_factory_and_optimizer_have_the_same_settings():

@@ -1,0 +1,1 @@
+"""Checks that a component keeps to the plugin contract. Each runs in a child process."""
