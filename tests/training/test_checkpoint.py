@@ -96,6 +96,16 @@ class Widest(Wide):
         super().load_state_dict(state_dict)
 
 
+class Wrapper(torch.optim.SGD):
+    """Has a state dict without the keys of torch's own."""
+
+    def state_dict(self):
+        return {"wrapped": super().state_dict()}
+
+    def load_state_dict(self, state_dict):
+        super().load_state_dict(state_dict["wrapped"])
+
+
 @pytest.fixture(autouse=True)
 def small_components(monkeypatch):
     specs = {
@@ -106,6 +116,7 @@ def small_components(monkeypatch):
         "drawing": OptimizerSpec(factory=Drawing, resumable=True),
         "wide": OptimizerSpec(factory=Wide, resumable=True),
         "widest": OptimizerSpec(factory=Widest, resumable=True),
+        "wrapper": OptimizerSpec(factory=Wrapper, resumable=True),
         "tensor": OptimizerSpec(factory=adam_of_tensor, resumable=True),
         "forgetful": OptimizerSpec(factory=torch.optim.SGD),
     }
@@ -176,6 +187,7 @@ PARAMS = {
     # On batches of five its line search ends anywhere, in NaN on some processors: short steps end nowhere.
     "lbfgs": {"lr": 1e-3, "history_size": 3, "max_iter": 3},
     "drawing": {"lr": 0.01},
+    "wrapper": {"lr": 0.01, "momentum": 0.9},
 }
 WITHOUT_DENSE_GRADIENTS = {"sparseadam"}
 REGISTERED = {
@@ -183,7 +195,7 @@ REGISTERED = {
     for name in registry.registrations("optimizer")
     if registry.origin("optimizer", name).startswith("xbench ") and registry.load("optimizer", name).resumable
 }
-OPTIMIZERS = sorted({*REGISTERED, "drawing", "wide", "widest"} - WITHOUT_DENSE_GRADIENTS)
+OPTIMIZERS = sorted({*REGISTERED, "drawing", "wide", "widest", "wrapper"} - WITHOUT_DENSE_GRADIENTS)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -19,10 +19,10 @@ def restore_optimizer(optimizer: Any, saved: dict[str, Any]) -> None:
     if not isinstance(optimizer, torch.optim.Optimizer):
         return
     # torch casts the states of parameters to their dtype.
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for key, state in saved["state"].items():
-        if isinstance(key, int) and parameters[key] in optimizer.state:
-            parameter = parameters[key]
+    parameters = dict(enumerate(p for group in optimizer.param_groups for p in group["params"]))
+    for key, state in saved.get("state", {}).items():
+        parameter = parameters.get(key)
+        if parameter is not None and parameter in optimizer.state:
             optimizer.state[parameter] = _restore_dtypes(optimizer.state[parameter], state)
 
 

@@ -30,7 +30,7 @@ def test_families_import_neither_torch_nor_the_packages():
 
 
 def test_whole_run(tmp_path):
-    families = {"torchao": xbench_8bit.TORCHAO, "bitsandbytes": xbench_8bit.BITSANDBYTES}
+    families = {"torchao-8bit": xbench_8bit.TORCHAO, "bitsandbytes-8bit": xbench_8bit.BITSANDBYTES}
     for name, family in families.items():
         xbench.register_optimizer(name, family.member("AdamW8bit"))
     experiment = {
