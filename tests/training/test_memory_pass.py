@@ -34,10 +34,10 @@ class Growing(torch.optim.SGD):
 
     ledger = CountedMemory()
 
-    def __init__(self, params, lr=0.01, grows=0, period=0, library=0):
+    def __init__(self, params, lr=0.01, grows=0, period=0, loaded=0):
         super().__init__(params, lr=lr)
         self.kept, self.grows, self.period, self.calls = [], grows, period, 0
-        self.library = library
+        self.loaded = loaded
 
     def step(self, closure):
         self.calls += 1
@@ -45,7 +45,7 @@ class Growing(torch.optim.SGD):
             self.kept.append(torch.ones(8 * MB, dtype=torch.uint8))
             self.ledger.take(8 * MB)
         if self.calls == 1:
-            self.ledger.take(self.library)
+            self.ledger.take(self.loaded)
         if self.period and self.calls % self.period == 0:
             self.ledger.take(100 * MB)
             self.ledger.give(100 * MB)
@@ -191,7 +191,7 @@ class TestSteps:
 
     @pytest.mark.parametrize("grows", [0, 4])
     def test_a_library_that_a_step_loads_is_not_the_optimizers(self, tiny_data, grows):
-        measured = measure(tiny_data, params={"library": 50 * MB, "grows": grows})
+        measured = measure(tiny_data, params={"loaded": 50 * MB, "grows": grows})
         assert measured.optimizer_peak_bytes == pytest.approx(8 * MB * grows, abs=MB)
 
 
