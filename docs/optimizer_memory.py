@@ -36,9 +36,8 @@ SUITE = DOCS.parent / "suites" / "optimizer-memory.toml"
 PAGE = DOCS / "optimizer-memory.md"
 START, END = "<!-- tables: written by docs/optimizer_memory.py -->\n", "<!-- end of tables -->\n"
 
-# The checks of `xbench plugins check` that the tables show.
-CHECKS = ("resume", "repeats")
-CHECK_TIMEOUT_S = 60.0
+# The checks of `xbench plugins check` that the tables show, each with the value that answers it.
+CHECKS = {"resume": "resumes", "repeats": "repeats"}
 
 MAX_REASON_CHARS = 200
 
@@ -63,14 +62,14 @@ class Kept:
     """What a run does not record: a JSON file beside the runs, which is written as each check ends.
 
     Attributes:
-        checks: check name -> why the optimizer does not pass it ("" if it does, None if the check does not
-            apply), by cell ID.
+        checks: check name -> an answer ("yes", "no", or "?" if the check failed) and a reason unless it is
+            "yes", by cell ID. A check that does not apply is absent.
         left_out: the reason for each optimizer that was not run, by name.
         versions: versions of the packages that the plugins need, by name.
     """
 
     path: Path
-    checks: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    checks: dict[str, dict[str, tuple[str, str]]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -147,7 +146,7 @@ def drop(suite: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
 
 
 def list_refused(suite: Mapping[str, Any]) -> dict[str, str]:
-    """Return why members of the suite's families that are not in the suite cannot be used, by name."""
+    """Return why members of the suite's families are not in the suite, by name."""
     listed, refused = list_all(suite), {}
     for prefix in sorted({name.partition("/")[0] for name in listed if "/" in name}):
         registration = find("optimizer", prefix)
@@ -155,13 +154,16 @@ def list_refused(suite: Mapping[str, Any]) -> dict[str, str]:
         members = family.members() if isinstance(family, Family) and family.members else ()
         for member in members:
             name = f"{prefix}/{member}"
-            if name in listed or find("optimizer", member) is not None:  # the latter is torch's own
+            if name in listed:
                 continue
             try:
-                family.load_member(member)
-                print(f"{name} is not in the suite", file=sys.stderr)
+                spec = family.load_member(member)
             except xbench.XbenchError as error:
                 refused[name] = error.message
+                continue
+            own = find("optimizer", member)
+            if own is None or own.load() != spec:  # not one of torch's
+                refused[name] = "it is not in the suite"
     return refused
 
 
@@ -189,25 +191,26 @@ def find_versions(records: Iterable[CellRecord]) -> dict[str, str]:
 
 
 def check_all(records: Iterable[CellRecord], kept: Kept) -> None:
-    """Check the optimizer of each cell that was measured and not checked before."""
+    """Check the optimizer of each cell that was measured in time and not checked before."""
     from xbench.conformance.common import Subject
     from xbench.conformance.run import check
 
     for record in records:
-        if record.memory_pass is None or record.cell_id in kept.checks:
+        if record.memory_pass is None or record.status == "timeout" or record.cell_id in kept.checks:
             continue
         print(f"checking {record.column}", file=sys.stderr)
         subject = Subject("optimizer", record.optimizer.name, record.optimizer.params)
-        found = {finding.check: finding for finding in check(subject, CHECKS, CHECK_TIMEOUT_S)}
-        kept.checks[record.cell_id] = {name: judge(found[name]) for name in CHECKS}
+        findings = check(subject, list(CHECKS))
+        kept.checks[record.cell_id] = {f.check: judge(f) for f in findings if f.outcome != "not applicable"}
         kept.write()
 
 
-def judge(finding: Finding) -> str | None:
-    """Return why an optimizer does not pass a check; "" if it does, None if the check does not apply."""
-    if finding.outcome == "not applicable":
-        return None
-    return finding.text if finding.outcome == "fail" or finding.values.get("resumes") is False else ""
+def judge(finding: Finding) -> tuple[str, str]:
+    """Return the answer of a check, and a reason unless it is "yes"."""
+    answer = finding.values.get(CHECKS[finding.check])
+    if answer is None:  # the check ran out of time, or its process died
+        return "?", finding.text
+    return ("yes", "") if answer else ("no", finding.text)
 
 
 def write_tables(run: RunRecord, records: Iterable[CellRecord], kept: Kept) -> str:
@@ -226,7 +229,7 @@ def write_tables(run: RunRecord, records: Iterable[CellRecord], kept: Kept) -> s
         if rows:
             sections.append("\n".join([f"### {experiment.title}\n", *HEAD, *rows]))
     unpassed = {
-        record.column: "; ".join(filter(None, kept.checks.get(record.cell_id, {}).values()))
+        record.column: "; ".join(why for _, why in kept.checks.get(record.cell_id, {}).values() if why)
         for record in measured
     }
     failed = {r.column: f"{r.status}: {r.reason}" for r in by_id.values() if r.memory_pass is None}
@@ -258,7 +261,7 @@ def count_vectors(record: CellRecord, name: str = "optimizer_peak_bytes") -> flo
     return getattr(record.memory_pass, name) / record.memory_pass.parameters_bytes
 
 
-def write_row(record: CellRecord, sgd: CellRecord, checks: Mapping[str, str | None]) -> str:
+def write_row(record: CellRecord, sgd: CellRecord, checks: Mapping[str, tuple[str, str]]) -> str:
     """Write the row of one optimizer."""
     state, theory = count_vectors(record, "final_state_bytes"), record.memory.expected_state_vectors
     is_as_expected = theory is None or math.isclose(state, theory, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
@@ -270,7 +273,7 @@ def write_row(record: CellRecord, sgd: CellRecord, checks: Mapping[str, str | No
         f"{count_vectors(record):.2f}",
         write_ratio(step_ms / sgd_ms) if step_ms and sgd_ms else "",
         f"{record.closures / record.steps:.3g}" if record.steps else "",
-        *("" if (why := checks.get(name)) is None else "no" if why else "yes" for name in CHECKS),
+        *(checks.get(name, ("", ""))[0] for name in CHECKS),
     ]
     return f"| {' | '.join(cells)} |"
 

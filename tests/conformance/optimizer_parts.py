@@ -32,6 +32,19 @@ class Descent(torch.optim.Optimizer):
             p.add_(p.grad, alpha=-self.param_groups[0]["lr"])
 
 
+class Polyak(Descent):
+    """Takes its step size from the loss."""
+
+    def step(self, closure):
+        loss = closure()
+        self.param_groups[0]["lr"] = (
+            0.1 * float(loss) / sum(float(p.grad.square().sum()) for p in self.parameters)
+        )
+        with torch.no_grad():
+            self.descend()
+        return loss
+
+
 class Momentum(Descent):
     def descend(self):
         for p in self.parameters:

@@ -8,9 +8,10 @@ from tests.conformance import optimizer_parts as parts
 from xbench import OptimizerSpec, Unsupported
 from xbench.components.registry import load
 from xbench.conformance import optimizers
+from xbench.conformance.checked_optimizer import CheckedOptimizer, open_optimizer
 from xbench.conformance.checks import Inapplicable
+from xbench.conformance.child import find_functions
 from xbench.conformance.common import Subject
-from xbench.conformance.optimizers import CheckedOptimizer
 
 
 @pytest.fixture
@@ -19,7 +20,8 @@ def verdict(tmp_path):
 
     def check(name, factory, settings=None, **fields):
         spec = factory if isinstance(factory, OptimizerSpec) else OptimizerSpec(factory=factory, **fields)
-        return getattr(optimizers, f"check_{name}")(CheckedOptimizer(spec, settings or {}, tmp_path))
+        function = find_functions("optimizer")[name.replace("_", "-")]
+        return function(CheckedOptimizer(spec, settings or {}, tmp_path))
 
     return check
 
@@ -197,6 +199,22 @@ def test_a_declared_line_search_is_tried(verdict, compares, factory, outcome):
 
 
 @pytest.mark.parametrize(
+    ("factory", "needs_loss", "outcome"),
+    [
+        (parts.Polyak, True, "pass"),
+        (parts.Polyak, False, "fail"),
+        (parts.Descent, False, "pass"),
+        (parts.Descent, True, "fail"),
+        (parts.Halving, False, "not applicable"),
+        (parts.Fused, False, "not applicable"),
+    ],
+)
+def test_a_declared_need_for_the_loss_is_tried(verdict, factory, needs_loss, outcome):
+    backward = "fused" if factory is parts.Fused else "plain"
+    assert verdict("needs_loss", factory, backward=backward, needs_loss=needs_loss).outcome == outcome
+
+
+@pytest.mark.parametrize(
     ("factory", "backward", "outcome"),
     [
         (parts.Newton, "create_graph", "pass"),
@@ -227,7 +245,7 @@ def test_a_recipe_that_fails_in_training_is_named(verdict):
 
 
 def list_checks():
-    return [key.removeprefix("check_") for key in vars(optimizers) if key.startswith("check_")]
+    return [name.replace("-", "_") for name in find_functions("optimizer")]
 
 
 @pytest.mark.parametrize("check", sorted({*list_checks()} - {"trial", "loss", "gradients", "parameters"}))
@@ -265,6 +283,6 @@ def test_the_optimizer_of_other_parameters_is_part_of_the_run(tmp_path):
     losses = []
     for rest in ("adamw", "sgd", {"name": "sgd", "lr": 1.0}):
         subject = Subject("optimizer", "muon", {"rest": rest})
-        tried = optimizers.open_optimizer(load("optimizer", "muon"), subject, tmp_path)
+        tried = open_optimizer(load("optimizer", "muon"), subject, tmp_path)
         losses.append(optimizers.check_loss(tried).values["last_loss"])
     assert len(set(losses)) == 3

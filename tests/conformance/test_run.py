@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-
 import pytest
 
 from tests.conformance import optimizer_parts as parts
 from xbench import OptimizerSpec, XbenchError
 from xbench.components.registry import KINDS, registrations
 from xbench.conformance.checks import CHECKS
+from xbench.conformance.child import find_functions
 from xbench.conformance.run import check, find_subjects
 from xbench.testing import check_optimizer, conformance
 
@@ -18,12 +17,7 @@ COMMON = {"loads", "listing", "settings"}
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_check_has_a_function(kind):
-    module = importlib.import_module(f"xbench.conformance.{kind}s")
-    names = {
-        name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__
-    }
-    checks = {name.removeprefix("check_").replace("_", "-") for name in names if name.startswith("check_")}
-    assert set(CHECKS[kind]) - COMMON == checks
+    assert set(CHECKS[kind]) - COMMON == set(find_functions(kind))
 
 
 def test_a_component_that_ends_its_process_fails_one_check():

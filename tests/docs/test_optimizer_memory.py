@@ -87,7 +87,7 @@ class TestTables:
         # The second experiment shares the cell of SGD.
         shared = CellKey(cell_id=sgd.cell_id, experiment="second", column="sgd", seed=0)
         plan = plan.model_copy(update={"cells": [*plan.cells, shared]})
-        checks = {id_of("first", "adam", 0): {"resume": "", "repeats": "it differs"}}
+        checks = {id_of("first", "adam", 0): {"resume": ("yes", ""), "repeats": ("no", "it differs")}}
         kept = script.Kept(
             tmp_path / "checks.json", checks, {"plugin/none": "cannot be used"}, {"plugin": "3.0"}
         )

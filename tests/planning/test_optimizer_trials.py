@@ -24,6 +24,7 @@ optimizer = "opt"
 SPECS = {
     "graph": OptimizerSpec(factory=torch.optim.SGD, backward="create_graph"),
     "fused": OptimizerSpec(factory=torch.optim.SGD, backward="fused"),
+    "polyak": OptimizerSpec(factory=torch.optim.SGD, needs_loss=True),
 }
 
 
@@ -68,3 +69,8 @@ def test_both_update_hidden_matrices_only(find):
 def test_one_needs_another_backward_pass(find, rest, needs):
     told = f"{rest} needs {needs}, so it cannot share a model with another optimizer"
     assert find(rest).message == f"suite.toml:6: optimizer 'muon': {told}"
+
+
+def test_one_needs_the_loss(find):
+    told = "polyak needs the loss of each step, which two optimizers that share a model do not see"
+    assert find("polyak").message == f"suite.toml:6: optimizer 'muon': {told}"

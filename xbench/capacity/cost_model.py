@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from xbench.memory.contention import ContentionWatch, typical_s
 from xbench.storage.staging import scratch_folder
 from xbench.training.component_code import check_running_code
 from xbench.training.job import CellJob
-from xbench.training.settings import CellSettings
+from xbench.training.settings import CellSettings, count_steps_per_epoch
 
 if TYPE_CHECKING:
     from xbench.training.closure import AccumulatingClosure
@@ -90,8 +89,7 @@ def count_steps(settings: CellSettings) -> int:
         settings: the run's settings, with resolved sizes.
     """
     training, sizes = settings.training, settings.training.sizes
-    batches = sizes.train_size / sizes.batch_size
-    return training.epochs * (math.floor(batches) if training.drop_last else math.ceil(batches))
+    return training.epochs * count_steps_per_epoch(sizes.train_size, sizes.batch_size, training.drop_last)
 
 
 def timing_settings(settings: CellSettings) -> CellSettings:

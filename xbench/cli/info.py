@@ -182,6 +182,8 @@ def _describe_needs(spec: Spec) -> list[str]:
             needs.append(f"updates hidden matrices{kernels}; `rest` updates the other parameters")
         if spec.backward != "plain":
             needs.append(f"needs a backward pass of its own ({spec.backward}), and so whole batches")
+        if spec.needs_loss:
+            needs.append("needs the loss of each step, so it cannot share a model with another optimizer")
         return needs
     if isinstance(spec, ModelSpec) and spec.input_shape is not None:
         return [f"takes images of {' x '.join(map(str, spec.input_shape))}"]

@@ -139,6 +139,8 @@ class OptimizerSpec(Spec):
             Batches cannot be divided into micro-batches for either.
         line_search: `line_search(hyperparameters)` returns whether it compares losses to choose the length of
             a step. The hyperparameters include defaults.
+        needs_loss: whether its step uses the value of the loss that the closure returns, for example as a
+            step size. It then cannot be one of two optimizers of a model, which step without a closure.
         full_batch: whether it is meant to train on the whole training set as one batch. Its capacity is then
             probed that way.
         state_vectors: `state_vectors(hyperparameters)` returns the theoretical size of the state between
@@ -164,6 +166,7 @@ class OptimizerSpec(Spec):
     gradients: Literal["dense", "sparse", "any"] = "dense"
     backward: Literal["plain", "create_graph", "fused"] = "plain"
     line_search: Callable[[Mapping[str, Any]], bool] = lambda hyperparameters: False
+    needs_loss: bool = False
     full_batch: bool = False
     state_vectors: Callable[[Mapping[str, Any]], float | None] = lambda hyperparameters: None
     fill_state: Callable[[Any], None] | str | None = None

@@ -13,7 +13,7 @@ Outcome = Literal["pass", "fail", "fact", "not applicable"]
 # The first check of every kind. If it fails, the other checks are not applicable.
 LOADS = "loads"
 
-# Check `state-size` of an optimizer is the function `check_state_size` of `conformance.optimizers`.
+# Check `state-size` of an optimizer is the function `check_state_size`, in one of the modules of `child.py`.
 CHECKS: dict[Kind, tuple[str, ...]] = {
     "optimizer": (
         LOADS,
@@ -31,6 +31,7 @@ CHECKS: dict[Kind, tuple[str, ...]] = {
         "parameters",
         "backward",
         "line-search",
+        "needs-loss",
         "recipe",
     ),
     "model": (

@@ -7,11 +7,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from xbench.components.registry import find
+from xbench.components.registry import Kind, find
 from xbench.components.settings import settings_of
 from xbench.components.specs import Family, import_attribute
 from xbench.components.tracebacks import describe_error
-from xbench.conformance import datasets, models, optimizers
+from xbench.conformance import datasets, models, optimizer_needs, optimizers
+from xbench.conformance.checked_optimizer import open_optimizer
 from xbench.conformance.checks import LOADS, Inapplicable, Verdict, failed, not_applicable, passed
 from xbench.conformance.common import (
     Subject,
@@ -26,11 +27,23 @@ from xbench.text import quote_some
 from xbench.training.global_state import load_component
 from xbench.training.optimizer import REST
 
-_MODULES: dict[str, tuple[ModuleType, Callable[[Any, Subject, Path], Any]]] = {
-    "optimizer": (optimizers, optimizers.open_optimizer),
-    "model": (models, models.open_model),
-    "dataset": (datasets, datasets.open_dataset),
+# How a component of each kind is opened, and the modules that hold its checks.
+_KINDS: dict[Kind, tuple[Callable[[Any, Subject, Path], Any], tuple[ModuleType, ...]]] = {
+    "optimizer": (open_optimizer, (optimizers, optimizer_needs)),
+    "model": (models.open_model, (models,)),
+    "dataset": (datasets.open_dataset, (datasets,)),
 }
+
+
+def find_functions(kind: Kind) -> dict[str, Callable[[Any], Verdict]]:
+    """Find the functions of the checks that a kind of component does not share with the others, by name."""
+    _, modules = _KINDS[kind]
+    return {
+        name.removeprefix("check_").replace("_", "-"): function
+        for module in modules
+        for name, function in vars(module).items()
+        if name.startswith("check_") and function.__module__ == module.__name__
+    }
 
 
 def open_checks(subject: Subject, folder: Path) -> Callable[[str], Verdict]:
@@ -55,7 +68,8 @@ def open_checks(subject: Subject, folder: Path) -> Callable[[str], Verdict]:
         problem = None  # the factory has no signature, as check `settings` says
     if problem:
         raise XbenchError(f"{subject.kind} '{subject.name}': {problem}", hint=_hint_at_settings(subject))
-    module, open_subject = _MODULES[subject.kind]
+    open_subject, _ = _KINDS[subject.kind]
+    functions = find_functions(subject.kind)
     tried = open_subject(spec, subject, folder)
 
     def check(name: str) -> Verdict:
@@ -68,7 +82,7 @@ def open_checks(subject: Subject, folder: Path) -> Callable[[str], Verdict]:
                 return check_settings(spec)
             if missing := find_missing_settings(spec, subject.params):
                 return not_applicable(f"needs the settings {quote_some(missing)}: give them with --set")
-            return getattr(module, f"check_{name.replace('-', '_')}")(tried)
+            return functions[name](tried)
         except Inapplicable as reason:
             return not_applicable(str(reason))
         except Unsupported as reason:

@@ -1,145 +1,28 @@
-"""Checks of optimizers."""
+"""Checks of what an optimizer does when it trains."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
-from xbench.components.code_files import ImportDirs
-from xbench.components.specs import ModelSpec, OptimizerSpec
 from xbench.components.tracebacks import describe_error
-from xbench.conformance.bench import Data, Run, find_changed, measure_state, open_unregistered, train
-from xbench.conformance.checks import Inapplicable, Verdict, fact, failed, not_applicable, passed
-from xbench.conformance.common import Subject
-from xbench.errors import Unsupported
+from xbench.conformance.bench import Run, find_changed, measure_state
+from xbench.conformance.checked_optimizer import STEPS, CheckedOptimizer
+from xbench.conformance.checks import Verdict, fact, failed, not_applicable, passed
 from xbench.memory.exhaustion import raise_if_exhausted
-from xbench.training.footprint import storage_bytes
 from xbench.training.global_state import Generators
-from xbench.training.loop import Trainer
-from xbench.training.optimizer import MATRICES, REST, LoadedOptimizer, with_rest
-from xbench.training.recipe_trial import try_recipe
-from xbench.training.settings import Choice, TrainingSettings
-from xbench.training.state_dicts import hash_tensors
-from xbench.training.trial import MAX_CLOSURES, try_optimizer
+from xbench.training.trial import try_optimizer
 
-STEPS = 20
 # The step after which a run is stopped. It divides neither the number of steps nor usual periods.
 STOP_AFTER = 7
 # Steps whose state may still grow without a `memory_period`.
 _SETTLING_STEPS = 2
-# A value of each key of a recipe that is tried. The norm is so small that each gradient is clipped.
-_RECIPES: dict[str, Any] = {"schedule": "cosine", "clip_norm": 0.01, "weight_decay_on": "weights"}
 # Longer periods are not checked, since each of their steps takes time.
 _MAX_PERIOD = 200
 # How far the measured state may be from the declared one, in vectors and as a share.
 _STATE_TOLERANCE = 0.01
-
-
-@dataclass
-class CheckedOptimizer:
-    """An optimizer that is being checked.
-
-    Attributes:
-        params: its settings; others keep their defaults.
-        folder: folder for checkpoints, which must exist and be empty.
-        name: its name, for messages.
-        dirs: where it is imported from.
-    """
-
-    spec: OptimizerSpec
-    params: Mapping[str, Any]
-    folder: Path
-    name: str = "optimizer"
-    dirs: ImportDirs = field(default_factory=ImportDirs)
-
-    @cached_property
-    def data(self) -> Data:
-        return open_unregistered("rows", {}, self.dirs, self.folder)
-
-    @cached_property
-    def problem(self) -> str:
-        """Name of the model that it is checked on."""
-        return "sparse" if self.spec.gradients == "sparse" else "mixed"
-
-    @cached_property
-    def attempt(self) -> Run | str:
-        """A run of `STEPS` steps, or what went wrong in it.
-
-        Raises:
-            Unsupported: the optimizer's factory does not support the model.
-        """
-        try:
-            return self.train()
-        except Unsupported:
-            raise
-        except Exception as error:  # a plugin may raise anything
-            raise_if_exhausted(error)
-            return describe_error(error)
-
-    @property
-    def whole(self) -> Run:
-        """A run of `STEPS` steps, with the seed that all runs have."""
-        if isinstance(self.attempt, str):
-            raise Inapplicable("it cannot be trained: see `loss`")
-        if not self.attempt.closures:
-            raise Inapplicable("its first step diverges: see `loss`")
-        return self.attempt
-
-    @cached_property
-    def again(self) -> Run:
-        """The same run once more."""
-        return self.train()
-
-    @property
-    def repeats(self) -> bool:
-        one, other = self.whole, self.again
-        return (one.losses, one.weights) == (other.losses, other.weights)
-
-    def train(
-        self, problem: str = "", steps: int = STEPS, spec: OptimizerSpec | None = None, **more: Any
-    ) -> Run:
-        """Train the model of a problem.
-
-        Args:
-            spec: replaces the optimizer's own spec.
-            more: arguments of `bench.train`.
-        """
-        model = ModelSpec(factory=f"xbench.conformance.problem:build_{problem or self.problem}")
-        spec = spec or self.spec
-        return train(self.data, model, spec, self.params, self.folder, steps, name=self.name, **more)
-
-    @cached_property
-    def loaded(self) -> LoadedOptimizer:
-        """The optimizer, with that of the parameters that it leaves."""
-        return with_rest(Choice(self.name, dict(self.params)), self.spec, self.dirs)
-
-    def own_part(self, run: Run) -> tuple[Any, int]:
-        """Return the optimizer of a run without that of the parameters that it leaves.
-
-        Returns:
-            The optimizer, and the bytes of the parameters that it updates.
-        """
-        trainer = run.trainer
-        optimizer: Any = trainer.optimizer
-        name = "" if self.loaded.rest is None else MATRICES
-        named = self.loaded.divide(trainer.model, trainer.roles)[name]
-        part = optimizer if self.loaded.rest is None else optimizer.parts[name]
-        return part, storage_bytes(p for _, p in named)
-
-
-def open_optimizer(spec: OptimizerSpec, subject: Subject, folder: Path) -> CheckedOptimizer:
-    params = dict(subject.params)
-    if isinstance(params.get(REST), str):  # as a suite may write it
-        params[REST] = {"name": params[REST]}
-    return CheckedOptimizer(spec, params, folder, subject.name, subject.dirs)
 
 
 def check_trial(tried: CheckedOptimizer) -> Verdict:
@@ -184,11 +67,12 @@ def check_repeats(tried: CheckedOptimizer) -> Verdict:
     if tried.whole.problem:
         return not_applicable(tried.whole.problem)
     if tried.repeats:
-        return passed("two runs with the same seed are equal bit for bit")
+        return passed("two runs with the same seed are equal bit for bit", repeats=True)
     where = _name_step(tried.whole.losses, tried.again.losses)
     return failed(
         f"two runs with the same seed differ, {where}: it draws from a generator of its own that is not "
-        "seeded, or keeps state outside of the optimizer"
+        "seeded, or keeps state outside of the optimizer",
+        repeats=False,
     )
 
 
@@ -285,99 +169,6 @@ def check_state_growth(tried: CheckedOptimizer) -> Verdict:
     return failed(f"the state still grows in step {grown}, after {after} ({sizes_text}): {advice}")
 
 
-def check_gradients(tried: CheckedOptimizer) -> Verdict:
-    """Step on dense and on sparse gradients, whatever is declared."""
-    declared = tried.spec.gradients
-    if tried.spec.parameters == "matrices":
-        return not_applicable("hidden matrices have dense gradients")
-    needed = {"any": ("dense", "sparse")}.get(declared, (declared,))
-    problems = {
-        kind: _try_problem(tried, name, is_needed=kind in needed)
-        for kind, name in (("dense", "mixed"), ("sparse", "sparse"))
-    }
-    for kind in needed:
-        if problems[kind]:
-            return failed(f"gradients='{declared}', but it fails on {kind} gradients: {problems[kind]}")
-    accepted = [kind for kind, problem in problems.items() if not problem]
-    if more := [kind for kind in accepted if kind not in needed]:
-        return fact(f"gradients='{declared}', and it also accepts {more[0]} ones: it could be 'any'")
-    return passed(f"accepts {' and '.join(accepted)} gradients, as declared")
-
-
-def check_parameters(tried: CheckedOptimizer) -> Verdict:
-    """Step parameters of zero to four dimensions."""
-    if tried.spec.gradients == "sparse":
-        return not_applicable("only embeddings have sparse gradients")
-    problem = _try_problem(tried, "shapes")
-    if problem:
-        return failed(
-            f"parameters='{tried.spec.parameters}', but it fails on a scalar, vectors and a kernel: {problem}"
-        )
-    return passed("trains models with a scalar, vectors, matrices and a kernel")
-
-
-def check_line_search(tried: CheckedOptimizer) -> Verdict:
-    """Add something to all losses of a step but the first: only an optimizer that compares them notices."""
-    optimizer, _ = tried.own_part(tried.whole)
-    declared = bool(tried.spec.line_search(tried.loaded.hyperparameters(optimizer)))
-    if max(tried.whole.closures) == 1:
-        if declared:
-            return failed("line_search is True, but a step calls the closure once, so it compares no losses")
-        return not_applicable("a step calls the closure once")
-    plain = hash_tensors(tried.train(steps=3).trainer.model)
-    try:
-        compares = plain != hash_tensors(tried.train(steps=3, change=_shift_losses).trainer.model)
-    except Exception as error:  # a line search that finds no lower loss may raise anything
-        raise_if_exhausted(error)
-        compares = True
-    text = f"{'compares' if compares else 'does not compare'} the losses of a step"
-    if declared != compares:
-        return failed(f"line_search is {declared}, but it {text}", compares_losses=compares)
-    return passed(f"{text}, as line_search says", compares_losses=compares)
-
-
-def check_backward(tried: CheckedOptimizer) -> Verdict:
-    """Check whether it needs the backward pass that it declares."""
-    declared = tried.spec.backward
-    if declared == "plain":
-        return not_applicable("backward='plain': the trial fails if it needs anything else")
-    whole = tried.whole
-    try:
-        run = tried.train(steps=3, spec=replace(tried.spec, backward="plain"))
-    except Exception as error:
-        raise_if_exhausted(error)
-        return passed(f"needs backward='{declared}', as declared")
-    if not run.problem and run.losses == whole.losses[:3]:
-        return fact(f"backward='{declared}', but it trains equally without")
-    return passed(f"needs backward='{declared}', as declared")
-
-
-def check_recipe(tried: CheckedOptimizer) -> Verdict:
-    """Try each part of a recipe: a schedule, clipping and param groups."""
-    if tried.whole.problem:
-        return not_applicable(tried.whole.problem)
-    works, problems = [], []
-    for name, value in _RECIPES.items():
-        if problem := _try_recipe(tried, name, value):
-            problems.append(f"; not with {name}: {problem}")
-        else:
-            works.append(name)
-    text = f"works with {', '.join(works) or 'no recipe'}{''.join(problems)}"
-    return fact(text, **{name: name in works for name in _RECIPES})
-
-
-def _try_recipe(tried: CheckedOptimizer, name: str, value: Any) -> str:
-    """Try a part of a recipe as before a run, and train with it; return what went wrong, or ""."""
-    trial = try_recipe(tried.loaded, TrainingSettings(**{name: value}), import_dirs=tried.dirs)
-    if trial.mistakes:
-        return trial.mistakes[0].message
-    try:
-        return tried.train(steps=3, **{name: value}).problem
-    except Exception as error:
-        raise_if_exhausted(error)
-        return describe_error(error)
-
-
 def _name_step(losses: list[float], others: list[float]) -> str:
     pairs = zip(losses, others, strict=False)
     first = next((step for step, (one, other) in enumerate(pairs, start=1) if one != other), None)
@@ -413,26 +204,6 @@ def _fill(tried: CheckedOptimizer, steps: int = 1) -> Run:
     return tried.train(steps=steps, change=lambda trainer: tried.loaded.fill_state(trainer.optimizer))
 
 
-def _try_problem(tried: CheckedOptimizer, problem: str, is_needed: bool = True) -> str:
-    """Take three steps on a problem; return what went wrong, or "".
-
-    Raises:
-        Unsupported: the optimizer needs to train this problem, but its factory does not support the model.
-    """
-    try:
-        # It would otherwise be refused before it is tried.
-        spec = replace(tried.spec, gradients="any")
-        run = tried.train(problem, steps=3, spec=spec)
-    except Exception as error:
-        if is_needed and isinstance(error, Unsupported):
-            raise
-        raise_if_exhausted(error)
-        return describe_error(error)
-    if run.problem or math.isfinite(run.final_loss):
-        return run.problem
-    return f"the loss is {run.final_loss} after {len(run.losses)} steps"
-
-
 @dataclass
 class _Watched:
     """States of the generators before and after building an optimizer, and around its first step."""
@@ -460,35 +231,3 @@ def _watch_building(tried: CheckedOptimizer, seed: int) -> _Watched:
     )
     assert run.generators is not None
     return _Watched(built[0], (before[0], run.generators))
-
-
-def _shift_losses(trainer: Trainer) -> None:
-    """Let the optimizer see higher losses from the second closure call of each step on."""
-    step = trainer.optimizer.step
-
-    def step_with_shifted(closure: Callable[[], torch.Tensor]) -> None:
-        with suppress(_Endless):
-            step(_Shifted(closure))  # type: ignore[arg-type]
-
-    trainer.optimizer.step = step_with_shifted  # type: ignore[method-assign, assignment]
-
-
-class _Endless(BaseException):
-    """Raised when no loss is low enough for a line search. It passes through `except Exception`."""
-
-
-class _Shifted:
-    """A closure whose losses, apart from the first, are too high by more and more."""
-
-    def __init__(self, closure: Callable[[], torch.Tensor]):
-        self._closure, self._calls = closure, 0
-
-    def __call__(self) -> torch.Tensor:
-        if self._calls == MAX_CLOSURES:
-            raise _Endless
-        loss = self._closure()
-        self._calls += 1
-        return loss + 0.25 * (self._calls - 1) * (loss.abs() + 1)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._closure, name)

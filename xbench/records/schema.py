@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from xbench.records.base import SCHEMA_VERSION, CellId, Record, Whole
 from xbench.records.memory import MemoryPassRecord, MemoryRecord
+from xbench.records.tuning import SearchRecord, TrialRecord, TunedRecord
 
 Status = Literal["done", "oom", "diverged", "timeout", "error", "skipped"]
 FAILED: frozenset[Status] = frozenset(get_args(Status)) - {"done", "skipped"}
@@ -237,6 +238,9 @@ class CellRecord(Record):
             it would be skipped again.
         trace_crc32: checksum of the cell's trace file; None if there is none.
         outputs_crc32: checksum of the file with its outputs on the test split; None if there is none.
+        trial: the cell's place among the trials of a search; None if it is none of them. Trials have no
+            metrics of the test split, and tables leave them out.
+        tuned: the settings that a search found for the cell; None if there was no search.
     """
 
     schema_version: Whole = SCHEMA_VERSION
@@ -273,6 +277,8 @@ class CellRecord(Record):
     waits_for: str = ""
     trace_crc32: Whole | None = None
     outputs_crc32: Whole | None = None
+    trial: TrialRecord | None = None
+    tuned: TunedRecord | None = None
     started_at: str
     ended_at: str
 
@@ -304,6 +310,7 @@ class ExperimentRecord(Record):
         baseline: title of the column that findings compare the others with; "" for the first column.
         metrics: declarations of its metrics, if the experiments of the run declare different ones; otherwise
             empty, and those of the run are its own.
+        tuning: how the settings of its optimizers were searched; None if they were not.
     """
 
     name: str
@@ -313,6 +320,7 @@ class ExperimentRecord(Record):
     reference: dict[str, dict[str, float]] = Field(default_factory=dict)
     reference_name: str = "reference"
     reference_note: str = ""
+    tuning: SearchRecord | None = None
 
 
 class CellKey(Record):

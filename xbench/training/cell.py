@@ -41,7 +41,7 @@ from xbench.training.frozen import set_training
 from xbench.training.global_state import load_component
 from xbench.training.job import CellJob
 from xbench.training.loader import Loader
-from xbench.training.loop import Trainer, count_steps
+from xbench.training.loop import Trainer
 from xbench.training.model import TrainedPart, build_model, build_trained_part, select_trained_part
 from xbench.training.objective import Objective
 from xbench.training.open_data import open_loader, open_task
@@ -52,7 +52,7 @@ from xbench.training.rehearsal import rehearse
 from xbench.training.requirements import check_parts_are_allowed, check_requirements
 from xbench.training.schedules import make_schedule, read_rates
 from xbench.training.seeding import seed_everything
-from xbench.training.settings import CellSettings
+from xbench.training.settings import CellSettings, count_steps_per_epoch
 from xbench.training.splits import Split, epoch_order, split_examples
 from xbench.training.state_dicts import hash_tensors
 
@@ -242,7 +242,7 @@ def assemble(
     check_requirements(optimizer, model, roles)
     if micro_batch < batch_size:
         check_parts_are_allowed(optimizer)
-    steps = count_steps(len(split.train), batch_size, training.drop_last)
+    steps = count_steps_per_epoch(len(split.train), batch_size, training.drop_last)
     run = RunFacts(steps * training.epochs, steps, len(split.train))
     built = optimizer.build(model, roles, run, settings.seed, training, trained.prefix)
     return Trainer(

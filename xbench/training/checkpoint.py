@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from xbench.storage.atomic import sync_file, sync_folder
-from xbench.training.composite import restore_optimizer
 from xbench.training.events import CheckpointWritten
 from xbench.training.global_state import Generators
+from xbench.training.optimizer_methods import restore_optimizer
 from xbench.training.state_dicts import load_state
 
 if TYPE_CHECKING:

@@ -22,15 +22,15 @@ from xbench.records.schema import EpochRecord
 from xbench.training.checkpoint import Checkpoints
 from xbench.training.closure import AccumulatingClosure
 from xbench.training.compilation import Compilation
-from xbench.training.composite import has_modes
 from xbench.training.evaluation import Evaluation, evaluate
 from xbench.training.events import EpochDone, Evaluating
 from xbench.training.frozen import set_training
 from xbench.training.loader import Loader
 from xbench.training.objective import Objective
+from xbench.training.optimizer_methods import has_modes
 from xbench.training.recorder import Diverged, TraceRecorder
 from xbench.training.schedules import Schedule
-from xbench.training.settings import TrainingSettings
+from xbench.training.settings import TrainingSettings, count_steps_per_epoch
 from xbench.training.splits import Split, epoch_order
 from xbench.training.state_dicts import load_state, save_state
 
@@ -50,12 +50,6 @@ def selection_criterion(selection: str, record: EpochRecord) -> float:
     """
     value = None if selection == "last" else record.values.get(selection)
     return math.inf if value is None or math.isnan(value) else value
-
-
-def count_steps(examples: int, batch_size: int, drop_last: bool) -> int:
-    """Count the steps of an epoch."""
-    whole, rest = divmod(examples, batch_size)
-    return whole + bool(rest and not drop_last)
 
 
 @dataclass
@@ -128,7 +122,7 @@ class Trainer:
 
     @property
     def steps_per_epoch(self) -> int:
-        return count_steps(len(self.split.train), self.batch_size, self.settings.drop_last)
+        return count_steps_per_epoch(len(self.split.train), self.batch_size, self.settings.drop_last)
 
     def run(self) -> int:
         """Train for the remaining epochs, and leave the selected epoch's weights in the model.

@@ -196,4 +196,8 @@ def with_rest(choice: Choice, spec: OptimizerSpec, import_dirs: Sequence[str] = 
                 else "a backward pass of its own"
             )
             raise XbenchError(f"{part.name} needs {needs}, so it cannot share a model with another optimizer")
+        if part.spec.needs_loss:
+            raise XbenchError(
+                f"{part.name} needs the loss of each step, which two optimizers that share a model do not see"
+            )
     return LoadedOptimizer(choice.name, spec, params, rest)

@@ -13,9 +13,9 @@ from torch import nn
 from xbench.components.settings import settings_of
 from xbench.components.tracebacks import describe_error, place_in_own_code
 from xbench.errors import XbenchError
-from xbench.training.composite import has_modes
 from xbench.training.global_state import guard_globals
 from xbench.training.optimizer import MATRICES, REST, LoadedOptimizer
+from xbench.training.optimizer_methods import has_modes
 from xbench.training.param_groups import explain_unknown_setting, list_settings
 from xbench.training.recipe import find_declared_mistakes, make_mistake, select_keys
 from xbench.training.recipe_mistakes import PairSettings, PartSettings, RecipeMistake, RecipeTrial

@@ -24,6 +24,12 @@ MAX_THREADS = 1024
 RECIPE_KEYS = ("schedule", "warmup", "min_lr", "clip_norm", "clip_value", "weight_decay_on", "groups")
 
 
+def count_steps_per_epoch(examples: int, batch_size: int, drop_last: bool) -> int:
+    """Count the steps of an epoch."""
+    whole, rest = divmod(examples, batch_size)
+    return whole + bool(rest and not drop_last)
+
+
 @dataclass(frozen=True)
 class Sizes:
     """Numbers of examples in an epoch, in a step, and in memory at once."""

@@ -18,9 +18,9 @@ from xbench.components.roles import Role, find_roles
 from xbench.components.specs import OptimizerSpec
 from xbench.components.tracebacks import describe_error, place_in_own_code
 from xbench.errors import XbenchError
-from xbench.training.composite import has_modes
 from xbench.training.footprint import optimizer_tensors
 from xbench.training.optimizer import MATRICES, REST, LoadedOptimizer, with_rest
+from xbench.training.optimizer_methods import has_modes
 from xbench.training.settings import Choice
 
 STEPS = 2

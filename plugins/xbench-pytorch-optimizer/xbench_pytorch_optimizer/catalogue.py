@@ -224,7 +224,10 @@ ENTRIES: dict[str, Entry] = {
         **_every("update_interval"),
     ),
     "alig": _describe(
-        "step size from the loss, for models that fit all data", "1906.05661", _count(0, "momentum")
+        "step size from the loss, for models that fit all data",
+        "1906.05661",
+        _count(0, "momentum"),
+        needs_loss=True,
     ),
     "amos": _describe(
         "one second moment for each tensor, and weight decay towards a known scale",
@@ -285,9 +288,13 @@ ENTRIES: dict[str, Entry] = {
         "Muon that shares its work among machines; here, one machine", _MUON, 1, **_MATRICES
     ),
     "dualadam": _describe("Adam with a share of inverse Adam that fades", "2603.07122", 2),
-    "emofact": _describe("Adafactor with steps scaled by how the loss changes", _EMO, None),
-    "emolynx": _describe("Lion with steps scaled by how the loss changes", _EMO, _count(1, "use_shadow")),
-    "emonavi": _describe("Adam with steps scaled by how the loss changes", _EMO, _count(2, "use_shadow")),
+    "emofact": _describe("Adafactor with steps scaled by how the loss changes", _EMO, None, needs_loss=True),
+    "emolynx": _describe(
+        "Lion with steps scaled by how the loss changes", _EMO, _count(1, "use_shadow"), needs_loss=True
+    ),
+    "emonavi": _describe(
+        "Adam with steps scaled by how the loss changes", _EMO, _count(2, "use_shadow"), needs_loss=True
+    ),
     "exadam": _describe("Adam with bias corrections that mix its moments", "2412.20302", 2),
     "fadam": _describe(
         "Adam as a natural gradient with a diagonal Fisher matrix",
