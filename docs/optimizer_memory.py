@@ -239,8 +239,12 @@ def write_tables(run: RunRecord, records: Iterable[CellRecord], kept: Kept) -> s
 
 
 def write_list(title: str, reasons: Mapping[str, str]) -> list[str]:
-    """Write a section with the optimizers that have a reason; none if there is no such optimizer."""
-    lines = [f"- `{name}`: {tidy(reason)}" for name, reason in sorted(reasons.items()) if reason]
+    """Write a section that names the optimizers for each reason; none if no optimizer has one."""
+    names: dict[str, list[str]] = {}
+    for name, reason in sorted(reasons.items()):
+        if reason:
+            names.setdefault(tidy(reason), []).append(f"`{name}`")
+    lines = [f"- {', '.join(of_reason)}: {reason}" for reason, of_reason in names.items()]
     return ["\n".join([f"### {title}\n", *lines])] if lines else []
 
 

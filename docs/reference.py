@@ -20,7 +20,8 @@ from pydantic.fields import FieldInfo
 
 import xbench
 from xbench.cli.app import app
-from xbench.suite.schema import DatasetTable, Experiment, Header, OptimizerTable, Reference
+from xbench.suite.schema import DatasetTable, Experiment, Header, OptimizerTable, Reference, Target, Tune
+from xbench.suite.seeds import SeedTable
 from xbench.training.settings import TrainingSettings
 
 DOCS = Path(__file__).parent
@@ -28,6 +29,12 @@ START, END = "<!-- reference: written by docs/reference.py -->\n", "<!-- end of 
 
 TABLES = (
     ("`[suite]`", Header, "Settings of the whole suite."),
+    (
+        "`seeds` as a table",
+        SeedTable,
+        "Parts of seeds that vary apart: each a number of seeds (counted from 0), or a list. Each cell runs "
+        "once for each combination.",
+    ),
     ("`[[experiment]]`", Experiment, "One comparison. It may also have the training settings below."),
     (
         "`[[experiment.optimizer]]`",
@@ -40,7 +47,14 @@ TABLES = (
         DatasetTable,
         "It may also have the dataset's own settings. A bare name stands for a table with that `name`.",
     ),
+    (
+        "`[experiment.tune]`",
+        Tune,
+        "A search for the settings of each column ([tuning](tuning.md)). Exactly one of `trials`, `closures` "
+        "and `time` is the budget of each column.",
+    ),
     ("`[experiment.reference]`", Reference, "Results of earlier work, printed beside those of the run."),
+    ("`target` of an experiment", Target, "A quality, and what each optimizer needs to reach it."),
     ("Training settings", TrainingSettings, "Keys of an experiment or of one of its optimizers."),
 )
 
@@ -132,6 +146,8 @@ def default(field: FieldInfo) -> str:
     chosen = field.get_default(call_default_factory=True)
     if chosen in (None, "", [], {}):
         return ""
+    if isinstance(chosen, list):
+        return f"`{chosen}`"
     if isinstance(chosen, bool):
         return f"`{str(chosen).lower()}`"
     return f"`{chosen:g}`" if isinstance(chosen, int | float) else f'`"{chosen}"`'

@@ -28,7 +28,8 @@ ALLOWED = {
     "isolation": {"memory", "errors", "units"},
     "records": {"errors", "storage"},
     "training": {"components", "data", "memory", "records", "errors", "storage"},
-    "suite": {"components", "training.settings", "errors", "text", "units"},
+    "tuning": {"components"},
+    "suite": {"components", "training.settings", "tuning", "errors", "text", "units"},
     "capacity": {
         "components",
         "data",
@@ -51,6 +52,7 @@ ALLOWED = {
         "suite",
         "text",
         "training",
+        "tuning",
         "units",
     },
     "execution": {
@@ -66,6 +68,7 @@ ALLOWED = {
         "suite",
         "text",
         "training",
+        "tuning",
         "units",
     },
     "conformance": {
@@ -114,7 +117,7 @@ ALLOWED = {
         "units",
     },
     "__main__": {"cli"},
-    "__init__": {"api", "components", "errors"},
+    "__init__": {"api", "components", "errors", "memory.exhaustion"},
 }
 
 FOR_PEOPLE = {"rich", "typer"}
@@ -127,6 +130,7 @@ HEAVY = {
     "sklearn",
     "pandas",
     "scipy",
+    "optuna",
     "pyarrow",
     "matplotlib",
     "plotly",
@@ -148,6 +152,7 @@ LIGHT_ROOMS = {
     "suite",
     "testing",
     "text",
+    "tuning",
     "units",
 }
 # Modules that factories import when they are called.

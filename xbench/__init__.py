@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         register_problem,
     )
     from xbench.components.regression import regression
+    from xbench.components.search_range import SearchRange
     from xbench.components.specs import (
         DatasetSpec,
         Family,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         Term,
     )
     from xbench.errors import DataNotFound, Mistakes, Unsupported, WeightsNotFound, XbenchError
+    from xbench.memory.exhaustion import raise_if_exhausted
 
 __all__ = [
     "BatchReader",
@@ -62,6 +64,7 @@ __all__ = [
     "Results",
     "RowDataset",
     "Scale",
+    "SearchRange",
     "Source",
     "Task",
     "Term",
@@ -72,6 +75,7 @@ __all__ = [
     "load",
     "next_token_task",
     "probe",
+    "raise_if_exhausted",
     "register_dataset",
     "register_model",
     "register_optimizer",
@@ -94,6 +98,7 @@ _MODULES = {
         "register_problem",
     ),
     "xbench.components.regression": ("regression",),
+    "xbench.components.search_range": ("SearchRange",),
     "xbench.components.specs": (
         "DatasetSpec",
         "Family",
@@ -114,6 +119,7 @@ _MODULES = {
         "Term",
     ),
     "xbench.errors": ("DataNotFound", "Mistakes", "Unsupported", "WeightsNotFound", "XbenchError"),
+    "xbench.memory.exhaustion": ("raise_if_exhausted",),
 }
 _LAZY = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -8,6 +8,8 @@ With pytest, one line makes a test of each check:
 
 `check_optimizer`, `check_model` and `check_dataset` do the same in one call, with any test runner. The checks
 are those of `xbench plugins check`, and run in child processes.
+
+`start_training` trains an optimizer on a few rows, step by step and in the process of the test.
 """
 
 from __future__ import annotations
@@ -17,18 +19,31 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xbench.components.code_files import ImportDirs
 from xbench.components.registered import pack, register_dataset, register_model, register_optimizer
 from xbench.components.registry import Kind
-from xbench.components.specs import Spec
+from xbench.components.specs import OptimizerSpec, Spec
 from xbench.conformance.checks import CHECKS, Finding, Verdict
 from xbench.conformance.common import Subject
 from xbench.conformance.run import check
 from xbench.errors import XbenchError
 
-__all__ = ["Finding", "Verdict", "check_dataset", "check_model", "check_optimizer", "conformance"]
+if TYPE_CHECKING:
+    from torch import nn
+
+    from xbench.conformance.small_training import SmallTraining
+
+__all__ = [
+    "Finding",
+    "Verdict",
+    "check_dataset",
+    "check_model",
+    "check_optimizer",
+    "conformance",
+    "start_training",
+]
 
 # A registered name, `module:attribute`, a spec, or a factory.
 Component = str | Spec | Callable[..., Any]
@@ -125,6 +140,33 @@ def conformance(
             pytest.fail(str(finding), pytrace=False)
 
     return test_contract
+
+
+def start_training(
+    spec: OptimizerSpec,
+    settings: Mapping[str, Any] | None = None,
+    network: Callable[[], nn.Module] | None = None,
+    **training: Any,
+) -> SmallTraining:
+    """Start a training run on a few rows in this process, with the code that trains a cell.
+
+    Args:
+        spec: the optimizer's spec.
+        settings: its settings; others keep their defaults.
+        network: returns the network; see `SmallTraining`.
+        training: settings of the training, such as `dtype="bfloat16"`.
+
+    Returns:
+        The run, before its first step. `step(times)` takes steps and returns their losses, `evaluate()`
+        returns the loss at the end, and `optimizer`, `model` and `parameters` can be looked at.
+
+    Raises:
+        Unsupported: the optimizer cannot train this network.
+        Exception: of any type, raised by the factory.
+    """
+    from xbench.conformance.small_training import SmallTraining  # which loads torch
+
+    return SmallTraining(spec, settings, network, **training)
 
 
 def _assert_passed(findings: list[Finding]) -> list[Finding]:

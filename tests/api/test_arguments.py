@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import xbench
+from xbench.api.run import _write_seeds
 from xbench.suite.tables import read_tables, to_toml
 
 EXPERIMENT = {"name": "first", "model": "report-cnn", "dataset": "synthetic-xray", "optimizer": ["sgd"]}
@@ -135,3 +136,15 @@ class TestRegister:
         xbench.register_model("locked", lambda num_classes: lock)
         with pytest.raises(xbench.XbenchError, match="model 'locked' cannot be sent to a worker process"):
             xbench.run(suite(model="locked"), out=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "expected"),
+    [
+        (3, 3),
+        (range(2), [0, 1]),
+        ({"weights": 2, "order": (5, 7)}, {"weights": 2, "order": [5, 7]}),
+    ],
+)
+def test_seeds_are_written_as_toml(seeds, expected):
+    assert tomllib.loads(f"seeds = {_write_seeds(seeds)}") == {"seeds": expected}

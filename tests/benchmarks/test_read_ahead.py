@@ -17,9 +17,9 @@ from xbench.components.synthetic_xray import build_synthetic_xray
 from xbench.data.decode import decode
 from xbench.training.cell import assemble
 from xbench.training.checkpoint import Checkpoints
-from xbench.training.loop import Progress
 from xbench.training.model import TrainedPart, build_model
 from xbench.training.optimizer import load_optimizer
+from xbench.training.progress import Progress
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.splits import split_examples
 

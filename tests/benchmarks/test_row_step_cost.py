@@ -20,9 +20,10 @@ from xbench.components.registry import load
 from xbench.planning.datasets import prepare_dataset
 from xbench.training.cell import assemble
 from xbench.training.checkpoint import Checkpoints
-from xbench.training.loop import Progress, Trainer
+from xbench.training.loop import Trainer
 from xbench.training.model import TrainedPart, build_model
 from xbench.training.optimizer import load_optimizer
+from xbench.training.progress import Progress
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.splits import epoch_order, split_examples
 

@@ -19,9 +19,10 @@ from xbench.data.decode import decode
 from xbench.memory.profiler import StepProfile, StepProfiler
 from xbench.training.cell import assemble
 from xbench.training.checkpoint import Checkpoints
-from xbench.training.loop import Progress, Trainer
+from xbench.training.loop import Trainer
 from xbench.training.model import TrainedPart, build_model
 from xbench.training.optimizer import load_optimizer
+from xbench.training.progress import Progress
 from xbench.training.recorder import TraceRecorder
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.splits import epoch_order, split_examples

@@ -22,12 +22,16 @@ import pytest
 from PIL import Image
 
 from tests.cli.cli_process import Cli, Ran, StandingCli, one_line
+from tests.data.look_alikes import change, compress, crop, make_scene
+from xbench.data.near_copies import RELATIONS, TRAIN_AND_TEST
+from xbench.data.perceptual import HASH_BITS, MAX_DISTANCE, MAX_FALSE_ALARM_RATE
 
 # A dataset that a package registers, as large as tests can wait for.
 PLUGIN = """
 import os
 from pathlib import Path
 from xbench import DataNotFound, DatasetSpec, Source
+from xbench.components.image_folder import build_folder
 from xbench.storage.paths import cache_dir
 
 def find_root():
@@ -37,8 +41,11 @@ def find_root():
         raise DataNotFound(f"tiny: nothing in {root}")
     return root
 
+def build():
+    return build_folder(str(find_root()), image_size=64)
+
 TINY = DatasetSpec(
-    factory=lambda root="": None,
+    factory=build,
     source=Source(
         url="http://127.0.0.1:1/tiny.zip",
         sha256="ab" * 32,
@@ -60,6 +67,12 @@ def png(shade: int) -> bytes:
     Image.new("L", (12, 10), shade).save(stream, "png")
     return stream.getvalue()
 
+
+# No pairs of images, in JSON.
+NONE = {
+    "counts": dict.fromkeys(RELATIONS, 0),
+    "named": {relation: [] for relation in RELATIONS},
+}
 
 NAMES = ("train/A/1.png", "train/A/2.png", "train/B/3.png", "train/B/4.png", "test/A/5.png", "test/B/6.png")
 IMAGES = {name: png(10 * i) for i, name in enumerate((*NAMES, "val/A/7.png"))}
@@ -447,6 +460,15 @@ class TestVerify:
             "changed_files": [],
             "extra_files": [],
             "unreadable_files": {},
+            "exact_copies": NONE,
+            "near_duplicates": {
+                "compared_pairs": 15,
+                "hash_bits": HASH_BITS,
+                "max_distance": MAX_DISTANCE,
+                "max_false_alarms": 15 * MAX_FALSE_ALARM_RATE,
+                "are_all_counted": True,
+                **NONE,
+            },
         }
 
     def test_a_long_list_is_cut(self, cli, fetched, tmp_path):
@@ -469,6 +491,49 @@ class TestVerify:
         assert list(document["unreadable_files"]) == ["train/B/3.png"]
         done = cli(tmp_path, "data", "verify", "tiny")
         assert "hashes are unknown" in done.stdout
+
+    def test_near_duplicates_are_counted_and_named(self, cli, fetched, tmp_path):
+        (fetched / "MANIFEST.sha256").unlink()
+        for name, seed, how in (
+            ("train/A/1.png", 1, None),
+            ("train/A/2.png", 1, crop),
+            ("train/B/3.png", 2, None),
+            ("test/A/5.png", 1, compress),
+            ("test/B/6.png", 2, None),
+        ):
+            pixels = make_scene(seed)
+            Image.fromarray(pixels if how is None else change(pixels, how)).save(fetched / name)
+        code, document = self.verify(cli, tmp_path)
+        assert code == 0
+        near = document["near_duplicates"]
+        assert near["counts"] == dict(zip(RELATIONS, (2, 0, 0, 1), strict=True))
+        assert near["named"][TRAIN_AND_TEST] == [["test/A/5.png", f"train/A/{i}.png"] for i in (1, 2)]
+        done = cli(tmp_path, "data", "verify", "tiny")
+        assert done.returncode == 0, done.stderr
+        start = done.stdout.index("exact copies: ")
+        assert done.stdout[start:].startswith(
+            "exact copies: 1 pair\n1 across train and test:\n  test/B/6.png ~ train/B/3.png\n"
+        )
+        start = done.stdout.index("near-duplicates: ")
+        lines = done.stdout[start:].splitlines()
+        assert lines[0].startswith("near-duplicates: 3 pairs of 7 images (21 pairs compared;")
+        assert lines[1:5] == [
+            "2 across train and test:",
+            "  test/A/5.png ~ train/A/1.png",
+            "  test/A/5.png ~ train/A/2.png",
+            "1 within a split, a class and a group, which do no harm",
+        ]
+        assert lines[5].startswith("by chance, at most 0.0 pairs are expected")
+
+    def test_images_that_cannot_be_compared_are_told(self, cli, fetched, tmp_path):
+        shutil.rmtree(fetched / "test")
+        done = cli(tmp_path, "data", "verify", "tiny")
+        assert done.returncode == 1
+        assert "near-duplicates were not looked for: " in done.stdout
+        assert "but no test/" in done.stdout
+        _, document = self.verify(cli, tmp_path)
+        assert list(document["near_duplicates"]) == ["not_compared"]
+        assert document["exact_copies"] == {"counts": {}, "named": {}}
 
     def test_a_manifest_that_is_none(self, cli, fetched, tmp_path):
         (fetched / "MANIFEST.sha256").write_text("something else\n")

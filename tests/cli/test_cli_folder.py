@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.cli.cli_process import Ran, one_line
+from tests.data.look_alikes import brighten, compress, crop, make_scene
 
 SUITE = """
 suite.name = "folders"
@@ -74,7 +75,50 @@ def test_odd_files_copies_and_masks_are_told_and_recorded(run, tmp_path):
     assert (data["test_copies"], data["cross_class_copies"]) == (1, 2)
     assert len(data["notes"]) == 3
     (run_file,) = tmp_path.glob("results/folders/*/run.json")
-    assert len(json.loads(run_file.read_text())["warnings"]) == 2
+    *_, leak = warnings = json.loads(run_file.read_text())["warnings"]
+    assert len(warnings) == 3
+    assert leak.startswith(
+        "folders, seed 0: 1 of 4 validation images of folder are copies or near-duplicates"
+    )
+
+
+POOLED = """
+from torch import nn
+
+def build_model(num_classes):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, num_classes))
+"""
+
+
+def test_near_duplicates_are_told_below_the_table_and_recorded(xbench, tmp_path):
+    for number, name in enumerate(("cat", "dog")):
+        for split, count in (("train", 10), ("test", 3)):
+            for i in range(count):
+                path = tmp_path / f"images/{split}/{name}/{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(make_scene(100 * number + 10 * count + i)).save(path)
+    trained = Image.open(tmp_path / "images/train/cat/0.png")
+    for name, how in (("test/cat/near", compress), ("train/dog/near", crop), ("train/cat/near", brighten)):
+        how(trained).save(tmp_path / f"images/{name}.png")
+    (tmp_path / "pooled.py").write_text(POOLED)
+    text = (
+        SUITE.format(settings="").replace("tiny_parts", "pooled").replace("image_size = 8", "image_size = 64")
+    )
+    (tmp_path / "suite.toml").write_text(text)
+    ran = Ran(xbench(tmp_path, "run", "suite.toml", "--allow-import", "."), tmp_path)
+    assert ran.done.returncode == 0, ran.done.stderr
+    told = one_line(ran.done.stdout)
+    assert (
+        "1 of 7 test images are near-duplicates of training images, so test metrics may be optimistic: "
+        "test/cat/near.png looks like train/cat/0.png"
+    ) in told
+    assert (
+        "4 of 29 images are near-duplicates of an image of another class, so a label may be wrong: " in told
+    )
+    (record,) = ran.cells("folders")
+    data = record["dataset"]
+    assert (data["near_copies"], data["cross_class_near_copies"]) == (1, 4)
+    assert (data["test_copies"], data["cross_class_copies"]) == (0, 0)
 
 
 @pytest.mark.slow

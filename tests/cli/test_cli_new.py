@@ -74,6 +74,9 @@ def test_written_code_is_short_and_has_no_lint(packages):
         ("dataset", "a--b", "'a--b' cannot be the name of a package"),
         ("dataset", "class", "Python has a keyword or a module of this name"),
         ("dataset", "json", "Python has a keyword or a module of this name"),
+        ("optimizer", "xbench-4bit", "its class would be called 4bit, which is not a name in Python"),
+        ("optimizer", "none", "its class would be called None, which is not a name in Python"),
+        ("optimizer", "xbench-true", "its class would be called True"),
     ],
 )
 def test_names_that_cannot_be_used_are_refused(xbench, tmp_path, kind, name, said):

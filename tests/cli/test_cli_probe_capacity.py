@@ -356,6 +356,28 @@ class TestMistakes:
             (error,) = (line for line in errors if said in line)
             assert option in error or "a probe needs a single run" in error
 
+    def test_a_limit_below_what_a_process_needs_is_told_before_any_trial(
+        self, own_xbench, tmp_path, allow_user_code
+    ):
+        done = own_xbench(tmp_path, *PROBE, "--memory-limit", "100MB", *allow_user_code)
+        assert (done.returncode, done.stdout) == (2, "")
+        told = one_line(done.stderr)
+        assert "error: --memory-limit 100MB: memory_limit 100MB is too low: a process needs " in told
+        assert "hint: set memory_limit to at least " in told
+        assert "fitting" not in told
+
+    def test_a_limit_above_the_machines_is_told_before_the_first_trial(
+        self, own_xbench, tmp_path, allow_user_code
+    ):
+        words = [word for word in PROBE if word not in ("--axis", "batch-size")]
+        words[words.index("micro-batch") : words.index("micro-batch")] = ["--axis"]
+        flags = ["--memory-limit", "1000TB", "--format", "json"]
+        done = own_xbench(tmp_path, *words, *flags, *allow_user_code)
+        assert done.returncode == 0, done.stderr
+        warning = "memory_limit 1000TB is more than this machine allows: cells are limited to "
+        assert 0 <= done.stderr.index(f"warning: {warning}") < done.stderr.index("fitting micro_batch")
+        assert any(item.startswith(warning) for item in json.loads(done.stdout)["warnings"])
+
     @pytest.mark.parametrize("flags", [[], ["--optimizer", "sgd", "--axis", "nope"]], ids=["none", "axis"])
     def test_of_usage(self, own_xbench, tmp_path, flags):
         done = own_xbench(tmp_path, "probe-capacity", *flags)

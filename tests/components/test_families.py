@@ -36,6 +36,17 @@ def model(name):
 MODELS = Family(member=model, summary="models of ours")
 OPTIMIZERS = Family(member=lambda name: OptimizerSpec(factory=build), summary="optimizers of ours")
 LATE = Family(member="own_absent:member", summary="cannot be used")
+
+
+def listed(name):
+    if name == "former":
+        raise XbenchError("'former' is now 'small'")
+    summary = "" if name == "any" else SUMMARIES[name]
+    return OptimizerSpec(factory=build, summary=summary)
+
+SUMMARIES = {"small": "the small one", "large": "the large one"}
+LISTED = Family(member=listed, members=lambda: list(SUMMARIES))
+UNLISTED = Family(member=listed, members=lambda: 1 / 0)
 NUMBER = 3
 """
 
@@ -47,7 +58,12 @@ def families(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     names = {
         "xbench.models": {"ours": "MODELS", "late": "LATE", "odd": "NUMBER", "both": "MODELS"},
-        "xbench.optimizers": {"ours-too": "OPTIMIZERS", "both": "OPTIMIZERS"},
+        "xbench.optimizers": {
+            "ours-too": "OPTIMIZERS",
+            "both": "OPTIMIZERS",
+            "listed": "LISTED",
+            "unlisted": "UNLISTED",
+        },
     }
     installed = registry.entry_points
 
@@ -117,6 +133,33 @@ def test_message_names_what_is_wrong_with_a_member(families, reference, complain
     with pytest.raises(XbenchError) as caught:
         load("model", reference)
     assert re.search(complaint, caught.value.message)
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("listed/smal", "'listed' is a family of optimizers without a member 'smal'. Did you mean 'small'?"),
+        (
+            "listed/SMALL",
+            "'listed' is a family of optimizers without a member 'SMALL'. Did you mean 'small'?",
+        ),
+        ("listed/any", "'listed' is a family of optimizers without a member 'any'."),
+        ("listed/former", "'former' is now 'small'"),
+        (
+            "unlisted/small",
+            "the members of optimizers 'unlisted' of no distribution cannot be listed: "
+            "ZeroDivisionError: division by zero",
+        ),
+    ],
+)
+def test_a_name_that_a_family_does_not_list_is_refused(families, reference, message):
+    with pytest.raises(XbenchError) as caught:
+        load("optimizer", reference)
+    assert caught.value.message.startswith(message)
+
+
+def test_a_name_that_a_family_lists_is_loaded(families):
+    assert load("optimizer", "listed/small").summary == "the small one"
 
 
 def test_a_member_comes_from_the_distribution_of_its_family(families):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from xbench import OptimizerSpec
 from xbench.components.registry import load, registrations
 
 NAMES = [
@@ -86,3 +87,11 @@ def test_spec_has_a_summary_and_a_reference(name):
     spec = load("optimizer", name)
     assert spec.reference.startswith("https://docs.pytorch.org/")
     assert spec.factory.removeprefix("torch.optim:") in spec.reference
+
+
+def test_fields_that_depend_on_settings_are_functions():
+    told = r"OptimizerSpec: state_vectors=2 is not a function of the settings, such as lambda settings: 2"
+    with pytest.raises(TypeError, match=told):
+        OptimizerSpec(factory="torch.optim:Adam", state_vectors=2)
+    with pytest.raises(TypeError, match="OptimizerSpec: line_search=True is not a function"):
+        OptimizerSpec(factory="torch.optim:LBFGS", line_search=True)

@@ -312,3 +312,34 @@ class Hanging(Descent):
         type(self).count += 1
         if self.count == 10:
             time.sleep(3600)
+
+
+class UnseededHalving(Halving):
+    """Does not repeat, and calls the closure several times a step."""
+
+    def step(self, closure):
+        loss = super().step(closure)
+        with torch.no_grad():
+            for p in self.parameters:
+                p.mul_(1 + 1e-3 * int.from_bytes(os.urandom(4), "big") / 2**32)
+        return loss
+
+
+class Exploding(Descent):
+    """Diverges in the fifth step."""
+
+    def descend(self):
+        super().descend()
+        self.steps = getattr(self, "steps", 0) + 1
+        if self.steps == 5:
+            for p in self.parameters:
+                p.fill_(torch.inf)
+
+
+class ExplodingTwice(Exploding):
+    """Diverges, and calls the closure twice a step."""
+
+    def step(self, closure):
+        loss = super().step(closure)
+        closure()
+        return loss

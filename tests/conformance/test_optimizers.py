@@ -99,14 +99,15 @@ def test_a_complete_state_dict_resumes(verdict, factory):
 
 
 def test_a_run_that_does_not_repeat_is_not_resumed(verdict):
-    assert verdict("resume", parts.Unseeded, resumable=True).outcome == "not applicable"
+    with pytest.raises(Inapplicable, match="see `repeats`"):
+        verdict("resume", parts.Unseeded, resumable=True)
 
 
 @pytest.mark.parametrize(
     ("factory", "said"),
     [
         (parts.Forgetful, "differs, first in the loss of step 9"),
-        (parts.Unsavable, "its state cannot be loaded"),
+        (parts.Unsavable, "its state holds Python objects"),
     ],
 )
 def test_an_incomplete_state_dict_does_not_resume(verdict, factory, said):
@@ -212,6 +213,25 @@ def test_a_declared_line_search_is_tried(verdict, compares, factory, outcome):
 def test_a_declared_need_for_the_loss_is_tried(verdict, factory, needs_loss, outcome):
     backward = "fused" if factory is parts.Fused else "plain"
     assert verdict("needs_loss", factory, backward=backward, needs_loss=needs_loss).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("check", "factory", "said"),
+    [
+        ("needs_loss", parts.Unseeded, "two equal runs differ"),
+        ("needs_loss", parts.Exploding, "the loss of step 6 is nan"),
+        ("line_search", parts.UnseededHalving, "two equal runs differ"),
+        ("line_search", parts.ExplodingTwice, "the loss of step 6 is nan"),
+    ],
+)
+def test_runs_are_compared_only_if_they_repeat(verdict, check, factory, said):
+    with pytest.raises(Inapplicable, match=said):
+        verdict(check, factory)
+
+
+def test_a_backward_pass_is_tried_only_if_runs_repeat(verdict):
+    with pytest.raises(Inapplicable, match="two equal runs differ"):
+        verdict("backward", parts.Unseeded, backward="create_graph")
 
 
 @pytest.mark.parametrize(

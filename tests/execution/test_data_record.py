@@ -9,6 +9,7 @@ import numpy as np
 from tests.cell_samples import cell_of
 from xbench.capacity.axes import Axis, with_size
 from xbench.data.duplicates import Duplicates
+from xbench.data.near_copies import NearCopies
 from xbench.execution.checkpoints import Transcript
 from xbench.execution.record import make_record
 from xbench.isolation.run import ChildResult
@@ -60,6 +61,17 @@ def test_copies_are_counted(tiny_data):
     data = replace(tiny_data, duplicates=Duplicates((("t", "a"),), (("a", "b"), ("b", "a")), 30, 120))
     record = data_of(cell_of(data))
     assert (record.test_copies, record.cross_class_copies) == (1, 2)
+
+
+def test_near_duplicates_are_counted_if_images_were_compared(tiny_data):
+    assert tiny_data.near.not_compared
+    record = data_of(cell_of(tiny_data))
+    assert (record.near_copies, record.cross_class_near_copies) == (None, None)
+    near = NearCopies(in_test=(("t", "a"),), across_classes=(("a", "b"), ("b", "a")))
+    record = data_of(cell_of(replace(tiny_data, near=near)))
+    assert (record.near_copies, record.cross_class_near_copies) == (1, 2)
+    none = data_of(cell_of(replace(tiny_data, near=NearCopies())))
+    assert (none.near_copies, none.cross_class_near_copies) == (0, 0)
 
 
 def test_a_training_set_that_was_made_smaller_tells_the_classes_it_lacks(tiny_data):

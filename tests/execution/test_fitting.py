@@ -10,7 +10,7 @@ from tests.cell_samples import cell_of
 from xbench.capacity.axes import Axis
 from xbench.capacity.probe import Capacity
 from xbench.errors import DependentExamples, FixedSize, Unsupported, XbenchError
-from xbench.execution import fitting
+from xbench.execution import size_search
 from xbench.execution.fitting import fit_cells
 
 
@@ -35,7 +35,7 @@ def fit(tiny_data, tmp_path, monkeypatch):
                 raise error
             return Capacity(options["highest"], None, 1, (), 0.0)
 
-        monkeypatch.setattr(fitting, "find_capacity", find_capacity)
+        monkeypatch.setattr(size_search, "find_capacity", find_capacity)
         cell = cell_of(tiny_data, batch_size="full")
         declared = replace(cell.declared, adapt=("micro_batch", "train_size"))
         memory = replace(cell.memory, limit_bytes=1 << 30)

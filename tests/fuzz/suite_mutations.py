@@ -54,6 +54,14 @@ model = ["report-cnn", { name = "torchvision/squeezenet1_1", pretrained = false 
 dataset = { name = "folder", root = "images", group = 'p(\\d+)', fallback = { name = "synthetic-xray", train = 9, test = 9 } }
 optimizer = ["sgd", { name = "muon" }]
 expect = "oom"
+
+[[experiment]]
+name = "three"
+model = "report-cnn"
+dataset = { name = "synthetic-xray", train = 9, test = 9 }
+optimizer = ["sgd", { name = "lbfgs", along = "history_size" }]
+equal = "memory"
+along = "batch_size"
 """  # noqa: E501
 
 # What text can do to a terminal, a table, a file's name, or a parser.
@@ -123,7 +131,20 @@ OTHERS = (
 KEYS = (
     *("name", "params", "seeds", "lr", "epochs", "model", "dataset", "optimizer", "experiment", "suite"),
     *("train_size", "batch_size", "micro_batch", "threads", "image_size", "train", "test", "root", "weights"),
-    *("fallback", "label", "adapt", "expect", "reference", "columns", "", "\x1b[31m", "a\nb", "x" * 5000),
+    *(
+        "fallback",
+        "label",
+        "adapt",
+        "expect",
+        "equal",
+        "along",
+        "reference",
+        "columns",
+        "",
+        "\x1b[31m",
+        "a\nb",
+        "x" * 5000,
+    ),
 )
 
 

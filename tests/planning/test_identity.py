@@ -18,10 +18,11 @@ from xbench.planning.identity import (
     cost_key,
     duration_key,
     example_pace_key,
+    pairing_group,
     pass_key,
 )
 from xbench.planning.planned import Estimate, MemoryPlan
-from xbench.training.settings import Choice
+from xbench.training.settings import Choice, SeedParts
 from xbench.units import Limit
 
 
@@ -54,6 +55,7 @@ def training(cell, **fields):
 
 
 OTHERS = {
+    "evaluations within epochs": lambda cell: training(cell, evaluate_every=5),
     "hyperparameter": lambda cell: with_cell(cell, optimizer=Choice("opt", {"lr": 0.1})),
     "optimizer": lambda cell: with_cell(cell, optimizer=Choice("another", {})),
     "model": lambda cell: with_cell(cell, model=Choice("another", {})),
@@ -79,6 +81,7 @@ OTHERS = {
     "expect": lambda cell: with_cell(cell, expect="oom"),
     "adapt": lambda cell: with_cell(cell, adapt=("micro_batch",)),
     "order of adapt": lambda cell: with_cell(cell, adapt=("train_size", "micro_batch")),
+    "setting that is the largest": lambda cell: with_cell(cell, along="batch_size"),
     "peers": lambda cell: replace(cell, peers=("adam",)),
     "data": lambda cell: replace(cell, data=replace(cell.data, fingerprint="other")),
     "weights": lambda cell: replace(cell, model=replace(cell.model, weights="other")),
@@ -237,3 +240,26 @@ class TestCode:
             monkeypatch.setattr(identity, "own_stamp", lambda stamp=stamp: stamp)
             stamps.add(replace(cell).key.cell_id)
         assert len(stamps) == 3
+
+
+def with_parts(cell, seed: int, parts: SeedParts):
+    changed = with_cell(cell, seed=seed)
+    return replace(changed, settings=replace(changed.settings, parts=parts))
+
+
+def test_a_combination_of_equal_parts_is_the_cell_of_that_seed(cell):
+    assert (
+        cell_key(with_parts(cell, 7, SeedParts(1, 1, 1))).cell_id == cell_key(with_cell(cell, seed=1)).cell_id
+    )
+
+
+@pytest.mark.parametrize("part", ["weights", "split", "order"])
+def test_each_part_of_a_seed_counts(cell, part):
+    parts = replace(SeedParts(), **{part: 1})
+    assert cell_key(with_parts(cell, 0, parts)).cell_id != cell_key(cell).cell_id
+    assert pairing_group(with_parts(cell, 0, parts), {}) != pairing_group(cell, {})
+
+
+@pytest.mark.parametrize("key", [configuration_key, cost_key, duration_key, pass_key, example_pace_key])
+def test_memory_and_times_do_not_depend_on_the_parts_of_a_seed(cell, key):
+    assert key(with_parts(cell, 3, SeedParts(0, 1, 2))) == key(cell)

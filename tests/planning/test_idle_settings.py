@@ -44,8 +44,10 @@ def test_a_job_has_the_memory_format_that_it_runs_with(tiny_data, device, settin
         models=[sample.model],
         machine=replace(MACHINE, device=device),
         default_histories={},
+        memory_free={},
         import_dirs=(),
         limit_of=lambda cell: None,
+        axis_of=lambda place: None,
     )
     (cell,) = make_cells(plan, {_data_key(sample.resolved): tiny_data})
     assert cell.settings.training.memory_format == expected

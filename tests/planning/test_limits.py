@@ -11,7 +11,7 @@ from tests.run_samples import SUITE, suite_of
 from xbench.errors import XbenchError
 from xbench.memory.machine import Bound
 from xbench.planning import plan as planning
-from xbench.planning.limits import check_limits
+from xbench.planning.limits import check_limits, collect_limit_warnings
 from xbench.planning.plan import PlannedRun
 from xbench.suite.cells import Cell, DatasetChoice
 from xbench.training.settings import Choice, TrainingSettings
@@ -118,6 +118,24 @@ def test_the_bound_says_who_asked():
 def test_what_was_asked_for_has_one_form(suite_limit, experiment_limit, asked):
     """What a cell is must not depend on how a limit was written."""
     assert tuple(map(str, declared(suite_limit, experiment_limit).memory_limits)) == asked
+
+
+class TestLimitsAboveTheMachine:
+    """A machine's own bound is kept, and told once for each limit as it was written."""
+
+    def warnings(self, *cells: Cell) -> list[str]:
+        return list(collect_limit_warnings(cells, plan_of(None).machine))
+
+    def test_are_told_with_what_bounds_the_machine(self):
+        (warning,) = self.warnings(declared("9GB"), declared("9 GB", "1GB"), declared("9000MB"))
+        assert warning == (
+            "memory_limit 9GB is more than this machine allows: cells are limited to 2.68 GB "
+            "(available memory; another)"
+        )
+
+    @pytest.mark.parametrize("limits", [(), ("2GB",), ("100%",), ("50%", "1GB")])
+    def test_others_are_not(self, limits):
+        assert self.warnings(declared(*limits)) == []
 
 
 class TestLimitsBelowWhatAProcessNeeds:

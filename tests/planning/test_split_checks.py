@@ -12,8 +12,10 @@ import torch
 from tests.cell_samples import cell_of
 from tests.run_samples import suite_of
 from xbench import RowDataset, Task, Term, classification
+from xbench.data.near_copies import NearCopies
 from xbench.errors import XbenchError
 from xbench.planning.checks import check_splits
+from xbench.text import name_seeds
 from xbench.training.prepare_rows import prepare_rows
 from xbench.training.row_set import RowSet
 from xbench.training.settings import TrainingSettings
@@ -99,3 +101,55 @@ def test_a_single_class_to_train_on_is_refused(tiny_data):
     with pytest.raises(XbenchError, match=r"is the only class with images to train on \(seed 3\)") as caught:
         warnings_of(cell_of(tiny_data, seed=3, train_size=1))
     assert "train_size" in caught.value.hint
+
+
+class TestValidationImagesThatAreInTraining:
+    """Copies and near-duplicates are told where groups do not keep them together.
+
+    Rows 30 to 119 are for training and validation."""
+
+    def cells_of(self, data, pairs: list[tuple[int, int]], seeds: int = 3):
+        """Cells whose images look alike in pairs; without groups, each image may be held out on its own."""
+        near = NearCopies(images=len(data.rows), pairs=np.array(pairs))
+        data = replace(data, near=near, groups=("",) * len(data.rows))
+        return [cell_of(data, seed=seed, validation=0.2) for seed in range(seeds)]
+
+    def expected(self, cells, pairs) -> dict[int, int]:
+        """Count the validation images in pairs with a training image, by seed."""
+        counts = {}
+        for cell in cells:
+            split = split_examples(cell.data, cell.settings.training, cell.settings.seed)
+            train, validation = set(split.train.tolist()), set(split.validation.tolist())
+            both = [(one, other) for pair in pairs for one, other in (pair, pair[::-1])]
+            counts[cell.settings.seed] = len({a for a, b in both if a in validation and b in train})
+        return counts
+
+    def test_are_counted_with_the_seeds(self, tiny_data):
+        pairs = [(i, i + 1) for i in range(30, 120, 2)]
+        cells = self.cells_of(tiny_data, pairs)
+        counts = self.expected(cells, pairs)
+        assert min(counts.values()) > 0 and len(set(counts.values())) > 1
+        (warning,) = warnings_of(*cells, *cells)
+        size = len(split_examples(cells[0].data, cells[0].settings.training, 0).validation)
+        assert warning.startswith(
+            f"exp, seeds 0 to 2: up to {max(counts.values())} of {size} validation images of bright-and-dark "
+            "are copies or near-duplicates of training images, so validation metrics may be optimistic"
+        )
+        assert "`group`" in warning
+
+    def test_of_one_seed_are_told_of_it_alone(self, tiny_data):
+        pairs = [(30, 31)]
+        cells = self.cells_of(tiny_data, pairs, seeds=12)
+        leaking = [seed for seed, count in self.expected(cells, pairs).items() if count]
+        assert 0 < len(leaking) < 12
+        (warning,) = warnings_of(*cells)
+        assert warning.startswith(f"exp, {name_seeds(leaking)}: 1 of ")
+
+    def test_are_none_where_groups_keep_them_together(self, tiny_data):
+        near = NearCopies(images=len(tiny_data.rows), pairs=np.array([(i, i + 1) for i in range(30, 120, 2)]))
+        assert warnings_of(cell_of(replace(tiny_data, near=near), validation=0.2)) == []
+
+    def test_need_validation(self, tiny_data):
+        near = NearCopies(images=len(tiny_data.rows), pairs=np.array([(30, 32), (34, 36)]))
+        data = replace(tiny_data, near=near)
+        assert warnings_of(cell_of(data, validation=0.0, selection="last")) == []

@@ -23,3 +23,12 @@ def test_records_without_counts_say_nothing_of_them():
     old = CellRecord.model_validate(fields)
     assert old.parameters_by_role == {}
     assert model_of(old) == {"name": "report-cnn"}
+
+
+def test_parts_of_a_seed_are_shown_where_they_differ():
+    def start_of(**fields) -> dict[str, str]:
+        return dict(dict(describe_cell(cell("adam", 3, **fields), [])).get("Starting point", {}))
+
+    parts = {"weights": 1, "split": 0, "order": 2}
+    assert start_of(seed_parts=parts)["seeds"] == "weights 1, split 0, order 2"
+    assert "seeds" not in start_of()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from xbench.suite.schema import MAX_CELLS
+from xbench.suite.seeds import MAX_CELLS
 
 LONG = list(range(1, 1001))
 

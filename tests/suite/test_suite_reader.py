@@ -98,7 +98,7 @@ def test_right_headers(read, head, line):
     ("line", "complaint"),
     [
         ("seeds = 0", "'seeds' should be .*greater than or equal to 1.* not 0"),
-        ('seeds = "3"', "'seeds' should be a valid integer or a valid list, not '3'"),
+        ('seeds = "3"', "'seeds' should be a valid integer or a valid list or a table, not '3'"),
         ("seeds = true", "'seeds' should be .*not True"),
         ("seeds = 1.5", "'seeds' should be .*not 1.5"),
         ('memory_limit = "12 apples"', "'12 apples' is not a size"),

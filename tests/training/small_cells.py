@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from xbench.training.cell import train_cell
-from xbench.training.events import EpochDone, StepsDone
+from xbench.training.events import EpochDone, EvaluationDone, StepsDone
 from xbench.training.job import CellJob
 from xbench.training.settings import CellSettings, Choice, TrainingSettings
 
@@ -21,7 +21,7 @@ class SmallCell:
 
     Attributes:
         rows: of its trace.
-        epochs: their records.
+        epochs, evaluations: their records.
     """
 
     def __init__(self, data, folder, model="small", optimizer="sgd", lr=0.05, **training):
@@ -38,3 +38,4 @@ class SmallCell:
         self.flushes = len(steps)
         self.rows = [row for message in steps for row in message.rows]
         self.epochs = [message.record for message in messages if isinstance(message, EpochDone)]
+        self.evaluations = [message.record for message in messages if isinstance(message, EvaluationDone)]

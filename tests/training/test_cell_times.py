@@ -126,6 +126,22 @@ class TestExactly:
         assert found.result.time.evaluation_s == about(passes * NAP_S)
         assert found.result.time.training_s == 0
 
+    @pytest.mark.parametrize("every", [1, 2, f"{BATCH} examples"])
+    def test_evaluations_within_an_epoch_take_no_training_time(self, tiny_data, tmp_path, every):
+        settings = {"validation": 0.2, "evaluate_every": every, "batch_size": BATCH, "optimizer": "napping"}
+        found = cell(tiny_data, tmp_path, "in-evaluation", **settings)
+        steps = math.ceil(72 / BATCH)
+        evaluated = [
+            number for number in range(1, EPOCHS * steps + 1) if number % (2 if every == 2 else 1) == 0
+        ]
+        ends = {steps * epoch for epoch in range(1, EPOCHS + 1)}
+        assert [e.step for e in found.evaluations] == sorted({*evaluated, *ends})
+        assert [e.training_s for e in found.evaluations] == about([e.step * NAP_S for e in found.evaluations])
+        times = found.result.time
+        assert times.training_s == about(EPOCHS * steps * NAP_S)
+        passes = math.ceil(18 / BATCH) * len(found.evaluations) + TEST // BATCH + math.ceil(72 / BATCH)
+        assert times.evaluation_s == about(passes * NAP_S)
+
     def test_preparation_is_neither(self, tiny_data, tmp_path):
         times = cell(tiny_data, tmp_path, "slow-to-build").result.time
         assert times.prepare_s == about(NAP_S)

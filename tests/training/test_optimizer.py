@@ -96,6 +96,17 @@ class Averaged(torch.optim.SGD):
         super().__init__(params, lr=lr)
 
 
+class Wide(torch.optim.SGD):
+    """Keeps a buffer in float32 for each parameter, whatever its dtype."""
+
+    def step(self, closure):
+        loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["buffer"] = torch.zeros_like(parameter, dtype=torch.float32)
+        return loss
+
+
 @pytest.fixture(autouse=True)
 def components(monkeypatch):
     specs = {
@@ -106,6 +117,7 @@ def components(monkeypatch):
         "twice": OptimizerSpec(factory=Twice, backward="fused"),
         "modal": OptimizerSpec(factory=Modal),
         "averaged": OptimizerSpec(factory=Averaged, state_vectors=lambda settings: settings["averages"]),
+        "wide": OptimizerSpec(factory=Wide, state_vectors=lambda settings: 4 / settings["element_bytes"]),
         "flat": OptimizerSpec(factory="torch.optim:SGD", parameters="matrices", flattens_kernels=True),
     }
     real_load = registry.load
@@ -155,6 +167,11 @@ class TestSettings:
         assert memory.expected_state_vectors == 1
         memory = run(tiny_data, tmp_path / "set", "averaged", {"averages": 3}).result.memory
         assert memory.expected_state_vectors == 3
+
+    @pytest.mark.parametrize(("dtype", "vectors"), [("float32", 1), ("bfloat16", 2), ("float64", 0.5)])
+    def test_state_vectors_sees_the_size_of_an_element(self, tiny_data, tmp_path, dtype, vectors):
+        memory = run(tiny_data, tmp_path, "wide", dtype=dtype).result.memory
+        assert memory.expected_state_vectors == memory.state_vectors == vectors
 
 
 class TestModelThatDoesNotSuit:

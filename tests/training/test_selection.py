@@ -7,7 +7,7 @@ import math
 import pytest
 
 from xbench.records.schema import EpochRecord
-from xbench.training.loop import selection_criterion
+from xbench.training.progress import selection_criterion
 from xbench.training.settings import TrainingSettings
 
 LOSSES = ("validation_loss", "test_loss")

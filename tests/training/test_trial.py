@@ -431,7 +431,8 @@ class TestRest:
         assert told == "rest = 'muon' updates hidden matrices only, as it does"
 
     def test_must_step_without_a_closure(self):
-        assert self.tried(name="lbfgs").startswith("rest needs the closure in its step, but two optimizers ")
+        told = self.tried(name="lbfgs")
+        assert told.startswith("rest = 'lbfgs' needs the closure in its step, but two optimizers ")
 
     def test_so_must_the_optimizer_of_matrices(self):
         told = tried(Descent, {"parameters": "matrices"})

@@ -11,6 +11,8 @@ from xbench.records.store import RunFolder
 from xbench.report.comparison import Comparison
 from xbench.report.declared_cells import list_ended, match_cells
 from xbench.report.run_document import FINDING_COLUMNS, describe_finding
+from xbench.report.target_tables import describe_cell_to_target
+from xbench.report.tuning_section import TRIAL_COLUMNS, list_trial_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +33,12 @@ _OF_PASS = ("needed_bytes", "optimizer_peak_bytes")
 _COUNTS = ("selected_epoch", "steps", "closures")
 
 # pandas' types of columns in which values may be missing.
+_TO_TARGET: dict[str, Any] = {
+    "reached_target": "boolean",
+    **dict.fromkeys(("steps_to_target", "closures_to_target", "examples_to_target"), "Int64"),
+    "training_s_to_target": "float64",
+    "bytes_to_target": "Int64",
+}
 _CELL_TYPES: dict[str, Any] = {
     **dict.fromkeys(("attempt", *_COUNTS, *_SIZES, *_OF_PASS, *_BYTES), "Int64"),
     **dict.fromkeys((*_TIMES, "state_vectors"), "float64"),
@@ -46,21 +54,42 @@ _STEP_TYPES: dict[str, Any] = {
     "device_peak_bytes": "Int64",
     "device_reserved_bytes": "Int64",
 }
+_EVALUATION_TYPES: dict[str, Any] = {
+    **dict.fromkeys(("seed", "step", "epoch", "examples", "closures"), "int64"),
+    "training_s": "float64",
+}
 _STEP_COLUMNS = ["experiment", "column", "seed", "cell_id", *list(_STEP_TYPES)[1:]]
 _FINDING_TYPES: dict[str, Any] = {
-    **dict.fromkeys(("estimate", "low", "high"), "float64"),
+    **dict.fromkeys(("estimate", "low", "high", "p", "p_corrected"), "float64"),
     **dict.fromkeys(("is_significant", "is_better"), "boolean"),
+}
+_TRIAL_TYPES: dict[str, Any] = {
+    "trial": "int64",
+    "score": "float64",
+    "is_chosen": "bool",
+    "closures": "int64",
+    "training_s": "float64",
 }
 
 
-def make_cells_frame(run: RunRecord, records: Sequence[CellRecord]) -> pd.DataFrame:
+def make_cells_frame(
+    run: RunRecord, records: Sequence[CellRecord], comparisons: Sequence[Comparison]
+) -> pd.DataFrame:
     """Make the frame of `Results.cells`."""
     import pandas as pd
 
     metrics = [metric.name for metric in run.metrics]
-    rows = [_make_row(cell, record, metrics) for cell, record in match_cells(run, records)]
+    targets = {compared.experiment.name: compared.target for compared in comparisons if compared.target}
+    rows = []
+    for cell, record in match_cells(run, records):
+        row = _make_row(cell, record, metrics)
+        if targets:
+            target = targets.get(cell.experiment)
+            found = describe_cell_to_target(target, record) if target and record else {}
+            row |= dict.fromkeys(_TO_TARGET) | found
+        rows.append(row)
     frame = pd.DataFrame(rows)
-    types = _CELL_TYPES | dict.fromkeys(metrics, "float64")
+    types = _CELL_TYPES | _TO_TARGET | dict.fromkeys(metrics, "float64")
     return frame.astype({name: types[name] for name in frame.columns if name in types})
 
 
@@ -133,6 +162,29 @@ def make_steps_frame(folder: RunFolder, run: RunRecord, records: Sequence[CellRe
     return pd.concat(frames, ignore_index=True)[_STEP_COLUMNS]
 
 
+def make_evaluations_frame(run: RunRecord, records: Sequence[CellRecord]) -> pd.DataFrame:
+    """Make the frame of `Results.evaluations`."""
+    import pandas as pd
+
+    names = [metric.name for metric in run.epoch_metrics if metric.split != "train"]
+    rows = [
+        {
+            "experiment": record.experiment,
+            "column": record.column,
+            "seed": record.seed,
+            "cell_id": record.cell_id,
+            **evaluation.model_dump(exclude={"values"}),
+            **{name: evaluation.values.get(name) for name in names},
+        }
+        for record in list_ended(run, records)
+        for evaluation in record.evaluations
+    ]
+    types = _EVALUATION_TYPES | dict.fromkeys(names, "float64")
+    return pd.DataFrame(rows, columns=["experiment", "column", "seed", "cell_id", *list(types)[1:]]).astype(
+        types
+    )
+
+
 def make_findings_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """Make the frame of `Results.findings`."""
     import pandas as pd
@@ -143,3 +195,19 @@ def make_findings_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
         for finding in comparison.findings
     ]
     return pd.DataFrame(rows, columns=list(FINDING_COLUMNS)).astype(_FINDING_TYPES)
+
+
+def make_trials_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """Make the frame of `Results.trials`."""
+    import pandas as pd
+
+    rows = [
+        row
+        for comparison in comparisons
+        for row in list_trial_rows(comparison.experiment.name, comparison.tuning)
+    ]
+    settings = dict.fromkeys(f"values.{name}" for row in rows for name in row["values"])
+    flat = [row | {f"values.{name}": value for name, value in row["values"].items()} for row in rows]
+    place = TRIAL_COLUMNS.index("values")
+    columns = [*TRIAL_COLUMNS[:place], *settings, *TRIAL_COLUMNS[place + 1 :]]
+    return pd.DataFrame(flat, columns=columns).astype(_TRIAL_TYPES)

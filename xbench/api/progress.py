@@ -11,6 +11,7 @@ from xbench.records.capacity import TrialRecord
 from xbench.records.schema import CellKey, CellRecord, RunRecord
 from xbench.report.capacity import describe_outcome
 from xbench.report.rows import find_headline, show_metric
+from xbench.report.trial_line import describe_trial
 from xbench.text import escape_controls, pluralize
 from xbench.units import format_bytes, format_seconds
 
@@ -28,11 +29,14 @@ class Lines(Observer):
 
     def __init__(self) -> None:
         self._total = self._ended = 0
-        self._work = ""
+        self._work = self._trial = ""
         self._is_saved = False  # whether the running cell is saved when it is asked to stop
 
     def working(self, what: str, done: int = 0, total: int = 0) -> None:
         self._begin(what)
+
+    def warned(self, warning: str) -> None:
+        self._print(f"warning: {warning}")
 
     def decoding(self, dataset: str, done: int, total: int) -> None:
         self._begin(f"decoding {dataset}")
@@ -42,7 +46,7 @@ class Lines(Observer):
 
     def run_started(self, folder: Path, run: RunRecord, warnings: list[str]) -> None:
         for warning in warnings:
-            self._print(f"warning: {warning}")
+            self.warned(warning)
         self._total = len({cell.cell_id for cell in run.cells})
         self._run = run
         self._print(f"{pluralize(self._total, 'cell')}; records in {folder}")
@@ -75,7 +79,15 @@ class Lines(Observer):
         else:
             self._print("stopping; the next call starts the running cell over")
 
+    def trial_started(self, cell: CellKey, number: int, budget: str) -> None:
+        self._trial = f"trial {number:,} {budget}"
+
     def cell_ended(self, record: CellRecord) -> None:
+        if record.trial is not None:
+            reason = record.reason and f": {record.reason}"
+            figures = describe_trial(record, self._run)
+            self._print(f"{self._trial} of {_name(record)}: {record.status}{reason}{figures}")
+            return
         self._ended += 1
         parts = [record.status, record.reason, *self._list_figures(record)]
         line = f"[{self._ended}/{self._total}] {_name(record)}: {', '.join(filter(None, parts))}"

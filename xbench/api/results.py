@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,11 +67,14 @@ class Results:
         of its process (`peak_host_bytes`, `peak_device_bytes`, `limit_bytes`, `parameters_bytes`,
         `optimizer_state_bytes`) in bytes, `state_vectors` (the state's size as a multiple of that of the
         trained parameters), `optimizer.NAME` and `model.NAME` for each setting that the suite gives, the
-        training settings as `training.NAME`, `cell_id` and `attempt`.
+        training settings as `training.NAME`, `cell_id` and `attempt`. If an experiment has a target, there
+        are also `reached_target` (missing if the cell tells neither) and what the cell needed until the first
+        evaluation that meets it: `steps_to_target`, `closures_to_target`, `examples_to_target` and
+        `training_s_to_target` in seconds, and `bytes_to_target`, the smallest memory limit (of one seed).
         """
         from xbench.api.frames import make_cells_frame
 
-        return make_cells_frame(self._run, self._records)
+        return make_cells_frame(self._run, self._records, self.comparisons)
 
     @cached_property
     def steps(self) -> pd.DataFrame:
@@ -89,17 +93,43 @@ class Results:
         return make_steps_frame(RunFolder(self.folder), self._run, self._records)
 
     @cached_property
+    def evaluations(self) -> pd.DataFrame:
+        """One row for each evaluation of each cell on held-out rows during training, failed cells included.
+
+        The columns are `experiment`, `column`, `seed`, `cell_id`, `step` and `epoch` (from 1), `examples` and
+        `closures` (drawn and evaluated until then), `training_s` (seconds of training until then), and the
+        metrics of the run that are measured after each epoch, under their names (`validation_loss`, ...).
+        """
+        from xbench.api.frames import make_evaluations_frame
+
+        return make_evaluations_frame(self._run, self._records)
+
+    @cached_property
     def findings(self) -> pd.DataFrame:
         """One row for each figure in which a column is compared with the baseline of its experiment.
 
         The columns are `experiment`, `figure`, `column`, `baseline`, `kind` (`difference` or `ratio`),
         `estimate`, `low` and `high` (the ends of its 95 % interval; missing with one seed), `n` (pairs of
-        seeds), `seeds`, `is_significant`, `is_better` (missing if neither is shown) and `text`. Estimates
-        have the unit of the figure in `cells`; ratios have none.
+        seeds), `seeds`, `method` (of the interval), `p`, `is_significant` (whether `p_corrected`, which is
+        corrected for all comparisons of the experiment, is at most 0.05), `is_better` (missing if neither is
+        shown) and `text`. Estimates have the unit of the figure in `cells`; ratios have none.
         """
         from xbench.api.frames import make_findings_frame
 
         return make_findings_frame(self.comparisons)
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """One row for each trial of the searches for settings, failed trials included. Other frames have no
+        trials.
+
+        The columns are `experiment`, `column`, `trial` (its number, from 1), `values.NAME` for each setting
+        that was searched, `score` (the metric of the search; missing if the trial failed), `is_chosen`,
+        `status`, `reason`, `closures`, `training_s` and `cell_id`.
+        """
+        from xbench.api.frames import make_trials_frame
+
+        return make_trials_frame(self.comparisons)
 
     def show(self) -> None:
         """Print the tables of the run and what follows from them."""
@@ -118,7 +148,8 @@ class Results:
 
         Args:
             key: the figure's name, such as `"loss-steps"`, or its first word, such as `"loss"`.
-            experiment: name of the experiment; by default the first one that has such a figure.
+            experiment: name of the experiment; by default the first one that has such a figure. Figures of
+                all experiments together, such as `"profile-time"`, belong to none.
 
         Returns:
             A `matplotlib.figure.Figure`.
@@ -134,7 +165,8 @@ class Results:
         for figure in figures:
             if f"{figure.key}-".startswith(f"{key}-") and experiment in (None, figure.experiment):
                 return make_canvas(figure)
-        known = ", ".join(dict.fromkeys(f"{figure.key} of {figure.experiment}" for figure in figures))
+        named = (f"{f.key} of {f.experiment}" if f.experiment else f.key for f in figures)
+        known = ", ".join(dict.fromkeys(named))
         raise XbenchError(
             f"the run has no figure '{key}'", hint=f"its figures are {known}" if known else None
         )
@@ -151,12 +183,12 @@ class Results:
         return replace(document, warnings=(headline, *document.warnings)) if headline else document
 
     def __repr__(self) -> str:
-        counts: dict[str, int] = {}
-        for record in self._records:
-            counts[record.status] = counts.get(record.status, 0) + 1
-        declared = len({cell.cell_id for cell in self._run.cells})
+        from xbench.report.declared_cells import match_cells
+
+        matched = {key.cell_id: record for key, record in match_cells(self._run, self._records)}
+        counts = Counter(record.status for record in matched.values() if record is not None)
         ended = ", ".join(f"{count} {status}" for status, count in counts.items()) or "none ended"
-        return f"<Results of {self._run.suite} in {str(self.folder)!r}: {declared} cells, {ended}>"
+        return f"<Results of {self._run.suite} in {str(self.folder)!r}: {len(matched)} cells, {ended}>"
 
     def _repr_html_(self) -> str:
         from xbench.api.html import to_html

@@ -28,7 +28,7 @@ def run(
     memory_limit: str | None = None,
     time_limit: str | None = None,
     timeout: str | None = None,
-    seeds: int | Sequence[int] | None = None,
+    seeds: int | Sequence[int] | Mapping[str, int | Sequence[int]] | None = None,
     out: PathLike = "results",
     fresh: bool = False,
     baseline: str | None = None,
@@ -50,7 +50,8 @@ def run(
         memory_limit: hard limit of the memory of each cell, such as `"12GB"`, `"12GiB"` or `"50%"`.
         time_limit: limit of the whole run, such as `"15m"`: cells that cannot end within it are skipped.
         timeout: limit of each cell, such as `"30m"`: a cell that takes longer is ended.
-        seeds: number of seeds of every cell, or a list of seeds.
+        seeds: number of seeds of every cell, a list of seeds, or a dict such as `{"weights": 3, "order": 5}`,
+            which varies the parts of seeds apart.
         out: folder of all results.
         fresh: whether to run every cell again, whatever earlier runs have of them.
         baseline: the column that findings compare the others with.
@@ -78,7 +79,7 @@ def run(
         memory_limit=memory_limit,
         time_limit=time_limit,
         timeout=timeout,
-        seeds=seeds if seeds is None or isinstance(seeds, int) else list(seeds),
+        seeds=None if seeds is None else _write_seeds(seeds),
         baseline=baseline,
     )
     asked = _read(suite, [*list_of(set), *options], list_of(only))
@@ -158,3 +159,10 @@ def _read(suite: PathLike | Mapping[str, Any], overrides: list[str | SuiteOption
             hint="`xbench list suites` shows the names of shipped suites",
         ) from None
     return read_suite(find_suite(expand_user(path, "suite")), overrides, only)
+
+
+def _write_seeds(seeds: int | Sequence[int] | Mapping[str, int | Sequence[int]]) -> str:
+    """Write seeds as a value of TOML."""
+    if isinstance(seeds, Mapping):
+        return f"{{ {', '.join(f'{part} = {_write_seeds(value)}' for part, value in seeds.items())} }}"
+    return str(seeds if isinstance(seeds, int) else list(seeds))

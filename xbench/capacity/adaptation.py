@@ -102,4 +102,4 @@ def _without_sizes(settings: CellSettings) -> CellSettings:
     training = settings.training.model_copy(update={"train_size": 1, "batch_size": 1, "micro_batch": 1})
     params = {key: value for key, value in settings.optimizer.params.items() if key != "history_size"}
     optimizer = Choice(settings.optimizer.name, params)
-    return replace(settings, optimizer=optimizer, training=training, seed=0)
+    return replace(settings.without_seed(), optimizer=optimizer, training=training)

@@ -33,6 +33,8 @@ class ScaledSetting:
         highest: the largest value to try; None if there is no end.
         multiple: a number that divides every value, unless `multiple_of` is set to another one.
         multiple_of: name of the setting whose value divides every value; "" if there is none.
+        has_needs: whether a value brings the other settings that it needs (`Scale.needs`). Otherwise those
+            that the user chooses stay as they are, and may end the values that are possible.
     """
 
     component: Literal["model", "dataset"]
@@ -42,6 +44,7 @@ class ScaledSetting:
     highest: int | None = None
     multiple: int = 1
     multiple_of: str = ""
+    has_needs: bool = True
 
     def __str__(self) -> str:
         return self.name

@@ -20,7 +20,8 @@ _MAX_CHUNK_ROWS = 256
 
 
 def scale_job(job: CellJob, axis: ScaledSetting, value: int) -> CellJob:
-    """Return a job whose model or dataset has the given value of a setting, and the settings that it needs.
+    """Return a job whose model or dataset has the given value of a setting, and the settings that it needs
+    (unless the axis has none).
 
     The rows of a dataset are described and weighed anew.
 
@@ -42,7 +43,8 @@ def scale_job(job: CellJob, axis: ScaledSetting, value: int) -> CellJob:
             f"dataset '{name}' declares a scale for '{axis.setting}', but consists of images",
             hint="only settings of datasets of rows can be scaled",
         )
-    params = {**job.data.params, axis.setting: value, **scale.needs(value)}
+    needs = scale.needs(value) if axis.has_needs else {}
+    params = {**job.data.params, axis.setting: value, **needs}
     with refusing():
         return replace(job, data=_prepare(job.data, params, job))
 

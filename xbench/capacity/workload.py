@@ -189,7 +189,7 @@ class TrainingWorkload:
 
         settings, data = job.settings, job.data
         everything = settings.training.model_copy(update={"train_size": "all"})
-        split = split_examples(data, everything, settings.seed)
+        split = split_examples(data, everything, settings.seed_parts.split)
         train, count = split.train, settings.training.batch_size
         if self.job.features is not None:
             train = train[self.job.features.present()[data.file_rows(train)]]

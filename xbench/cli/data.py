@@ -20,6 +20,7 @@ from xbench.cli.output import (
     stdout_console,
     tolerate_closed_pipe,
 )
+from xbench.cli.verdict import compare_images, describe_near_copies, print_findings, print_near_copies
 from xbench.components.registry import load, registrations
 from xbench.components.specs import DatasetSpec
 from xbench.errors import DataNotFound, XbenchError
@@ -29,6 +30,7 @@ from xbench.units import format_bytes
 
 if TYPE_CHECKING:
     from xbench.data.inventory import FindRoot, Inventory, Verdict
+    from xbench.data.near_copies import NearCopies
 
 EXAMPLES = """
 Examples:
@@ -40,9 +42,6 @@ Examples:
 """
 
 EXIT_DAMAGED = 1
-
-# Number of file names listed per finding; the others are only counted.
-_MAX_NAMES = 10
 
 app = typer.Typer(
     help="Show which datasets are on this machine, fetch one, or verify its files.",
@@ -157,7 +156,8 @@ def fetch(
 @app.command(epilog=EXAMPLES)
 def verify(name: Name, form: FindingsForm = FindingsFormat.TABLE) -> None:
     """Read every file of a dataset and compare its hash with that of the unpacked file. If the hashes are not
-    known, check that every file is an image.
+    known, check that every file is an image. Then decode the images, and look for near-duplicates: images
+    that look alike across train and test, across classes, or across groups such as patients.
 
     Exit codes: 0 complete and undamaged; 1 incomplete or damaged; 2 not on this machine; 130 interrupted.
     """
@@ -171,11 +171,12 @@ def verify(name: Name, form: FindingsForm = FindingsFormat.TABLE) -> None:
         display.begin(f"listing the files of {name}")
         reading = f"reading the files of {name}"
         verdict = verify_files(root, source, lambda *at: display.report(reading, *at))
+        near = compare_images(name, display)
     with tolerate_closed_pipe():
         if form is FindingsFormat.JSON:
-            print_json(_describe_verdict(name, verdict))
+            print_json(_describe_verdict(name, verdict, near))
         else:
-            _print_verdict(name, verdict)
+            _print_verdict(name, verdict, near)
     if not verdict.is_right:
         raise typer.Exit(EXIT_DAMAGED)
 
@@ -254,29 +255,16 @@ def _print_inventory(inventory: Inventory) -> None:
     print(escape_controls(_count_images(inventory.counts)))
 
 
-def _describe_verdict(name: str, verdict: Verdict) -> dict[str, Any]:
+def _describe_verdict(name: str, verdict: Verdict, near: NearCopies) -> dict[str, Any]:
     document = {"dataset": name, "right": verdict.is_right, **_describe_inventory(verdict.inventory)}
-    return document | {key: value for key, value in vars(verdict).items() if key != "inventory"}
+    document |= {key: value for key, value in vars(verdict).items() if key != "inventory"}
+    return document | describe_near_copies(near)
 
 
-def _print_verdict(name: str, verdict: Verdict) -> None:
+def _print_verdict(name: str, verdict: Verdict, near: NearCopies) -> None:
     print(f"{name}: {'complete and undamaged' if verdict.is_right else 'incomplete or damaged'}")
     _print_inventory(verdict.inventory)
     if verdict.inventory.shortfall:
         print(verdict.inventory.shortfall)
-    if verdict.by_hash:
-        print(f"{verdict.checked:,} files compared with the hashes from when they were unpacked")
-    else:
-        print(f"{verdict.checked:,} images decoded; hashes are unknown, because xbench did not unpack them")
-    findings = {
-        "missing": verdict.missing_files,
-        "changed": verdict.changed_files,
-        "not from the archive": verdict.extra_files,
-        "unreadable": tuple(f"{file}: {problem}" for file, problem in verdict.unreadable_files.items()),
-    }
-    for finding, names in findings.items():
-        if names:
-            print(f"{len(names):,} {finding}:")
-            print(*(f"  {escape_controls(line)}" for line in names[:_MAX_NAMES]), sep="\n")
-        if len(names) > _MAX_NAMES:
-            print(f"  and {len(names) - _MAX_NAMES:,} more")
+    print_findings(verdict)
+    print_near_copies(near)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from xbench.cli.output import Format, print_json, stderr_console, stdout_console, tolerate_closed_pipe
-from xbench.execution.schedule import estimate_s, features_s
+from xbench.execution.schedule import estimate_s, features_s, trials_s
+from xbench.execution.tuning import describe_budget, find_column
 from xbench.planning.plan import PlannedRun
 from xbench.planning.planned import PlannedCell
 from xbench.report.layout import make_csv, make_latex, make_markdown, make_table, plain, print_line
@@ -38,6 +39,7 @@ def _print_data(plan: PlannedRun, cells: list[PlannedCell], form: Format) -> Non
         | {
             "memory_limit_bytes": plan.limit_of(cell.declared),
             "adapt": list(cell.declared.adapt),
+            "along": cell.axis.setting if cell.axis else "",
             "estimated_s": cell.estimate.seconds,
             "skipped": cell.skip.reason if cell.skip else "",
         }
@@ -45,7 +47,9 @@ def _print_data(plan: PlannedRun, cells: list[PlannedCell], form: Format) -> Non
     ]
     if form is Format.JSON:
         times = {"estimated_s": estimate_s(cells), "time_limit_s": plan.suite.header.time_limit}
-        print_json({"suite": plan.name, "device": plan.machine.device, **times, "cells": rows})
+        searches = [_describe_search(cell) | {"estimated_s": _trials_s(cell)} for cell in _list_tuned(cells)]
+        document = {"suite": plan.name, "device": plan.machine.device, **times, "cells": rows}
+        print_json(document | ({"searches": searches} if searches else {}))
         return
     texts = [{**row, "adapt": ", ".join(row["adapt"])} for row in rows]
     print(make_csv(texts, line_end="\r\n"), end="")
@@ -53,25 +57,37 @@ def _print_data(plan: PlannedRun, cells: list[PlannedCell], form: Format) -> Non
 
 def _print_text(plan: PlannedRun, cells: list[PlannedCell], form: Format) -> None:
     """Print cells as a table."""
+    has_axes = any(cell.axis for cell in cells)
     rows = [
         _describe_cell(cell)
         | {
             "memory_limit": _format_limit(plan.limit_of(cell.declared)),
             "adapt": ", ".join(cell.declared.adapt),
+            **({"largest": cell.axis.setting if cell.axis else ""} if has_axes else {}),
             "estimate": _format_estimate(cell),
         }
         for cell in cells
     ]
+    searches = [
+        _describe_search(cell)
+        | {"estimate": format_seconds(seconds) if (seconds := _trials_s(cell)) else "unknown"}
+        for cell in _list_tuned(cells)
+    ]
     if form is not Format.TABLE:
-        lines = [map(str, row.values()) for row in rows]
         make = make_latex if form is Format.LATEX else make_markdown
-        print(make(list(rows[0]), lines))
+        for table_rows in filter(None, (searches, rows)):
+            print(make(list(table_rows[0]), [map(str, row.values()) for row in table_rows]))
     else:
         title = plain(f"{plan.name}: {pluralize(len(rows), 'cell')} on {plan.machine.device}")
         headers = [name.replace("_", " ") for name in rows[0]]
         table = make_table(title, headers, [row.values() for row in rows])
         table.title_justify = "center"
         console = stdout_console()
+        if searches:
+            titles = [name.replace("_", " ") for name in searches[0]]
+            of_searches = make_table("searches, before the cells", titles, [row.values() for row in searches])
+            of_searches.title_justify = "center"
+            console.print(of_searches)
         console.print(table)
         print_line(console, _describe_time(plan, cells), "dim")
 
@@ -81,6 +97,9 @@ def _describe_time(plan: PlannedRun, cells: list[PlannedCell]) -> str:
     computing_s = sum(features_s(cells).values())
     if computing_s:
         line += f", including {format_seconds(computing_s)} for computing features"
+    searching_s = sum(trials_s(cells).values())
+    if searching_s:
+        line += f", including {format_seconds(searching_s)} for the trials of searches"
     line += "; decoding and fitting are not included"
     if all(cell.skip for cell in cells):
         line = "every cell would be skipped"
@@ -108,8 +127,33 @@ def _describe_cell(cell: PlannedCell) -> dict[str, Any]:
         "seed": declared.seed,
         "model": declared.model.name + stand_in,
         "dataset": cell.resolved.choice.name,
-        "train_size": training.train_size,
+        "train_size": cell.requested_sizes["train_size"],
         "epochs": training.epochs,
-        "batch_size": training.batch_size,
+        "batch_size": cell.requested_sizes["batch_size"],
         "micro_batch": training.micro_batch,
+    }
+
+
+def _list_tuned(cells: list[PlannedCell]) -> list[PlannedCell]:
+    """List the first cell of each column whose settings are searched."""
+    return list({find_column(cell): cell for cell in reversed(cells) if cell.declared.search}.values())[::-1]
+
+
+def _trials_s(cell: PlannedCell) -> float | None:
+    """Return the estimated seconds of the trials of a cell's column; None if there is no estimate."""
+    return None if cell.estimate.seconds is None else cell.estimate.trials_s
+
+
+def _describe_search(cell: PlannedCell) -> dict[str, Any]:
+    """Describe the search of a column, in the order of columns."""
+    search = cell.declared.search
+    assert search is not None
+    return {
+        "experiment": cell.declared.experiment,
+        "cell": cell.declared.column,
+        "search": search.search,
+        "budget": describe_budget(search.budget),
+        "seed": search.seed,
+        "metric": search.metric,
+        "space": "; ".join(f"{name}: {values}" for name, values in search.space.items()),
     }

@@ -182,6 +182,9 @@ def _describe_needs(spec: Spec) -> list[str]:
             needs.append(f"updates hidden matrices{kernels}; `rest` updates the other parameters")
         if spec.backward != "plain":
             needs.append(f"needs a backward pass of its own ({spec.backward}), and so whole batches")
+        if spec.search_space:
+            searched = (f"{name} from {values}" for name, values in spec.search_space.items())
+            needs.append(f"`tune` searches {' and '.join(searched)}")
         if spec.needs_loss:
             needs.append("needs the loss of each step, so it cannot share a model with another optimizer")
         return needs

@@ -134,7 +134,15 @@ def _check_name(package: _Package) -> None:
     if not _NAME.fullmatch(name) or len(name) > _MAX_NAME_CHARS or not package.component:
         raise XbenchError(
             f"{format_value(name)} cannot be the name of a package",
-            hint="begin with a lower-case letter, and use lower-case letters, digits and single hyphens",
+            hint="begin with a lower-case letter, and use lower-case letters, digits, and single hyphens or "
+            "underscores",
+        )
+    class_name = package.class_name
+    if not class_name.isidentifier() or keyword.iskeyword(class_name):
+        raise XbenchError(
+            f"'{name}' cannot be the name of a package: its class would be called {class_name}, which is not "
+            "a name in Python",
+            hint="choose another name, in which a word such as 'my' comes first",
         )
     if keyword.iskeyword(package.module) or package.module in sys.stdlib_module_names:
         raise XbenchError(

@@ -110,11 +110,12 @@ def stderr_console() -> Console:
     return Console(file=stream, width=None if sys.stderr.isatty() else _PIPE_WIDTH)
 
 
-def print_in_form(document: Document, form: Format, findings: bool = False) -> None:
+def print_in_form(document: Document, form: Format, findings: bool = False, trials: bool = False) -> None:
     """Print a document.
 
     Args:
         findings: whether CSV holds the findings, in place of the figures.
+        trials: whether CSV holds the trials of searches, in place of the figures.
     """
     from xbench.report.emit import print_document, to_csv, to_json, to_latex, to_markdown
     from xbench.report.layout import print_line
@@ -122,7 +123,7 @@ def print_in_form(document: Document, form: Format, findings: bool = False) -> N
     if form is Format.JSON:
         print_json(to_json(document))
     elif form is Format.CSV:
-        print(to_csv(document, findings), end="")
+        print(to_csv(document, findings, trials), end="")
         for warning in document.csv_warnings:
             print_line(stderr_console(), f"warning: {warning}", "bold yellow")
     elif form is Format.MARKDOWN:
@@ -138,13 +139,14 @@ def print_results(
     form: Format,
     view: View | None = None,
     findings: bool = False,
+    trials: bool = False,
     hint: str = REDIRECT_OUTPUT,
 ) -> None:
     """Print a run from its records alone.
 
     Args:
         view: which figures, and how to compare them.
-        findings: as `print_in_form` takes it.
+        findings, trials: as `print_in_form` takes them.
         hint: hint for output that cannot be written.
     """
     from xbench.report.comparison import comparisons
@@ -159,7 +161,7 @@ def print_results(
         if headline := describe_empty_run(records, "the column `reason` says why"):
             document = replace(document, csv_warnings=(headline,))
         with tolerate_closed_pipe(hint):
-            print_in_form(document, form, findings)
+            print_in_form(document, form, findings, trials)
 
 
 @contextmanager

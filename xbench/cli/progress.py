@@ -14,8 +14,9 @@ from xbench.records.schema import CellKey, CellRecord, RunRecord
 from xbench.records.store import RunFolder
 from xbench.report.capacity import describe_outcome
 from xbench.report.rows import find_headline, show_metric
+from xbench.report.trial_line import describe_trial
 from xbench.text import pluralize
-from xbench.training.events import Compiling, EpochDone, Evaluating, Prepared, StepsDone
+from xbench.training.events import Compiling, EpochDone, Evaluating, EvaluationDone, Prepared, StepsDone
 from xbench.units import format_bytes, format_seconds
 
 
@@ -37,6 +38,7 @@ class ProgressDisplay:
         self._running: CellKey | None = None
         self._prepared: Prepared | None = None
         self._count = self._total = 0
+        self._trial = ""  # the place of the running trial in its search; "" if no trial is running
         self._run: RunRecord | None = None
         self.folder: Path | None = None
 
@@ -49,6 +51,9 @@ class ProgressDisplay:
 
     def working(self, what: str, done: int = 0, total: int = 0) -> None:
         self.display.report(what, done, total)
+
+    def warned(self, warning: str) -> None:
+        self._say(f"warning: {warning}", "bold yellow")
 
     def decoding(self, dataset: str, done: int, total: int) -> None:
         self._announce(f"decoding {total:,} images of {dataset}, once")
@@ -106,7 +111,7 @@ class ProgressDisplay:
 
     def run_started(self, folder: Path, run: RunRecord, warnings: list[str]) -> None:
         for warning in warnings:
-            self._say(f"warning: {warning}", "bold yellow")
+            self.warned(warning)
         self._run = run
         self._total = len({cell.cell_id for cell in run.cells})
         self._say(f"{pluralize(self._total, 'cell')}; records in {folder}", "dim")
@@ -119,8 +124,17 @@ class ProgressDisplay:
         self._say(what, "dim")
         self.display.begin(what)
 
+    def trial_started(self, cell: CellKey, number: int, budget: str) -> None:
+        self._trial = f"trial {number:,} {budget}"
+        self._begin_cell(cell)
+
     def cell_started(self, cell: CellKey) -> None:
         self._count += 1
+        self._total = max(self._total, self._count)  # trainings under smaller limits are not declared
+        self._trial = ""
+        self._begin_cell(cell)
+
+    def _begin_cell(self, cell: CellKey) -> None:
         self._prepared = None
         self._cell, self._running = _format_name(cell), cell
         self.display.begin(f"{self._format_place()}: preparing")
@@ -157,7 +171,7 @@ class ProgressDisplay:
                 self._training.memory_share = peak_bytes / limit_bytes
             parts = [f"loss {last.loss:.4f}", _format_epoch(last.epoch, prepared), memory]
             self._train(last.step, ", ".join(filter(None, parts)))
-        elif isinstance(message, EpochDone):
+        elif isinstance(message, EvaluationDone | EpochDone):
             record, detail = message.record, self._training.detail
             if (loss := record.values.get("validation_loss")) is not None:
                 detail = f"{_format_epoch(record.epoch, prepared)}, validation loss {loss:.4f}"
@@ -177,7 +191,10 @@ class ProgressDisplay:
 
     def _format_place(self) -> str:
         """Return the running cell's number and name."""
-        return f"[{self._count}/{self._total}] {self._cell}"
+        return f"{self._format_count()} {self._cell}"
+
+    def _format_count(self) -> str:
+        return f"{self._trial} of" if self._trial else f"[{self._count}/{self._total}]"
 
     def stopping(self) -> None:
         if self._prepared is not None and self._prepared.is_saved:
@@ -195,11 +212,12 @@ class ProgressDisplay:
             self._say(f"{count} of {pluralize(total, 'cell')} already have results", "dim")
 
     def cell_ended(self, record: CellRecord) -> None:
-        self._cells.done += 1
+        line = f"{self._format_count()} {_format_name(record)}: {record.status}"
+        if record.trial is None:
+            self._cells.done += 1
         self._running = None
         self.display.update(self._cells)
         self.display.begin("preparing the next cell")
-        line = f"[{self._count}/{self._total}] {_format_name(record)}: {record.status}"
         if record.reason:
             line += f": {record.reason}"
         line += self._format_figures(record)
@@ -221,12 +239,15 @@ class ProgressDisplay:
         if self._running is None:
             return outcome
         saved = find_saved_step(RunFolder(self.folder).checkpoint_folder(self._running.cell_id))
+        running = f"{self._trial} of {self._cell}" if self._trial else self._cell
         if saved:
-            return f"{outcome}; the next run continues {self._cell} after step {saved:,}"
-        return f"{outcome}; nothing of {self._cell} is saved"
+            return f"{outcome}; the next run continues {running} after step {saved:,}"
+        return f"{outcome}; nothing of {running} is saved"
 
     def _format_figures(self, record: CellRecord) -> str:
         """Format the quality, time and memory of a cell that finished; return "" for other cells."""
+        if record.trial is not None:
+            return describe_trial(record, self._run)
         metrics = self._run.metrics_of(record.experiment) if self._run else ()
         headline, training_s = find_headline(metrics, record), record.time.training_s
         if headline is None or training_s is None:

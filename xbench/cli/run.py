@@ -82,7 +82,8 @@ def run(
     changed cells run.
 
     Exit codes: 0 no cell failed; 1 a cell is oom, diverged, timeout or error, or no cell ran; 2 the suite or
-    the command is invalid; 130 interrupted.
+    the command is invalid; 130 interrupted. A trial of a search that fails changes nothing, unless no other
+    trial succeeds.
     """
     started = time.monotonic()  # the time limit counts from here
     # Imported here, so that other commands start quickly.
@@ -113,7 +114,7 @@ def run(
         hint = f"the results are kept: `{again}` prints them again"
         print_results(folder, form, View(baseline=baseline or ""), hint=hint)
         _, records = folder.read()
-    if describe_empty_run(records) or any(record.is_failure for record in records):
+    if describe_empty_run(records) or any(record.is_failure for record in records if record.trial is None):
         raise typer.Exit(EXIT_CELL_FAILED)
 
 

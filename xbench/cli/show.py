@@ -20,6 +20,7 @@ Examples:
 - `xbench show --memory` prints the parts of each memory peak
 - `xbench show --baseline adam --columns test_accuracy,training_s,needed_bytes`
 - `xbench show --format csv --findings`
+- `xbench show --format csv --trials`
 - `xbench show results/report/20260131-120000 --format markdown`
 """
 
@@ -43,6 +44,10 @@ def show(
     findings: Annotated[
         bool, typer.Option("--findings", help="with --format csv, the findings in place of the figures")
     ] = False,
+    trials: Annotated[
+        bool,
+        typer.Option("--trials", help="with --format csv, the trials of searches in place of the figures"),
+    ] = False,
     form: ResultsForm = Format.TABLE,
 ) -> None:
     """Print a run's tables and findings from its records."""
@@ -51,6 +56,10 @@ def show(
     from xbench.report.breakdown import MEMORY_ROWS, NOTE
     from xbench.report.comparison import View
 
+    if trials and form is not Format.CSV:
+        raise XbenchError("--trials works only with --format csv", hint="--format json has the trials anyway")
+    if findings and trials:
+        raise XbenchError("--findings and --trials are two tables", hint="print one after the other")
     if findings and form is not Format.CSV:
         raise XbenchError(
             "--findings works only with --format csv", hint="the other forms show the findings anyway"
@@ -61,4 +70,4 @@ def show(
     view = View(keys=keys, sort=sort, baseline=baseline or "")
     if memory:
         view = replace(view, rows=MEMORY_ROWS, note=NOTE)
-    print_results(find_run(out, run), form, view, findings)
+    print_results(find_run(out, run), form, view, findings, trials)

@@ -98,10 +98,32 @@ class Registration:
         try:
             spec = family.load_member(member)
         except XbenchError:
-            raise
+            raise  # it may say more of a name that is not a member's, such as that it was changed
         except (Exception, SystemExit) as error:  # a plugin's function may raise anything
+            self.check_member(family, member)
             raise XbenchError(f"{where} is broken: {_describe(error)}") from error
+        self.check_member(family, member)
         return _check_spec(self.kind, spec, where)
+
+    def check_member(self, family: Family, member: str) -> None:
+        """Check that a family that lists its members has one of this name.
+
+        Raises:
+            XbenchError: it has none, or its members cannot be listed.
+        """
+        if family.members is None:
+            return
+        try:
+            members = family.members()
+        except (Exception, SystemExit) as error:  # a plugin's function may raise anything
+            whose = f"{self.kind}s '{self.name}' of {self.distributions[0]}"
+            raise XbenchError(f"the members of {whose} cannot be listed: {_describe(error)}") from error
+        if member not in members:
+            raise XbenchError(
+                f"'{self.name}' is a family of {self.kind}s without a member "
+                f"'{shorten(escape_controls(member))}'.{suggest_name(member, members)}",
+                hint=f"`xbench info {self.name}` lists its members",
+            )
 
 
 @cache

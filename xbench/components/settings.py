@@ -5,15 +5,17 @@ from __future__ import annotations
 import inspect
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from xbench.components.annotations import find_globals, parameter_type
 from xbench.components.model_factory import FACTS, find_class_count_parameter, takes_facts
 from xbench.components.optimizer_factory import list_passed
 from xbench.components.registry import suggest_name
+from xbench.components.search_range import SearchSpace
 from xbench.components.specs import ModelSpec, OptimizerSpec, Spec
 from xbench.components.value_types import allows, describe, is_sequence, usual
+from xbench.errors import XbenchError
 from xbench.text import format_value, shorten
 
 
@@ -30,6 +32,7 @@ class Settings:
         passed: an optimizer's parameters for facts about the run, which xbench passes.
         leaves_rest: whether an optimizer leaves parameters to another one.
         backward: the backward pass that an optimizer needs; see `OptimizerSpec`.
+        search_space, memory_free: of an optimizer; see `OptimizerSpec`.
         types: types of the settings, as `parameter_type` returns them. Settings without a type are not
             checked.
     """
@@ -42,6 +45,8 @@ class Settings:
     passed: tuple[str, ...] = ()
     leaves_rest: bool = False
     backward: str = "plain"
+    search_space: SearchSpace = field(default_factory=dict)
+    memory_free: tuple[str, ...] = ()
     types: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -102,7 +107,7 @@ def settings_of(spec: Spec) -> Settings:
     and for `facts`. Call this in a child process, because importing the factory can import torch.
 
     Raises:
-        XbenchError: the factory cannot be imported.
+        XbenchError: the factory cannot be imported, or an optimizer's spec names a setting that it lacks.
     """
     factory = spec.load_factory()
     parameters = list(inspect.signature(factory).parameters.values())
@@ -117,7 +122,7 @@ def settings_of(spec: Spec) -> Settings:
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     names = find_globals(factory)
     types = {p.name: parameter_type(p, names) for p in named}
-    return Settings(
+    settings = Settings(
         defaults={p.name: _make_plain(p.default) for p in named if p.default is not p.empty},
         required=tuple(p.name for p in named if p.default is p.empty),
         is_open=any(p.kind is p.VAR_KEYWORD for p in parameters),
@@ -128,6 +133,16 @@ def settings_of(spec: Spec) -> Settings:
         backward=spec.backward if isinstance(spec, OptimizerSpec) else "plain",
         types={name: kind for name, kind in types.items() if kind is not Any},
     )
+    return _add_search(settings, spec) if isinstance(spec, OptimizerSpec) else settings
+
+
+def _add_search(settings: Settings, spec: OptimizerSpec) -> Settings:
+    """Add the spec's default search space, and the settings on which memory does not depend."""
+    for field_name, names in (("search_space", spec.search_space), ("memory_free", spec.memory_free)):
+        for name in names:
+            if unknown := settings.unknown(name):
+                raise XbenchError(f"the {field_name} of its spec is wrong: {unknown}")
+    return replace(settings, search_space=dict(spec.search_space), memory_free=tuple(spec.memory_free))
 
 
 def explain_whole_batches(optimizer: str, backward: str) -> str:

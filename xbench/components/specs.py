@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal
 
 from xbench.components.removed_fields import without_fields
 from xbench.components.roles import Role, check_role_names
+from xbench.components.search_range import SearchSpace
 from xbench.errors import XbenchError
 from xbench.text import quote_some
 
@@ -145,7 +146,8 @@ class OptimizerSpec(Spec):
             probed that way.
         state_vectors: `state_vectors(hyperparameters)` returns the theoretical size of the state between
             steps, as a multiple of the trained parameters' size, or None if it depends on anything else. The
-            hyperparameters include defaults.
+            hyperparameters include defaults, and `element_bytes`, the size of an element of the parameters: 4
+            in float32, 2 in bfloat16. A state that is always in float32 takes `4 / element_bytes` vectors.
         fill_state: `fill_state(optimizer)`, or its `"module:attribute"`: puts a fresh optimizer into the
             state in which its next step takes the most memory, and may shorten that step. Capacity is probed
             in that state. For optimizers whose state still grows after the second step.
@@ -156,6 +158,11 @@ class OptimizerSpec(Spec):
         resumable: whether `state_dict()` holds everything that changes from step to step, as tensors,
             numbers, strings, lists and dicts. An interrupted cell then resumes from a checkpoint. Otherwise
             it starts again.
+        search_space: the values of settings that a suite's `[experiment.tune]` searches by default, by name:
+            `{"lr": SearchRange(low=1e-5, high=1e-1, scale="log")}`.
+        memory_free: names of settings on whose values the memory of a run does not depend, except on whether
+            they are zero (or False, or None), which may need another buffer. Runs that differ in these alone
+            share a measurement of memory.
 
     If a model does not offer the parameters or gradients that an optimizer needs, the cell is `skipped`, with
     that reason. A factory that finds that the model does not suit raises `xbench.Unsupported`.
@@ -172,6 +179,8 @@ class OptimizerSpec(Spec):
     fill_state: Callable[[Any], None] | str | None = None
     memory_period: int | Callable[[Mapping[str, Any]], int | None] | None = None
     resumable: bool = False
+    search_space: SearchSpace = field(default_factory=dict)
+    memory_free: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # An unknown value would silently disable the checks of models.
@@ -179,6 +188,13 @@ class OptimizerSpec(Spec):
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"OptimizerSpec: {name}={getattr(self, name)!r} is not one of {quote_some(known)}"
+                )
+        for name in ("state_vectors", "line_search"):
+            if not callable(getattr(self, name)):
+                value = getattr(self, name)
+                raise TypeError(
+                    f"OptimizerSpec: {name}={value!r} is not a function of the settings, such as "
+                    f"lambda settings: {value!r}"
                 )
 
     def load_fill_state(self) -> Callable[[Any], None] | None:
@@ -309,8 +325,10 @@ class Family:
 
     Attributes:
         member: `member(name)` returns a member's spec; or its `"module:attribute"`. It raises
-            `xbench.XbenchError` for an unknown name. Listings do not call it, so it may import anything.
-        members: `members()` returns all names, for `xbench info`; None if they cannot be listed.
+            `xbench.XbenchError` for a name that cannot be used, with the reason. Listings do not call it, so
+            it may import anything.
+        members: `members()` returns all names; None if they cannot be listed. Other names are refused with a
+            suggestion, so `member` need not recognise them.
         summary: a one-line description for `xbench list`.
         reference: a paper, documentation page or publication.
     """

@@ -34,8 +34,8 @@ from xbench.training.settings import CellSettings, Choice, TrainingSettings
 from xbench.training.splits import split_examples
 from xbench.training.state_dicts import hash_tensors
 
-# Tensors in storages of at most this size are counters, not vectors.
-_COUNTER_BYTES = 16
+# Tensors in storages of at most so many elements are counters, not vectors.
+_COUNTER_ELEMENTS = 4
 
 
 @dataclass(frozen=True)
@@ -224,9 +224,11 @@ def measure_state(optimizer: Any, model: nn.Module) -> tuple[int, int]:
     A view of anything larger counts as a vector, because it keeps the whole storage in memory.
     """
     tensors = optimizer_tensors(optimizer, model)
-    largest = _COUNTER_BYTES * sum(1 for _ in model.parameters())
+    of_all = _COUNTER_ELEMENTS * sum(1 for _ in model.parameters())
     vectors = storage_bytes(
-        t for t in tensors if t.untyped_storage().nbytes() > (largest if t.numel() <= 1 else _COUNTER_BYTES)
+        t
+        for t in tensors
+        if t.untyped_storage().nbytes() > t.element_size() * (of_all if t.numel() <= 1 else _COUNTER_ELEMENTS)
     )
     return vectors, storage_bytes(tensors) - vectors
 

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from xbench.components.code_files import ImportDirs
 from xbench.components.specs import ModelSpec, OptimizerSpec
 from xbench.components.tracebacks import describe_error
@@ -16,7 +18,7 @@ from xbench.conformance.checks import Inapplicable
 from xbench.conformance.common import Subject
 from xbench.errors import Unsupported
 from xbench.memory.exhaustion import raise_if_exhausted
-from xbench.training.footprint import storage_bytes
+from xbench.training.loop import Trainer
 from xbench.training.optimizer import MATRICES, REST, LoadedOptimizer, with_rest
 from xbench.training.settings import Choice
 
@@ -83,6 +85,15 @@ class CheckedOptimizer:
         one, other = self.whole, self.again
         return (one.losses, one.weights) == (other.losses, other.weights)
 
+    @property
+    def repeatable(self) -> Run:
+        """The run that `whole` is, if another run can be compared with it bit for bit."""
+        if self.whole.problem:
+            raise Inapplicable(self.whole.problem)
+        if not self.repeats:
+            raise Inapplicable("two equal runs differ, so no other can be compared with them: see `repeats`")
+        return self.whole
+
     def train(
         self, problem: str = "", steps: int = STEPS, spec: OptimizerSpec | None = None, **more: Any
     ) -> Run:
@@ -101,18 +112,17 @@ class CheckedOptimizer:
         """The optimizer, with that of the parameters that it leaves."""
         return with_rest(Choice(self.name, dict(self.params)), self.spec, self.dirs)
 
-    def own_part(self, run: Run) -> tuple[Any, int]:
-        """Return the optimizer of a run without that of the parameters that it leaves.
+    def own_part(self, trainer: Trainer) -> tuple[Any, list[nn.Parameter]]:
+        """Return the optimizer of a trainer without that of the parameters that it leaves.
 
         Returns:
-            The optimizer, and the bytes of the parameters that it updates.
+            The optimizer, and the parameters that it updates.
         """
-        trainer = run.trainer
         optimizer: Any = trainer.optimizer
         name = "" if self.loaded.rest is None else MATRICES
         named = self.loaded.divide(trainer.model, trainer.roles)[name]
         part = optimizer if self.loaded.rest is None else optimizer.parts[name]
-        return part, storage_bytes(p for _, p in named)
+        return part, [p for _, p in named]
 
 
 def open_optimizer(spec: OptimizerSpec, subject: Subject, folder: Path) -> CheckedOptimizer:

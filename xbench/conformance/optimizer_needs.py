@@ -59,12 +59,13 @@ def check_parameters(tried: CheckedOptimizer) -> Verdict:
 
 def check_line_search(tried: CheckedOptimizer) -> Verdict:
     """Add something to all losses of a step but the first: only an optimizer that compares them notices."""
-    optimizer, _ = tried.own_part(tried.whole)
+    optimizer, _ = tried.own_part(tried.whole.trainer)
     declared = bool(tried.spec.line_search(tried.loaded.hyperparameters(optimizer)))
     if max(tried.whole.closures) == 1:
         if declared:
             return failed("line_search is True, but a step calls the closure once, so it compares no losses")
         return not_applicable("a step calls the closure once")
+    tried.repeatable  # noqa: B018 -- otherwise, runs differ whatever it compares
     plain = hash_tensors(tried.train(steps=3).trainer.model)
     try:
         compares = plain != hash_tensors(tried.train(steps=3, change=_shift_losses).trainer.model)
@@ -84,8 +85,9 @@ def check_needs_loss(tried: CheckedOptimizer) -> Verdict:
         return not_applicable("backward='fused': it computes its gradients from the loss")
     if max(tried.whole.closures) > 1:
         return not_applicable("a step calls the closure more than once: see `line-search`")
+    weights = tried.repeatable.weights
     try:
-        uses = tried.train(change=_scale_losses).weights != tried.whole.weights
+        uses = tried.train(change=_scale_losses).weights != weights
     except Exception as error:  # it did not fail on the true losses
         raise_if_exhausted(error)
         uses = True
@@ -100,7 +102,7 @@ def check_backward(tried: CheckedOptimizer) -> Verdict:
     declared = tried.spec.backward
     if declared == "plain":
         return not_applicable("backward='plain': the trial fails if it needs anything else")
-    whole = tried.whole
+    whole = tried.repeatable
     try:
         run = tried.train(steps=3, spec=replace(tried.spec, backward="plain"))
     except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import pickle
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from xbench.conformance.bench import Run, find_changed, measure_state
 from xbench.conformance.checked_optimizer import STEPS, CheckedOptimizer
 from xbench.conformance.checks import Verdict, fact, failed, not_applicable, passed
 from xbench.memory.exhaustion import raise_if_exhausted
+from xbench.training.footprint import storage_bytes
 from xbench.training.global_state import Generators
 from xbench.training.trial import try_optimizer
 
@@ -97,11 +99,7 @@ def check_random_numbers(tried: CheckedOptimizer) -> Verdict:
 
 def check_resume(tried: CheckedOptimizer) -> Verdict:
     """Stop a run, resume it from its checkpoint, and compare it with one that was never stopped."""
-    whole, is_declared = tried.whole, tried.loaded.resumable
-    if whole.problem:
-        return not_applicable(whole.problem)
-    if not tried.repeats:
-        return not_applicable("two runs that are not stopped differ, too: see `repeats`")
+    whole, is_declared = tried.repeatable, tried.loaded.resumable
     difference = _find_difference(tried, whole)
     if is_declared:
         return (
@@ -120,10 +118,10 @@ def check_resume(tried: CheckedOptimizer) -> Verdict:
 def check_state_size(tried: CheckedOptimizer) -> Verdict:
     """Compare the size of the state with the declared one."""
     run = _fill(tried) if _fills(tried) else tried.whole
-    optimizer, trained_bytes = tried.own_part(run)
+    optimizer, parameters = tried.own_part(run.trainer)
     vectors_bytes, counters_bytes = measure_state(optimizer, run.trainer.model)
-    measured = vectors_bytes / trained_bytes
-    expected = tried.spec.state_vectors(tried.loaded.hyperparameters(optimizer))
+    measured = vectors_bytes / storage_bytes(parameters)
+    expected = tried.spec.state_vectors(tried.loaded.facts_of_state(optimizer, parameters))
     shown = f"the state takes {measured:.3g} times as much memory as the parameters"
     if counters_bytes:
         shown += f" (without {counters_bytes:,} bytes of one-element and other tiny tensors)"
@@ -182,6 +180,8 @@ def _find_difference(tried: CheckedOptimizer, whole: Run) -> str:
         return f"its state cannot be saved: {stopped.problem}"
     try:
         resumed = tried.train(checkpoint=stopped.checkpoint)
+    except pickle.UnpicklingError:
+        return "its state holds Python objects, which are not loaded from checkpoints: they may run code"
     except Exception as error:
         raise_if_exhausted(error)
         return f"its state cannot be loaded: {describe_error(error)}"

@@ -153,21 +153,14 @@ def _list_members(subject: Subject) -> list[Subject]:
         component = registration.load() if registration else None
     except XbenchError:
         return [subject]  # its first check says why it cannot be loaded
-    if not isinstance(component, Family):
+    if registration is None or not isinstance(component, Family):
         return [subject]
-    members = None if component.members is None else component.members()
-    family, _, member = subject.name.partition("/")
-    if member:
-        if members is not None and member not in members:
-            raise XbenchError(
-                f"'{family}' is a family of {subject.kind}s without a member "
-                f"'{shorten(escape_controls(member))}'.{suggest_name(member, members)}",
-                hint=f"`xbench info {family}` lists its members",
-            )
+    if member := subject.name.partition("/")[2]:
+        registration.check_member(component, member)
         return [subject]
-    if members is None:
+    if component.members is None:
         raise XbenchError(
             f"'{subject.name}' is a family of {subject.kind}s that does not list its members",
             hint=f"name one of them as `{subject.name}/NAME`",
         )
-    return [replace(subject, name=f"{subject.name}/{member}") for member in members]
+    return [replace(subject, name=f"{subject.name}/{member}") for member in component.members()]

@@ -23,6 +23,7 @@ from xbench.data.decoded import DecodedDataset
 from xbench.data.depth import describe_scaling, to_eight_bits, white_level
 from xbench.data.duplicates import NO_DUPLICATES, find_duplicates
 from xbench.data.fingerprints import are_known, content_hashes
+from xbench.data.near_search import find_near_copies
 from xbench.data.rows import row_checksums
 from xbench.errors import XbenchError
 from xbench.memory.processor import usable_cpus
@@ -69,7 +70,7 @@ def decode(
         on_progress: called with (decoded, total) while images are decoded; never called if they are cached.
         code: hash of the code that reads the images, where the examples do not identify their content.
         is_sample: the dataset is a small sample of another one. It need not suffice for training, and its
-            duplicates and bit depth are not reported.
+            duplicates, near-duplicates and bit depth are not reported.
         on_step: called during all other steps that may take long.
 
     Raises:
@@ -105,7 +106,7 @@ def decode(
         _check_classes(name, dataset, [examples[row] for row in kept], dict(unreadable))
         duplicates = find_duplicates([examples[row] for row in kept], [hashes[row] for row in kept])
         depth_notes = describe_scaling(index.highest)
-    return DecodedDataset(
+    data = DecodedDataset(
         name=name,
         classes=dataset.classes,
         positive=dataset.positive,
@@ -123,6 +124,9 @@ def decode(
         duplicates=duplicates,
         is_sample=is_sample,
     )
+    if is_sample:
+        return data
+    return replace(data, near=find_near_copies(data, partial(on_step, "comparing images")))
 
 
 def _check_classes(name: str, dataset: Dataset, kept: list[Example], unreadable: dict[str, str]) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
 from xbench.components.tasks import Facts, Output, TensorFacts
 from xbench.data.duplicates import NO_DUPLICATES, Duplicates
+from xbench.data.near_copies import NOT_COMPARED, NearCopies
 from xbench.data.prepared import PreparedData
 from xbench.data.rows import RowReader
 
@@ -24,6 +26,7 @@ class DecodedDataset(PreparedData):
         rows: (examples,) int64: each example's row in the file.
         unreadable: (name, reason) of each image that was left out.
         duplicates: copies across splits or classes.
+        near: images that look alike but are not copies.
     """
 
     positive: str
@@ -32,10 +35,14 @@ class DecodedDataset(PreparedData):
     rows: np.ndarray
     unreadable: tuple[tuple[str, str], ...]
     duplicates: Duplicates = NO_DUPLICATES
+    near: NearCopies = NOT_COMPARED
 
     @property
     def facts(self) -> Facts:
         return image_facts(self.shape, len(self.classes), self.train_rows)
+
+    def for_training(self) -> Self:
+        return replace(self, names=(), duplicates=NO_DUPLICATES, near=NOT_COMPARED)
 
     def file_rows(self, indices: np.ndarray) -> np.ndarray:
         return self.rows[indices]

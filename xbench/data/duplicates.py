@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from xbench.components.image_dataset import Example
 
@@ -19,12 +21,14 @@ class Duplicates:
         across_classes: (image, copy) for each image that has a copy in another class.
         test: the number of test images.
         total: the number of images.
+        contents: int64 array (images,): numbers of the images' contents, equal for exact copies.
     """
 
     in_test: tuple[tuple[str, str], ...] = ()
     across_classes: tuple[tuple[str, str], ...] = ()
     test: int = 0
     total: int = 0
+    contents: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64), compare=False)
 
     @property
     def warnings(self) -> list[str]:
@@ -33,12 +37,12 @@ class Duplicates:
         if self.in_test:
             warnings.append(
                 f"{len(self.in_test):,} of {self.test:,} test images are copies of training images, so test "
-                f"metrics are optimistic: {_list_some(self.in_test)}"
+                f"metrics are optimistic: {list_some(self.in_test)}"
             )
         if self.across_classes:
             warnings.append(
                 f"{len(self.across_classes):,} of {self.total:,} images have a copy in another class, which "
-                f"contradicts their label: {_list_some(self.across_classes)}"
+                f"contradicts their label: {list_some(self.across_classes)}"
             )
         return warnings
 
@@ -53,10 +57,13 @@ def find_duplicates(examples: Sequence[Example], hashes: Sequence[str | None]) -
         examples: the readable images, sorted by name.
         hashes: the content hash of each. Examples with neither file nor content are not compared.
     """
-    copies: dict[str, list[Example]] = {}
-    for example, content in zip(examples, hashes, strict=True):
-        if content is not None and (example.path is not None or example.content):
-            copies.setdefault(content, []).append(example)
+    numbers: dict[str, int] = {}
+    contents = np.empty(len(examples), np.int64)
+    copies: dict[int, list[Example]] = {}
+    for row, (example, content) in enumerate(zip(examples, hashes, strict=True)):
+        is_known = content is not None and (example.path is not None or example.content)
+        contents[row] = numbers.setdefault(content if content and is_known else f"row {row}", len(numbers))
+        copies.setdefault(int(contents[row]), []).append(example)
     in_test, across = [], []
     for group in copies.values():
         original = next((example for example in group if example.split == "train"), None)
@@ -72,10 +79,12 @@ def find_duplicates(examples: Sequence[Example], hashes: Sequence[str | None]) -
         tuple(sorted(across)),
         sum(example.split == "test" for example in examples),
         len(examples),
+        contents,
     )
 
 
-def _list_some(pairs: Sequence[tuple[str, str]]) -> str:
-    named = "; ".join(f"{name} is {other}" for name, other in pairs[:_MAX_NAMED])
+def list_some(pairs: Sequence[tuple[str, str]], verb: str = "is") -> str:
+    """Name the first pairs of images, and count the others."""
+    named = "; ".join(f"{name} {verb} {other}" for name, other in pairs[:_MAX_NAMED])
     more = f"; and {len(pairs) - _MAX_NAMED:,} more" if len(pairs) > _MAX_NAMED else ""
     return named + more

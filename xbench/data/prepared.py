@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
@@ -53,6 +53,10 @@ class PreparedData(ABC):
     @abstractmethod
     def file_rows(self, indices: np.ndarray) -> np.ndarray:
         """Return the places (n,) of rows at (n,) indices in the files that hold their pixels or features."""
+
+    def for_training(self) -> Self:
+        """Return the data without what a training process does not need, which would take memory in it."""
+        return replace(self, names=())
 
     @property
     def train_rows(self) -> int:

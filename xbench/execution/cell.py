@@ -17,6 +17,7 @@ from xbench.execution.fitting import forget_found_sizes
 from xbench.execution.history import MAX_ATTEMPTS
 from xbench.execution.pairing import Pairing, Unpaired
 from xbench.execution.record import make_record, now
+from xbench.execution.sampling import estimate_sampling
 from xbench.execution.scoring import make_outputs
 from xbench.execution.shared import FeatureKeeper, MemoryPasses
 from xbench.isolation.interrupts import Interrupts
@@ -58,7 +59,10 @@ class CellRunner:
             KeyboardInterrupt: the command was interrupted. Raised once the cell is saved, or recorded if it
                 had just ended; a second interrupt is raised at once.
         """
-        self.observer.cell_started(cell.key)
+        if cell.trial is None:
+            self.observer.cell_started(cell.key)
+        if cell.declared.search is not None and cell.trial is None and not (cell.tuned or cell.skip):
+            raise ValueError(f"the settings of {cell.key.column} have not been searched")
         attempt = earlier.next_attempt if earlier else 1
         if (
             earlier is not None
@@ -172,15 +176,16 @@ class CellRunner:
             remove_unfinished(scratch)  # frees disk space that the record may need
             record = make_record(cell, transcript, ending, started_at, _log_note(log, self.folder))
             # The files are written first, because the record refers to them.
-            trace_crc32 = outputs_crc32 = None
+            trace_crc32 = outputs_crc32 = sampling = None
             if transcript.trace:
                 trace_crc32 = self.folder.write_trace(key.cell_id, transcript.trace, attempt)
             if ending.value is not None and ending.value.scores is not None:
                 outputs = make_outputs(cell, ending.value.scores)
                 if outputs is not None:
                     outputs_crc32 = self.folder.write_outputs(key.cell_id, outputs, attempt)
+                    sampling = estimate_sampling(outputs, record.metrics)
             checksums = {"trace_crc32": trace_crc32, "outputs_crc32": outputs_crc32}
-            record = record.model_copy(update={"attempt": attempt, **checksums})
+            record = record.model_copy(update={"attempt": attempt, "sampling": sampling, **checksums})
             self.folder.append(record)
             was_killed = has_stopped or (ending.outcome == "died" and not ending.out_of_memory)
             if not was_killed or attempt >= MAX_ATTEMPTS:  # otherwise the next run may resume it

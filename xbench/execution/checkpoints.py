@@ -12,10 +12,10 @@ from typing import Any
 from xbench.capacity.cost_model import count_steps
 from xbench.planning.identity import training_key
 from xbench.planning.planned import PlannedCell
-from xbench.records.schema import EpochRecord
+from xbench.records.schema import EpochRecord, EvaluationRecord
 from xbench.records.traces import TraceRow, read_trace, write_trace
 from xbench.storage.atomic import atomic_replace, atomic_write, read_regular
-from xbench.training.events import CheckpointWritten, EpochDone, Prepared, StepsDone
+from xbench.training.events import CheckpointWritten, EpochDone, EvaluationDone, Prepared, StepsDone
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Transcript:
     Attributes:
         checkpoint: folder of the checkpoint to resume from; None if the cell starts from its first step.
         trace: steps so far.
-        epochs: epochs so far.
+        epochs, evaluations: epochs and evaluations so far.
         resumed_at: steps after which the cell was resumed.
         processors: models of the processors (on CUDA, of the devices) that the cell ran on until the
             checkpoint.
@@ -37,6 +37,7 @@ class Transcript:
     checkpoint: Path | None = None
     trace: list[TraceRow] = field(default_factory=list)
     epochs: list[EpochRecord] = field(default_factory=list)
+    evaluations: list[EvaluationRecord] = field(default_factory=list)
     resumed_at: list[int] = field(default_factory=list)
     processors: list[str] = field(default_factory=list)
     was_exact: bool = False
@@ -54,9 +55,12 @@ class Transcript:
             if message.resumed_at:
                 self.resumed_at.append(message.resumed_at)
             else:  # the checkpoint could not be used
-                self.trace, self.epochs, self.resumed_at, self.processors = [], [], [], []
+                self.trace, self.epochs, self.evaluations = [], [], []
+                self.resumed_at, self.processors = [], []
         elif isinstance(message, StepsDone):
             self.trace += message.rows
+        elif isinstance(message, EvaluationDone):
+            self.evaluations.append(message.record)
         elif isinstance(message, EpochDone):
             self.epochs.append(message.record)
 
@@ -74,6 +78,7 @@ def save_checkpoint(written: CheckpointWritten, cell: PlannedCell, transcript: T
     messages = {
         "identity": training_key(cell),
         "epochs": [epoch.model_dump() for epoch in transcript.epochs],
+        "evaluations": [evaluation.model_dump() for evaluation in transcript.evaluations],
         "resumed_at": transcript.resumed_at,
         "processors": transcript.processors_with(cell.machine.device_facts["name"]),
         "was_exact": cell.memory.malloc == "exact",
@@ -141,7 +146,16 @@ def _read(checkpoint: Path, cell: PlannedCell) -> Transcript | None:
     if [row.step for row in trace] != list(range(1, int(checkpoint.name.removeprefix("step-")) + 1)):
         raise ValueError("the trace of the checkpoint is incomplete")
     epochs = [EpochRecord.model_validate(epoch) for epoch in messages["epochs"]]
+    evaluations = [EvaluationRecord.model_validate(found) for found in messages["evaluations"]]
     # Older checkpoints do not name processors.
     steps, processors = messages["resumed_at"], messages.get("processors", [])
     was_exact = bool(messages.get("was_exact"))
-    return Transcript(checkpoint, trace, epochs, list(map(int, steps)), list(map(str, processors)), was_exact)
+    return Transcript(
+        checkpoint,
+        trace,
+        epochs,
+        evaluations,
+        list(map(int, steps)),
+        list(map(str, processors)),
+        was_exact,
+    )

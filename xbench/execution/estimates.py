@@ -16,6 +16,7 @@ from xbench.planning.observer import Observer
 from xbench.planning.planned import Estimate, PlannedCell
 from xbench.records.schema import CellRecord
 from xbench.storage.cache import load, save
+from xbench.training.evaluation_points import count_evaluations
 from xbench.training.settings import Choice
 from xbench.training.splits import split_examples
 
@@ -110,7 +111,8 @@ class Estimator:
         for cell in cells:
             if cell.skip is None:
                 self._observer.estimating(cell.key, len(result), len(cells))
-                cell = self._add_memory_pass(_keep_known(self._estimate_one(cell, remeasure), cell), measured)
+                found = _keep_trials(_keep_known(self._estimate_one(cell, remeasure), cell), cell)
+                cell = self._add_memory_pass(found, measured)
             result.append(cell)
         return result
 
@@ -137,6 +139,8 @@ class Estimator:
         if timed is None:
             return cell
         took, cost_model = load("duration", duration_key(cell)), self._recall_cost_model(cost_key(timed))
+        if took is None and cell.awaits_size:  # a size that it does not run with would be timed
+            return cell
         is_timed = (took is not None or cost_model is not None) and not remeasure
         timed, estimate = self._estimate_features(cell, timed, is_timed)
         if timed.skip is not None:
@@ -249,6 +253,13 @@ def _keep_known(after: PlannedCell, before: PlannedCell) -> PlannedCell:
     return _with_estimate(after, seconds=before.estimate.seconds, is_rough=before.estimate.is_rough)
 
 
+def _keep_trials(after: PlannedCell, before: PlannedCell) -> PlannedCell:
+    """Return the cell with its earlier estimate of trials, which are as much faster or slower as it is."""
+    old, new = before.estimate, after.estimate
+    ratio = new.seconds / old.seconds if old.seconds and new.seconds is not None else 1.0
+    return _with_estimate(after, trials_key=old.trials_key, trials_s=ratio * old.trials_s)
+
+
 def _choose_faster(before: PlannedCell, after: PlannedCell) -> PlannedCell:
     """Return the cell with the less disturbed of its two estimates."""
     new, old = after.estimate, before.estimate
@@ -289,7 +300,7 @@ def _is_provisional(cell: PlannedCell) -> bool:
 def _shared_key(cell: PlannedCell) -> str:
     # Weights from a file are the same for all seeds; otherwise the seed determines them.
     reads_weights = cell.model.weights or cell.model.missing
-    return features_key(cell, seed=None if reads_weights else cell.settings.seed)
+    return features_key(cell, seed=None if reads_weights else cell.settings.seed_parts.weights)
 
 
 def _choose_timed(cell: PlannedCell) -> PlannedCell | None:
@@ -306,8 +317,10 @@ def _choose_timed(cell: PlannedCell) -> PlannedCell | None:
 def _count_evaluated(cell: PlannedCell) -> int:
     """Return how many examples a cell evaluates in total."""
     training = cell.settings.training
-    split = split_examples(cell.data, cell.sized.training, cell.settings.seed)
-    after_epoch = len(split.validation)
+    split = split_examples(cell.data, cell.sized.training, cell.settings.seed_parts.split)
+    held_out, evaluations = len(split.validation), count_evaluations(cell.sized.training)
+    if cell.trial is not None:
+        return evaluations * held_out
     if training.selects_on_test:
-        after_epoch += len(split.test)
-    return training.epochs * after_epoch + len(split.test) + len(set(split.train.tolist()))
+        held_out += len(split.test)
+    return evaluations * held_out + len(split.test) + len(set(split.train.tolist()))

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
 from xbench.capacity.adaptation import adapt
 from xbench.capacity.axes import Axis, resolve_sizes, size_of, with_size
-from xbench.capacity.axis import AnyAxis, ScaledSetting
-from xbench.capacity.probe import Capacity, find_capacity
-from xbench.capacity.search import Grid
 from xbench.capacity.tuning import tune_micro_batch
 from xbench.capacity.workload import TrainingWorkload
 from xbench.errors import DependentExamples, FixedSize, Unsupported, XbenchError
 from xbench.execution.shared import FeatureKeeper
-from xbench.isolation.child import Limits
-from xbench.memory.malloc import MallocProfile
+from xbench.execution.size_search import RESERVE, find_size, process_limits, recall_size
 from xbench.planning.identity import capacity_key
 from xbench.planning.observer import Observer
 from xbench.planning.planned import PlannedCell, Skip
 from xbench.storage.cache import drop, load, save
-from xbench.storage.paths import cache_dir
 from xbench.training.settings import CellSettings, Choice
 from xbench.units import format_bytes
-
-# Share of the limit that trials leave free: a long run's heap may need a little more memory than the trials.
-RESERVE = 0.01
 
 _NO_LIMIT = 1 << 62
 
@@ -56,61 +46,6 @@ def forget_found_sizes(cell: PlannedCell) -> None:
         drop("capacity", key)
 
 
-def probe_axis(
-    cell: PlannedCell,
-    settings: CellSettings,
-    axis: AnyAxis,
-    *,
-    highest: int | None = None,
-    enough: int | None = None,
-    reserve: float = 0.0,
-    start: tuple[int, int | None] | None = None,
-    observer: Observer,
-) -> Capacity:
-    """Probe one axis of a cell's settings under the cell's limit, and report each trial to the observer.
-
-    Raises:
-        ProbeFailed: a size failed for a reason other than memory.
-        XbenchError: not even the smallest size is possible with these settings.
-    """
-    is_exact = axis is Axis.HISTORY_SIZE or (isinstance(axis, ScaledSetting) and axis.component == "model")
-    return find_capacity(
-        TrainingWorkload(cell.job(settings), axis),
-        _limits(cell, reserve),
-        tolerance=0.0 if is_exact else 0.01,
-        highest=highest,
-        enough=enough,
-        start=start,
-        on_try=lambda value: observer.trying(cell.key, axis.setting, value),
-        on_trial=lambda trial: observer.fitting(cell.key, axis.setting, trial),
-        log=_trial_log(f"{axis}-{capacity_key(cell, settings, axis, cell.memory.limit_bytes)}"),
-        grid=_make_grid(cell, axis) if isinstance(axis, ScaledSetting) else None,
-        is_curved=isinstance(axis, ScaledSetting),
-    )
-
-
-def _make_grid(cell: PlannedCell, axis: ScaledSetting) -> Grid:
-    """Make the grid of a setting's values, which the setting that they are multiples of may determine."""
-    choice = cell.settings.model if axis.component == "model" else cell.resolved.choice
-    multiple = choice.params.get(axis.multiple_of, axis.multiple)
-    if not isinstance(multiple, int) or multiple < 1:
-        raise XbenchError(
-            f"{choice.name}: {axis.multiple_of} = {multiple!r} is not a positive integer, and {axis.setting} "
-            "must be a multiple of it"
-        )
-    return Grid.of_multiples(axis.lowest, multiple)
-
-
-def _trial_log(name: str) -> Path | None:
-    """Return the log file for tracebacks of a probe's trials; None if the cache is not writable."""
-    folder = cache_dir() / "probes"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return folder / f"{name}.stderr" if os.access(folder, os.W_OK) else None
-
-
 def _tune(cell: PlannedCell, observer: Observer) -> PlannedCell:
     if cell.settings.training.micro_batch != "auto" or cell.skip:
         return cell
@@ -126,12 +61,12 @@ def _tune(cell: PlannedCell, observer: Observer) -> PlannedCell:
     except DependentExamples:
         return cell.with_sizes(whole, "its model mixes the examples of a batch")
     except XbenchError as error:
-        return replace(cell, skip=_make_skip(error))
+        return replace(cell, skip=make_skip(error))
     if picked is None:
-        return cell.with_skip("oom", f"not even a micro-batch of one example fits {_format_limit(cell)}")
+        return cell.with_skip("oom", f"not even a micro-batch of one example fits {format_limit(cell)}")
     settings = with_size(cell.settings, Axis.MICRO_BATCH, picked)
     tuned = cell.with_sizes(settings, "the fastest that fits")
-    return _add_keys(tuned, keys)
+    return add_keys(tuned, keys)
 
 
 def _find_fastest(cell: PlannedCell, whole: CellSettings, observer: Observer) -> int | None:
@@ -153,7 +88,7 @@ def _find_fastest(cell: PlannedCell, whole: CellSettings, observer: Observer) ->
     workload = TrainingWorkload(cell.job(whole), Axis.MICRO_BATCH)
     tuned = tune_micro_batch(
         workload,
-        _limits(cell, RESERVE, malloc="fast"),
+        process_limits(cell, RESERVE, malloc="fast"),
         whole.training.sizes.batch_size,
         on_timed=lambda timed: observer.micro_batch_timed(cell.key, timed),
     )
@@ -183,16 +118,16 @@ def _choose_largest(cells: list[PlannedCell], experiment: str, observer: Observe
                 found[group] = _find_largest(cell, cell.settings, Axis.TRAIN_SIZE, available, observer, keys)
             fitted[index] = cell
         except XbenchError as error:
-            fitted[index] = replace(cell, skip=_make_skip(error))
+            fitted[index] = replace(cell, skip=make_skip(error))
     sizes = [size for size in found.values() if size is not None]
     for index, cell in fitted.items():
         if cell.skip is None and len(sizes) < len(found):
-            reason = f"some optimizer of '{experiment}' cannot run even one example in {_format_limit(cell)}"
+            reason = f"some optimizer of '{experiment}' cannot run even one example in {format_limit(cell)}"
             fitted[index] = cell.with_skip("oom", reason)
         elif cell.skip is None:
             settings = with_size(cell.settings, Axis.TRAIN_SIZE, min(sizes))
             why = "the largest that every optimizer of the experiment can run"
-            fitted[index] = _add_keys(cell.with_sizes(settings, why), keys)
+            fitted[index] = add_keys(cell.with_sizes(settings, why), keys)
     return [fitted.get(index, cell) for index, cell in enumerate(cells)]
 
 
@@ -223,17 +158,17 @@ def _adapt(cell: PlannedCell, observer: Observer) -> PlannedCell:
         except _FixedAxis as error:  # start again with the other axes only
             cell = replace(cell, fit=replace(cell.fit, irreducible=(*cell.fit.irreducible, error.axis)))
         except XbenchError as error:
-            return replace(cell, skip=_make_skip(error))
+            return replace(cell, skip=make_skip(error))
     if adapted is None:
         given = ", ".join(cell.declared.adapt)
-        return cell.with_skip("oom", f"does not fit {_format_limit(cell)}, even with the smallest {given}")
+        return cell.with_skip("oom", f"does not fit {format_limit(cell)}, even with the smallest {given}")
     if adapted == sized:
         return cell
-    fitted = cell.with_sizes(adapted, f"adapted to fit {_format_limit(cell)}")
-    return _add_keys(fitted, keys)
+    fitted = cell.with_sizes(adapted, f"adapted to fit {format_limit(cell)}")
+    return add_keys(fitted, keys)
 
 
-def _add_keys(cell: PlannedCell, keys: list[str]) -> PlannedCell:
+def add_keys(cell: PlannedCell, keys: list[str]) -> PlannedCell:
     """Add the cache keys of the sizes by which a cell was fitted."""
     return replace(cell, fit=replace(cell.fit, found_by=(*cell.fit.found_by, *keys)))
 
@@ -245,11 +180,11 @@ class _FixedAxis(Exception):
         self.axis = axis
 
 
-def _make_skip(error: XbenchError) -> Skip:
+def make_skip(error: XbenchError) -> Skip:
     return Skip("skipped" if isinstance(error, Unsupported) else "error", error.message)
 
 
-def _format_limit(cell: PlannedCell) -> str:
+def format_limit(cell: PlannedCell) -> str:
     return format_bytes(cell.memory.limit_bytes or 0)
 
 
@@ -269,27 +204,6 @@ def _find_largest(
     Returns:
         The size; None if not even the smallest fits.
     """
-    key = capacity_key(cell, settings, axis, cell.memory.limit_bytes)
-    keys.append(key)
-    known = load("capacity", key)
-    if known is not None and (known["found"] >= wanted or known["fails"] is not None):
-        return min(known["found"], wanted)
-    observer.fitting(cell.key, axis.setting)
-    capacity = probe_axis(
-        cell,
-        settings,
-        axis,
-        highest=wanted,
-        reserve=RESERVE,
-        observer=observer,
-    )
-    if capacity.found is not None:
-        save("capacity", key, {"found": capacity.found, "fails": capacity.fails})
-    return capacity.found
-
-
-def _limits(cell: PlannedCell, reserve: float, malloc: MallocProfile = "exact") -> Limits:
-    limit_bytes = cell.memory.limit_bytes
-    if limit_bytes is not None:
-        limit_bytes = int(limit_bytes * (1 - reserve))
-    return Limits(cell.machine.device, cell.settings.training.threads, limit_bytes, malloc)
+    keys.append(capacity_key(cell, settings, axis, cell.memory.limit_bytes))
+    found = recall_size(cell, settings, axis, wanted) or find_size(cell, settings, axis, wanted, observer)
+    return None if found is None else found.value

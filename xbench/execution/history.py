@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -87,12 +88,17 @@ class History:
         if self.run is None or self.same is None:
             return []
         declared = {cell.cell_id for cell in self.run.cells}
-        ended = (r.cell_id for r in self.records.values() if r.cell_id in declared and not r.is_failure)
+        ended = (
+            r.cell_id
+            for r in self.records.values()
+            if (r.cell_id in declared and not r.is_failure) or (r.trial is not None and r.status != "skipped")
+        )
         return [cell_id for cell_id in ended if self.same.has_leftovers(cell_id)]
 
     def reuse_results(self, cells: Sequence[CellKey], folder: RunFolder) -> list[str]:
         """Reuse results of other runs for the cells that a run has not settled: copy the records, traces and
-        outputs of successful cells, and move the checkpoints of unfinished ones.
+        outputs of successful cells, with the trials of their searches, and move the checkpoints of unfinished
+        cells.
 
         Args:
             folder: the folder of the run, which is a new one or `same`.
@@ -101,6 +107,7 @@ class History:
             A warning for each damaged file of traces or outputs, which is not copied.
         """
         continues, damaged = folder == self.same, []
+        trials: dict[str, str] = {}  # those of cells that are reused -> the experiment of the first one
         for cell in {cell.cell_id: cell for cell in reversed(cells)}.values():
             cell_id = cell.cell_id
             if continues and self.is_settled(cell_id):
@@ -109,14 +116,29 @@ class History:
                 other, record = self._done[cell_id]
                 named = record.model_copy(update={"experiment": cell.experiment})
                 damaged += folder.adopt(named, other, self.next_attempt(cell_id) if continues else 1)[1]
+                for trial_id in record.tuned.trials if record.tuned is not None else ():
+                    trials.setdefault(trial_id, cell.experiment)
                 continue
-            ours = folder.checkpoint_folder(cell_id)
-            theirs = (other.checkpoint_folder(cell_id) for other in self._elsewhere)
-            found = None if ours.exists() else next((path for path in theirs if path.is_dir()), None)
+            self.move_checkpoints(cell_id, folder)
+        for trial_id, experiment in trials.items():
+            found = None if continues and trial_id in self.records else self.find_trial(trial_id)
             if found is not None:
-                make_folder(ours.parent)
-                shutil.move(found, ours)
+                other, record = found
+                damaged += folder.adopt(record.model_copy(update={"experiment": experiment}), other)[1]
         return damaged
+
+    def find_trial(self, cell_id: str) -> tuple[RunFolder, CellRecord] | None:
+        """Return the latest record of a trial that has ended in any run, with the folder of that run."""
+        return self._trials.get(cell_id)
+
+    def move_checkpoints(self, cell_id: str, folder: RunFolder) -> None:
+        """Move the checkpoints that another run has of a cell to a run that has none."""
+        ours = folder.checkpoint_folder(cell_id)
+        theirs = (other.checkpoint_folder(cell_id) for other in self._elsewhere)
+        found = None if ours.exists() else next((path for path in theirs if path.is_dir()), None)
+        if found is not None:
+            make_folder(ours.parent)
+            shutil.move(found, ours)
 
     def checkpoint_folders(self, cell_id: str) -> list[Path]:
         """Return the folders in which earlier runs may have checkpoints that `reuse_results` moves."""
@@ -132,15 +154,80 @@ class History:
     def _done(self) -> dict[str, tuple[RunFolder, CellRecord]]:
         """The latest successful record of each cell in any run, with the folder of that run."""
         done: dict[str, tuple[RunFolder, CellRecord]] = {}
-        for folder in self._elsewhere:
-            try:
-                records = self.records if folder == self.same else folder.read_cells()[0]
-            except XbenchError:
-                continue
+        for folder, records in self._read_elsewhere:
             for record in records.values():
                 if not record.is_failure and record.status != "skipped":
                     done.setdefault(record.cell_id, (folder, record))
         return done
+
+    @cached_property
+    def _trials(self) -> dict[str, tuple[RunFolder, CellRecord]]:
+        """The latest record of each trial that has ended in any run, with the folder of that run."""
+        ended: dict[str, tuple[RunFolder, CellRecord]] = {}
+        for folder, records in self._read_elsewhere:
+            for record in records.values():
+                if record.trial is not None and record.status != "skipped":
+                    ended.setdefault(record.cell_id, (folder, record))
+        return ended
+
+    @cached_property
+    def _read_elsewhere(self) -> list[tuple[RunFolder, dict[str, CellRecord]]]:
+        """The runs whose results may be reused, with the last record of each cell."""
+        found = []
+        for folder in self._elsewhere:
+            with suppress(XbenchError):
+                found.append((folder, self.records if folder == self.same else folder.read_cells()[0]))
+        return found
+
+
+class TrialHistory:
+    """The trials of searches that have ended, in this run and in earlier ones.
+
+    A trial that ended is not run again, however it ended. If no trial of a search succeeded, its cells have
+    failed: then trials that ended with an error are tried again, as other cells are.
+
+    Args:
+        folder: the run's folder; None while it is not known.
+        records: the last record of each cell in it, by cell ID.
+    """
+
+    def __init__(
+        self, history: History, folder: RunFolder | None = None, records: dict[str, CellRecord] | None = None
+    ):
+        self._history, self._folder = history, folder
+        self._records = dict(history.records if records is None else records)
+
+    def find(self, cell: CellKey) -> CellRecord | None:
+        """Return the record of a trial that has ended, in whichever run; None if there is none."""
+        record = self._records.get(cell.cell_id)
+        if record is not None and record.status != "skipped":
+            return record
+        other = self._history.find_trial(cell.cell_id)
+        return None if other is None else other[1]
+
+    def add(self, record: CellRecord) -> None:
+        """Add a trial that has ended in this run, so that columns with the same trials share it."""
+        self._records[record.cell_id] = record
+
+    def find_attempt(self, cell: CellKey) -> CellRecord | None:
+        """Return the record of an earlier attempt at a trial in the run's folder."""
+        return self._records.get(cell.cell_id)
+
+    def take_over(self, cell: CellKey) -> CellRecord | None:
+        """Return the record of a trial that has ended, after copying it to the run's folder if it is from
+        another run; None if the trial has to run, with the checkpoints that another run has of it."""
+        if self._folder is None:
+            raise ValueError("the run has no folder yet")
+        own = self._records.get(cell.cell_id)
+        if own is not None and own.status != "skipped":
+            return own
+        other = self._history.find_trial(cell.cell_id)
+        if other is None:
+            self._history.move_checkpoints(cell.cell_id, self._folder)
+            return None
+        folder, record = other
+        named = record.model_copy(update={"experiment": cell.experiment})
+        return self._folder.adopt(named, folder, own.next_attempt if own else 1)[0]
 
 
 def _is_same(folder: RunFolder, suite: Suite, damaged: list[str]) -> bool:

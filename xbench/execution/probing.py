@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +12,10 @@ from xbench.capacity.probe import Capacity, ProbeFailed
 from xbench.components.registry import Kind, origin
 from xbench.data.decoded import DecodedDataset
 from xbench.errors import XbenchError
-from xbench.execution.fitting import probe_axis
 from xbench.execution.shared import FeatureKeeper
+from xbench.execution.size_search import probe_axis
 from xbench.planning.identity import capacity_key
+from xbench.planning.limits import collect_limit_warnings
 from xbench.planning.observer import Observer
 from xbench.planning.plan import PlannedRun, fetch_missing_weights, make_cells, plan_run, prepare_all
 from xbench.planning.planned import PlannedCell
@@ -88,12 +89,14 @@ def probe(plans: Mapping[AnyAxis, PlannedRun], fresh: bool, observer: Observer) 
     Raises:
         XbenchError: the run is not possible with these settings.
     """
-    results, warnings, features = [], [], FeatureKeeper(observer)
+    warnings = list(dict.fromkeys(warning for plan in plans.values() for warning in _collect_warnings(plan)))
+    for warning in warnings:
+        observer.warned(warning)
+    results, features = [], FeatureKeeper(observer)
     probed: dict[AnyAxis, PlannedCell] = {}
     for axis, plan in plans.items():
         cell = _prepare(make_cells(plan, prepare_all(plan, observer)), axis, features, observer)
         probed[axis] = cell
-        warnings += [data.warning for data in plan.data if data.warning]
         results.append(_probe_axis(cell, axis, fresh, observer))
     settings = cell.settings
     choices: dict[Kind, Choice] = {
@@ -119,9 +122,15 @@ def probe(plans: Mapping[AnyAxis, PlannedRun], fresh: bool, observer: Observer) 
         stand_in=cell.data.stand_in,
         components=components,
         versions=cell.machine.versions,
-        warnings=list(dict.fromkeys(warnings)),
+        warnings=warnings,
         results=results,
     )
+
+
+def _collect_warnings(plan: PlannedRun) -> Iterator[str]:
+    """Yield the warnings about a probe that are known before it begins."""
+    yield from collect_limit_warnings(plan.cells, plan.machine)
+    yield from (data.warning for data in plan.data if data.warning)
 
 
 def keep_fixed(kind: Kind, choices: Mapping[AnyAxis, Choice]) -> Choice:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from xbench.components.registry import Kind, origin
@@ -24,7 +26,9 @@ from xbench.records.schema import (
     Status,
     Times,
 )
+from xbench.records.seeds import SeedPartsRecord
 from xbench.records.traces import TraceRow
+from xbench.records.tuning import TrialRecord
 from xbench.text import pluralize, quote_some
 from xbench.training.events import CellResult
 from xbench.training.seeding import repeatability
@@ -44,8 +48,10 @@ def make_record(
     status, reason = _read_status(ending)
     if status == "error":
         reason += log_note
+    metrics: dict[str, float | None] = {}
     try:
-        metrics = compute_metrics(cell, result.scores if result else None)
+        if cell.trial is None:
+            metrics = compute_metrics(cell, result.scores if result else None)
     except XbenchError as error:  # a function of the task fails; what was measured until then is kept
         status, reason = "error", error.message
         metrics = list_averages(cell, result.scores if result else None)
@@ -60,13 +66,14 @@ def make_record(
         dataset=_make_data_record(cell),
         optimizer=_make_component("optimizer", settings.optimizer),
         seed=settings.seed,
+        seed_parts=SeedPartsRecord(**asdict(settings.seed_parts)),
         status=status,
         reason=reason,
         expect=cell.declared.expect,
         parameters_by_role=dict(transcript.prepared.parameters_by_role) if transcript.prepared else {},
         settings=training.model_dump(),
         requested=cell.requested_sizes,
-        ran=transcript.prepared.ran if transcript.prepared else {},
+        ran={**transcript.prepared.ran, **cell.scaled_sizes} if transcript.prepared else {},
         fitted=cell.fit.reasons,
         metrics=metrics,
         features=_make_features_record(cell),
@@ -84,6 +91,7 @@ def make_record(
         memory_pass=cell.memory.measured,
         pairing=_make_pairing_record(cell, transcript),
         epochs=transcript.epochs,
+        evaluations=transcript.evaluations,
         selected_epoch=result.selected_epoch if result else None,
         closures=sum(row.closures for row in transcript.trace),
         steps=len(transcript.trace),
@@ -93,12 +101,30 @@ def make_record(
             "repeats": repeatability(cell.machine.device, training.deterministic),
         },
         resumed_at=transcript.resumed_at,
+        bytes_trial_of=cell.bytes_trial_of,
         # The weights existed when the run began, so they may exist again in the next one.
         waits_for="weights" if isinstance(ending.error, WeightsNotFound) else "",
+        trial=_make_trial_record(cell, transcript, result, status),
+        tuned=cell.tuned,
         processors=transcript.processors_with(device["name"]) if transcript.prepared else [],
         started_at=started_at,
         ended_at=now(),
     )
+
+
+def _make_trial_record(
+    cell: PlannedCell, transcript: Transcript, result: CellResult | None, status: Status
+) -> TrialRecord | None:
+    """Make the record of a trial's place in its search; None if the cell is not a trial."""
+    if cell.trial is None or cell.declared.search is None:
+        return None
+    score = None
+    if status == "done" and result is not None:
+        selected = (epoch for epoch in transcript.epochs if epoch.epoch == result.selected_epoch)
+        score = next((epoch.values.get(cell.declared.search.metric) for epoch in selected), None)
+    if score is not None and not math.isfinite(score):
+        score = None
+    return TrialRecord(number=cell.trial.number, values=cell.trial.values, score=score)
 
 
 def _make_pairing_record(cell: PlannedCell, transcript: Transcript) -> PairingRecord:
@@ -156,10 +182,13 @@ def _make_data_record(cell: PlannedCell) -> DataRecord:
     if isinstance(data, RowData):
         return record.model_copy(update={"fingerprint_method": data.fingerprint_method})
     if isinstance(data, DecodedDataset):
+        near = None if data.near.not_compared else data.near
         of_images = {
             "unreadable": list(data.unreadable),
             "test_copies": len(data.duplicates.in_test),
             "cross_class_copies": len(data.duplicates.across_classes),
+            "near_copies": near and len(near.in_test),
+            "cross_class_near_copies": near and len(near.across_classes),
         }
         return record.model_copy(update=of_images)
     return record
@@ -170,7 +199,7 @@ def _note_missing_classes(cell: PlannedCell) -> list[str]:
     training sets, the run's warnings name them."""
     if "train_size" not in cell.fit.reasons or not cell.data.classes:
         return []
-    split = split_examples(cell.data, cell.sized.training, cell.settings.seed)
+    split = split_examples(cell.data, cell.sized.training, cell.settings.seed_parts.split)
     missing = missing_classes(cell.data, split.train)
     return (
         [f"training on {pluralize(len(split.train), 'example')} leaves out {quote_some(missing)}"]

@@ -8,21 +8,24 @@ from pathlib import Path
 
 from xbench.capacity.axes import Axis, with_size
 from xbench.errors import XbenchError
+from xbench.execution.bytes_to_target import find_bytes_to_targets
 from xbench.execution.cell import CellRunner
 from xbench.execution.checkpoints import find_done_share
+from xbench.execution.equal_memory import fit_equal_memory, recall_sizes, reuse_sizes
 from xbench.execution.estimates import Estimator
 from xbench.execution.fitting import fit_cells
-from xbench.execution.history import MAX_ATTEMPTS, History, warn_of_changes
+from xbench.execution.history import MAX_ATTEMPTS, History, TrialHistory, warn_of_changes
 from xbench.execution.pairing import Pairing
 from xbench.execution.schedule import (
     TimeLimit,
     compute_max_wait_s,
     estimate_s,
-    features_s,
     group_blocks,
+    shared_s,
     skip_if_late,
 )
 from xbench.execution.shared import FeatureKeeper, MemoryPasses
+from xbench.execution.tuning import Tuner, drop_idle, estimate_trials
 from xbench.planning.checks import (
     check_batches,
     check_splits,
@@ -33,9 +36,12 @@ from xbench.planning.checks import (
 from xbench.planning.observer import Observer
 from xbench.planning.plan import PlannedRun, fetch_missing_weights, make_cells, prepare_all, prepare_samples
 from xbench.planning.planned import PlannedCell
+from xbench.planning.searches import make_search_record
+from xbench.planning.target_checks import make_target_record
 from xbench.planning.task_facts import merge_metrics
-from xbench.records.schema import CellKey, CellRecord, ExperimentRecord, RunRecord
+from xbench.records.schema import CellKey, CellRecord, EqualRecord, ExperimentRecord, RunRecord
 from xbench.records.store import RunFolder, folder_of_suite
+from xbench.records.tuning import SearchRecord
 from xbench.storage.paths import concerns
 from xbench.storage.staging import remove_stale
 from xbench.text import match_column, pluralize
@@ -70,10 +76,11 @@ def run_plan(
     features, passes = FeatureKeeper(observer), MemoryPasses(observer)
     passes.remember(history.records.values())
     cells = make_cells(plan, decoded)
+    trials = TrialHistory(history)
     warnings = [*collect_suite_warnings(plan), *collect_data_warnings(decoded)]
     warnings += [*check_splits(plan, cells), *check_batches(plan, cells)]
     check_warmups(plan, cells)
-    left = _select_unsettled(cells, history)
+    left = recall_sizes(_select_unsettled(cells, history), cells)
     limit_s, limit = plan.suite.header.time_limit, None
     may_wait_s = 0.0 if limit_s is None else compute_max_wait_s(limit_s)
     opened: list[RunFolder] = []
@@ -86,22 +93,35 @@ def run_plan(
     estimator = Estimator(features, observer, passes.has, may_wait_s, find_share)
     if limit_s is not None:
         limit = TimeLimit(limit_s, started, estimator)
-        left = limit.skip_hopeless(estimator.estimate(left))
+        left = estimate_trials(estimator.estimate(left), trials)
+        decided = limit.skip_hopeless([cell for cell in left if cell.trial is None])
+        left = drop_idle(decided + [cell for cell in left if cell.trial is not None])
     left = fetch_missing_weights(left, observer)
     # Downloaded weights are part of a cell's identity.
     known = {_place(cell): cell for cell in left}
     cells = [known.get(_place(cell), cell) for cell in cells]
     try:
-        run = _make_run_record(plan, [cell.key for cell in cells], warnings, fresh)
+        run = _make_run_record(plan, _list_keys(cells), warnings, fresh)
         folder = _open(run, plan, history, results, observer)
         opened.append(folder)
         earlier = history.records if folder == history.same else {}
         left = _select_unsettled(cells, history)
-        recorded = list(folder.read_cells()[0].values())
-        left = _fit(_reuse_largest(left, recorded), cells, features, observer)
+        by_id = folder.read_cells()[0]
+        recorded = list(by_id.values())
+        left = _fit(reuse_sizes(_reuse_largest(left, recorded), recorded), cells, features, observer)
+        if limit is not None:
+            left = _estimate_found(left, estimator)
         passes.remember(recorded)
         runner = CellRunner(folder, observer, features, passes, Pairing(recorded))
-        _run_blocks(left, earlier, limit, estimator, runner)
+
+        def run_trial(trial: PlannedCell, before: CellRecord | None) -> CellRecord:
+            record = runner.run(trial, before)
+            estimator.learn(trial, record)
+            return record
+
+        tuner = Tuner(left, TrialHistory(history, folder, by_id), observer, run_trial)
+        _run_blocks([cell for cell in left if cell.trial is None], earlier, limit, estimator, runner, tuner)
+        find_bytes_to_targets(run.experiments, cells, runner, limit)
     except OSError as error:
         if not concerns(error, results):
             raise
@@ -156,9 +176,15 @@ def _reuse_largest(cells: list[PlannedCell], records: list[CellRecord]) -> list[
     ]
 
 
+def _list_keys(cells: list[PlannedCell]) -> list[CellKey]:
+    """List the keys of the cells that a run declares, which trials are not: their number may be open."""
+    return [cell.key for cell in cells if cell.trial is None]
+
+
 def _select_unsettled(cells: list[PlannedCell], history: History) -> list[PlannedCell]:
-    settled = history.find_settled([cell.key for cell in cells])
-    return [cell for cell in cells if cell.key.cell_id not in settled]
+    """Select the cells that have to run, and those that stand for the trials which these need."""
+    settled = history.find_settled(_list_keys(cells))
+    return drop_idle([cell for cell in cells if cell.trial or cell.key.cell_id not in settled])
 
 
 def _make_run_record(plan: PlannedRun, keys: list[CellKey], warnings: list[str], fresh: bool) -> RunRecord:
@@ -198,7 +224,15 @@ def _fit(
     considered = [cell for cell in cells if _place(cell) in wanted or cell.declared.experiment in largest]
     by_place = {_place(cell): cell for cell in left}
     fitted = fit_cells([by_place.get(_place(cell), cell) for cell in considered], features, observer)
-    return [cell for cell in fitted if _place(cell) in wanted]
+    fitted = [cell for cell in fitted if _place(cell) in wanted]
+    return fit_equal_memory(fitted, cells, features, observer)
+
+
+def _estimate_found(cells: list[PlannedCell], estimator: Estimator) -> list[PlannedCell]:
+    """Estimate the cells whose sizes were not known when the others were estimated."""
+    new = [cell for cell in cells if cell.axis is not None and cell.estimate.seconds is None]
+    estimated = {_place(cell): cell for cell in estimator.estimate(new)}
+    return [estimated.get(_place(cell), cell) for cell in cells]
 
 
 def _run_blocks(
@@ -207,8 +241,9 @@ def _run_blocks(
     limit: TimeLimit | None,
     estimator: Estimator,
     runner: CellRunner,
+    tuner: Tuner,
 ) -> None:
-    """Run cells in order, each cell once.
+    """Run cells in order, each cell once. The trials that a cell needs run before it.
 
     Args:
         earlier: the last record of each cell that was tried before, by cell ID.
@@ -221,11 +256,12 @@ def _run_blocks(
         block = list({cell.key.cell_id: cell for cell in block if cell.key.cell_id not in ran}.values())
         if limit is not None and block:
             block = limit.admit(block, made_s)
-            made_s |= features_s(block)
+            made_s |= shared_s(block)
         for cell in block:
             cell_id = cell.key.cell_id
             if cell.skip and cell_id in passed_over:
                 continue
+            cell = tuner.tune(cell)
             record = runner.run(cell, earlier.get(cell_id))
             estimator.learn(cell, record)
             # A cell skipped for lack of time in one experiment may still run in another.
@@ -239,8 +275,8 @@ def preview(plan: PlannedRun, observer: Observer, started: float) -> tuple[list[
         started: when the command began, by `time.monotonic`; the time limit counts from then on.
 
     Returns:
-        The cells in the order in which they would run, each with an estimate of its time and a skip if it
-        would be skipped; and the warnings of the run, except those on images.
+        The cells in the order in which they would run, without trials, each with an estimate of its time and
+        a skip if it would be skipped; and the warnings of the run, except those on images.
 
     Raises:
         XbenchError: no image of a dataset can be read, or there are too few images.
@@ -248,14 +284,16 @@ def preview(plan: PlannedRun, observer: Observer, started: float) -> tuple[list[
     cells = make_cells(plan, prepare_samples(plan))
     warnings = [*collect_suite_warnings(plan), *check_splits(plan, cells), *check_batches(plan, cells)]
     check_warmups(plan, cells)
-    cells = Estimator(FeatureKeeper(observer), observer).estimate(cells)
+    estimator = Estimator(FeatureKeeper(observer), observer)
+    cells = estimate_trials(estimator.estimate(recall_sizes(cells, cells)))
+    cells = [cell for cell in cells if cell.trial is None]
     limit_s = plan.suite.header.time_limit
     previewed: list[PlannedCell] = []
     spent_s = time.monotonic() - started  # a run spends this time as well
     for block in group_blocks(cells, by_time=limit_s is not None):
         if limit_s is not None:
             left_s = limit_s - spent_s - estimate_s(previewed)
-            block = skip_if_late(block, left_s, limit_s, features_s(previewed))
+            block = skip_if_late(block, left_s, limit_s, shared_s(previewed))
         previewed += block
     return previewed, warnings
 
@@ -270,11 +308,12 @@ def _make_experiment_records(plan: PlannedRun) -> list[ExperimentRecord]:
         )
         for name in {cell.experiment for cell in plan.cells}
     }
+    epoch_metrics = merge_metrics(data.facts.task.epoch_metrics for data in plan.data)
     records = []
     for experiment in plan.suite.experiments.values():
         if not any(cell.experiment == experiment.name for cell in plan.cells):
             continue
-        reference = experiment.reference
+        reference, target = experiment.reference, experiment.target
         columns = list(dict.fromkeys(c.column for c in plan.cells if c.experiment == experiment.name))
         baseline = experiment.baseline or plan.suite.header.baseline
         records.append(
@@ -286,6 +325,29 @@ def _make_experiment_records(plan: PlannedRun) -> list[ExperimentRecord]:
                 reference=reference.columns if reference else {},
                 reference_name=reference.name if reference else "",
                 reference_note=reference.note if reference else "",
+                tuning=_make_search_record(plan, experiment.name),
+                equal=_make_equal_record(plan, experiment.name),
+                target=None if target is None else make_target_record(target, epoch_metrics),
             )
         )
     return records
+
+
+def _make_search_record(plan: PlannedRun, experiment: str) -> SearchRecord | None:
+    """Describe how the settings of an experiment are searched; None if they are not."""
+    searched = {
+        index: cell
+        for index, cell in enumerate(plan.cells)
+        if cell.experiment == experiment and cell.search is not None
+    }
+    if not searched:
+        return None
+    return make_search_record(searched.values(), plan.data[next(iter(searched))].facts.task)
+
+
+def _make_equal_record(plan: PlannedRun, experiment: str) -> EqualRecord | None:
+    along, limit_bytes = {}, None
+    for place, cell in enumerate(plan.cells):
+        if cell.experiment == experiment and (axis := plan.axis_of(place)) is not None:
+            along[cell.column], limit_bytes = axis.setting, plan.limit_of(cell)
+    return None if limit_bytes is None else EqualRecord(limit_bytes=limit_bytes, along=along)

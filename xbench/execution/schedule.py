@@ -52,10 +52,10 @@ def estimate_s(block: Sequence[PlannedCell], made_s: Mapping[str, float] = Mappi
     """Estimate the seconds that a block will take. Cells that are skipped or of unknown time count as 0.
 
     Args:
-        made_s: features that are computed before the block, with their seconds (see `features_s`).
+        made_s: what is computed before the block, with its seconds (see `shared_s`).
     """
     cells_s = sum(cell.estimate.seconds or 0.0 for cell in block if cell.skip is None)
-    needed = features_s(block).items()
+    needed = shared_s(block).items()
     return cells_s + sum(max(0.0, seconds - made_s.get(key, 0.0)) for key, seconds in needed)
 
 
@@ -67,6 +67,17 @@ def features_s(block: Sequence[PlannedCell]) -> dict[str, float]:
         if cell.skip is None:
             needed[key] = max(seconds, needed.get(key, 0.0))
     return needed
+
+
+def trials_s(block: Sequence[PlannedCell]) -> dict[str, float]:
+    """Return the seconds for the trials that a block needs, by search."""
+    found = (cell.estimate for cell in block if cell.skip is None)
+    return {estimate.trials_key: estimate.trials_s for estimate in found if estimate.trials_key}
+
+
+def shared_s(block: Sequence[PlannedCell]) -> dict[str, float]:
+    """Return the seconds of what the cells of a block share with other cells: features and trials."""
+    return features_s(block) | {f"trials of {key}": seconds for key, seconds in trials_s(block).items()}
 
 
 def skip_if_late(
@@ -83,7 +94,7 @@ def skip_if_late(
     Args:
         left_s: remaining seconds.
         limit_s: the run's time limit in seconds, for the reason.
-        made_s: features that are computed before the block, with their seconds (see `features_s`).
+        made_s: what is computed before the block, with its seconds (see `shared_s`).
         correction: factor by which undisturbed estimates are multiplied.
         slack: divisor of estimates that were measured while other programs used the CPU, which are too high.
         spent: what has used a large part of the time limit, for the reason; "" for nothing in particular.
@@ -156,7 +167,7 @@ class TimeLimit:
         measurement, the block is skipped only if it does not fit into `SLACK` times the remaining time.
 
         Args:
-            made_s: features that are computed before the block, with their seconds (see `features_s`).
+            made_s: what is computed before the block, with its seconds (see `shared_s`).
             may_wait: whether to wait for other programs to stop using the CPU.
         """
         by_now = self._skip_if_late(block, made_s)

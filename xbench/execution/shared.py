@@ -29,7 +29,7 @@ _TRIAL_EXAMPLES = 32
 
 def select_examples(cell: PlannedCell) -> np.ndarray:
     """Return the indices of all examples that a cell trains on or evaluates, training examples first."""
-    split = split_examples(cell.data, cell.sized.training, cell.settings.seed)
+    split = split_examples(cell.data, cell.sized.training, cell.settings.seed_parts.split)
     return np.concatenate([np.unique(split.train), split.validation, split.test])
 
 
@@ -80,7 +80,7 @@ class FeatureKeeper:
         self, cell: PlannedCell, examples: np.ndarray, at_most: int | None, log: Path | None
     ) -> FeatureReport | ChildResult:
         """Return the report on some features, without another child process if it is already known."""
-        key = features_key(cell, cell.settings.seed)
+        key = features_key(cell, cell.settings.seed_parts.weights)
         if not cell.model.is_frozen:
             return FeatureReport()
         known = self._reports.get(key)

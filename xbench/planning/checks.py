@@ -6,23 +6,23 @@ from collections.abc import Iterator
 
 from xbench.capacity.cost_model import count_steps
 from xbench.data.decoded import DecodedDataset
+from xbench.data.near_copies import count_alike
 from xbench.data.prepared import PreparedData, RowData
-from xbench.memory.machine import binding
+from xbench.planning.limits import collect_limit_warnings
 from xbench.planning.plan import PlannedRun
 from xbench.planning.planned import PlannedCell
 from xbench.suite.cells import Cell
 from xbench.text import name_seeds, quote_some
 from xbench.training.schedules import explain_long_warmup
 from xbench.training.splits import missing_classes, missing_terms, split_examples
-from xbench.units import format_bytes
 
 
 def check_splits(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
     """Check that the training, validation and test examples of each cell include every class.
 
     Returns:
-        Warnings about missing classes, and about terms without validation rows, with the experiment and
-        seeds.
+        Warnings about missing classes, about terms without validation rows, and about validation images that
+        are also in training, with the experiment and seeds.
 
     Raises:
         XbenchError: a cell would train on a single class.
@@ -30,6 +30,7 @@ def check_splits(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
     problems = plan.suite.problems
     seeds_of: dict[tuple[str, str], list[int]] = {}
     seen = set()
+    leaks: dict[tuple[str, str], dict[int, tuple[int, int]]] = {}
     for cell in cells:
         training, seed = cell.declared.training, cell.declared.seed
         drawn_by = (training.validation, training.train_size, training.balance)
@@ -37,7 +38,7 @@ def check_splits(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
         if what in seen:
             continue  # the optimizers of an experiment share their splits
         seen.add(what)
-        split = split_examples(cell.data, training, seed)
+        split = split_examples(cell.data, training, cell.settings.seed_parts.split)
         if len(split.validation) and (lacking := missing_terms(cell.data, split.validation)):
             text = (
                 f"{cell.data.name} has no row of {quote_some(lacking)} for validation, so the validation "
@@ -47,6 +48,10 @@ def check_splits(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
         if not cell.data.classes:
             continue
         row = "image" if isinstance(cell.data, DecodedDataset) else "row"
+        if isinstance(cell.data, DecodedDataset):
+            alike = count_alike(cell.data.duplicates, cell.data.near, split.validation, split.train)
+            of_seed = leaks.setdefault((cell.declared.experiment, cell.data.name), {})
+            of_seed[seed] = max(of_seed.get(seed, (0, 0)), (alike, len(split.validation)))
         lacking = missing_classes(cell.data, split.train)
         if len(lacking) == len(cell.data.classes) - 1:
             (only,) = set(cell.data.classes) - set(lacking)
@@ -67,7 +72,24 @@ def check_splits(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
                 text = f"{cell.data.name} has no {row} of {quote_some(lacking)} for {part}"
                 seeds_of.setdefault((cell.declared.experiment, text), []).append(seed)
     problems.raise_if_any()
+    grouped = {cell.data.name for cell in cells if any(cell.data.groups)}
+    for (experiment, name), of_seed in leaks.items():
+        leaking = {seed: counts for seed, counts in of_seed.items() if counts[0]}
+        if leaking:
+            text = _describe_leak(name, name in grouped, list(leaking.values()))
+            seeds_of[experiment, text] = list(leaking)
     return [f"{experiment}, {name_seeds(seeds)}: {text}" for (experiment, text), seeds in seeds_of.items()]
+
+
+def _describe_leak(name: str, has_groups: bool, found: list[tuple[int, int]]) -> str:
+    """Describe how many validation images are also in training, from (such images, all) of each seed."""
+    hint = "" if has_groups else "; `group` keeps images that belong together on one side"
+    (alike, size), fewest = max(found), min(found)[0]
+    most = f"{alike:,}" if alike == fewest else f"up to {alike:,}"
+    return (
+        f"{most} of {size:,} validation images of {name} are copies or near-duplicates of training images, "
+        f"so validation metrics may be optimistic{hint}"
+    )
 
 
 def check_batches(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
@@ -97,7 +119,7 @@ def check_batches(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
         rest = sizes.train_size % sizes.batch_size
         batches = {sizes.batch_size} | ({rest} if rest and not training.drop_last else set())
         parts = {batch % sizes.micro_batch or sizes.micro_batch for batch in batches}
-        if 1 not in parts or cell.settings.training.train_size == "largest":  # not known yet
+        if 1 not in parts or cell.finds_batches:  # not known yet
             continue
         what = f"{sizes.train_size:,} examples in batches of {sizes.batch_size:,}"
         if sizes.micro_batch < sizes.batch_size:
@@ -132,7 +154,7 @@ def check_warmups(plan: PlannedRun, cells: list[PlannedCell]) -> None:
     problems = plan.suite.problems
     for cell in cells:
         training = cell.settings.training
-        if training.train_size == "largest":
+        if cell.finds_batches:
             continue
         if reason := explain_long_warmup(training, count_steps(cell.sized)):
             problems.add(cell.declared.where("warmup"), reason, "shorten the warm-up, or set more epochs")
@@ -146,13 +168,7 @@ _MAX_NAMED = 5
 def collect_suite_warnings(plan: PlannedRun) -> list[str]:
     """Collect the warnings about a plan's components, fallbacks, limits and selection of weights."""
     warnings = [*plan.warnings, *(data.warning for data in plan.data if data.warning)]
-    machine = binding(plan.machine.memory_bounds)
-    for asked in dict.fromkeys(limit for cell in plan.cells for limit in cell.memory_limits):
-        if asked.bytes_of(machine.limit_bytes) > machine.limit_bytes:
-            warnings.append(
-                f"memory_limit {asked.written} is more than this machine allows: cells are limited to "
-                f"{format_bytes(machine.limit_bytes)} ({machine.source}; {machine.detail})"
-            )
+    warnings += collect_limit_warnings(plan.cells, plan.machine)
     warnings += collect_selection_warnings(plan.cells)
     warnings += _collect_optimum_warnings(plan)
     return list(dict.fromkeys(warnings))
@@ -172,7 +188,8 @@ def _collect_optimum_warnings(plan: PlannedRun) -> Iterator[str]:
 
 
 def collect_data_warnings(prepared: dict[str, PreparedData]) -> list[str]:
-    """Collect the warnings about images that are unreadable or duplicates, and about values of rows."""
+    """Collect the warnings about images that are unreadable, copies or near-duplicates, and about
+    values of rows."""
     warnings = []
     for data in prepared.values():
         if isinstance(data, RowData) and data.nonfinite:
@@ -187,7 +204,8 @@ def collect_data_warnings(prepared: dict[str, PreparedData]) -> list[str]:
                 f"{data.name}: {len(data.unreadable)} of {total} images are unreadable and left out: "
                 f"{named}{more}"
             )
-        warnings += [f"{data.name}: {warning}" for warning in data.duplicates.warnings]
+        found = [*data.duplicates.warnings, *data.near.warnings]
+        warnings += [f"{data.name}: {warning}" for warning in found]
     return list(dict.fromkeys(warnings))
 
 

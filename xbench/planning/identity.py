@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from xbench.capacity.axes import with_size
@@ -16,7 +17,7 @@ from xbench.components.code_files import ImportDirs
 from xbench.components.registry import Kind, origin
 from xbench.data.decoded import DecodedDataset
 from xbench.records.schema import CellKey, CellRecord
-from xbench.training.settings import CellSettings, Choice, TrainingSettings
+from xbench.training.settings import CellSettings, Choice, SeedParts, TrainingSettings
 
 if TYPE_CHECKING:
     from xbench.planning.planned import PlannedCell
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 # empty.
 _VERSIONS = ("xbench", "python", "torch", "torchvision", "numpy", "cuda", "cudnn")
 
-# Cells of one experiment and seed with equal values of these start from the same weights and examples.
+# Cells of one experiment and seed, in all of its parts, with equal values of these start from the same
+# weights and examples.
 _PAIRED_BY = ("dtype", "balance", "validation")
 
 
@@ -50,7 +52,7 @@ def cell_id(
         "training": _identify_training(settings.training),
         "threads": settings.training.threads or machine.threads,
         "storage": settings.storage,
-        "seed": settings.seed,
+        "seed": _identify_seed(settings.seed_parts),
         "data": _identify_data(cell, cell.data.fingerprint if data is None else data),
         "device": [device["type"], *([] if device["type"] == "cpu" else [device["name"]])],
         "allocator": machine.allocator,
@@ -62,10 +64,19 @@ def cell_id(
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def _identify_seed(parts: SeedParts) -> int | tuple[int, ...]:
+    """Return the seed, or its parts if they differ."""
+    return parts.weights if parts == SeedParts.of(parts.weights) else astuple(parts)
+
+
 def _identify_training(training: TrainingSettings) -> dict[str, Any]:
-    """Return the training settings without the threads."""
+    """Return the training settings without the threads.
+
+    A newer setting is left out where it has its default, so that keys stay those of earlier runs.
+    """
     groups = list(training.groups.items())  # the first pattern that matches counts
-    return training.model_dump(exclude={"threads"}) | {"groups": groups}
+    newer = {"evaluate_every"} if training.evaluate_every == "epoch" else set()
+    return training.model_dump(exclude={"threads", *newer}) | {"groups": groups}
 
 
 def _identify_data(cell: PlannedCell, data: str) -> Any:
@@ -92,6 +103,8 @@ def cell_key(cell: PlannedCell) -> CellKey:
         # A result depends on whether the dataset is a fallback, and on the code that makes its examples.
         *(resolved.requested, resolved.choice.name, origin("dataset", resolved.choice.name)),
         code_stamp("dataset", resolved.choice.name, cell.import_dirs),
+        *_identify_search(cell),
+        *filter(None, [declared.along]),
     )
     return CellKey(
         cell_id=cell_id(cell, cell.asked, conditions),
@@ -101,11 +114,42 @@ def cell_key(cell: PlannedCell) -> CellKey:
     )
 
 
+def _identify_search(cell: PlannedCell) -> list[Any]:
+    """Identify a trial by its number, and another cell by the search whose outcome its settings are."""
+    search = cell.declared.search
+    if search is None:
+        return []
+    if cell.trial is not None:
+        return ["trial", cell.trial.number, search.metric]
+    package = "optuna" if search.search == "tpe" else "scipy"  # another version may choose other settings
+    return ["tuned", repr(search), version(package)]
+
+
 def configuration_key(cell: PlannedCell) -> str:
     """Identify everything that a cell's memory depends on, which includes neither its seed nor its limit."""
     features = cell.features.file.precision if cell.features.file else ""
     parts = ("memory pass", cell.declared.column, features, cell.model.weights)
-    return cell_id(cell, replace(cell.sized, seed=0), parts)
+    return cell_id(cell, _blur(cell, cell.sized.without_seed()), parts)
+
+
+def _blur(cell: PlannedCell, settings: CellSettings) -> CellSettings:
+    """Replace the optimizer's settings that do not change memory by whether their values are zero."""
+    optimizer = settings.optimizer
+    names = [name for name in cell.memory_free if not name.startswith("rest.")]
+    params = {
+        name: _blur_value(value) if name in names else value for name, value in optimizer.params.items()
+    }
+    if optimizer.rest is not None:
+        params["rest"] = {
+            name: _blur_value(value) if f"rest.{name}" in cell.memory_free else value
+            for name, value in optimizer.params["rest"].items()
+        }
+    return replace(settings, optimizer=Choice(optimizer.name, params))
+
+
+def _blur_value(value: Any) -> Any:
+    """Return whether a value is not zero, False or None; a list of this for a list."""
+    return list(map(_blur_value, value)) if isinstance(value, list | tuple) else bool(value)
 
 
 def capacity_key(
@@ -117,7 +161,7 @@ def capacity_key(
         settings: the cell's settings in the search.
         limit_bytes: the memory limit of the search; None if there is none.
     """
-    neutral = replace(with_size(settings, axis, 1), seed=0)
+    neutral = with_size(settings, axis, 1).without_seed()
     data = None
     if isinstance(axis, ScaledSetting) and axis.component == "dataset":
         choice = cell.resolved.choice  # the fingerprint depends on the varied setting
@@ -131,7 +175,7 @@ def features_key(cell: PlannedCell, seed: int | None) -> str:
     """Identify the features that a cell needs; cells with the same key share them.
 
     Args:
-        seed: the cell's seed; None if the weights do not depend on it.
+        seed: the seed of the weights; None if they do not depend on it.
     """
     settings, training = cell.settings, cell.settings.training
     precision = (training.dtype, training.autocast, training.feature_precision, training.threads)
@@ -161,8 +205,9 @@ def example_pace_key(cell: PlannedCell) -> str:
 
 def duration_key(cell: PlannedCell) -> str:
     """Identify the time of a cell as the suite asks for it, before anything is fitted."""
-    limit = str(cell.memory.limit_bytes)
-    return _time_key(cell, cell.asked, cell.data.fingerprint, limit)
+    limit, along = str(cell.memory.limit_bytes), cell.declared.along
+    kind = "trial" if cell.trial is not None else ""  # it is not scored in the end
+    return _time_key(cell, cell.asked, cell.data.fingerprint, limit, *filter(None, [along, kind]))
 
 
 def pass_key(cell: PlannedCell) -> str:
@@ -175,7 +220,8 @@ def _time_key(cell: PlannedCell, settings: CellSettings, *parts: str) -> str:
     parts = (cell.machine.device_facts["name"], *parts)  # processors differ in speed
     data = cell.data
     shape = data.shape if isinstance(data, DecodedDataset) else data.facts.row
-    return cell_id(cell, replace(settings, seed=0), parts, data=repr(shape))
+    # A setting that needs no memory takes no time either.
+    return cell_id(cell, _blur(cell, settings.without_seed()), parts, data=repr(shape))
 
 
 def pairing_group(cell: PlannedCell, ran: dict[str, Any]) -> str:
@@ -187,7 +233,7 @@ def pairing_group(cell: PlannedCell, ran: dict[str, Any]) -> str:
     model = cell.settings.model
     return _format_group(
         cell.declared.experiment,
-        cell.settings.seed,
+        astuple(cell.settings.seed_parts),
         (model.name, model.params, cell.model.weights),
         cell.data.fingerprint,
         cell.settings.training.model_dump(),
@@ -199,11 +245,17 @@ def pairing_group_of(record: CellRecord) -> str:
     """Identify the `pairing_group` of a cell that has ended."""
     model = (record.model.name, record.model.params, record.model.weights)
     data = record.dataset.fingerprint
-    return _format_group(record.experiment, record.seed, model, data, record.settings, record.ran)
+    seeds = record.seed_parts.key
+    return _format_group(record.experiment, seeds, model, data, record.settings, record.ran)
 
 
 def _format_group(
-    experiment: str, seed: int, model: tuple, fingerprint: str, training: dict[str, Any], ran: dict[str, Any]
+    experiment: str,
+    seeds: tuple[int, ...],
+    model: tuple,
+    fingerprint: str,
+    training: dict[str, Any],
+    ran: dict[str, Any],
 ) -> str:
     settings = [training.get(name) for name in _PAIRED_BY]
-    return repr((experiment, seed, model, fingerprint, settings, ran.get("train_size")))
+    return repr((experiment, seeds, model, fingerprint, settings, ran.get("train_size")))

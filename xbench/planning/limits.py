@@ -1,8 +1,8 @@
-"""Check that the memory limits of a suite leave room for a worker process."""
+"""Check that memory limits leave room for a worker process, and warn of those above the machine's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from xbench.memory.machine import binding
 from xbench.planning.machine import Machine
@@ -35,4 +35,15 @@ def check_limits(suite: Suite, cells: Iterable[Cell], machine: Machine) -> None:
                 f"{format_bytes(machine.idle_bytes)} before it trains anything",
                 f"set memory_limit to at least {format_bytes(smallest_bytes)}, and more for the model, its "
                 "data and the optimizer's state",
+            )
+
+
+def collect_limit_warnings(cells: Iterable[Cell], machine: Machine) -> Iterator[str]:
+    """Yield a warning for each limit that is above what the machine can give a worker process."""
+    bound = binding(machine.memory_bounds)
+    for asked in dict.fromkeys(limit for cell in cells for limit in cell.memory_limits):
+        if asked.bytes_of(bound.limit_bytes) > bound.limit_bytes:
+            yield (
+                f"memory_limit {asked.written} is more than this machine allows: cells are limited to "
+                f"{format_bytes(bound.limit_bytes)} ({bound.source}; {bound.detail})"
             )

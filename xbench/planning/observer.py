@@ -25,6 +25,9 @@ class Observer(Protocol):
             done, total: how much of the work is done, and how much there is; a total of 0 means unknown.
         """
 
+    def warned(self, warning: str) -> None:
+        """Report a warning about a probe before it begins; those of a run are reported when it starts."""
+
     def decoding(self, dataset: str, done: int, total: int) -> None: ...
 
     def fetching(self, name: str, done_bytes: int, total_bytes: int) -> None:
@@ -62,6 +65,14 @@ class Observer(Protocol):
 
     def cell_started(self, cell: CellKey) -> None: ...
 
+    def trial_started(self, cell: CellKey, number: int, budget: str) -> None:
+        """Report that a trial of a column's search starts.
+
+        Args:
+            number: number of the trial, from 1.
+            budget: what the search may cost and what it has used, such as "of 8".
+        """
+
     def attempt_started(self, cell: CellKey) -> None:
         """Report that a process to train the cell starts."""
 
@@ -77,4 +88,5 @@ class Observer(Protocol):
     def cells_kept(self, count: int, total: int) -> None:
         """Report how many of all cells are kept from earlier runs and not run again."""
 
-    def cell_ended(self, record: CellRecord) -> None: ...
+    def cell_ended(self, record: CellRecord) -> None:
+        """Report that a cell has ended, which may be a trial of a search."""

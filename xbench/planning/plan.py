@@ -7,10 +7,12 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
+from xbench.capacity.axis import AnyAxis
 from xbench.components.code_files import ImportDirs, place_of
+from xbench.components.settings import Settings
 from xbench.data.decode import DECODING
 from xbench.data.prepared import PreparedData, RowData
 from xbench.errors import UnusableDevice, XbenchError
@@ -21,12 +23,15 @@ from xbench.memory.machine import Bound, binding, rounded_limit_bytes, with_memo
 from xbench.planning.cell_checks import check_data, find_idle_settings, fit_to_data
 from xbench.planning.datasets import prepare_dataset, prepare_sample
 from xbench.planning.describe import ModelFacts, describe_components, fetch_weights
+from xbench.planning.equal_memory import find_axes
 from xbench.planning.limits import check_limits
 from xbench.planning.machine import Machine, describe_machine, examine_machine
 from xbench.planning.observer import Observer
-from xbench.planning.planned import MemoryPlan, PlannedCell
+from xbench.planning.planned import MemoryPlan, PlannedCell, TrialPlan
 from xbench.planning.precision_checks import check_compiler, check_optimizers_precision, check_precision
 from xbench.planning.resolution import ResolvedData
+from xbench.planning.searches import check_searches
+from xbench.planning.target_checks import check_evaluations, check_targets
 from xbench.planning.trials import (
     check_models,
     check_optimizers,
@@ -39,7 +44,7 @@ from xbench.suite.cells import Cell
 from xbench.suite.grid import collect_components, expand
 from xbench.suite.lines import KeyPath
 from xbench.suite.reader import Suite
-from xbench.training.settings import CellSettings
+from xbench.training.settings import CellSettings, Choice
 from xbench.training.splits import split_examples
 from xbench.units import tightest
 
@@ -51,9 +56,12 @@ class PlannedRun:
     Attributes:
         data: the dataset of each of `cells`.
         models: the facts about the model of each of `cells`.
+        axes: for each of `cells` in an experiment with equal memory, the axis on which it gets the largest
+            value that fits; None for the others. Empty for none at all.
         memory_bound: what limits the memory of each cell's process: the suite's `memory_limit`, or the
             machine if it has less.
         default_histories: default `history_size` of the optimizers that have one, by name.
+        memory_free: the settings of each optimizer that do not change memory, by name.
         warnings: warnings about components that could not be tried, findings of trials, and settings without
             effect.
         import_dirs: folders that `module:attribute` components may be imported from.
@@ -68,10 +76,16 @@ class PlannedRun:
     default_histories: dict[str, int]
     warnings: tuple[str, ...]
     import_dirs: ImportDirs
+    memory_free: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    axes: Sequence[AnyAxis | None] = ()
 
     @property
     def name(self) -> str:
         return self.suite.header.name
+
+    def axis_of(self, place: int) -> AnyAxis | None:
+        """Return the axis of one of `cells`, by its index."""
+        return self.axes[place] if self.axes else None
 
     def bound_of(self, cell: Cell) -> Bound:
         """Return what limits the memory of a cell's process: the smallest of its limits and the machine's."""
@@ -122,7 +136,11 @@ def plan_run(
     models = describe_each_model(expansion, import_dirs, problems)
     cells = fit_to_data(expansion.cells, resolved, problems)
     check_data(cells, resolved, models, problems)
+    axes = find_axes(cells, resolved, known, import_dirs, problems)
+    check_evaluations(cells, resolved, problems)
+    check_targets(suite.experiments, cells, resolved, problems)
     check_limits(suite, cells, machine)
+    check_searches(cells, resolved, problems)
     check_precision(cells, resolved, problems)
     check_optimizers_precision(cells, import_dirs, problems)
     if any(cell.training.compile for cell in cells):
@@ -145,6 +163,12 @@ def plan_run(
         },
         warnings=suite.warnings + untried + found + find_idle_settings(cells, machine.device),
         import_dirs=import_dirs,
+        memory_free={
+            name: settings.memory_free
+            for (kind, name), settings in known.items()
+            if kind == "optimizer" and isinstance(settings, Settings)
+        },
+        axes=axes,
     )
 
 
@@ -229,7 +253,8 @@ def make_cells(plan: PlannedRun, decoded: dict[str, PreparedData]) -> list[Plann
     """
     problems, cells = plan.suite.problems, []
     splits: dict[KeyPath, list[Tried]] = {}
-    for declared, resolved, model in zip(plan.cells, plan.data, plan.models, strict=True):
+    of_cells = zip(plan.cells, plan.data, plan.models, strict=True)
+    for place, (declared, resolved, model) in enumerate(of_cells):
         data = decoded[_data_key(resolved)]
         if declared.training.compile and isinstance(data, RowData) and data.row_bytes is not None:
             problems.add(
@@ -242,12 +267,18 @@ def make_cells(plan: PlannedRun, decoded: dict[str, PreparedData]) -> list[Plann
             update={"memory_format": declared.training.memory_format_on(device)}
         )
         settings = CellSettings(
-            declared.model, declared.optimizer, training, declared.seed, device, declared.dataset.storage
+            declared.model,
+            declared.optimizer,
+            training,
+            declared.seed,
+            device,
+            declared.dataset.storage,
+            declared.seed_parts,
         )
         of_experiment = splits.setdefault(declared.path[:2], [])
         values = [v for v in declared.values if v.kind == "dataset" or v.key in _SPLIT_BY]
         try:
-            available = len(split_examples(data, declared.training, declared.seed).train)
+            available = len(split_examples(data, declared.training, settings.seed_parts.split).train)
             of_experiment.append(Tried(values))
         except XbenchError as error:
             of_experiment.append(Tried(values, error.message, error.hint))
@@ -265,13 +296,23 @@ def make_cells(plan: PlannedRun, decoded: dict[str, PreparedData]) -> list[Plann
                 memory=MemoryPlan(plan.limit_of(declared)),
                 import_dirs=plan.import_dirs,
                 peers=_describe_peers(plan, declared),
+                axis=plan.axis_of(place),
                 checkpoint_every_s=plan.suite.header.checkpoint_interval,
+                memory_free=_list_memory_free(plan, declared.optimizer),
+                trial=TrialPlan(0, {}) if declared.is_trial else None,
             ).with_identity()
         )
     for path, of_experiment in splits.items():
         add_complaints(problems, (*path, "train_size"), "", of_experiment)
     problems.raise_if_any()
     return cells
+
+
+def _list_memory_free(plan: PlannedRun, optimizer: Choice) -> tuple[str, ...]:
+    """List the settings of an optimizer, and of its `rest`, that do not change memory."""
+    own, rest = plan.memory_free.get(optimizer.name, ()), optimizer.rest
+    of_rest = () if rest is None else plan.memory_free.get(rest.name, ())
+    return (*own, *(f"rest.{name}" for name in of_rest))
 
 
 def _describe_peers(plan: PlannedRun, declared: Cell) -> tuple[str, ...]:

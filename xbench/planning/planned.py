@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from xbench.capacity.axes import Axis, resolve_sizes, size_of, with_size
+from xbench.capacity.axes import resolve_sizes, size_of, with_size
+from xbench.capacity.axis import AnyAxis, Axis, ScaledSetting
 from xbench.components.code_files import ImportDirs
+from xbench.components.search_range import set_values
 from xbench.data.features import FeatureFile
 from xbench.data.prepared import PreparedData
 from xbench.isolation.child import Limits
@@ -17,10 +20,11 @@ from xbench.planning.machine import Machine
 from xbench.planning.resolution import ResolvedData
 from xbench.records.memory import MemoryPassRecord
 from xbench.records.schema import CellKey, Status
+from xbench.records.tuning import TunedRecord
 from xbench.suite.cells import Cell
 from xbench.training.component_code import hash_code
 from xbench.training.job import CellJob
-from xbench.training.settings import CellSettings
+from xbench.training.settings import CellSettings, Choice
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,19 @@ class MemoryPlan:
 
 
 @dataclass(frozen=True)
+class TrialPlan:
+    """The place of a trial in the search of its column.
+
+    Attributes:
+        number: number of the trial, from 1; 0 for the cell that stands for all trials of a column.
+        values: the settings that the search chose, by name.
+    """
+
+    number: int
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class FeaturePlan:
     """The features that a cell trains on: outputs of the frozen part of its model.
 
@@ -82,12 +99,17 @@ class Estimate:
         features_key: identifies the features that the cell needs, which cells with the same key share; "" if
             it needs none.
         features_s: seconds to compute the missing ones of these features.
+        trials_key: identifies the search whose trials the cell needs, which the cells of its column share; ""
+            if it needs none.
+        trials_s: seconds that the remaining trials take.
     """
 
     seconds: float | None = None
     is_rough: bool = False
     features_key: str = ""
     features_s: float = 0.0
+    trials_key: str = ""
+    trials_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -118,9 +140,15 @@ class PlannedCell:
         available: number of training examples that are available to the cell.
         default_history: the optimizer's default `history_size`; None if it has none.
         peers: the cells of the experiment that determine the size, for `train_size = "largest"`.
+        axis: the axis on which the cell gets the largest value that fits its limit; None if it has the sizes
+            that the suite gives.
         checkpoint_every_s: minimum seconds between two checkpoints; None for no checkpoints.
         skip: why the cell is not run; None if it is to run.
         identity: the cell's key, if it is computed already.
+        memory_free: settings of the optimizer that do not change the memory of a run; see `OptimizerSpec`.
+        trial: the place of a trial in its search; None for a cell that is not a trial.
+        tuned: the settings that a search found for the cell; None until then, and without a search.
+        bytes_trial_of: see `CellRecord`.
     """
 
     declared: Cell
@@ -133,6 +161,7 @@ class PlannedCell:
     machine: Machine
     import_dirs: ImportDirs
     peers: tuple[str, ...] = ()
+    axis: AnyAxis | None = None
     checkpoint_every_s: float | None = None
     fit: Fit = Fit()
     memory: MemoryPlan = MemoryPlan()
@@ -140,6 +169,10 @@ class PlannedCell:
     estimate: Estimate = Estimate()
     skip: Skip | None = None
     identity: CellKey | None = None
+    memory_free: tuple[str, ...] = ()
+    trial: TrialPlan | None = None
+    tuned: TunedRecord | None = None
+    bytes_trial_of: str = ""
 
     @property
     def key(self) -> CellKey:
@@ -164,16 +197,20 @@ class PlannedCell:
         """
         return CellJob(
             settings=settings or self.settings,
-            data=replace(self.data, names=()),  # names would take memory in the process
+            data=self.data.for_training(),
             import_dirs=self.import_dirs,
             features=self.features.file,
             code=hash_code(self.settings, self.data, self.import_dirs),
+            is_trial=self.trial is not None,
         )
 
     @property
     def asked(self) -> CellSettings:
         """The settings as the suite asks for them, before anything was fitted."""
-        return replace(self.settings, optimizer=self.declared.optimizer, training=self.declared.training)
+        declared = self.declared
+        return replace(
+            self.settings, model=declared.model, optimizer=declared.optimizer, training=declared.training
+        )
 
     @property
     def sized(self) -> CellSettings:
@@ -182,13 +219,33 @@ class PlannedCell:
 
     @property
     def requested_sizes(self) -> dict[str, Any]:
-        """The sizes that the suite asks for, by setting."""
-        return {axis.setting: size_of(self.asked, axis) for axis in Axis}
+        """The sizes that the suite asks for, by setting; `"largest"` on the cell's axis."""
+        sizes = {axis.setting: size_of(self.asked, axis) for axis in Axis}
+        return sizes if self.axis is None else {**sizes, self.axis.setting: "largest"}
 
     @property
     def sizes(self) -> dict[str, int | None]:
         """The sizes that the cell runs with, by setting."""
-        return {axis.setting: size_of(self.sized, axis) for axis in Axis}
+        return {**{axis.setting: size_of(self.sized, axis) for axis in Axis}, **self.scaled_sizes}
+
+    @property
+    def scaled_sizes(self) -> dict[str, int]:
+        """The largest value of a setting of the model or the dataset that was found for the cell."""
+        if not isinstance(self.axis, ScaledSetting) or self.awaits_size:
+            return {}
+        choice = self.settings.model if self.axis.component == "model" else self.resolved.choice
+        return {self.axis.setting: choice.params[self.axis.setting]}
+
+    @property
+    def awaits_size(self) -> bool:
+        """Whether the largest value on the cell's axis is still to be found."""
+        return self.axis is not None and self.axis.setting not in self.fit.reasons
+
+    @property
+    def finds_batches(self) -> bool:
+        """Whether the suite leaves open how many examples a step or an epoch has."""
+        is_largest = self.declared.training.train_size == "largest"
+        return is_largest or self.axis in (Axis.BATCH_SIZE, Axis.TRAIN_SIZE)
 
     @property
     def adapt_order(self) -> tuple[Axis, ...]:
@@ -220,6 +277,42 @@ class PlannedCell:
             self,
             settings=changed,
             fit=replace(self.fit, reasons=reasons),
+            memory=MemoryPlan(self.memory.limit_bytes),
+        )
+
+    def with_values(self, values: Mapping[str, Any]) -> PlannedCell:
+        """Return the cell with values that a search chose for settings of its optimizer."""
+
+        def change(optimizer: Choice) -> Choice:
+            return Choice(optimizer.name, set_values(optimizer.params, values))
+
+        return replace(
+            self,
+            declared=replace(self.declared, optimizer=change(self.declared.optimizer)),
+            settings=replace(self.settings, optimizer=change(self.settings.optimizer)),
+        )
+
+    def as_trial(self, number: int, values: dict[str, Any]) -> PlannedCell:
+        """Return a trial of the column whose trials this cell stands for."""
+        return replace(self.with_values(values), trial=TrialPlan(number, values)).with_identity()
+
+    def with_tuned(self, found: TunedRecord) -> PlannedCell:
+        """Return the cell with the settings that a search found. Its key, which names the search, stays."""
+        return replace(self.with_values(found.values), identity=self.key, tuned=found)
+
+    def with_largest(self, settings: CellSettings, why: str) -> PlannedCell:
+        """Return the cell with the largest value on its axis.
+
+        Args:
+            settings: settings with this value. That of a dataset is in the cell's data.
+            why: how large the value is, for the record.
+        """
+        if self.axis is None:
+            raise ValueError("the cell has no axis")
+        return replace(
+            self,
+            settings=settings,
+            fit=replace(self.fit, reasons={**self.fit.reasons, self.axis.setting: why}),
             memory=MemoryPlan(self.memory.limit_bytes),
         )
 

@@ -12,6 +12,9 @@ from pydantic import Field, field_validator, model_validator
 
 from xbench.records.base import SCHEMA_VERSION, CellId, Record, Whole
 from xbench.records.memory import MemoryPassRecord, MemoryRecord
+from xbench.records.sampling import SamplingRecord
+from xbench.records.seeds import SeedPartsRecord, make_equal_parts
+from xbench.records.targets import BytesRecord, TargetRecord
 from xbench.records.tuning import SearchRecord, TrialRecord, TunedRecord
 
 Status = Literal["done", "oom", "diverged", "timeout", "error", "skipped"]
@@ -62,6 +65,10 @@ class DataRecord(Record):
         test_copies: number of test images with the same content as a training image; None if not counted.
         cross_class_copies: number of images with the same content as an image of another class; None if not
             counted.
+        near_copies: number of test images that look like a training image, without exact copies; None if
+            images were not compared, and for rows.
+        cross_class_near_copies: number of images that look like an image of another class, without exact
+            copies; None if images were not compared, and for rows.
         licence, citation: licence of the data, and the citation that its authors ask for; "" if unknown, as
             in records of older versions.
     """
@@ -82,6 +89,8 @@ class DataRecord(Record):
     optimum: float | None = None
     test_copies: Whole | None = None
     cross_class_copies: Whole | None = None
+    near_copies: Whole | None = None
+    cross_class_near_copies: Whole | None = None
     licence: str = ""
     citation: str = ""
 
@@ -214,19 +223,44 @@ class EpochRecord(Record):
     values: dict[str, float | None]
 
 
+class EvaluationRecord(Record):
+    """One evaluation of the weights during training.
+
+    Attributes:
+        step: number of steps before the evaluation.
+        epoch: number of the epoch, from 1.
+        examples: examples drawn so far; an example counts once in each epoch.
+        closures: evaluations of loss and gradient so far.
+        training_s: training time so far, in seconds, without any evaluation.
+        values: metric name -> value on held-out rows. The names are declared in `RunRecord.epoch_metrics`.
+    """
+
+    step: Whole
+    epoch: Whole
+    examples: Whole
+    closures: Whole
+    training_s: float
+    values: dict[str, float | None]
+
+
 class CellRecord(Record):
     """One attempt at a cell: a line of `cells.jsonl`.
 
     Attributes:
         column: the optimizer's label in tables, including any axes that vary within the optimizer.
+        seed: the cell's seed, or the number of a combination if the suite varies the parts of seeds apart.
+        seed_parts: the seeds of what was drawn; all are `seed` in records of older versions.
         reason: why the cell is not done; "" if it is.
         expect: `"oom"` for a cell that is expected to run out of memory.
         parameters_by_role: number of trained parameters for each role: `"embedding"`, `"hidden"` and
             `"output"` (the last layer). Empty if the cell did not start, and in records of older versions.
-        requested, ran: train_size, history_size, batch_size and micro_batch, as requested and as run.
+        requested, ran: train_size, history_size, batch_size and micro_batch, as requested and as run; also a
+            setting of the model or the dataset, if the cell has its largest value that fits.
         fitted: name of such a setting -> why it did not run as requested.
         metrics: metric name -> value with the selected weights. None or absent if the metric is undefined or
             the cell is not done. The names are declared in `RunRecord.metrics`.
+        evaluations: every evaluation on held-out rows during training: within epochs, if `evaluate_every`
+            asks for them, and after each epoch. Empty without such rows, and in records of older versions.
         selected_epoch: the epoch, from 1, whose weights were selected.
         closures: evaluations of loss and gradient over all steps.
         reused_from: the run whose result was reused; "" if the cell ran in this run.
@@ -238,9 +272,14 @@ class CellRecord(Record):
             it would be skipped again.
         trace_crc32: checksum of the cell's trace file; None if there is none.
         outputs_crc32: checksum of the file with its outputs on the test split; None if there is none.
+        sampling: how much its metrics depend on the choice of test rows; None if not estimated.
         trial: the cell's place among the trials of a search; None if it is none of them. Trials have no
             metrics of the test split, and tables leave them out.
         tuned: the settings that a search found for the cell; None if there was no search.
+        bytes_to_target: the smallest memory limit under which the cell still reaches its target; None if it
+            was not searched. When it is found, the cell's line is written again.
+        bytes_trial_of: ID of the cell whose `bytes_to_target` this cell is a trial of; "" if it is none.
+            Tables leave such trials out.
     """
 
     schema_version: Whole = SCHEMA_VERSION
@@ -252,6 +291,7 @@ class CellRecord(Record):
     dataset: DataRecord
     optimizer: Component
     seed: Whole
+    seed_parts: SeedPartsRecord = Field(default_factory=make_equal_parts)
     status: Status
     reason: str = ""
     expect: Literal["oom"] | None = None
@@ -267,6 +307,7 @@ class CellRecord(Record):
     pairing: PairingRecord = PairingRecord()
     features: FeaturesRecord = FeaturesRecord()
     epochs: list[EpochRecord] = Field(default_factory=list)
+    evaluations: list[EvaluationRecord] = Field(default_factory=list)
     selected_epoch: Whole | None = None
     closures: Whole = 0
     steps: Whole = 0
@@ -277,8 +318,11 @@ class CellRecord(Record):
     waits_for: str = ""
     trace_crc32: Whole | None = None
     outputs_crc32: Whole | None = None
+    sampling: SamplingRecord | None = None
     trial: TrialRecord | None = None
     tuned: TunedRecord | None = None
+    bytes_to_target: BytesRecord | None = None
+    bytes_trial_of: str = ""
     started_at: str
     ended_at: str
 
@@ -301,6 +345,21 @@ class CellRecord(Record):
         return self.status != self.expect if self.expect else self.status in FAILED
 
 
+class EqualRecord(Record):
+    """What every optimizer of an experiment has the same amount of, and what each of them spends it on.
+
+    Attributes:
+        what: what they have the same amount of.
+        limit_bytes: the memory that each cell may take.
+        along: column -> name of the setting that has the largest value that fits. The value is in the `ran`
+            of the column's cells.
+    """
+
+    what: Literal["memory"] = "memory"
+    limit_bytes: Whole
+    along: dict[str, str]
+
+
 class ExperimentRecord(Record):
     """An experiment as tables need it.
 
@@ -311,6 +370,8 @@ class ExperimentRecord(Record):
         metrics: declarations of its metrics, if the experiments of the run declare different ones; otherwise
             empty, and those of the run are its own.
         tuning: how the settings of its optimizers were searched; None if they were not.
+        equal: what every optimizer has the same amount of; None if they have the same sizes instead.
+        target: the quality to which its columns are compared; None if they are not.
     """
 
     name: str
@@ -321,6 +382,8 @@ class ExperimentRecord(Record):
     reference_name: str = "reference"
     reference_note: str = ""
     tuning: SearchRecord | None = None
+    equal: EqualRecord | None = None
+    target: TargetRecord | None = None
 
 
 class CellKey(Record):

@@ -218,6 +218,8 @@ class RunFolder:
     def read(self) -> tuple[RunRecord, list[CellRecord]]:
         """Read the run and the last record of each of its cells, in the order in which the run declares them.
 
+        Trainings that only searched for the bytes that a target takes are left out.
+
         Lines of `cells.jsonl` that are not records are ignored and reported in the run's warnings.
 
         Raises:
@@ -226,7 +228,8 @@ class RunFolder:
         run = self.read_run()
         last, damaged = self.read_cells()
         order = {cell.cell_id: index for index, cell in enumerate(run.cells)}
-        records = sorted(last.values(), key=lambda record: order.get(record.cell_id, len(order)))
+        kept = (record for record in last.values() if not record.bytes_trial_of)
+        records = sorted(kept, key=lambda record: order.get(record.cell_id, len(order)))
         return run.model_copy(update={"warnings": [*run.warnings, *damaged]}), records
 
     def read_cells(self) -> tuple[dict[str, CellRecord], list[str]]:

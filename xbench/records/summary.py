@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,9 +23,10 @@ class RunSummary:
     Attributes:
         device: kind of the device, such as `cpu`.
         processor: model of the device, or of the processor.
-        statuses: status -> number of cells that ended with it, the most frequent first.
+        statuses: status -> number of cells that ended with it, the most frequent first, without trials.
         not_run: number of declared cells that have not ended.
         damaged_lines: number of lines of `cells.jsonl` that are not records.
+        trials: number of trials of searches that ended.
     """
 
     path: Path
@@ -36,6 +38,7 @@ class RunSummary:
     statuses: dict[str, int]
     not_run: int
     damaged_lines: int
+    trials: int = 0
 
 
 class _Id(Record):
@@ -53,6 +56,7 @@ class _Run(Record):
 class _Cell(BaseModel):
     cell_id: Annotated[str, Field(max_length=64)]
     status: Status
+    trial: dict[str, Any] | None = None
 
 
 _CELL = TypeAdapter(_Cell)
@@ -68,10 +72,8 @@ def summarize_run(folder: RunFolder) -> RunSummary:
         run = _Run.model_validate_json(read_regular(folder.path / "run.json", MAX_RUN_BYTES))
     except (OSError, ValueError) as error:
         raise XbenchError(f"{folder.path} has no readable run.json") from error
-    last, damaged = _read_statuses(folder.path / "cells.jsonl")
-    counts: dict[str, int] = {}
-    for status in last.values():
-        counts[status] = counts.get(status, 0) + 1
+    last, damaged = _read_cells(folder.path / "cells.jsonl")
+    counts = Counter(cell.status for cell in last.values() if cell.trial is None)
     return RunSummary(
         folder.path,
         run.suite,
@@ -79,21 +81,22 @@ def summarize_run(folder: RunFolder) -> RunSummary:
         run.started_at,
         run.device,
         str(run.hardware.get("device") or run.hardware.get("cpu") or ""),
-        dict(sorted(counts.items(), key=lambda item: -item[1])),
+        dict(counts.most_common()),
         sum(cell.cell_id not in last for cell in run.cells),
         damaged,
+        sum(cell.trial is not None for cell in last.values()),
     )
 
 
-def _read_statuses(path: Path) -> tuple[dict[str, str], int]:
-    """Read the last status of each cell, and count the lines that are not records."""
+def _read_cells(path: Path) -> tuple[dict[str, _Cell], int]:
+    """Read the last record of each cell, and count the lines that are not records."""
     try:
         content = read_regular(path)
     except FileNotFoundError:
         return {}, 0
     except OSError as error:
         raise XbenchError(f"{path} cannot be read: {error.strerror}") from error
-    last: dict[str, str] = {}
+    last: dict[str, _Cell] = {}
     damaged = 0
     for line in content.split(b"\n")[:-1]:  # what follows the last line feed was cut short
         try:
@@ -101,5 +104,5 @@ def _read_statuses(path: Path) -> tuple[dict[str, str], int]:
         except ValidationError:
             damaged += 1
             continue
-        last[cell.cell_id] = cell.status
+        last[cell.cell_id] = cell
     return last, damaged

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from xbench.records.base import Record, Whole
+from xbench.records.base import CellId, Record, Whole
 
 
 class RangeRecord(Record):
@@ -68,7 +68,10 @@ class TunedRecord(Record):
     Attributes:
         trial: number of the trial.
         values: the settings, by name.
+        trials: cell IDs of all trials of the search, in order; empty if they are not known. Columns may share
+            trials, whose records have the names of one of them.
     """
 
     trial: Whole
     values: dict[str, Any]
+    trials: list[CellId] = Field(default_factory=list)

@@ -38,7 +38,7 @@ def describe_cell(record: CellRecord, metrics: Sequence[MetricRecord]) -> list[G
         ("Model", [*_describe_component(record.model), *_describe_roles(record.parameters_by_role)]),
         ("Data", _describe_data(record.dataset)),
         ("Features", _describe_fields(record.features)),
-        ("Starting point", _describe_pairing(record.pairing)),
+        ("Starting point", [*_describe_seeds(record), *_describe_pairing(record.pairing)]),
         ("Device", describe_mapping(record.device)),
     ]
     return [group for group in groups if group[1]]
@@ -138,6 +138,12 @@ def _describe_data(data: DataRecord) -> list[tuple[str, str]]:
     if data.name != data.requested:
         fields.insert(1, ("in place of", data.requested))
     return [*((name, _show(value)) for name, value in fields if value), *_describe_settings(data.params)]
+
+
+def _describe_seeds(record: CellRecord) -> Iterator[tuple[str, str]]:
+    """Describe the parts of a seed that vary apart."""
+    if len(set(record.seed_parts.key)) > 1:
+        yield "seeds", ", ".join(f"{part} {seed}" for part, seed in record.seed_parts)
 
 
 def _describe_pairing(pairing: PairingRecord) -> list[tuple[str, str]]:

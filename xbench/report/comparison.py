@@ -8,17 +8,21 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from xbench.errors import XbenchError
-from xbench.records.aggregate import Interval, interval
+from xbench.records.aggregate import Interval
 from xbench.records.schema import CellRecord, ExperimentRecord, RunRecord
 from xbench.report.columns import Column
-from xbench.report.declared_cells import match_cells
-from xbench.report.document import ALIKE, BEST, UNRANKED, FormattedTable
+from xbench.report.declared_cells import match_cells, match_trials
+from xbench.report.document import ALIKE, BEST, FormattedTable
+from xbench.report.equal_memory import describe_equal, drop_memory_ranks
 from xbench.report.feature_costs import find_features_s
-from xbench.report.findings import Finding, find_marks, make_findings, summarise
+from xbench.report.figure_text import format_figure
+from xbench.report.findings import Finding, make_findings, summarise
 from xbench.report.headings import describe_data
+from xbench.report.marks import find_marks
 from xbench.report.notes import describe_outcomes, make_notes
 from xbench.report.ranking import find_unranked_times
-from xbench.report.rows import Row, format_number, make_main_rows
+from xbench.report.rows import Row, collect_figure, format_number, make_main_rows
+from xbench.report.seed_parts import describe_seed_parts
 from xbench.report.settings import (
     ABSENT,
     Setting,
@@ -29,6 +33,9 @@ from xbench.report.settings import (
     show_value,
     show_values,
 )
+from xbench.report.target_tables import make_target_table, note_target
+from xbench.report.targets import TargetComparison, compare_to_target
+from xbench.report.tuning import Tuning, read_tuning
 from xbench.text import match_column
 
 # With more optimizers they become rows, sorted by the first figure that has a better direction.
@@ -44,10 +51,13 @@ class Comparison:
         table: a row for each figure and setting, and a column for each optimizer; the other way round with
             more than `MAX_COLUMNS` optimizers.
         reference: the figures of an earlier work; None without any.
+        target: what each column needed to reach the experiment's target; None if it has none.
+        target_table: the same as a table; None if it is not shown.
         baseline: name of the column that findings compare the others with.
         findings: how each column compares with the baseline; empty without a second column.
         conclusions: the findings and how cells ended, as sentences.
         notes: how to read the figures, most important first.
+        tuning: the search for the optimizers' settings; None without one, and in views of other figures.
     """
 
     experiment: ExperimentRecord
@@ -59,6 +69,9 @@ class Comparison:
     findings: tuple[Finding, ...]
     conclusions: tuple[str, ...]
     notes: tuple[str, ...]
+    tuning: Tuning | None = None
+    target: TargetComparison | None = None
+    target_table: FormattedTable | None = None
 
 
 @dataclass(frozen=True)
@@ -98,10 +111,13 @@ def comparisons(run: RunRecord, records: list[CellRecord], view: View | None = N
     declared: dict[str, dict[str, list[CellRecord | None]]] = {}
     for cell, record in match_cells(run, records):
         declared.setdefault(cell.experiment, {}).setdefault(cell.column, []).append(record)
+    trials = match_trials(run, records)
     for experiment in run.experiments:
         own = make_main_rows(run.metrics_of(experiment.name)) if view.rows is None else rows
         compared = _compare(experiment, declared.get(experiment.name, {}), own, view, features_s)
-        result.append(replace(compared, notes=(*changed, *compared.notes, *closing)))
+        compared = _add_target(compared, run, view)
+        tuning = read_tuning(run, experiment, compared.columns, trials) if view.rows is None else None
+        result.append(replace(compared, notes=(*changed, *compared.notes, *closing), tuning=tuning))
     if view.baseline and all(match_column(view.baseline, _names(c)) is None for c in result):
         names = dict.fromkeys(name for compared in result for name in _names(compared))
         several = [name for name in names if name.split()[0] == view.baseline]
@@ -110,6 +126,15 @@ def comparisons(run: RunRecord, records: list[CellRecord], view: View | None = N
             f"baseline '{view.baseline}' {problem}", hint=f"name one of {', '.join(several or names)}"
         )
     return result
+
+
+def _add_target(comparison: Comparison, run: RunRecord, view: View) -> Comparison:
+    """Add what each column needed to reach the experiment's target, with its table if all rows are shown."""
+    target = compare_to_target(run, comparison.experiment, comparison.columns)
+    if target is None or view.rows is not None or view.keys:
+        return replace(comparison, target=target)
+    notes = dict.fromkeys((*comparison.notes, *note_target(target)))
+    return replace(comparison, target=target, target_table=make_target_table(target), notes=tuple(notes))
 
 
 def _names(comparison: Comparison) -> list[str]:
@@ -141,7 +166,7 @@ def _compare(
     """
     ended = {name: [record for record in found if record is not None] for name, found in declared.items()}
     records = [record for found in ended.values() for record in found]
-    figure_rows = [row for row in rows if isinstance(row, Row)]
+    figure_rows = drop_memory_ranks(experiment, [row for row in rows if isinstance(row, Row)])
     always = {row.key for row in rows if isinstance(row, Setting)}
     settings, unranked = list_settings(records), find_unranked_times(ended)
     columns = tuple(
@@ -159,7 +184,7 @@ def _compare(
     by = _find_sort_row(figure_rows, columns, view.sort, is_turned)
     ordered = columns if by is None else sorted(columns, key=lambda column: _sort_key(by, column))
     chosen = [row for row in figure_rows if not view.keys or row.key in view.keys]
-    marks = {row.key: find_marks(row, columns) for row in chosen}
+    marks = find_marks(chosen, columns)
     lines = {row.key: _make_figure_line(row, ordered, *marks[row.key]) for row in chosen}
     for setting in settings:
         if setting.key in lines:  # a metric has taken its name
@@ -178,7 +203,7 @@ def _compare(
     return Comparison(
         experiment,
         columns,
-        describe_data(records),
+        (*describe_data(records), *describe_equal(experiment), *filter(None, [describe_seed_parts(records)])),
         table.transpose() if is_turned else table,
         _make_reference_table(experiment, figure_rows, settings),
         baseline,
@@ -210,10 +235,8 @@ def _summarize(
     done = [_set_features_s(record, features_s) for record in records if record.status == "done"]
     figures = {}
     for row in rows:
-        found = [(record.seed, value) for record in done if (value := row.value(record)) is not None]
-        if found:
-            seeds, values = zip(*found, strict=True)
-            figures[row.key] = interval(values, seeds)
+        if figure := collect_figure(row, done):
+            figures[row.key] = figure
     return figures
 
 
@@ -274,26 +297,8 @@ def _make_figure_line(
     row: Row, columns: Sequence[Column], best: Collection[str], alike: Collection[str]
 ) -> tuple[str, ...]:
     marks = dict.fromkeys(best, f" {BEST}") | dict.fromkeys(alike, f" {ALIKE}")
-    return row.title, *(_format_figure(row, column, marks.get(column.name, "")) for column in columns)
+    return row.title, *(format_figure(row, column, marks.get(column.name, "")) for column in columns)
 
 
 def _make_setting_line(setting: Setting, columns: Sequence[Column]) -> tuple[str, ...]:
     return setting.title, *(show_values(setting, column.settings.get(setting.key, ())) for column in columns)
-
-
-def _format_figure(row: Row, column: Column, mark: str) -> str:
-    """Format a figure as `0.875 ± 0.012 ★`, followed by the number of seeds if some have no value."""
-    figure = column.figures.get(row.key)
-    if figure is None:
-        instead = [row.instead(record) for record in column.records if record.status == "done"]
-        return next(filter(None, instead), ABSENT)
-    text = format_number(row, figure.mean)
-    spread = figure.half_width
-    if spread is not None and row.spread is not None and math.isfinite(spread):
-        text += f" ± {row.spread(spread)}"
-    if row.is_time and column.unranked_time:
-        text += UNRANKED
-    text += mark
-    if figure.n < column.planned:
-        text += f" ({figure.n} of {column.planned} seeds)"
-    return text

@@ -65,6 +65,7 @@ class Document:
         rows: returns the rows of the CSV file, without findings.
         findings: returns the rows of the CSV file of findings.
         finding_columns: the columns of that file.
+        trials, trial_columns: the same of the trials of searches for settings.
     """
 
     sections: tuple[Section, ...]
@@ -72,6 +73,8 @@ class Document:
     rows: Callable[[], list[dict[str, Any]]]
     findings: Callable[[], list[dict[str, Any]]] = list
     finding_columns: tuple[str, ...] = ()
+    trials: Callable[[], list[dict[str, Any]]] = list
+    trial_columns: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     csv_warnings: tuple[str, ...] = ()
     footer: tuple[str, ...] = ()

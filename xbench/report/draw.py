@@ -119,6 +119,7 @@ def _make_canvas(figure: Figure) -> Canvas:
     draw(axes, figure)
     _set_axes(axes, figure)
     _draw_limit(axes, figure)
+    _draw_x_limit(axes, figure)
     _draw_texts(axes, figure)
     _draw_legend(axes, figure)
     return canvas
@@ -189,6 +190,9 @@ def _draw_points(axes: Axes, figure: Figure) -> None:
         )
     for place, points in _place(figure.series):
         colour, _, marker = _pick(place)
+        if points.mark != "dot":
+            _draw_mark(axes, points, colour)
+            continue
         axes.errorbar(
             points.x,
             points.y,
@@ -202,6 +206,22 @@ def _draw_points(axes: Axes, figure: Figure) -> None:
             capsize=3,
             label=_wrap_name(points.name),
         )
+
+
+def _draw_mark(axes: Axes, points: Series, colour: str) -> None:
+    """Draw rings around points of other series, or crosses at a height of the plot."""
+    is_ring = points.mark == "ring"
+    axes.plot(
+        points.x,
+        points.y,
+        linestyle="none",
+        marker="o" if is_ring else "x",
+        markersize=13 if is_ring else 7,
+        markerfacecolor="none",
+        color="0.25" if is_ring else colour,
+        transform=axes.transData if is_ring else axes.get_xaxis_transform(),
+        label=_wrap_name(points.name),
+    )
 
 
 def _measure_errors(points: Series) -> list[list[float]] | None:
@@ -265,10 +285,13 @@ def _format_tick(value: float, _: float) -> str:
 
 
 def _set_axes(axes: Axes, figure: Figure) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     if figure.kind == "points":
-        axes.margins(0.08)
+        has_crosses = any(series.mark == "cross" for series in figure.series)
+        axes.margins(x=0.08, y=0.25 if has_crosses else 0.08)
+    if figure.is_x_whole:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(_wrap(figure.x_label, 90))
     axes.set_ylabel(_wrap(figure.y_label, 50))
     for axis, is_log, scale in (
@@ -308,6 +331,29 @@ def _draw_limit(axes: Axes, figure: Figure) -> None:
         axes.annotate(f"{_clean(label)}, far above", (1, 1), xycoords="axes fraction", ha="right", fontsize=8)
 
 
+def _draw_x_limit(axes: Axes, figure: Figure) -> None:
+    if figure.x_limit is None:
+        return
+    value, label = figure.x_limit
+    if figure.is_x_limit_in_view:
+        axes.axvline(value, color="black", linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.annotate(
+            _clean(label),
+            (value, 0),
+            xycoords=("data", "axes fraction"),
+            xytext=(-3, 4),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            rotation=90,
+            fontsize=8,
+        )
+    else:
+        axes.annotate(
+            f"{_clean(label)}, far to the right", (1, 0.01), xycoords="axes fraction", ha="right", fontsize=8
+        )
+
+
 def _draw_texts(axes: Axes, figure: Figure) -> None:
     """Write the warning, the title and the subtitle above the axes, and the note below everything else."""
     height = 8.0  # points above the axes
@@ -337,6 +383,10 @@ def _draw_legend(axes: Axes, figure: Figure) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if figure.kind == "stacked-bars":  # in the order in which the layers lie on each other
         handles, labels = handles[::-1], labels[::-1]
+    elif figure.kind == "points":  # matplotlib lists points with error bars last
+        places = {_wrap_name(series.name): place for place, series in enumerate(figure.series)}
+        order = sorted(range(len(labels)), key=lambda index: places.get(labels[index], -1))
+        handles, labels = [handles[index] for index in order], [labels[index] for index in order]
     axes.legend(
         handles,
         labels,

@@ -51,16 +51,20 @@ def to_json(document: Document) -> str:
     return content if isinstance(content, str) else to_json(content, indent=2, inf_nan_mode="null").decode()
 
 
-def to_csv(document: Document, findings: bool = False) -> str:
+def to_csv(document: Document, findings: bool = False, trials: bool = False) -> str:
     """Write a document as CSV.
 
     Args:
         findings: whether to write the findings in place of the figures.
+        trials: whether to write the trials of searches in place of both.
     """
-    rows = document.findings() if findings else document.rows()
-    if findings and not rows:
-        return ",".join(document.finding_columns) + "\n"
-    return make_csv(rows)
+    if trials:
+        rows, columns = document.trials(), document.trial_columns
+    elif findings:
+        rows, columns = document.findings(), document.finding_columns
+    else:
+        rows, columns = document.rows(), ()
+    return make_csv(rows) if rows or not columns else ",".join(columns) + "\n"
 
 
 def to_markdown(document: Document) -> str:

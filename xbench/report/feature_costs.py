@@ -38,6 +38,6 @@ def _make_features_key(record: CellRecord) -> str:
             (data.name, data.fingerprint),
             (record.settings.get("dtype"), record.settings.get("autocast", "off")),
             (record.features.precision, record.device.get("threads")),
-            None if model.weights else record.seed,
+            None if model.weights else record.seed_parts.weights,
         )
     )

@@ -32,6 +32,8 @@ class Series:
             is not ranked with hollow markers.
         place: place in the palette, which is the same in all figures of an experiment; by default the index
             of the series.
+        mark: how `"points"` are drawn: `"ring"` around points of other series, and `"cross"` for points
+            without a value, whose `y` is a part of the height of the plot, 0 to 1.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Series:
     labels: tuple[str, ...] = ()
     is_ranked: bool = True
     place: int | None = None
+    mark: Literal["dot", "ring", "cross"] = "dot"
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Figure:
         warning: what must stand in the picture, such as that the data is a stand-in; "" for nothing.
         note: how to read the figure.
         limit: the value of a horizontal line, with its label.
+        is_x_whole: whether only whole numbers have ticks on the x axis.
+        x_limit: the value of a vertical line, with its label.
         front: the points of the Pareto front, from left to right; None without one. Between two points the
             front stays at the value of the left one.
     """
@@ -70,11 +75,13 @@ class Figure:
     series: tuple[Series, ...]
     is_x_log: bool = False
     is_y_log: bool = False
+    is_x_whole: bool = False
     warning: str = ""
     note: str = ""
     limit: tuple[float, str] | None = None
     front: Series | None = None
     subtitle: str = ""
+    x_limit: tuple[float, str] | None = None
 
     @property
     def highest(self) -> float:
@@ -85,12 +92,19 @@ class Figure:
                 for x, y in zip(layer.x, layer.y, strict=True):
                     totals[x] = totals.get(x, 0.0) + y
             return max(totals.values(), default=0.0)
-        return max((y for series in self.series for y in (*series.y, *series.high)), default=0.0)
+        values = (y for s in self.series if s.mark != "cross" for y in (*s.y, *s.high))
+        return max(values, default=0.0)
 
     @property
     def is_limit_in_view(self) -> bool:
         """Whether the limit is drawn to scale; otherwise its label is all that fits."""
         return self.limit is not None and self.limit[0] <= MAX_LIMIT_RATIO * self.highest
+
+    @property
+    def is_x_limit_in_view(self) -> bool:
+        """Whether the limit of the horizontal axis is drawn to scale; otherwise only its label is."""
+        furthest = max((x for series in self.series for x in series.x if not isinstance(x, str)), default=0.0)
+        return self.x_limit is not None and self.x_limit[0] <= MAX_LIMIT_RATIO * furthest
 
 
 def shorten_labels(figure: Figure) -> Figure:

@@ -12,8 +12,10 @@ from xbench.report.curves import Curve, read_curves
 from xbench.report.figure import Figure
 from xbench.report.loss_figures import make_loss_figures
 from xbench.report.memory_figures import make_memory_figures
+from xbench.report.profile_figures import make_profile_figures
 from xbench.report.stand_ins import list_stand_ins
 from xbench.report.tradeoff_figures import find_main_metric, make_axis_figures, make_tradeoff_figures
+from xbench.report.tuning_figures import make_tuning_figures
 
 
 def read_figures(folder: RunFolder) -> tuple[Figure, ...]:
@@ -32,23 +34,23 @@ def make_figures(
     curves: Mapping[str, Curve],
     compared: Sequence[Comparison],
 ) -> tuple[Figure, ...]:
-    """Make the figures of each experiment. A figure without data is left out.
+    """Make the figures of each experiment, and those of the whole run. A figure without data is left out.
 
     Args:
         curves: cell ID -> its loss curve, see `read_curves`.
         compared: the experiments of the run, see `comparisons`.
     """
     warnings = {
-        comparison.experiment.name: "; ".join(
-            list_stand_ins(record for column in comparison.columns for record in column.records)
-        )
+        comparison.experiment.name: "; ".join(list_stand_ins(_list_drawn(comparison)))
         for comparison in compared
     }
-    return tuple(
+    of_experiments = [
         replace(figure, warning=warnings[figure.experiment])
         for comparison in compared
         for figure in _make_figures(run, curves, comparison)
-    )
+    ]
+    whole = "; ".join(list_stand_ins(records))
+    return (*of_experiments, *(replace(figure, warning=whole) for figure in make_profile_figures(compared)))
 
 
 def _make_figures(run: RunRecord, curves: Mapping[str, Curve], comparison: Comparison) -> Iterator[Figure]:
@@ -58,3 +60,11 @@ def _make_figures(run: RunRecord, curves: Mapping[str, Curve], comparison: Compa
     if metric is not None:
         yield from make_tradeoff_figures(comparison, metric)
         yield from make_axis_figures(comparison, metric)
+    yield from make_tuning_figures(comparison)
+
+
+def _list_drawn(comparison: Comparison) -> Iterator[CellRecord]:
+    for column in comparison.columns:
+        yield from column.records
+    for tuned in comparison.tuning.columns if comparison.tuning is not None else ():
+        yield from tuned.trials

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
-from xbench.records.aggregate import CONFIDENCE
+from xbench.records.aggregate import CONFIDENCE, LEVEL
 from xbench.report.columns import Column, group_by_data
 from xbench.report.effects import Effect, paired_effect
+from xbench.report.holm import correct
 from xbench.report.rows import Row
+from xbench.report.sign_flips import MIN_PAIRS
+from xbench.text import pluralize
 
 # Below a difference of this size three decimals would show a zero.
 _MIN_SHOWN = 0.0005
-
-# Names of the columns with the best figure of a row, and of those not significantly different from it.
-Marks = tuple[set[str], set[str]]
 
 ONE_SEED = "one seed: no claim"
 
@@ -30,6 +30,7 @@ class Finding:
         column, baseline: names of the columns.
         effect: the paired difference or ratio; None if it cannot be told.
         reason: why it cannot; "" if it can.
+        p: p value of no change, corrected for all comparisons of the table; None if there is no test.
     """
 
     row: Row
@@ -37,14 +38,19 @@ class Finding:
     baseline: str
     effect: Effect | None
     reason: str = ""
+    p: float | None = None
+
+    @property
+    def is_significant(self) -> bool | None:
+        """Whether a change is shown, after correction for all comparisons; None if there is no test."""
+        return None if self.p is None else self.p <= LEVEL
 
     @property
     def is_better(self) -> bool | None:
         """Whether the column is significantly better (True) or worse (False); None if neither is shown."""
-        effect = self.effect
-        if effect is None or not effect.is_significant:
+        if self.effect is None or not self.is_significant:
             return None
-        return (effect.estimate > effect.no_change) == (self.row.better == "max")
+        return (self.effect.estimate > self.effect.no_change) == (self.row.better == "max")
 
     @property
     def text(self) -> str:
@@ -71,13 +77,31 @@ def make_findings(columns: Sequence[Column], rows: Sequence[Row], baseline: str)
         for column in group
         if column is not base
     ]
-    return tuple(
+    findings = [
         _compare(row, column, base)
         for row in rows
         if row.finding is not None
         for column, base in pairs
         if row.key in column.figures or row.key in base.figures or _is_shared(row, columns)
-    )
+    ]
+    tested = [
+        (place, p)
+        for place, found in enumerate(findings)
+        if (p := compute_p(found.row, found.effect)) is not None
+    ]
+    for (place, _), p in zip(tested, correct([p for _, p in tested]), strict=True):
+        findings[place] = replace(findings[place], p=p)
+    return tuple(findings)
+
+
+def compute_p(row: Row, effect: Effect | None) -> float | None:
+    """Return the p value of an effect, not corrected for other comparisons; None if there is no test.
+
+    A size that differs by the same amount for all seeds is not drawn at random, so no test is needed.
+    """
+    if effect is None:
+        return None
+    return 0.0 if row.is_size and effect.method == "constant" and not effect.is_tie else effect.p
 
 
 def _is_shared(row: Row, columns: Sequence[Column]) -> bool:
@@ -98,60 +122,37 @@ def _compare(row: Row, column: Column, base: Column) -> Finding:
     return Finding(row, column.name, base.name, effect, "" if effect else problem)
 
 
-def find_marks(row: Row, columns: Sequence[Column]) -> Marks:
-    """Find which columns have the best figure of a row, and which are not significantly different from it.
-
-    Columns of each dataset are ranked by themselves.
-
-    Returns:
-        The names of the best columns, and of those whose paired interval to the best includes no change. Both
-        are empty if the row has no better direction, or fewer than two figures that may be ranked.
-    """
-    marks = [_find_marks(row, group) for group in group_by_data(columns)]
-    return set().union(*(best for best, _ in marks)), set().union(*(alike for _, alike in marks))
-
-
-def _find_marks(row: Row, columns: Sequence[Column]) -> Marks:
-    ranked = [
-        column
-        for column in columns
-        if row.key in column.figures
-        and math.isfinite(column.figures[row.key].mean)
-        and not (row.is_time and column.unranked_time)
-    ]
-    if row.better is None or len(ranked) < 2:
-        return set(), set()
-    means = [column.figures[row.key].mean for column in ranked]
-    shown_best = row.show(max(means) if row.better == "max" else min(means))
-    # Figures that look the same are the same to a reader.
-    best = [column for column, mean in zip(ranked, means, strict=True) if row.show(mean) == shown_best]
-    if len(best) == len(ranked):
-        return set(), set()
-    top = best[0].figures[row.key]
-    effects = {
-        column.name: paired_effect(row.finding or "ratio", column.figures[row.key], top)
-        or paired_effect("difference", column.figures[row.key], top)
-        for column in ranked
-        if column not in best
-    }
-    alike = {
-        name for name, effect in effects.items() if effect is not None and effect.is_significant is False
-    }
-    return {column.name for column in best}, alike
-
-
 def summarise(findings: Sequence[Finding]) -> tuple[str, ...]:
     """Write the findings as sentences: one for each figure, then the method."""
     lines = [
         f"{row.title.strip()}: {_join_claims(list(group))}"
         for row, group in groupby(findings, lambda finding: finding.row)
     ]
-    if any(finding.effect and finding.effect.n > 1 for finding in findings):
-        lines.append(
-            f"brackets hold {CONFIDENCE:.0%} paired t intervals over the n seeds that both columns have; "
-            "ratios are geometric means; intervals are not corrected for multiple comparisons"
+    return (*lines, *describe_method(findings))
+
+
+def describe_method(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """Say in one sentence how the intervals and the claims of findings were computed; nothing without any."""
+    effects = [finding.effect for finding in findings if finding.effect and finding.p is not None]
+    if not effects:
+        return ()
+    parts = []
+    bracketed = [effect for effect in effects if effect.method in ("t", "sign flips")]
+    if bracketed:
+        parts.append(
+            f"brackets hold {CONFIDENCE:.0%} paired t intervals over the n seeds that both columns have, "
+            "which are not corrected for multiple comparisons"
         )
-    return tuple(lines)
+    if any(effect.method == "t" and effect.n < MIN_PAIRS for effect in bracketed):
+        parts.append(f"with fewer than {MIN_PAIRS} seeds they are approximate")
+    if any(effect.method == "sign flips" for effect in bracketed):
+        parts.append("exact intervals are of sign flips, because t does not fit")
+    parts.append(
+        f"claims hold at {LEVEL:.0%} after Holm's correction for {pluralize(len(effects), 'comparison')}"
+    )
+    if any(effect.kind == "ratio" for effect in effects):
+        parts.append("ratios are geometric means")
+    return ("; ".join(parts),)
 
 
 def _join_claims(findings: Sequence[Finding]) -> str:
@@ -171,40 +172,64 @@ def _join_claims(findings: Sequence[Finding]) -> str:
 
 
 def _describe_difference(finding: Finding, effect: Effect) -> str:
+    column, baseline = finding.column, finding.baseline
     if not math.isfinite(effect.estimate):
-        return f"the difference between {finding.column} and {finding.baseline} is not finite"
+        return f"the difference between {column} and {baseline} is not finite"
+    if effect.is_tie:
+        return _describe_tie(finding, effect)
     show = choose_format(finding.row, effect)
-    if effect.is_significant is False:
-        return _describe_no_change(finding, effect, lambda value: f"{'-' * (value < 0)}{show(abs(value))}")
     amount = show(abs(effect.estimate))
-    if effect.low is None or effect.high is None:
-        verdict = f"{amount} {'higher' if effect.estimate > 0 else 'lower'} than"
-        claim = f"{finding.column} is {verdict if effect.estimate else 'equal to'} {finding.baseline}"
-        return f"{claim} ({ONE_SEED})"
-    verdict = "better" if (effect.estimate > 0) == (finding.row.better == "max") else "worse"
+    verdict = f"{amount} {'higher' if effect.estimate > 0 else 'lower'} than"
+    if effect.n == 1:
+        return f"{column} is {verdict if effect.estimate else 'equal to'} {baseline} ({ONE_SEED})"
+    if effect.method == "constant" and not finding.is_significant:
+        return f"{column} is {verdict} {baseline} in each of {effect.n} seeds ({_NO_CLAIM})"
+    if not finding.is_significant:
+        return _describe_no_change(finding, effect, lambda value: f"{'-' * (value < 0)}{show(abs(value))}")
+    claim = f"{column} is {'better' if finding.is_better else 'worse'} than {baseline} by {amount}"
+    if effect.method == "constant":
+        return f"{claim} in each of {effect.n} seeds"
+    assert effect.low is not None and effect.high is not None
     low, high = sorted((abs(effect.low), abs(effect.high)))
-    claim = f"{finding.column} is {verdict} than {finding.baseline} by {amount}"
-    return f"{claim} [{show(low)}, {show(high)}; n = {effect.n}]"
+    return f"{claim} [{show(low)}, {show(high)}; {_count(effect)}]"
 
 
 def _describe_ratio(finding: Finding, effect: Effect) -> str:
-    if effect.is_significant is False:
+    if effect.is_tie:
+        return _describe_tie(finding, effect)
+    if finding.is_significant is False and effect.method != "constant":
         return _describe_no_change(finding, effect, format_ratio)
     shown = {format_ratio(value) for value in (effect.estimate, effect.low, effect.high) if value is not None}
     times = "" if shown == {"1.00"} else f"{format_ratio(effect.estimate)} times "
     claim = f"{finding.column} takes {times}as much as {finding.baseline}"
     if effect.low is None or effect.high is None:
         return f"{claim} ({ONE_SEED})"
-    return f"{claim} [{format_ratio(effect.low)}, {format_ratio(effect.high)}; n = {effect.n}]"
+    if effect.method == "constant":
+        return f"{claim} in each of {effect.n} seeds{'' if finding.is_significant else f' ({_NO_CLAIM})'}"
+    return f"{claim} [{format_ratio(effect.low)}, {format_ratio(effect.high)}; {_count(effect)}]"
+
+
+# Why an amount that is the same in all of a few seeds is not said to be better or worse.
+_NO_CLAIM = "no claim: t does not fit equal differences, and the exact test is not significant"
+
+
+def _describe_tie(finding: Finding, effect: Effect) -> str:
+    return f"{finding.column} and {finding.baseline} are equal in all {effect.n} seeds"
 
 
 def _describe_no_change(finding: Finding, effect: Effect, show: Callable[[float], str]) -> str:
-    assert effect.low is not None and effect.high is not None
+    if effect.low is None or effect.high is None:
+        return f"{finding.column} cannot be compared with {finding.baseline}: no interval"
+    corrected = " after Holm's correction" if effect.p is not None and effect.p <= LEVEL else ""
     return (
-        f"no significant difference between {finding.column} and {finding.baseline}: "
+        f"no significant difference between {finding.column} and {finding.baseline}{corrected}: "
         f"{show(effect.estimate)}{' times' * (effect.kind == 'ratio')} "
-        f"[{show(effect.low)}, {show(effect.high)}; n = {effect.n}]"
+        f"[{show(effect.low)}, {show(effect.high)}; {_count(effect)}]"
     )
+
+
+def _count(effect: Effect) -> str:
+    return f"n = {effect.n}{', exact' * (effect.method == 'sign flips')}"
 
 
 def format_ratio(value: float) -> str:

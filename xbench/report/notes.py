@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from xbench.records.aggregate import CONFIDENCE
 from xbench.records.schema import CellRecord, ExperimentRecord
 from xbench.report.columns import Column, group_by_data
-from xbench.report.document import ALIKE, BEST
-from xbench.report.findings import Marks
+from xbench.report.equal_memory import note_equal
+from xbench.report.interval_notes import note_intervals, note_marks
+from xbench.report.marks import Marks
 from xbench.report.recipes import note_recipes
 from xbench.report.rows import Row
+from xbench.report.sampling_notes import note_sampling
 from xbench.report.stand_ins import describe_stand_in_data, describe_stand_in_weights
 from xbench.text import name_seeds, pluralize
 from xbench.units import format_bytes, format_seconds
@@ -30,6 +31,7 @@ def describe_empty_run(records: Sequence[CellRecord], where: str = "") -> str:
     Args:
         where: a clause that says where to find the reasons; by default in the notes below the tables.
     """
+    records = [record for record in records if record.trial is None]
     if not records or any(record.status != "skipped" for record in records):
         return ""
     if len(records) == 1:
@@ -56,11 +58,13 @@ def make_notes(
     notes = [
         *_note_data(records),
         *_note_several_datasets(columns),
+        *note_equal(experiment, columns),
         *merge_notes(note_recipes(columns)),
         *merge_notes(note for column in columns for note in _note_cells(column)),
         *_note_missing_seeds(columns),
-        *_note_intervals(columns, rows),
-        *_note_marks(columns, marks),
+        *note_intervals(columns, rows),
+        *note_marks(columns, marks),
+        *note_sampling(columns, rows),
         *merge_notes(note for column in columns for note in _note_undefined(column, rows)),
         *_note_different_seeds(columns, rows),
         *_note_times(columns, rows),
@@ -199,36 +203,6 @@ def _note_missing_seeds(columns: Sequence[Column]) -> Iterator[str]:
     for column in columns:
         if len(column.records) < column.planned:
             yield f"{column.name}: {len(column.records)} of {column.planned} seeds were run"
-
-
-def _note_intervals(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]:
-    """Explain what follows a ±, and over how many seeds it was computed."""
-    shown = [
-        (figure.n, column.planned)
-        for column in columns
-        for row in rows
-        if row.spread is not None and (figure := column.figures.get(row.key)) is not None
-    ]
-    if all(n < 2 for n, _ in shown):
-        return
-    planned = sorted({column.planned for column in columns if column.figures})
-    over = " to ".join(str(count) for count in dict.fromkeys([planned[0], planned[-1]]))
-    fewer = ", or over the number given next to a figure" if any(n < whole for n, whole in shown) else ""
-    few = "; intervals of two seeds are wide" if any(n == 2 for n, _ in shown) else ""
-    yield f"mean ± half width of the {CONFIDENCE:.0%} t interval over {over} seeds{fewer}{few}"
-
-
-def _note_marks(columns: Sequence[Column], marks: Sequence[Marks]) -> Iterator[str]:
-    """Explain the marks of the best figures."""
-    if not any(best for best, _ in marks):
-        return
-    where = "of its dataset in its row" if len(group_by_data(columns)) > 1 else "in its row"
-    if all(figure.n < 2 for column in columns for figure in column.figures.values()):
-        yield f"{BEST} best {where} (one seed each, so it may be chance)"
-    elif any(alike for _, alike in marks):
-        yield f"{BEST} best {where}; {ALIKE} not significantly different from it (paired t test)"
-    else:
-        yield f"{BEST} best {where}"
 
 
 def _note_undefined(column: Column, rows: Sequence[Row]) -> Iterator[Note]:

@@ -28,7 +28,9 @@ from xbench.report.page_tables import (
     make_cell_table,
     make_comparison_table,
     make_reference_table,
+    make_target_table,
 )
+from xbench.report.page_tuning import make_tuning_part
 from xbench.report.plots import to_plotly
 from xbench.report.stand_ins import STAND_IN_DATA, list_stand_ins
 from xbench.report.thin_traces import ThinTrace, divide, thin_lines, thin_trace
@@ -46,6 +48,7 @@ class RunPage:
 
     Attributes:
         folder: where the records are, as the page names it.
+        records: the records of cells, without trials, which the comparisons have.
         traces: cell ID -> trace, of the cells that have one.
         logs: cell ID -> end of the log, of the cells that failed and have one.
         damaged: cell ID -> why its trace cannot be read.
@@ -74,6 +77,7 @@ def make_run_page(
     Args:
         shown_folder: how the page names the folder.
     """
+    records = [record for record in records if record.trial is None]
     traces, damaged = read_thin_traces(folder, records)
     logs = read_log_tails(folder, records)
     return RunPage(shown_folder, run, records, comparisons, figures, traces, logs, damaged)
@@ -157,7 +161,8 @@ class _Content:
         self.groups: dict[str, int] = {}
 
     def add_figure(self, figure: Figure) -> int:
-        self.figures.append(_pack_arrays(to_plotly(figure, has_title=False)))
+        plot = to_plotly(figure, has_title=False)
+        self.figures.append({**plot, "data": _pack_arrays(plot["data"])})
         return len(self.figures) - 1
 
     def add_cell(self, place: str, record: CellRecord, page: RunPage) -> None:
@@ -190,6 +195,8 @@ def _describe_run(page: RunPage, number: int, content: _Content) -> dict[str, An
     for record in page.records:
         content.add_cell(f"cell-{number}-{record.cell_id}", record, page)
     cells = make_cell_table(run, page.records)
+    trials = [t for c in page.comparisons if c.tuning for column in c.tuning.columns for t in column.trials]
+    searched = f" and {pluralize(len(trials), 'trial')} of searches" if trials else ""
     optimizers = dict.fromkeys(column.name for c in page.comparisons for column in c.columns)
     return {
         "number": number,
@@ -198,21 +205,24 @@ def _describe_run(page: RunPage, number: int, content: _Content) -> dict[str, An
         "started_at": show_time(run.started_at),
         "summary": (
             f"{pluralize(len(optimizers), 'optimizer')} in {pluralize(len(run.experiments), 'experiment')}, "
-            f"{pluralize(len(run.cells), 'cell')}"
+            f"{pluralize(len(cells.rows), 'cell')}{searched}"
         ),
-        "stand_ins": list_stand_ins(page.records),
+        "stand_ins": list_stand_ins([*page.records, *trials]),
         "experiments": [
             {
                 "id": f"run-{number}-experiment-{place}",
                 "comparison": comparison,
                 "table": make_comparison_table(comparison),
+                "target": make_target_table(comparison),
                 "reference": make_reference_table(comparison),
+                "tuning": make_tuning_part(comparison),
                 "figures": figures.get(comparison.experiment.name, []),
             }
             for place, comparison in enumerate(page.comparisons, start=1)
         ],
+        "figures": figures.get("", []),
         "cells": cells,
-        "datasets": list_data(page.records),
+        "datasets": list_data([*page.records, *trials]),
         "hardware": describe_mapping(run.hardware),
         "versions": [(name, value) for name, value in run.versions.items() if value],
     }
@@ -237,7 +247,7 @@ def _pack_trace(trace: ThinTrace) -> dict[str, Any]:
 
 
 def _pack_arrays(value: Any) -> Any:
-    """Pack each list of numbers in a plotly figure, which takes most of its space."""
+    """Pack each list of numbers in the data of a plotly figure, which takes most of its space."""
     if isinstance(value, dict):
         return {key: _pack_arrays(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -14,6 +14,7 @@ from xbench.report.declared_cells import match_cells
 from xbench.report.document import BEST, FormattedTable
 from xbench.report.rows import find_headline, show_metric
 from xbench.report.settings import ABSENT
+from xbench.report.target_tables import REACHED
 from xbench.units import format_bytes, format_seconds
 
 NOT_ENDED = "not ended"
@@ -58,7 +59,19 @@ def make_comparison_table(comparison: Comparison) -> PageTable:
         figures = {key: [figure.mean] for key, figure in column.figures.items()}
         values[column.name] = {**settings, **figures}
     caption = f"{comparison.experiment.title}: figures of each optimizer"
-    return _make_table(caption, comparison.table, values)
+    return make_figure_table(caption, comparison.table, values)
+
+
+def make_target_table(comparison: Comparison) -> PageTable | None:
+    """Make the table of what each optimizer needed to reach the target; None if there is none."""
+    if comparison.target is None or comparison.target_table is None:
+        return None
+    values: dict[str, dict[str, Any]] = {}
+    for column in comparison.target.columns:
+        figures = {key: [figure.mean] for key, figure in column.column.figures.items()}
+        values[column.name] = {**figures, REACHED: [len(column.reached)]}
+    caption = f"{comparison.experiment.title}: what each optimizer needed to reach the target"
+    return make_figure_table(caption, comparison.target_table, values)
 
 
 def make_reference_table(comparison: Comparison) -> PageTable | None:
@@ -70,10 +83,10 @@ def make_reference_table(comparison: Comparison) -> PageTable | None:
     values = {
         name: {key: [value] for key, value in work.items()} for name, work in experiment.reference.items()
     }
-    return _make_table(caption, comparison.reference, values)
+    return make_figure_table(caption, comparison.reference, values)
 
 
-def _make_table(
+def make_figure_table(
     caption: str, table: FormattedTable, values: Mapping[str, Mapping[str, Sequence[Any]]]
 ) -> PageTable:
     """Join formatted text with the values that it stands for.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from xbench.report.figure import Figure, Series, shorten_labels
+from xbench.report.plot_marks import make_cross_axes, make_mark
 from xbench.text import escape_controls, shorten
 
 # The colours of Okabe and Ito, "Color Universal Design" (2008), which colour-blind people can tell apart.
@@ -104,7 +105,21 @@ def _draw_band(figure: Figure, series: Series, index: int) -> list[dict[str, Any
 
 
 def _draw_points(figure: Figure, series: Series, index: int) -> list[dict[str, Any]]:
-    shows_text = sum(len(each.x) for each in figure.series) <= _MAX_LABELLED
+    if series.mark != "dot":
+        colour = COLOURS[index % len(COLOURS)]
+        return [
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": _literal(series.name),
+                "x": _positions(series.x),
+                "y": _numbers(series.y),
+                **_make_labels(series),
+                **make_mark(series.mark, colour, bool(series.labels)),
+            }
+        ]
+    has_marks = any(each.mark != "dot" for each in figure.series)
+    shows_text = not has_marks and sum(len(each.x) for each in figure.series) <= _MAX_LABELLED
     return [
         {
             "type": "scatter",
@@ -191,12 +206,20 @@ def _lay_out(figure: Figure, has_title: bool) -> dict[str, Any]:
         "modebar": {"bgcolor": _CLEAR, "color": _GREY, "activecolor": COLOURS[0]},
         "xaxis": _make_axis(figure.x_label, figure.is_x_log, _has_names(figure)),
         "yaxis": _make_axis(figure.y_label, figure.is_y_log),
-        "shapes": [_make_limit(figure.limit[0])] if figure.limit and figure.is_limit_in_view else [],
+        "shapes": [
+            *([_make_limit(figure.limit[0])] if figure.limit and figure.is_limit_in_view else []),
+            *([_make_x_limit(figure.x_limit[0])] if figure.x_limit and figure.is_x_limit_in_view else []),
+        ],
         "annotations": [
+            *([_make_x_limit_label(figure, *figure.x_limit)] if figure.x_limit else []),
             *([_make_limit_label(figure, *figure.limit)] if figure.limit else []),
             *([_make_warning(warning)] if warning else []),
         ],
     }
+    if figure.is_x_whole:
+        layout["xaxis"]["dtick"] = _choose_whole_step(figure)
+    for name, settings in make_cross_axes(figure).items():
+        layout[name] = layout.get(name, {}) | settings
     if has_title:
         layout["title"] = {
             "text": _literal(figure.title),
@@ -210,6 +233,12 @@ def _lay_out(figure: Figure, has_title: bool) -> dict[str, Any]:
             "font": {"size": 15},
         }
     return layout
+
+
+def _choose_whole_step(figure: Figure) -> int:
+    """Choose a whole distance of ticks, of which there are about ten."""
+    known = [x for series in figure.series for x in series.x if not isinstance(x, str) and math.isfinite(x)]
+    return max(1, math.ceil((max(known, default=0) - min(known, default=0)) / 10))
 
 
 def _has_names(figure: Figure) -> bool:
@@ -261,6 +290,28 @@ def _make_limit_label(figure: Figure, value: float, label: str) -> dict[str, Any
         "xanchor": "right",
         "yanchor": "bottom",
         "borderpad": 0,
+    }
+
+
+def _make_x_limit(value: float) -> dict[str, Any]:
+    place = {"xref": "x", "x0": value, "x1": value, "yref": "paper", "y0": 0, "y1": 1}
+    return {**_make_limit(value), **place}
+
+
+def _make_x_limit_label(figure: Figure, value: float, label: str) -> dict[str, Any]:
+    """Label the line of a limit beside its lower end, or the right end of the axis if it is not drawn."""
+    place: dict[str, Any] = {"xref": "paper", "x": 1}
+    if figure.is_x_limit_in_view:
+        place = {"xref": "x", "x": math.log10(value) if figure.is_x_log else value, "textangle": -90}
+    return {
+        **place,
+        "text": _literal(label),
+        "showarrow": False,
+        "xanchor": "right",
+        "yref": "paper",
+        "y": 0,
+        "yanchor": "bottom",
+        "borderpad": 2,
     }
 
 

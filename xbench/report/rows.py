@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from xbench.records.aggregate import Interval, interval
 from xbench.records.schema import CellRecord, MetricRecord
 from xbench.report.effects import EffectKind
 from xbench.report.settings import SIZES, Setting
@@ -23,6 +24,7 @@ class Row:
         show: function that formats the figure.
         spread: function that formats the half width of an interval; None for a figure shown without one.
         is_time: whether the figure is a time that depends on the device and on malloc (see `ranking`).
+        is_size: whether the figure is an amount of memory, in which nothing is drawn at random.
         instead: function that returns the text shown for a cell that is done but has no value; "" for none.
         is_undefined: function that returns whether a record has the figure, without a value.
         better: `"max"` if higher figures are better, `"min"` if lower ones are; None if neither is.
@@ -35,6 +37,7 @@ class Row:
     show: Callable[[float], str]
     spread: Callable[[float], str] | None = None
     is_time: bool = False
+    is_size: bool = False
     instead: Callable[[CellRecord], str] = lambda record: ""
     is_undefined: Callable[[CellRecord], bool] = lambda record: False
     better: Literal["max", "min"] | None = None
@@ -107,7 +110,7 @@ def _mark_cached(record: CellRecord) -> str:
 
 
 def _make_size_row(key: str, title: str) -> Row:
-    return Row(key, title, lambda r: getattr(r.memory, key), format_bytes, better="min")
+    return Row(key, title, lambda r: getattr(r.memory, key), format_bytes, is_size=True, better="min")
 
 
 def _read_above_base(record: CellRecord) -> float | None:
@@ -133,10 +136,11 @@ ROWS = (
         "peak memory",
         lambda record: record.needed_bytes,
         format_bytes,
+        is_size=True,
         better="min",
         finding="ratio",
     ),
-    Row("above_base_bytes", "  above base", _read_above_base, format_bytes, better="min"),
+    Row("above_base_bytes", "  above base", _read_above_base, format_bytes, is_size=True, better="min"),
     _make_size_row("peak_host_bytes", "  resident as it ran"),
     _make_size_row("optimizer_state_bytes", "optimizer state"),
     *SIZES,
@@ -155,3 +159,14 @@ def make_main_rows(metrics: Sequence[MetricRecord]) -> tuple[Row | Setting, ...]
 def format_number(row: Row, value: float) -> str:
     """Format the value of a figure, which may not be finite."""
     return row.show(value) if math.isfinite(value) else str(value)
+
+
+def collect_figure(row: Row, records: Iterable[CellRecord]) -> Interval | None:
+    """Collect a figure of cells that are done, with its mean and interval; None if no cell has it."""
+    found = [(record, value) for record in records if (value := row.value(record)) is not None]
+    if not found:
+        return None
+    seeds = tuple(record.seed for record, _ in found)
+    parts = tuple(record.seed_parts.key for record, _ in found)
+    vary_apart = any(len(set(of_seed)) > 1 for of_seed in parts)
+    return interval([value for _, value in found], seeds, parts if vary_apart else ())

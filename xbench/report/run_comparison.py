@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +13,7 @@ from xbench.records.schema import CellRecord, MetricRecord, RunRecord
 from xbench.report.declared_cells import list_ended, match_cells
 from xbench.report.effects import Effect, EffectKind, paired_effect
 from xbench.report.ranking import find_unranked_times
-from xbench.report.rows import Row, make_main_rows
+from xbench.report.rows import Row, collect_figure, make_main_rows
 
 # Rows whose values depend on how memory was measured.
 _MEASURED_IN_PASS = frozenset({"needed_bytes", "above_base_bytes"})
@@ -120,6 +120,7 @@ class ComparedExperiment:
     Attributes:
         repeated: column -> seeds of the cells that the other run took over from the reference, or that both
             took over from the same run. They are one measurement, not two.
+        unlike: column -> seeds that have other parts in one run than in the other, and are not compared.
     """
 
     name: str
@@ -127,6 +128,7 @@ class ComparedExperiment:
     changes: tuple[Change, ...]
     gaps: tuple[Gap, ...]
     repeated: Mapping[str, tuple[int, ...]]
+    unlike: Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,7 @@ def _compare_experiment(
         tuple(change for change in changes if change.before or change.after),
         tuple(gap for pair in pairs.values() for gap in pair.find_gaps()),
         {column: seeds for column, seeds in repeated.items() if seeds},
+        {column: pair.unlike for column, pair in pairs.items() if pair.unlike},
     )
 
 
@@ -192,12 +195,14 @@ class _Pair:
             for found in self.records
         ]
         before, after = self.done
-        shared = [seed for seed in before if seed in after]
+        both = [seed for seed in before if seed in after]
+        shared = [seed for seed in both if before[seed].seed_parts == after[seed].seed_parts]
+        self.unlike = tuple(seed for seed in both if seed not in shared)
         self.paired = [[found[seed] for seed in shared] for found in self.done]
 
     def compare(self, row: Row) -> Change:
         """Compare one figure of the two."""
-        before, after = (_collect(row, found) for found in self.done)
+        before, after = (collect_figure(row, found.values()) for found in self.done)
         kind: EffectKind = row.finding or "ratio"
         seeds = after.seeds if after else ()
         had = set(before.seeds if before else ()) | (set(self.done[0]) - set(self.done[1]))
@@ -209,10 +214,10 @@ class _Pair:
             return replace(change, reason=f"{lacking.name} has no value")
         if reason:
             return replace(change, reason=reason)
-        if not set(before.seeds) & set(after.seeds):
+        if not set(before.seeds) & set(after.seeds) - set(self.unlike):
             return replace(change, reason="the runs share no seed")
-        repeated = self.find_repeated()
-        pairs = _leave_out(after, repeated), _leave_out(before, repeated)
+        left_out = {*self.unlike, *self.find_repeated()}
+        pairs = _leave_out(after, left_out), _leave_out(before, left_out)
         if not set(pairs[0].seeds) & set(pairs[1].seeds):
             return replace(change, reason=SAME_MEASUREMENT)
         effect = paired_effect(kind, *pairs)
@@ -277,17 +282,15 @@ class _Pair:
         )
 
 
-def _leave_out(figure: Interval, seeds: Sequence[int]) -> Interval:
-    kept = {s: value for s, value in zip(figure.seeds, figure.values, strict=True) if s not in seeds}
-    return interval(list(kept.values()), tuple(kept)) if kept else _NOTHING
-
-
-def _collect(row: Row, done: Mapping[int, CellRecord]) -> Interval | None:
-    found = [(seed, value) for seed, record in done.items() if (value := row.value(record)) is not None]
-    if not found:
-        return None
-    seeds, values = zip(*found, strict=True)
-    return interval(values, seeds)
+def _leave_out(figure: Interval, seeds: Collection[int]) -> Interval:
+    kept = [place for place, seed in enumerate(figure.seeds) if seed not in seeds]
+    if not kept:
+        return _NOTHING
+    return interval(
+        [figure.values[place] for place in kept],
+        tuple(figure.seeds[place] for place in kept),
+        tuple(figure.parts[place] for place in kept) if figure.parts else (),
+    )
 
 
 def _name_memory_method(record: CellRecord) -> str:

@@ -128,9 +128,17 @@ def _make_notes(comparison: RunComparison, experiment: ComparedExperiment) -> It
         ]
         yield f"{' and '.join(parts)}, over the seeds that both have"
     if any(effect.is_significant is False for effect in effects):
-        yield f"{ALIKE} not significant: the paired t interval includes no change"
+        yield (
+            f"{ALIKE} not significant: the interval includes no change; intervals are not corrected for "
+            "multiple comparisons"
+        )
     if any(effect.n == 1 for effect in effects):
         yield "one seed has no interval: no claim that the change would be so again"
+    yield from merge_notes(
+        (column, seed, f"differs in its parts between {reference} and {other}, so it is not compared")
+        for column, seeds in experiment.unlike.items()
+        for seed in seeds
+    )
     yield from merge_notes(
         (f"{change.row.title.strip()}, {change.column}", None, f"not compared ({UNRANKED}): {change.reason}")
         for change in experiment.changes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from xbench.records.aggregate import Interval
@@ -13,6 +13,14 @@ from xbench.report.declared_cells import list_ended
 from xbench.report.document import Document, Section
 from xbench.report.effects import Effect
 from xbench.report.findings import Finding
+from xbench.report.target_tables import describe_cell_to_target, describe_target
+from xbench.report.targets import Attempt, TargetComparison
+from xbench.report.tuning_section import (
+    TRIAL_COLUMNS,
+    describe_tuning,
+    list_trial_rows,
+    make_tuning_section,
+)
 
 
 def make_run_document(
@@ -26,15 +34,17 @@ def make_run_document(
     device = run.hardware.get("device") or run.hardware.get("cpu")
     cores = run.hardware.get("cores")
     return Document(
-        tuple(map(_make_section, comparisons)),
+        tuple(section for comparison in comparisons for section in _make_sections(comparison)),
         content=lambda: _make_content(run, comparisons, folder),
-        rows=lambda: _make_rows(run, records),
+        rows=lambda: _make_rows(run, records, comparisons),
         findings=lambda: [
             {"experiment": comparison.experiment.name, **describe_finding(finding)}
             for comparison in comparisons
             for finding in comparison.findings
         ],
         finding_columns=FINDING_COLUMNS,
+        trials=lambda: [row for comparison in comparisons for row in _list_trials(comparison)],
+        trial_columns=TRIAL_COLUMNS,
         warnings=tuple(run.warnings),
         footer=(
             f"{run.device}: {device}, {cores} {'core' if cores == 1 else 'cores'}; "
@@ -43,9 +53,13 @@ def make_run_document(
     )
 
 
+# Fields of a cell's record that are lists, or belong to searches. The bytes are a figure of the
+# target.
+_NOT_IN_ROWS = {"epochs", "evaluations", "trial", "bytes_to_target", "bytes_trial_of"}
+
 FINDING_COLUMNS = (
     *("experiment", "figure", "column", "baseline", "kind", "estimate", "low", "high", "n", "seeds"),
-    *("is_significant", "is_better", "text"),
+    *("method", "p", "is_significant", "p_corrected", "is_better", "text"),
 )
 
 
@@ -57,6 +71,8 @@ def describe_finding(finding: Finding) -> dict[str, Any]:
         "baseline": finding.baseline,
         "kind": finding.row.finding,
         **describe_effect(finding.effect),
+        "p_corrected": finding.p,
+        "is_significant": finding.is_significant,
         "is_better": finding.is_better,
         "text": finding.text,
     }
@@ -70,6 +86,8 @@ def describe_effect(effect: Effect | None) -> dict[str, Any]:
         "high": effect and effect.high,
         "n": effect.n if effect else 0,
         "seeds": list(effect.seeds) if effect else [],
+        "method": effect and effect.method,
+        "p": effect and effect.p,
         "is_significant": effect and effect.is_significant,
     }
 
@@ -85,15 +103,21 @@ def describe_figure(figure: Interval) -> dict[str, Any]:
     }
 
 
-def _make_section(comparison: Comparison) -> Section:
-    tables = (comparison.table, comparison.reference)
-    return Section(
+def _make_sections(comparison: Comparison) -> Iterator[Section]:
+    tables = (comparison.table, comparison.target_table, comparison.reference)
+    yield Section(
         comparison.experiment.title,
         comparison.data,
         tuple(table for table in tables if table is not None and table.rows),
         findings=comparison.conclusions,
         notes=comparison.notes,
     )
+    if comparison.tuning is not None:
+        yield make_tuning_section(comparison.experiment.title, comparison.tuning)
+
+
+def _list_trials(comparison: Comparison) -> list[dict[str, Any]]:
+    return list_trial_rows(comparison.experiment.name, comparison.tuning)
 
 
 def _make_content(run: RunRecord, comparisons: Sequence[Comparison], folder: str) -> Any:
@@ -106,16 +130,26 @@ def _make_content(run: RunRecord, comparisons: Sequence[Comparison], folder: str
     }
 
 
-def _make_rows(run: RunRecord, records: Sequence[CellRecord]) -> list[dict[str, Any]]:
+def _make_rows(
+    run: RunRecord, records: Sequence[CellRecord], comparisons: Sequence[Comparison]
+) -> list[dict[str, Any]]:
     """Make one row per declared cell that has ended; every declared metric has a column."""
     absent = dict.fromkeys(metric.name for metric in run.metrics)
-    cells = [record.model_dump(exclude={"epochs"}) for record in list_ended(run, records)]
-    return [{**cell, "metrics": {**absent, **cell["metrics"]}} for cell in cells]
+    targets = {compared.experiment.name: compared.target for compared in comparisons if compared.target}
+    rows = []
+    for record in list_ended(run, records):
+        row = record.model_dump(exclude=_NOT_IN_ROWS)
+        row["metrics"] = {**absent, **row["metrics"]}
+        if (target := targets.get(record.experiment)) is not None:
+            row |= describe_cell_to_target(target, record)
+        rows.append(row)
+    return rows
 
 
 def _describe_experiment(comparison: Comparison) -> dict[str, Any]:
     return {
         **comparison.experiment.model_dump(),
+        **({"tuning": describe_tuning(comparison.tuning)} if comparison.tuning is not None else {}),
         "columns": [
             {
                 "column": column.name,
@@ -132,11 +166,40 @@ def _describe_experiment(comparison: Comparison) -> dict[str, Any]:
             for column in comparison.columns
         ],
         "data": comparison.data,
+        "to_target": None if comparison.target is None else _describe_to_target(comparison.target),
         "baseline": comparison.baseline,
         "findings": [describe_finding(finding) for finding in comparison.findings],
         "conclusions": comparison.conclusions,
         "notes": comparison.notes,
         "cells": [r.model_dump() for column in comparison.columns for r in column.records],
+        "trials": _list_trials(comparison),
+    }
+
+
+def _describe_to_target(compared: TargetComparison) -> dict[str, Any]:
+    """Write what the columns needed to reach the target as numbers."""
+    return {
+        "metric": compared.metric.name,
+        "text": describe_target(compared),
+        "columns": [
+            {
+                "column": column.name,
+                "attempts": [_describe_attempt(attempt) for attempt in column.attempts],
+                "figures": {key: describe_figure(figure) for key, figure in column.column.figures.items()},
+            }
+            for column in compared.columns
+        ],
+    }
+
+
+def _describe_attempt(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "seed": attempt.seed,
+        "status": attempt.status,
+        "steps": attempt.steps,
+        "level": attempt.level,
+        "reached": attempt.met is not None,
+        "evaluation": attempt.met.model_dump() if attempt.met else None,
     }
 
 

@@ -42,7 +42,9 @@ def _count_cells(run: RunSummary) -> str:
     counts = dict(run.statuses)
     if run.not_run:
         counts["not run"] = run.not_run
-    return ", ".join(f"{count:,} {status}" for status, count in counts.items()) or "none"
+    cells = [f"{count:,} {status}" for status, count in counts.items()]
+    trials = [pluralize(run.trials, "trial")] if run.trials else []
+    return ", ".join((*cells, *trials)) or "none"
 
 
 def _describe(run: RunSummary) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def _describe(run: RunSummary) -> dict[str, Any]:
         "started_at": run.started_at,
         "statuses": run.statuses,
         "not_run": run.not_run,
+        "trials": run.trials,
         "device": run.device,
         "processor": run.processor,
         "path": str(run.path),

@@ -77,7 +77,9 @@ _HISTORY = _make_size("history_size", "history")
 
 def list_settings(records: Sequence[CellRecord]) -> list[Setting]:
     """List the settings in these records, in the order of tables. Sizes are the actual ones."""
-    sizes = [*SIZES, _HISTORY]
+    usual = {size.key for size in (*SIZES, _HISTORY)}
+    scaled = dict.fromkeys(key for record in records for key in record.ran if key not in usual)
+    sizes = [*SIZES, _HISTORY, *(_make_size(key, key.replace("_", " ")) for key in scaled)]
     others = {"threads", *(size.key for size in sizes)}
     keys = dict.fromkeys(key for record in records for key in record.settings)
     return [

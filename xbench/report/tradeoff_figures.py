@@ -12,10 +12,12 @@ from xbench.records.schema import CellRecord, MetricRecord
 from xbench.report.columns import Column
 from xbench.report.comparison import Comparison
 from xbench.report.document import UNRANKED
+from xbench.report.equal_memory import name_with_size
 from xbench.report.figure import Figure, Series
-from xbench.report.figure_notes import join_notes, list_some, note_unranked
+from xbench.report.figure_notes import capitalize, join_notes, label_metric, list_some, note_unranked
 from xbench.report.pareto import find_front
 from xbench.report.scales import choose_size_unit, choose_time_unit, needs_log_scale
+from xbench.units import format_bytes
 
 MEAN_NOTE = "Each point is an optimizer's mean over its seeds."
 ONE_SEED_NOTE = "Each optimizer ran with one seed, so differences may be due to chance."
@@ -23,6 +25,12 @@ INTERVAL_NOTE = f"Bars are {CONFIDENCE:.0%} t intervals over the seeds."
 FRONT_NOTE = (
     "The grey line is the Pareto front: no optimizer beats those on it in one respect without losing to "
     "them in the other."
+)
+
+
+EQUAL_NOTE = (
+    "All optimizers have the same limit, the dashed line, and the largest size that fits it. Small "
+    "differences between their peaks say little; one far below the limit could not use its memory."
 )
 
 
@@ -70,9 +78,10 @@ def _make_tradeoff(
     for column in columns:
         is_ranked = not (cost.is_time and column.unranked_time)
         x, figure = column.figures[cost.figure].mean / unit, column.figures[metric.name]
+        name = name_with_size(comparison.experiment, column)
         series.append(
             Series(
-                column.name if is_ranked else f"{column.name} {UNRANKED}",
+                name if is_ranked else f"{name} {UNRANKED}",
                 (x,),
                 (figure.mean,),
                 *_make_interval([figure]),
@@ -82,27 +91,30 @@ def _make_tradeoff(
         )
         if is_ranked:
             ranked.append((x, figure.mean))
+    equal = None if cost.is_time else comparison.experiment.equal
     # A single point has nothing to be compared with.
     front = find_front(ranked, metric.direction) if len(ranked) > 1 else ()
     return Figure(
         key=cost.key,
         experiment=comparison.experiment.name,
-        title=f"{_capitalize(metric.title)} against {cost.title}",
+        title=f"{capitalize(metric.title)} against {cost.title}",
         subtitle=comparison.experiment.title,
         kind="points",
         x_label=f"{cost.label} ({unit_name})",
-        y_label=_label_metric(metric),
+        y_label=label_metric(metric),
         series=tuple(series),
         is_x_log=needs_log_scale([float(x) for points in series for x in points.x]),
         note=join_notes(
             MEAN_NOTE if any(column.figures[metric.name].n > 1 for column in columns) else ONE_SEED_NOTE,
             INTERVAL_NOTE if any(points.low for points in series) else "",
             FRONT_NOTE if front else "",
+            EQUAL_NOTE if equal else "",
             _note_few_seeds(columns, metric.name),
             note_unranked(columns) if cost.is_time else "",
             _note_absent(comparison.columns, columns),
         ),
         front=Series("Pareto front", *_split(front)) if front else None,
+        x_limit=(equal.limit_bytes / unit, f"limit: {format_bytes(equal.limit_bytes)}") if equal else None,
     )
 
 
@@ -119,15 +131,6 @@ def _make_interval(figures: Sequence[Interval]) -> tuple[tuple[float, ...], tupl
         for figure in figures
     ]
     return tuple(mean - width for mean, width in ends), tuple(mean + width for mean, width in ends)
-
-
-def _capitalize(title: str) -> str:
-    return title[:1].upper() + title[1:]
-
-
-def _label_metric(metric: MetricRecord) -> str:
-    unit = f" ({metric.unit})" if metric.unit else ""
-    return f"{metric.title}{unit}, {'higher' if metric.direction == 'max' else 'lower'} is better"
 
 
 def _note_absent(columns: Sequence[Column], drawn: Sequence[Column]) -> str:
@@ -221,11 +224,11 @@ def _make_axis_figure(
     return Figure(
         key=f"metric-by-{key.replace('_', '-')}",
         experiment=comparison.experiment.name,
-        title=f"{_capitalize(metric.title)} against {title}",
+        title=f"{capitalize(metric.title)} against {title}",
         subtitle=comparison.experiment.title,
         kind="lines",
         x_label=title,
-        y_label=_label_metric(metric),
+        y_label=label_metric(metric),
         series=tuple(series),
         is_x_log=needs_log_scale([float(x) for line in series for x in line.x]),
         note=join_notes(

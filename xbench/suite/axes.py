@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from xbench.components.registry import Kind
+from xbench.components.search_range import SearchRange
 from xbench.components.settings import nesting
 from xbench.suite.lines import KeyPath
 
@@ -55,6 +56,32 @@ class Combination:
     chosen: dict[str, Any]
     varying: dict[str, Any]
     values: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A setting whose value a search chooses.
+
+    Attributes:
+        range: the values that it may choose.
+        path: key path of the range.
+        is_written: whether the suite gives the range; otherwise it is the default of the optimizer.
+    """
+
+    range: SearchRange
+    path: KeyPath
+    is_written: bool = True
+
+    def list_extremes(self) -> list[tuple[KeyPath, Any]]:
+        """List the values that are checked, with their key paths: the ends of a range, or every choice."""
+        choices = self.range.choices
+        if not choices:
+            named = zip(("low", "high"), self.range.ends, strict=True)
+            return [((*self.path, key) if self.is_written else self.path, end) for key, end in named]
+        return [
+            ((*self.path, place) if self.is_written else self.path, choice)
+            for place, choice in enumerate(choices)
+        ]
 
 
 def list_values(value: Any, path: KeyPath, depth: int = 0) -> list[tuple[KeyPath, Any]]:

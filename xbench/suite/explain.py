@@ -38,15 +38,16 @@ def explain(error: ValidationError, document: Any, model: type[BaseModel]) -> li
             sentences.append((path, item["msg"].removeprefix("Value error, ")))
         else:
             expectation = item["msg"].removeprefix("Input should be ")
-            if item["type"] == "dict_type":
+            if item["type"] in ("dict_type", "model_type"):
                 expectation = "a table"
             if item["type"] in ("too_short", "string_too_short"):
                 expectation = "non-empty"
             if item["type"] == "string_pattern_mismatch":
                 expectation = f"text that matches {item['ctx']['pattern']}"
             expected.setdefault(path, []).append(expectation)
+    told = {path for path, _ in sentences}
     for path, alternatives in expected.items():
-        if any(other != path and other[: len(path)] == path for other in expected):
+        if any(other != path and other[: len(path)] == path for other in (*expected, *told)):
             continue  # the list or table itself is right, and the mistake is inside it
         key = _last_key(path) or "the suite"
         field = f"{path[0]}: " if _is_in_dict(model, path) else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,10 +17,23 @@ from xbench.errors import XbenchError
 from xbench.suite.axes import Value, combine, count_combinations, list_axes, list_values
 from xbench.suite.blame import Outcomes, Tried, add_complaints
 from xbench.suite.cells import Cell, DatasetChoice, Declared, Expansion
+from xbench.suite.equal_memory import check_equal_memory, choose_along
 from xbench.suite.explain import explain
 from xbench.suite.lines import KeyPath
 from xbench.suite.reader import TRAINING_KEYS, Suite
-from xbench.suite.schema import MAX_CELLS, DatasetTable, Experiment, OptimizerTable, Table
+from xbench.suite.schema import DatasetTable, Experiment, OptimizerTable, Table
+from xbench.suite.searches import (
+    Wanted,
+    choose_trial_seed,
+    list_extremes,
+    make_extreme_axes,
+    make_middle_axes,
+    make_search,
+    read_space,
+    want_rest_settings,
+    want_settings,
+)
+from xbench.suite.seeds import MAX_CELLS
 from xbench.suite.setting_checks import check_settings
 from xbench.text import match_column, quote_some, shorten
 from xbench.training.settings import Choice, TrainingSettings
@@ -40,6 +53,8 @@ def collect_components(suite: Suite) -> set[tuple[Kind, str]]:
     for experiment in suite.experiments.values():
         fallbacks = [dataset.fallback for dataset in experiment.dataset if dataset.fallback is not None]
         rests = [rest for optimizer in experiment.optimizer for rest in optimizer.rest or []]
+        if experiment.tune is not None:  # its default search space
+            rests.append(Table(name=DEFAULT_REST))
         tables: dict[Kind, Sequence[Table]] = {
             "model": experiment.model,
             "optimizer": [*experiment.optimizer, *rests],
@@ -71,7 +86,9 @@ class _Expander:
     def __init__(self, suite: Suite, known: Known):
         self._suite, self._known, self._problems = suite, known, suite.problems
         self._result = Expansion()
-        self._seeds = suite.header.seed_list
+        self._seeds = suite.header.seed_parts
+        parts = [astuple(parts) for parts in self._seeds.values() if parts is not None]
+        self._taken_seeds = {*self._seeds, *itertools.chain.from_iterable(parts)}
         self._columns_so_far = 0
 
     def expand(self) -> Expansion:
@@ -80,9 +97,15 @@ class _Expander:
             self._check_titles(columns)
             self._check_reference(experiment, columns, ("experiment", place))
             self._check_baseline(experiment, columns, ("experiment", place))
+            check_equal_memory(experiment, columns, ("experiment", place), self._problems)
             self._columns_so_far += len(columns)
-            for seed in self._seeds:
-                self._result.cells += [replace(column, seed=seed) for column in columns]
+            self._result.cells += [
+                replace(column, seed=column.search.seed, is_trial=True)
+                for column in columns
+                if column.search is not None
+            ]
+            for seed, parts in self._seeds.items():
+                self._result.cells += [replace(column, seed=seed, seed_parts=parts) for column in columns]
         self._check_component_counts()
         self._check_default_baseline()
         return self._result
@@ -130,12 +153,30 @@ class _Expander:
         header = self._suite.header
         limits = tightest([header.memory_limit, experiment.memory_limit])
         shared = {key: value for key, value in (experiment.model_extra or {}).items() if key in TRAINING_KEYS}
+        tune, seed = experiment.tune, 0
+        if tune is not None:
+            seed = choose_trial_seed(self._problems, tune, self._taken_seeds, (*path, "tune"))
+            if all(table.tune is False for table in experiment.optimizer):
+                self._problems.add((*path, "tune"), "'tune' has no effect: every optimizer has tune = false")
         made = 0
         for place, table in enumerate(experiment.optimizer):
             own_path = (*path, "optimizer", place)
             own = {key: value for key, value in (table.model_extra or {}).items() if key in TRAINING_KEYS}
-            optimizers = list(self._expand_optimizer(table, own_path))
+            is_tuned = tune is not None and table.tune is not False
+            optimizers = list(self._expand_optimizer(table, own_path, is_tuned))
             self._result.optimizers += optimizers
+            self._result.optimizers += [tried for one in optimizers for tried in list_extremes(one)]
+            searches = {
+                id(one): make_search(self._problems, tune, one, seed, (*path, "tune"), not table.tune)
+                for one in optimizers
+                if tune is not None and is_tuned
+            }
+            if searches and (table.expect or experiment.expect):
+                message = "cells that are expected to run out of memory cannot be tuned"
+                self._problems.add(own_path, message, "set tune = false for this optimizer")
+            if table.tune and tune is None and not self._has_tune(path):
+                message = "the experiment has no `tune`, so nothing is searched"
+                self._problems.add((*own_path, "tune"), message, "add [experiment.tune] with a budget")
             trainings = self._expand_training(shared, own, path, own_path)
             made += len(optimizers) * len(models) * len(datasets) * len(trainings)
             if self._exceeds_max_cells(made, own_path, "these combinations"):
@@ -156,11 +197,17 @@ class _Expander:
                     adapt=tuple(experiment.adapt if table.adapt is None else table.adapt),
                     expect=table.expect or experiment.expect,
                     memory_limits=limits,
+                    **choose_along(experiment, table, own_path),
                     timeout_s=experiment.timeout or header.timeout,
                     model_path=model.path,
                     dataset_path=dataset.path,
                     values=tuple(value for part in parts for value in part.values),
+                    search=searches.get(id(optimizer)),
                 )
+
+    def _has_tune(self, path: KeyPath) -> bool:
+        """Return whether an experiment has a `tune`, which may have been left out because it is wrong."""
+        return "tune" in self._problems.document["experiment"][path[1]]
 
     def _check_whole_batches(
         self, optimizer: Declared[Choice], training: Declared[TrainingSettings], path: KeyPath
@@ -239,12 +286,13 @@ class _Expander:
                 self._problems.add((*path, "reference", "columns", name), message)
 
     def _expand_table(
-        self, kind: Kind, table: Table, path: KeyPath, several: bool
+        self, kind: Kind, table: Table, path: KeyPath, several: bool, wanted: Wanted | None = None
     ) -> Iterator[Declared[Choice]]:
         """Yield every component that a table names, with every combination of its settings.
 
         Args:
             several: whether the experiment has other tables of this kind, so that titles need the name.
+            wanted: the settings of an optimizer that are searched; None if none are.
         """
 
         def path_of(key: str) -> KeyPath:
@@ -267,27 +315,50 @@ class _Expander:
             if isinstance(table, OptimizerTable):
                 own = {key: value for key, value in values.items() if key not in TRAINING_KEYS}
                 values = own | table.params
-            axes = list_axes(values, kind, path_of, settings.list_depth)
-            right = check_settings(self._problems, kind, name, axes, settings, path, path_of)
+            space = read_space(self._problems, wanted, name, settings, values)
+            axes = list_axes(values, kind, path_of, settings.list_depth) | make_extreme_axes(space)
+            places = {key: searched.path for key, searched in space.items()}
+            places |= {key: path_of(key) for key in values}
+            right = check_settings(self._problems, kind, name, axes, settings, path, places.__getitem__)
+            if right is not None:
+                right |= make_middle_axes(space)
             if right is None or self._exceeds_max_cells(count_combinations(right), path, "these lists"):
                 continue
             is_in_title = kind != "optimizer" and (several or len(table.names) > 1)
             named = {kind: name} if is_in_title else {}
             for found in combine(right):
-                yield Declared(Choice(name, found.chosen), path, named | found.varying, found.values)
+                yield Declared(Choice(name, found.chosen), path, named | found.varying, found.values, space)
 
-    def _expand_optimizer(self, table: OptimizerTable, path: KeyPath) -> Iterator[Declared[Choice]]:
-        """Yield every optimizer that a table names, with the optimizer of the parameters that it leaves."""
+    def _expand_optimizer(
+        self, table: OptimizerTable, path: KeyPath, is_tuned: bool
+    ) -> Iterator[Declared[Choice]]:
+        """Yield every optimizer that a table names, with the optimizer of the parameters that it leaves.
+
+        Args:
+            is_tuned: whether settings are searched.
+        """
+        wanted = want_settings(table, path) if is_tuned else None
+        of_rests: Sequence[Table] = table.rest or ()
+        if is_tuned and table.rest is None and any(map(self._leaves_rest, table.names)):
+            of_rests = [Table(name=DEFAULT_REST)]  # whose settings are searched, too
         rests = [
             rest
-            for place, of_rest in enumerate(table.rest or ())
-            for rest in self._expand_table("optimizer", of_rest, (*path, "rest", place), several=False)
+            for place, of_rest in enumerate(of_rests)
+            for rest in self._expand_table(
+                "optimizer",
+                of_rest,
+                (*path, "rest", place),
+                several=False,
+                wanted=want_rest_settings(table, path, place) if is_tuned else None,
+            )
         ]
         is_axis = len(table.rest or ()) > 1 or any(len(of_rest.names) > 1 for of_rest in table.rest or ())
-        for one in self._expand_table("optimizer", table, path, several=False):
-            known = self._known["optimizer", one.choice.name]
-            leaves_rest = isinstance(known, Settings) and known.leaves_rest
-            if table.rest is None:
+        for one in self._expand_table("optimizer", table, path, several=False, wanted=wanted):
+            leaves_rest = self._leaves_rest(one.choice.name)
+            if table.rest is None and not (is_tuned and leaves_rest):
+                if is_tuned and table.tune and "rest" in table.tune:
+                    message = f"optimizer '{one.choice.name}' has no 'rest' to search"
+                    self._problems.add((*path, "tune", "rest"), message)
                 default = {"rest": {"name": DEFAULT_REST}} if leaves_rest else {}
                 yield replace(one, choice=Choice(one.choice.name, one.choice.params | default))
                 continue
@@ -300,6 +371,11 @@ class _Expander:
                 continue
             for rest in rests:
                 yield _add_rest(one, rest, is_axis)
+
+    def _leaves_rest(self, name: str) -> bool:
+        """Return whether an optimizer leaves parameters to another one."""
+        known = self._known["optimizer", name]
+        return isinstance(known, Settings) and known.leaves_rest
 
     def _expand_dataset(
         self, table: DatasetTable, path: KeyPath, several: bool
@@ -372,7 +448,11 @@ def _add_rest(one: Declared[Choice], rest: Declared[Choice], is_axis: bool) -> D
     values = tuple(replace(value, key=f"rest.{value.key}") for value in rest.values)
     params = one.choice.params | {"rest": {"name": rest.choice.name, **rest.choice.params}}
     return Declared(
-        Choice(one.choice.name, params), one.path, one.varying | named | varying, one.values + values
+        Choice(one.choice.name, params),
+        one.path,
+        one.varying | named | varying,
+        one.values + values,
+        one.space | {f"rest.{key}": searched for key, searched in rest.space.items()},
     )
 
 

@@ -1,7 +1,7 @@
 """Apply command line overrides (`--set KEY=VALUE`) to a suite before it is checked.
 
 KEY is a dotted path: `suite.seeds`, `epochs` (of every experiment), `cnn-1400.epochs` (of one experiment),
-`adam.lr` (of every optimizer with that name or label), `cnn-1400.adam.lr`, `dataset.root` or
+`adam.lr` (of every optimizer with that name or label), `cnn-1400.adam.lr`, `dataset.root`, `tune.trials` or
 `cnn-1400.model.NAME`. VALUE is a TOML value. Anything else is a string, unless it begins like a list, a table
 or a quoted string.
 """
@@ -165,9 +165,11 @@ def _find_components(
 ) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
     """Yield the tables of components that a name refers to, with their key paths.
 
-    `"model"` and `"dataset"` refer to all models or datasets; any other name refers to the optimizers with
-    that name or label.
+    `"model"` and `"dataset"` refer to all models or datasets, and `"tune"` to the experiment's search; any
+    other name refers to the optimizers with that name or label.
     """
+    if name == "tune" and isinstance(experiment.get("tune"), dict):
+        yield (*path, "tune"), experiment["tune"]
     if name in ("model", "dataset"):
         yield from _as_tables(path, experiment, name)
         return

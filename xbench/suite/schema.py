@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -13,20 +13,20 @@ from pydantic import (
     Field,
     PlainValidator,
     field_validator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from xbench.errors import XbenchError
-from xbench.training.settings import Storage
+from xbench.suite.seeds import Seeds, SeedTable, check_seeds, list_seeds
+from xbench.training.settings import SeedParts, Storage
+from xbench.tuning.plan import MAX_TRIALS, Budget, SearchName
 from xbench.units import DeviceChoice, Limit, parse_device, parse_duration, parse_limit
 
 # Without dots, which separate the parts of a `--set` key.
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 # A suite's name becomes the name of a folder, whose length file systems limit.
 MAX_NAME_LENGTH = 100
-
-# A cell takes a second or more: a suite with more cells than these has a mistake in an axis or in `seeds`.
-MAX_CELLS = 10_000
 
 
 def as_list(value: Any) -> list[Any]:
@@ -79,6 +79,9 @@ def _check_unique(value: list[str]) -> list[str]:
 
 Adapt = Annotated[list[Adaptable], AfterValidator(_check_unique)]
 
+# Names a setting of training, or of a component that is not known yet.
+Along = Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH)]
+
 
 class Table(BaseModel):
     """A component. Its own settings are further keys of the table.
@@ -103,6 +106,13 @@ class Table(BaseModel):
         return {**(self.model_extra or {}), **self.params}
 
 
+def _check_ranges(value: Any) -> Any:
+    """Check that the `tune` of an optimizer is a table, or false; its ranges are checked later."""
+    if value is not None and value is not False and not (isinstance(value, dict) and value):
+        raise ValueError("'tune' of an optimizer should be a table of settings to search, or false")
+    return value
+
+
 class OptimizerTable(Table):
     """An optimizer of an experiment. Keys that are training settings override the experiment's.
 
@@ -110,13 +120,19 @@ class OptimizerTable(Table):
         label: the column's title, needed if the same optimizer appears more than once.
         rest: for an optimizer of hidden matrices (`muon`): the optimizer of all other parameters, as a name
             or a table with its settings; `"adamw"` by default. A list is an axis.
-        adapt, expect: overrides the experiment's value.
+        adapt, expect, along: overrides the experiment's value.
+        tune: the settings to search and their values, if the experiment has a `tune`: for each setting a
+            table with `low`, `high` and perhaps `scale = "log"`, or a list of choices; `rest` is a table of
+            such settings. By default, it is the search space of the optimizer's spec, without the settings
+            that the suite sets. `false` for an optimizer that is not tuned.
     """
 
     label: str | None = Field(None, pattern=r"^\S+$", max_length=MAX_NAME_LENGTH)
     rest: OneOrMore[Table] | None = None
     adapt: Adapt | None = None
     expect: Literal["oom"] | None = None
+    tune: Annotated[dict[str, Any] | Literal[False] | None, BeforeValidator(_check_ranges)] = None
+    along: Along | None = None
 
 
 class DatasetTable(Table):
@@ -150,6 +166,83 @@ class Reference(BaseModel):
     columns: dict[str, dict[str, Annotated[float, Field(allow_inf_nan=False)]]]
 
 
+class Tune(BaseModel):
+    """A search for the settings of each column, by trials that are compared on validation rows.
+
+    Exactly one of `trials`, `closures` and `time` is the budget of each column.
+
+    Attributes:
+        search: how the settings of trials are chosen: `"quasi-random"` (the same points for all optimizers
+            that have equally many settings to search), `"grid"` (evenly spaced), or `"tpe"` (by the scores of
+            earlier trials, with optuna).
+        trials: number of trials.
+        closures: number of gradient evaluations of all trials together.
+        time: the time that all trials together may train, such as `"10m"`.
+        metric: the metric of an epoch by which trials are compared. It must be measured on validation rows.
+        seed: the seed of all trials, which must not be one of the suite's seeds. By default it is 10,000, or
+            the next number that is not one of them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    search: SearchName = "quasi-random"
+    trials: Annotated[int, Field(strict=True, ge=1, le=MAX_TRIALS)] | None = None
+    closures: Annotated[int, Field(strict=True, ge=1)] | None = None
+    time: Seconds | None = None
+    metric: str = Field("validation_loss", min_length=1)
+    seed: Annotated[int, Field(strict=True, ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> Self:
+        if sum(budget is not None for budget in (self.trials, self.closures, self.time)) != 1:
+            raise ValueError("'tune' needs exactly one budget: trials = 8, closures = 20_000 or time = '10m'")
+        if self.search == "grid" and self.trials is None:
+            raise ValueError("search = 'grid' needs a number of trials: set trials instead of another budget")
+        return self
+
+    @property
+    def budget(self) -> Budget:
+        if self.trials is not None:
+            return Budget(self.trials, "trials")
+        if self.closures is not None:
+            return Budget(self.closures, "closures")
+        return Budget(self.time or 0.0, "seconds")
+
+
+class Target(BaseModel):
+    """A quality that optimizers are to reach: a table then shows what each of them needs until then.
+
+    Attributes:
+        metric: name of a metric that is measured on the validation rows after each epoch, such as
+            `"validation_accuracy"`. `evaluate_every` measures it more often.
+        value: the target: the metric is to be as good as this, or better.
+        within: in place of `value`: the target is worse by this share than the best value that any cell of
+            the experiment with the same dataset and seed, and so with the same validation rows, has reached
+            at any time. Within 0.01 of a loss of 0.2 is 0.202, and within 0.01 of an accuracy of 0.95 is
+            0.9405.
+        on_test: allows the metric to be `"test_loss"`, which is measured if `selection` is, too. The test
+            rows then decide what counts as reached, and the table says so.
+        bytes: whether to search, for each optimizer, the smallest memory limit under which one of its seeds
+            still reaches the target, with the sizes that `adapt` may reduce. It takes at most five more
+            trainings.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    metric: str = Field(min_length=1)
+    value: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    within: Annotated[float, Field(gt=0, lt=1)] | None = None
+    on_test: Annotated[bool, Field(strict=True)] = False
+    bytes: Annotated[bool, Field(strict=True)] = False
+
+    @model_validator(mode="after")
+    def _check_level(self) -> Self:
+        if (self.value is None) == (self.within is None):
+            have = "neither 'value' nor" if self.value is None else "both 'value' and"
+            raise ValueError(f"the target has {have} 'within', and needs one of them")
+        return self
+
+
 class Experiment(BaseModel):
     """One comparison. Further keys are training settings (see `TrainingSettings`).
 
@@ -163,11 +256,18 @@ class Experiment(BaseModel):
         reference: results of earlier work.
         baseline: the column that findings compare the others with, by its title or its optimizer. By default
             it is the suite's `baseline`, or the first column of an experiment that has no such column.
+        target: the quality to which a second table compares the optimizers, see below.
         adapt: the settings that may be reduced, in this order, if a cell does not fit into memory.
         expect: `"oom"` for cells that are meant to run out of memory. Such a cell fails if it does not.
+        equal: `"memory"` gives every optimizer the same memory, the `memory_limit`, and the largest value of
+            the setting `along` that fits it.
+        along: this setting: `"batch_size"`, `"history_size"`, `"train_size"`, or a setting of the model or
+            the dataset that can be scaled, such as `"width"`.
         memory_limit: the memory that each cell of the experiment may take, such as `"12GB"`, `"12GiB"` or
             `"50%"`. The suite's limit applies as well.
         timeout: overrides the suite's `timeout` for these cells, such as `"90s"`, `"15m"` or `"2h"`.
+        tune: how the settings of its optimizers are searched before its cells run; see
+            `[experiment.tune]`.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -180,10 +280,14 @@ class Experiment(BaseModel):
     problem: str | None = None
     reference: Reference | None = None
     baseline: str | None = Field(None, min_length=1)
+    target: Target | None = None
     adapt: Adapt = Field(default_factory=list)
     expect: Literal["oom"] | None = None
+    equal: Literal["memory"] | None = None
+    along: Along | None = None
     memory_limit: MemoryLimit | None = None
     timeout: Seconds | None = None
+    tune: Tune | None = None
 
 
 def expand_problem(table: dict[str, Any]) -> dict[str, Any]:
@@ -206,7 +310,9 @@ class Header(BaseModel):
 
     Attributes:
         name: the name of the suite and of its folder of results: letters, digits, `-` and `_`.
-        seeds: the number of seeds (counted from 0), or a list of seeds. Each cell runs once for each seed.
+        seeds: the number of seeds (counted from 0), or a list of seeds. Each cell runs once for each seed. A
+            table `{ weights = 3, split = 1, order = 5 }` varies the parts of a seed apart: each is a number
+            or a list, 0 by default, and each cell runs once for each combination.
         memory_limit: the memory that a cell may take, such as `"12GB"`, `"12GiB"` or `"50%"` (of the memory
             that the machine allows).
         time_limit: the time that a run may take, such as `"90s"`, `"15m"` or `"2h"`. Cells that are not
@@ -221,10 +327,7 @@ class Header(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=NAME_PATTERN, max_length=MAX_NAME_LENGTH)
-    seeds: (
-        Annotated[int, Field(strict=True, ge=1, le=MAX_CELLS)]
-        | Annotated[list[Annotated[int, Field(strict=True, ge=0)]], Field(min_length=1, max_length=MAX_CELLS)]
-    ) = 1
+    seeds: Seeds | SeedTable = 1
     memory_limit: MemoryLimit | None = None
     time_limit: Seconds | None = None
     timeout: Seconds | None = None
@@ -234,14 +337,20 @@ class Header(BaseModel):
 
     @field_validator("seeds")
     @classmethod
-    def _check_seeds_are_unique(cls, value: int | list[int]) -> int | list[int]:
-        if isinstance(value, list) and len(set(value)) < len(value):
-            raise ValueError("'seeds' lists a seed twice")
+    def _check_seeds(cls, value: int | list[int] | SeedTable) -> int | list[int] | SeedTable:
+        check_seeds(value)
         return value
 
     @property
+    def seed_parts(self) -> dict[int, SeedParts] | dict[int, None]:
+        """The seeds, or the numbers of combinations, and their parts; None if the parts are equal."""
+        if isinstance(self.seeds, SeedTable):
+            return self.seeds.combinations
+        return dict.fromkeys(list_seeds(self.seeds))
+
+    @property
     def seed_list(self) -> list[int]:
-        return list(range(self.seeds)) if isinstance(self.seeds, int) else list(self.seeds)
+        return list(self.seed_parts)
 
 
 class SuiteFile(BaseModel):

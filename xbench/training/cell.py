@@ -39,6 +39,7 @@ from xbench.training.events import CellResult, Prepared, Scores
 from xbench.training.footprint import model_bytes, optimizer_state_bytes, trained_bytes
 from xbench.training.frozen import set_training
 from xbench.training.global_state import load_component
+from xbench.training.gradient_norm import measure_gradient
 from xbench.training.job import CellJob
 from xbench.training.loader import Loader
 from xbench.training.loop import Trainer
@@ -74,8 +75,8 @@ def train_cell(
             each step and says whether to stop.
 
     Returns:
-        The result: `done` with scores, `diverged` at a step, or `skipped` because the optimizer cannot
-        train this model. None if the cell was stopped.
+        The result: `done` with scores (unless the cell is a trial), `diverged` at a step, or `skipped`
+        because the optimizer cannot train this model. None if the cell was stopped.
 
     Raises:
         XbenchError: the settings cannot be met. Other exceptions are faults of a component or of xbench.
@@ -89,7 +90,8 @@ def train_cell(
     del whole_model
     # Only after the model is built: importing the optimizer must not change the model's initial weights.
     optimizer = load_optimizer(settings.optimizer, job.import_dirs)
-    split = split_examples(data, settings.training, settings.seed)
+    seeds = settings.seed_parts
+    split = split_examples(data, settings.training, seeds.split)
     if features is not None:
         _check_present(features, data, split)
     is_resumable = model_spec.resumable and optimizer.resumable
@@ -116,7 +118,7 @@ def train_cell(
             trainer,
             lambda: build_trained_part(model_spec, settings, data, features, job.import_dirs).model,
             lambda twin: optimizer.build(
-                twin, trainer.roles, trainer.run_facts, settings.seed, settings.training, trained.prefix
+                twin, trainer.roles, trainer.run_facts, seeds.weights, settings.training, trained.prefix
             ),
         )
     steps = trainer.steps_per_epoch * settings.training.epochs
@@ -126,7 +128,7 @@ def train_cell(
     except Stopped:
         return None
     memory = _measure_before(trainer, optimizer)
-    seed_everything(settings.seed)  # for optimizers that draw numbers: the warm-up must not affect them
+    seed_everything(seeds.weights)  # for optimizers that draw numbers: the warm-up must not affect them
     if job.checkpoint is not None and is_resumable and not _resume(trainer, job.checkpoint):
         del trainer, trained  # the call below builds its own
         return train_cell(send, replace(job, checkpoint=None), watch_for_stop)
@@ -138,7 +140,7 @@ def train_cell(
             epochs=settings.training.epochs,
             memory=memory,
             weights_sha256=weights_sha256,
-            order_sha256=hashlib.sha256(epoch_order(split.train, settings.seed, 1).tobytes()).hexdigest(),
+            order_sha256=hashlib.sha256(epoch_order(split.train, seeds.order, 1).tobytes()).hexdigest(),
             resumed_at=resumed_at,
             is_saved=is_saved,
             is_on_cuda=torch.device(settings.device).type == "cuda",
@@ -153,7 +155,7 @@ def train_cell(
     watch = ContentionWatch(torch.get_num_threads())
     try:
         selected_epoch = trainer.run()
-        scores = _score(trainer)
+        scores = None if job.is_trial else _score(trainer)
     except Stopped:
         return None
     except Diverged as error:
@@ -242,9 +244,10 @@ def assemble(
     check_requirements(optimizer, model, roles)
     if micro_batch < batch_size:
         check_parts_are_allowed(optimizer)
+    seeds = settings.seed_parts
     steps = count_steps_per_epoch(len(split.train), batch_size, training.drop_last)
     run = RunFacts(steps * training.epochs, steps, len(split.train))
-    built = optimizer.build(model, roles, run, settings.seed, training, trained.prefix)
+    built = optimizer.build(model, roles, run, seeds.weights, training, trained.prefix)
     return Trainer(
         model=model,
         optimizer=built,
@@ -253,7 +256,7 @@ def assemble(
             loader,
             objective,
             micro_batch if micro_batch < batch_size else None,
-            settings.seed,
+            seeds.weights,
             optimizer.spec.backward,
             make_clip(training),
         ),
@@ -263,7 +266,8 @@ def assemble(
         recorder=TraceRecorder(profiler, send),
         split=split,
         settings=training,
-        seed=settings.seed,
+        seed=seeds.weights,
+        order_seed=seeds.order,
         batch_size=batch_size,
         micro_batch=micro_batch,
         selected_path=checkpoints.folder / "selected.pt",
@@ -420,6 +424,6 @@ def _score(trainer: Trainer) -> Scores:
         settings = trainer.settings
         dtype = torch.bfloat16 if settings.rounds_to_bfloat16 else getattr(torch, settings.dtype)
         values["suboptimality"] = subtract_optimum(train.loss, optimum, dtype)
-        values["gradient_norm"] = trainer.measure_gradient(rows)
+        values["gradient_norm"] = measure_gradient(trainer, rows)
     collected = test or train
     return Scores(values, collected.losses, collected.collected)

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 # Maximum share of a run's time spent on saving: a run with a large state is saved less often.
 _MAX_TIME_SHARE = 0.05
 
+# More than any machine has.
+_MAX_CUDA_DEVICES = 64
+
 
 class Stopped(Exception):
     """Raised to end a run that was asked to stop, after an attempt to save a checkpoint."""
@@ -83,7 +86,7 @@ class Checkpoints:
         started = time.perf_counter()
         aside = self.folder / f".step-{trainer.progress.steps:09}"
         try:
-            _write(trainer, aside, self.spent_s)
+            write(trainer, aside, self.spent_s)
             trainer.send(CheckpointWritten(aside, trainer.progress.steps))
         except Exception as error:  # a full disk, an object that cannot be pickled, a plugin's `state_dict`
             # A run that cannot be resumed is better than no run.
@@ -95,8 +98,8 @@ class Checkpoints:
         trainer.start_clock()
 
 
-def _write(trainer: Trainer, folder: Path, spent_s: float) -> None:
-    """Write a checkpoint.
+def write(trainer: Trainer, folder: Path, spent_s: float = 0.0) -> None:
+    """Write a checkpoint into a new folder.
 
     Args:
         spent_s: seconds spent on earlier checkpoints; those of this one are added as far as they are known.
@@ -147,12 +150,14 @@ def resume(trainer: Trainer, folder: Path) -> None:
     Generators.from_plain(state["random"]).restore()
 
 
-def _map_to(device: torch.device) -> Callable[[Any, str], Any]:
+def _map_to(device: torch.device) -> dict[Any, str]:
     """Return a `map_location` that loads tensors of any CUDA device to `device`.
 
-    Tensors that were on the host (generator states, Adam's step counts) stay there.
+    Tensors that were on the host (generator states, Adam's step counts) stay there. It is not a function,
+    because torch cannot load tensors that wrap others, such as quantised ones, with a function.
     """
-    return lambda storage, location: storage.to(device=device) if location.startswith("cuda") else storage
+    names = [f"cuda:{index}" for index in range(_MAX_CUDA_DEVICES)]
+    return dict.fromkeys([*names, *map(torch.device, names)], str(device))
 
 
 def _link(path: Path, other: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from xbench.data.features import FeatureFile
 from xbench.records.memory import MemoryRecord
-from xbench.records.schema import EpochRecord, Times
+from xbench.records.schema import EpochRecord, EvaluationRecord, Times
 from xbench.records.traces import TraceRow
 
 
@@ -89,6 +89,13 @@ class Evaluating:
 
 
 @dataclass(frozen=True)
+class EvaluationDone:
+    """Message that the weights were evaluated, within an epoch or after it."""
+
+    record: EvaluationRecord
+
+
+@dataclass(frozen=True)
 class EpochDone:
     """Message that an epoch was trained and validated."""
 
@@ -127,7 +134,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class CellResult:
-    """Result of a cell's process; it has scores only if its status is "done"."""
+    """Result of a cell's process; it has scores only if its status is "done" and it is not a trial."""
 
     status: Literal["done", "diverged", "skipped"]
     reason: str = ""

@@ -23,6 +23,7 @@ class CellJob:
         scratch: folder for the selected weights and for checkpoints.
         checkpoint_every_s: minimum seconds between two checkpoints; None for no checkpoints. There are none
             in any case if the model or the optimizer is not resumable.
+        is_trial: whether the cell is a trial of a search, which is not scored in the end.
         checkpoint: folder of a checkpoint of the same cell to resume from; an unusable one is ignored.
     """
 
@@ -34,3 +35,4 @@ class CellJob:
     scratch: Path = Path()
     checkpoint_every_s: float | None = None
     checkpoint: Path | None = None
+    is_trial: bool = False

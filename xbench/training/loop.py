@@ -1,8 +1,8 @@
-"""Train in epochs of steps, validate after each epoch, and keep the selected epoch's weights on disk."""
+"""Train in epochs of steps, validate after each epoch and at points within, and keep the selected epoch's
+weights on disk."""
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -18,16 +18,17 @@ from xbench.components.optimizer_factory import RunFacts
 from xbench.components.roles import Role
 from xbench.components.tasks import Split as SplitName
 from xbench.memory.profiler import StepProfiler
-from xbench.records.schema import EpochRecord
+from xbench.records.schema import EpochRecord, EvaluationRecord
 from xbench.training.checkpoint import Checkpoints
 from xbench.training.closure import AccumulatingClosure
 from xbench.training.compilation import Compilation
 from xbench.training.evaluation import Evaluation, evaluate
-from xbench.training.events import EpochDone, Evaluating
-from xbench.training.frozen import set_training
+from xbench.training.evaluation_points import is_evaluation_due
+from xbench.training.events import EpochDone, Evaluating, EvaluationDone
 from xbench.training.loader import Loader
 from xbench.training.objective import Objective
-from xbench.training.optimizer_methods import has_modes
+from xbench.training.optimizer_methods import OptimizerModes
+from xbench.training.progress import Progress, selection_criterion
 from xbench.training.recorder import Diverged, TraceRecorder
 from xbench.training.schedules import Schedule
 from xbench.training.settings import TrainingSettings, count_steps_per_epoch
@@ -41,43 +42,13 @@ _AHEAD = 64
 _REPORT_EVERY_S = 1.0
 
 
-def selection_criterion(selection: str, record: EpochRecord) -> float:
-    """Return the loss that selection minimises; infinite for an epoch whose weights are not kept.
-
-    Args:
-        selection: the name of the loss, or `"last"` for the last epoch's weights.
-        record: the epoch's metrics.
-    """
-    value = None if selection == "last" else record.values.get(selection)
-    return math.inf if value is None or math.isnan(value) else value
-
-
-@dataclass
-class Progress:
-    """Progress of a training run.
-
-    Attributes:
-        epoch: the current epoch, from 1.
-        in_epoch: number of steps done in this epoch.
-        steps: number of steps done in total.
-        losses: losses of this epoch's steps.
-        selected: the epoch whose weights are kept; 0 if there is none yet.
-        least: the criterion of the selected epoch.
-    """
-
-    epoch: int = 1
-    in_epoch: int = 0
-    steps: int = 0
-    losses: list[float] = field(default_factory=list)
-    selected: int = 0
-    least: float = math.inf
-
-
 @dataclass
 class Trainer:
     """Trainer of one cell, with everything that training needs.
 
     Attributes:
+        seed: seed of what the model draws while it is evaluated.
+        order_seed: seed of the order of examples.
         batch_size, micro_batch: numbers of examples, resolved from the settings.
         selected_path: file for the model's state dict at the selected epoch.
         checkpoints: saves checkpoints at intervals.
@@ -99,6 +70,7 @@ class Trainer:
     split: Split
     settings: TrainingSettings
     seed: int
+    order_seed: int
     batch_size: int
     micro_batch: int
     selected_path: Path
@@ -112,7 +84,10 @@ class Trainer:
     training_s: float = 0.0
     evaluation_s: float = 0.0
     compilation: Compilation | None = None
-    _mode: Literal["train", "eval"] | None = None
+    _clock: float | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._modes = OptimizerModes(self.model, self.optimizer)
 
     @property
     def evaluation_chunk(self) -> int:
@@ -145,6 +120,7 @@ class Trainer:
             if progress.epoch == self.settings.epochs:
                 self._check_end(record)
             progress.epoch, progress.in_epoch, progress.losses = progress.epoch + 1, 0, []
+        self._modes.forget_trained()
         if progress.selected == 0:
             return self.settings.epochs  # without a criterion, the last weights stay
         load_state(self.model, self.selected_path)
@@ -153,12 +129,9 @@ class Trainer:
     def set_mode(self, mode: Literal["train", "eval"]) -> None:
         """Call the optimizer's own `train()` or `eval()`, if it has them.
 
-        Schedule-free methods evaluate with different weights from those that they compute gradients at
-        (Defazio et al. 2024, arXiv:2405.15682).
+        See `OptimizerModes`.
         """
-        if self._mode != mode and has_modes(self.optimizer):
-            getattr(self.optimizer, mode)()
-        self._mode = mode
+        self._modes.switch(mode)
 
     def _check_end(self, last: EpochRecord) -> None:
         """Check the weights and losses after the last step, since no later step does so.
@@ -215,35 +188,13 @@ class Trainer:
         self.evaluation_s += time.perf_counter() - started
         return result
 
-    def measure_gradient(self, indices: np.ndarray) -> float:
-        """Compute the Euclidean norm of the objective's gradient over rows; the time counts as evaluation.
-
-        The model is in evaluation mode.
-        """
-        started = time.perf_counter()
-        # A copy has no hooks, with which an optimizer may update parameters in the backward pass.
-        model = copy.deepcopy(self.model) if self.closure.is_fused else self.model
-        model.eval()
-        closure = self.closure.with_model(model).with_micro_batch(self.evaluation_chunk)
-        closure.start(1, indices)
-        closure()
-        closure.release()
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        norm = (
-            torch.stack([torch.linalg.vector_norm(gradient.double()) for gradient in gradients]).norm().item()
-        )
-        self.model.zero_grad()
-        set_training(self.model)
-        self.evaluation_s += time.perf_counter() - started
-        return norm
-
     def train_epoch(self, epoch: int) -> float:
         """Train for one epoch, or for the rest of it.
 
         Returns:
             The mean loss of the epoch's steps.
         """
-        order, progress = epoch_order(self.split.train, self.seed, epoch), self.progress
+        order, progress = epoch_order(self.split.train, self.order_seed, epoch), self.progress
         first = progress.in_epoch
         self.set_mode("train")
         self.start_clock()
@@ -253,6 +204,10 @@ class Trainer:
                 self._prefetch(order, number, number == first)
                 progress.losses += self.train_step(progress.steps + 1, epoch, batch)
                 progress.in_epoch, progress.steps = number + 1, progress.steps + 1
+                progress.examples += len(batch)
+                progress.closures += self.closure.evaluations
+                if number + 1 < self.steps_per_epoch and self._is_evaluation_due(len(batch)):
+                    self._evaluate_within(epoch)
                 self.checkpoints.after_step(self)
             progress.losses += self.recorder.flush()
         except Exception as error:
@@ -268,8 +223,25 @@ class Trainer:
         self._clock = time.perf_counter()
 
     def stop_clock(self) -> None:
-        """Stop counting time as training."""
-        self.training_s += time.perf_counter() - self._clock
+        """Stop counting time as training, if it is counted."""
+        if self._clock is not None:
+            self.training_s += time.perf_counter() - self._clock
+        self._clock = None
+
+    def _is_evaluation_due(self, batch: int) -> bool:
+        """Return whether to evaluate within an epoch, after a step on so many examples."""
+        progress, every = self.progress, self.settings.evaluate_every
+        return is_evaluation_due(every, progress.steps, progress.examples, batch)
+
+    def _evaluate_within(self, epoch: int) -> None:
+        """Evaluate within an epoch, outside of the training time, and go on as if nothing had happened."""
+        if self.loader.device.type == "cuda":
+            torch.cuda.synchronize(self.loader.device)  # the steps so far are training time
+        self.stop_clock()
+        self.set_mode("eval")
+        self._send_evaluation(epoch, self._evaluate_held_out())
+        self.set_mode("train")
+        self.start_clock()
 
     def _prefetch(self, order: np.ndarray, number: int, is_first: bool) -> None:
         """Prefetch the examples that follow those prefetched before the last step.
@@ -320,11 +292,31 @@ class Trainer:
         on_test = self.settings.selects_on_test
         if len(self.split.validation) or on_test or epoch == self.settings.epochs:
             self.set_mode("eval")  # so that the weights that are kept and scored are those evaluated
-        values: dict[str, float | None] = {"train_loss": train_loss}
+        held_out = self._evaluate_held_out()
+        self._send_evaluation(epoch, held_out)
+        return EpochRecord(epoch=epoch, values={"train_loss": train_loss, **held_out})
+
+    def _evaluate_held_out(self) -> dict[str, float | None]:
+        """Measure the metrics of an epoch on the rows that are not trained on."""
+        values: dict[str, float | None] = {}
         if len(self.split.validation):
             validation = self.evaluate(self.split.validation, "validation")
             values["validation_loss"] = validation.loss
             values |= {f"validation_{name}": value for name, value in validation.averages.items()}
-        if on_test:
+        if self.settings.selects_on_test:
             values["test_loss"] = self.evaluate(self.split.test, "test").loss
-        return EpochRecord(epoch=epoch, values=values)
+        return values
+
+    def _send_evaluation(self, epoch: int, values: dict[str, float | None]) -> None:
+        if not values:
+            return
+        progress = self.progress
+        record = EvaluationRecord(
+            step=progress.steps,
+            epoch=epoch,
+            examples=progress.examples,
+            closures=progress.closures,
+            training_s=self.training_s,
+            values=values,
+        )
+        self.send(EvaluationDone(record))

@@ -59,7 +59,7 @@ def build_model(
     if isinstance(data, RowData):
         run_once = partial(run_on_first_row, data=data, import_dirs=import_dirs)
     with guard_globals():
-        seed_everything(settings.seed)
+        seed_everything(settings.seed_parts.weights)
         model = build_network(spec, data.facts, settings.model.params, run_once)
     model = cast_model(model, settings.device, getattr(torch, settings.training.dtype))
     find_trained_part(model)

@@ -125,9 +125,9 @@ class LoadedOptimizer:
             None if that of a part is not known.
         """
         divided = self.divide(model, roles)
-        sizes = {name: storage_bytes(p for _, p in named) for name, named in divided.items()}
+        parameters = {name: [p for _, p in named] for name, named in divided.items()}
         vectors = {
-            name: self._part(name).spec.state_vectors(self._part(name).hyperparameters(part))
+            name: self._part(name).spec.state_vectors(self._part(name).facts_of_state(part, parameters[name]))
             for name, part in self._parts_of(optimizer).items()
         }
         known = {name: count for name, count in vectors.items() if count is not None}
@@ -135,6 +135,7 @@ class LoadedOptimizer:
             return None
         if self.rest is None:
             return known[""]
+        sizes = {name: storage_bytes(of_part) for name, of_part in parameters.items()}
         return sum(count * sizes[name] for name, count in known.items()) / sum(sizes.values())
 
     def hyperparameters(self, built: Any) -> dict[str, Any]:
@@ -143,6 +144,17 @@ class LoadedOptimizer:
         An optimizer may keep some of its settings elsewhere than in its `defaults`.
         """
         return {**settings_of(self.spec).defaults, **self.params, **getattr(built, "defaults", {})}
+
+    def facts_of_state(self, built: Any, parameters: Sequence[nn.Parameter]) -> dict[str, Any]:
+        """Return what the size of the state may depend on: see `OptimizerSpec.state_vectors`.
+
+        Args:
+            built: an optimizer of one part that has been built.
+            parameters: those that it updates, at least one.
+        """
+        bytes_of_all = sum(p.numel() * p.element_size() for p in parameters)
+        element_bytes = bytes_of_all / sum(p.numel() for p in parameters)  # of several dtypes, the mean
+        return self.hyperparameters(built) | {"element_bytes": element_bytes}
 
     def _call(
         self, model: nn.Module, named: Named, run: RunFacts, training: TrainingSettings | None, prefix: str

@@ -2,14 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import nn
 
 
 def has_modes(optimizer: Any) -> bool:
     """Return whether an optimizer has its own `train()` and `eval()`."""
     return all(callable(getattr(optimizer, mode, None)) for mode in ("train", "eval"))
+
+
+class OptimizerModes:
+    """Switch between an optimizer's own `train()` and `eval()`, if it has them.
+
+    Schedule-free methods evaluate with different weights from those that they compute gradients at (Defazio
+    et al. 2024, arXiv:2405.15682). They compute either from the other, which rounds. So the weights that were
+    trained are kept in the meantime, and an evaluation does not change the training. They take the place of
+    the gradients, which are dropped.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Any):
+        self._model, self._optimizer = model, optimizer
+        self._mode: Literal["train", "eval"] | None = None
+        self._trained: list[torch.Tensor] = []
+
+    def switch(self, mode: Literal["train", "eval"]) -> None:
+        if self._mode == mode or not has_modes(self._optimizer):
+            return
+        if self._mode == "train":
+            self._model.zero_grad()
+            self._trained = [weight.detach().clone() for weight in self._list_weights()]
+        getattr(self._optimizer, mode)()
+        if mode == "train" and self._trained:
+            with torch.no_grad():
+                for weight, trained in zip(self._list_weights(), self._trained, strict=True):
+                    weight.copy_(trained)
+            self.forget_trained()
+        self._mode = mode
+
+    def forget_trained(self) -> None:
+        """Free the weights that were kept: the training has ended."""
+        self._trained = []
+
+    def _list_weights(self) -> list[nn.Parameter]:
+        return [weight for weight in self._model.parameters() if weight.requires_grad]
 
 
 def restore_optimizer(optimizer: Any, saved: dict[str, Any]) -> None:

@@ -38,8 +38,8 @@ def find_declared_mistakes(optimizer: LoadedOptimizer, training: TrainingSetting
         if clips and part.compares_losses:
             yield make_mistake(
                 clips,
-                f"the line search of '{name}' compares losses and gradients, which would not belong together "
-                f"with {clips[0]}",
+                f"the line search of '{name}' compares losses and gradients, and with {clips[0]}, its "
+                "gradients would not be those of its losses",
             )
         if clips and part.spec.backward == "fused":
             yield make_mistake(

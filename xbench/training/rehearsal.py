@@ -69,7 +69,7 @@ def _rehearse(
     # Kernels depend on shapes, so use those of real steps. From the second micro-batch on, gradients are
     # accumulated.
     size = min(trainer.batch_size, 2 * trainer.micro_batch)
-    batch = epoch_order(trainer.split.train, trainer.seed, 1)[:size]
+    batch = epoch_order(trainer.split.train, trainer.order_seed, 1)[:size]
     twin.set_mode("train")
     for step in range(1, STEPS + 1):
         twin.closure.start(step, batch)

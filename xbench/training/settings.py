@@ -5,7 +5,7 @@ The suite reader and the command line import this module, so it must not import 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -15,6 +15,7 @@ Features = Literal["auto", "float32", "bfloat16", "off"]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Warmup = Annotated[int, Field(strict=True, ge=0)] | Annotated[float, Field(strict=True, ge=0.0, lt=1.0)]
+EvaluateEvery = Count | Annotated[str, Field(pattern=r"^epoch$|^[1-9][0-9]{0,17} (steps|examples)$")]
 # TOML has no null, so a list, or an optimizer below an experiment, needs a word for it.
 Clipped = Annotated[Positive | None, BeforeValidator(lambda value: None if value == "off" else value)]
 ScheduleName = Literal["constant", "cosine", "linear", "wsd", "step"]
@@ -52,6 +53,9 @@ class TrainingSettings(BaseModel):
         selection: the epoch whose weights are kept: the first with the lowest `"validation_loss"`, the
             `"last"`, or the one with the lowest `"test_loss"`, which makes the test metrics optimistic and is
             labelled as such. The default is `"last"` if there are no validation rows.
+        evaluate_every: when validation is measured, besides after each epoch: `"epoch"` for never, a number
+            of steps (`100` or `"100 steps"`), or a number of examples (`"2000 examples"`). It takes no
+            training time, does not change the training, and selects no weights; see `target`.
         balance: `"oversample"` gives every class the same number of examples. Where a class has too few, they
             are repeated as evenly as possible.
         class_weights: weight of each class in the loss, by name; 1 for classes not named.
@@ -101,6 +105,7 @@ class TrainingSettings(BaseModel):
     train_size: Count | Literal["all", "largest"] = "all"
     validation: Annotated[float, Field(strict=True, ge=0.0, le=0.5)] = 0.1
     selection: Literal["validation_loss", "test_loss", "last"] = "validation_loss"
+    evaluate_every: EvaluateEvery = "epoch"
     balance: Literal["none", "oversample"] = "none"
     class_weights: dict[str, Positive] = Field(default_factory=dict)
     epochs: Count = 1
@@ -122,6 +127,11 @@ class TrainingSettings(BaseModel):
     clip_value: Clipped = None
     weight_decay_on: Literal["all", "weights"] = "all"
     groups: dict[str, Annotated[dict[str, Any], Field(min_length=1)]] = Field(default_factory=dict)
+
+    @field_validator("evaluate_every")
+    @classmethod
+    def _read_steps(cls, value: int | str) -> int | str:
+        return int(value.split()[0]) if isinstance(value, str) and value.endswith(" steps") else value
 
     @model_validator(mode="after")
     def _check_tf32(self) -> Self:
@@ -244,15 +254,36 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class SeedParts:
+    """The seeds of what is drawn at random, which are the same for every optimizer.
+
+    Attributes:
+        weights: seed of the initial weights, and of what the model and the optimizer draw in training, such
+            as dropout masks.
+        split: seed of the validation split, and of which training examples are drawn or repeated.
+        order: seed of the order of examples in each epoch, and so of the batches.
+    """
+
+    weights: int = 0
+    split: int = 0
+    order: int = 0
+
+    @classmethod
+    def of(cls, seed: int) -> SeedParts:
+        """Return equal parts."""
+        return cls(seed, seed, seed)
+
+
+@dataclass(frozen=True)
 class CellSettings:
     """Everything that determines a training run, except the data.
 
     Attributes:
-        seed: determines the initial weights, the validation split and the order of batches, whatever the
-            optimizer.
+        seed: the number of the cell's seed in the suite. What is drawn follows `seed_parts`.
         device: torch's name of the device.
         storage: `"uint8"` reads examples as they are needed; `"float32"` keeps the whole dataset in memory as
             normalised floats.
+        parts: the seeds of what is drawn, if the suite varies them apart; None if all of them are `seed`.
     """
 
     model: Choice
@@ -261,3 +292,13 @@ class CellSettings:
     seed: int
     device: str
     storage: Storage = "uint8"
+    parts: SeedParts | None = None
+
+    @property
+    def seed_parts(self) -> SeedParts:
+        """The seeds of what is drawn at random."""
+        return SeedParts.of(self.seed) if self.parts is None else self.parts
+
+    def without_seed(self) -> CellSettings:
+        """Return the settings with a neutral seed, for what does not depend on it."""
+        return replace(self, seed=0, parts=None)

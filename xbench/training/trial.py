@@ -115,7 +115,7 @@ def _take_steps(loaded: LoadedOptimizer, model: nn.Module, stale: float | None) 
     try:
         optimizer = loaded.build(model, find_trial_roles(model), TRIAL_RUN, seed=0)
         outcome.is_built = True
-        _check_parts(loaded, optimizer)
+        _check_parts(loaded, optimizer, model)
         with suppress(Endless):
             _train(loaded.spec, optimizer, model, stale, outcome)
         outcome.nans = _count_nans([*model.parameters(), *optimizer_tensors(optimizer, model)])
@@ -231,28 +231,29 @@ def find_trial_roles(model: nn.Module) -> dict[str, Role]:
     return find_roles(model, last=list(last.parameters()))
 
 
-def _check_parts(loaded: LoadedOptimizer, optimizer: Any) -> None:
+def _check_parts(loaded: LoadedOptimizer, optimizer: Any, model: nn.Module) -> None:
     """Check the methods that training calls, of both parts of a composite.
 
     Raises:
         _Breach: a method is missing or does not work.
     """
     if loaded.rest is None:
-        _check_interface(loaded, optimizer)
+        _check_interface(loaded, optimizer, model)
         return
     for part, other in ((MATRICES, loaded), (REST, loaded.rest)):
-        _check_interface(other, optimizer.parts[part])
+        _check_interface(other, optimizer.parts[part], model)
         with suppress(ValueError):
             try:
                 inspect.signature(optimizer.parts[part].step).bind()
             except TypeError:
+                who = f"rest = '{other.name}'" if part == REST else "it"
                 raise _Breach(
-                    f"{'rest' if part == REST else 'it'} needs the closure in its step, but two optimizers "
-                    "that share a model each step without one, on the gradients of one closure call"
+                    f"{who} needs the closure in its step, but "
+                    "two optimizers that share a model step without one, on the gradients of one closure call"
                 ) from None
 
 
-def _check_interface(loaded: LoadedOptimizer, optimizer: Any) -> None:
+def _check_interface(loaded: LoadedOptimizer, optimizer: Any, model: nn.Module) -> None:
     """Check the methods that training calls. The optimizer need not be a `torch.optim.Optimizer`.
 
     Raises:
@@ -274,7 +275,7 @@ def _check_interface(loaded: LoadedOptimizer, optimizer: Any) -> None:
     if loaded.spec.resumable and missing:
         raise _Breach(f"its spec says that it is resumable, but it has no {missing[0]}()")
     try:
-        loaded.spec.state_vectors(loaded.hyperparameters(optimizer))
+        loaded.spec.state_vectors(loaded.facts_of_state(optimizer, list(model.parameters())))
     except Exception as error:
         raise _Breach(f"its spec's state_vectors raised {describe_error(error)}") from error
 

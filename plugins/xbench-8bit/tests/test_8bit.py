@@ -1,9 +1,8 @@
-"""Tests of the members as optimizers: they learn, hold the state they declare, and can be resumed."""
+"""Tests of the members as optimizers."""
 
 from __future__ import annotations
 
 import inspect
-import io
 
 import pytest
 
@@ -15,6 +14,7 @@ import torch  # noqa: E402
 import torchao.optim  # noqa: E402
 import xbench  # noqa: E402
 from torch import nn  # noqa: E402
+from xbench.testing import start_training  # noqa: E402
 
 import xbench_8bit  # noqa: E402
 from xbench_8bit.catalogue import BITSANDBYTES_UNFIT, TORCHAO_UNFIT  # noqa: E402
@@ -29,50 +29,30 @@ SERVING = [
 ]
 
 
-class Problem:
-    """A classification problem with a closure like that of xbench, and an optimizer for it."""
+class Network(nn.Module):
+    """Its first matrix has 4096 elements: smaller tensors are not quantised."""
 
-    def __init__(self, family, name, **settings):
-        self.spec = FAMILIES[family].member(name)
-        torch.manual_seed(0)
-        self.inputs = torch.randn(32, 64)
-        self.labels = self.inputs[:, :3].argmax(1)
-        # The first matrix has 4096 elements: smaller tensors are not quantised.
-        self.model = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 3))
-        self.optimizer = self.spec.load_factory()(list(self.model.parameters()), lr=0.01, **settings)
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 512), nn.Linear(512, 8)
 
-    def closure(self):
-        for parameter in self.model.parameters():
-            parameter.grad = None
-        with torch.enable_grad():
-            loss = nn.functional.cross_entropy(self.model(self.inputs), self.labels)
-            loss.backward()
-        return loss.detach().double()
+    def forward(self, numbers, tokens):
+        return self.last(torch.tanh(self.first(numbers)))
 
-    def train(self, steps):
-        return [self.optimizer.step(self.closure).item() for _ in range(steps)]
 
-    def save(self):
-        file = io.BytesIO()
-        torch.save([self.model.state_dict(), self.optimizer.state_dict()], file)
-        file.seek(0)
-        return file
-
-    def load(self, file):
-        weights, state = torch.load(file, weights_only=True)
-        self.model.load_state_dict(weights)
-        self.optimizer.load_state_dict(state)
+def start(family, name, dtype="float32", **settings):
+    return start_training(FAMILIES[family].member(name), {"lr": 0.003, **settings}, Network, dtype=dtype)
 
 
 @pytest.mark.parametrize(("family", "name"), SERVING)
 def test_resumed_steps_equal_uninterrupted_ones_and_lower_the_loss(family, name):
-    whole, resumed = Problem(family, name), Problem(family, name)
-    losses = whole.train(4)
-    saved = whole.save()
-    losses += whole.train(4)
-    resumed.load(saved)
-    assert resumed.train(4) == losses[4:]
-    assert losses[-1] < losses[0]
+    whole, resumed = start(family, name), start(family, name)
+    first = whole.step(4)[0]
+    checkpoint, losses = whole.checkpoint(), whole.step(4)
+    resumed.resume(checkpoint)
+    assert resumed.step(4) == losses
+    assert torch.equal(whole.weights(), resumed.weights())
+    assert whole.evaluate() < first
 
 
 def count_bytes(state):
@@ -102,10 +82,10 @@ def count_bytes(state):
     ],
 )
 def test_large_tensors_are_quantised(family, name, bits):
-    problem = Problem(family, name)
-    problem.train(1)
-    moments = count_bytes(problem.optimizer.state[problem.model[0].weight])
-    elements = problem.model[0].weight.numel()
+    training = start(family, name)
+    training.step()
+    matrix = training.model.first.weight
+    moments, elements = count_bytes(training.optimizer.state[matrix]), matrix.numel()
     # Two moments, with a scale of 4 bytes for each block of 128 or 256, and two tables of at most 256 values.
     assert 2 * elements * bits / 8 < moments < 2 * elements * (bits / 8 + 4 / 128) + 2 * 4 * 256 + 8
 
@@ -114,21 +94,20 @@ def test_large_tensors_are_quantised(family, name, bits):
     ("family", "name"),
     [(family, name) for family, name in SERVING if not name.endswith(("8bit", "4bit", "Fp8"))],
 )
-def test_state_has_the_declared_size(family, name):
-    problem = Problem(family, name)
-    problem.train(2)
-    expected = problem.spec.state_vectors(problem.optimizer.defaults)
-    parameters = count_bytes({index: p.detach() for index, p in enumerate(problem.model.parameters())})
-    # `unorm_vec` of LAMB and LARS is a scalar for each tensor.
-    assert count_bytes(dict(problem.optimizer.state)) == pytest.approx(expected * parameters, abs=4 * 4)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_state_has_the_declared_size(family, name, dtype):
+    if name == "PytorchLARS" and dtype == "bfloat16":
+        pytest.skip("it asserts that parameters are in float32")
+    training = start(family, name, dtype)
+    training.step(2)
+    assert training.count_vectors() == pytest.approx(training.declared_vectors(), abs=0.01)
 
 
 @pytest.mark.parametrize(
     ("name", "settings"), [("AdamW8bit", {}), ("AdamW", {"optim_bits": 8}), ("SGD8bit", {"momentum": 0.5})]
 )
 def test_size_of_quantised_state_is_not_declared(name, settings):
-    problem = Problem("bitsandbytes", name, **settings)
-    assert problem.spec.state_vectors(problem.optimizer.defaults) is None
+    assert start("bitsandbytes", name, **settings).declared_vectors() is None
 
 
 def test_torchao_is_not_compiled_unless_asked_for(monkeypatch):
@@ -137,28 +116,28 @@ def test_torchao_is_not_compiled_unless_asked_for(monkeypatch):
     monkeypatch.setattr(
         torch.compiler, "set_stance", lambda *args, **kwargs: seen.append(args) or original(*args, **kwargs)
     )
-    Problem("torchao", "AdamW8bit").train(1)
+    start("torchao", "AdamW8bit").step()
     assert seen == [("force_eager",)]
 
 
 @pytest.mark.slow
 def test_compiled_steps_are_those_of_the_eager_optimizer():
-    eager, compiled = Problem("torchao", "AdamW8bit"), Problem("torchao", "AdamW8bit", compiled=True)
-    assert eager.train(4) == pytest.approx(compiled.train(4), rel=1e-3)
+    eager, compiled = start("torchao", "AdamW8bit"), start("torchao", "AdamW8bit", compiled=True)
+    assert eager.step(4) == pytest.approx(compiled.step(4), rel=1e-3)
 
 
 def test_learning_rate_may_be_changed_to_a_number():
-    problem = Problem("torchao", "AdamW8bit")
-    problem.train(1)
-    before = [parameter.detach().clone() for parameter in problem.model.parameters()]
-    problem.optimizer.param_groups[0]["lr"] = 0.0
-    problem.train(1)
-    assert all(map(torch.equal, before, problem.model.parameters()))
+    training = start("torchao", "AdamW8bit")
+    training.step()
+    before = training.weights()
+    training.optimizer.param_groups[0]["lr"] = 0.0
+    training.step()
+    assert torch.equal(training.weights(), before)
 
 
 def test_amsgrad_of_torchao_needs_compilation():
     with pytest.raises(ValueError, match="needs compiled = true"):
-        Problem("torchao", "AdamW8bit", amsgrad=True)
+        start("torchao", "AdamW8bit", amsgrad=True)
 
 
 def test_every_optimizer_of_the_packages_is_a_member():
@@ -177,9 +156,10 @@ def test_members_that_cannot_serve_are_refused_with_the_reason(family, name):
         FAMILIES[family].member(name)
 
 
-def test_unknown_names_are_refused():
-    with pytest.raises(xbench.XbenchError, match="Did you mean 'AdamW8bit'"):
-        FAMILIES["bitsandbytes"].member("adamw8Bit")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_names_have_no_spec(family):
+    with pytest.raises(KeyError):
+        FAMILIES[family].member("adamw8Bit")
 
 
 def test_reasons_still_hold():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,7 +13,7 @@ __all__ = ["BITSANDBYTES", "TORCHAO"]
 
 
 def _get_torchao_spec(name: str) -> OptimizerSpec:
-    _check_name("torchao", name, catalogue.TORCHAO, catalogue.TORCHAO_UNFIT)
+    _check_fit("torchao", name, catalogue.TORCHAO_UNFIT)
     from xbench_8bit.torchao_factories import make_factory
 
     summary, reference = catalogue.TORCHAO[name]
@@ -22,7 +21,7 @@ def _get_torchao_spec(name: str) -> OptimizerSpec:
 
 
 def _get_bitsandbytes_spec(name: str) -> OptimizerSpec:
-    _check_name("bitsandbytes", name, catalogue.BITSANDBYTES, catalogue.BITSANDBYTES_UNFIT)
+    _check_fit("bitsandbytes", name, catalogue.BITSANDBYTES_UNFIT)
     from xbench_8bit.bitsandbytes_factories import make_factory
 
     summary, reference, vectors = catalogue.BITSANDBYTES[name]
@@ -30,7 +29,9 @@ def _get_bitsandbytes_spec(name: str) -> OptimizerSpec:
 
     def count_vectors(settings: Mapping[str, Any]) -> float | None:
         is_8_bit = is_always_8_bit or settings.get("optim_bits") == 8
-        return None if is_8_bit else vectors  # small tensors are not quantised
+        if is_8_bit:
+            return None  # small tensors are not quantised
+        return vectors if name == "PytorchLARS" else vectors * 4 / settings["element_bytes"]
 
     return OptimizerSpec(
         factory=make_factory(name),
@@ -41,22 +42,14 @@ def _get_bitsandbytes_spec(name: str) -> OptimizerSpec:
     )
 
 
-def _check_name(package: str, name: str, served: Mapping[str, Any], unfit: Mapping[str, str]) -> None:
+def _check_fit(package: str, name: str, unfit: Mapping[str, str]) -> None:
     """Check that a member of a package can serve.
 
     Raises:
-        XbenchError: there is no such member, or it cannot serve.
+        XbenchError: it cannot.
     """
     if name in unfit:
         raise XbenchError(f"{package}'s {name} cannot serve: {unfit[name]}")
-    if name not in served:
-        folded = {known.casefold(): known for known in served}
-        close = difflib.get_close_matches(name.casefold(), folded, n=1)
-        guess = f" Did you mean '{folded[close[0]]}'?" if close else ""
-        raise XbenchError(
-            f"xbench-8bit has no optimizer '{name}' of {package}.{guess}",
-            hint=f"`xbench info {package}` lists all",
-        )
 
 
 def _lister(served: Mapping[str, Any], unfit: Mapping[str, str]) -> Callable[[], list[str]]:

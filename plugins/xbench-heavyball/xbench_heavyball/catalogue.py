@@ -27,6 +27,7 @@ class Entry:
         summary: what it does, in one line.
         reference: paper or page of the method.
         vectors: vectors of state with float32 storage; None if the number depends on shapes.
+        copies: vectors of state that always have the dtype of the parameters.
         memory_period: as in `xbench.OptimizerSpec`.
     """
 
@@ -34,6 +35,7 @@ class Entry:
     reference: str
     vectors: float | None = None
     memory_period: Callable[[Mapping[str, Any]], int] | None = None
+    copies: float = 0
 
 
 OPTIMIZERS = {
@@ -70,7 +72,8 @@ OPTIMIZERS = {
     "MSAMLaProp": Entry(
         "RMSprop at a point ahead along the momentum, as SAM without a second gradient",
         "https://arxiv.org/abs/2401.12033",
-        3,
+        2,
+        copies=1,
     ),
     "Muon": Entry("orthogonalised momentum for matrices and kernels; plain momentum for vectors", _MUON, 1),
     "MuonAdamW": Entry("Muon for matrices and kernels, AdamW for vectors", _MUON),
@@ -82,7 +85,7 @@ OPTIMIZERS = {
     "PSGDPRO": Entry("PSGDKron whose factors stay nearly symmetric and positive definite", _PSGD),
     "QSGD": Entry("PSGDPRO with the square root of the preconditioner; nothing is quantised", _PSGD),
     "RMSprop": Entry("RMSprop with bias correction", _HEAVYBALL, 1),
-    "SFAdamW": Entry("schedule-free AdamW", "https://arxiv.org/abs/2405.15682", 2),
+    "SFAdamW": Entry("schedule-free AdamW", "https://arxiv.org/abs/2405.15682", 1, copies=1),
     "SGD": Entry("stochastic gradient descent with momentum", _HEAVYBALL, 1),
     "SOAP": Entry("Adam in the eigenbasis of Shampoo's preconditioner", _SOAP, None, _find_period),
     "SOAPAdEMAMix": Entry(

@@ -73,8 +73,8 @@ _REPLACED: dict[str, tuple[Any, Any]] = {
     "q_dtype": (_DTYPES, "float32"),
 }
 
-# heavyball computes the product with the Hessian in all steps but one of each interval: with the interval 1,
-# which is its default, in no step. With this one, in all steps but the first.
+# Of the steps that update the preconditioner, heavyball computes the product with the Hessian in all but one
+# of each interval: with the interval 1, which is its default, in none. With this one, in all but the first.
 _NEVER = 2**62
 _VARIANTS: dict[str, dict[str, Any]] = {
     "": {},

@@ -23,12 +23,12 @@ class Closure:
         return loss.detach().double()
 
 
-def make_quadratic(size=8, dtype=torch.float64, condition=50.0):
-    """Make a parameter, the Hessian of a strictly convex quadratic, and the quadratic's closure."""
+def make_quadratic(size=8, dtype=torch.float64):
+    """Make a parameter, the Hessian of a quadratic of condition number 1000, and the quadratic's closure."""
     generator = torch.Generator().manual_seed(0)
     directions, _ = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64))
     hessian = directions @ torch.diag(torch.logspace(0, -1, size, dtype=torch.float64).pow(3)) @ directions.T
-    hessian = (hessian * condition).to(dtype)
+    hessian = (50 * hessian).to(dtype)
     parameter = nn.Parameter(torch.linspace(-1, 1, size, dtype=dtype))
     return parameter, hessian, Closure([parameter], lambda: parameter @ hessian @ parameter / 2)
 

@@ -82,7 +82,7 @@ class TestQuadratic:
         assert closure() < 1e-6 * first
 
     def test_wolfe_needs_no_more_evaluations_than_torch_and_reaches_as_low(self):
-        losses = []
+        evaluations, losses = [], []
         for build in (
             lambda x: WolfeLBFGS([x], max_iter=10, max_eval=15),
             lambda x: torch.optim.LBFGS([x], max_iter=10, max_eval=15, line_search_fn="strong_wolfe"),
@@ -91,8 +91,9 @@ class TestQuadratic:
             optimizer = build(x)
             for _ in range(4):
                 optimizer.step(closure)
-            assert len(closure.seen) <= 4 * 16
+            evaluations.append(len(closure.seen))
             losses.append(closure())
+        assert evaluations[0] <= evaluations[1]
         assert losses[0] < max(10 * losses[1], 1e-12)
 
 
@@ -205,7 +206,8 @@ class TestWolfe:
             for _ in range(30):
                 optimizer.step(closure)
             reached[pairs_dtype] = closure().item()
-        assert reached["bfloat16"] < 0.01
+        assert max(reached.values()) < 0.01
+        assert reached["bfloat16"] < 2 * reached["float32"]
 
     @pytest.mark.parametrize(("max_iter", "max_eval", "limit"), [(3, 100, 3), (20, 1, 1), (20, 4, 3)])
     def test_iterations_are_limited(self, max_iter, max_eval, limit):
@@ -266,7 +268,9 @@ def test_state_has_the_declared_size(kind, pairs_dtype, dtype):
     optimizer.step(Closure(parameters, lambda: sum(p.square().sum() for p in parameters)))
     spec = {OnlineLBFGS: plugin.ONLINE, DampedLBFGS: plugin.DAMPED, WolfeLBFGS: plugin.WOLFE}[kind]
     assert optimizer.defaults["history_size"] == 6
-    declared = spec.state_vectors(optimizer.defaults) * 3000 * dtype.itemsize
+    declared = (
+        spec.state_vectors({**optimizer.defaults, "element_bytes": dtype.itemsize}) * 3000 * dtype.itemsize
+    )
     assert count_bytes(optimizer) == pytest.approx(declared, rel=0.005)
 
 

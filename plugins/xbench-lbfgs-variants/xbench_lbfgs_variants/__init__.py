@@ -75,9 +75,13 @@ def build_wolfe(
     )
 
 
-def _count_vectors(defaults: Mapping[str, Any]) -> float:
+_BYTES = {"float32": 4, "bfloat16": 2}
+
+
+def _count_vectors(settings: Mapping[str, Any]) -> float:
     """Count the vectors of a full history, in units of the parameters' size."""
-    return 2 * defaults["history_size"] * defaults["pairs_bytes_ratio"]
+    element_bytes = settings["element_bytes"]
+    return 2 * settings["history_size"] * _BYTES.get(settings["pairs_dtype"], element_bytes) / element_bytes
 
 
 def fill_history(optimizer: PairOptimizer) -> None:

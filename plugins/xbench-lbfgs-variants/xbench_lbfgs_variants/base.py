@@ -58,12 +58,10 @@ class PairOptimizer(Optimizer):
             if (parameter.dtype, parameter.device) != (first.dtype, first.device):
                 raise ValueError("the parameters differ in dtype or device")
         if pairs_on == "host" and first.device.type == "cpu":
-            # It would be a column of its own in a comparison, with the same results and memory as "device".
+            # A suite that compares both values would train twice, with the same results and the same memory.
             raise ValueError(
                 "pairs_on = 'host' changes nothing on a CPU, where the parameters are on the host"
             )
-        # A fact rather than a setting, so it is not in the parameter group.
-        self.defaults["pairs_bytes_ratio"] = self._pairs_dtype.itemsize / first.dtype.itemsize
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add the only parameter group.

@@ -34,8 +34,8 @@ class OnlineLBFGS(PairOptimizer):
         tau: number of steps after which the step size has halved; None for a constant step size.
         damping: the paper's lambda, at least 0: curvature that is added in all directions.
         c: factor, above 0 and at most 1, of the term that a pair adds to H.
-        initial_scale: the paper's epsilon, above 0: H of the first step, times the identity. The paper has
-            1e-10, which in float32 would change most parameters by less than their spacing.
+        initial_scale: the paper's epsilon, above 0: H while the history is empty, times the identity. The
+            paper has 1e-10, which in float32 would change most parameters by less than their spacing.
         pairs_dtype, pairs_on: see `PairOptimizer`.
 
     Raises:

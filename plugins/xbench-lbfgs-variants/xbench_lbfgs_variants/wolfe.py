@@ -89,18 +89,18 @@ class WolfeLBFGS(PairOptimizer):
         first_loss = closure()
         loss, evaluations = float(first_loss), 1
         gradient = self._read_gradient()
-        new_gradient, start = torch.empty_like(gradient), torch.empty_like(gradient)
+        new_gradient, start, direction = (torch.empty_like(gradient) for _ in range(3))
         for iteration in range(group["max_iter"]):
             has_used_up = iteration > 0 and evaluations >= group["max_eval"]
-            if has_used_up or gradient.abs().max() <= group["tolerance_grad"]:
+            if has_used_up or _find_largest(gradient) <= group["tolerance_grad"]:
                 break
-            direction, slope = self._choose_direction(gradient, history)
+            slope = self._choose_direction(gradient, history, out=direction)
             if slope > -group["tolerance_change"]:
                 break
             first = group["lr"]
             if not len(history):
-                first *= min(1.0, 1 / float(gradient.abs().sum()))
-            min_width = group["tolerance_change"] / float(direction.abs().max())
+                first *= min(1.0, 1 / float(torch.linalg.vector_norm(gradient, ord=1)))
+            min_width = group["tolerance_change"] / _find_largest(direction)
             line = _Line(self, closure, self._read_parameters(out=start), direction, new_gradient)
             point = search_line(
                 line.evaluate, Point(0.0, loss, slope), first, MAX_SEARCH_EVALUATIONS, min_width
@@ -115,33 +115,38 @@ class WolfeLBFGS(PairOptimizer):
             step = self._read_parameters(out=direction).sub_(start)
             history.add(step, gradient.neg_().add_(new_gradient))
             gradient, new_gradient = new_gradient, gradient
-            change = min(abs(point.loss - loss), float(step.abs().max()))
+            change = min(abs(point.loss - loss), _find_largest(step))
             loss = point.loss
             if change < group["tolerance_change"]:
                 break
         return first_loss
 
     @staticmethod
-    def _choose_direction(gradient: torch.Tensor, history: PairHistory) -> tuple[torch.Tensor, float]:
-        """Return a direction of descent, and its product with the gradient.
+    def _choose_direction(gradient: torch.Tensor, history: PairHistory, out: torch.Tensor) -> float:
+        """Write a direction of descent into a vector, and return its product with the gradient.
 
         The history is cleared if rounding errors have made its direction one of ascent.
         """
-        direction = gradient.neg()
+        torch.neg(gradient, out=out)
         if len(history):
-            history.multiply(direction, history.newest_scale())
-        slope = float(direction.dot(gradient))
+            history.multiply(out, history.newest_scale())
+        slope = float(out.dot(gradient))
         if not slope < 0 and len(history):
             history.clear()
-            torch.neg(gradient, out=direction)
-            slope = float(direction.dot(gradient))
-        return direction, slope
+            torch.neg(gradient, out=out)
+            slope = float(out.dot(gradient))
+        return slope
 
     def fill_history(self) -> None:
         """Fill the history, and limit the next step to two iterations, which need as much memory as more."""
         super().fill_history()
         self._group["max_iter"] = min(self._group["max_iter"], 2)
         self._group["max_eval"] = min(self._group["max_eval"], 8)
+
+
+def _find_largest(vector: torch.Tensor) -> float:
+    """Return the largest absolute value, without a vector of all of them."""
+    return float(torch.linalg.vector_norm(vector, ord=torch.inf))
 
 
 class _Line:

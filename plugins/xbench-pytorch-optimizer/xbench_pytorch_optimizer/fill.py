@@ -6,6 +6,7 @@ import torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,23 +29,37 @@ def fill_queue(optimizer: Any) -> None:
             optimizer.step()
 
 
-def jump_to_period(optimizer: Any, setting: str) -> None:
-    """Take a first step, then set the counters so that the step after the next one does the periodic work.
+def jump_to_period(optimizer: Any, setting: str, skipped: int = 0) -> None:
+    """Take a first step, then set the counters so that the next step does the periodic work.
 
     Args:
         setting: the setting with the number of steps between two such steps.
+        skipped: number of steps that the optimizer takes before it begins to count them.
     """
     with _small_gradients(optimizer):
         optimizer.step()
     for group in optimizer.param_groups:
-        period = group.get(setting, getattr(optimizer, setting, 0))  # 0 for a group that is not projected
-        if period <= 2:
+        period = group.get(setting, getattr(optimizer, setting, 0))
+        if period == 0:  # the group is not projected
             continue
-        group["step"] = period - 2
-        if "total_step" in optimizer.state:  # SPAM counts here
-            optimizer.state["total_step"] = period - 2
-        if hasattr(optimizer, "total_step"):  # StableSPAM counts here
-            optimizer.total_step = period - 2
+        start = group.get("start_preconditioning_step", 1)  # of DASH, before which it does no such work
+        group["step"] = max(group["step"], period * math.ceil(start / period) - 1 + skipped)
+
+
+def jump_to_resampling(optimizer: Any) -> None:
+    """Take SPAM's first step, then set its counter so that the next step resamples the masks in the end."""
+    with _small_gradients(optimizer):
+        optimizer.step()
+    optimizer.state["total_step"] = 2 * (optimizer.update_proj_gap - 1)
+
+
+def switch_to_sgd(optimizer: Any) -> None:
+    """Take a step of SWATS after its switch to SGD, so that it has the state of both phases."""
+    with _small_gradients(optimizer):
+        for group in optimizer.param_groups:
+            optimizer.init_group(group)
+            group["phase"] = "sgd"
+        optimizer.step()
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xbench import OptimizerSpec
+from xbench import OptimizerSpec, SearchRange
 
 if TYPE_CHECKING:
     from torch.optim.optimizer import ParamsT
@@ -29,4 +29,9 @@ SPEC = OptimizerSpec(
     reference="https://arxiv.org/abs/2010.01412",
     resumable=True,
     state_vectors=lambda hyperparameters: float(hyperparameters["momentum"] != 0),
+    search_space={
+        "lr": SearchRange(low=1e-4, high=1.0, scale="log"),
+        "rho": SearchRange(low=1e-2, high=0.5, scale="log"),
+    },
+    memory_free=("lr", "momentum", "weight_decay", "rho"),
 )

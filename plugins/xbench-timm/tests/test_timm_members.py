@@ -97,19 +97,20 @@ def test_tables_and_tokens_are_embeddings_and_all_classifiers_are_outputs(name, 
     assert {pattern for pattern, role in roles.items() if role == "output"} == outputs
 
 
-@pytest.mark.parametrize(
-    ("name", "guess"),
-    [
-        ("resnet181", "resnet18"),
-        ("ResNet18", "resnet18"),
-        ("tf_efficientnet_b0_ns", "tf_efficientnet_b0.ns_jft_in1k"),  # timm renamed it
-    ],
-)
-def test_unknown_name_gets_a_suggestion(name, guess):
+def test_a_name_that_timm_has_changed_is_refused_with_the_new_one():
     with pytest.raises(XbenchError) as caught:
-        make_spec(name)
-    assert caught.value.message == f"timm has no model '{name}'. Did you mean '{guess}'?"
-    assert "xbench info timm" in caught.value.hint
+        make_spec("tf_efficientnet_b0_ns")
+    assert (
+        caught.value.message == "timm has renamed 'tf_efficientnet_b0_ns' to 'tf_efficientnet_b0.ns_jft_in1k'"
+    )
+    assert caught.value.hint == "write `timm/tf_efficientnet_b0.ns_jft_in1k`"
+
+
+@pytest.mark.parametrize("name", ["resnet181", "ResNet18", "resnet18.absent"])
+def test_unknown_name_gets_a_suggestion(xbench, tmp_path, name):
+    done = xbench(tmp_path, "info", f"timm/{name}")
+    assert done.returncode == 2
+    assert f"without a member '{name}'. Did you mean 'resnet18" in " ".join(done.stderr.split())
 
 
 def test_encoder_without_a_classifier_is_listed_and_refused_with_the_reason():

@@ -234,6 +234,21 @@ class TestFile:
         with pytest.raises(XbenchError, match=r"layer3\.0"):
             make(weights=str(tmp_path / "part.pth"))
 
+    def test_name_that_reads_like_an_allocation_is_no_memory_error(self, original, tmp_path):
+        torch.save({**original.state_dict(), "allocation.weight": torch.ones(2)}, tmp_path / "more.pth")
+        with pytest.raises(XbenchError, match=r"does not fit timm's .*allocation\.weight"):
+            make(weights=str(tmp_path / "more.pth"))
+
+    @pytest.mark.parametrize("step", ["timm.models.load_state_dict", "timm.create_model"])
+    def test_memory_that_runs_out_is_not_the_files_fault(self, step, original, tmp_path, monkeypatch):
+        def fail(*_, **__):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+        torch.save(original.state_dict(), tmp_path / "own.pth")
+        monkeypatch.setattr(step, fail)
+        with pytest.raises(RuntimeError, match="can't allocate memory"):
+            make(weights=str(tmp_path / "own.pth"))
+
     def test_file_with_code_is_not_read(self, tmp_path):
         torch.save({"state_dict": torch.nn.Linear(1, 1)}, tmp_path / "code.pth")
         with pytest.raises(XbenchError, match="could run code"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from functools import cache, partial
 from typing import Any
@@ -31,9 +30,11 @@ def make_spec(name: str) -> ModelSpec:
     """Make the spec of one of timm's models.
 
     Raises:
-        XbenchError: timm has no model of this name, or the model has no classifier.
+        LookupError: timm has no model of this name.
+        XbenchError: the model has another name now, or it has no classifier.
     """
-    _check_name(name)
+    if (renamed := get_deprecated_models().get(name)) is not None:
+        raise XbenchError(f"timm has renamed '{name}' to '{renamed}'", hint=f"write `timm/{renamed}`")
     config = read_config(name)
     network = build_outline(name)
     if not hasattr(network, "reset_classifier"):
@@ -57,17 +58,6 @@ def make_spec(name: str) -> ModelSpec:
         roles=dict.fromkeys(find_tables(network), "embedding")
         | dict.fromkeys(find_outputs(network), "output"),
     )
-
-
-def _check_name(name: str) -> None:
-    names = list_names()
-    if name not in names:
-        renamed = get_deprecated_models().get(name)
-        close = [renamed] if renamed else difflib.get_close_matches(name.lower(), names, n=1)
-        raise XbenchError(
-            f"timm has no model '{name}'." + "".join(f" Did you mean '{guess}'?" for guess in close),
-            hint=f"`xbench info timm` lists all {len(names)} names",
-        )
 
 
 def _describe_weights(config: PretrainedCfg) -> str:

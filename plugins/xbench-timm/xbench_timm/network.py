@@ -11,7 +11,7 @@ from typing import Any
 import timm
 import torch
 from torch import nn
-from xbench import XbenchError
+from xbench import XbenchError, raise_if_exhausted
 
 from xbench_timm.weights import check_settings, count_classes, find_file, make_misfit
 
@@ -176,8 +176,9 @@ def _create(
         refused = [rate for rate in rates if "unexpected keyword" in str(error) and rate in str(error)]
         if refused:
             raise XbenchError(f"timm's {name} has no {refused[0]}", hint=f"leave out {refused[0]}") from error
-        if path is None or isinstance(error, MemoryError) or "alloc" in str(error):
-            raise  # running out of memory is not the file's fault
+        if path is None:
+            raise
+        raise_if_exhausted(error)  # which is not the file's fault
         raise make_misfit(name, path, error) from error
 
 

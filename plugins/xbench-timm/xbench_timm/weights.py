@@ -14,7 +14,7 @@ from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import RemoteEntryNotFoundError
 from huggingface_hub.utils import tqdm
 from timm.models import PretrainedCfg, get_pretrained_cfg
-from xbench import WeightsNotFound, XbenchError
+from xbench import WeightsNotFound, XbenchError, raise_if_exhausted
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -33,11 +33,11 @@ def read_config(name: str) -> PretrainedCfg:
     """Return timm's description of a model's weights.
 
     Raises:
-        XbenchError: timm has no model of this name.
+        LookupError: timm has no model of this name.
     """
     config = get_pretrained_cfg(name)
     if config is None:
-        raise XbenchError(f"timm has no model '{name}'", hint="`xbench info timm` lists all names")
+        raise LookupError(f"timm has no model '{name}'")
     return config
 
 
@@ -137,8 +137,7 @@ def count_classes(name: str, path: Path) -> int:
     try:
         state = timm.models.load_state_dict(str(path))
     except Exception as error:  # a file that is not a checkpoint can raise anything
-        if isinstance(error, MemoryError) or "alloc" in str(error):
-            raise
+        raise_if_exhausted(error)
         if "weights_only" in str(error):
             raise XbenchError(
                 f"{path} holds Python objects besides weights; they could run code, so the file is not read",

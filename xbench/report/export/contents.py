@@ -122,6 +122,10 @@ def _collect_series(record: CellRecord, trace: Sequence[TraceRow]) -> dict[str, 
             value = getattr(row, name)
             if value is not None:
                 series.setdefault(f"step/{name}", []).append(Point(row.step, float(value)))
+    for evaluation in record.evaluations:
+        for name, value in evaluation.values.items():
+            if value is not None:
+                series.setdefault(f"step/{name}", []).append(Point(evaluation.step, value))
     for epoch in record.epochs:
         for name, value in epoch.values.items():
             if value is not None:
