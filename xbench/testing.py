@@ -70,7 +70,7 @@ def check_optimizer(
 
     Raises:
         AssertionError: a check failed. The message names all that did.
-        XbenchError: there is no such component, setting or check.
+        XbenchError: the component, a setting or a check is unknown.
     """
     return _assert_passed(_check("optimizer", component, settings, checks))
 

@@ -114,7 +114,7 @@ def _find_wrong_rest(subject: Subject, spec: Any) -> str | None:
     """Describe what is wrong with the settings of the optimizer that `rest` names; None if nothing is.
 
     Raises:
-        XbenchError: there is no such optimizer.
+        XbenchError: the optimizer is unknown.
     """
     if REST not in subject.params or not settings_of(spec).leaves_rest:
         return None

@@ -48,7 +48,7 @@ def find_subjects(
         kind: their kind; None for all kinds that have the name.
 
     Raises:
-        XbenchError: there is no such component, or the members of a family cannot be listed.
+        XbenchError: the component is unknown, or the members of a family cannot be listed.
     """
     dirs = ImportDirs.of(import_dirs)
     if ":" in name:
@@ -79,7 +79,7 @@ def check(
         timeout_s: seconds after which a check has failed.
 
     Raises:
-        XbenchError: there is no such check, or a setting or the partner of the subject is wrong.
+        XbenchError: a check is unknown, or a setting or the partner of the subject is wrong.
     """
     _check_partner(subject)
     names = list(names or CHECKS[subject.kind])
@@ -99,7 +99,7 @@ def _check_partner(subject: Subject) -> None:
     """Check that a partner is registered, unless it is code outside a package.
 
     Raises:
-        XbenchError: there is no such model or dataset, or an optimizer has a partner.
+        XbenchError: the model or dataset is unknown, or an optimizer has a partner.
     """
     if not subject.partner or ":" in subject.partner:
         return

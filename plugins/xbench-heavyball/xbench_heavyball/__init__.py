@@ -22,7 +22,7 @@ def get_spec(name: str) -> OptimizerSpec:
     """Return the spec of a member.
 
     Raises:
-        KeyError: there is no such member.
+        KeyError: the member is unknown.
         XbenchError: it cannot serve; the message says why.
     """
     from xbench_heavyball.factories import make_factory

@@ -21,7 +21,7 @@ def load_member(name: str) -> OptimizerSpec:
         name: the package's name of it, in lower case.
 
     Raises:
-        KeyError: there is no such optimizer.
+        KeyError: the optimizer is unknown.
     """
     if name in TORCH:
         (entry_point,) = {e.value: e for e in entry_points(group="xbench.optimizers", name=name)}.values()
