@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from xbench.storage import staging
+from xbench.storage import locks, staging
 from xbench.storage.locks import LockHeld, hold
 from xbench.storage.staging import discard, remove_stale, replace_folder, scratch_folder, staging_folder
 
@@ -121,6 +122,22 @@ class TestStagingFolder:
         with staging_folder(place) as folder:
             assert folder.is_dir()
             assert folder.parent != taken[0].parent
+        assert beside(place) == []
+
+    def test_one_that_another_process_removes_is_made_anew(self, place, monkeypatch):
+        acquire, removed = locks._acquire, []
+
+        def acquire_too_late(path, blocking):
+            lock = acquire(path, blocking)
+            if not removed:
+                removed.append(path.parent)
+                shutil.rmtree(path.parent)
+            return lock
+
+        monkeypatch.setattr(locks, "_acquire", acquire_too_late)
+        with staging_folder(place) as folder:
+            assert folder.is_dir()
+            assert folder.parent != removed[0]
         assert beside(place) == []
 
     def test_what_is_not_ours_stays(self, place):

@@ -42,7 +42,8 @@ def _make_locked(place: Path, stack: ExitStack) -> Path:
     while True:
         outer = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=_SUFFIX, dir=place.parent))
         stack.callback(shutil.rmtree, outer, ignore_errors=True)
-        with suppress(LockHeld):  # another process is about to remove it as stale: create a new one
+        # Until it is locked, another process may remove it as stale: then create a new one.
+        with suppress(LockHeld, FileNotFoundError, FileExistsError):
             stack.enter_context(hold(outer / _LOCK))
             return outer
 
