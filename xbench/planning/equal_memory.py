@@ -12,7 +12,7 @@ from xbench.errors import XbenchError
 from xbench.isolation.ask import ask
 from xbench.planning.resolution import ResolvedData
 from xbench.suite.cells import Cell
-from xbench.suite.grid import Known
+from xbench.suite.component_grid import Known
 from xbench.suite.problems import Problems
 from xbench.text import shorten
 
