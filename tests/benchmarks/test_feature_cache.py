@@ -31,7 +31,7 @@ pytestmark = pytest.mark.timeout(900)
 
 def in_turn(send, optimizer, data, folder):
     """Seconds of steps with and without features, one after the other, and of an image's features."""
-    from xbench.training.cell import assemble, warm_up
+    from xbench.training.assembly import assemble, warm_up
     from xbench.training.checkpoint import Checkpoints
     from xbench.training.features import make_features
     from xbench.training.model import build_trained_part

@@ -20,7 +20,7 @@ from xbench.isolation.child import Limits
 from xbench.isolation.run import run_in_child
 from xbench.memory.host import host_peak_meter, resident_bytes
 from xbench.planning.datasets import prepare_dataset
-from xbench.training.cell import assemble
+from xbench.training.assembly import assemble
 from xbench.training.checkpoint import Checkpoints
 from xbench.training.model import TrainedPart, build_model
 from xbench.training.optimizer import load_optimizer

@@ -55,7 +55,7 @@ def cell_settings(way: dict[str, Any], batch: int) -> CellSettings:
 
 def steps_in_turn(send, ways, batch, data, folder, rounds):
     """Seconds of steps, by way; and of compiling."""
-    from xbench.training.cell import warm_up
+    from xbench.training.assembly import warm_up
 
     os.environ["XBENCH_CACHE_DIR"] = folder
     trainers = {}

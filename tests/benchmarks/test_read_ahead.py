@@ -15,7 +15,7 @@ from tests.benchmarks.pairs import paired
 from xbench.components.models import REPORT_CNN
 from xbench.components.synthetic_xray import build_synthetic_xray
 from xbench.data.decode import decode
-from xbench.training.cell import assemble
+from xbench.training.assembly import assemble
 from xbench.training.checkpoint import Checkpoints
 from xbench.training.model import TrainedPart, build_model
 from xbench.training.optimizer import load_optimizer

@@ -18,7 +18,7 @@ from torch.nn import functional
 from tests.benchmarks.pairs import paired
 from xbench.components.registry import load
 from xbench.planning.datasets import prepare_dataset
-from xbench.training.cell import assemble
+from xbench.training.assembly import assemble
 from xbench.training.checkpoint import Checkpoints
 from xbench.training.loop import Trainer
 from xbench.training.model import TrainedPart, build_model

@@ -17,7 +17,7 @@ from xbench import Dataset, Example
 from xbench.components.models import REPORT_CNN
 from xbench.data.decode import decode
 from xbench.memory.profiler import StepProfile, StepProfiler
-from xbench.training.cell import assemble
+from xbench.training.assembly import assemble
 from xbench.training.checkpoint import Checkpoints
 from xbench.training.loop import Trainer
 from xbench.training.model import TrainedPart, build_model

@@ -12,7 +12,7 @@ from xbench import DatasetSpec, Metric, ModelSpec, RowDataset, Task
 from xbench.components import registry
 from xbench.errors import DependentExamples
 from xbench.planning.task_facts import describe_task
-from xbench.training.cell import assemble
+from xbench.training.assembly import assemble
 from xbench.training.checkpoint import Checkpoints
 from xbench.training.micro_batches import check_examples_are_independent
 from xbench.training.model import TrainedPart, build_model

@@ -11,8 +11,8 @@ from torch import nn
 
 from tests.training.row_parts import loader_and_objective
 from xbench import Metric, Optimum, RowDataset, Task, XbenchError
-from xbench.training.cell import subtract_optimum
 from xbench.training.evaluation import evaluate
+from xbench.training.scores import subtract_optimum
 
 X = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
 ROWS = np.arange(12)

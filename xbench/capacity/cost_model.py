@@ -117,7 +117,7 @@ def measure_costs(
     """
     import torch
 
-    from xbench.training.cell import warm_up
+    from xbench.training.assembly import warm_up
 
     started, started_cpu = time.perf_counter(), time.process_time()
     with check_running_code(job), scratch_folder() as scratch:

@@ -98,7 +98,7 @@ class TrainingWorkload:
         return failure if model_spec.resumable else DECLARED
 
     def _warm_trainer(self, value: int, scratch: Path) -> Trainer:
-        from xbench.training.cell import warm_up
+        from xbench.training.assembly import warm_up
 
         trainer = self.trainer(value, scratch, largest=True)
         warm_up(trainer, is_trial=True)
@@ -206,7 +206,7 @@ class TrainingWorkload:
         """Build a trainer on the first of the arranged rows, or on repeated ones if there are not enough."""
         import numpy as np
 
-        from xbench.training.cell import assemble
+        from xbench.training.assembly import assemble
         from xbench.training.checkpoint import Checkpoints
         from xbench.training.global_state import load_component
         from xbench.training.optimizer import load_optimizer

@@ -18,7 +18,7 @@ from torch import nn
 from xbench.components.code_files import ImportDirs, PackedComponent
 from xbench.components.specs import DatasetSpec, ModelSpec, OptimizerSpec
 from xbench.data.prepared import RowData
-from xbench.training.cell import assemble
+from xbench.training.assembly import assemble
 from xbench.training.checkpoint import Checkpoints, Stopped, resume
 from xbench.training.events import CheckpointWritten
 from xbench.training.footprint import optimizer_tensors, storage_bytes
