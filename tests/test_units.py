@@ -7,6 +7,7 @@ import pytest
 from xbench.errors import XbenchError
 from xbench.units import (
     DeviceChoice,
+    format_budget,
     format_bytes,
     format_seconds,
     parse_bytes,
@@ -147,3 +148,16 @@ def test_limits_that_others_imply_are_dropped():
 
 def test_limits_are_equal_however_they_were_written():
     assert parse_limit("2GB") == parse_limit(" 2000 MB ")
+
+
+@pytest.mark.parametrize(
+    ("amount", "unit", "text"),
+    [
+        (1.0, "trials", "1 trial"),
+        (8, "trials", "8 trials"),
+        (20_000.0, "closures", "20,000 gradient evaluations"),
+        (600.0, "seconds", "10m 00s of training"),
+    ],
+)
+def test_budgets(amount, unit, text):
+    assert format_budget(amount, unit) == text

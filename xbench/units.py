@@ -10,7 +10,7 @@ from operator import itemgetter
 from typing import Literal
 
 from xbench.errors import XbenchError
-from xbench.text import escape_controls, shorten
+from xbench.text import escape_controls, pluralize, shorten
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:([KMGT])(i?))?B\s*", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
@@ -171,3 +171,14 @@ def format_seconds(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes}m {rest:02d}s"
     return f"{minutes // 60}h {minutes % 60:02d}m"
+
+
+def format_budget(amount: float, unit: Literal["trials", "closures", "seconds"]) -> str:
+    """Format the budget of a search: `8 trials`, `20,000 gradient evaluations`, `10m 00s of training`."""
+    if unit == "trials":
+        return pluralize(round(amount), "trial")
+    return (
+        f"{amount:,.0f} gradient evaluations"
+        if unit == "closures"
+        else f"{format_seconds(amount)} of training"
+    )

@@ -75,6 +75,18 @@ class TestCapacity:
     def test_each_size_is_told_before_it_is_tried_and_then_its_trial(self, capacity, heard):
         assert heard == [told for trial in capacity.trials for told in (trial.value, trial)]
 
+    @pytest.mark.parametrize("kept", [1, -1])
+    def test_an_interrupted_probe_goes_on_where_it_was(self, capacity, limits, kept):
+        ran, earlier = [], capacity.trials[:kept]
+        again = find_capacity(WORKLOAD, limits, earlier=earlier, on_trial=ran.append)
+        assert again.found == pytest.approx(LARGEST, rel=0.02)
+        assert 0 < again.fails - again.found <= 0.01 * again.found
+        if kept == 1:  # there was no slope yet
+            assert list(again.trials) == ran
+        else:
+            assert list(again.trials) == [*earlier, *ran]
+            assert len(ran) <= 3
+
     def test_time_is_that_of_its_trials(self, capacity):
         assert all(trial.seconds > 0 for trial in capacity.trials)
         assert sum(trial.seconds for trial in capacity.trials) <= capacity.seconds

@@ -466,7 +466,6 @@ class TestVerify:
                 "hash_bits": HASH_BITS,
                 "max_distance": MAX_DISTANCE,
                 "max_false_alarms": 15 * MAX_FALSE_ALARM_RATE,
-                "are_all_counted": True,
                 **NONE,
             },
         }

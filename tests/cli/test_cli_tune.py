@@ -365,3 +365,15 @@ def test_a_rate_that_the_optimizer_refuses_is_a_mistake_at_its_line(xbench, tmp_
     assert done.returncode == 2
     assert one_line(done.stderr).startswith("error: suite.toml:13: optimizer 'sgd'")
     assert "Invalid learning rate: -1.0" in one_line(done.stderr)
+
+
+def test_a_setting_that_is_both_searched_and_adapted_is_a_mistake_at_its_line(xbench, tmp_path):
+    table = "{ name = 'lbfgs', tune = { max_iter = [2, 4], history_size = { low = 2, high = 9 } } }"
+    text = SUITE.replace('optimizer = ["sgd"', f'adapt = ["history_size"]\noptimizer = [{table}')
+    (tmp_path / "suite.toml").write_text(text)
+    done = xbench(tmp_path, "run", "suite.toml")
+    assert done.returncode == 2
+    told = "error: suite.toml:14: 'history_size' is searched, so it cannot be reduced to fit into memory"
+    assert one_line(done.stderr).startswith(told)
+    (tmp_path / "suite.toml").write_text(text.replace("history_size = {", "tolerance_grad = {"))
+    assert xbench(tmp_path, "run", "suite.toml", "--dry-run").returncode == 0

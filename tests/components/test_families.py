@@ -46,6 +46,7 @@ def listed(name):
 
 SUMMARIES = {"small": "the small one", "large": "the large one"}
 LISTED = Family(member=listed, members=lambda: list(SUMMARIES))
+LONGER = Family(member=listed, members=lambda: ["small", "tiny", "adan"])
 UNLISTED = Family(member=listed, members=lambda: 1 / 0)
 NUMBER = 3
 """
@@ -62,6 +63,7 @@ def families(tmp_path, monkeypatch):
             "ours-too": "OPTIMIZERS",
             "both": "OPTIMIZERS",
             "listed": "LISTED",
+            "longer": "LONGER",
             "unlisted": "UNLISTED",
         },
     }
@@ -116,6 +118,30 @@ def test_unknown_family_gets_a_suggestion():
 def test_unknown_member_gets_a_suggestion():
     with pytest.raises(XbenchError, match=r"'resnt18'\. Did you mean 'resnet18'\?"):
         load("model", "torchvision/resnt18")
+
+
+@pytest.mark.parametrize(
+    ("name", "guess"),
+    [
+        ("small", " Did you mean 'listed/small' or 'longer/small'?"),
+        ("Tiny", " Did you mean 'longer/tiny'?"),
+        ("adan", " Did you mean 'longer/adan'?"),  # which is not a typo of `adam`
+        ("smal", ""),
+        ("adma", " Did you mean 'adam'?"),
+    ],
+)
+def test_name_of_a_member_gets_its_family(families, name, guess):
+    with pytest.raises(XbenchError) as caught:
+        load("optimizer", name)
+    assert caught.value.message == f"unknown optimizer '{name}'.{guess}"
+    with pytest.raises(XbenchError) as caught:
+        info(name)
+    assert caught.value.message == f"unknown component '{name}'.{guess}"
+
+
+def test_name_of_a_model_gets_its_family():
+    with pytest.raises(XbenchError, match=r"'resnet18'\. Did you mean 'torchvision/resnet18'\?"):
+        load("model", "resnet18")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from tests.data.look_alikes import SIDE, brighten, change, compress, crop, make_scene
 from xbench.components.image_dataset import Dataset, Example
-from xbench.data import near_search
+from xbench.data import near_search, perceptual
 from xbench.data.decode import decode
 from xbench.data.decoded import DecodedDataset
 from xbench.data.near_copies import RELATIONS, NearCopies, count_alike
@@ -162,20 +162,52 @@ def test_flat_images_are_not_taken_for_near_duplicates():
     assert (near.images, counts_of(near)) == (4, {})
 
 
-def test_very_many_images_are_not_compared(monkeypatch):
+def test_very_many_images_are_not_compared_and_a_run_says_so(monkeypatch):
     monkeypatch.setattr(near_search, "_MAX_IMAGES", 3)
-    assert "more than 3 images" in near_copies(*PLAIN).not_compared
+    near = near_copies(*PLAIN)
+    assert "more than 3 images" in near.not_compared
+    assert near.warnings == [
+        "near-duplicates were not looked for, so none are known in the test set: of more than 3 images, not "
+        "all pairs are compared"
+    ]
+    assert near_copies(*PLAIN, side=31).warnings == []
+    assert near_copies(*PLAIN, stand_in="synthetic images").warnings == []
 
 
-def test_a_bounded_number_of_pairs_is_kept(monkeypatch):
-    monkeypatch.setattr(near_search, "_MAX_PAIRS", 2)
-    changed = [(f"t{i}", "test", 0, "", 1, how) for i, how in enumerate((brighten, compress, crop))]
-    near = near_copies(*PLAIN, *changed)
-    assert (len(near.pairs), near.is_cut) == (2, True)
-    monkeypatch.setattr(near_search, "_MAX_PAIRS", 6)
-    monkeypatch.setattr(near_search, "METHOD_VERSION", "another")
-    near = near_copies(*PLAIN, *changed)
-    assert (len(near.pairs), near.is_cut) == (6, False)
+class TestVeryManyPairs:
+    """Of an image that looks like very many others, some pairs are left out, but what they mean is told."""
+
+    # Frames that look alike come first, and a leak and a wrong label last.
+    FRAMES = tuple((f"a0{i}", "train", 0, "", 9, how) for i, how in enumerate((None, brighten, compress)))
+    LAST = (("y", "test", 1, "", 3, compress), ("z", "train", 1, "", 9, crop))
+
+    @pytest.fixture
+    def near(self, monkeypatch) -> NearCopies:
+        monkeypatch.setattr(near_search, "_MAX_KEPT", 1)
+        return near_copies(*self.FRAMES, *PLAIN, *self.LAST)
+
+    def test_some_are_left_out(self, near):
+        assert near.is_cut
+        assert near.pairs.tolist() == [[0, 1], [0, 8], [1, 2], [1, 8], [2, 8], [5, 7]]
+
+    def test_all_are_counted(self, near):
+        assert counts_of(near) == {"train and test": 1, "two classes": 3, "one group": 3}
+        assert near.related.named["one group"] == (("a00", "a01"), ("a00", "a02"), ("a01", "a02"))
+
+    def test_none_hides_a_leak_or_a_wrong_label(self, near):
+        assert near.in_test == (("y", "b1"),)
+        assert near.across_classes == (("a00", "z"), ("a01", "z"), ("a02", "z"), ("z", "a00"))
+
+    def test_the_first_image_is_told_wherever_blocks_of_pairs_begin(self, near, monkeypatch):
+        monkeypatch.setattr(perceptual, "_BLOCK_PAIRS", 1)
+        monkeypatch.setattr(near_search, "METHOD_VERSION", "another")
+        again = near_copies(*self.FRAMES, *PLAIN, *self.LAST)
+        assert again == near
+        assert again.pairs.tolist() == near.pairs.tolist()
+
+    def test_usually_none_is_left_out(self):
+        near = near_copies(*self.FRAMES, *PLAIN, *self.LAST)
+        assert (len(near.pairs), near.is_cut) == (7, False)
 
 
 def test_the_result_is_remembered_and_computed_again_for_other_images(monkeypatch):
@@ -189,12 +221,15 @@ def test_the_result_is_remembered_and_computed_again_for_other_images(monkeypatc
     assert calls == []
     assert again.near == first.near
     assert again.near.pairs.tolist() == first.near.pairs.tolist() == [[0, 4]]
-    # Splits, classes and groups are not part of what is remembered.
-    moved = decoded(*images[:-1], ("t1", "train", 1, "", 1, compress))
-    assert calls == []
-    assert counts_of(moved.near) == {"two classes": 1}
     decoded(*PLAIN, ("t1", "test", 0, "", 5, None))
     assert len(calls) == 1
+
+
+def test_it_is_computed_again_for_other_splits_and_classes():
+    near_copies(*PLAIN, ("t1", "test", 0, "", 1, compress))
+    moved = near_copies(*PLAIN, ("t1", "train", 1, "", 1, compress))
+    assert counts_of(moved) == {"two classes": 1}
+    assert (moved.in_test, moved.across_classes) == ((), (("a1", "t1"), ("t1", "a1")))
 
 
 def test_pixels_that_cannot_be_read_are_told():
@@ -202,7 +237,9 @@ def test_pixels_that_cannot_be_read_are_told():
     short = data.pixels_path.with_name("short")
     short.write_bytes(data.pixels_path.read_bytes()[:-1])
     with pytest.raises(XbenchError, match=r"the decoded images of set cannot be read: .*ends within row 3"):
-        near_search.find_near_copies(replace(data, pixels_path=short), lambda done, total: None)
+        near_search.find_near_copies(
+            replace(data, pixels_path=short, fingerprint="other"), lambda done, total: None
+        )
 
 
 def test_training_processes_get_no_pairs():

@@ -9,6 +9,7 @@ import pytest
 
 from tests.cell_samples import cell_of
 from tests.run_samples import record, run_of, suite_of
+from tests.tuned_samples import tuned_cells
 from xbench.errors import XbenchError
 from xbench.execution import cell as attempts
 from xbench.execution.cell import CellRunner
@@ -104,6 +105,16 @@ def test_what_another_ran_out_of_memory_for_is_tried_when_that_fits(tiny_data, t
     passed = run(cell, failures=[cell], folder=folder)
     assert (passed.status, passed.waits_for) == ("skipped", "memory")
     assert not is_settled(passed)
+
+
+def test_a_trial_is_tried_although_a_smaller_one_ran_out_of_memory(tiny_data, tmp_path, tried):
+    """It is charged to its search, and says nothing of the trials that need less."""
+    template, _ = tuned_cells(tiny_data, params={"history_size": 10})
+    small, large = (template.as_trial(number, {"history_size": 50 * number}) for number in (1, 2))
+    run(large, failures=[small], folder=(folder := run_of(tmp_path, suite_of(), [])))
+    assert [ran.key for ran, _ in tried] == [large.key]
+    plain = replace(large, trial=None, declared=replace(large.declared, search=None)).with_identity()
+    assert run(plain, failures=[small], folder=folder).status == "skipped"
 
 
 class Passes:

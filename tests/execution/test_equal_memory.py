@@ -9,7 +9,7 @@ import pytest
 
 from tests.cell_samples import cell_of
 from xbench.capacity.axis import Axis
-from xbench.capacity.probe import Capacity
+from xbench.capacity.probe import Capacity, ProbeFailed
 from xbench.errors import FixedSize, Unsupported
 from xbench.execution import size_search
 from xbench.execution.cell import forget_found_sizes
@@ -18,6 +18,7 @@ from xbench.execution.equal_memory import fit_equal_memory, recall_sizes, reuse_
 from xbench.execution.record import make_record
 from xbench.isolation.run import ChildResult
 from xbench.planning.planned import MemoryPlan
+from xbench.records.capacity import TrialRecord
 
 LIMIT = 600 * 10**6
 
@@ -130,6 +131,51 @@ def test_a_search_that_failed_is_not_repeated_for_other_seeds(search, planned):
     cells = search.fit(planned(), planned(seed=1), planned(column="other"))
     assert all(cell.skip for cell in cells)
     assert len(search.asked) == 2
+
+
+class TestInterruptedSearch:
+    """Its trials are taken over by the next search of the same size."""
+
+    TRIALS = (
+        TrialRecord(value=8, outcome="fits", peak_bytes=7, charged_bytes=8),
+        TrialRecord(value=16, outcome="oom", reason="out of memory"),
+        TrialRecord(value=15, outcome="refused"),
+    )
+
+    @pytest.fixture
+    def earlier(self, search, monkeypatch):
+        """What each search takes over. Each tells of one more trial, and the first three end without a
+        size."""
+        found = []
+
+        def find_capacity(workload, limits, *, earlier, on_trial, **options):
+            found.append(list(earlier))
+            if len(found) <= len(self.TRIALS):
+                on_trial(self.TRIALS[len(found) - 1])
+                raise KeyboardInterrupt if len(found) < 3 else ProbeFailed("killed", None, search.answer)
+            return search.answer
+
+        monkeypatch.setattr(size_search, "find_capacity", find_capacity)
+        return found
+
+    def test_goes_on_until_the_size_is_found(self, search, planned, earlier):
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                search.fit(planned())
+        (failed,) = search.fit(planned())
+        (cell,) = search.fit(planned())
+        first, second, _ = self.TRIALS
+        assert earlier == [[], [first], [first, second], [first, second]]
+        assert (failed.skip.reason, cell.settings.training.batch_size) == ("killed", 12)
+        forget_found_sizes(cell)
+        search.fit(planned())
+        assert earlier[4:] == [[]]
+
+    def test_is_not_that_of_another_limit(self, search, planned, earlier):
+        for limit in (LIMIT, 2 * LIMIT):
+            with pytest.raises(KeyboardInterrupt):
+                search.fit(planned(limit=limit))
+        assert earlier == [[], []]
 
 
 @pytest.mark.parametrize(("kind", "status"), [(FixedSize, "error"), (Unsupported, "skipped")])

@@ -13,7 +13,7 @@ import pytest
 
 from tests import cell_samples
 from xbench import Dataset, Example, ModelSpec
-from xbench.capacity.cost_model import CostModel
+from xbench.capacity.cost_model import CostModel, count_steps
 from xbench.components import registry
 from xbench.components.code import code_stamp
 from xbench.data.features import FeatureFile
@@ -24,8 +24,10 @@ from xbench.execution.estimates import Estimator, remember_time
 from xbench.execution.schedule import estimate_s
 from xbench.execution.shared import FeatureKeeper
 from xbench.isolation.run import ChildResult
+from xbench.planning.identity import duration_key
 from xbench.planning.planned import Estimate, Skip
 from xbench.records.schema import CellRecord, Component, DataRecord, Times
+from xbench.storage.cache import save
 from xbench.training.events import FeatureReport
 from xbench.training.splits import split_examples
 
@@ -211,6 +213,28 @@ class TestFromACostModel:
         code.write_text("def net(num_classes): ...  # otherwise")
         code_stamp.cache_clear()  # as in another process
         assert seconds(cell) == [1]
+
+
+class TestParts:
+    """What the trials of a search are charged with."""
+
+    def parts(self, cell):
+        (cell,) = Estimator(Keeper(), Heard()).estimate([cell])
+        return cell.estimate.seconds, cell.estimate.training_s, cell.estimate.closures
+
+    def test_are_those_of_the_steps(self, cell_of, cost_models):
+        cost_models.of(start_s=7.0, update_s=1.0, closures=3)
+        cell = cell_of(epochs=2)
+        steps = count_steps(cell.sized)
+        assert self.parts(cell) == (7.0 + steps, steps, 3 * steps)
+
+    def test_are_those_that_the_same_job_had(self, cell_of, cost_models):
+        remember_time(cell_of(), record_of(cell_of(), **TOOK).model_copy(update={"closures": 50}))
+        assert self.parts(cell_of()) == (321, TOOK["training_s"], 50)
+
+    def test_are_not_known_of_a_job_that_an_older_version_remembered(self, cell_of, cost_models):
+        save("duration", duration_key(cell_of()), {"seconds": 321})
+        assert self.parts(cell_of()) == (321, None, None)
 
 
 class TestRemembered:

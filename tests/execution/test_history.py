@@ -12,6 +12,7 @@ from xbench.execution.history import MAX_ATTEMPTS, History, is_settled
 from xbench.records.outputs import Outputs
 from xbench.records.store import RunFolder
 from xbench.records.traces import TraceRow
+from xbench.records.tuning import TunedRecord
 
 OUTPUTS = Outputs(
     names=("test/1",),
@@ -176,6 +177,18 @@ class TestTakeOver:
         run_of(tmp_path, suite_of("# 2" + SUITE), CELLS, record("a", seed=2), record("b", "error"))
         assert {cell_id: each.seed for cell_id, each in self.taken(tmp_path, new).items()} == {"a": 2, "b": 1}
 
+    def test_of_two_outcomes_of_a_search_one(self, tmp_path, new):
+        """Cells of a column have the same settings: a key names the search, and not what it found."""
+        cells = [planned("a"), planned("b"), planned("c"), planned("d", column="adam")]
+        rates = [TunedRecord(trial=trial, values={"lr": rate}) for trial, rate in ((1, 0.1), (2, 0.2))]
+        all_three = [record(cell_id, tuned=rates[0]) for cell_id in "abc"]
+        run_of(tmp_path, suite_of("# 1" + SUITE), cells, *all_three)
+        other = record("d", column="adam", tuned=rates[0])
+        run_of(tmp_path, suite_of("# 2" + SUITE), cells, record("b", tuned=rates[1]), other)
+        history = History.of(tmp_path, suite_of())
+        assert history.find_settled(cells) == {"a", "c", "d"}
+        assert set(self.taken(tmp_path, new, cells)) == {"a", "c", "d"}
+
     def test_it_bears_the_names_of_today(self, tmp_path, new):
         run_of(tmp_path, suite_of(), CELLS, record("a"))
         taken = self.taken(tmp_path, new, [planned("a", "renamed"), planned("a", "again")])
@@ -235,6 +248,16 @@ class TestGoingOn:
         folder.write_run(folder.read_run().model_copy(update={"fresh": True}))
         _, records = self.gone_on(tmp_path)
         assert set(records) == {"a"}
+
+    def test_what_has_the_settings_of_its_own_search(self, tmp_path):
+        rates = [TunedRecord(trial=trial, values={"lr": rate}) for trial, rate in ((1, 0.1), (2, 0.2))]
+        cells = [planned("a"), planned("b")]
+        run_of(tmp_path, suite_of("# 1" + SUITE), cells, record("a", tuned=rates[0]))
+        run_of(tmp_path, suite_of(), cells, record("b", "error", tuned=rates[1]))
+        history = History.of(tmp_path, suite_of())
+        assert history.find_settled(cells) == set()
+        history.reuse_results(cells, history.same)
+        assert [each.cell_id for each in history.same.read()[1]] == ["b"]
 
 
 class TestFiles:

@@ -10,10 +10,13 @@ import pytest
 from tests.cell_samples import cell_of
 from tests.run_samples import suite_of
 from xbench.errors import Mistakes
+from xbench.planning import trials
 from xbench.planning.checks import check_warmups
 from xbench.planning.recipe_checks import check_group_settings, check_patterns
 from xbench.suite.axes import Value
-from xbench.training.recipe_mistakes import PairSettings, PartSettings
+from xbench.suite.cells import Expansion
+from xbench.training.recipe_mistakes import PairSettings, PartSettings, RecipeMistake, RecipeTrial
+from xbench.training.settings import Choice
 
 TEXT = """\
 suite.name = "recipes"
@@ -132,3 +135,59 @@ class TestWarmups:
     def test_a_run_of_unknown_length_is_left_to_its_cell(self, tiny_data):
         cell = cell_of(tiny_data, train_size="largest", warmup=10**6)
         check_warmups(SimpleNamespace(suite=suite_of(TEXT)), [cell])
+
+
+class TestColumns:
+    """Of one optimizer are named if only some of them are wrong."""
+
+    MIN_LR = Value("training", "min_lr", 0.01, ("experiment", 0, "min_lr"), False)
+
+    @pytest.fixture
+    def tell(self, tiny_data, monkeypatch):
+        """`tell(column=rate, ...)`: the mistakes in `min_lr` of columns whose learning rate is too low."""
+
+        def try_here(function, pairs, *args, timeouts):
+            return [
+                RecipeTrial((RecipeMistake(("min_lr",), "min_lr is above the lr of 'adam'"),))
+                if optimizer.params["lr"] < 0.01
+                else RecipeTrial()
+                for optimizer, _ in pairs
+            ]
+
+        monkeypatch.setattr(trials, "ask_each", try_here)
+
+        def tell(**rates):
+            cells = [
+                replace(
+                    cell_of(tiny_data, column=column, seed=seed, schedule="cosine").declared,
+                    optimizer=Choice("adam", {"lr": rate}),
+                    values=(self.MIN_LR,),
+                )
+                for column, rate in rates.items()
+                for seed in (0, 1)
+            ]
+            found = complain(
+                lambda suite: trials.check_recipes(Expansion(cells=cells), "cpu", (), suite.problems)
+            )
+            return [message.removeprefix("suite.toml:2: ") for message, _ in found]
+
+        return tell
+
+    def test_one_of_two(self, tell):
+        assert tell(fast=0.1, slow=0.001) == ["column 'slow': min_lr is above the lr of 'adam'"]
+
+    def test_two_of_three(self, tell):
+        assert tell(slow=0.001, fast=0.1, slower=0.0001) == [
+            "columns 'slow', 'slower': min_lr is above the lr of 'adam'"
+        ]
+
+    def test_values_of_an_axis_are_not_told_apart_by_it(self, tell):
+        """Their mistakes are told at the value, or name it."""
+        assert tell(**{"adam lr=0.1": 0.1, "adam lr=0.001": 0.001}) == ["min_lr is above the lr of 'adam'"]
+        assert tell(**{"fast": 0.1, "slow x=1": 0.001, "slow x=2": 0.002}) == [
+            "column 'slow': min_lr is above the lr of 'adam'"
+        ]
+
+    def test_all(self, tell):
+        assert tell(slow=0.001, slower=0.0001) == ["min_lr is above the lr of 'adam'"]
+        assert tell(adam=0.001) == ["min_lr is above the lr of 'adam'"]

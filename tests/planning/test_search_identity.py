@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import importlib.metadata
+from dataclasses import dataclass, replace
 
 import pytest
 
 from tests.tuned_samples import RATE, tuned_cells
+from xbench.components.search_range import SearchRange
+from xbench.planning import identity
 from xbench.planning.identity import configuration_key, duration_key, pass_key
 from xbench.records.tuning import TunedRecord
 from xbench.training.settings import Choice
@@ -112,6 +115,42 @@ def test_the_time_of_a_trial_is_not_that_of_a_cell(tiny_data):
     assert duration_key(template) != duration_key(same_seed)
 
 
-def test_a_plan_is_written_alike_in_every_process():
-    first, second = (SearchPlan("tpe", Budget(3), "validation_loss", 1, {"lr": RATE}) for _ in range(2))
-    assert repr(first) == repr(second)
+@pytest.mark.parametrize(
+    ("search", "packages"), [("grid", []), ("quasi-random", ["scipy"]), ("tpe", ["optuna", "scipy"])]
+)
+def test_a_cell_depends_on_the_packages_that_choose_its_trials(tiny_data, monkeypatch, search, packages):
+    _, cell = tuned_cells(tiny_data, 4, search=search)
+    for package in ("scipy", "optuna"):
+        before = with_search(cell).key
+        with monkeypatch.context() as patch:
+            other = lambda name: "0.0" if name == package else importlib.metadata.version(name)  # noqa: E731, B023
+            patch.setattr(identity, "version", other)
+            assert (with_search(cell).key != before) == (package in packages)
+
+
+def test_a_setting_of_searches_that_is_new_changes_no_key(tiny_data):
+    @dataclass(frozen=True)
+    class NewerPlan(SearchPlan):
+        prune: bool = False
+
+    @dataclass(frozen=True, kw_only=True)
+    class NewerRange(SearchRange):
+        step: float | None = None
+
+    _, cell = tuned_cells(tiny_data)
+    plan = cell.declared.search
+
+    def key(prune, step):
+        space = {"lr": NewerRange(low=RATE.low, high=RATE.high, scale=RATE.scale, step=step)}
+        newer = NewerPlan(plan.search, plan.budget, plan.metric, plan.seed, space, prune)
+        return replace(cell, declared=replace(cell.declared, search=newer), identity=None).key
+
+    assert key(False, None) == cell.key
+    assert len({cell.key, key(True, None), key(False, 0.1)}) == 3
+
+
+def test_the_order_of_the_settings_counts(tiny_data):
+    """Coordinates of points are given to settings in this order."""
+    _, cell = tuned_cells(tiny_data)
+    spaces = [{name: RATE for name in names} for names in (("lr", "decay"), ("decay", "lr"))]
+    assert len({with_search(cell, space=space).key for space in spaces}) == 2

@@ -145,6 +145,17 @@ class TestValidationImagesThatAreInTraining:
         (warning,) = warnings_of(*cells)
         assert warning.startswith(f"exp, {name_seeds(leaking)}: 1 of ")
 
+    def test_are_a_lower_bound_if_some_pairs_are_not_known(self, tiny_data):
+        (cell,) = self.cells_of(tiny_data, [(i, i + 1) for i in range(30, 120, 2)], seeds=1)
+        near = replace(cell.data.near, is_cut=True)
+        (complete,), (cut,) = (
+            warnings_of(cell),
+            warnings_of(replace(cell, data=replace(cell.data, near=near))),
+        )
+        count = complete.split()[3]
+        assert cut == complete.replace(f" {count} of ", f" {count} or more of ")
+        assert cut != complete
+
     def test_are_none_where_groups_keep_them_together(self, tiny_data):
         near = NearCopies(images=len(tiny_data.rows), pairs=np.array([(i, i + 1) for i in range(30, 120, 2)]))
         assert warnings_of(cell_of(replace(tiny_data, near=near), validation=0.2)) == []

@@ -32,14 +32,15 @@ def complain(tiny_data):
     """`complain(target, **training)`: the mistake of a suite with that target, and its hint; None without
     one."""
 
-    def check(target, equal=None, **training):
+    def check(target, adapt=(), equal=None, **training):
         sample = cell_of(tiny_data, **training)
+        declared = replace(sample.declared, adapt=adapt)
         experiment = Experiment(
             name="exp", model="net", dataset="data", optimizer="sgd", target=target, equal=equal
         )
         problems = Problems("my.toml", TEXT, tomllib.loads(TEXT))
-        resolved = {repr(sample.declared.dataset): sample.resolved}
-        check_targets({0: experiment}, [sample.declared], resolved, problems)
+        resolved = {repr(declared.dataset): sample.resolved}
+        check_targets({0: experiment}, [declared], resolved, problems)
         try:
             problems.raise_if_any()
         except Mistakes as error:
@@ -124,12 +125,18 @@ def test_values_that_no_run_can_reach_are_refused(complain, metric, value, messa
     assert complain(Target(metric=metric, value=value)) == (f"my.toml:8: no run can reach {message}", hint)
 
 
-def test_bytes_are_not_searched_where_every_optimizer_has_the_same_memory(complain):
+def test_bytes_need_sizes_that_may_be_reduced(complain):
     target = Target(metric="validation_loss", value=0.1, bytes=True)
-    assert complain(target) is None
-    message, hint = complain(target, equal="memory")
-    assert message.startswith("my.toml:6: bytes = true cannot be combined with equal = 'memory'")
-    assert hint == "leave out one of them"
+    message, hint = complain(target)
+    assert message.startswith("my.toml:6: bytes = true needs 'adapt' for 'opt'")
+    assert hint == 'name the sizes that may be reduced: adapt = ["micro_batch"], for example'
+    assert complain(target, adapt=("micro_batch",)) is None
+
+
+def test_bytes_beside_equal_memory_are_told_by_the_suite_alone(complain):
+    """See tests/suite/test_suite_equal_memory.py; a second sentence about it would be one too many."""
+    target = Target(metric="validation_loss", value=0.1, bytes=True)
+    assert complain(target, equal="memory") is None
 
 
 def test_the_record_has_the_direction_of_the_metric(tiny_data):

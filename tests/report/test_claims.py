@@ -6,9 +6,10 @@ import re
 
 import pytest
 
-from tests.report.report_samples import cell, run
+from tests.report.report_samples import cell, failed, memory_pass, run
 from xbench.records.memory import MemoryRecord
 from xbench.records.sampling import SamplingRecord
+from xbench.records.schema import DataRecord
 from xbench.report.comparison import Comparison, comparisons
 
 STEADY = (0.80, 0.82, 0.81, 0.83)
@@ -64,6 +65,110 @@ class TestHolm:
         worse = [shifted(name, -0.21, -0.18, -0.22, -0.19) for name in ("muon", "lion")]
         four = compare(*seeds("sgd", *STEADY), *shifted("adam", *CLOSE_CALL), *worse[0], *worse[1])
         assert row(four) == ["0.815 ~", "0.855 ★", "0.615", "0.615"]
+
+    def test_columns_that_look_alike_count_as_pairs_too(self):
+        """p = 0.020 alone and 0.061 for three pairs, of which two columns look the same."""
+        best, worse = shifted("adam", *CLOSE_CALL), seeds("sgd", *STEADY)
+        same = shifted("lion", *(d + e for d, e in zip(CLOSE_CALL, (1e-4, -2e-4, 2e-4, -1e-4), strict=True)))
+        assert row(compare(*worse, *best, *same)) == ["0.815 ~", "0.855 ★", "0.855 ★"]
+
+    def test_the_others_are_compared_with_the_best_figure_and_not_with_one_that_looks_like_it(self):
+        """The first column looks like the best one, but is so noisy that its test would show nothing."""
+        noisy = shifted("lion", -0.10, 0.24, -0.09, 0.1099)
+        better = shifted("adam", 0.0399, 0.0402, 0.0400, 0.0401)
+        comparison = compare(*noisy, *better, *seeds("sgd", *STEADY))
+        assert row(comparison) == ["0.855 ★", "0.855 ★", "0.815"]
+
+
+class TestFewerSeeds:
+    def test_a_figure_over_fewer_seeds_is_neither_best_nor_worse(self):
+        others = [*seeds("adam", *STEADY), *shifted("lion", *CLOSE_CALL)]
+        comparison = compare(*seeds("sgd", 0.95), failed("sgd", "oom", "too much", 1), *others)
+        assert row(comparison) == ["0.950 (1 of 2 seeds)", "0.815", "0.855 ★"]
+        note = "figures over fewer seeds than others of their row are not ranked: no ★, no ~"
+        assert note in comparison.notes
+
+    def test_the_only_figure_over_all_seeds_is_not_the_best(self):
+        comparison = compare(*seeds("sgd", 0.95), failed("sgd", "oom", "x", 1), *seeds("adam", *STEADY))
+        assert row(comparison) == ["0.950 (1 of 2 seeds)", "0.815"]
+
+    def test_what_shares_too_few_seeds_with_the_best_is_said_to_be_untested(self):
+        early = [cell("sgd", seed, 0.5 + seed / 100) for seed in (0, 1)]
+        late = [cell("adam", seed, 0.9 + seed / 100) for seed in (1, 2)]
+        comparison = compare(*early, *late)
+        assert row(comparison) == ["0.505 ~", "0.915 ★"]
+        assert any("or not tested, as they share fewer than two seeds" in note for note in comparison.notes)
+
+    def test_notes_of_complete_tables_do_not_mention_it(self):
+        notes = compare(*seeds("sgd", *STEADY), *shifted("adam", 0.02, -0.02, 0.02, -0.01)).notes
+        assert any("~ not significantly different" in note for note in notes)
+        assert not any("fewer" in note for note in notes if "★" in note)
+
+
+class TestMemoryThatIsMeasuredOnce:
+    def sized(self, column: str, mb: int, count: int = 2):
+        taken = memory_pass(process=mb).model_copy(update={"cell_id": f"of {column}"})
+        return [cell(column, seed, memory_pass=taken) for seed in range(count)]
+
+    @pytest.mark.parametrize("count", [1, 2, 7])
+    def test_a_small_difference_is_not_claimed_however_many_seeds_share_it(self, count):
+        comparison = compare(*self.sized("sgd", 488, count), *self.sized("adam", 491, count))
+        (finding,) = comparison.findings
+        assert finding.text == "adam takes as much as sgd (measured once each)"
+        assert (finding.p, finding.is_significant, finding.is_better) == (None, None, None)
+        assert (finding.effect.method, finding.effect.low) == ("measured once", None)
+        assert row(comparison, "peak memory") == ["488 MB ★", "491 MB ~"]
+        assert any(
+            "memory is measured once for all seeds of an optimizer, and is ~ up to a difference of 1%" in note
+            for note in comparison.notes
+        )
+
+    def test_a_larger_difference_is_claimed_without_a_test(self):
+        comparison = compare(*self.sized("sgd", 488), *self.sized("adam", 494), *self.sized("lbfgs", 700))
+        assert comparison.conclusions[:2] == (
+            "peak memory: adam takes 1.01 times as much as sgd; lbfgs takes 1.43 times as much as sgd "
+            "(measured once each)",
+            "memory is measured once for all seeds of an optimizer, and no difference up to 1% (and at least "
+            "1 MB) is claimed",
+        )
+        assert [finding.is_better for finding in comparison.findings] == [False, False]
+        assert row(comparison, "peak memory") == ["488 MB ★", "494 MB", "700 MB"]
+
+    def test_it_is_no_comparison_that_others_are_corrected_for(self):
+        columns = {"sgd": STEADY, "adam": [a + d for a, d in zip(STEADY, CLOSE_CALL, strict=True)]}
+        records = [
+            cell(column, seed, accuracy, memory_pass=memory_pass(process=mb))
+            for (column, values), mb in zip(columns.items(), (400, 500), strict=True)
+            for seed, accuracy in enumerate(values)
+        ]
+        comparison = compare(*records)
+        accuracy, memory = comparison.findings
+        assert accuracy.p == accuracy.effect.p
+        assert accuracy.is_better is True
+        assert memory.p is None
+
+    def test_sizes_that_seeds_do_not_share_are_tested(self):
+        def of_configurations(column, *mbs):
+            return [
+                cell(
+                    column, seed, memory_pass=memory_pass(process=mb).model_copy(update={"cell_id": f"{mb}"})
+                )
+                for seed, mb in enumerate(mbs)
+            ]
+
+        comparison = compare(
+            *of_configurations("sgd", 400, 402, 401), *of_configurations("adam", 503, 501, 502)
+        )
+        assert comparison.findings[0].effect.method == "t"
+
+    def test_small_sizes_differ_by_more_than_a_megabyte_or_not_at_all(self):
+        def above(column, mb):
+            return [
+                cell(column, seed, memory_pass=memory_pass(process=400, activations=mb)) for seed in (0, 1)
+            ]
+
+        columns = [*above("sgd", 2), *above("adam", 3), *above("lion", 4)]
+        assert row(compare(*columns), "  above base") == ["2.00 MB ★", "3.00 MB ~", "4.00 MB"]
 
 
 class TestTies:
@@ -142,3 +247,20 @@ def test_the_test_set_is_told_apart_from_the_seeds():
         "± 0.020 to 0.030 (95% bootstrap over its groups), which intervals and claims leave out: they are "
         "about seeds (± 0.127)"
     )
+
+
+def test_test_sets_of_the_same_size_have_a_note_each():
+    def on(name, half_width, *accuracies):
+        data = DataRecord(requested=name, name=name, fingerprint=f"of {name}")
+        record = SamplingRecord(rows=200, groups=200, half_widths={"test_accuracy": half_width})
+        return seeds(f"sgd dataset={name}", *accuracies, sampling=record, dataset=data)
+
+    comparison = compare(*on("wine", 0.02, 0.80, 0.82), *on("digits", 0.05, 0.90, 0.91))
+    notes = [note for note in comparison.notes if note.startswith("the test set")]
+    assert [
+        re.findall(r"the test set of (\w+) has .* by ± ([\d.]+) .*seeds \(± ([\d.]+)\)", note)
+        for note in notes
+    ] == [
+        [("wine", "0.020", "0.127")],
+        [("digits", "0.050", "0.064")],
+    ]

@@ -85,7 +85,7 @@ def test_table_has_its_title_and_its_unit(read):
     (comparison,) = comparisons(*read)
     assert comparison.table.header == ("", "sgd", "adam")
     assert comparison.table.rows[:3] == (
-        ("mean absolute error (years)", "4.500 ± 3.177 ★", "1,234.500"),
+        ("mean absolute error (years)", "4.500 ± 3.177", "1,234.500"),
         ("within 2 years", "0.500", "-"),
         ("steps", "0", "0"),
     )
@@ -132,7 +132,7 @@ def test_csv_has_columns_of_metrics_that_no_cell_has(read):
 
 def test_markdown_has_its_title(read):
     text = to_markdown(document_of(*read))
-    assert "| mean absolute error (years) | 4.500 ± 3.177 ★ | 1,234.500 |" in text
+    assert "| mean absolute error (years) | 4.500 ± 3.177 | 1,234.500 |" in text
     assert "| mean absolute error (years) | 3.900 |" in text
 
 

@@ -43,6 +43,22 @@ def test_equal_values_are_no_effect(kind, equal):
     assert effect.is_significant is False
 
 
+@pytest.mark.parametrize(
+    ("parts", "p"),
+    [
+        ([(seed, seed, seed) for seed in range(6)], 2 / 2**6),
+        ([(0, 0, order) for order in range(6)], 2 / 2**6),
+        ([(weights, 0, order) for weights in range(2) for order in range(3)], 2 / 2**2),
+        ([(weights, 0, order) for weights in range(3) for order in range(4)], 2 / 2**3),
+    ],
+)
+def test_equal_differences_count_only_the_seeds_that_share_no_part(parts, p):
+    seeds = tuple(range(len(parts)))
+    figures = [interval([value] * len(parts), seeds, tuple(parts)) for value in (0.9, 0.9 - 1 / 36)]
+    effect = paired_effect("difference", *figures)
+    assert (effect.method, effect.p) == ("constant", p)
+
+
 def test_one_seed_says_nothing_about_significance():
     effect = paired_effect("difference", figure(s0=0.9), figure(s0=0.8))
     assert (effect.low, effect.high, effect.is_significant) == (None, None, None)

@@ -17,7 +17,9 @@ MB = 10**6
 LIMIT = 600 * MB
 
 
-def found(column: str, seed: int = 0, accuracy: float = 0.8, peak: int = 590, weights="w", **ran):
+def found(
+    column: str, seed: int = 0, accuracy: float = 0.8, peak: int = 590, weights="w", limit=LIMIT, **ran
+):
     """A cell with the largest of a size."""
     (size,) = ran
     return cell(
@@ -27,7 +29,7 @@ def found(column: str, seed: int = 0, accuracy: float = 0.8, peak: int = 590, we
         requested={size: "largest"},
         ran={"train_size": 1400, "batch_size": 5, "micro_batch": 5, **ran},
         fitted={size: f"the largest that fits 600 MB ({ran[size] + 1} does not)"},
-        memory=MemoryRecord(limit_bytes=LIMIT),
+        memory=MemoryRecord(limit_bytes=limit),
         memory_pass=memory_pass(activations=peak),
         pairing=PairingRecord(weights_sha256=weights, order_sha256="o"),
         closures=40,
@@ -90,6 +92,57 @@ class TestTable:
         assert shown["test accuracy"] == ["0.700", "0.900 ★"]
         assert shown["peak memory"] == ["594 MB", "596 MB"]
         assert not any("peak memory" in line for line in batches[1].conclusions)
+
+
+class TestLimitsThatDiffer:
+    """A limit in percent is another one if the run is resumed with more or less memory."""
+
+    def compare(self, *limits):
+        columns = [("sgd", 0.7), ("adam", 0.9)]
+        return compare(
+            *(
+                found(name, seed, accuracy, batch_size=40, limit=limit)
+                for (name, accuracy), limit in zip(columns, limits, strict=True)
+                for seed in range(3)
+            ),
+            along=BATCHES,
+        )
+
+    def test_are_told_above_the_table_and_below_it(self):
+        _, comparison = self.compare(LIMIT, 500 * MB)
+        assert comparison.data[-1] == "unequal memory: 500 MB to 600 MB; the largest batch size that fits"
+        (note,) = [note for note in comparison.notes if "nothing is ranked" in note]
+        assert note.startswith("the memory limit changed between the cells (sgd: 600 MB; adam: 500 MB), so")
+        assert "--fresh" in note
+
+    def test_nothing_is_ranked(self):
+        _, comparison = self.compare(LIMIT, 500 * MB)
+        assert rows(comparison)["test accuracy"] == ["0.700", "0.900"]
+        assert comparison.findings == ()
+
+    def test_the_figure_has_no_line(self):
+        planned, comparison = self.compare(LIMIT, 500 * MB)
+        records = [record for column in comparison.columns for record in column.records]
+        figures = {figure.key: figure for figure in make_figures(planned, records, {}, [comparison])}
+        assert figures["metric-memory"].x_limit is None
+        assert "same limit" not in figures["metric-memory"].note
+
+    def test_within_a_column_too(self):
+        _, comparison = compare(
+            found("sgd", 0, batch_size=40), found("sgd", 1, batch_size=30, limit=500 * MB), along=BATCHES
+        )
+        assert any("(sgd: 500 MB to 600 MB)" in note for note in comparison.notes)
+
+    def test_less_than_a_percent_is_none(self):
+        _, comparison = self.compare(LIMIT, LIMIT - 5 * MB)
+        assert comparison.data[-1] == "equal memory: 595 MB to 600 MB; the largest batch size that fits"
+        assert "★" in rows(comparison)["test accuracy"][1]
+
+    def test_the_limit_is_that_of_the_cells(self):
+        """The run's is that of the last command, which may have found all cells done."""
+        _, comparison = self.compare(500 * MB, 500 * MB)
+        assert comparison.data[-1] == "equal memory: 500 MB; the largest batch size that fits"
+        assert "★" in rows(comparison)["test accuracy"][1]
 
 
 class TestNotes:

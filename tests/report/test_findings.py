@@ -8,12 +8,16 @@ import re
 import pytest
 
 from tests.report.forms import document_of, to_text
-from tests.report.report_samples import cell, failed, run
+from tests.report.report_samples import REAL, cell, failed, run
 from xbench.errors import XbenchError
 from xbench.records.memory import MemoryRecord
+from xbench.records.metrics import CLASSIFICATION
 from xbench.records.schema import ExperimentRecord, Times
 from xbench.report.comparison import Comparison, View, comparisons
+from xbench.report.effects import Effect
 from xbench.report.emit import to_csv, to_json, to_latex, to_markdown
+from xbench.report.findings import Finding
+from xbench.report.rows import make_main_rows
 
 
 def compare(*records, baseline="", view=None) -> Comparison:
@@ -135,6 +139,17 @@ class TestFindings:
     def test_an_infinite_value(self):
         (line, *_) = compare(*seeds("a", 0.5, 0.6), *seeds("b", float("inf"), 0.6)).conclusions
         assert line.startswith("test accuracy: the difference between b and a is not finite")
+
+    def test_an_interval_that_reaches_beyond_zero_keeps_its_signs(self):
+        low_end = Effect("difference", 0.02, -0.001, 0.04, tuple(range(6)), "sign flips", 0.05)
+        row = make_main_rows([CLASSIFICATION[1]])[0]
+        assert Finding(row, "adam", "sgd", low_end, p=0.05).text.endswith(
+            " by 0.020 [-0.001, 0.040; n = 6, exact]"
+        )
+        worse = Effect("difference", -0.02, -0.04, -0.01, tuple(range(6)), "sign flips", 0.03)
+        assert Finding(row, "adam", "sgd", worse, p=0.03).text.endswith(
+            " by 0.020 [0.010, 0.040; n = 6, exact]"
+        )
 
     def test_two_seeds_are_few(self):
         comparison = compare(*seeds("sgd", 0.8, 0.9), *seeds("adam", 0.7, 0.9))
@@ -271,3 +286,17 @@ def test_columns_of_different_datasets_are_not_compared():
     assert marks == [False, True, True, False]
     assert "columns are compared with those of the same dataset only" in comparison.notes
     assert any(note.startswith("★ best of its dataset in its row") for note in comparison.notes)
+
+
+def test_nor_are_those_of_one_dataset_with_other_settings():
+    def of(noise: float, column: str, *accuracies: float):
+        data = REAL.model_copy(update={"params": {"noise": noise}})
+        return [r.model_copy(update={"dataset": data}) for r in seeds(column, *accuracies)]
+
+    comparison = compare(
+        *of(0.0, "sgd noise=0.0", 0.90, 0.91),
+        *of(0.5, "sgd noise=0.5", 0.60, 0.61),
+        *of(0.0, "adam noise=0.0", 0.80, 0.81),
+    )
+    pairs = {(finding.column, finding.baseline) for finding in comparison.findings}
+    assert pairs == {("adam noise=0.0", "sgd noise=0.0")}

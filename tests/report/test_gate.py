@@ -122,6 +122,13 @@ class TestDecision:
     def test_one_seed(self, megabytes, expected):
         assert outcome(with_memory(400), with_memory(megabytes), "peak_memory:5%")[0] == expected
 
+    @pytest.mark.parametrize(("megabytes", "expected"), [(419, "passed"), (421, "failed")])
+    def test_memory_that_seeds_share_is_one_measurement(self, megabytes, expected):
+        decided, why = outcome(with_memory(*[400] * 8), with_memory(*[megabytes] * 8), "peak_memory:5%")
+        assert decided == expected
+        assert "measured once in each run" in why
+        assert "significant" not in why
+
     def test_significant_but_within_the_threshold_passes(self):
         assert (
             outcome(with_memory(400, 401, 402), with_memory(404, 405, 406), "peak_memory:5%")[0] == "passed"

@@ -9,7 +9,7 @@ import pytest
 from tests.report.report_samples import run
 from tests.report.test_targets import ACCURACY, trained
 from xbench.records.metrics import CLASSIFICATION_EPOCHS
-from xbench.records.schema import DataRecord, ExperimentRecord
+from xbench.records.schema import Component, DataRecord, ExperimentRecord
 from xbench.records.targets import BytesRecord
 from xbench.report.comparison import comparisons
 from xbench.report.figure import name_figures
@@ -123,14 +123,38 @@ def test_datasets_and_models_of_one_experiment_are_problems_of_their_own():
     assert others == []
 
 
+def test_values_in_titles_may_have_spaces():
+    models = [Component(name="mlp", params={"hidden": hidden}) for hidden in ([6], [64, 64], [6, 4])]
+    records = [
+        trained(f"{optimizer} hidden={model.params['hidden']} lr=0.1", 0, *values(step), model=model)
+        for model, steps in zip(models, ((10, 20), (40, 20), (10, 10)), strict=True)
+        for optimizer, step in zip(("sgd", "adam"), steps, strict=True)
+    ]
+    experiment = ExperimentRecord(name="first", title="First", target=ACCURACY)
+    declared = run(records, experiment, epoch_metrics=list(CLASSIFICATION_EPOCHS))
+    found = comparisons(declared, records)
+    problems = list_problems([found[0].target], ["first"])
+    assert [problem.name for problem in problems] == [
+        f"first hidden={hidden}" for hidden in ("[6]", "[64, 64]", "[6, 4]")
+    ]
+    profiles, others = make_profiles(problems, "steps_to_target")
+    assert {profile.optimizer: list(profile.ratios.values()) for profile in profiles} == {
+        "sgd lr=0.1": [1.0, 2.0, 1.0],
+        "adam lr=0.1": [2.0, 1.0, 1.0],
+    }
+    assert others == []
+    assert "profile-time" in {figure.key for figure in make_figures(declared, records, {}, found)}
+
+
 def test_the_bytes_of_an_optimizer_are_those_of_one_seed_and_unknown_without_a_search():
     target = ACCURACY.model_copy(update={"bytes": True})
     records = []
     for name, (sgd, adam) in {"a": (100, 200), "b": (300, 100), "c": (100, None)}.items():
         for column, size in (("sgd", sgd), ("adam", adam)):
-            found = size and BytesRecord(level=0.9, limit_bytes=size, sizes={}, is_trained=False)
+            found = {"metric": "validation_accuracy", "level": 0.9, "sizes": {}, "is_trained": False}
+            searched = [BytesRecord(limit_bytes=size, **found)] if size else []
             values_of = (0.95,) if size else (0.5,)
-            records.append(trained(column, 0, *values_of, experiment=name, bytes_to_target=found))
+            records.append(trained(column, 0, *values_of, experiment=name, bytes_to_targets=searched))
             records.append(trained(column, 1, 0.95, experiment=name))
     experiments = [ExperimentRecord(name=name, title=name, target=target) for name in "abc"]
     declared = run(records, *experiments, epoch_metrics=list(CLASSIFICATION_EPOCHS))
@@ -166,6 +190,36 @@ class TestFigures:
         declared, records, found = compared(table)
         figure = next(f for f in make_figures(declared, records, {}, found) if f.key == "profile-time")
         assert "Not drawn, because they did not run on all problems: lbfgs." in figure.note
+
+    def test_the_note_names_targets_on_the_test_rows(self):
+        declared, records, _ = compared(TABLE)
+        on_test = [
+            experiment.model_copy(update={"target": ACCURACY.model_copy(update={"on_test": True})})
+            if experiment.name == "b"
+            else experiment
+            for experiment in declared.experiments
+        ]
+        for experiments, is_told in ((on_test, True), (declared.experiments, False)):
+            declared = declared.model_copy(update={"experiments": experiments})
+            figures = make_figures(declared, records, {}, comparisons(declared, records))
+            notes = [figure.note for figure in figures if figure.key.startswith("profile")]
+            assert len(notes) == 2
+            told = "Targets on the test rows, which decide what counts as reached: b. They say nothing about"
+            assert all((told in note) == is_told for note in notes)
+
+    def test_the_note_names_problems_in_which_resolutions_differ(self):
+        declared, records, found = compared(TABLE)
+        told = "optimizers were evaluated at different intervals on: "
+        figures = make_figures(declared, records, {}, found)
+        assert not any(told in figure.note for figure in figures)
+        records = [
+            trained(r.column, 0, *values(30), every=30, experiment=r.experiment)
+            if (r.experiment, r.column) == ("c", "adam")
+            else r
+            for r in records
+        ]
+        figures = make_figures(declared, records, {}, comparisons(declared, records))
+        assert all(f"{told}c." in figure.note for figure in figures if figure.key.startswith("profile"))
 
     def test_the_page_shows_them_below_all_experiments(self):
         declared, records, found = compared(TABLE)

@@ -99,6 +99,16 @@ class TestTimesThatAreNotRanked:
         (time,) = (change for change in experiment.changes if change.row.key == "training_s")
         assert "malloc settings" in time.reason
 
+    @pytest.mark.parametrize(("megabytes", "is_better"), [(403, None), (410, False), (390, True)])
+    def test_memory_that_was_measured_once_in_each_run_has_no_interval(self, megabytes, is_better):
+        after = column_of(memory_pass=memory_pass(process=megabytes))
+        change = changes_of(column_of(), after)["needed_bytes", "sgd"]
+        assert (change.effect.method, change.effect.low, change.effect.p) == ("measured once", None, None)
+        assert (change.is_shown, change.is_better) == (is_better is not None, is_better)
+        runs = [named("A", column_of()), named("B", after)]
+        text = to_text(make_comparison_document(runs, [], [compare_runs(*runs)]))
+        assert "memory is measured once for all seeds of an optimizer in each run" in " ".join(text.split())
+
     def test_memory_of_a_device_and_of_a_process(self):
         on_device = column_of(memory=MemoryRecord(peak_device_bytes=10**8))
         change = changes_of(column_of(), on_device)["needed_bytes", "sgd"]

@@ -6,7 +6,7 @@ import pytest
 
 from tests.report.report_samples import cell, failed, run
 from xbench.records.memory import MemoryRecord
-from xbench.records.schema import CellRecord, ExperimentRecord
+from xbench.records.schema import CellRecord, Component, ExperimentRecord
 from xbench.report.breakdown import MEMORY_ROWS
 from xbench.report.comparison import View, comparisons
 
@@ -147,3 +147,36 @@ def test_malloc_of_the_timed_runs():
     memories = [MemoryRecord(malloc=malloc) for malloc in ("fast", "exact", None)]
     found = rows(*(cell(name, memory=memory) for name, memory in zip("abc", memories, strict=True)))
     assert found["malloc"] == ["fast", "exact", "-"]
+
+
+class TestAllSettings:
+    """What `xbench show --settings` prints: those of components too, whether they differ or not."""
+
+    def table(self, *records: CellRecord, **view) -> dict[str, list[str]]:
+        (comparison,) = comparisons(run(records), list(records), View(**view))
+        return {title.strip(): cells for title, *cells in comparison.table.rows}
+
+    @pytest.fixture
+    def records(self):
+        def made(column, **params):
+            optimizer = Component(name=column.split()[0], params=params)
+            return cell(column, accuracy=0.5, settings=DEFAULTS, optimizer=optimizer)
+
+        return made("sgd", lr=0.1), made("muon", lr=None, rest={"name": "adamw", "lr": 0.01})
+
+    def test_of_each_column(self, records):
+        table = self.table(*records, rows=(), has_all_settings=True)
+        assert table["optimizer"] == ["sgd", "muon"]
+        assert table["lr"] == ["0.1", "default"]
+        assert table["rest"] == ["-", "lr=0.01, name='adamw'"]
+        assert table["model"] == ["report-cnn", "report-cnn"]
+        assert table["epochs"] == ["1", "1"]
+        assert table["batch"] == ["5", "5"]
+        assert "test accuracy" not in table
+
+    def test_some_beside_figures(self, records):
+        table = self.table(*records, keys=("test_accuracy", "optimizer.lr"))
+        assert table == {"test accuracy": ["0.500", "0.500"], "lr": ["0.1", "default"]}
+
+    def test_the_main_table_has_none_of_them(self, records):
+        assert not self.table(*records).keys() & {"optimizer", "lr", "rest", "epochs"}

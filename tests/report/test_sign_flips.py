@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from xbench.report.sign_flips import compute_p, find_bounds
+from xbench.report.sign_flips import _choose_subsets, compute_p, find_bounds
 
 VALUES = [0.3, -0.1, 0.25, 0.4, 0.12, 0.05, 0.33]
 
@@ -45,6 +45,29 @@ def test_signs_of_many_values_are_drawn():
     assert compute_p(values.tolist()) == pytest.approx(expected.pvalue, abs=0.02)
     interval = expected.confidence_interval(0.95)
     assert find_bounds(values.tolist()) == pytest.approx((interval.low, interval.high), abs=0.08)
+
+
+@pytest.mark.parametrize("count", range(6, 21))
+def test_the_interval_excludes_zero_if_and_only_if_the_test_rejects_it(count):
+    """Also where signs are drawn, and for differences whose sums are zero up to rounding."""
+    random, rejected = np.random.default_rng(count), 0
+    for place in range(200):
+        values = random.normal(2.1 / np.sqrt(count), 1, count)
+        if place % 4 == 0:
+            values = np.round(values) * 0.1
+        (low, high), p = find_bounds(values.tolist()), compute_p(values.tolist())
+        assert (low > 0 or high < 0) == (p <= 0.05), (values, low, high, p)
+        assert low <= high
+        rejected += p <= 0.05
+    assert 20 < rejected < 180
+
+
+def test_drawn_signs_come_with_their_opposites_and_without_repetition():
+    subsets = _choose_subsets(13)
+    distinct = {tuple(row) for row in subsets.tolist()}
+    assert len(distinct) == len(subsets) == 4096
+    assert {tuple(1 - value for value in row) for row in distinct} == distinct
+    assert not subsets[0].any()
 
 
 def test_means_of_symmetric_values_are_covered():

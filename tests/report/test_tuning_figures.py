@@ -56,6 +56,19 @@ def test_none_without_a_search():
     assert not [figure for figure in made if figure.key.startswith("tuning")]
 
 
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("grid", "The trials are the points of a grid, not random ones"),
+        ("quasi-random", "The trials are spread more evenly than random ones"),
+        ("tpe", "in the order of the trials"),
+    ],
+)
+def test_the_note_says_what_the_trials_of_each_search_are(method, words):
+    figures = {name: figures_of(tuned_records(), search=name) for name in ("grid", "quasi-random", "tpe")}
+    assert [name for name, made in figures.items() if words in made["tuning-best"].note] == [method]
+
+
 def test_none_if_no_trial_has_succeeded():
     assert figures_of(trials("sgd", (None, None))) == {}
 

@@ -142,6 +142,14 @@ def test_settings_of_the_rest_can_be_named(cells, head):
     assert cell.optimizer.params == {"rest": {"name": "adamw", "lr": pytest.approx(0.15)}}
 
 
+def test_a_rest_without_settings_is_told(complaints, head):
+    (line,) = complaints(head + "optimizer = { name = 'matrices', tune = { rest = {} } }\n" + TUNE)
+    assert line.startswith("my.toml:7: 'rest' has nothing to search")
+    written = "{ lr = { low = 0.1, high = 0.2 }, rest = {} }"
+    (line,) = complaints(head + f"optimizer = {{ name = 'matrices', tune = {written} }}\n" + TUNE)
+    assert line.startswith("my.toml:7: 'rest' has nothing to search")
+
+
 def test_budgets_can_be_changed_on_the_command_line(cells, head):
     found = cells(head + "optimizer = 'sgd'\n" + TUNE, "tune.trials=2", "exp.tune.seed=5")
     assert (found[0].search.budget.amount, found[0].seed) == (2, 5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from tests.training.small_cells import SmallCell, small_cnn
 from xbench import ModelSpec, OptimizerSpec
 from xbench.components import registry
+from xbench.training.loop import Trainer
 
 NAP_S = 0.03
 # More than a busy machine takes for the rest of a cell.
@@ -156,3 +158,37 @@ def test_the_clock_is_the_real_one(tiny_data, tmp_path):
     assert math.fsum(walls) <= times.training_s < 2 * NAP_S * len(walls) + OTHER_S
     evaluated_s = (TEST // BATCH + TRAIN // BATCH) * NAP_S
     assert evaluated_s <= times.evaluation_s < evaluated_s + OTHER_S
+
+
+class Queue:
+    """A device that does what it was given once somebody waits for it."""
+
+    type = "cuda"
+
+    def __init__(self, clock: Clock):
+        self.clock, self.queued_s = clock, 0.0
+
+    def queue(self, seconds: float) -> None:
+        self.queued_s += seconds
+
+    def synchronize(self, device: Queue) -> None:
+        assert device is self
+        self.clock.sleep(self.queued_s)
+        self.queued_s = 0.0
+
+
+def test_copies_of_weights_that_a_device_makes_for_an_evaluation_are_no_training(clock, monkeypatch):
+    device = Queue(clock)
+    monkeypatch.setattr(torch.cuda, "synchronize", device.synchronize)
+    trainer = Trainer.__new__(Trainer)
+    trainer.loader = SimpleNamespace(device=device)
+    trainer.training_s = 0.0
+    trainer.set_mode = lambda mode: device.queue(NAP_S)
+    trainer._evaluate_held_out = lambda: device.synchronize(device) or {}  # it returns numbers
+    trainer.start_clock()
+    device.queue(10 * NAP_S)  # steps
+    trainer._evaluate_within(1)
+    device.queue(10 * NAP_S)
+    device.synchronize(device)
+    trainer.stop_clock()
+    assert trainer.training_s == about(20 * NAP_S)

@@ -60,12 +60,19 @@ class CostModel:
             settings: the run's settings, with resolved sizes.
             evaluated: the number of images that the run evaluates in all epochs together.
         """
+        return self.start_s + self.training_s(settings) + evaluated * self.evaluation_s
+
+    def training_s(self, settings: CellSettings) -> float:
+        """Return the seconds that all steps of a run take.
+
+        Args:
+            settings: the run's settings, with resolved sizes.
+        """
         training, sizes = settings.training, settings.training.sizes
         steps, examples = count_steps(settings), training.epochs * sizes.train_size
         if training.drop_last:
             examples = steps * sizes.batch_size
-        training_s = self.closures * self.closure_s * examples + steps * self.update_s
-        return self.start_s + training_s + evaluated * self.evaluation_s
+        return self.closures * self.closure_s * examples + steps * self.update_s
 
     def memory_pass_s(self, settings: CellSettings) -> float:
         """Return the seconds that a memory pass takes.

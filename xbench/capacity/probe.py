@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -154,6 +154,20 @@ class _Trials:
         self.done.append(trial)
         self.on_trial(self.in_values(trial))
 
+    def take_over(self, earlier: Sequence[TrialRecord], bounds: Bounds) -> bool:
+        """Take over trials of an interrupted search, with values, unless it has not measured a slope yet.
+
+        Returns:
+            Whether they are taken over.
+        """
+        for trial in earlier:
+            size = self.grid.size(trial.value)
+            if 0 < size <= bounds.highest and self.grid.value(size) == trial.value:
+                self.done.append(trial.model_copy(update={"value": size}))
+        if next_slope_size(self.done, bounds) is not None:
+            self.done.clear()
+        return bool(self.done)
+
     def in_values(self, trial: TrialRecord) -> TrialRecord:
         """Return a trial with the value of its size."""
         return trial.model_copy(update={"value": self.grid.value(trial.value)})
@@ -174,6 +188,7 @@ def find_capacity(
     highest: int | None = None,
     enough: int | None = None,
     start: tuple[int, int | None] | None = None,
+    earlier: Sequence[TrialRecord] = (),
     on_try: Callable[[int], None] = lambda size: None,
     on_trial: Callable[[TrialRecord], None] = lambda trial: None,
     log: Path | None = None,
@@ -192,6 +207,7 @@ def find_capacity(
         highest: the largest size to consider; None for no end.
         enough: the largest size that is useful in itself; see `search.Bounds`. By default `highest`.
         start: (found, fails) of an earlier probe, which are tried first.
+        earlier: the trials of a probe with the same arguments that was interrupted. They are not run again.
         on_try: called with each size before it is tried.
         on_trial: called with each trial as it ends.
         log: file for the traceback of a trial that fails for a reason other than memory. It is removed if
@@ -230,7 +246,10 @@ def find_capacity(
         )
 
     try:
-        if start is None or not _still_holds(trials, limits, workload, bounds, grid, start):
+        is_begun = trials.take_over(earlier, bounds) or (
+            start is not None and _still_holds(trials, limits, workload, bounds, grid, start)
+        )
+        if not is_begun:
             trials.run(limits, workload, bounds, None)
         while (size := next_size(trials.done, bounds)) is not None:
             trials.run(limits, workload, bounds, size)

@@ -6,12 +6,12 @@ from typing import Any
 
 from xbench.cli.output import Format, print_json, stderr_console, stdout_console, tolerate_closed_pipe
 from xbench.execution.schedule import estimate_s, features_s, trials_s
-from xbench.execution.tuning import describe_budget, find_column
+from xbench.execution.tuning import find_column
 from xbench.planning.plan import PlannedRun
 from xbench.planning.planned import PlannedCell
 from xbench.report.layout import make_csv, make_latex, make_markdown, make_table, plain, print_line
 from xbench.text import pluralize
-from xbench.units import format_bytes, format_seconds
+from xbench.units import format_budget, format_bytes, format_seconds
 
 
 def print_cells(plan: PlannedRun, cells: list[PlannedCell], warnings: list[str], form: Format) -> None:
@@ -152,7 +152,7 @@ def _describe_search(cell: PlannedCell) -> dict[str, Any]:
         "experiment": cell.declared.experiment,
         "cell": cell.declared.column,
         "search": search.search,
-        "budget": describe_budget(search.budget),
+        "budget": format_budget(search.budget.amount, search.budget.unit),
         "seed": search.seed,
         "metric": search.metric,
         "space": "; ".join(f"{name}: {values}" for name, values in search.space.items()),

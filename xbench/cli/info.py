@@ -18,8 +18,7 @@ from xbench.components.registry import (
     find,
     import_reference,
     make_spec,
-    registrations,
-    suggest_name,
+    suggest_component,
 )
 from xbench.components.specs import DatasetSpec, Family, ModelSpec, OptimizerSpec, Spec
 from xbench.components.tasks import Problem, TensorFacts
@@ -63,9 +62,10 @@ def info(
             hint=f"`xbench run {name} --dry-run` prints its cells, and `xbench run {name}` runs them",
         )
     if not found:
-        names = [registered for kind in KINDS for registered in registrations(kind)]
-        guess = suggest_name(name.partition("/")[0], names)
-        raise XbenchError(f"unknown component '{name}'.{guess}", hint="`xbench list` shows all names")
+        raise XbenchError(
+            f"unknown component '{name}'.{suggest_component(name, KINDS)}",
+            hint="`xbench list` shows all names",
+        )
     with tolerate_closed_pipe():
         _print_components(name, found)
 

@@ -18,11 +18,17 @@ Examples:
 - `xbench show` prints the latest run
 - `xbench show report` prints the latest run of the suite `report`
 - `xbench show --memory` prints the parts of each memory peak
+- `xbench show --settings` prints all settings of each optimizer
 - `xbench show --baseline adam --columns test_accuracy,training_s,needed_bytes`
 - `xbench show --format csv --findings`
 - `xbench show --format csv --trials`
 - `xbench show results/report/20260131-120000 --format markdown`
 """
+
+_SETTINGS_NOTE = (
+    "settings of an optimizer, model or dataset that are not listed, or have no value, have its defaults "
+    "(`xbench info NAME`)"
+)
 
 
 def show(
@@ -32,6 +38,9 @@ def show(
     out: Results = Path("results"),
     memory: Annotated[
         bool, typer.Option("--memory", help="print the parts of each memory peak instead of the results")
+    ] = False,
+    settings: Annotated[
+        bool, typer.Option("--settings", help="print all settings of each optimizer instead of the results")
     ] = False,
     baseline: Baseline = None,
     sort: Annotated[
@@ -66,8 +75,12 @@ def show(
         )
     if columns and form in (Format.CSV, Format.JSON):
         raise XbenchError(f"--columns does not apply to --format {form}", hint="it always has every field")
+    if memory and settings:
+        raise XbenchError("--memory and --settings are two tables", hint="print one after the other")
     keys = tuple(filter(None, (key.strip() for key in columns.split(","))))
     view = View(keys=keys, sort=sort, baseline=baseline or "")
     if memory:
         view = replace(view, rows=MEMORY_ROWS, note=NOTE)
+    if settings:
+        view = replace(view, rows=(), has_all_settings=True, note=_SETTINGS_NOTE)
     print_results(find_run(out, run), form, view, findings, trials)

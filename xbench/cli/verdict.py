@@ -55,7 +55,6 @@ def describe_near_copies(near: NearCopies) -> dict[str, Any]:
         "hash_bits": HASH_BITS,
         "max_distance": MAX_DISTANCE,
         "max_false_alarms": near.max_false_alarms,
-        "are_all_counted": not near.is_cut,
         **vars(near.related),
     }
     return described | {"near_duplicates": found}
@@ -71,7 +70,7 @@ def print_near_copies(near: NearCopies) -> None:
     if near.not_compared:
         print(escape_controls(f"near-duplicates were not looked for: {near.not_compared}"))
         return
-    found = "more than " * near.is_cut + pluralize(len(near.pairs), "pair")
+    found = pluralize(sum(near.related.counts.values()), "pair")
     print(
         f"near-duplicates: {found} of {near.images:,} images ({near.compared_pairs:,} pairs compared; "
         f"perceptual hashes that differ in at most {MAX_DISTANCE} of {HASH_BITS} bits)"

@@ -11,7 +11,7 @@ import importlib
 import importlib.machinery
 import pickle
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, entry_points, version
@@ -189,15 +189,44 @@ def origin(kind: Kind, reference: str) -> str:
 
 
 def describe_unknown_name(kind: Kind, name: str) -> str:
-    """Write the message for an unregistered name, with a suggestion if a registered name is similar."""
-    guess = suggest_name(name.partition("/")[0], registrations(kind))
-    return f"unknown {kind} '{shorten(escape_controls(name))}'.{guess}"
+    """Write the message for an unregistered name, with a suggestion (see `suggest_component`)."""
+    return f"unknown {kind} '{shorten(escape_controls(name))}'.{suggest_component(name, [kind])}"
 
 
 def describe_unknown_problem(name: str) -> str:
     """Write the message for a name that is neither a model nor a dataset, with a suggestion."""
     both = registrations("model").keys() & registrations("dataset").keys()
     return f"unknown problem '{shorten(escape_controls(name))}'.{suggest_name(name, both)}"
+
+
+def suggest_component(name: str, kinds: Sequence[Kind]) -> str:
+    """Return ` Did you mean 'x'?` if families have a member of an unregistered name, or if the name of a
+    registered component of these kinds is similar; otherwise "".
+    """
+    similar = suggest_name(name.partition("/")[0], [known for kind in kinds for known in registrations(kind)])
+    # Families of models import torch to list their members, which takes seconds.
+    listed = [kind for kind in kinds if kind == "optimizer" or not similar]
+    members = list(dict.fromkeys(member for kind in listed for member in _find_members(kind, name)))
+    if not members:
+        return similar
+    quoted = " or ".join(f"'{member}'" for member in members)
+    return f" Did you mean {quoted}?"
+
+
+def _find_members(kind: Kind, name: str) -> Iterator[str]:
+    """Find the members of families that have a name, as `family/member`. Case does not matter.
+
+    Families that are broken have none.
+    """
+    for registration in registrations(kind).values():
+        try:
+            component = registration.load()
+            listed = component.members() if isinstance(component, Family) and component.members else ()
+        except (Exception, SystemExit):  # a plugin's function may raise anything
+            continue
+        for member in listed:
+            if member.casefold() == name.casefold():
+                yield f"{registration.name}/{member}"
 
 
 def write_listing_hint(kind: Kind) -> str:

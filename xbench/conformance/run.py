@@ -15,7 +15,7 @@ from xbench.components.registry import (
     describe_unknown_name,
     find,
     import_reference,
-    registrations,
+    suggest_component,
     suggest_name,
 )
 from xbench.components.specs import Family
@@ -57,8 +57,7 @@ def find_subjects(
     wanted = (kind,) if kind else KINDS
     found = [of_kind for of_kind in wanted if find(of_kind, name) is not None]
     if not found:
-        known = [registered for of_kind in wanted for registered in registrations(of_kind)]
-        guess = suggest_name(name.partition("/")[0], known)
+        guess = suggest_component(name, wanted)
         raise XbenchError(
             f"unknown {kind or 'component'} '{shorten(escape_controls(name))}'.{guess}",
             hint="`xbench list` shows all names",

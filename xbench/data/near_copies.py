@@ -43,9 +43,11 @@ class NearCopies:
 
     Attributes:
         not_compared: why the images were not compared; "" if they were.
+        is_too_large: whether they were not compared because there are too many.
         images, test: the number of images that were compared, and of test images among them.
-        pairs: int64 array (pairs, 2): indices of the images among the readable ones, the lower one first.
-        is_cut: whether there are more pairs than these.
+        pairs: int64 array (pairs, 2): indices of the images among the readable ones, the lower one first. Of
+            an image that looks like very many others, some pairs are left out.
+        is_cut: whether there are more pairs than these. All are in the numbers and names below.
         related: the pairs by what their images have in common.
         copies: pairs of exact copies: the first image of each content, and each of its copies.
         in_test: (test image, training image) for each test image that looks like a training image, except
@@ -55,6 +57,7 @@ class NearCopies:
     """
 
     not_compared: str = ""
+    is_too_large: bool = False
     images: int = 0
     test: int = 0
     pairs: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.int64), compare=False)
@@ -77,6 +80,10 @@ class NearCopies:
     def warnings(self) -> list[str]:
         """Warnings for readers of the results."""
         warnings = []
+        if self.is_too_large:
+            warnings.append(
+                f"near-duplicates were not looked for, so none are known in the test set: {self.not_compared}"
+            )
         if self.in_test:
             warnings.append(
                 f"{len(self.in_test):,} of {self.test:,} test images are near-duplicates of training images, "
@@ -95,6 +102,8 @@ NOT_COMPARED = NearCopies("only a sample of the images was decoded")
 
 def count_alike(duplicates: Duplicates, near: NearCopies, part: np.ndarray, others: np.ndarray) -> int:
     """Count the images of one part of a dataset that are copies or near-duplicates of images of another part.
+
+    The number is a lower bound if `near.is_cut`.
 
     Args:
         part, others: indices of the images of each part.

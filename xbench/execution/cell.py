@@ -101,6 +101,8 @@ class CellRunner:
         """Return a skip if a cell that needs no more memory than this one has run out of it."""
         if cell.declared.expect == "oom":
             return None  # this cell is meant to run out of memory
+        if cell.trial is not None:
+            return None  # a trial that does not fit is one that failed, and is charged to its budget
         for failed in self.failures:
             if _needs_at_least(cell, failed):
                 key = failed.key

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from xbench.capacity.axes import Axis, size_of, with_size
-from xbench.capacity.cost_model import CostModel, measure_costs, timing_settings
+from xbench.capacity.cost_model import CostModel, count_steps, measure_costs, timing_settings
 from xbench.execution.shared import FeatureKeeper, select_examples
 from xbench.isolation.run import run_in_child
 from xbench.planning.identity import cost_key, duration_key, example_pace_key, features_key, pass_key
@@ -148,7 +148,8 @@ class Estimator:
         cell = replace(cell, estimate=estimate)
         to_do = 1.0 - self._done_share(cell)
         if took is not None and not remeasure:
-            return _with_estimate(cell, seconds=to_do * took["seconds"])
+            parts = {key: took.get(key) for key in ("training_s", "closures")}  # None in older caches
+            return _with_estimate(cell, seconds=to_do * took["seconds"], **parts)
         if cost_model is None or remeasure:
             cost_model = self._measure_cost_model(timed)
         if cost_model is None:
@@ -159,7 +160,13 @@ class Estimator:
         if cost_model.is_disturbed and (kept := load("cost model", cost_key(timed))) is not None:
             found.append(CostModel(**kept).run_s(cell.sized, _count_evaluated(cell)))
         is_rough = estimate.is_rough or cost_model.is_disturbed
-        return _with_estimate(cell, seconds=to_do * min(found), is_rough=is_rough)
+        return _with_estimate(
+            cell,
+            seconds=to_do * min(found),
+            training_s=min(cost_model.training_s(cell.sized), *found),
+            closures=cost_model.closures * count_steps(cell.sized),
+            is_rough=is_rough,
+        )
 
     def _estimate_features(
         self, cell: PlannedCell, timed: PlannedCell, is_timed: bool
@@ -233,7 +240,8 @@ def remember_time(cell: PlannedCell, record: CellRecord) -> None:
     """Save how long a cell took, for later estimates."""
     seconds = _sum_seconds(record)
     if seconds is not None:
-        save("duration", duration_key(cell), {"seconds": seconds})
+        parts = {"training_s": record.time.training_s, "closures": record.closures}
+        save("duration", duration_key(cell), {"seconds": seconds, **parts})
     if record.time.memory_pass_s is not None:
         save("memory pass", pass_key(cell), {"seconds": record.time.memory_pass_s})
 

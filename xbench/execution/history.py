@@ -16,6 +16,7 @@ from xbench.errors import XbenchError
 from xbench.records.runs import runs_of_suite
 from xbench.records.schema import CellKey, CellRecord, RunRecord
 from xbench.records.store import RunFolder
+from xbench.records.tuning import TunedRecord
 from xbench.storage.atomic import make_folder, read_regular
 from xbench.suite.reader import Suite
 
@@ -30,6 +31,22 @@ def is_settled(record: CellRecord) -> bool:
     return not record.waits_for
 
 
+def is_trial(record: CellRecord) -> bool:
+    """Return whether a cell is a trial of a search of settings or of bytes, which no run declares."""
+    return record.trial is not None or bool(record.bytes_trial_of)
+
+
+def has_ended(trial: CellRecord) -> bool:
+    """Return whether a trial is over, so that it is not run again.
+
+    An error, or a kill because of what else the machine ran, says nothing about the bytes that a target
+    takes.
+    """
+    if trial.bytes_trial_of and (trial.status == "error" or trial.memory.exhausted == "oom killer"):
+        return False
+    return trial.status != "skipped"
+
+
 @dataclass(frozen=True)
 class History:
     """Earlier runs of a suite.
@@ -37,7 +54,7 @@ class History:
     Attributes:
         same: folder of the latest run with the same suite text and command-line changes, if any.
         run: the record of that run.
-        records: the last record of each of its cells, by cell ID.
+        records: the last record of each of its cells, by cell ID, and of trials.
         others: all other runs, latest first.
         damaged: a warning for each run that is later than `same` and has a damaged `run.json`.
     """
@@ -61,8 +78,7 @@ class History:
                 others.append(folder)
         if same is None:
             return cls(others=tuple(others), damaged=tuple(damaged))
-        run, records = same.read()
-        return cls(same, run, {r.cell_id: r for r in records}, tuple(others), tuple(damaged))
+        return cls(same, same.read_run(), same.read_cells()[0], tuple(others), tuple(damaged))
 
     def declares(self, cells: Sequence[CellKey]) -> bool:
         """Return whether `same` declares exactly these cells, so that neither data, code nor versions have
@@ -77,7 +93,7 @@ class History:
         """Return the IDs of the given cells that need not be run."""
         ids = {cell.cell_id for cell in cells}
         own = {cell_id for cell_id in ids if self.is_settled(cell_id)} if self.declares(cells) else set()
-        return own | (ids & self._done.keys())
+        return own | self._find_reusable(cells).keys()
 
     def next_attempt(self, cell_id: str) -> int:
         """Return the number of the next attempt at a cell of `same`."""
@@ -91,7 +107,7 @@ class History:
         ended = (
             r.cell_id
             for r in self.records.values()
-            if (r.cell_id in declared and not r.is_failure) or (r.trial is not None and r.status != "skipped")
+            if (r.cell_id in declared and not r.is_failure) or (is_trial(r) and has_ended(r))
         )
         return [cell_id for cell_id in ended if self.same.has_leftovers(cell_id)]
 
@@ -107,24 +123,28 @@ class History:
             A warning for each damaged file of traces or outputs, which is not copied.
         """
         continues, damaged = folder == self.same, []
-        trials: dict[str, str] = {}  # those of cells that are reused -> the experiment of the first one
+        reusable = self._find_reusable(cells)
+        reused: list[tuple[RunFolder, CellRecord]] = []
         for cell in {cell.cell_id: cell for cell in reversed(cells)}.values():
-            cell_id = cell.cell_id
-            if continues and self.is_settled(cell_id):
+            if continues and self.is_settled(cell.cell_id):
                 continue
-            if cell_id in self._done:
-                other, record = self._done[cell_id]
-                named = record.model_copy(update={"experiment": cell.experiment})
-                damaged += folder.adopt(named, other, self.next_attempt(cell_id) if continues else 1)[1]
-                for trial_id in record.tuned.trials if record.tuned is not None else ():
-                    trials.setdefault(trial_id, cell.experiment)
-                continue
-            self.move_checkpoints(cell_id, folder)
-        for trial_id, experiment in trials.items():
+            if cell.cell_id in reusable:
+                other, record = reusable[cell.cell_id]
+                reused.append((other, record.model_copy(update={"experiment": cell.experiment})))
+            else:
+                self.move_checkpoints(cell.cell_id, folder)
+        # Trials go first: once a cell is settled, they are not looked for any more.
+        experiments = {
+            trial_id: record.experiment for _, record in reused[::-1] for trial_id in _list_trials(record)
+        }
+        for trial_id, experiment in experiments.items():
             found = None if continues and trial_id in self.records else self.find_trial(trial_id)
             if found is not None:
                 other, record = found
                 damaged += folder.adopt(record.model_copy(update={"experiment": experiment}), other)[1]
+        for other, record in reused:
+            attempt = self.next_attempt(record.cell_id) if continues else 1
+            damaged += folder.adopt(record, other, attempt)[1]
         return damaged
 
     def find_trial(self, cell_id: str) -> tuple[RunFolder, CellRecord] | None:
@@ -160,13 +180,31 @@ class History:
                     done.setdefault(record.cell_id, (folder, record))
         return done
 
+    def _find_reusable(self, cells: Sequence[CellKey]) -> dict[str, tuple[RunFolder, CellRecord]]:
+        """Find the successful records, in any run, that the given cells can have.
+
+        Two runs may have found different settings by the same search. All cells of a column have those of the
+        run that is continued, or else those of the first cell.
+        """
+        ours = self.records.values() if self.declares(cells) else ()
+        tuned = {(r.experiment, r.column): r.tuned.values for r in reversed(list(ours)) if r.tuned}
+        found = {}
+        for cell in cells:
+            folder, record = self._done.get(cell.cell_id, (None, None))
+            if folder is None or record is None:
+                continue
+            column = cell.experiment, cell.column
+            if record.tuned is None or tuned.setdefault(column, record.tuned.values) == record.tuned.values:
+                found[cell.cell_id] = folder, record
+        return found
+
     @cached_property
     def _trials(self) -> dict[str, tuple[RunFolder, CellRecord]]:
         """The latest record of each trial that has ended in any run, with the folder of that run."""
         ended: dict[str, tuple[RunFolder, CellRecord]] = {}
         for folder, records in self._read_elsewhere:
             for record in records.values():
-                if record.trial is not None and record.status != "skipped":
+                if is_trial(record) and has_ended(record):
                     ended.setdefault(record.cell_id, (folder, record))
         return ended
 
@@ -183,8 +221,9 @@ class History:
 class TrialHistory:
     """The trials of searches that have ended, in this run and in earlier ones.
 
-    A trial that ended is not run again, however it ended. If no trial of a search succeeded, its cells have
-    failed: then trials that ended with an error are tried again, as other cells are.
+    They are trials of settings, and trainings that search for the bytes of a target. A trial of settings that
+    ended is not run again, however it ended. If no trial of a search succeeded, its cells have failed: then
+    trials that ended with an error are tried again, as other cells are.
 
     Args:
         folder: the run's folder; None while it is not known.
@@ -195,12 +234,14 @@ class TrialHistory:
         self, history: History, folder: RunFolder | None = None, records: dict[str, CellRecord] | None = None
     ):
         self._history, self._folder = history, folder
-        self._records = dict(history.records if records is None else records)
+        found = (history.records if records is None else records).values()
+        self._records = {record.cell_id: record for record in found if is_trial(record)}
+        self._tuned = {(r.experiment, r.column): r.tuned for r in reversed(list(found)) if r.tuned}
 
     def find(self, cell: CellKey) -> CellRecord | None:
         """Return the record of a trial that has ended, in whichever run; None if there is none."""
         record = self._records.get(cell.cell_id)
-        if record is not None and record.status != "skipped":
+        if record is not None and has_ended(record):
             return record
         other = self._history.find_trial(cell.cell_id)
         return None if other is None else other[1]
@@ -208,6 +249,10 @@ class TrialHistory:
     def add(self, record: CellRecord) -> None:
         """Add a trial that has ended in this run, so that columns with the same trials share it."""
         self._records[record.cell_id] = record
+
+    def find_tuned(self, experiment: str, column: str) -> TunedRecord | None:
+        """Return the settings with which cells of a column have run in the run's folder; None if none has."""
+        return None if self._folder is None else self._tuned.get((experiment, column))
 
     def find_attempt(self, cell: CellKey) -> CellRecord | None:
         """Return the record of an earlier attempt at a trial in the run's folder."""
@@ -219,7 +264,7 @@ class TrialHistory:
         if self._folder is None:
             raise ValueError("the run has no folder yet")
         own = self._records.get(cell.cell_id)
-        if own is not None and own.status != "skipped":
+        if own is not None and has_ended(own):
             return own
         other = self._history.find_trial(cell.cell_id)
         if other is None:
@@ -227,7 +272,15 @@ class TrialHistory:
             return None
         folder, record = other
         named = record.model_copy(update={"experiment": cell.experiment})
-        return self._folder.adopt(named, folder, own.next_attempt if own else 1)[0]
+        adopted = self._folder.adopt(named, folder, own.next_attempt if own else 1)[0]
+        self.add(adopted)
+        return adopted
+
+
+def _list_trials(record: CellRecord) -> list[str]:
+    """List the IDs of the trials that a cell's record names."""
+    of_settings = record.tuned.trials if record.tuned is not None else []
+    return [*of_settings, *(trial.cell_id for found in record.bytes_to_targets for trial in found.trials)]
 
 
 def _is_same(folder: RunFolder, suite: Suite, damaged: list[str]) -> bool:

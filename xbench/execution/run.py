@@ -119,9 +119,10 @@ def run_plan(
             estimator.learn(trial, record)
             return record
 
-        tuner = Tuner(left, TrialHistory(history, folder, by_id), observer, run_trial)
+        trials = TrialHistory(history, folder, by_id)
+        tuner = Tuner(left, trials, observer, run_trial)
         _run_blocks([cell for cell in left if cell.trial is None], earlier, limit, estimator, runner, tuner)
-        find_bytes_to_targets(run.experiments, cells, runner, limit)
+        find_bytes_to_targets(run.experiments, cells, runner, trials, limit)
     except OSError as error:
         if not concerns(error, results):
             raise
@@ -161,11 +162,14 @@ def _open(run: RunRecord, plan: PlannedRun, history: History, results: Path, obs
 
 
 def _reuse_largest(cells: list[PlannedCell], records: list[CellRecord]) -> list[PlannedCell]:
-    """Give cells with `train_size = "largest"` the size with which their experiment has run before."""
+    """Give cells with `train_size = "largest"` the size with which their experiment has run before. Trainings
+    that searched for bytes ran with smaller ones."""
     ran = {
         record.experiment: record.ran["train_size"]
         for record in records
-        if record.status == "done" and record.requested.get("train_size") == "largest"
+        if record.status == "done"
+        and record.requested.get("train_size") == "largest"
+        and not record.bytes_trial_of
     }
     why = "the largest that every optimizer of the experiment could run earlier"
     return [

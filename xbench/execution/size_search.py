@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from pydantic import ValidationError
 
 from xbench.capacity.axis import AnyAxis, Axis, ScaledSetting
 from xbench.capacity.probe import Capacity, find_capacity
@@ -16,12 +19,16 @@ from xbench.memory.malloc import MallocProfile
 from xbench.planning.identity import capacity_key
 from xbench.planning.observer import Observer
 from xbench.planning.planned import PlannedCell
-from xbench.storage.cache import load, save
+from xbench.records.capacity import TrialRecord
+from xbench.storage.cache import drop, load, save
 from xbench.storage.paths import cache_dir
 from xbench.training.settings import CellSettings
 
 # Share of the limit that trials leave free: a long run's heap may need a little more memory than the trials.
 RESERVE = 0.01
+
+# Trials of searches that have not ended.
+_UNFINISHED = "capacity-trials"
 
 
 class FoundSize(NamedTuple):
@@ -54,6 +61,8 @@ def find_size(
 ) -> FoundSize | None:
     """Search the largest size up to `wanted` that fits, and remember it.
 
+    Each trial is remembered until the search ends, so that an interrupted search goes on where it was.
+
     Returns:
         The size; None if not even the smallest fits.
 
@@ -61,12 +70,38 @@ def find_size(
         XbenchError: see `probe_axis`.
     """
     observer.fitting(cell.key, axis.setting)
-    capacity = probe_axis(cell, settings, axis, highest=wanted, reserve=RESERVE, observer=observer)
+    key = capacity_key(cell, settings, axis, cell.memory.limit_bytes)
+    trials = {trial.value: trial for trial in _recall_trials(key)}
+
+    def remember(trial: TrialRecord) -> None:
+        if trial.outcome in ("fits", "oom"):  # others may end otherwise the next time
+            trials[trial.value] = trial
+            save(_UNFINISHED, key, [trial.model_dump() for trial in trials.values()])
+
+    capacity = probe_axis(
+        cell,
+        settings,
+        axis,
+        highest=wanted,
+        reserve=RESERVE,
+        earlier=tuple(trials.values()),
+        on_trial=remember,
+        observer=observer,
+    )
+    drop(_UNFINISHED, key)
     if capacity.found is None:
         return None
     found = {"found": capacity.found, "fails": capacity.fails, "is_last": capacity.refused is not None}
-    save("capacity", capacity_key(cell, settings, axis, cell.memory.limit_bytes), found)
+    save("capacity", key, found)
     return FoundSize(capacity.found, capacity.fails)
+
+
+def _recall_trials(key: str) -> list[TrialRecord]:
+    """Return the trials of a search that was interrupted; none if there was no such search."""
+    try:
+        return [TrialRecord.model_validate(trial) for trial in load(_UNFINISHED, key) or ()]
+    except (ValidationError, TypeError):  # of another version
+        return []
 
 
 def probe_axis(
@@ -78,14 +113,24 @@ def probe_axis(
     enough: int | None = None,
     reserve: float = 0.0,
     start: tuple[int, int | None] | None = None,
+    earlier: Sequence[TrialRecord] = (),
+    on_trial: Callable[[TrialRecord], None] = lambda trial: None,
     observer: Observer,
 ) -> Capacity:
     """Probe one axis of a cell's settings under the cell's limit, and report each trial to the observer.
+
+    Args:
+        highest, enough, start, earlier, on_trial: see `find_capacity`.
 
     Raises:
         ProbeFailed: a size failed for a reason other than memory.
         XbenchError: not even the smallest size is possible with these settings.
     """
+
+    def tell(trial: TrialRecord) -> None:
+        on_trial(trial)
+        observer.fitting(cell.key, axis.setting, trial)
+
     is_exact = axis is Axis.HISTORY_SIZE or (isinstance(axis, ScaledSetting) and axis.component == "model")
     return find_capacity(
         TrainingWorkload(cell.job(settings), axis),
@@ -95,7 +140,8 @@ def probe_axis(
         enough=enough,
         start=start,
         on_try=lambda value: observer.trying(cell.key, axis.setting, value),
-        on_trial=lambda trial: observer.fitting(cell.key, axis.setting, trial),
+        earlier=earlier,
+        on_trial=tell,
         log=_trial_log(f"{axis}-{capacity_key(cell, settings, axis, cell.memory.limit_bytes)}"),
         grid=_make_grid(cell, axis) if isinstance(axis, ScaledSetting) else None,
         is_curved=isinstance(axis, ScaledSetting),

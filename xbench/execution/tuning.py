@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Literal
@@ -15,10 +15,9 @@ from xbench.planning.planned import PlannedCell, Skip
 from xbench.planning.searches import find_direction
 from xbench.records.schema import CellRecord
 from xbench.records.tuning import TunedRecord
-from xbench.text import pluralize
-from xbench.tuning.plan import Budget, EndedTrial, SearchPlan
+from xbench.tuning.plan import MAX_FAILURES, Budget, EndedTrial, SearchPlan
 from xbench.tuning.proposals import find_best, propose
-from xbench.units import format_seconds
+from xbench.units import format_budget, format_seconds
 
 # A column of an experiment.
 Column = tuple[str, str]
@@ -44,6 +43,7 @@ class Tuner:
         self._templates = {find_column(cell): cell for cell in cells if cell.trial is not None}
         self._history, self._observer, self._run = history, observer, run
         self._found: dict[Column, TunedRecord | Skip] = {}
+        self._ran: set[str] = set()  # cell IDs of the trials that were run by this process
 
     def tune(self, cell: PlannedCell) -> PlannedCell:
         """Return a cell with the best settings of its column's search, after running the remaining trials.
@@ -60,38 +60,50 @@ class Tuner:
         return replace(cell, skip=found) if isinstance(found, Skip) else cell.with_tuned(found)
 
     def _search(self, template: PlannedCell) -> TunedRecord | Skip:
-        """Run the trials of a column that are left, and return the best settings."""
+        """Run the trials of a column that are left, and return the best settings.
+
+        If a cell of the column has run with the outcome of this search, that is what the others get as well.
+        """
         if template.skip is not None:
             return template.skip
+        if (decided := self._history.find_tuned(*find_column(template))) is not None:
+            return decided
+        ended = self._run_trials(template)
+        if not isinstance(ended, Skip) and not any(map(is_success, ended)):
+            failed = {r.cell_id for r in ended if may_try_again(r) and r.cell_id not in self._ran}
+            ended = self._run_trials(template, failed) if failed else ended
+        return ended if isinstance(ended, Skip) else _choose(template, ended)
+
+    def _run_trials(self, template: PlannedCell, again: Collection[str] = ()) -> list[CellRecord] | Skip:
+        """Run the trials of a column that have not ended, and return the records of all.
+
+        The search sees the latest score of each trial, so it proposes the same trials if it is resumed.
+
+        Args:
+            again: cell IDs of trials to run although they have ended. The search goes on with their scores.
+
+        Returns:
+            The records in order; a skip if a trial has to wait, for what the other cells of the column need
+            as well.
+        """
         ended: list[CellRecord] = []
-        earlier: list[CellRecord] = []
         while (trial := propose_trial(template, ended)) is not None:
-            record = self._history.take_over(trial.key)
-            if record is not None:
-                earlier.append(record)
-            else:
-                record = self._try(template, trial, ended)
-            if record.status == "skipped":  # as every other trial would be, and the cell itself
+            is_repeated = trial.key.cell_id in again
+            record = None if is_repeated else self._history.take_over(trial.key)
+            if record is None:
+                record = self._try(trial, "again" if is_repeated else describe_left(template, ended))
+            if record.status == "skipped" and record.waits_for:
                 return Skip("skipped", record.reason, record.waits_for)
             ended.append(record)
-        if not any(is_success(record) for record in ended):
-            ended = [self._try_again(template, r) if r in earlier else r for r in ended]
-        return _choose(template, ended)
+        return ended
 
-    def _try(self, template: PlannedCell, trial: PlannedCell, ended: list[CellRecord]) -> CellRecord:
+    def _try(self, trial: PlannedCell, budget: str) -> CellRecord:
         assert trial.trial is not None
-        self._observer.trial_started(trial.key, trial.trial.number, describe_left(template, ended))
+        self._observer.trial_started(trial.key, trial.trial.number, budget)
         record = self._run(trial, self._history.find_attempt(trial.key))
         self._history.add(record)
+        self._ran.add(record.cell_id)
         return record
-
-    def _try_again(self, template: PlannedCell, record: CellRecord) -> CellRecord:
-        """Run a trial of an earlier process again if it ended with an error, as other failed cells are."""
-        if record.trial is None or record.status != "error" or record.attempt >= MAX_ATTEMPTS:
-            return record
-        trial = template.as_trial(record.trial.number, record.trial.values)
-        self._observer.trial_started(trial.key, record.trial.number, "again")
-        return self._run(trial, record)
 
 
 def find_column(cell: PlannedCell) -> Column:
@@ -113,27 +125,48 @@ def propose_trial(template: PlannedCell, ended: list[CellRecord]) -> PlannedCell
         ended: the records of the trials so far, in order.
     """
     search = _get_search(template)
-    if search.budget.is_spent([measure_cost(template, record) for record in ended]):
+    if search.budget.is_spent(measure_costs(template, ended)) or _is_hopeless(search.budget, ended):
         return None
     values = propose(search, _list_ended(ended), _find_direction(template))
     return None if values is None else template.as_trial(len(ended) + 1, values)
 
 
-def measure_cost(template: PlannedCell, record: CellRecord) -> float:
-    """Return what a trial has cost, in the unit of its budget.
+def _is_hopeless(budget: Budget, ended: list[CellRecord]) -> bool:
+    """Return whether a search ends because all of its trials have failed. Trials that fail early cost little,
+    so that other budgets than a number of trials would pay for hundreds of them."""
+    return budget.unit != "trials" and len(ended) >= MAX_FAILURES and not any(map(is_success, ended))
+
+
+def measure_costs(template: PlannedCell, ended: list[CellRecord]) -> list[float]:
+    """Return what each trial has cost, in the unit of the budget.
 
     Gradient evaluations and seconds are those that the trial used. One that failed before its first step is
-    charged with the steps of a whole trial, or with the time of its process.
+    charged with the evaluations of a whole trial, as far as those before it tell how many these are, or with
+    the time of its process.
+
+    Args:
+        ended: the records of the trials so far, in order.
     """
     unit = _get_search(template).budget.unit
-    if unit == "closures":
-        return float(record.closures or count_steps(template.sized))
+    if unit == "trials":
+        return [1.0] * len(ended)
     if unit == "seconds":
-        if record.time.training_s is not None:
-            return record.time.training_s
-        began, ended = (datetime.fromisoformat(at) for at in (record.started_at, record.ended_at))
-        return (ended - began).total_seconds()
-    return 1.0
+        return [_read_training_s(record) for record in ended]
+    steps, per_step, highest = count_steps(template.sized), 1.0, 0.0
+    costs = []
+    for record in ended:
+        costs.append(float(record.closures or max(steps * per_step, highest)))
+        highest = max(highest, costs[-1])
+        per_step = max(per_step, record.closures / max(1, record.steps))
+    return costs
+
+
+def _read_training_s(record: CellRecord) -> float:
+    """Return the training time of a trial in seconds, or the time of its process if that is not known."""
+    if record.time.training_s is not None:
+        return record.time.training_s
+    began, ended = (datetime.fromisoformat(at) for at in (record.started_at, record.ended_at))
+    return (ended - began).total_seconds()
 
 
 def estimate_trials(cells: list[PlannedCell], history: TrialHistory | None = None) -> list[PlannedCell]:
@@ -160,17 +193,30 @@ def _estimate_left_s(template: PlannedCell, history: TrialHistory | None) -> flo
     one = template.estimate
     if one.seconds is None or template.skip is not None:
         return 0.0
-    ended: list[CellRecord] = []
-    while history is not None and (trial := propose_trial(template, ended)) is not None:
-        record = history.find(trial.key)
-        if record is None or record.status == "skipped":
-            break
-        ended.append(record)
-    budget = _get_search(template).budget
-    left = budget.amount - sum(measure_cost(template, record) for record in ended)
-    cost = {"trials": 1.0, "closures": float(count_steps(template.sized)), "seconds": one.seconds}
-    count = max(0.0, left) / max(cost[budget.unit], 1e-9)
+    count = _count_left(template, history)
     return one.seconds * count + (one.features_s if count else 0.0)
+
+
+def _count_left(template: PlannedCell, history: TrialHistory | None) -> int:
+    """Count the trials that are left, if each costs what the template is expected to cost."""
+    ended: list[CellRecord] = []
+    while (trial := propose_trial(template, ended)) is not None:
+        record = None if history is None else history.find(trial.key)
+        if record is None:
+            budget = _get_search(template).budget
+            return budget.count_left(measure_costs(template, ended), _expect_cost(template, budget))
+        ended.append(record)
+    return 0 if any(map(is_success, ended)) else sum(map(may_try_again, ended))
+
+
+def _expect_cost(template: PlannedCell, budget: Budget) -> float:
+    """Return what a trial is expected to cost, in the unit of the budget."""
+    one = template.estimate
+    if budget.unit == "closures":
+        return float(one.closures or count_steps(template.sized))
+    if budget.unit == "seconds":
+        return (one.seconds or 0.0) if one.training_s is None else one.training_s
+    return 1.0
 
 
 def describe_left(template: PlannedCell, ended: list[CellRecord]) -> str:
@@ -178,17 +224,9 @@ def describe_left(template: PlannedCell, ended: list[CellRecord]) -> str:
     budget = _get_search(template).budget
     if budget.unit == "trials":
         return f"of {budget.amount:,.0f}"
-    spent = sum(measure_cost(template, record) for record in ended)
-    return f"({_format_cost(spent, budget)} of {describe_budget(budget)} used)"
-
-
-def describe_budget(budget: Budget) -> str:
-    """Return a budget as people read it."""
-    if budget.unit == "trials":
-        return pluralize(int(budget.amount), "trial")
-    if budget.unit == "closures":
-        return f"{budget.amount:,.0f} gradient evaluations"
-    return f"{format_seconds(budget.amount)} of training"
+    spent = sum(measure_costs(template, ended))
+    whole = format_budget(budget.amount, budget.unit)
+    return f"({_format_cost(spent, budget)} of {whole} used)"
 
 
 def _format_cost(cost: float, budget: Budget) -> str:
@@ -202,7 +240,7 @@ def _choose(template: PlannedCell, ended: list[CellRecord]) -> TunedRecord | Ski
         counts = Counter("without a score" if r.status == "done" else r.status for r in ended)
         kinds = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
         reason = f"no trial of its search succeeded ({kinds}): {ended[-1].reason or 'see its trials'}"
-        return Skip("error", reason)
+        return Skip("skipped" if set(counts) == {"skipped"} else "error", reason)
     trial = ended[best].trial
     assert trial is not None
     return TunedRecord(trial=trial.number, values=trial.values, trials=[record.cell_id for record in ended])
@@ -211,6 +249,11 @@ def _choose(template: PlannedCell, ended: list[CellRecord]) -> TunedRecord | Ski
 def is_success(record: CellRecord) -> bool:
     """Return whether a trial has a score."""
     return record.trial is not None and record.trial.score is not None
+
+
+def may_try_again(record: CellRecord) -> bool:
+    """Return whether a trial that has ended may run again, as other failed cells do."""
+    return record.status == "error" and record.attempt < MAX_ATTEMPTS
 
 
 def _list_ended(records: list[CellRecord]) -> list[EndedTrial]:

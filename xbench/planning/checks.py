@@ -73,19 +73,27 @@ def check_splits(plan: PlannedRun, cells: list[PlannedCell]) -> list[str]:
                 seeds_of.setdefault((cell.declared.experiment, text), []).append(seed)
     problems.raise_if_any()
     grouped = {cell.data.name for cell in cells if any(cell.data.groups)}
+    cut = {
+        cell.data.name for cell in cells if isinstance(cell.data, DecodedDataset) and cell.data.near.is_cut
+    }
     for (experiment, name), of_seed in leaks.items():
         leaking = {seed: counts for seed, counts in of_seed.items() if counts[0]}
         if leaking:
-            text = _describe_leak(name, name in grouped, list(leaking.values()))
+            text = _describe_leak(name, name in grouped, name in cut, list(leaking.values()))
             seeds_of[experiment, text] = list(leaking)
     return [f"{experiment}, {name_seeds(seeds)}: {text}" for (experiment, text), seeds in seeds_of.items()]
 
 
-def _describe_leak(name: str, has_groups: bool, found: list[tuple[int, int]]) -> str:
-    """Describe how many validation images are also in training, from (such images, all) of each seed."""
+def _describe_leak(name: str, has_groups: bool, is_cut: bool, found: list[tuple[int, int]]) -> str:
+    """Describe how many validation images are also in training, from (such images, all) of each seed.
+
+    Args:
+        is_cut: whether there may be more.
+    """
     hint = "" if has_groups else "; `group` keeps images that belong together on one side"
     (alike, size), fewest = max(found), min(found)[0]
     most = f"{alike:,}" if alike == fewest else f"up to {alike:,}"
+    most = f"{most} or more" if is_cut else most
     return (
         f"{most} of {size:,} validation images of {name} are copies or near-duplicates of training images, "
         f"so validation metrics may be optimistic{hint}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import astuple, replace
+from dataclasses import astuple, fields, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,11 @@ from xbench.capacity.cost_model import timing_settings
 from xbench.components.code import code_stamp, own_stamp
 from xbench.components.code_files import ImportDirs
 from xbench.components.registry import Kind, origin
+from xbench.components.search_range import SearchRange
 from xbench.data.decoded import DecodedDataset
 from xbench.records.schema import CellKey, CellRecord
 from xbench.training.settings import CellSettings, Choice, SeedParts, TrainingSettings
+from xbench.tuning.plan import Budget, SearchPlan
 
 if TYPE_CHECKING:
     from xbench.planning.planned import PlannedCell
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 # release of Python, as of any package, may change results. On a CPU, the versions of CUDA and cuDNN are
 # empty.
 _VERSIONS = ("xbench", "python", "torch", "torchvision", "numpy", "cuda", "cudnn")
+
+# The packages that choose the settings of trials, of which another version may choose others.
+_SEARCHED_WITH = {"grid": (), "quasi-random": ("scipy",), "tpe": ("optuna", "scipy")}
 
 # Cells of one experiment and seed, in all of its parts, with equal values of these start from the same
 # weights and examples.
@@ -121,8 +126,16 @@ def _identify_search(cell: PlannedCell) -> list[Any]:
         return []
     if cell.trial is not None:
         return ["trial", cell.trial.number, search.metric]
-    package = "optuna" if search.search == "tpe" else "scipy"  # another version may choose other settings
-    return ["tuned", repr(search), version(package)]
+    space = [[name, _list_fields(values)] for name, values in search.space.items()]  # their order counts
+    chosen = {**_list_fields(search), "budget": _list_fields(search.budget), "space": space}
+    return ["tuned", chosen, {package: version(package) for package in _SEARCHED_WITH[search.search]}]
+
+
+def _list_fields(value: SearchPlan | Budget | SearchRange) -> dict[str, Any]:
+    """List the fields of a part of a search. A field is left out where it has its default, so that keys stay
+    those of earlier runs if one is added."""
+    found = {field.name: (getattr(value, field.name), field.default) for field in fields(value)}
+    return {name: own for name, (own, default) in found.items() if own != default}
 
 
 def configuration_key(cell: PlannedCell) -> str:

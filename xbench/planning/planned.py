@@ -96,6 +96,8 @@ class Estimate:
         seconds: seconds of the cell's process; None if there is no estimate.
         is_rough: whether other programs disturbed the measurement, so that the estimate uses the fastest
             step.
+        training_s: seconds of training of the whole run, without preparation and evaluation; None if unknown.
+        closures: evaluations of loss and gradient of the whole run; None if unknown.
         features_key: identifies the features that the cell needs, which cells with the same key share; "" if
             it needs none.
         features_s: seconds to compute the missing ones of these features.
@@ -106,6 +108,8 @@ class Estimate:
 
     seconds: float | None = None
     is_rough: bool = False
+    training_s: float | None = None
+    closures: int | None = None
     features_key: str = ""
     features_s: float = 0.0
     trials_key: str = ""

@@ -16,8 +16,10 @@ from xbench.text import quote_some, shorten
 
 
 def check_searches(cells: list[Cell], resolved: dict[str, ResolvedData], problems: Problems) -> None:
-    """Check that each search has a metric on validation rows, and does not see the test rows."""
+    """Check that each search has a metric on validation rows, does not see the test rows, and chooses no
+    setting that is fitted to memory."""
     for cell in cells:
+        _check_adapted(cell, problems)
         data = resolved.get(repr(cell.dataset))
         if cell.search is None or not cell.is_trial or data is None:
             continue
@@ -39,6 +41,20 @@ def check_searches(cells: list[Cell], resolved: dict[str, ResolvedData], problem
                 (*path, "metric"),
                 f"{name} has no metric '{shorten(cell.search.metric)}' that is measured on validation rows",
                 hint=f"name one of {quote_some([metric.name for metric in _list_metrics(task)])}",
+            )
+
+
+def _check_adapted(cell: Cell, problems: Problems) -> None:
+    """Check that no setting is both searched and reduced: a trial has the value that the search chose."""
+    if cell.search is None or not cell.is_trial:
+        return
+    for value in cell.values:
+        is_searched = value.kind == "optimizer" and value.key in cell.search.space
+        if is_searched and value.key in cell.adapt:
+            problems.add(
+                value.path,
+                f"'{value.key}' is searched, so it cannot be reduced to fit into memory",
+                hint="leave it out in adapt, or do not search it (a trial that does not fit fails)",
             )
 
 

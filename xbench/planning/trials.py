@@ -30,7 +30,8 @@ from xbench.suite.blame import Outcomes, Tried, add_complaints
 from xbench.suite.cells import Cell, DatasetChoice, Declared, Expansion
 from xbench.suite.lines import KeyPath
 from xbench.suite.problems import Problems
-from xbench.training.recipe_mistakes import PairSettings
+from xbench.text import quote_some
+from xbench.training.recipe_mistakes import PairSettings, RecipeMistake
 from xbench.training.settings import Choice, TrainingSettings
 
 # A trial step takes milliseconds, and importing a plugin before it takes seconds.
@@ -103,8 +104,13 @@ def check_recipes(
     found = dict(zip(pairs, answers, strict=True))
     warnings: dict[str, None] = {}
     settings: dict[str, PairSettings] = {}
+    # By experiment and optimizer: its labels, and those with each mistake.
+    labels: dict[tuple[str, str], set[str]] = {}
+    wrong: dict[tuple[str, str], dict[tuple[KeyPath, RecipeMistake], dict[str, None]]] = {}
     for cell in expansion.cells:
         recipe = cell.training.recipe
+        user, label = (cell.experiment, cell.optimizer.name), cell.column.split()[0]
+        labels.setdefault(user, set()).add(label)
         trial = found.get(repr((cell.optimizer, TrainingSettings.model_validate(recipe)))) if recipe else None
         if trial is None or isinstance(trial, ChildFailed):  # the trial of the optimizer fails as well
             continue
@@ -114,8 +120,18 @@ def check_recipes(
             settings[repr(cell.optimizer)] = trial.pair
         for mistake in trial.mistakes:
             inside = () if mistake.pattern is None else (mistake.pattern,)
-            problems.add((*cell.where(*mistake.keys), *inside), mistake.message, mistake.hint)
+            place = (*cell.where(*mistake.keys), *inside)
+            wrong.setdefault(user, {}).setdefault((place, mistake), {})[label] = None
+    for user, mistakes in wrong.items():
+        for (place, mistake), names in mistakes.items():
+            # Messages name the optimizer, which does not tell its tables apart.
+            which = "" if len(names) == len(labels[user]) else f"{_name_columns(list(names))}: "
+            problems.add(place, which + mistake.message, mistake.hint)
     return tuple(warnings), settings
+
+
+def _name_columns(names: Sequence[str]) -> str:
+    return f"{'column' if len(names) == 1 else 'columns'} {quote_some(names)}"
 
 
 def resolve_datasets(

@@ -276,9 +276,10 @@ class CellRecord(Record):
         trial: the cell's place among the trials of a search; None if it is none of them. Trials have no
             metrics of the test split, and tables leave them out.
         tuned: the settings that a search found for the cell; None if there was no search.
-        bytes_to_target: the smallest memory limit under which the cell still reaches its target; None if it
-            was not searched. When it is found, the cell's line is written again.
-        bytes_trial_of: ID of the cell whose `bytes_to_target` this cell is a trial of; "" if it is none.
+        bytes_to_targets: the smallest memory limit under which the cell still reaches a target, for each
+            target for which it was searched: experiments may share a cell, and a target may be changed. The
+            cell's line is written again when there is news.
+        bytes_trial_of: ID of the cell whose `bytes_to_targets` this cell is a trial of; "" if it is none.
             Tables leave such trials out.
     """
 
@@ -321,7 +322,7 @@ class CellRecord(Record):
     sampling: SamplingRecord | None = None
     trial: TrialRecord | None = None
     tuned: TunedRecord | None = None
-    bytes_to_target: BytesRecord | None = None
+    bytes_to_targets: list[BytesRecord] = Field(default_factory=list)
     bytes_trial_of: str = ""
     started_at: str
     ended_at: str

@@ -26,7 +26,7 @@ class RunSummary:
         statuses: status -> number of cells that ended with it, the most frequent first, without trials.
         not_run: number of declared cells that have not ended.
         damaged_lines: number of lines of `cells.jsonl` that are not records.
-        trials: number of trials of searches that ended.
+        trials: number of trials of searches that ended, among them trainings that searched for bytes.
     """
 
     path: Path
@@ -57,6 +57,11 @@ class _Cell(BaseModel):
     cell_id: Annotated[str, Field(max_length=64)]
     status: Status
     trial: dict[str, Any] | None = None
+    bytes_trial_of: str = ""
+
+    @property
+    def is_trial(self) -> bool:
+        return self.trial is not None or bool(self.bytes_trial_of)
 
 
 _CELL = TypeAdapter(_Cell)
@@ -73,7 +78,7 @@ def summarize_run(folder: RunFolder) -> RunSummary:
     except (OSError, ValueError) as error:
         raise XbenchError(f"{folder.path} has no readable run.json") from error
     last, damaged = _read_cells(folder.path / "cells.jsonl")
-    counts = Counter(cell.status for cell in last.values() if cell.trial is None)
+    counts = Counter(cell.status for cell in last.values() if not cell.is_trial)
     return RunSummary(
         folder.path,
         run.suite,
@@ -84,7 +89,7 @@ def summarize_run(folder: RunFolder) -> RunSummary:
         dict(counts.most_common()),
         sum(cell.cell_id not in last for cell in run.cells),
         damaged,
-        sum(cell.trial is not None for cell in last.values()),
+        sum(cell.is_trial for cell in last.values()),
     )
 
 

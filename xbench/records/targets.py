@@ -3,7 +3,8 @@ it takes to reach it."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from typing import Literal
 
 from pydantic import Field
 
@@ -48,14 +49,14 @@ class TargetRecord(Record):
         return best - margin if self.direction == "max" else best + margin
 
     def is_met(self, value: float | None, level: float) -> bool:
-        """Return whether a value of the metric meets the target; one that is not a number does not."""
-        if value is None:
+        """Return whether a value of the metric meets the target; one that is not finite does not."""
+        if value is None or not math.isfinite(value):
             return False
         return value >= level if self.direction == "max" else value <= level
 
 
 class BytesTrialRecord(Record):
-    """A training under a smaller memory limit.
+    """A training under a smaller memory limit, which tells whether the target is reached under it.
 
     Attributes:
         cell_id: the cell that was trained, whose record is in `cells.jsonl`.
@@ -66,32 +67,57 @@ class BytesTrialRecord(Record):
     """
 
     cell_id: CellId
-    sizes: dict[str, Any]
+    sizes: dict[str, Whole]
     limit_bytes: Whole
     status: str
     reached: bool
 
 
-class BytesRecord(Record):
-    """The smallest memory limit under which a cell still reaches its target.
+class BytesPeakRecord(Record):
+    """The memory that some sizes need.
 
     Attributes:
-        level: the value of the target's metric that was to be reached.
-        limit_bytes: the smallest limit that was found.
+        sizes: the sizes, by setting.
+        peak_bytes: the peak of their memory pass.
+    """
+
+    sizes: dict[str, Whole]
+    peak_bytes: Whole
+
+
+# See `BytesRecord.waits_for`.
+WaitsFor = Literal["", "time", "retry"]
+
+
+class BytesRecord(Record):
+    """The smallest memory limit under which a cell still reaches a target.
+
+    A search is recorded before each of its trainings, so that one that is interrupted goes on.
+
+    Attributes:
+        metric: the metric of the target.
+        level: the value of the metric that was to be reached.
+        limit_bytes: the smallest limit that was found; None if nothing was measured.
         sizes: the sizes that fit this limit, by setting.
         is_trained: whether the target was reached under this limit. Otherwise these sizes differ from those
             of the cell in nothing but the micro-batch, which changes only rounding, and were measured but not
             trained.
         fails_bytes: the largest smaller limit under which the target was not reached; None if there is none.
-        trials: the trainings under smaller limits, in order.
+        trials: the trainings under smaller limits that tell whether the target is reached, in order.
+        peaks: the sizes that were measured.
         note: why the search ended; "" if no smaller limit is left to try, or if one more size would tell
             nothing.
+        waits_for: what the search needs in order to go on with the next run: `time`, or `retry` for another
+            try of a training or a measurement that failed or was interrupted; "" if it has ended.
     """
 
+    metric: str
     level: float
-    limit_bytes: Whole
-    sizes: dict[str, Any]
+    limit_bytes: Whole | None = None
+    sizes: dict[str, Whole]
     is_trained: bool
     fails_bytes: Whole | None = None
     trials: list[BytesTrialRecord] = Field(default_factory=list)
+    peaks: list[BytesPeakRecord] = Field(default_factory=list)
     note: str = ""
+    waits_for: WaitsFor = ""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from xbench.records.aggregate import Interval
-from xbench.records.schema import CellRecord
+from xbench.records.schema import CellRecord, DataRecord
 from xbench.report.settings import SettingValue
 
 
@@ -20,6 +20,7 @@ class Column:
         figures: row key -> mean and interval over the seeds that are `done` and have a value.
         settings: setting key -> its distinct values, each with the seeds that used it.
         unranked_time: why its times must not be ranked with those of other columns; "" if they may be.
+        along: the setting with the largest value that fits, if all columns have equal memory; otherwise "".
     """
 
     name: str
@@ -28,15 +29,21 @@ class Column:
     figures: dict[str, Interval]
     settings: dict[str, tuple[SettingValue, ...]] = field(default_factory=dict)
     unranked_time: str = ""
+    along: str = ""
 
     @property
     def datasets(self) -> frozenset[str]:
-        """Names of the datasets of its cells."""
-        return frozenset(record.dataset.name for record in self.records)
+        """The datasets of its cells, with their settings, except for one that memory decides."""
+        return frozenset(self._identify(record.dataset) for record in self.records)
+
+    def _identify(self, data: DataRecord) -> str:
+        settings = {key: value for key, value in data.params.items() if key != self.along}
+        return f"{data.name} {sorted(settings.items())}"
 
 
 def group_by_data(columns: Sequence[Column]) -> list[list[Column]]:
-    """Group columns by their datasets: a metric of one dataset says nothing about that of another.
+    """Group columns by their datasets: a metric of one dataset says nothing about that of another, nor about
+    that of the same dataset with more noise.
 
     A column without cells, whose dataset is not known, belongs to the first group.
     """

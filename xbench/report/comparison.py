@@ -12,13 +12,13 @@ from xbench.records.aggregate import Interval
 from xbench.records.schema import CellRecord, ExperimentRecord, RunRecord
 from xbench.report.columns import Column
 from xbench.report.declared_cells import match_cells, match_trials
-from xbench.report.document import ALIKE, BEST, FormattedTable
-from xbench.report.equal_memory import describe_equal, drop_memory_ranks
+from xbench.report.document import FormattedTable
+from xbench.report.equal_memory import describe_equal, drop_ranks
 from xbench.report.feature_costs import find_features_s
 from xbench.report.figure_text import format_figure
 from xbench.report.findings import Finding, make_findings, summarise
 from xbench.report.headings import describe_data
-from xbench.report.marks import find_marks
+from xbench.report.marks import Marks, find_marks
 from xbench.report.notes import describe_outcomes, make_notes
 from xbench.report.ranking import find_unranked_times
 from xbench.report.rows import Row, collect_figure, format_number, make_main_rows
@@ -28,6 +28,7 @@ from xbench.report.settings import (
     Setting,
     SettingValue,
     collect_values,
+    list_component_settings,
     list_settings,
     needs_row,
     show_value,
@@ -81,6 +82,7 @@ class View:
     Attributes:
         rows: the figures to compare and the settings that are always shown; by default those of the main
             table. Other settings are shown where they differ.
+        has_all_settings: whether all settings are shown, those of components too.
         keys: show only the rows with these keys, in this order; by default all.
         sort: key of the figure by which optimizers are sorted, best first; by default they have the suite's
             order or, where they are rows, that of the first figure.
@@ -89,6 +91,7 @@ class View:
     """
 
     rows: Sequence[Row | Setting] | None = None
+    has_all_settings: bool = False
     keys: Sequence[str] = ()
     sort: str = ""
     baseline: str = ""
@@ -103,7 +106,7 @@ def comparisons(run: RunRecord, records: list[CellRecord], view: View | None = N
     """
     view = view or View()
     rows = make_main_rows(run.metrics) if view.rows is None else view.rows
-    _check_keys(view, rows, list_settings(records) if view.keys else [])
+    _check_keys(view, rows, _list_settings(view, records) if view.keys else [])
     features_s = find_features_s(records)
     # Titles and reference figures still describe the suite as it was written.
     changed = [f"the command line changed the suite: {', '.join(run.changes)}"] if run.changes else []
@@ -137,6 +140,11 @@ def _add_target(comparison: Comparison, run: RunRecord, view: View) -> Compariso
     return replace(comparison, target=target, target_table=make_target_table(target), notes=tuple(notes))
 
 
+def _list_settings(view: View, records: Sequence[CellRecord]) -> list[Setting]:
+    of_components = list_component_settings(records) if view.has_all_settings or view.keys else []
+    return [*of_components, *list_settings(records)]
+
+
 def _names(comparison: Comparison) -> list[str]:
     return [column.name for column in comparison.columns]
 
@@ -166,9 +174,12 @@ def _compare(
     """
     ended = {name: [record for record in found if record is not None] for name, found in declared.items()}
     records = [record for found in ended.values() for record in found]
-    figure_rows = drop_memory_ranks(experiment, [row for row in rows if isinstance(row, Row)])
+    figure_rows = drop_ranks(experiment, [row for row in rows if isinstance(row, Row)], records)
     always = {row.key for row in rows if isinstance(row, Setting)}
-    settings, unranked = list_settings(records), find_unranked_times(ended)
+    settings, unranked = _list_settings(view, records), find_unranked_times(ended)
+    if view.has_all_settings:
+        always = {setting.key for setting in settings}
+    along = experiment.equal.along if experiment.equal is not None else {}
     columns = tuple(
         Column(
             name,
@@ -177,6 +188,7 @@ def _compare(
             _summarize(figure_rows, found, features_s),
             _collect_settings(settings, found),
             unranked.get(name, ""),
+            along.get(name, ""),
         )
         for name, found in ended.items()
     )
@@ -185,7 +197,7 @@ def _compare(
     ordered = columns if by is None else sorted(columns, key=lambda column: _sort_key(by, column))
     chosen = [row for row in figure_rows if not view.keys or row.key in view.keys]
     marks = find_marks(chosen, columns)
-    lines = {row.key: _make_figure_line(row, ordered, *marks[row.key]) for row in chosen}
+    lines = {row.key: _make_figure_line(row, ordered, marks[row.key]) for row in chosen}
     for setting in settings:
         if setting.key in lines:  # a metric has taken its name
             continue
@@ -203,7 +215,11 @@ def _compare(
     return Comparison(
         experiment,
         columns,
-        (*describe_data(records), *describe_equal(experiment), *filter(None, [describe_seed_parts(records)])),
+        (
+            *describe_data(records),
+            *describe_equal(experiment, records),
+            *filter(None, [describe_seed_parts(records)]),
+        ),
         table.transpose() if is_turned else table,
         _make_reference_table(experiment, figure_rows, settings),
         baseline,
@@ -293,11 +309,8 @@ def _needs_row(setting: Setting, columns: Sequence[Column]) -> bool:
     return needs_row(setting, [(column.name, column.records) for column in columns])
 
 
-def _make_figure_line(
-    row: Row, columns: Sequence[Column], best: Collection[str], alike: Collection[str]
-) -> tuple[str, ...]:
-    marks = dict.fromkeys(best, f" {BEST}") | dict.fromkeys(alike, f" {ALIKE}")
-    return row.title, *(format_figure(row, column, marks.get(column.name, "")) for column in columns)
+def _make_figure_line(row: Row, columns: Sequence[Column], marks: Marks) -> tuple[str, ...]:
+    return row.title, *(format_figure(row, column, marks.show(column.name)) for column in columns)
 
 
 def _make_setting_line(setting: Setting, columns: Sequence[Column]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from xbench.report.sign_flips import compute_p, find_bounds
 EffectKind = Literal["difference", "ratio"]
 
 # How the interval and the p value of an effect are computed.
-Method = Literal["t", "sign flips", "constant", "none"]
+Method = Literal["t", "sign flips", "constant", "measured once", "none"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ class Effect:
         low, high: ends of the two-sided interval at `CONFIDENCE`; None with fewer than two pairs.
         seeds: the seeds of the pairs.
         method: `"t"`; `"sign flips"` where t does not fit; `"constant"` if all pairs differ by the same:
-            the interval is that value, and the p value is that of sign flips; `"none"` without an interval.
+            the interval is that value, and the p value is that of sign flips; `"measured once"` if seeds
+            share a measurement, so that there is neither an interval nor a p value; `"none"` otherwise
+            without an interval.
         p: two-sided p value of no change, not corrected for other comparisons; None without an interval.
     """
 
@@ -87,10 +89,17 @@ def paired_effect(kind: EffectKind, figure: Interval, baseline: Interval) -> Eff
     if is_constant(found.values, scale):
         is_tie = is_constant((*found.values, 0.0), scale)
         estimate = invert(0.0 if is_tie else found.mean)
-        p = 1.0 if is_tie else 2.0 ** (1 - len(seeds))  # of the signs
+        p = 1.0 if is_tie else 2.0 ** (1 - _count_independent(found))  # of the signs
         return Effect(kind, estimate, estimate, estimate, seeds, "constant", p)
     low, high, p, method = _bound(found)
     return Effect(kind, invert(found.mean), invert(low), invert(high), seeds, method, p)
+
+
+def _count_independent(found: Interval) -> int:
+    """Return how many values can be independent. Of seeds that share parts, these are as many as the part
+    with the fewest seeds has: 2 initial weights and 50 orders are only 2 initial weights."""
+    groupings = find_groupings(found.parts)
+    return found.n if len(groupings) < 2 else min(max(grouping) + 1 for grouping in groupings)
 
 
 def _bound(found: Interval) -> tuple[float, float, float, Method]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from xbench.records.schema import CellRecord, ExperimentRecord
@@ -16,7 +16,30 @@ from xbench.units import format_bytes
 _MEMORY_ROWS = ("needed_bytes", "above_base_bytes", "peak_host_bytes", "optimizer_state_bytes")
 
 
-def describe_equal(experiment: ExperimentRecord) -> tuple[str, ...]:
+# Limits are equal up to this relative difference, which is that of the sizes that are found.
+_SAME_LIMIT = 0.01
+
+
+def find_limits(experiment: ExperimentRecord, records: Iterable[CellRecord]) -> tuple[int, int]:
+    """Find the smallest and the largest memory limit, in bytes, under which cells have run.
+
+    They differ if the limit is a share of memory, and the memory of the machine was another one when the run
+    was resumed. Without such cells, both are the limit of the run.
+    """
+    ran = (record.memory.limit_bytes for record in records if record.status in ("done", "oom"))
+    limits = [limit for limit in ran if limit is not None]
+    if not limits and experiment.equal is not None:
+        limits = [experiment.equal.limit_bytes]
+    return min(limits, default=0), max(limits, default=0)
+
+
+def is_equal(limits: tuple[int, int]) -> bool:
+    """Return whether the smallest and the largest limit are the same, for all that sizes can tell."""
+    smallest, largest = limits
+    return largest <= smallest * (1 + _SAME_LIMIT)
+
+
+def describe_equal(experiment: ExperimentRecord, records: Sequence[CellRecord]) -> tuple[str, ...]:
     """Describe what the optimizers have the same amount of: a line above the table, or none."""
     if experiment.equal is None:
         return ()
@@ -29,14 +52,21 @@ def describe_equal(experiment: ExperimentRecord) -> tuple[str, ...]:
     )
     is_single = len(columns_of) == 1
     largest = f"the largest {sizes} that fits" if is_single else f"the largest size that fits: {sizes}"
-    return (f"equal memory: {format_bytes(experiment.equal.limit_bytes)}; {largest}",)
+    limits = find_limits(experiment, records)
+    shown = " to ".join(dict.fromkeys(map(format_bytes, limits)))
+    return (f"{'equal memory' if is_equal(limits) else 'unequal memory'}: {shown}; {largest}",)
 
 
-def drop_memory_ranks(experiment: ExperimentRecord, rows: Sequence[Row]) -> list[Row]:
-    """Return the rows, of which those of memory are neither ranked nor compared if the memory is equal."""
+def drop_ranks(experiment: ExperimentRecord, rows: Sequence[Row], records: Sequence[CellRecord]) -> list[Row]:
+    """Return the rows, of which some are neither ranked nor compared: those of memory if it is equal, and all
+    if it should be but is not.
+    """
     if experiment.equal is None:
         return list(rows)
-    return [replace(row, better=None, finding=None) if row.key in _MEMORY_ROWS else row for row in rows]
+    every = not is_equal(find_limits(experiment, records))
+    return [
+        replace(row, better=None, finding=None) if every or row.key in _MEMORY_ROWS else row for row in rows
+    ]
 
 
 def name_with_size(experiment: ExperimentRecord, column: Column) -> str:
@@ -53,6 +83,7 @@ def note_equal(experiment: ExperimentRecord, columns: Sequence[Column]) -> Itera
     """Yield what a reader of a comparison with equal memory must know."""
     if experiment.equal is None:
         return
+    yield from _note_limits(experiment, columns)
     settings = set(experiment.equal.along.values())
     if "batch_size" in settings:
         rates = "" if experiment.tuning else ", and learning rates do not follow it"
@@ -61,6 +92,21 @@ def note_equal(experiment: ExperimentRecord, columns: Sequence[Column]) -> Itera
         yield from _note_unpaired(columns)
     for column in columns:
         yield from _note_history(column)
+
+
+def _note_limits(experiment: ExperimentRecord, columns: Sequence[Column]) -> Iterator[str]:
+    """Say that the limits were not the same, and which column had which."""
+    if is_equal(find_limits(experiment, [record for column in columns for record in column.records])):
+        return
+    shown = []
+    for column in columns:
+        if any(record.status in ("done", "oom") for record in column.records):
+            limits = find_limits(experiment, column.records)
+            shown.append(f"{column.name}: {' to '.join(dict.fromkeys(map(format_bytes, limits)))}")
+    yield (
+        f"the memory limit changed between the cells ({'; '.join(shown)}), so nothing is ranked: set "
+        "memory_limit to a size that this machine always has, and run all cells again (--fresh)"
+    )
 
 
 def _note_unpaired(columns: Sequence[Column]) -> Iterator[str]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 
 from xbench.records.aggregate import CONFIDENCE, LEVEL
 from xbench.report.columns import Column, group_by_data
 from xbench.report.effects import Effect, paired_effect
 from xbench.report.holm import correct
+from xbench.report.repeatability import REPEATABILITY, are_apart, drop_test, shares_measurements
 from xbench.report.rows import Row
 from xbench.report.sign_flips import MIN_PAIRS
 from xbench.text import pluralize
@@ -19,6 +21,7 @@ from xbench.text import pluralize
 _MIN_SHOWN = 0.0005
 
 ONE_SEED = "one seed: no claim"
+MEASURED_ONCE = "measured once each"
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Finding:
         effect: the paired difference or ratio; None if it cannot be told.
         reason: why it cannot; "" if it can.
         p: p value of no change, corrected for all comparisons of the table; None if there is no test.
+        is_apart: of figures that were measured once, whether they differ by more than repeated measurements;
+            None for all others.
     """
 
     row: Row
@@ -39,6 +44,7 @@ class Finding:
     effect: Effect | None
     reason: str = ""
     p: float | None = None
+    is_apart: bool | None = None
 
     @property
     def is_significant(self) -> bool | None:
@@ -47,8 +53,9 @@ class Finding:
 
     @property
     def is_better(self) -> bool | None:
-        """Whether the column is significantly better (True) or worse (False); None if neither is shown."""
-        if self.effect is None or not self.is_significant:
+        """Whether the column is shown to be better (True) or worse (False), by a test or by measurements that
+        are further apart than repeated ones; None if neither is shown."""
+        if self.effect is None or not (self.is_significant or self.is_apart):
             return None
         return (self.effect.estimate > self.effect.no_change) == (self.row.better == "max")
 
@@ -119,6 +126,9 @@ def _compare(row: Row, column: Column, base: Column) -> Finding:
     effect = paired_effect(row.finding, column.figures[row.key], base.figures[row.key])
     shared = set(column.figures[row.key].seeds) & set(base.figures[row.key].seeds)
     problem = "a value is not above zero" if shared else f"it shares no seed with {base.name}"
+    if effect and any(shares_measurements(row, side.records) for side in (column, base)):
+        apart = are_apart(column.figures[row.key], base.figures[row.key])
+        return Finding(row, column.name, base.name, drop_test(effect), is_apart=apart)
     return Finding(row, column.name, base.name, effect, "" if effect else problem)
 
 
@@ -134,25 +144,29 @@ def summarise(findings: Sequence[Finding]) -> tuple[str, ...]:
 def describe_method(findings: Sequence[Finding]) -> tuple[str, ...]:
     """Say in one sentence how the intervals and the claims of findings were computed; nothing without any."""
     effects = [finding.effect for finding in findings if finding.effect and finding.p is not None]
-    if not effects:
-        return ()
-    parts = []
+    parts = [*_describe_tests(effects)] if effects else []
+    if any(finding.is_apart is not None for finding in findings):
+        parts.append(
+            f"memory is measured once for all seeds of an optimizer, and no difference up to {REPEATABILITY} "
+            "is claimed"
+        )
+    return ("; ".join(parts),) if parts else ()
+
+
+def _describe_tests(effects: Sequence[Effect]) -> Iterator[str]:
     bracketed = [effect for effect in effects if effect.method in ("t", "sign flips")]
     if bracketed:
-        parts.append(
+        yield (
             f"brackets hold {CONFIDENCE:.0%} paired t intervals over the n seeds that both columns have, "
             "which are not corrected for multiple comparisons"
         )
     if any(effect.method == "t" and effect.n < MIN_PAIRS for effect in bracketed):
-        parts.append(f"with fewer than {MIN_PAIRS} seeds they are approximate")
+        yield f"with fewer than {MIN_PAIRS} seeds they are approximate"
     if any(effect.method == "sign flips" for effect in bracketed):
-        parts.append("exact intervals are of sign flips, because t does not fit")
-    parts.append(
-        f"claims hold at {LEVEL:.0%} after Holm's correction for {pluralize(len(effects), 'comparison')}"
-    )
+        yield "exact intervals are of sign flips, because t does not fit"
+    yield (f"claims hold at {LEVEL:.0%} after Holm's correction for {pluralize(len(effects), 'comparison')}")
     if any(effect.kind == "ratio" for effect in effects):
-        parts.append("ratios are geometric means")
-    return ("; ".join(parts),)
+        yield "ratios are geometric means"
 
 
 def _join_claims(findings: Sequence[Finding]) -> str:
@@ -164,9 +178,9 @@ def _join_claims(findings: Sequence[Finding]) -> str:
             by_reason.setdefault(finding.reason, []).append(finding.column)
         else:
             claims.append(finding.text)
-    end = f" ({ONE_SEED})"
-    if all(claim.endswith(end) for claim in claims):
-        claims = [*(claim.removesuffix(end) for claim in claims[:-1]), *claims[-1:]]
+    for end in (f" ({ONE_SEED})", f" ({MEASURED_ONCE})"):
+        if all(claim.endswith(end) for claim in claims):
+            claims = [*(claim.removesuffix(end) for claim in claims[:-1]), *claims[-1:]]
     claims += [f"{', '.join(names)} cannot be compared ({why})" for why, names in by_reason.items()]
     return "; ".join(claims)
 
@@ -185,25 +199,31 @@ def _describe_difference(finding: Finding, effect: Effect) -> str:
     if effect.method == "constant" and not finding.is_significant:
         return f"{column} is {verdict} {baseline} in each of {effect.n} seeds ({_NO_CLAIM})"
     if not finding.is_significant:
-        return _describe_no_change(finding, effect, lambda value: f"{'-' * (value < 0)}{show(abs(value))}")
+        return _describe_no_change(finding, effect, partial(_show_signed, show))
     claim = f"{column} is {'better' if finding.is_better else 'worse'} than {baseline} by {amount}"
     if effect.method == "constant":
         return f"{claim} in each of {effect.n} seeds"
     assert effect.low is not None and effect.high is not None
-    low, high = sorted((abs(effect.low), abs(effect.high)))
-    return f"{claim} [{show(low)}, {show(high)}; {_count(effect)}]"
+    low, high = sorted(math.copysign(1, effect.estimate) * end for end in (effect.low, effect.high))
+    return f"{claim} [{_show_signed(show, low)}, {_show_signed(show, high)}; {_count(effect)}]"
+
+
+def _show_signed(show: Callable[[float], str], value: float) -> str:
+    return f"{'-' * (value < 0)}{show(abs(value))}"
 
 
 def _describe_ratio(finding: Finding, effect: Effect) -> str:
     if effect.is_tie:
         return _describe_tie(finding, effect)
+    if finding.is_apart is False:
+        return f"{finding.column} takes as much as {finding.baseline} ({MEASURED_ONCE})"
     if finding.is_significant is False and effect.method != "constant":
         return _describe_no_change(finding, effect, format_ratio)
     shown = {format_ratio(value) for value in (effect.estimate, effect.low, effect.high) if value is not None}
     times = "" if shown == {"1.00"} else f"{format_ratio(effect.estimate)} times "
     claim = f"{finding.column} takes {times}as much as {finding.baseline}"
     if effect.low is None or effect.high is None:
-        return f"{claim} ({ONE_SEED})"
+        return f"{claim} ({MEASURED_ONCE if finding.is_apart else ONE_SEED})"
     if effect.method == "constant":
         return f"{claim} in each of {effect.n} seeds{'' if finding.is_significant else f' ({_NO_CLAIM})'}"
     return f"{claim} [{format_ratio(effect.low)}, {format_ratio(effect.high)}; {_count(effect)}]"

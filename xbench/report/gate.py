@@ -170,9 +170,13 @@ def _decide(
     if not math.isfinite(effect.estimate):
         return "failed", "the change is not a finite number"
     found = describe_estimate(change.row, effect)
+    if change.is_apart is not None:
+        found += ", measured once in each run"
     allowed = _describe_threshold(rule)
     if not rule.is_beyond(effect.estimate):
         return "passed", f"{found}; {allowed}"
+    if change.is_apart is not None:
+        return "failed", f"{found}; {allowed}"
     if effect.n >= MIN_PAIRS and not effect.is_significant and not rule.needs_improvement:
         return "passed", f"{found}; {allowed}, but the change is not significant"
     significance = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from xbench.records.schema import CellRecord, DataRecord
 from xbench.report.stand_ins import STAND_IN_DATA
@@ -21,11 +21,7 @@ def describe_data(records: Sequence[CellRecord]) -> tuple[str, ...]:
     if not records:
         return ()
     models = ", ".join(dict.fromkeys(record.model.title for record in records))
-    datasets: dict[str, DataRecord] = {}
-    for record in records:
-        data = record.dataset
-        datasets.setdefault(repr((data.requested, data.name, data.params, data.counts)), data)
-    distinct = list(datasets.values())
+    distinct = list_datasets(records)
     if len(distinct) == 1:
         line = _append_counts(f"{models} on {_format_name(distinct[0])}", distinct[0].counts)
         return ("; ".join(filter(None, [line, distinct[0].facts_text])),)
@@ -34,7 +30,7 @@ def describe_data(records: Sequence[CellRecord]) -> tuple[str, ...]:
         "; ".join(
             filter(
                 None,
-                [_append_counts(_format_title(data, distinct), _count_by_split(data)), data.facts_text],
+                [_append_counts(name_dataset(data, distinct), _count_by_split(data)), data.facts_text],
             )
         )
         for data in distinct[:MAX_DATASETS]
@@ -44,7 +40,17 @@ def describe_data(records: Sequence[CellRecord]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _format_title(data: DataRecord, datasets: Sequence[DataRecord]) -> str:
+def list_datasets(records: Iterable[CellRecord]) -> list[DataRecord]:
+    """List the distinct datasets of cells."""
+    datasets: dict[str, DataRecord] = {}
+    for record in records:
+        data = record.dataset
+        datasets.setdefault(repr((data.requested, data.name, data.params, data.counts)), data)
+    return list(datasets.values())
+
+
+def name_dataset(data: DataRecord, datasets: Sequence[DataRecord]) -> str:
+    """Name a dataset, with the settings that distinguish it from others of its name."""
     return " ".join([_format_name(data), *_distinguish(data, datasets)])
 
 

@@ -9,6 +9,7 @@ from xbench.report.columns import Column, group_by_data
 from xbench.report.document import ALIKE, BEST
 from xbench.report.fit import is_equal
 from xbench.report.marks import Marks
+from xbench.report.repeatability import REPEATABILITY
 from xbench.report.rows import Row
 
 
@@ -52,15 +53,24 @@ def _note_equal(columns: Sequence[Column], rows: Sequence[Row]) -> Iterator[str]
 
 def note_marks(columns: Sequence[Column], marks: Sequence[Marks]) -> Iterator[str]:
     """Explain the marks of the best figures."""
-    if not any(best for best, _ in marks):
-        return
+    if any(found.best for found in marks):
+        yield "; ".join(_explain_marks(columns, marks))
+    if any(found.unranked for found in marks):
+        yield f"figures over fewer seeds than others of their row are not ranked: no {BEST}, no {ALIKE}"
+
+
+def _explain_marks(columns: Sequence[Column], marks: Sequence[Marks]) -> Iterator[str]:
     where = "of its dataset in its row" if len(group_by_data(columns)) > 1 else "in its row"
-    if all(figure.n < 2 for column in columns for figure in column.figures.values()):
-        yield f"{BEST} best {where} (one seed each, so it may be chance)"
-    elif any(alike for _, alike in marks):
+    has_one_seed = all(figure.n < 2 for column in columns for figure in column.figures.values())
+    yield f"{BEST} best {where}{' (one seed each, so it may be chance)' * has_one_seed}"
+    if any(found.alike - found.unrepeatable for found in marks):
+        untested = ", or not tested, as they share fewer than two seeds"
         yield (
-            f"{BEST} best {where}; {ALIKE} not significantly different from it (paired tests, with Holm's "
-            "correction for all pairs of columns in all rows)"
+            f"{ALIKE} not significantly different from it (paired tests, with Holm's correction for all "
+            f"pairs of columns in all rows{untested * any(found.untested for found in marks)})"
         )
-    else:
-        yield f"{BEST} best {where}"
+    if any(found.unrepeatable for found in marks):
+        yield (
+            f"memory is measured once for all seeds of an optimizer, and is {ALIKE} up to a difference of "
+            f"{REPEATABILITY}"
+        )

@@ -19,6 +19,8 @@ from xbench.report.profiles import (
     list_problems,
     make_profiles,
 )
+from xbench.report.target_tables import describe_interval
+from xbench.report.targets import TargetComparison
 
 _METHOD = (
     "The height of a line is the share of problems whose target the optimizer reaches with at most so many "
@@ -52,16 +54,46 @@ def make_profile_figures(comparisons: Sequence[Comparison]) -> Iterator[Figure]:
     problems = list_problems([target for target, _ in found], [name for _, name in found])
     if len(problems) < MIN_PROBLEMS:
         return
+    notes = _note_test_rows(found), _note_resolution(problems)
     for cost in _COSTS:
         if cost.figure == BYTES and not all(target.target.bytes for target, _ in found):
             continue
         profiles, others = make_profiles(problems, cost.figure)
         if len(profiles) > 1:
-            yield _make_figure(cost, problems, profiles, others)
+            yield _make_figure(cost, problems, profiles, others, notes)
+
+
+def _note_test_rows(compared: Sequence[tuple[TargetComparison, str]]) -> str:
+    names = [name for target, name in compared if target.target.on_test]
+    if not names:
+        return ""
+    return (
+        f"Targets on the test rows, which decide what counts as reached: {list_some(names)}. They say "
+        "nothing about unseen data."
+    )
+
+
+def _note_resolution(problems: Sequence[Problem]) -> str:
+    """Name the problems whose optimizers were not evaluated alike."""
+    names = []
+    for problem in problems:
+        records = [record for column in problem.columns.values() for record in column.column.records]
+        if len({text for record in records if (text := describe_interval(record))}) > 1:
+            names.append(problem.name)
+    if not names:
+        return ""
+    return (
+        "A target is noticed at the next evaluation, and optimizers were evaluated at different intervals "
+        f"on: {list_some(names)}."
+    )
 
 
 def _make_figure(
-    cost: _Cost, problems: Sequence[Problem], profiles: Sequence[Profile], others: Sequence[str]
+    cost: _Cost,
+    problems: Sequence[Problem],
+    profiles: Sequence[Profile],
+    others: Sequence[str],
+    notes: Sequence[str],
 ) -> Figure:
     unranked = _find_unranked(problems) if cost.is_time else {}
     drawn = profiles[:MAX_LINES]
@@ -90,6 +122,7 @@ def _make_figure(
             f"The first {len(drawn)} of {len(profiles)} optimizers are drawn."
             if len(profiles) > len(drawn)
             else "",
+            *notes,
             f"Not drawn, because they did not run on all problems: {list_some(others)}." if others else "",
             f"{UNRANKED} Times that must not be ranked: {list_some(why)}." if why else "",
         ),

@@ -92,10 +92,12 @@ def _split_title(column: TargetColumn) -> tuple[str, str]:
         own = record.optimizer.params
         for params in (record.dataset.params, record.model.params):
             shared |= {f"{key}={value}" for key, value in params.items() if key not in own}
-    label, *settings = column.name.split(" ")
-    of_problem = [setting for setting in settings if setting in shared]
-    of_optimizer = [setting for setting in settings if setting not in shared]
-    return " ".join([label, *of_optimizer]), " ".join(of_problem)
+    # Values may have spaces, as in `hidden=[64, 64]`.
+    title = f"{column.name} "
+    of_problem = sorted((setting for setting in shared if f" {setting} " in title), key=title.index)
+    for setting in of_problem:
+        title = title.replace(f" {setting} ", " ", 1)
+    return title.strip(), " ".join(of_problem)
 
 
 def make_profiles(problems: Sequence[Problem], figure: str) -> tuple[list[Profile], list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +25,8 @@ class Row:
         spread: function that formats the half width of an interval; None for a figure shown without one.
         is_time: whether the figure is a time that depends on the device and on malloc (see `ranking`).
         is_size: whether the figure is an amount of memory, in which nothing is drawn at random.
+        measurement: function that identifies the measurement from which a figure was read, if other cells may
+            share it; it returns None for a figure of the cell's own. None if no cells share any.
         instead: function that returns the text shown for a cell that is done but has no value; "" for none.
         is_undefined: function that returns whether a record has the figure, without a value.
         better: `"max"` if higher figures are better, `"min"` if lower ones are; None if neither is.
@@ -38,6 +40,7 @@ class Row:
     spread: Callable[[float], str] | None = None
     is_time: bool = False
     is_size: bool = False
+    measurement: Callable[[CellRecord], Hashable | None] | None = None
     instead: Callable[[CellRecord], str] = lambda record: ""
     is_undefined: Callable[[CellRecord], bool] = lambda record: False
     better: Literal["max", "min"] | None = None
@@ -117,6 +120,17 @@ def _read_above_base(record: CellRecord) -> float | None:
     return record.memory_pass.above_base_bytes if record.memory_pass else None
 
 
+def _identify_pass(record: CellRecord) -> Hashable | None:
+    """Identify the memory pass of a cell, which all seeds of its configuration share."""
+    taken = record.memory_pass
+    # In older records, passes have no ID. Those of equal peaks are the same.
+    return taken and (taken.configuration, taken.cell_id, taken.peak_bytes)
+
+
+def _identify_needed(record: CellRecord) -> Hashable | None:
+    return None if record.memory.peak_device_bytes is not None else _identify_pass(record)
+
+
 def _format_count(value: float) -> str:
     return f"{value:,.0f}"
 
@@ -137,10 +151,19 @@ ROWS = (
         lambda record: record.needed_bytes,
         format_bytes,
         is_size=True,
+        measurement=_identify_needed,
         better="min",
         finding="ratio",
     ),
-    Row("above_base_bytes", "  above base", _read_above_base, format_bytes, is_size=True, better="min"),
+    Row(
+        "above_base_bytes",
+        "  above base",
+        _read_above_base,
+        format_bytes,
+        is_size=True,
+        measurement=_identify_pass,
+        better="min",
+    ),
     _make_size_row("peak_host_bytes", "  resident as it ran"),
     _make_size_row("optimizer_state_bytes", "optimizer state"),
     *SIZES,

@@ -13,6 +13,7 @@ from xbench.records.schema import CellRecord, MetricRecord, RunRecord
 from xbench.report.declared_cells import list_ended, match_cells
 from xbench.report.effects import Effect, EffectKind, paired_effect
 from xbench.report.ranking import find_unranked_times
+from xbench.report.repeatability import are_apart, drop_test, shares_measurements
 from xbench.report.rows import Row, collect_figure, make_main_rows
 
 # Rows whose values depend on how memory was measured.
@@ -76,6 +77,8 @@ class Change:
         missing: seeds that are done in the reference and have no value, or are not done, in the other run.
         pairs: the figure in the other run and in the reference, without the seeds of which both runs have the
             same measurement; None where nothing may be compared.
+        is_apart: of figures that were measured once in each run, whether they differ by more than repeated
+            measurements; None for all others.
     """
 
     row: Row
@@ -87,11 +90,18 @@ class Change:
     reason: str = ""
     missing: tuple[int, ...] = ()
     pairs: tuple[Interval, Interval] | None = None
+    is_apart: bool | None = None
+
+    @property
+    def is_shown(self) -> bool | None:
+        """Whether a change is shown, by an interval that excludes no change or by measurements that are
+        further apart than repeated ones; None if there is neither."""
+        return self.effect.is_significant if self.effect and self.is_apart is None else self.is_apart
 
     @property
     def is_better(self) -> bool | None:
-        """Whether the figure is significantly better (True) or worse (False); None if neither is shown."""
-        if self.effect is None or not self.effect.is_significant or self.row.better is None:
+        """Whether the figure is shown to be better (True) or worse (False); None if neither is."""
+        if self.effect is None or not self.is_shown or self.row.better is None:
             return None
         return (self.effect.estimate > self.effect.no_change) == (self.row.better == "max")
 
@@ -221,6 +231,9 @@ class _Pair:
         if not set(pairs[0].seeds) & set(pairs[1].seeds):
             return replace(change, reason=SAME_MEASUREMENT)
         effect = paired_effect(kind, *pairs)
+        if effect and any(shares_measurements(row, found) for found in self.paired):
+            apart = are_apart(*pairs)
+            return replace(change, effect=drop_test(effect), pairs=pairs, is_apart=apart)
         reason = "" if effect else "a value is not above zero"
         return replace(change, effect=effect, reason=reason, pairs=pairs)
 

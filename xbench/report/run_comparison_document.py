@@ -10,6 +10,7 @@ from xbench.report.change_text import format_effect, format_interval
 from xbench.report.document import ALIKE, UNRANKED, Document, FormattedTable, Section
 from xbench.report.gate import Check, Rule, describe_failures
 from xbench.report.notes import merge_notes
+from xbench.report.repeatability import REPEATABILITY
 from xbench.report.rows import Row, format_number
 from xbench.report.run_comparison import (
     Change,
@@ -99,7 +100,7 @@ def _make_row(change: Change) -> tuple[str, ...]:
     if effect is None:
         mark = UNRANKED if change.before and change.after and change.reason else ""
         return title, *figures, f"{ABSENT}{mark}", ABSENT, ABSENT
-    mark = f" {ALIKE}" if effect.is_significant is False else ""
+    mark = f" {ALIKE}" if change.is_shown is False else ""
     return (
         title,
         *figures,
@@ -127,12 +128,17 @@ def _make_notes(comparison: RunComparison, experiment: ComparedExperiment) -> It
             *([f"ratios (x) are {other} over {reference}"] if "ratio" in kinds else []),
         ]
         yield f"{' and '.join(parts)}, over the seeds that both have"
+    if any(change.is_apart is not None for change in experiment.changes):
+        yield (
+            "memory is measured once for all seeds of an optimizer in each run, so it has no interval; "
+            f"{ALIKE} if it changed by no more than {REPEATABILITY}"
+        )
     if any(effect.is_significant is False for effect in effects):
         yield (
             f"{ALIKE} not significant: the interval includes no change; intervals are not corrected for "
             "multiple comparisons"
         )
-    if any(effect.n == 1 for effect in effects):
+    if any(effect.n == 1 and effect.method != "measured once" for effect in effects):
         yield "one seed has no interval: no claim that the change would be so again"
     yield from merge_notes(
         (column, seed, f"differs in its parts between {reference} and {other}, so it is not compared")

@@ -55,7 +55,7 @@ def make_run_document(
 
 # Fields of a cell's record that are lists, or belong to searches. The bytes are a figure of the
 # target.
-_NOT_IN_ROWS = {"epochs", "evaluations", "trial", "bytes_to_target", "bytes_trial_of"}
+_NOT_IN_ROWS = {"epochs", "evaluations", "trial", "bytes_to_targets", "bytes_trial_of"}
 
 FINDING_COLUMNS = (
     *("experiment", "figure", "column", "baseline", "kind", "estimate", "low", "high", "n", "seeds"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from xbench.records.schema import CellRecord
@@ -88,6 +89,27 @@ def list_settings(records: Sequence[CellRecord]) -> list[Setting]:
         Setting("threads", "threads", lambda record: record.device.get("threads")),
         Setting("malloc", "malloc", lambda record: record.memory.malloc),
     ]
+
+
+def list_component_settings(records: Sequence[CellRecord]) -> list[Setting]:
+    """List the components in these records and the settings that they were given: `optimizer`,
+    `optimizer.lr`, and so on.
+    """
+    listed = []
+    for kind in ("optimizer", "model", "dataset"):
+        listed.append(Setting(kind, kind, partial(_read_name, kind)))
+        keys = dict.fromkeys(key for record in records for key in getattr(record, kind).params)
+        listed += [Setting(f"{kind}.{key}", f"  {key}", partial(_read_param, kind, key)) for key in keys]
+    return listed
+
+
+def _read_name(kind: str, record: CellRecord) -> str:
+    return getattr(record, kind).name
+
+
+def _read_param(kind: str, key: str, record: CellRecord) -> Any:
+    params = getattr(record, kind).params
+    return "default" if key in params and params[key] is None else params.get(key)
 
 
 def _make_setting(key: str) -> Setting:

@@ -6,9 +6,12 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+from xbench.records.bytes_outcomes import find_bytes
 from xbench.records.schema import CellRecord
-from xbench.report.document import ALIKE, BEST, FormattedTable
+from xbench.records.targets import BytesRecord
+from xbench.report.document import FormattedTable
 from xbench.report.figure_text import format_figure
+from xbench.report.headings import list_datasets, name_dataset
 from xbench.report.interval_notes import note_intervals, note_marks
 from xbench.report.marks import Marks, find_marks
 from xbench.report.notes import Note, merge_notes
@@ -28,9 +31,8 @@ def make_target_table(compared: TargetComparison) -> FormattedTable:
     lines = {REACHED: (REACHED, *map(_describe_reached, compared.columns))}
     marked = _find_marks(compared)
     for row in compared.rows:
-        best, alike = marked[row.key]
-        marks = dict.fromkeys(best, f" {BEST}") | dict.fromkeys(alike, f" {ALIKE}")
-        cells = (format_figure(row, column.column, marks.get(column.name, "")) for column in compared.columns)
+        marks = marked[row.key]
+        cells = (format_figure(row, column.column, marks.show(column.name)) for column in compared.columns)
         lines[row.key] = (row.title, *cells)
     header = (f"to {describe_target(compared)}", *(column.name for column in compared.columns))
     table = FormattedTable(header, tuple(lines.values()), tuple(lines))
@@ -86,7 +88,7 @@ def note_target(compared: TargetComparison) -> Iterator[str]:
             "memory limit: the smallest that was found under which a seed still reaches the target; a "
             "smaller micro-batch changes only rounding, so what it takes is measured and not trained"
         )
-        yield from merge_notes(note for column in compared.columns for note in _note_bytes(column))
+        yield from merge_notes(note for column in compared.columns for note in _note_bytes(compared, column))
 
 
 def describe_cell_to_target(compared: TargetComparison, record: CellRecord) -> dict[str, Any]:
@@ -117,26 +119,29 @@ def _note_levels(compared: TargetComparison, within: float) -> Iterator[str]:
     """Say what the target is, for each dataset."""
     yield (
         f"the target is worse by {within:.4g} of its size than the best {compared.metric.title} of any cell "
-        "with the same seed, and so with the same validation rows, at any time"
+        "with the same data and seed, and so with the same validation rows, at any time"
     )
-    levels: dict[str, list[float]] = {}
-    for (dataset, _), best in compared.levels.best.items():
-        if (level := compared.target.find_level(best)) is not None:
-            levels.setdefault(dataset, []).append(level)
+    records = [record for column in compared.columns for record in column.column.records]
+    datasets, levels = list_datasets(records), dict[str, list[float]]()
+    for record in records:
+        if (level := compared.levels.find_level(record)) is not None:
+            levels.setdefault(name_dataset(record.dataset, datasets), []).append(level)
+    is_same_share = len({record.settings.get("validation") for record in records}) == 1
+    by = "by seed" if is_same_share else "by seed and share of validation rows"
     for dataset, found in levels.items():
         low, high = show_level(compared, min(found)), show_level(compared, max(found))
-        yield f"the target on {dataset} is {low if low == high else f'{low} to {high}, by seed'}"
+        yield f"the target on {dataset} is {low if low == high else f'{low} to {high}, {by}'}"
 
 
 def _note_resolution(columns: Sequence[TargetColumn]) -> Iterator[Note]:
     """Say how often each column was evaluated."""
     for column in columns:
-        found = {text for record in column.column.records if (text := _describe_interval(record))}
+        found = {text for record in column.column.records if (text := describe_interval(record))}
         for text in sorted(found):
             yield column.name, None, text
 
 
-def _describe_interval(record: CellRecord) -> str:
+def describe_interval(record: CellRecord) -> str:
     """Say when a cell was evaluated, with the longest interval in steps; "" if it was not evaluated."""
     steps = [0, *(evaluation.step for evaluation in record.evaluations)]
     if len(steps) == 1:
@@ -167,18 +172,38 @@ def _note_attempts(column: TargetColumn) -> Iterator[Note]:
             yield column.name, record.seed, "does not say whether it would reach the target"
 
 
-def _note_bytes(column: TargetColumn) -> Iterator[Note]:
-    """Say which sizes reach the target under the smallest limit, and what is known of smaller ones."""
-    levels = {attempt.seed: attempt.level for attempt in column.attempts}
-    for record in column.column.records:
-        found = record.bytes_to_target
-        if found is None or found.level != levels.get(record.seed):
-            continue
-        how = "trained" if found.is_trained else "not trained"
-        sizes = ", ".join(f"{name} = {size:,}" for name, size in found.sizes.items())
-        text = f"the memory limit is that of {sizes} ({how})"
-        if found.fails_bytes is not None:
-            text += f"; under {format_bytes(found.fails_bytes)} the target is not reached"
-        if found.trials:
-            text += f"; {pluralize(len(found.trials), 'training')} under smaller limits"
-        yield column.name, record.seed, f"{text}; the search ended, as {found.note}" if found.note else text
+def _note_bytes(compared: TargetComparison, column: TargetColumn) -> Iterator[Note]:
+    """Say which sizes reach the target under the smallest limit, and what is known of smaller ones; or why no
+    limit is known."""
+    if not column.reached:
+        return
+    record = compared.searched.get(column.name)
+    if record is None:
+        ends = " or ".join(sorted({attempt.status for attempt in column.reached}))
+        yield column.name, None, f"no memory limit is searched, as what reached the target ended as {ends}"
+        return
+    found = find_bytes(record, compared.levels)
+    if found is None:
+        text = "its memory limit has not been searched yet; the next run of the suite does"
+    elif found.limit_bytes is None:
+        text = f"its memory limit is not known: {_describe_end(found)}"
+    else:
+        text = "; ".join(filter(None, (*_describe_limit(found), _describe_end(found))))
+    yield column.name, record.seed, text
+
+
+def _describe_limit(found: BytesRecord) -> Iterator[str]:
+    how = "trained" if found.is_trained else "not trained"
+    sizes = ", ".join(f"{name} = {size:,}" for name, size in found.sizes.items())
+    yield f"the memory limit is that of {sizes} ({how})"
+    if found.fails_bytes is not None:
+        yield f"under {format_bytes(found.fails_bytes)} the target is not reached"
+    if found.trials:
+        yield f"{pluralize(len(found.trials), 'training')} under smaller limits"
+
+
+def _describe_end(found: BytesRecord) -> str:
+    """Say why a search ended, or why it goes on later; "" if no smaller limit is left to try."""
+    if found.waits_for:
+        return f"{found.note}; the search goes on with the next run of the suite"
+    return f"the search ended, as {found.note}" if found.note else ""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from xbench.records.bytes_outcomes import choose_seed, find_bytes
 from xbench.records.schema import CellRecord, EvaluationRecord, ExperimentRecord, MetricRecord, RunRecord
 from xbench.records.target_outcomes import TargetLevels
 from xbench.records.targets import TargetRecord
@@ -70,6 +71,7 @@ class TargetComparison:
         metric: declaration of the metric.
         rows: the figures of the first evaluation that meets the target.
         levels: the values that meet the target.
+        searched: column -> the cell that stands for it in the search for bytes, if the target asks for them.
     """
 
     target: TargetRecord
@@ -77,6 +79,7 @@ class TargetComparison:
     columns: tuple[TargetColumn, ...]
     rows: tuple[Row, ...]
     levels: TargetLevels
+    searched: Mapping[str, CellRecord]
 
 
 def compare_to_target(
@@ -89,9 +92,10 @@ def compare_to_target(
     metric = _find_declaration(run, target)
     records = [record for column in columns for record in column.records]
     levels = TargetLevels.of(target, records)
-    rows = (*_make_rows(levels), *([_make_bytes_row(levels)] if target.bytes else []))
+    searched = _choose_searched(columns, levels) if target.bytes else {}
+    rows = (*_make_rows(levels), *([_make_bytes_row(levels, searched)] if target.bytes else []))
     compared = tuple(_make_column(column, rows, levels) for column in columns)
-    return TargetComparison(target, metric, compared, rows, levels)
+    return TargetComparison(target, metric, compared, rows, levels, searched)
 
 
 def _find_declaration(run: RunRecord, target: TargetRecord) -> MetricRecord:
@@ -131,12 +135,18 @@ def _make_rows(levels: TargetLevels) -> tuple[Row, ...]:
     )
 
 
-def _make_bytes_row(levels: TargetLevels) -> Row:
-    """Make the row of the smallest memory limit. One that was found for another level is left out."""
+def _choose_searched(columns: Sequence[Column], levels: TargetLevels) -> dict[str, CellRecord]:
+    chosen = {column.name: choose_seed(column.records, levels) for column in columns}
+    return {name: record for name, record in chosen.items() if record is not None}
+
+
+def _make_bytes_row(levels: TargetLevels, searched: Mapping[str, CellRecord]) -> Row:
+    """Make the row of the smallest memory limit, which is that of one cell of each column."""
+    ids = {record.cell_id for record in searched.values()}
 
     def read(record: CellRecord) -> float | None:
-        found = record.bytes_to_target
-        return found.limit_bytes if found and found.level == levels.find_level(record) else None
+        found = find_bytes(record, levels) if record.cell_id in ids else None
+        return None if found is None else found.limit_bytes
 
     return Row("bytes_to_target", "memory limit", read, format_bytes, better="min")
 

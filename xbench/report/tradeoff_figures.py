@@ -12,7 +12,7 @@ from xbench.records.schema import CellRecord, MetricRecord
 from xbench.report.columns import Column
 from xbench.report.comparison import Comparison
 from xbench.report.document import UNRANKED
-from xbench.report.equal_memory import name_with_size
+from xbench.report.equal_memory import find_limits, is_equal, name_with_size
 from xbench.report.figure import Figure, Series
 from xbench.report.figure_notes import capitalize, join_notes, label_metric, list_some, note_unranked
 from xbench.report.pareto import find_front
@@ -91,7 +91,7 @@ def _make_tradeoff(
         )
         if is_ranked:
             ranked.append((x, figure.mean))
-    equal = None if cost.is_time else comparison.experiment.equal
+    limit_bytes = None if cost.is_time else _find_limit(comparison)
     # A single point has nothing to be compared with.
     front = find_front(ranked, metric.direction) if len(ranked) > 1 else ()
     return Figure(
@@ -108,14 +108,23 @@ def _make_tradeoff(
             MEAN_NOTE if any(column.figures[metric.name].n > 1 for column in columns) else ONE_SEED_NOTE,
             INTERVAL_NOTE if any(points.low for points in series) else "",
             FRONT_NOTE if front else "",
-            EQUAL_NOTE if equal else "",
+            "" if limit_bytes is None else EQUAL_NOTE,
             _note_few_seeds(columns, metric.name),
             note_unranked(columns) if cost.is_time else "",
             _note_absent(comparison.columns, columns),
         ),
         front=Series("Pareto front", *_split(front)) if front else None,
-        x_limit=(equal.limit_bytes / unit, f"limit: {format_bytes(equal.limit_bytes)}") if equal else None,
+        x_limit=None if limit_bytes is None else (limit_bytes / unit, f"limit: {format_bytes(limit_bytes)}"),
     )
+
+
+def _find_limit(comparison: Comparison) -> int | None:
+    """Find the memory limit that all optimizers have; None without equal memory."""
+    if comparison.experiment.equal is None:
+        return None
+    records = [record for column in comparison.columns for record in column.records]
+    limits = find_limits(comparison.experiment, records)
+    return max(limits) if is_equal(limits) else None
 
 
 def _split(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -42,6 +42,9 @@ class Choice:
 class NearTie:
     """Two trials whose scores differ by less than those of two seeds do.
 
+    This says how small the gap is, and not how likely another search is to choose the other trial: trials
+    share their weights, batches and validation rows, so their scores vary together.
+
     Attributes:
         trials: numbers of the best trial and of the next best one.
         gap: the difference of their scores.
@@ -153,7 +156,7 @@ class TunedColumn:
 
     @cached_property
     def near_tie(self) -> NearTie | None:
-        """The best two trials, if another seed might well have ordered them otherwise."""
+        """The best two trials, if the gap between them is smaller than the spread between seeds."""
         if len(self.ranked) < 2:
             return None
         (first, best), (second, next_best) = self.ranked[:2]

@@ -26,10 +26,16 @@ EXPECTED_NOTE = (
     "only failed ones."
 )
 SPREAD_NOTE = "The trials are spread more evenly than random ones, which the lines do not take into account."
+GRID_NOTE = (
+    "The trials are the points of a grid, not random ones: a smaller grid would have other points, and lines "
+    "and bands only say what k of these points would have found."
+)
 ORDER_NOTE = (
     "Lines are the best score so far, in the order of the trials. There are no bands: each trial of TPE "
     "depends on those before it, so the trials must not be drawn in another order."
 )
+
+_SPREAD_NOTES = {"quasi-random": SPREAD_NOTE, "grid": GRID_NOTE}
 
 # Crosses of different optimizers are drawn at different heights: the trials may share their settings.
 _CROSS_ROWS, _FIRST_CROSS, _CROSS_DISTANCE = 4, 0.03, 0.035
@@ -82,7 +88,7 @@ def _make_best_figure(comparison: Comparison, tuning: Tuning, columns: Sequence[
         is_y_log=needs_log_scale([y for line in series for y in (*line.y, *line.low, *line.high)]),
         note=join_notes(
             ORDER_NOTE if is_ordered else EXPECTED_NOTE,
-            SPREAD_NOTE if tuning.search.search == "quasi-random" else "",
+            _SPREAD_NOTES.get(tuning.search.search, ""),
             _note_budget(tuning),
             _note_without_score(columns),
         ),

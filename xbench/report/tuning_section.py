@@ -14,7 +14,7 @@ from xbench.report.settings import ABSENT, show_value
 from xbench.report.space_edges import format_number, is_number
 from xbench.report.tuning import TunedColumn, Tuning, read_score
 from xbench.text import pluralize
-from xbench.units import format_seconds
+from xbench.units import format_budget, format_seconds
 
 TRIAL_COLUMNS = (
     *("experiment", "column", "trial", "values", "score", "is_chosen"),
@@ -51,11 +51,7 @@ def make_tuning_section(title: str, tuning: Tuning) -> Section:
 def describe_search(tuning: Tuning) -> str:
     """Say how settings were searched, by what, and at what price."""
     search = tuning.search
-    budget = {
-        "trials": pluralize(round(search.budget), "trial"),
-        "closures": f"{search.budget:,.0f} evaluations of loss and gradient",
-        "seconds": f"{format_seconds(search.budget)} of training",
-    }[search.budget_unit]
+    budget = format_budget(search.budget, search.budget_unit)
     aim = "highest" if search.direction == "max" else "lowest"
     return (
         f"{_SEARCHES[search.search]} for the {aim} {tuning.metric.title}; "
@@ -114,7 +110,7 @@ def _find(tuning: Tuning, column: TunedColumn) -> Iterator[str]:
         gap, typical = (show_metric(tuning.metric, value) for value in (tie.gap, tie.typical))
         yield (
             f"{column.name}: trials {tie.trials[0]} and {tie.trials[1]}, the best two, differ by {gap}, less "
-            f"than two seeds typically do ({typical}): another seed might have chosen the other"
+            f"than two seeds typically do ({typical})"
         )
 
 

@@ -223,8 +223,8 @@ class Target(BaseModel):
         on_test: allows the metric to be `"test_loss"`, which is measured if `selection` is, too. The test
             rows then decide what counts as reached, and the table says so.
         bytes: whether to search, for each optimizer, the smallest memory limit under which one of its seeds
-            still reaches the target, with the sizes that `adapt` may reduce. It takes at most five more
-            trainings.
+            still reaches the target, with the sizes that `adapt` names, which it needs. It takes at most five
+            more trainings.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -84,6 +84,10 @@ def read_space(
     if not isinstance(wanted.ranges, dict):
         problems.add(wanted.path, f"a table of ranges is needed, not {format_value(wanted.ranges)}")
         return {}
+    if not wanted.ranges and wanted.path[-1] == "rest":
+        problems.add(
+            wanted.path, "'rest' has nothing to search", "name a setting and its range, or leave out rest"
+        )
     found = {}
     for key, written in wanted.ranges.items():
         path = (*wanted.path, key)

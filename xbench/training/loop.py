@@ -235,13 +235,18 @@ class Trainer:
 
     def _evaluate_within(self, epoch: int) -> None:
         """Evaluate within an epoch, outside of the training time, and go on as if nothing had happened."""
-        if self.loader.device.type == "cuda":
-            torch.cuda.synchronize(self.loader.device)  # the steps so far are training time
+        self._synchronize()  # the steps so far are training time
         self.stop_clock()
         self.set_mode("eval")
         self._send_evaluation(epoch, self._evaluate_held_out())
         self.set_mode("train")
+        self._synchronize()  # copying weights back is not
         self.start_clock()
+
+    def _synchronize(self) -> None:
+        """Wait until the device has done what it was given."""
+        if self.loader.device.type == "cuda":
+            torch.cuda.synchronize(self.loader.device)
 
     def _prefetch(self, order: np.ndarray, number: int, is_first: bool) -> None:
         """Prefetch the examples that follow those prefetched before the last step.

@@ -13,6 +13,8 @@ BudgetUnit = Literal["trials", "closures", "seconds"]
 
 # Trials may be cheaper than expected, as those that diverge at once, but not for ever.
 MAX_TRIALS = 1000
+# A search whose trials have all failed ends after this many, unless its budget is a number of trials.
+MAX_FAILURES = 50
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,17 @@ class Budget:
         if not costs:
             return False
         return len(costs) >= MAX_TRIALS or sum(costs) + max(costs) > self.amount
+
+    def count_left(self, costs: Sequence[float], expected: float) -> int:
+        """Count the further trials that begin if each of them costs as much as expected.
+
+        Args:
+            costs: the cost of each trial so far, in the budget's unit.
+        """
+        found = list(costs)
+        while not self.is_spent(found):
+            found.append(expected)
+        return len(found) - len(costs)
 
 
 @dataclass(frozen=True)
