@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from xbench.api.results import Results, load
     from xbench.api.run import probe, run
     from xbench.components.classification import classification
+    from xbench.components.facts import Facts, Output
     from xbench.components.image_dataset import Dataset, Example
+    from xbench.components.metric import Metric
     from xbench.components.next_token import next_token_task
     from xbench.components.registered import (
         register_dataset,
@@ -32,17 +34,7 @@ if TYPE_CHECKING:
         Scale,
         Source,
     )
-    from xbench.components.tasks import (
-        BatchReader,
-        Facts,
-        Metric,
-        Optimum,
-        Output,
-        Problem,
-        RowDataset,
-        Task,
-        Term,
-    )
+    from xbench.components.tasks import BatchReader, Optimum, Problem, RowDataset, Task, Term
     from xbench.errors import DataNotFound, Mistakes, Unsupported, WeightsNotFound, XbenchError
     from xbench.memory.exhaustion import raise_if_exhausted
 
@@ -97,6 +89,8 @@ _MODULES = {
         "register_optimizer",
         "register_problem",
     ),
+    "xbench.components.facts": ("Facts", "Output"),
+    "xbench.components.metric": ("Metric",),
     "xbench.components.regression": ("regression",),
     "xbench.components.search_range": ("SearchRange",),
     "xbench.components.specs": (
@@ -109,10 +103,7 @@ _MODULES = {
     ),
     "xbench.components.tasks": (
         "BatchReader",
-        "Facts",
-        "Metric",
         "Optimum",
-        "Output",
         "Problem",
         "RowDataset",
         "Task",

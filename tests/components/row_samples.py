@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xbench.components.tasks import Facts, RowDataset, Task, TensorFacts
+from xbench.components.facts import Facts, TensorFacts
+from xbench.components.tasks import RowDataset, Task
 
 
 def facts_of(dataset: RowDataset) -> Facts:

@@ -9,9 +9,9 @@ import sys
 import pytest
 import torch
 
+from xbench.components.facts import Facts, Output, TensorFacts
 from xbench.components.gpt import build_gpt
 from xbench.components.next_token import next_token_task
-from xbench.components.tasks import Facts, Output, TensorFacts
 from xbench.errors import XbenchError
 
 VOCABULARY, CONTEXT = 16, 12
@@ -174,7 +174,7 @@ def test_spec_and_checks_import_no_torch():
     code = (
         "import sys\n"
         "from xbench.components.gpt import GPT_MINI, build_gpt\n"
-        "from xbench.components.tasks import Facts, TensorFacts\n"
+        "from xbench.components.facts import Facts, TensorFacts\n"
         "try: build_gpt(Facts(TensorFacts((3,), 'int64'), None, 1))\n"
         "except Exception as error: assert 'tokens' in str(error), error\n"
         "assert 'torch' not in sys.modules\n"

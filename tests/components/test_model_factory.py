@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from xbench.components.facts import Facts, Output, TensorFacts
 from xbench.components.model_factory import (
     CLASS_COUNT_NAMES,
     advise_class_count,
@@ -17,7 +18,7 @@ from xbench.components.model_factory import (
 )
 from xbench.components.registry import load
 from xbench.components.specs import ModelSpec
-from xbench.components.tasks import Facts, Output, RowDataset, Task, TensorFacts
+from xbench.components.tasks import RowDataset, Task
 from xbench.data.decoded import image_facts
 from xbench.errors import XbenchError
 

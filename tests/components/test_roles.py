@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations
 
+from xbench.components.facts import Facts, Output, TensorFacts
 from xbench.components.gpt import build_gpt
 from xbench.components.matrix_factorisation import build_matrix_factorisation
 from xbench.components.model_factory import build_network
@@ -22,7 +23,7 @@ from xbench.components.roles import (
 )
 from xbench.components.row_models import build_factorisation, build_linear, build_mlp, build_point
 from xbench.components.specs import ModelSpec
-from xbench.components.tasks import Facts, Output, Task, TensorFacts
+from xbench.components.tasks import Task
 from xbench.errors import XbenchError
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from xbench.components.facts import Facts, Output, TensorFacts
 from xbench.components.row_models import (
     Activation,
     build_factorisation,
@@ -15,7 +16,6 @@ from xbench.components.row_models import (
     build_mlp,
     build_point,
 )
-from xbench.components.tasks import Facts, Output, TensorFacts
 from xbench.errors import XbenchError
 
 

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from xbench.components.tasks import Batch, Metric, Output, RowDataset, Task
+from xbench.components.facts import Output
+from xbench.components.metric import Batch, Metric
+from xbench.components.tasks import RowDataset, Task
 
 VOCABULARY = 11
 # Target of the places that are not counted.

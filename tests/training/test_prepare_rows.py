@@ -13,7 +13,8 @@ from tests.training.padded_rows import make_padded_dataset
 from tests.training.row_parts import Listed, prepare
 from xbench import Facts, Output, RowDataset, Task, XbenchError
 from xbench.components.classification import classification
-from xbench.components.tasks import Optimum, TensorFacts, Term
+from xbench.components.facts import TensorFacts
+from xbench.components.tasks import Optimum, Term
 from xbench.data.prepared import count_rows
 from xbench.training.prepare_rows import ALL, DECLARED, SPREAD, prepare_rows
 from xbench.training.row_set import RowSet

@@ -10,8 +10,9 @@ from torch import nn
 from tests.training.padded_rows import PADDED_TASK, make_padded_dataset, make_token_model
 from tests.training.row_parts import CPU, Listed, prepare
 from xbench import Metric, Output, RowDataset, Task, XbenchError
+from xbench.components.facts import TensorFacts, first_tensor
 from xbench.components.poisson import build_poisson_1d
-from xbench.components.tasks import TensorFacts, Term, first_tensor
+from xbench.components.tasks import Term
 from xbench.errors import TaskMistake
 from xbench.training.micro_batches import check_examples_are_independent
 from xbench.training.objective import Objective

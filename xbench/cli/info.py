@@ -12,6 +12,7 @@ from rich.text import Text
 
 from xbench.cli.options import AllowImport
 from xbench.cli.output import stdout_console, tolerate_closed_pipe
+from xbench.components.facts import TensorFacts
 from xbench.components.registry import (
     KINDS,
     Registration,
@@ -21,7 +22,7 @@ from xbench.components.registry import (
     suggest_component,
 )
 from xbench.components.specs import DatasetSpec, Family, ModelSpec, OptimizerSpec, Spec
-from xbench.components.tasks import Problem, TensorFacts
+from xbench.components.tasks import Problem
 from xbench.errors import XbenchError
 from xbench.report.layout import make_table, plain
 from xbench.suite.shipped import shipped_suites

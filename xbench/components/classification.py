@@ -7,13 +7,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from xbench.components import classification_metrics as scores
-from xbench.components.tasks import Metric, Output, Task
+from xbench.components.facts import Output
+from xbench.components.metric import Metric
+from xbench.components.tasks import Task
 from xbench.errors import XbenchError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from xbench.components.tasks import Batch
+    from xbench.components.metric import Batch
 
 
 def classification(classes: Sequence[str], positive: str = "") -> Task:

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xbench.components.convex_minima import solve_least_squares, solve_logistic_regression
+from xbench.components.facts import Output
+from xbench.components.metric import Metric
 from xbench.components.regression import penalise_squares, squared_errors
 from xbench.components.setting_ranges import check_integer, check_number, check_seed
-from xbench.components.tasks import Metric, Output, RowDataset, Task
+from xbench.components.tasks import RowDataset, Task
 from xbench.errors import XbenchError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from xbench.components.tasks import Batch
+    from xbench.components.metric import Batch
 
 MAX_NUMBERS = 10_000_000  # rows times features, which take 80 MB
 MAX_FEATURES = 1000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from xbench.components.facts import Facts, first_tensor
 from xbench.components.specs import ModelSpec, Scale
-from xbench.components.tasks import Facts, first_tensor
 from xbench.errors import XbenchError
 
 if TYPE_CHECKING:

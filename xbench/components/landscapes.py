@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xbench.components.convex import rotate, space_logarithmically
+from xbench.components.facts import Output
+from xbench.components.metric import Metric
 from xbench.components.setting_ranges import check_integer, check_number, check_seed
-from xbench.components.tasks import Metric, Optimum, Output, RowDataset, Task
+from xbench.components.tasks import Optimum, RowDataset, Task
 from xbench.errors import XbenchError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from xbench.components.tasks import Batch
+    from xbench.components.metric import Batch
 
 MAX_DIMENSION = 1_000_000
 # Rotations take the cube of the dimension in time.

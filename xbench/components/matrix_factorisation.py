@@ -15,7 +15,7 @@ from xbench.errors import XbenchError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from xbench.components.tasks import Batch
+    from xbench.components.metric import Batch
 
 MAX_ENTRIES = 100_000_000
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from xbench.components.facts import Facts
 from xbench.components.roles import check_patterns
 from xbench.components.specs import ModelSpec
-from xbench.components.tasks import Facts, RowDataset
+from xbench.components.tasks import RowDataset
 from xbench.errors import XbenchError
 from xbench.text import escape_controls, shorten
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xbench.components.facts import Output
 from xbench.components.generated_text import GENERATOR, generate_text
+from xbench.components.metric import Metric
 from xbench.components.specs import DatasetSpec, Scale
-from xbench.components.tasks import Metric, Output, RowDataset, Task
+from xbench.components.tasks import RowDataset, Task
 from xbench.errors import DataNotFound, XbenchError
 from xbench.storage.atomic import atomic_replace, open_regular, sync_file
 from xbench.storage.downloads import sha256_of
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from xbench.components.tasks import Batch
+    from xbench.components.metric import Batch
 
 VOCABULARY = 256
 

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xbench.components.facts import Output
+from xbench.components.metric import Metric
 from xbench.components.setting_ranges import check_integer, check_number
-from xbench.components.tasks import Metric, Output, RowDataset, Task, Term
+from xbench.components.tasks import RowDataset, Task, Term
 from xbench.errors import XbenchError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from xbench.components.tasks import Batch
+    from xbench.components.metric import Batch
 
 MAX_POINTS = 1_000_000
 MAX_SIDE = 1000

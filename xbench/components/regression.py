@@ -6,14 +6,16 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from xbench.components.tasks import Metric, Output, Task
+from xbench.components.facts import Output
+from xbench.components.metric import Metric
+from xbench.components.tasks import Task
 from xbench.errors import XbenchError
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from xbench.components.tasks import Batch
+    from xbench.components.metric import Batch
 
 Collected = tuple["np.ndarray", "np.ndarray"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Literal
 
+from xbench.components.facts import Facts, first_tensor
 from xbench.components.setting_ranges import check_integer, check_number
 from xbench.components.specs import ModelSpec
-from xbench.components.tasks import Facts, first_tensor
 from xbench.errors import XbenchError
 
 if TYPE_CHECKING:

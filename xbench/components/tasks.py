@@ -5,17 +5,17 @@ This module imports no torch, as specs and listings import it.
 
 from __future__ import annotations
 
-import difflib
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
+from xbench.components.facts import Output
+from xbench.components.metric import NAME, SPLIT_PREFIXES, Batch, Metric, check_callable, check_metrics
 from xbench.components.roles import Role, check_role_names
-from xbench.components.specs import DatasetSpec, ModelSpec, import_attribute
+from xbench.components.specs import DatasetSpec, ModelSpec
 from xbench.errors import XbenchError
 from xbench.text import format_value, quote_some
 
@@ -23,24 +23,10 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-# A tensor, or a nested tuple, list or dict of tensors, whose first dimension counts rows.
-Batch: TypeAlias = Any
-
 # A tensor, or a tuple or dict of (nested) tensors, whose first dimension counts rows; a map-style dataset,
 # such as a list of rows; a `BatchReader`; or a `torch.utils.data.DataLoader`, of which only the dataset and
 # the collate function are used.
 Rows: TypeAlias = Any
-
-Split = Literal["train", "validation", "test"]
-OutputKind = Literal["classes", "tokens", "values"]
-
-_SPLITS: tuple[Split, ...] = get_args(Split)
-
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
-# Names of the metrics that xbench itself declares for every task.
-RESERVED_METRICS = frozenset({"loss", "suboptimality", "gradient_norm"})
-# Records put these before the names of averages and losses.
-_SPLIT_PREFIXES = ("train_", "validation_", "test_")
 
 
 class BatchReader(Protocol):
@@ -51,129 +37,6 @@ class BatchReader(Protocol):
 
     def read(self, positions: np.ndarray) -> Batch:
         """Return the batch of rows at (n,) int64 positions, in their order."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a model returns for a row.
-
-    Attributes:
-        kind: `"classes"` for a logit per class, `"tokens"` for logits of the next token at every position, or
-            `"values"` for numbers.
-        size: number of classes, of tokens in the vocabulary, or of values.
-    """
-
-    kind: OutputKind
-    size: int
-
-    def __post_init__(self) -> None:
-        kinds = get_args(OutputKind)
-        if self.kind not in kinds:
-            raise XbenchError(
-                f"an output cannot be of kind {format_value(self.kind)}.{_suggest(self.kind, kinds)}",
-                hint=f"the kinds are {quote_some(kinds)}",
-            )
-        if not isinstance(self.size, Integral) or self.size < 1:
-            raise XbenchError(
-                f"an output of kind '{self.kind}' cannot have the size {format_value(self.size)}",
-                hint="give a whole number of at least 1",
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """A metric of a task: either an average over rows, or a function of all collected outputs.
-
-    Attributes:
-        name: lower-case letters, digits and `_`. Records name an average after its split: `test_accuracy`.
-        direction: `"max"` if higher values are better, `"min"` if lower values are.
-        unit: unit of the values; "" for ratios and other numbers without a unit.
-        title: title in tables; by default the name, with spaces. The split is put before the title of an
-            average, and before the name of a `function` without a title.
-        method: how it is computed, in words.
-        value: `value(outputs, batch) -> (n,)`: one number for each row; or `"loss"` for the loss of each row.
-            They are averaged while the rows are evaluated, in the measured process.
-        weighted: whether the average is the sum of values divided by the sum of the task's weights, as for
-            the loss. Otherwise it is divided by the number of rows.
-        finish: function of the average, such as `math.exp` for a perplexity.
-        function: `function(collected) -> float`, or its `"module:attribute"`. It runs outside of the measured
-            process. `collected` is what `Task.collect` returned, concatenated over all rows, as NumPy arrays.
-        on: the splits on which an average is taken. On `"validation"` it is taken after each epoch.
-    """
-
-    name: str
-    direction: Literal["max", "min"]
-    unit: str = ""
-    title: str = ""
-    method: str = ""
-    value: Callable[[Any, Batch], Tensor] | Literal["loss"] | None = None
-    weighted: bool = False
-    finish: Callable[[float], float] | None = None
-    function: Callable[[Any], float] | str | None = None
-    on: tuple[Split, ...] = _SPLITS
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name) or self.name in RESERVED_METRICS:
-            raise XbenchError(
-                f"a metric cannot be named {self.name!r}",
-                hint="use lower-case letters, digits and `_`, and none of "
-                + quote_some(sorted(RESERVED_METRICS)),
-            )
-        if self.name.startswith(_SPLIT_PREFIXES):
-            raise XbenchError(
-                f"a metric cannot be named {self.name!r}",
-                hint="leave out the split, which records put before the names of averages and losses",
-            )
-        if self.direction not in ("max", "min"):
-            raise XbenchError(f"metric '{self.name}': direction {self.direction!r} is not 'max' or 'min'")
-        if (self.value is None) == (self.function is None):
-            have = "neither `value` nor" if self.value is None else "both `value` and"
-            raise XbenchError(f"metric '{self.name}' has {have} `function`, and needs one of them")
-        if self.function is None:
-            self._check_average()
-        else:
-            self._check_function()
-
-    def _check_average(self) -> None:
-        """Check what only metrics with a `value` have."""
-        if self.value != "loss":
-            _check_callable(f"metric '{self.name}': `value`", self.value, "a function, or 'loss'")
-        if self.finish is not None:
-            _check_callable(f"metric '{self.name}': `finish`", self.finish)
-        if not isinstance(self.on, tuple | list) or not self.on:
-            raise XbenchError(
-                f"metric '{self.name}': `on` is {format_value(self.on)}, not a tuple of splits",
-                hint='write on=("test",) for a single split',
-            )
-        for split in self.on:
-            if split not in _SPLITS:
-                guess = _suggest(split, _SPLITS)
-                raise XbenchError(
-                    f"metric '{self.name}': `on` names no split {format_value(split)}.{guess}",
-                    hint=f"the splits are {quote_some(_SPLITS)}",
-                )
-
-    def _check_function(self) -> None:
-        """Check that a metric with a `function` has nothing that applies to averages only."""
-        if not isinstance(self.function, str):
-            _check_callable(f"metric '{self.name}': `function`", self.function, "a function, or its name")
-        unused = {"finish": self.finish, "weighted": self.weighted, "on": self.on != _SPLITS}
-        for name, is_set in unused.items():
-            if is_set:
-                raise XbenchError(
-                    f"metric '{self.name}' has a `function`, to which `{name}` does not apply",
-                    hint="leave it out, or compute an average with `value`",
-                )
-
-    def load_function(self) -> Callable[[Any], float]:
-        """Return `function`, after importing it if it is a string.
-
-        Raises:
-            XbenchError: it cannot be imported, or the metric has none.
-        """
-        if self.function is None:
-            raise XbenchError(f"metric '{self.name}' has no function")
-        return import_attribute("function", self.function)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,9 +59,9 @@ class Term:
     metrics: tuple[Metric, ...] = ()
 
     def __post_init__(self) -> None:
-        _check_callable("a term's `loss`", self.loss)
+        check_callable("a term's `loss`", self.loss)
         if self.weight is not None:
-            _check_callable("a term's `weight`", self.weight)
+            check_callable("a term's `weight`", self.weight)
         if not _is_finite(self.scale):
             raise XbenchError(
                 f"a term's `scale` is {format_value(self.scale)}", hint="give a finite number, such as 0.1"
@@ -314,7 +177,7 @@ class Task:
             raise XbenchError("a task with `summed` needs `loss_of`, to which it is a shortcut")
         if self.classes and self.label is None:
             raise XbenchError("a task with `classes` needs `label`, which says the class of each row")
-        _check_metrics("a task's `metrics`", self.metrics)
+        check_metrics("a task's `metrics`", self.metrics)
         for name, term in self.terms.items():
             _check_term(name, term)
         if self.terms and (weighted := [metric.name for metric in self.metrics if metric.weighted]):
@@ -360,28 +223,14 @@ class Task:
         return (*renamed, loss)
 
 
-def _check_metrics(what: str, metrics: object) -> None:
-    if not isinstance(metrics, tuple | list):
-        raise XbenchError(
-            f"{what} is a {type(metrics).__name__}, not a tuple of metrics",
-            hint="write metrics=(metric,) for a single metric",
-        )
-    for metric in metrics:
-        if not isinstance(metric, Metric):
-            raise XbenchError(
-                f"{what} has a {type(metric).__name__}, not an xbench.Metric",
-                hint="declare each metric as Metric(name=..., direction=..., value=...)",
-            )
-
-
 def _check_term(name: str, term: Term) -> None:
     if not isinstance(term, Term):
         raise XbenchError(
             f"term '{name}' of a task is a {type(term).__name__}, not an xbench.Term",
             hint="declare it as Term(loss=...)",
         )
-    _check_metrics(f"the `metrics` of term '{name}'", term.metrics)
-    if not _NAME.fullmatch(name) or f"{name}_".startswith(_SPLIT_PREFIXES):
+    check_metrics(f"the `metrics` of term '{name}'", term.metrics)
+    if not NAME.fullmatch(name) or f"{name}_".startswith(SPLIT_PREFIXES):
         raise XbenchError(
             f"a term cannot be named {name!r}",
             hint="use lower-case letters, digits and `_`, and begin with a letter but not with a split",
@@ -422,66 +271,8 @@ class RowDataset:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class TensorFacts:
-    """Shape of one row of a tensor, without the batch's dimension, and its dtype, such as `"float32"`."""
-
-    shape: tuple[int, ...]
-    dtype: str
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a model's factory may know of the data, if it has a parameter `facts`.
-
-    Attributes:
-        row: the structure of a batch, with `TensorFacts` in place of tensors.
-        output: what the model returns for a row; None if the task does not say.
-        rows: number of training rows.
-    """
-
-    row: Any
-    output: Output | None
-    rows: int
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of the first tensor of a row: usually the model's input."""
-        return first_tensor(self.row).shape
-
-
-def _suggest(name: object, known: tuple[str, ...]) -> str:
-    """Return ` Did you mean 'x'?` if a known name is similar; otherwise ""."""
-    close = difflib.get_close_matches(name, known, n=1) if isinstance(name, str) else []
-    return f" Did you mean '{close[0]}'?" if close else ""
-
-
-def _check_callable(what: str, value: object, expected: str = "a function") -> None:
-    if not callable(value):
-        raise XbenchError(f"{what} is {format_value(value)}, not {expected}")
-
-
 def _is_finite(value: object) -> bool:
     return isinstance(value, Real) and math.isfinite(value)
-
-
-def first_tensor(row: Any) -> TensorFacts:
-    """Return the first `TensorFacts` of a row's structure.
-
-    Raises:
-        XbenchError: it has none.
-    """
-    found = _find_tensor(row)
-    if found is None:
-        raise XbenchError("a row has no tensor")
-    return found
-
-
-def _find_tensor(row: Any) -> TensorFacts | None:
-    if isinstance(row, TensorFacts):
-        return row
-    parts = row.values() if isinstance(row, Mapping) else row if isinstance(row, tuple | list) else ()
-    return next((found for part in parts if (found := _find_tensor(part)) is not None), None)
 
 
 @dataclass(frozen=True, kw_only=True)

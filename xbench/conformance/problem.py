@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from xbench.components.classification import classification
+from xbench.components.facts import Output
+from xbench.components.metric import Batch
 from xbench.components.next_token import next_token_task
 from xbench.components.regression import regression
-from xbench.components.tasks import Batch, Output, RowDataset, Task
+from xbench.components.tasks import RowDataset, Task
 
 ROWS, FEATURES, TOKENS, VOCABULARY, CLASSES = 64, 8, 3, 16, 8
 

@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from xbench.components.tasks import Facts, Output, TensorFacts
+from xbench.components.facts import Facts, Output, TensorFacts
 from xbench.data.duplicates import NO_DUPLICATES, Duplicates
 from xbench.data.near_copies import NOT_COMPARED, NearCopies
 from xbench.data.prepared import PreparedData

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from xbench.components.tasks import Facts, Output
+from xbench.components.facts import Facts, Output
 
 
 @dataclass(frozen=True, kw_only=True)

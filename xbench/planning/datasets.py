@@ -12,9 +12,10 @@ from xbench.components import registry
 from xbench.components.classification import classification
 from xbench.components.code import code_stamp
 from xbench.components.code_files import ImportDirs
+from xbench.components.facts import Facts
 from xbench.components.image_dataset import Dataset
 from xbench.components.specs import DatasetSpec
-from xbench.components.tasks import Facts, RowDataset
+from xbench.components.tasks import RowDataset
 from xbench.components.tracebacks import describe_error
 from xbench.data import sample
 from xbench.data.decode import DECODING, decode, is_decoded

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from xbench.components import registry
+from xbench.components.facts import Facts
 from xbench.components.model_factory import advise_class_count, build_network
 from xbench.components.registry import Kind
 from xbench.components.roles import Role, find_roles, hidden_matrices, watch_last_layer
 from xbench.components.settings import Settings, settings_of
 from xbench.components.specs import ModelSpec, OptimizerSpec
-from xbench.components.tasks import Facts
 from xbench.components.tracebacks import describe_error
 from xbench.errors import WeightsNotFound, XbenchError
 from xbench.memory.exhaustion import evidence_of, exhaustion

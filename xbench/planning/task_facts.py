@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from xbench.components.tasks import Metric, Optimum, Split, Task
+from xbench.components.metric import Metric, Split
+from xbench.components.tasks import Optimum, Task
 from xbench.components.tracebacks import describe_error
 from xbench.errors import XbenchError
 from xbench.records.schema import MetricRecord

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from xbench.components.tasks import Metric, Split
+from xbench.components.metric import Metric, Split
 from xbench.errors import XbenchError
 from xbench.training.frozen import set_training
 from xbench.training.global_state import derive_seed, keep_draws_apart, seed_generators

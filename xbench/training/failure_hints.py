@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from xbench.components.tasks import Batch
+from xbench.components.metric import Batch
 from xbench.training.nested import list_tensors
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from xbench.components.metric import Split as SplitName
 from xbench.components.optimizer_factory import RunFacts
 from xbench.components.roles import Role
-from xbench.components.tasks import Split as SplitName
 from xbench.memory.profiler import StepProfiler
 from xbench.records.schema import EpochRecord, EvaluationRecord
 from xbench.training.checkpoint import Checkpoints

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from xbench.components.tasks import Batch, Metric, Split, Task
+from xbench.components.metric import Batch, Metric, Split
+from xbench.components.tasks import Task
 from xbench.components.tracebacks import describe_error
 from xbench.data.prepared import RowData
 from xbench.errors import TaskMistake, XbenchError

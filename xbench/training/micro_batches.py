@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from xbench.components.tasks import Batch
+from xbench.components.metric import Batch
 from xbench.errors import DependentExamples
 from xbench.training.frozen import set_training
 from xbench.training.global_state import guard_globals, seed_generators

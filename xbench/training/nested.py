@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from xbench.components.tasks import TensorFacts
+from xbench.components.facts import TensorFacts
 
 
 def map_tensors(change: Callable[[torch.Tensor], Any], nested: Any) -> Any:

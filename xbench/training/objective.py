@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from xbench.components.tasks import Batch, Task
+from xbench.components.metric import Batch
+from xbench.components.tasks import Task
 from xbench.data.prepared import PreparedData, RowData
 from xbench.errors import TaskMistake, XbenchError
 from xbench.training.loader import Part

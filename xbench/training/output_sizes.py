@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from xbench.components.tasks import Output
+from xbench.components.facts import Output
 from xbench.errors import XbenchError
 
 _DECLARED = {

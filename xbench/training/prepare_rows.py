@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from xbench.components.tasks import Batch, Task
+from xbench.components.metric import Batch
+from xbench.components.tasks import Task
 from xbench.components.tracebacks import describe_error
 from xbench.data.prepared import RowData
 from xbench.errors import XbenchError

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xbench.components.tasks import Batch
+from xbench.components.metric import Batch
 from xbench.components.tracebacks import describe_error
 from xbench.data.prepared import RowData
 from xbench.errors import XbenchError

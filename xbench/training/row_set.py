@@ -15,7 +15,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, default_collate, default_convert
 
 from xbench.components.image_dataset import Dataset
-from xbench.components.tasks import Batch, RowDataset, Rows, Split, Task
+from xbench.components.metric import Batch, Split
+from xbench.components.tasks import RowDataset, Rows, Task
 from xbench.components.tracebacks import describe_error
 from xbench.errors import XbenchError
 from xbench.training.global_state import guard_globals, load_component

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from xbench.components.metric import Batch, Split
 from xbench.components.roles import check_patterns
-from xbench.components.tasks import Batch, Split
 from xbench.components.tracebacks import describe_error
 from xbench.data.prepared import RowData
 from xbench.errors import TaskMistake, XbenchError
