@@ -100,7 +100,7 @@ def test_a_dry_run_names_the_setting(batches, xbench, allow_user_code):
 
 
 def test_settings_of_the_model_and_of_the_data(run_suite, above_base):
-    ran = run_suite(SCALED.format(limit=above_base(20)))
+    ran = run_suite(SCALED.format(limit=above_base(30)))
     assert ran.done.returncode == 0, ran.done.stdout + ran.done.stderr
     (sgd,), (adamw,) = ran.cells("widths", "sgd"), ran.cells("widths", "adamw")
     assert sgd["ran"]["width"] == sgd["model"]["params"]["width"] > 64

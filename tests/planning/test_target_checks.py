@@ -125,6 +125,11 @@ def test_values_that_no_run_can_reach_are_refused(complain, metric, value, messa
     assert complain(Target(metric=metric, value=value)) == (f"my.toml:8: no run can reach {message}", hint)
 
 
+def test_a_value_that_every_run_reaches_is_refused(complain):
+    message = "my.toml:8: every run reaches value = -1: 'validation_accuracy' is at least 0"
+    assert complain(Target(metric="validation_accuracy", value=-1)) == (message, None)
+
+
 def test_bytes_need_sizes_that_may_be_reduced(complain):
     target = Target(metric="validation_loss", value=0.1, bytes=True)
     message, hint = complain(target)

@@ -50,6 +50,10 @@ def test_the_first_and_the_last_of_numbers_in_any_order(value, end):
     assert end_of(value, RangeRecord(choices=[0.2, 0.3, 0.1])) == end
 
 
+def test_one_of_two_numbers_has_no_edge():
+    assert end_of(0.9, RangeRecord(choices=[0.0, 0.9])) is None
+
+
 def test_the_first_and_the_last_point_of_a_grid():
     points = [0.001, 0.01, 0.03]
     assert end_of(0.03, LOG, points) == "high"
@@ -60,7 +64,7 @@ def test_a_choice_is_compared_with_all_choices_not_with_those_tried():
     assert end_of(0.2, RangeRecord(choices=[0.1, 0.2, 0.3]), points=[0.1, 0.2]) is None
 
 
-@pytest.mark.parametrize("space", [RangeRecord(low=0.0, high=1.0), RangeRecord(choices=[0, 1])])
+@pytest.mark.parametrize("space", [RangeRecord(low=0.0, high=1.0), RangeRecord(choices=[0, 0.5, 1])])
 def test_nothing_lies_below_zero(space):
     assert end_of(0, space) is None
     assert end_of(1, space) == "high"

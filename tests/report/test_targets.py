@@ -336,6 +336,17 @@ class TestBytes:
         found = list(csv.DictReader(io.StringIO(to_csv(document_of(records, self.TARGET)))))
         assert [row["bytes_to_target"] for row in found] == ["", "400000000", ""]
 
+    def test_limits_that_differ_by_less_than_peaks_repeat_are_alike(self):
+        limits = {"sgd": 300_000_000, "adam": 301_000_000, "lbfgs": 350_000_000}
+        comparison = compare(
+            [
+                trained(name, 0, 0.95, bytes_to_targets=[self.found(limit_bytes=limit_bytes)])
+                for name, limit_bytes in limits.items()
+            ],
+            self.TARGET,
+        )
+        assert lines(comparison)["memory limit"] == ("300 MB ★", "301 MB ~", "350 MB")
+
     def test_a_search_that_goes_on_says_so(self):
         comparison = compare(self.records(note="no time was left", waits_for="time"), self.TARGET)
         assert any(

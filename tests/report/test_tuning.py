@@ -58,6 +58,11 @@ def lines_of(records: list[CellRecord], **fields) -> list[str]:
     return [*section.findings, *section.notes]
 
 
+def test_columns_that_were_not_tuned_are_named():
+    records = [*tuned_records(), cell("adamw", 0, 0.8)]
+    assert "not tuned: adamw, which has the settings of the suite" in lines_of(records)
+
+
 class TestTrialsAreNoCells:
     @pytest.fixture
     def folder(self, tmp_path) -> RunFolder:

@@ -47,6 +47,7 @@ def test_the_limit_may_be_that_of_the_suite(cells, head):
             10,
             "'bytes' cannot be used",
         ),
+        ('equal = "memory"\nalong = "batch_size"\nmemory_limit = "480 bananas"', 9, "480 bananas"),
         (EQUAL + 'along = "train_size"\nbatch_size = 4', 10, "in batches of a fixed size"),
         (EQUAL + 'along = "train_size"\nbatch_size = "full"\nmicro_batch = 4', 11, "in micro-batches"),
     ],

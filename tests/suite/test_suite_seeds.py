@@ -54,6 +54,10 @@ def test_the_command_line_replaces_the_table(cells, override, expected):
     [
         ("{ weight = 3 }", "my.toml:3: unknown key 'weight'. Did you mean 'weights'?"),
         ("{ order = 0 }", "my.toml:3: 'order' should be greater than or equal to 1 or a valid list, not 0"),
+        (
+            "{ }",
+            "my.toml:3: 'seeds' names no part: set weights, split or order, or give a number of seeds",
+        ),
         ("{ split = [1, 1] }", "my.toml:3: 'split' lists a seed twice"),
         (
             "{ weights = 200, order = 200 }",

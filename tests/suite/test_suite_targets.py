@@ -33,6 +33,7 @@ def test_an_experiment_has_no_target_by_default(read, head):
         ('metric = "a", vale = 1', "unknown key 'vale'. Did you mean 'value'?"),
         ('metric = "a", within = 1', "'within' should be less than 1, not 1"),
         ('metric = "a", within = 0', "'within' should be greater than 0, not 0"),
+        ('metric = "a", value = "0.9"', "'value' should be a valid number, not '0.9'"),
         ('metric = "a", value = nan', "'value' should be a finite number, not nan"),
         ('metric = "a", value = 1, on_test = 1', "'on_test' should be a valid boolean, not 1"),
     ],

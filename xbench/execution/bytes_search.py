@@ -101,6 +101,8 @@ class Search:
             is_over = not stopped.waits_for
             left = [f"no smaller {setting} was tried" for setting in untried if is_over]
             return self.describe("; ".join([*self._notes, stopped.note, *left]), stopped.waits_for)
+        if not self._notes and not self.outcomes:
+            self._notes.append("no smaller size needs less memory")
         return self.describe("; ".join(self._notes))
 
     def describe(self, note: str, waits_for: WaitsFor = "") -> Found:

@@ -141,13 +141,16 @@ def _check_validation(
 def _explain_unreachable(
     target: Target, metric: MetricRecord, task: TaskFacts
 ) -> tuple[str, str | None] | None:
-    """Return why no run can reach the target, and a hint; None if some may.
+    """Return why no run, or every run, reaches the target, and a hint; None if some may.
 
-    An accuracy is at most 1. A loss in nats is a cross entropy, which is above 0.
+    An accuracy is between 0 and 1. A loss in nats is a cross entropy, which is above 0.
     """
     if target.value is None:
         return None
-    if metric.name.endswith("accuracy") and metric.direction == "max" and target.value > 1:
+    is_accuracy = metric.name.endswith("accuracy") and metric.direction == "max"
+    if is_accuracy and target.value <= 0:
+        return f"every run reaches value = {target.value:g}: '{metric.name}' is at least 0", None
+    if is_accuracy and target.value > 1:
         percent = f"for {target.value:g} %, write {target.value / 100:g}" if target.value <= 100 else None
         return f"no run can reach value = {target.value:g}: '{metric.name}' is at most 1", percent
     is_loss = metric.name in ("validation_loss", "test_loss")

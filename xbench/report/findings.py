@@ -12,7 +12,13 @@ from xbench.records.aggregate import CONFIDENCE, LEVEL
 from xbench.report.columns import Column, group_by_data
 from xbench.report.effects import Effect, paired_effect
 from xbench.report.holm import correct
-from xbench.report.repeatability import REPEATABILITY, are_apart, drop_test, shares_measurements
+from xbench.report.repeatability import (
+    REPEATABILITY,
+    REPEATABLE_SHARE,
+    are_apart,
+    drop_test,
+    shares_measurements,
+)
 from xbench.report.rows import Row
 from xbench.report.sign_flips import MIN_PAIRS
 from xbench.text import pluralize
@@ -216,7 +222,8 @@ def _describe_ratio(finding: Finding, effect: Effect) -> str:
     if effect.is_tie:
         return _describe_tie(finding, effect)
     if finding.is_apart is False:
-        return f"{finding.column} takes as much as {finding.baseline} ({MEASURED_ONCE})"
+        pair = f"{finding.column} and {finding.baseline}"
+        return f"no difference above {REPEATABLE_SHARE:.0%} between {pair} ({MEASURED_ONCE})"
     if finding.is_significant is False and effect.method != "constant":
         return _describe_no_change(finding, effect, format_ratio)
     shown = {format_ratio(value) for value in (effect.estimate, effect.low, effect.high) if value is not None}

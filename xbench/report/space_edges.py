@@ -53,7 +53,8 @@ def find_edge(setting: str, value: Any, space: RangeRecord, points: Iterable[Any
     """Find out whether a chosen value lies on the edge of its space.
 
     It does within the outermost `EDGE_SHARE` of a range, in its scale, and if it is the lowest or the highest
-    of the numbers that are listed. A low end of 0 is no edge: a setting of 0 is off, and has nothing below.
+    of the numbers that are listed, unless there are only two. A low end of 0 is no edge: a setting of 0 is
+    off, and has nothing below.
 
     Args:
         points: the values of a range that a grid tried, whose first and last are its edges; empty for other
@@ -63,6 +64,8 @@ def find_edge(setting: str, value: Any, space: RangeRecord, points: Iterable[Any
         None if the value is inside, or is not a number.
     """
     if not is_number(value):
+        return None
+    if len(space.choices or ()) == 2:  # one or the other, as with and without momentum
         return None
     ends = _find_ends(space.choices or list(points))
     if ends is not None and value in ends:

@@ -148,7 +148,14 @@ def _make_bytes_row(levels: TargetLevels, searched: Mapping[str, CellRecord]) ->
         found = find_bytes(record, levels) if record.cell_id in ids else None
         return None if found is None else found.limit_bytes
 
-    return Row("bytes_to_target", "memory limit", read, format_bytes, better="min")
+    return Row(
+        "bytes_to_target",
+        "memory limit",
+        read,
+        format_bytes,
+        better="min",
+        measurement=lambda record: record.cell_id,  # found once, however many seeds there are
+    )
 
 
 def _format_count(value: float) -> str:

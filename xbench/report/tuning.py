@@ -176,11 +176,13 @@ class Tuning:
     Attributes:
         metric: the declaration of the metric by which trials are compared.
         columns: each optimizer whose settings were searched, in the order of the table.
+        untuned: the names of the others.
     """
 
     search: SearchRecord
     metric: MetricRecord
     columns: tuple[TunedColumn, ...]
+    untuned: tuple[str, ...] = ()
 
 
 def read_tuning(
@@ -214,7 +216,8 @@ def read_tuning(
         for place, name in enumerate(names)
         if name in own_trials or name in search.spaces
     )
-    return Tuning(search, _find_metric(run, search), tuned)
+    untuned = tuple(name for name in cells if name not in own_trials and name not in search.spaces)
+    return Tuning(search, _find_metric(run, search), tuned, untuned)
 
 
 def read_score(trial: CellRecord) -> float | None:

@@ -124,6 +124,9 @@ def _note(tuning: Tuning) -> Iterator[str]:
         f"trials are compared by {tuning.metric.title} of one seed, and have no test metrics; failed trials "
         "count towards the budget"
     )
+    if tuning.untuned:
+        have = "has" if len(tuning.untuned) == 1 else "have"
+        yield f"not tuned: {', '.join(tuning.untuned)}, which {have} the settings of the suite"
     for column in tuning.columns:
         for reason in dict.fromkeys(trial.reason for trial in column.skipped):
             count = sum(trial.reason == reason for trial in column.skipped)

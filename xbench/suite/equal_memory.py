@@ -41,7 +41,7 @@ def check_equal_memory(
     if experiment.equal is None:
         _check_unused(experiment, path, problems)
         return
-    if not all(cell.memory_limits for cell in columns):
+    if not all(cell.memory_limits for cell in columns) and not _sets_limit(path, problems):
         problems.add(
             (*path, "equal"),
             "equal = 'memory' needs a memory limit",
@@ -62,6 +62,12 @@ def check_equal_memory(
         )
     for cell in columns:
         _check_cell(experiment, cell, problems)
+
+
+def _sets_limit(path: KeyPath, problems: Problems) -> bool:
+    """Return whether the suite sets a memory limit, which may have been left out because it is wrong."""
+    tables = (problems.document.get("suite"), problems.document["experiment"][path[1]])
+    return any(isinstance(table, dict) and "memory_limit" in table for table in tables)
 
 
 def _check_unused(experiment: Experiment, path: KeyPath, problems: Problems) -> None:

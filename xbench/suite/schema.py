@@ -230,8 +230,8 @@ class Target(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     metric: str = Field(min_length=1)
-    value: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    within: Annotated[float, Field(gt=0, lt=1)] | None = None
+    value: Annotated[float, Field(strict=True, allow_inf_nan=False)] | None = None
+    within: Annotated[float, Field(strict=True, gt=0, lt=1)] | None = None
     on_test: Annotated[bool, Field(strict=True)] = False
     bytes: Annotated[bool, Field(strict=True)] = False
 

@@ -59,7 +59,7 @@ def list_seeds(seeds: int | list[int]) -> list[int]:
 
 
 def check_seeds(seeds: int | list[int] | SeedTable) -> None:
-    """Check that the seeds of a suite are unique and not too many.
+    """Check that the seeds of a suite are unique, and that there are some, but not too many.
 
     Raises:
         ValueError: they are not.
@@ -67,6 +67,8 @@ def check_seeds(seeds: int | list[int] | SeedTable) -> None:
     if not isinstance(seeds, SeedTable):
         check_seeds_are_unique(seeds, "seeds")
         return
+    if not seeds.model_fields_set:
+        raise ValueError("'seeds' names no part: set weights, split or order, or give a number of seeds")
     count = math.prod(map(len, seeds.parts))  # combinations are counted, not made
     if count > MAX_CELLS:
         raise ValueError(f"'seeds' has {count:,} combinations: a suite may have at most {MAX_CELLS:,} cells")
