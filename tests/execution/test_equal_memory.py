@@ -144,7 +144,7 @@ class TestInterruptedSearch:
 
     @pytest.fixture
     def earlier(self, search, monkeypatch):
-        """What each search takes over. Each tells of one more trial, and the first three end without a
+        """The trials that each search starts with. Each reports one more trial, and the first three find no
         size."""
         found = []
 

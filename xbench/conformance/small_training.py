@@ -16,7 +16,7 @@ from xbench.conformance.checked_optimizer import CheckedOptimizer
 from xbench.training.checkpoint import Checkpoints, resume, write
 from xbench.training.footprint import storage_bytes
 
-# What a factory is told of the length of the run. A test may take more steps.
+# The length of the run that factories get. A test may take more steps.
 _STEPS = 60
 
 

@@ -145,7 +145,7 @@ def _list_found(first: np.ndarray) -> list[list[int]]:
 
 
 def _describe(data: DecodedDataset, found: dict[str, Any], copies: RelatedPairs) -> NearCopies:
-    """Describe the pairs of images that look alike, without what is told of exact copies."""
+    """Describe the pairs of images that look alike, except for exact copies."""
 
     def name(pairs: list[list[int]], known: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
         copied = {copy for copy, _ in known}

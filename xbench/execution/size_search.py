@@ -61,7 +61,7 @@ def find_size(
 ) -> FoundSize | None:
     """Search the largest size up to `wanted` that fits, and remember it.
 
-    Each trial is remembered until the search ends, so that an interrupted search goes on where it was.
+    Each trial is remembered until the search ends, so that an interrupted search continues from there.
 
     Returns:
         The size; None if not even the smallest fits.

@@ -29,7 +29,7 @@ class Tuner:
     Args:
         cells: all cells of a run; those that stand for trials are used.
         history: the trials that have ended.
-        observer: told of each trial before it runs.
+        observer: notified of each trial before it runs.
         run: runs a trial and returns its record; also takes the record of an earlier attempt.
     """
 
